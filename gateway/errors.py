@@ -1,0 +1,197 @@
+"""PURE. What can go wrong, whose side it was, and what the client is told.
+
+An expected outcome (a route that doesn't exist, a session that is refused) is a
+value; what stands here are failures. Each carries the status and the short code
+of its answer, so no table elsewhere has to know them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Side(StrEnum):
+    """Who caused the failure."""
+
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
+    CORE = "core"
+
+
+class Stage(StrEnum):
+    """Where in the ten steps of a request it happened (docs/architecture.md)."""
+
+    ACCEPT = "accept"
+    TARGET = "target"
+    MATCH = "match"
+    PREFLIGHT = "preflight"
+    VERIFY = "verify"
+    TO_UPSTREAM = "to_upstream"
+    SEND = "send"
+    TO_CLIENT = "to_client"
+    COPY = "copy"
+    RECORD = "record"
+
+
+class GatewayError(Exception):
+    """The root. *detail* is for the log only and never reaches a client."""
+
+    side: ClassVar[Side] = Side.GATEWAY
+    stage: ClassVar[Stage] = Stage.ACCEPT
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "The gateway failed"
+    close: ClassVar[bool] = False
+    """True when the client connection can't be used for another request."""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+
+
+# --- the client's side ------------------------------------------------------
+
+
+class BadRequest(GatewayError):
+    """The request can't be understood in exactly one way."""
+
+    side = Side.CLIENT
+    status = 400
+    code = "bad_request"
+    title = "The request is malformed"
+    close = True
+
+
+class BadTarget(BadRequest):
+    """The request target has no safe canonical form (see `target.parse`)."""
+
+    stage = Stage.TARGET
+    code = "bad_target"
+    title = "The request target is malformed or ambiguous"
+    close = False
+
+
+class ContentTooLarge(GatewayError):
+    """The request body is larger than the route allows."""
+
+    side = Side.CLIENT
+    stage = Stage.SEND
+    status = 413
+    code = "content_too_large"
+    title = "The request body is too large"
+    close = True
+
+
+class RequestTimeout(GatewayError):
+    """The client sent its head or body too slowly."""
+
+    side = Side.CLIENT
+    status = 408
+    code = "request_timeout"
+    title = "The request took too long to arrive"
+    close = True
+
+
+class ClientGone(GatewayError):
+    """The client closed its connection; nobody is left to be answered."""
+
+    side = Side.CLIENT
+    stage = Stage.COPY
+    status = 499
+    code = "client_gone"
+    title = "The client went away"
+    close = True
+
+
+# --- the upstream's side ----------------------------------------------------
+
+
+class UpstreamError(GatewayError):
+    """The service behind the gateway failed.
+
+    *unsent* is True when it is certain that no byte of the request was sent, and
+    *reused* when the connection had served an earlier request: the two facts that
+    decide whether anything may be tried again.
+    """
+
+    side = Side.UPSTREAM
+    stage = Stage.SEND
+    status = 502
+    code = "bad_gateway"
+    title = "The upstream service failed"
+
+    def __init__(
+        self, detail: str = "", *, unsent: bool = False, reused: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.unsent = unsent
+        self.reused = reused
+
+
+class ConnectFailed(UpstreamError):
+    """No connection could be made: refused, unreachable, name or TLS failure."""
+
+    code = "upstream_unreachable"
+    title = "The upstream service can't be reached"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, unsent=True)
+
+
+class ConnectTimeout(ConnectFailed):
+    """The connection wasn't made within `timeouts.connect`."""
+
+    status = 504
+    code = "upstream_connect_timeout"
+    title = "The upstream service didn't accept a connection in time"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream was connected but too slow with its reply."""
+
+    status = 504
+    code = "upstream_timeout"
+    title = "The upstream service didn't answer in time"
+
+
+class UpstreamClosed(UpstreamError):
+    """The upstream closed or reset the connection before its reply was whole."""
+
+    code = "upstream_closed"
+    title = "The upstream service closed the connection"
+
+
+class BadReply(UpstreamError):
+    """The upstream's reply isn't valid HTTP/1.1 or can't be passed on safely."""
+
+    code = "upstream_bad_reply"
+    title = "The upstream service sent an invalid reply"
+
+
+class UpstreamBusy(UpstreamError):
+    """Every connection that the service may have is in use."""
+
+    status = 503
+    code = "upstream_busy"
+    title = "The upstream service is at its connection limit"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, unsent=True)
+
+
+# --- the core's side --------------------------------------------------------
+
+
+class CoreUnavailable(GatewayError):
+    """The SuperTokens core had to be asked and couldn't be.
+
+    Never a 401: that would send every client into a refresh loop, or log it out.
+    """
+
+    side = Side.CORE
+    stage = Stage.VERIFY
+    status = 503
+    code = "session_check_unavailable"
+    title = "The session can't be checked right now"
