@@ -154,9 +154,7 @@ class SuperTokens(Model):
     cookie: Cookie = Cookie()
     token_transfer_method: Literal["any", "cookie", "header"] = "any"
     use_dynamic_signing_key: bool = True
-    recipes: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {"emailpassword": {}, "userroles": {}}
-    )
+    recipes: dict[str, dict[str, Any]] = {"emailpassword": {}, "userroles": {}}
     config_module: str | None = None
     """A Python module with recipe_list, app_info and supertokens_config."""
     email_delivery: Literal["none", "supertokens"] | Smtp = "none"
