@@ -1,0 +1,283 @@
+"""PURE. A request target → one canonical form, or a refusal.
+
+What comes out is matched, verified and forwarded as the same object, so that no two
+readers of one request can disagree about which resource it names.
+
+One stated policy for each trick; "refused" is `BadTarget`, a 400:
+
+==========================================  ==========================================
+what the client sends                       what becomes of it
+==========================================  ==========================================
+``/a/./b``, ``/a/../b``, ``%2e`` for a dot  resolved
+a climb above the root (``/..``)            refused
+``//``                                      one slash
+``%2F`` ``%5C`` and a raw backslash         refused
+``/;x``, ``/.;x``, ``/..;x`` (or ``%3B``)   refused: without its parameters, the segment
+                                            would be empty or a dot segment
+any other ``;x``                            part of its segment
+``%61`` (unreserved characters)             decoded
+``%3a`` (all other escapes)                 kept, hex digits in upper case
+``%25``                                     kept: nothing is decoded twice
+``%zz``, a lone ``%``                       refused
+``%00`` to ``%1F``, ``%7F``                 refused
+escapes that aren't UTF-8, overlong ones    refused
+raw bytes above 0x7E, controls, space       refused
+``#`` anywhere                              refused: a fragment is never sent
+``"<>[]^{|}`` and the backtick              percent-encoded (browsers send them raw)
+letters                                     as they are: paths are case-sensitive
+a final slash, ``/a.``, ``/a%20``           as they are: another resource than ``/a``
+the query, from its ``?`` on                byte for byte; controls and space refused
+``http://host/path`` (absolute-form)        as origin-form, if its authority is the
+                                            Host field's; refused otherwise
+``*``                                       for OPTIONS only
+``host:port``, CONNECT, anything else       refused
+==========================================  ==========================================
+
+Source: RFC 9112 §3.2 (forms), RFC 3986 §5.2.4 (dot segments), §6.2.2 (normalization).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from gateway.errors import BadRequest, BadTarget
+
+_UNRESERVED = frozenset(
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
+)
+# The usual path, canonical as it is: no segment is empty or starts with `.` or `;`,
+# nothing is escaped. (RFC 3986 §3.3: pchar = unreserved / sub-delims / ":" / "@")
+_CLEAN_PATH = re.compile(
+    rb"(?:/[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@;.-]*)*/?"
+).fullmatch
+_NEVER_IN_PATH = re.compile(rb"[^\x21-\x7e]|[\\#]").search
+_NEVER_IN_QUERY = re.compile(rb"[\x00-\x20\x7f#]").search
+_TO_NORMALIZE = re.compile(rb"%([0-9A-Fa-f]{2})?|[\"<>\[\]^`{|}]")
+_SLASHES = re.compile(rb"/{2,}")
+_BARE_PARAMETERS = re.compile(rb"\.{0,2}(?:;|%3B)").match
+_ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_DEFAULT_PORT = {b"http": 80, b"https": 443}
+
+_NAME_MAX_BYTES = 253
+"""The longest DNS name in its written form (RFC 1035 §2.3.4)."""
+_HOST_MAX_BYTES = _NAME_MAX_BYTES + len(".:65535")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})"
+_HOST = re.compile(
+    rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)\.?|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+).fullmatch
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
+
+_CACHE_MAX_BYTES = 512
+"""Longer targets aren't remembered: 4096 of 512 bytes is all that clients can fill."""
+
+
+class Form(StrEnum):
+    """How the target was written; absolute-form has become origin-form."""
+
+    ORIGIN = "origin"
+    ASTERISK = "asterisk"
+
+
+class Target(NamedTuple):
+    """What a request is for.
+
+    A NamedTuple and not a frozen dataclass, because one is made per request and a
+    frozen dataclass costs four times as much to make.
+    """
+
+    path: str
+    """Canonical: ASCII, starts with `/`, no dot segment, no `//`. `*` for asterisk."""
+    query: bytes
+    """As it came, with its `?`; empty when there is none."""
+    host: str
+    """Lower case, no final dot, no port; `[…]` round an IPv6 address. Empty: none."""
+    authority: str
+    """`host[:port]` as the client wrote it; empty for HTTP/1.0 without Host."""
+    form: Form
+
+
+class Host(NamedTuple):
+    """A valid Host field: see `Target.host` and `Target.authority`."""
+
+    name: str
+    authority: str
+    port: int | None
+
+
+def parse(raw: bytes, *, method: str, authority: bytes | None) -> Target:
+    """Return the one canonical form of the request target *raw*.
+
+    *authority* is the value of the Host field (see `host_field`).
+
+    Raises:
+        BadTarget: it has none; see the table above.
+    Source: RFC 9112 §3.2.
+    """
+    if method == "CONNECT":
+        raise BadTarget("CONNECT is not served")
+    if raw == b"*":
+        if method != "OPTIONS":
+            raise BadTarget("asterisk-form is for OPTIONS only")
+        name, text, _ = _NO_HOST if authority is None else host(authority)
+        return Target("*", b"", name, text, Form.ASTERISK)
+    if len(raw) + len(authority or b"") > _CACHE_MAX_BYTES:
+        return _parse(raw, authority)
+    return _parse_cached(raw, authority)
+
+
+def _parse(raw: bytes, authority: bytes | None) -> Target:
+    name, text, port = given = _NO_HOST if authority is None else host(authority)
+    if not raw.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(raw)
+        if absolute is None:
+            raise BadTarget("the target is neither a path nor an http URL")
+        default = _DEFAULT_PORT[absolute[1].lower()]
+        there = host(absolute[2])
+        # RFC 9112 §3.2.2 lets the URL win over Host; two names for one request are
+        # refused here instead, as routes and upstreams could each take another one.
+        if given is _NO_HOST:
+            name, text, port = there
+        elif name != there.name or (
+            (default if port is None else port)
+            != (default if there.port is None else there.port)
+        ):
+            raise BadTarget("the target's authority isn't the Host field's")
+        raw = absolute[3]
+        if not raw.startswith(b"/"):
+            raw = b"/" + raw  # RFC 9110 §4.2.3: an empty path is "/"
+    mark = raw.find(b"?")
+    if mark < 0:
+        return Target(_canonical(raw), b"", name, text, Form.ORIGIN)
+    query = raw[mark:]
+    if _NEVER_IN_QUERY(query):
+        raise BadTarget("the query holds a control, a space or a fragment")
+    return Target(_canonical(raw[:mark]), query, name, text, Form.ORIGIN)
+
+
+_parse_cached = lru_cache(maxsize=4096)(_parse)
+
+
+def canonical_path(text: str) -> str:
+    """Return the canonical form of a path that stands in the configuration.
+
+    As for a client's path, except that people may write `/straße`: what isn't ASCII
+    is percent-encoded as UTF-8.
+
+    Raises:
+        BadTarget: it has no canonical form, or doesn't start with `/`.
+    """
+    if not text.startswith("/") or "?" in text:
+        raise BadTarget("a path starts with / and has no query")
+    raw = text.encode("utf-8", "surrogatepass")
+    return _canonical(
+        raw
+        if raw.isascii()
+        else b"".join(b"%%%02X" % b if b > 0x7F else b"%c" % b for b in raw)
+    )
+
+
+def _canonical(path: bytes) -> str:
+    if _CLEAN_PATH(path):
+        return path.decode("ascii")
+    if _NEVER_IN_PATH(path):
+        raise BadTarget("the path holds a byte that must be percent-encoded")
+    # 1. RFC 3986 §6.2.2.1 and .2: escapes.
+    path = _TO_NORMALIZE.sub(_normalized, path)
+    try:
+        unquote_to_bytes(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadTarget("the path's escapes aren't UTF-8") from None
+    # 2. Slashes before dots, as nginx does: `/a//../b` is `/b`.
+    segments = _SLASHES.sub(b"/", path).split(b"/")
+    # 3. RFC 3986 §5.2.4: dot segments. The first piece is what stands before the
+    # root's slash; a dot segment at the end leaves its slash.
+    kept: list[bytes] = []
+    for segment in segments:
+        if segment == b"..":
+            if len(kept) < 2:
+                raise BadTarget("the path climbs above the root")
+            kept.pop()
+        elif _BARE_PARAMETERS(segment):
+            raise BadTarget("a segment is nothing but dots and parameters")
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/".join(kept).decode("ascii")
+
+
+def _normalized(found: re.Match[bytes]) -> bytes:
+    """Return what stands for one escape, or for one character to be escaped."""
+    digits = found[1]
+    if digits is None:
+        if found[0] == b"%":
+            raise BadTarget("the path holds a broken escape")
+        return b"%%%02X" % found[0][0]
+    byte = int(digits, 16)
+    if byte in _UNRESERVED:
+        return b"%c" % byte
+    if byte < 0x20 or byte == 0x7F:
+        raise BadTarget("the path holds an escaped control")
+    if byte in b"/\\":
+        raise BadTarget("the path holds an escaped slash or backslash")
+    return b"%%%02X" % byte
+
+
+def host_field(values: Sequence[bytes], *, http10: bool) -> bytes | None:
+    """Return the value of the request's one Host field; None if HTTP/1.0 sent none.
+
+    Raises:
+        BadRequest: there are several, or none in HTTP/1.1.
+    Source: RFC 9112 §3.2.
+    """
+    if len(values) == 1:
+        return values[0]
+    if values or not http10:
+        raise BadRequest("expected exactly one Host field")
+    return None
+
+
+_NO_HOST = Host("", "", None)
+
+
+def host(value: bytes) -> Host:
+    """Return the parts of a Host field: a DNS name, IPv4 or `[IPv6]`, maybe a port.
+
+    Stricter than RFC 3986's reg-name, which would let `a,b` and `a%2Fb` pass: only
+    letters, digits, `-`, `_` and dots. A name whose last label is a number must be an
+    IPv4 address, because some resolvers read `2130706433` and `0x7f.1` as one.
+
+    Raises:
+        BadTarget: it is anything else, empty included.
+    Source: RFC 9110 §7.2, RFC 3986 §3.2.2, WHATWG URL (ends-in-a-number checker).
+    """
+    if len(value) > _HOST_MAX_BYTES:
+        raise BadTarget("the Host field is too long")
+    return _host(value)
+
+
+@lru_cache(maxsize=1024)
+def _host(value: bytes) -> Host:
+    text = value.decode("latin-1")
+    parts = _HOST(text)
+    port = int(parts["port"]) if parts and parts["port"] else None
+    if parts is None or (port or 0) > 0xFFFF:
+        raise BadTarget("the Host field is malformed")
+    name = parts["name"]
+    if name is not None and len(name) > _NAME_MAX_BYTES:
+        raise BadTarget("the Host field is too long")
+    try:
+        if name is None:
+            return Host(f"[{ipaddress.IPv6Address(parts['v6'])}]", text, port)
+        if _NUMBER(name.rpartition(".")[2]):
+            ipaddress.IPv4Address(name)
+    except ipaddress.AddressValueError:
+        raise BadTarget("the Host field isn't a valid address") from None
+    return Host(name.lower(), text, port)
