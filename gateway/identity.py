@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote
 
-from gateway.fields import Fields
+from gateway.fields import Field, Fields
 
 
 class Protection(StrEnum):
@@ -94,6 +96,8 @@ class Identity:
     """The access token payload, whole."""
     expires_at: float
     """When the access token ends, in seconds since the epoch."""
+    written: dict[object, Fields] = field(default_factory=dict, init=False, repr=False)
+    """A store for `headers`: these facts as fields, by header policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,3 +156,103 @@ class Verifier(Protocol):
     async def verify(
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict: ...
+
+
+# --- credentials ------------------------------------------------------------
+
+ACCESS_COOKIE = "sAccessToken"
+_LEGACY_COOKIE = "sIdRefreshToken"
+_BEARER = "Bearer "
+_ESCAPED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
+
+_NAMES = frozenset({b"authorization", b"cookie", b"anti-csrf", b"rid", b"st-auth-mode"})
+_NAME_LENGTHS = frozenset(map(len, _NAMES))
+
+
+class Credentials(NamedTuple):
+    """What a request shows to prove its session: nothing here is verified.
+
+    A NamedTuple and not a frozen dataclass: one is made per request.
+    """
+
+    bearer: str | None = None
+    """What stands after `Bearer `, maybe nothing; None without that scheme."""
+    access_cookies: tuple[str, ...] = ()
+    """Every `sAccessToken` cookie. The last is the one that the SDK reads; with more
+    than one it asks for a refresh instead."""
+    anti_csrf: str | None = None
+    has_rid: bool = False
+    """A `rid` field, of any value, is there (anti-CSRF mode VIA_CUSTOM_HEADER)."""
+    legacy: bool = False
+    """A `sIdRefreshToken` cookie is there: the session of an old SDK, to refresh."""
+    auth_mode: str | None = None
+    """`st-auth-mode` in lower case."""
+
+
+def credentials(fields: Iterable[Field]) -> Credentials:
+    """Return the credentials among *fields*, read as the SDK's FastAPI binding would.
+
+    1. Values are Latin-1, so that no byte is lost: a token with a byte above 0x7F
+       can't be a JWT, and is not made one by dropping the byte.
+    2. Of a field that comes twice the first counts; of Cookie fields all count.
+    3. `Bearer` is case-sensitive and followed by a space.
+    4. Cookies are split at `;`, then at the first `=`; spaces round both are cut, a
+       quoted value is unquoted, then percent-decoded.
+    5. A cookie whose percent-decoded name is `sAccessToken` is another one of that
+       name, but is never the one that is read. (The SDK counts only those in the
+       first Cookie field and without a second `=`: two are refused here in any case.)
+
+    Source: supertokens_python 0.31.4, recipe/session/cookie_and_header.py;
+    starlette 1.x, requests.cookie_parser.
+    """
+    bearer = anti_csrf = auth_mode = None
+    authorized = has_rid = legacy = False
+    cookies: tuple[str, ...] = ()
+    for name, value in fields:
+        if len(name) not in _NAME_LENGTHS or (name := name.lower()) not in _NAMES:
+            continue
+        match name:
+            case b"authorization" if not authorized:
+                authorized = True
+                text = value.decode("latin-1")
+                if text.startswith(_BEARER):
+                    bearer = text[len(_BEARER) :].strip()
+            case b"cookie" if b"sAccessToken" in value or b"sIdRefreshToken" in value:
+                more, old = _session_cookies(value.decode("latin-1"))
+                cookies += more
+                legacy = legacy or old
+            case b"anti-csrf" if anti_csrf is None:
+                anti_csrf = value.decode("latin-1")
+            case b"rid":
+                has_rid = True
+            case b"st-auth-mode" if auth_mode is None:
+                auth_mode = value.decode("latin-1").lower()
+            case _:
+                pass
+    return Credentials(bearer, cookies, anti_csrf, has_rid, legacy, auth_mode)
+
+
+def _session_cookies(text: str) -> tuple[tuple[str, ...], bool]:
+    """Return the access tokens of one Cookie field, and whether it has a legacy one."""
+    found: list[str] = []
+    aliases: list[str] = []
+    legacy = False
+    for pair in text.split(";"):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            continue
+        name = name.strip()
+        if name == ACCESS_COOKIE:
+            found.append(unquote(_unquoted(value.strip())))
+        elif name == _LEGACY_COOKIE:
+            legacy = True
+        elif "%" in name and unquote(name) == ACCESS_COOKIE:
+            aliases.append(value)
+    return (*aliases, *found) if found else (), legacy
+
+
+def _unquoted(value: str) -> str:
+    """Return a cookie value without its quotes and backslashes (RFC 2109 §4.1)."""
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value
+    return _ESCAPED.sub(lambda m: chr(int(m[1], 8)) if m[1] else m[2], value[1:-1])
