@@ -1,0 +1,196 @@
+"""PURE. What is wrong with a configuration, said to a person.
+
+pydantic finds most of it; here its errors become sentences with a remedy. No sentence
+repeats a value: it may be a secret, or have come from the environment. The place is
+told by line and column, where the value can be seen.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+Loc = tuple[str | int, ...]
+"""Where in the file: `("routes", 2, "match", "path")`; empty for the whole of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something wrong, or doubtful, at one place."""
+
+    loc: Loc
+    message: str
+    hint: str = ""
+    """The remedy, as a sentence."""
+    see: Loc | None = None
+    """The other place, when two contradict each other."""
+
+    @property
+    def path(self) -> str:
+        """The place as it is written: `routes[2].match.path`."""
+        return "".join(
+            f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.loc
+        ).removeprefix(".")
+
+
+class InvalidConfig(ValueError):
+    """The configuration can't be used; *findings* are all the reasons.
+
+    Not a `GatewayError`: no request is being answered when this is found.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__(
+            "\n".join(
+                f"{finding.path}: {sentence(finding.message, finding.hint)}"
+                for finding in self.findings
+            )
+        )
+
+
+def sentence(message: str, hint: str) -> str:
+    """Return the message, and the remedy as a sentence of its own."""
+    return f"{message}. {hint}" if hint else message
+
+
+def wrong(message: str, hint: str = "") -> PydanticCustomError:
+    """Return the error that a validator of one value raises."""
+    return PydanticCustomError("wrong", "{message}", {"message": message, "hint": hint})
+
+
+def reject(findings: Iterable[Finding]) -> None:
+    """Raise what a validator of a whole model has found, if anything.
+
+    Raises:
+        ValidationError: there are findings; pydantic puts the model's own place
+            before each of theirs.
+    """
+    errors = [
+        InitErrorDetails(
+            type=wrong(finding.message, finding.hint), loc=finding.loc, input=None
+        )
+        for finding in findings
+    ]
+    if errors:
+        raise ValidationError.from_exception_data("config", errors)
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return `Did you mean 'orders'?`, or nothing when no known word is near."""
+    near = get_close_matches(str(word), tuple(known), n=1, cutoff=0.6)
+    return f"Did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Finding]:
+    """Yield pydantic's errors as findings, one for each place.
+
+    *root* is the model that was validated; it tells which keys are known.
+    """
+    seen = set()
+    for details in error.errors(include_url=False):
+        loc = tuple(step for step in details["loc"] if step != "[key]")
+        if loc not in seen:
+            seen.add(loc)
+            yield _finding(loc, details, root)
+
+
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "int_parsing_size": "the number is too large",
+    "finite_number": "expected a finite number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "string_type": "expected text",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+}
+_YAML_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+
+def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "wrong":
+            return Finding(loc=loc, message=context["message"], hint=context["hint"])
+        case "extra_forbidden":
+            known = _known_keys(root, loc[:-1])
+            hint = did_you_mean(loc[-1], known)
+            if loc[-1] == "<<":
+                hint = "YAML's merge keys aren't read: repeat the keys"
+            elif not hint:
+                hint = f"Known here: {', '.join(known)}"
+            return Finding(loc=loc, message=f"unknown key '{loc[-1]}'", hint=hint)
+        case "missing":
+            return Finding(loc=loc[:-1], message=f"the key '{loc[-1]}' is missing")
+        case "literal_error":
+            expected = str(context["expected"])
+            hint = did_you_mean(details["input"], expected.split("'")[1::2])
+            return Finding(loc=loc, message=f"expected {expected}", hint=hint)
+        case "greater_than":
+            return Finding(loc=loc, message=f"must be more than {context['gt']:g}")
+        case "greater_than_equal":
+            return Finding(loc=loc, message=f"must be at least {context['ge']:g}")
+        case "less_than_equal":
+            return Finding(loc=loc, message=f"must be at most {context['le']:g}")
+        case "string_too_short":
+            return Finding(loc=loc, message="must not be empty")
+        case "too_short":
+            return Finding(loc=loc, message="expected at least one item")
+        case kind:
+            message = _EXPECTED.get(kind, "this value isn't allowed here")
+            return Finding(loc=loc, message=message, hint=_remedy(details["input"]))
+
+
+def _remedy(given: object) -> str:
+    if given is None:
+        return "It is empty: give it a value, or leave the key out"
+    word = _YAML_1_1.get(str(given).lower())
+    return f"Write {word}, without quotes" if word else ""
+
+
+def _known_keys(root: type[BaseModel], loc: Loc) -> list[str]:
+    """Return the keys of the model at *loc*, as they are written in the file."""
+    here: Any = root
+    for step in loc:
+        here = _inside(here, step)
+    model = next(_models(here))
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _inside(annotation: object, step: str | int) -> object:
+    """Return the annotation of what stands at *step* within a value."""
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option.model_fields[str(step)].annotation
+        if get_origin(option) in (tuple, dict):
+            return get_args(option)[0 if get_origin(option) is tuple else 1]
+    raise AssertionError(f"no container has the key {step!r}")  # pragma: no cover
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    for option in _options(annotation):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            yield option
+
+
+def _options(annotation: object) -> Iterator[object]:
+    """Yield the members of a union, and what `Annotated` wraps."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _options(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for option in get_args(annotation):
+            yield from _options(option)
+    else:
+        yield annotation
