@@ -1,0 +1,92 @@
+"""The page's button that makes you an admin: a back office of one line.
+
+It asks the core, as the SuperTokens dashboard would. Only a demo may hand out roles
+to whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from gateway.dev.demo.replies import NO_GATEWAY, answer, refusal
+
+ROLE = "admin"
+PERMISSIONS = ("orders:read-all",)
+
+_CDI_VERSION = "5.4"
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """Where the core is, and the key it wants, if any."""
+
+    uri: str
+    api_key: str | None = None
+
+
+class Admin:
+    """Gives the role `admin` to the user that the gateway names."""
+
+    def __init__(self, core: Core | None) -> None:
+        self._core = core
+        self._client: aiohttp.ClientSession | None = None
+
+    async def connected(self, _: web.Application) -> AsyncIterator[None]:
+        """Keep a client to the core while the service runs."""
+        if self._core is None:
+            yield
+            return
+        headers = {"cdi-version": _CDI_VERSION}
+        if self._core.api_key:
+            headers["api-key"] = self._core.api_key
+        async with aiohttp.ClientSession(
+            self._core.uri.rstrip("/") + "/",
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+            raise_for_status=True,
+        ) as client:
+            self._client = client
+            yield
+            self._client = None
+
+    async def give(self, request: web.Request) -> web.Response:
+        """Answer with the role that the asking user now has.
+
+        Source: SuperTokens core, `PUT /recipe/role` and `PUT /recipe/user/role`.
+        """
+        if self._client is None:
+            return refusal(404, "this demo has no core to ask, so it gives no roles")
+        user_id = request.headers.get("X-User-Id")
+        if not user_id:
+            return refusal(400, NO_GATEWAY)
+        role = {"role": ROLE, "permissions": list(PERMISSIONS)}
+        try:
+            await self._put(self._client, "recipe/role", role)
+            given = await self._put(
+                self._client,
+                "public/recipe/user/role",
+                {"userId": user_id, "role": ROLE},
+            )
+        except (aiohttp.ClientError, TimeoutError):
+            return refusal(503, "the core can't be reached, or refused")
+        return answer(
+            role
+            | {
+                "had_it_already": given.get("didUserAlreadyHaveRole") is True,
+                "note": "a session gets its roles when it begins: sign in again",
+            }
+        )
+
+    @staticmethod
+    async def _put(
+        client: aiohttp.ClientSession, path: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        async with client.put(path, json=body) as reply:
+            data: dict[str, Any] = await reply.json(content_type=None)
+            return data

@@ -1,0 +1,65 @@
+"""The demo service `page`: the page at `/`, whose files are in `static/`.
+
+Nothing on it comes from anywhere else, and its policy lets nothing else in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from gateway.dev.demo.admin import Admin, Core
+
+STATIC = Path(__file__).parent / "static"
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # The links in mails carry a token in the query.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+_FILES = {
+    "/": ("page.html", "text/html"),
+    # Where the links in mails lead (`website_base_path` in the route table).
+    "/account/verify-email": ("page.html", "text/html"),
+    "/account/reset-password": ("page.html", "text/html"),
+    "/page/page.js": ("page.js", "text/javascript"),
+    "/page/page.css": ("page.css", "text/css"),
+    "/page/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def page(core: Core | None = None) -> web.Application:
+    """Return the service: the page's files, and `POST /demo/admin-role`.
+
+    Without *core* nobody is given a role; that is for anything but loopback.
+    """
+    app = web.Application(client_max_size=1024)
+    for place, (name, content_type) in _FILES.items():
+        app.router.add_get(place, _file(STATIC / name, content_type))
+    admin = Admin(core)
+    app.cleanup_ctx.append(admin.connected)
+    app.router.add_post("/demo/admin-role", admin.give)
+    return app
+
+
+def _file(
+    path: Path, content_type: str
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return a handler that answers with this file, read once."""
+    body = path.read_bytes()
+
+    async def send(_: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=body, content_type=content_type, charset="utf-8", headers=_HEADERS
+        )
+
+    return send

@@ -1,0 +1,34 @@
+"""All demo services together, each on its own port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from gateway.dev.demo.admin import Core
+from gateway.dev.demo.catalog import catalog
+from gateway.dev.demo.orders import orders
+from gateway.dev.demo.page import page
+from gateway.dev.demo.whoami import whoami
+from gateway.dev.listening import listening
+from gateway.dev.ports import LOOPBACK, Ports
+
+
+@asynccontextmanager
+async def demo_services(
+    ports: Ports, *, core: Core | None, host: str = LOOPBACK
+) -> AsyncIterator[None]:
+    """Run the four services while the block runs.
+
+    Raises:
+        PortInUse: the port of one of them is taken; the others are stopped again.
+    """
+    async with AsyncExitStack() as stack:
+        for name, app, port in (
+            ("catalog", catalog(), ports.catalog),
+            ("orders", orders(), ports.orders),
+            ("whoami", whoami(), ports.whoami),
+            ("page", page(core), ports.page),
+        ):
+            await stack.enter_async_context(listening(name, app, port, host))
+        yield

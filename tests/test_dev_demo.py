@@ -1,0 +1,348 @@
+"""The demo services: what they tell, what they refuse, and the page's own safety."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient
+from pytest_aiohttp.plugin import AiohttpClient
+
+from gateway.dev.core import CoreSettings, RunningCore, serve
+from gateway.dev.demo.__main__ import main
+from gateway.dev.demo.admin import Core
+from gateway.dev.demo.catalog import ITEMS, catalog
+from gateway.dev.demo.orders import MOST_ORDERS, orders
+from gateway.dev.demo.page import page
+from gateway.dev.demo.whoami import whoami
+
+Client = TestClient[web.Request, web.Application]
+ANN = {"X-User-Id": "ann"}
+BOB = {"X-User-Id": "bob"}
+
+
+# --- catalog ----------------------------------------------------------------
+
+
+async def test_catalog_needs_no_user(aiohttp_client: AiohttpClient) -> None:
+    """The list and each of its items are for everybody."""
+    client = await aiohttp_client(catalog())
+    listed = await (await client.get("/catalog")).json()
+    assert [item["sku"] for item in listed["items"]] == list(ITEMS)
+    for item in listed["items"]:
+        assert await (await client.get(f"/catalog/{item['sku']}")).json() == item
+    assert (await client.get("/catalog/nothing")).status == 404
+
+
+# --- orders -----------------------------------------------------------------
+
+
+async def test_orders_belong_to_the_user_that_the_gateway_names(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    """Everybody sees their own; the list of all is for whom the route table lets in."""
+    client = await aiohttp_client(orders())
+    made = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
+    assert made.status == 201
+    assert (await made.json())["quantity"] == 1
+    await client.post("/orders", json={"sku": "pen", "quantity": 3}, headers=BOB)
+
+    async def seen(path: str, headers: dict[str, str]) -> list[tuple[str, str, int]]:
+        reply = await client.get(path, headers=headers)
+        return [
+            (order["user_id"], order["sku"], order["quantity"])
+            for order in (await reply.json())["orders"]
+        ]
+
+    assert await seen("/orders", ANN) == [("ann", "mug", 1)]
+    assert await seen("/orders", BOB) == [("bob", "pen", 3)]
+    assert await seen("/orders/all", ANN) == [("ann", "mug", 1), ("bob", "pen", 3)]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_orders_wants_the_gateway_before_it(
+    aiohttp_client: AiohttpClient, method: str
+) -> None:
+    """Without X-User-Id nobody asks, and that isn't taken for an anonymous user."""
+    client = await aiohttp_client(orders())
+    reply = await client.request(method, "/orders", json={"sku": "mug"})
+    assert reply.status == 400
+    assert "X-User-Id" in (await reply.json())["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"{", id="not JSON"),
+        pytest.param(b'"\xff"', id="not UTF-8"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"{}", id="no sku"),
+        pytest.param(b'{"sku": "yacht"}', id="unknown sku"),
+        pytest.param(b'{"sku": ["mug"]}', id="sku no text"),
+        pytest.param(b'{"sku": "mug", "quantity": 0}', id="none"),
+        pytest.param(b'{"sku": "mug", "quantity": 100}', id="too many"),
+        pytest.param(b'{"sku": "mug", "quantity": true}', id="quantity no number"),
+    ],
+)
+async def test_bad_order_is_refused(aiohttp_client: AiohttpClient, body: bytes) -> None:
+    """What isn't an order is 400, and is not kept."""
+    client = await aiohttp_client(orders())
+    reply = await client.post("/orders", data=body, headers=ANN)
+    assert reply.status == 400
+    assert (await reply.json())["message"]
+    assert (await (await client.get("/orders", headers=ANN)).json())["orders"] == []
+
+
+async def test_orders_of_one_user_are_bounded(aiohttp_client: AiohttpClient) -> None:
+    """One user can't fill the memory, and being full is only that user's trouble."""
+    client = await aiohttp_client(orders())
+    for _ in range(MOST_ORDERS):
+        made = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
+        assert made.status == 201
+    again = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
+    assert again.status == 409
+    other = await client.post("/orders", json={"sku": "mug"}, headers=BOB)
+    assert other.status == 201
+
+
+# --- whoami -----------------------------------------------------------------
+
+
+async def test_whoami_tells_the_request_as_it_came(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    """Every header byte for byte, in order, repeats kept; the target not decoded."""
+    client = await aiohttp_client(whoami())
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(
+        b"PATCH /a%2fb/?q=%20&q=2 HTTP/1.1\r\nHost: demo\r\nX-User-Id: ann\r\n"
+        b"x-twice: 1\r\nX-Auth-Status: authenticated\r\nX-TWICE: \xe9\r\n"
+        b"Content-Length: 5\r\nConnection: close\r\n\r\nhello"
+    )
+    reply = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert json.loads(reply.partition(b"\r\n\r\n")[2]) == {
+        "service": "whoami",
+        "user_id": "ann",
+        "auth_status": "authenticated",
+        "method": "PATCH",
+        "path": "/a%2fb/",
+        "query": "q=%20&q=2",
+        "headers": [
+            ["Host", "demo"],
+            ["X-User-Id", "ann"],
+            ["x-twice", "1"],
+            ["X-Auth-Status", "authenticated"],
+            ["X-TWICE", "é"],
+            ["Content-Length", "5"],
+            ["Connection", "close"],
+        ],
+        "body_bytes": 5,
+    }
+
+
+@pytest.mark.parametrize("status", [200, 204, 304, 404, 503])
+async def test_whoami_answers_with_the_status_asked_for(
+    aiohttp_client: AiohttpClient, status: int
+) -> None:
+    """For trying what a gateway makes of a service's own errors."""
+    client = await aiohttp_client(whoami())
+    reply = await client.get(f"/status/{status}")
+    assert reply.status == status
+    assert bool(await reply.read()) is (status not in {204, 304})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/status/100", "/status/600", "/slow?ms=60001", "/slow?ms=-1", "/events?count=0"],
+)
+async def test_whoami_refuses_numbers_out_of_bounds(
+    aiohttp_client: AiohttpClient, path: str
+) -> None:
+    """Nobody keeps the demo busy for longer than it says."""
+    client = await aiohttp_client(whoami())
+    reply = await client.get(path)
+    assert reply.status == 400
+    assert (await reply.json())["message"]
+
+
+async def test_whoami_can_be_slow(aiohttp_client: AiohttpClient) -> None:
+    """It answers as always, not before the time is up."""
+    client = await aiohttp_client(whoami())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    reply = await client.get("/slow?ms=30")
+    assert loop.time() - began >= 0.03
+    assert (await reply.json())["path"] == "/slow"
+
+
+async def test_whoami_streams_events(aiohttp_client: AiohttpClient) -> None:
+    """Ticks come one by one, and the stream ends after the last."""
+    client = await aiohttp_client(whoami())
+    async with client.get("/events?count=3&interval_ms=1") as reply:
+        assert reply.content_type == "text/event-stream"
+        text = await reply.text()
+    assert re.findall(r"data: (.*)\n\n", text) == [f"tick {n} of 3" for n in (1, 2, 3)]
+
+
+async def test_whoami_echoes_websocket_messages(aiohttp_client: AiohttpClient) -> None:
+    """Text comes back as text, bytes as bytes; without an upgrade it is 426."""
+    client = await aiohttp_client(whoami())
+    async with client.ws_connect("/ws") as socket:
+        await socket.send_str("grüezi")
+        assert await socket.receive_str() == "grüezi"
+        await socket.send_bytes(b"\x00\xff")
+        assert await socket.receive_bytes() == b"\x00\xff"
+    assert (await client.get("/ws")).status == 426
+
+
+# --- page -------------------------------------------------------------------
+
+
+class _Links(HTMLParser):
+    """Collects what a page loads, and what a policy without 'unsafe-' forbids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.loads += [
+            value for name in ("src", "href") if (value := given.get(name)) is not None
+        ]
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+        self.inline += [name for name in given if name == "style" or name[:2] == "on"]
+
+
+@pytest.mark.parametrize("path", ["/", "/account/verify-email?token=x"])
+async def test_page_loads_only_its_own_files(
+    aiohttp_client: AiohttpClient, path: str
+) -> None:
+    """All it loads is served beside it, and nothing stands inline."""
+    client = await aiohttp_client(page())
+    reply = await client.get(path)
+    assert reply.content_type == "text/html"
+    links = _Links()
+    links.feed(await reply.text())
+    assert links.inline == []
+    assert {load.rpartition(".")[2] for load in links.loads} == {"js", "css", "svg"}
+    for load in links.loads:
+        assert (await client.get(load)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/account/reset-password"])
+async def test_page_has_a_strict_policy(
+    aiohttp_client: AiohttpClient, path: str
+) -> None:
+    """Scripts from itself only, no frames, and no token of a link in a Referer."""
+    client = await aiohttp_client(page())
+    headers = (await client.get(path)).headers
+    policy = dict(
+        rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; ")
+    )
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+# --- the admin role ---------------------------------------------------------
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[RunningCore]:
+    """Give an embedded core that wants an API key."""
+    settings = CoreSettings(api_keys=("k" * 20,))
+    async with serve(settings) as running:
+        yield running
+
+
+async def test_admin_role_is_given_through_the_core(
+    aiohttp_client: AiohttpClient, core: RunningCore
+) -> None:
+    """The user of X-User-Id gets it, and a second time changes nothing."""
+    client = await aiohttp_client(page(Core(uri=core.url, api_key="k" * 20)))
+    for had_it in (False, True):
+        reply = await client.post("/demo/admin-role", headers=ANN)
+        assert reply.status == 200
+        given = await reply.json()
+        assert given["had_it_already"] is had_it
+    async with (
+        ClientSession(core.url, headers={"api-key": "k" * 20}) as session,
+        session.get("/public/recipe/user/roles?userId=ann") as roles,
+    ):
+        assert (await roles.json())["roles"] == ["admin"] == [given["role"]]
+
+
+async def test_admin_role_is_for_users(
+    aiohttp_client: AiohttpClient, core: RunningCore
+) -> None:
+    """Without the gateway's X-User-Id there is nobody to give it to."""
+    client = await aiohttp_client(page(Core(uri=core.url)))
+    assert (await client.post("/demo/admin-role")).status == 400
+
+
+async def test_admin_role_when_the_core_refuses(
+    aiohttp_client: AiohttpClient, core: RunningCore
+) -> None:
+    """A wrong API key is 503 and tells nothing of it."""
+    client = await aiohttp_client(page(Core(uri=core.url, api_key="wrong")))
+    reply = await client.post("/demo/admin-role", headers=ANN)
+    assert reply.status == 503
+    assert "wrong" not in await reply.text()
+
+
+async def test_admin_role_when_the_core_is_away(aiohttp_client: AiohttpClient) -> None:
+    """A core that can't be reached is 503, not a crash."""
+    async with serve() as gone:
+        uri = gone.url
+    client = await aiohttp_client(page(Core(uri=uri)))
+    assert (await client.post("/demo/admin-role", headers=ANN)).status == 503
+
+
+async def test_no_core_no_roles(aiohttp_client: AiohttpClient) -> None:
+    """Demo services that run for others (compose.yaml) make nobody an admin."""
+    client = await aiohttp_client(page())
+    assert (await client.post("/demo/admin-role", headers=ANN)).status == 404
+
+
+# --- alone ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--unsafe-bind"),
+        (["--host", "::"], "--unsafe-bind"),
+        (["--host", "example.com"], "IP address"),
+    ],
+    ids=["all of IPv4", "all of IPv6", "a name"],
+)
+def test_demo_services_stay_on_loopback(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They believe X-User-Id, so anything else must be asked for by name."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_demo_services_refuse_a_bad_port(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line and exit code 1."""
+    monkeypatch.setenv("ORDERS_PORT", "many")
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("error: ORDERS_PORT must be a port")
