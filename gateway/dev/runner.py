@@ -1,0 +1,236 @@
+"""Development only: `make dev`, all of it on loopback, started and stopped as one.
+
+The gateway runs in this process; the embedded core and the demo services run in a
+child (`gateway.dev.services`). The gateway itself comes in as an argument, so
+nothing here knows how it is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from gateway.dev.outbox import Outbox
+from gateway.dev.ports import (
+    LOOPBACK,
+    BadPort,
+    PortInUse,
+    Ports,
+    check_free,
+    variable,
+)
+
+STATE = Path(".gateway")
+"""Where users, sessions, keys and mails of the development core are kept."""
+
+_CHILD_START_S = 30.0
+"""How long the child may take to be ready; it makes RSA keys the first time."""
+_CHILD_STOP_S = 5.0
+"""How long the child may take to stop before it is killed."""
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_BANNER = """
+supertokens-gateway, for development: all of it on this machine only
+
+  gateway   http://localhost:{gateway}   open this: a page to try it with
+  core      http://{host}:{core}   embedded, not for production, no API key
+  catalog   http://{host}:{catalog}   behind /catalog, public
+  orders    http://{host}:{orders}   behind /orders, protected
+  whoami    http://{host}:{whoami}   behind /whoami, protected, and /hello, optional
+  page      http://{host}:{page}   behind /
+  users and keys are kept in {state}/, mails in {state}/outbox/
+
+Paste into another terminal: refused, signed up, let in as the new user.
+
+  curl -i http://localhost:{gateway}/whoami
+  curl -c cookies.txt -H 'st-auth-mode: cookie' http://localhost:{gateway}/auth/signup \
+-d '{{"formFields": [{{"id": "email", "value": "ann@example.com"}}, \
+{{"id": "password", "value": "correct-horse-1"}}]}}'
+  curl -b cookies.txt http://localhost:{gateway}/whoami
+
+Ctrl-C stops all of it.
+"""
+
+
+class ServeGateway(Protocol):
+    """Runs the gateway until it is cancelled; sets *ready* when it listens.
+
+    It installs no signal handlers: Ctrl-C arrives as a cancellation.
+    """
+
+    async def __call__(
+        self,
+        config: Path,
+        environ: Mapping[str, str],
+        *,
+        outbox: Outbox,
+        ready: asyncio.Event,
+    ) -> None: ...
+
+
+class ChildFailed(Exception):
+    """The process with the core and the demo services can't start, or has ended."""
+
+
+def gateway_environ(environ: Mapping[str, str], ports: Ports) -> dict[str, str]:
+    """Return *environ* with all that `config/routes.yaml` reads set to *ports*."""
+    services = {
+        f"{name.upper()}_URL": f"http://{LOOPBACK}:{port}"
+        for name, port in ports
+        if name not in {"gateway", "core"}
+    }
+    return {
+        **environ,
+        **services,
+        "GATEWAY_LISTEN": f"{LOOPBACK}:{ports.gateway}",
+        "GATEWAY_ORIGIN": f"http://localhost:{ports.gateway}",
+        "SUPERTOKENS_URI": f"http://{LOOPBACK}:{ports.core}",
+        "SUPERTOKENS_API_KEY": "",
+    }
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _to_stdout(text: str) -> None:
+    print(text, flush=True)
+
+
+async def run(
+    config: Path,
+    environ: Mapping[str, str],
+    serve_gateway: ServeGateway,
+    *,
+    state: Path = STATE,
+    say: Callable[[str], None] = _to_stdout,
+    complain: Callable[[str], None] = _to_stderr,
+) -> int:
+    """Run everything until SIGINT or SIGTERM; return the exit code.
+
+    A port in use, a bad port variable or a child that fails is one line and 1.
+    What *serve_gateway* raises goes on to the caller, after everything is stopped.
+    """
+    loop = asyncio.get_running_loop()
+    work = loop.create_task(_run(config, environ, serve_gateway, state, say))
+    signalled = False
+
+    def stop() -> None:
+        nonlocal signalled
+        signalled = True
+        work.cancel()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not signalled:
+            raise
+        say("stopped")
+    except (BadPort, PortInUse, ChildFailed) as exc:
+        complain(f"error: {exc}")
+        return 1
+    finally:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+    return 0
+
+
+async def _run(
+    config: Path,
+    environ: Mapping[str, str],
+    serve_gateway: ServeGateway,
+    state: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Run child and gateway until one of them ends; cancel this to stop both."""
+    ports = Ports.of(environ)
+    check_free(ports)
+    outbox = Outbox(state / "outbox", say)
+    ready = asyncio.Event()
+    async with _child(environ, ports, state) as child:
+        gateway = asyncio.create_task(
+            serve_gateway(
+                config, gateway_environ(environ, ports), outbox=outbox, ready=ready
+            )
+        )
+        listens = asyncio.create_task(ready.wait())
+        gone = asyncio.create_task(child.wait())
+        tasks = {gateway, listens, gone}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if listens.done():
+                say(_BANNER.format(host=LOOPBACK, state=state, **dict(ports)))
+                await asyncio.wait({gateway, gone}, return_when=asyncio.FIRST_COMPLETED)
+            alone = gone.done() and not gateway.done()
+        finally:
+            for task in tasks:
+                task.cancel()
+            # The gateway's own deadlines bound this (`gateway.drain_timeout`).
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if alone:
+            raise ChildFailed(
+                "the process with the core and the demo services has ended "
+                f"(exit code {child.returncode})"
+            )
+        gateway.result()
+
+
+@asynccontextmanager
+async def _child(
+    environ: Mapping[str, str], ports: Ports, state: Path
+) -> AsyncIterator[Process]:
+    """Run the core and the demo services in a child while the block runs.
+
+    Raises:
+        ChildFailed: it can't start; the text says why.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.dev.services",
+        str(state / "core.sqlite"),
+        stdin=PIPE,
+        stdout=PIPE,
+        env={**environ, **{variable(name): str(port) for name, port in ports}},
+        # Its own session: a terminal's Ctrl-C is for us, and we stop it in order.
+        start_new_session=True,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        try:
+            async with asyncio.timeout(_CHILD_START_S):
+                line = await child.stdout.readline()
+        except TimeoutError as exc:
+            raise ChildFailed(
+                "the core and the demo services didn't start within "
+                f"{_CHILD_START_S:g} s"
+            ) from exc
+        match json.loads(line or "{}"):
+            case {"ready": True}:
+                yield child
+            case {"failed": str(why)}:
+                raise ChildFailed(why)
+            case _:
+                raise ChildFailed(
+                    "the core and the demo services ended while they were starting; "
+                    "the reason is above"
+                )
+    finally:
+        # The end of its stdin is what stops it.
+        child.stdin.close()
+        try:
+            async with asyncio.timeout(_CHILD_STOP_S):
+                await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()

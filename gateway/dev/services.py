@@ -1,0 +1,55 @@
+"""Development only: the child process of `make dev`, with the core and the demos.
+
+It is apart from the gateway so that neither slows the other down when something is
+measured. Its parent owns it through two pipes: one line of JSON on stdout says that
+it runs or why it can't, and it stops when its stdin ends, however the parent went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from gateway.dev.core import CoreSettings, StoreError
+from gateway.dev.core import serve as serve_core
+from gateway.dev.demo.admin import Core
+from gateway.dev.demo.server import demo_services
+from gateway.dev.ports import PortInUse, Ports
+
+
+async def serve(database: Path, parent: TextIO) -> None:
+    """Run core and demo services until stdin ends; report to *parent*."""
+    ports = Ports.of(os.environ)
+    try:
+        async with (
+            serve_core(CoreSettings(database=database), port=ports.core) as core,
+            demo_services(ports, core=Core(uri=core.url)),
+        ):
+            _report(parent, ready=True)
+            # A thread, because stdin may be any kind of file.
+            await asyncio.to_thread(sys.stdin.buffer.read)
+    except (PortInUse, StoreError) as exc:
+        _report(parent, failed=str(exc))
+    except OSError as exc:
+        # Only the core's socket; the demo services name their own.
+        if exc.errno != errno.EADDRINUSE:
+            raise
+        _report(parent, failed=str(PortInUse("core", ports.core)))
+
+
+def _report(parent: TextIO, **line: object) -> None:
+    print(json.dumps(line), file=parent, flush=True)
+
+
+if __name__ == "__main__":
+    # What anything else prints must not get into the line for the parent.
+    parent, sys.stdout = sys.stdout, sys.stderr
+    database = Path(sys.argv[1])
+    # Password hashes and signing keys: for the owner only.
+    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    asyncio.run(serve(database, parent))
