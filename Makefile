@@ -1,0 +1,70 @@
+# `make` says what there is. Nothing but Python 3.11 or newer is needed.
+
+VENV ?= .venv
+PORT ?= $(or $(GATEWAY_PORT),8000)
+CONFIG ?= config/routes.yaml
+ARGS ?=
+
+# The first Python that is new enough and can make virtual environments (Debian's
+# can't without a package of its own). PYTHON=… on the command line decides.
+FIT := import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; \
+	do $$p -c '$(FIT)' >/dev/null 2>&1 && echo $$p && break; done)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv dev test lint format types check clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+venv: $(VENV)/.dev ## the virtual environment with all that development needs
+
+dev: $(VENV)/.run ## core, demo services and gateway on http://localhost:8000 (PORT=8000)
+	@GATEWAY_PORT=$(PORT) $(BIN)/gateway dev -c $(CONFIG)
+
+test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/test_routes.py")
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.dev ## style, and the faults that a linter sees
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## what lint asks for, done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+check: $(VENV)/.run ## say what is wrong in the route table (CONFIG=config/routes.yaml)
+	@$(BIN)/gateway check -c $(CONFIG)
+
+clean: ## remove the environment and caches; users and keys in .gateway/ stay
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment: made once, filled again when pyproject.toml changes ---
+
+# pip is upgraded first: --group needs 25.1, and Python 3.11 brings an older one.
+$(VENV)/.made:
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FIT)' 2>/dev/null || { \
+	  echo "error: Python 3.11 or newer with venv is needed: install it (on Debian" \
+	    "python3 and python3-venv) or name one with PYTHON=…" >&2; exit 1; }
+	@echo "making $(VENV) …"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml
+	@echo "installing the gateway …"
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what tests and checks need …"
+	@$(PIP) install --quiet --group dev
+	@touch $@
