@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
+import sys
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from html.parser import HTMLParser
 
 import pytest
@@ -346,3 +350,42 @@ def test_demo_services_refuse_a_bad_port(
     monkeypatch.setenv("ORDERS_PORT", "many")
     assert main([]) == 1
     assert capsys.readouterr().err.startswith("error: ORDERS_PORT must be a port")
+
+
+async def test_demo_services_run_alone() -> None:
+    """As compose.yaml starts them: all four answer, nobody is made an admin,
+    and SIGTERM ends them with exit code 0.
+    """
+    with ExitStack() as stack:
+        ports = {
+            f"{name}_PORT": str(
+                stack.enter_context(
+                    socket.create_server(("127.0.0.1", 0))
+                ).getsockname()[1]
+            )
+            for name in ("CATALOG", "ORDERS", "WHOAMI", "PAGE")
+        }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway.dev.demo",
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **ports},
+    )
+    assert child.stdout is not None
+    async with asyncio.timeout(30), ClientSession() as client:
+        assert b"127.0.0.1" in await child.stdout.readline()
+        for name, path, status in (
+            ("CATALOG", "/catalog", 200),
+            ("ORDERS", "/orders", 400),
+            ("WHOAMI", "/", 200),
+            ("PAGE", "/", 200),
+        ):
+            url = f"http://127.0.0.1:{ports[f'{name}_PORT']}{path}"
+            async with client.get(url) as reply:
+                assert reply.status == status, name
+        url = f"http://127.0.0.1:{ports['PAGE_PORT']}/demo/admin-role"
+        async with client.post(url, headers=ANN) as reply:
+            assert reply.status == 404
+        child.terminate()
+        assert await child.wait() == 0

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ import pytest
 import yaml
 from aiohttp import ClientSession
 
+from gateway.dev import runner
 from gateway.dev.outbox import Outbox
 from gateway.dev.ports import BadPort, PortInUse, Ports, check_free, variable
 from gateway.dev.runner import gateway_environ, run
+from gateway.settings import load
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("gateway", "core", "catalog", "orders", "whoami", "page")
@@ -81,6 +84,14 @@ def test_sample_reads_what_the_runner_sets() -> None:
     assert dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text)) == gateway_environ(
         {}, Ports()
     )
+
+
+def test_sample_is_valid() -> None:
+    """The file that newcomers read and copy has no problem, and listens as told."""
+    environ = gateway_environ({}, Ports(gateway=8123))
+    config = load(ROOT / "config" / "routes.yaml", environ).config
+    assert config.gateway.listen == "127.0.0.1:8123"
+    assert config.supertokens.api_key is None
 
 
 # --- the outbox -------------------------------------------------------------
@@ -222,6 +233,62 @@ async def test_unusable_database_is_one_line_and_1(
     (line,) = complaints
     assert "core.sqlite" in line
     assert not gateway.started.is_set()
+
+
+@pytest.mark.parametrize(
+    ("script", "start_s", "said"),
+    [
+        ("exit 3", 30.0, "ended while they were starting"),
+        ("echo '[]'; exit 3", 30.0, "ended while they were starting"),
+        ("exec sleep 60", 0.1, "didn't start within 0.1 s"),
+    ],
+    ids=["ends", "says something else", "hangs"],
+)
+async def test_child_that_never_gets_ready(
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    start_s: float,
+    said: str,
+) -> None:
+    """It is given up after its time, killed when it must be, and told in one line."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(runner, "_CHILD_START_S", start_s)
+    monkeypatch.setattr(runner, "_CHILD_STOP_S", 0.1)
+    complaints: list[str] = []
+    gateway = FakeGateway()
+    code = await run(
+        Path("routes.yaml"),
+        environ,
+        gateway,
+        state=tmp_path,
+        complain=complaints.append,
+    )
+    assert code == 1
+    (line,) = complaints
+    assert said in line
+    assert not gateway.started.is_set()
+
+
+async def test_cancelling_the_runner_stops_everything(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Who embeds it and cancels it sees the cancellation, not an exit code."""
+    gateway = FakeGateway()
+    running = asyncio.create_task(
+        run(Path("routes.yaml"), environ, gateway, state=tmp_path)
+    )
+    async with asyncio.timeout(30):
+        await gateway.started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert gateway.stopped
+    check_free(Ports.of(environ))
 
 
 async def test_gateway_stops_when_the_services_are_gone(
