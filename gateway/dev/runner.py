@@ -39,12 +39,12 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BANNER = """
 supertokens-gateway, for development: all of it on this machine only
 
-  gateway   http://localhost:{gateway}   open this: a page to try it with
-  core      http://{host}:{core}   embedded, not for production, no API key
-  catalog   http://{host}:{catalog}   behind /catalog, public
-  orders    http://{host}:{orders}   behind /orders, protected
-  whoami    http://{host}:{whoami}   behind /whoami, protected, and /hello, optional
-  page      http://{host}:{page}   behind /
+  gateway  http://localhost:{gateway:<5}  open this: a page to try it with
+  core     http://{host}:{core:<5}  embedded, not for production, no API key
+  catalog  http://{host}:{catalog:<5}  behind /catalog, public
+  orders   http://{host}:{orders:<5}  behind /orders, protected
+  whoami   http://{host}:{whoami:<5}  behind /whoami, protected, and /hello, optional
+  page     http://{host}:{page:<5}  behind /
   users and keys are kept in {state}/, mails in {state}/outbox/
 
 Paste into another terminal: refused, signed up, let in as the new user.

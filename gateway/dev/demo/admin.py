@@ -18,6 +18,7 @@ from gateway.dev.demo.replies import NO_GATEWAY, answer, refusal
 ROLE = "admin"
 PERMISSIONS = ("orders:read-all",)
 
+_NOTE = "A session gets its roles when it begins: sign out and in again."
 _CDI_VERSION = "5.4"
 _TIMEOUT_S = 5.0
 
@@ -79,7 +80,7 @@ class Admin:
             role
             | {
                 "had_it_already": given.get("didUserAlreadyHaveRole") is True,
-                "note": "a session gets its roles when it begins: sign in again",
+                "note": _NOTE,
             }
         )
 

@@ -192,7 +192,7 @@ const ACTS = {
   async admin() {
     const { response, data } = await call("POST", "/demo/admin-role");
     notify(response.ok
-      ? `You have the role ${data.role}. Sign out and in again: ${data.note}.`
+      ? `You have the role ${data.role}. ${data.note}`
       : `${response.status}: ${data?.message ?? data?.title ?? response.statusText}`, !response.ok);
   },
 };
