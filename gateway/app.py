@@ -1,0 +1,125 @@
+"""composition root. Makes every part from the configuration and joins them.
+
+The only place that knows all the rooms. What is opened here is closed here, in
+the reverse order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway import core_session, keys, sdk
+from gateway.auth import Auth
+from gateway.config import Config
+from gateway.cors import Cors
+from gateway.headers import Networks
+from gateway.observe import Observer
+from gateway.proxy import Parts, Proxy, Resources, Service
+from gateway.routes import RouteTable
+from gateway.upstream import Upstreams, UpstreamTarget
+from gateway.verify import Engine
+
+if TYPE_CHECKING:
+    from gateway.sdk.delivery import EmailSender
+
+
+def make_id() -> str:
+    """Return a new request id: 96 random bits in 24 hexadecimal digits."""
+    return secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A gateway that is ready to take requests."""
+
+    config: Config
+    proxy: Proxy
+    observer: Observer
+    keys: keys.KeyStore
+    make_id: Callable[[], str] = make_id
+
+
+@contextlib.asynccontextmanager
+async def building(
+    config: Config,
+    table: RouteTable,
+    *,
+    observer: Observer,
+    email: EmailSender | None = None,
+) -> AsyncIterator[App]:
+    """Yield the gateway that *config* describes; close all of it afterwards.
+
+    *table* is what the configuration's routes were compiled to.
+    *email* takes every mail in place of `supertokens.email_delivery`. No core needs
+    to be reachable: its keys are fetched in the background.
+
+    Raises:
+        RecipeError: the SDK refuses a recipe's settings.
+        ValueError: a CA file can't be read.
+    """
+    async with contextlib.AsyncExitStack() as opened:
+        kit = sdk.start(config.supertokens, email=email)
+        opened.push_async_callback(kit.close)
+        store = keys.KeyStore(
+            [url for uri in kit.facts.core_uris for url in keys.hosts(uri)],
+            config.supertokens.keys,
+        )
+        engine = Engine(
+            keys=store,
+            core=core_session.SdkSessions(kit),
+            rules=core_session.rules(kit),
+            cache=config.supertokens.cache,
+            client=config.supertokens.core,
+        )
+        opened.push_async_callback(engine.close)
+        store.subscribe(engine.keys_changed)
+        store.subscribe(lambda found, _left: kit.install_keys(found.jwks["keys"]))
+        kit.want_key = store.want
+        kit.on_revoked = engine.deny
+        await store.start()
+        opened.push_async_callback(store.close)
+
+        upstreams = Upstreams()
+        opened.push_async_callback(upstreams.close)
+        services = {
+            service.name: Service(
+                service.name,
+                [
+                    upstreams.pool(
+                        UpstreamTarget.parse(str(target), service.tls),
+                        max_connections=service.max_connections,
+                    )
+                    for target in service.targets
+                ],
+            )
+            for service in table.services()
+        }
+        limits = config.gateway.limits
+        resources = Resources(
+            table=table,
+            auth=Auth(kit),
+            user_path=config.gateway.user_path,
+            limits=limits,
+        )
+        proxy = Proxy(
+            Parts(
+                resources=resources,
+                services=services,
+                verifier=engine,
+                cors=Cors(
+                    config.cors,
+                    website_domain=config.supertokens.website_domain,
+                    sdk_headers=kit.cors_headers(),
+                    method_allowed=resources.method_allowed,
+                ),
+                observer=observer,
+                limits=limits,
+                trusted=Networks(config.gateway.trusted_proxies),
+                make_id=make_id,
+            )
+        )
+        yield App(config=config, proxy=proxy, observer=observer, keys=store)

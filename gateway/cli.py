@@ -1,0 +1,229 @@
+"""edge. The `gateway` command: what a person types, and what they read back.
+
+Heavy imports (the SDK takes half a second) stand in the commands that need them.
+Exit codes: 0 done, 1 a problem that is explained, 2 a wrong command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gateway import __version__
+
+if TYPE_CHECKING:
+    from gateway.sdk.delivery import EmailSender
+    from gateway.settings import Settings
+
+_DEFAULT_CONFIG = "config/routes.yaml"
+
+_T = TypeVar("_T")
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=_DEFAULT_CONFIG,
+    show_default=True,
+    envvar="GATEWAY_CONFIG",
+    show_envvar=True,
+    help="The route table.",
+)
+_log_option = click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="GATEWAY_LOG_FORMAT",
+    show_envvar=True,
+    help="How the access log is written to standard output.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gateway")
+def main() -> None:
+    """A reverse proxy that verifies SuperTokens sessions.
+
+    It reads a route table, checks the session on protected routes, and sends
+    requests on with the user's identity in headers. `gateway dev` shows it all
+    on this machine; `gateway serve` is for production.
+    """
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run *work* on uvloop where there is one; return its result."""
+    try:
+        import uvloop
+    except ImportError:  # pragma: no cover - Windows only
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings, or print every problem and exit with 1."""
+    from gateway.settings import ConfigError, load
+
+    try:
+        return load(path, environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            _err.print(str(problem), markup=False, style="red")
+        count = len(error.problems)
+        _err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
+        sys.exit(1)
+
+
+@main.command()
+@_config_option
+@_log_option
+@click.option("--listen", metavar="HOST:PORT", help="Overrides gateway.listen.")
+def serve(config_path: Path, log_format: str, listen: str | None) -> None:
+    """Run the gateway against the core that the file names.
+
+    SIGTERM or Ctrl-C lets requests in flight finish; a second one ends at once.
+    """
+    from gateway.sdk import RecipeError
+    from gateway.server import ListenError, run
+
+    settings = _load(config_path)
+
+    def ready(url: str) -> None:
+        _err.print(f"gateway {__version__} on {url}, routes from {config_path}")
+
+    try:
+        _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
+    except (ListenError, RecipeError) as error:
+        _fail(str(error))
+
+
+@main.command()
+@_config_option
+def check(config_path: Path) -> None:
+    """Validate the route table: every problem with its place and remedy.
+
+    Exits with 0 when it can be served, and with 1 when it can't.
+    """
+    settings = _load(config_path)
+    for warning in settings.warnings:
+        _err.print(f"warning: {warning}", markup=False, style="yellow")
+    _out.print(f"{config_path}: {len(settings.table.routes)} routes, no problem")
+
+
+@main.command()
+@_config_option
+def routes(config_path: Path) -> None:
+    """Print the routes in the order in which they are tried."""
+    shown = Table("#", "name", "host", "path", "methods", "session", "upstream")
+    for row in _load(config_path).table.describe():
+        shown.add_row(*map(escape, map(str, row)))
+    _out.print(shown)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of the route table, for editors."""
+    import json
+
+    from gateway.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=3567, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--database",
+    default=".gateway/core.sqlite",
+    show_default=True,
+    help="SQLite file, or :memory:",
+)
+@click.option("--api-key", multiple=True, envvar="CORE_API_KEY", help="Repeatable.")
+@click.option("--unsafe-bind", is_flag=True, help="Allow an address beyond loopback.")
+def core(
+    host: str, port: int, database: str, api_key: tuple[str, ...], unsafe_bind: bool
+) -> None:
+    """Run the embedded core alone. For development and tests only.
+
+    It speaks the SuperTokens core's protocol, keeps everything in one SQLite file
+    and is no replacement for the real core.
+    """
+    from gateway.dev import core as embedded
+
+    path: str | Path = database if database == ":memory:" else Path(database)
+    if isinstance(path, Path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def ready(running: embedded.RunningCore) -> None:
+        _err.print(embedded.NOTICE, style="yellow", markup=False)
+        _err.print(f"core on {running.url}, data in {database}", markup=False)
+
+    async def work() -> None:
+        from gateway.server import until_stopped
+
+        settings = embedded.CoreSettings(database=path, api_keys=api_key)
+        async with embedded.serve(
+            settings, host=host, port=port, unsafe_bind=unsafe_bind
+        ) as running:
+            ready(running)
+            await until_stopped(force=lambda: os._exit(130))
+
+    try:
+        _run(work())
+    except (embedded.UnsafeBind, embedded.StoreError, embedded.BadSettings) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"can't listen on {host}:{port}: {error.strerror}")
+
+
+@main.command()
+@_config_option
+@_log_option
+def dev(config_path: Path, log_format: str) -> None:
+    """Run all of it on this machine: core, demo services and gateway.
+
+    For development only. What it keeps stands in .gateway/; Ctrl-C stops it all.
+    """
+    from gateway.dev import runner
+    from gateway.sdk import RecipeError
+    from gateway.server import ListenError, serve_until_cancelled
+
+    async def serve_gateway(
+        config: Path,
+        environ: Mapping[str, str],
+        *,
+        outbox: EmailSender,
+        ready: asyncio.Event,
+    ) -> None:
+        await serve_until_cancelled(
+            _load(config, environ),
+            log_format=log_format,
+            on_ready=lambda _url: ready.set(),
+            email=outbox,
+        )
+
+    try:
+        code = _run(runner.run(config_path, os.environ, serve_gateway))
+    except (ListenError, RecipeError) as error:
+        _fail(str(error))
+    else:
+        sys.exit(code)
+
+
+def _fail(text: str) -> None:
+    _err.print(text, markup=False, style="red")
+    sys.exit(1)

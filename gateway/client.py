@@ -1,0 +1,276 @@
+"""edge. The client's side of one exchange: its body read, our bytes written.
+
+aiohttp's server parses requests and owns the connection. What goes back is
+written here as raw bytes, so that a proxied reply leaves exactly as it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http_exceptions import HttpProcessingError
+
+from gateway import answers
+from gateway import fields as raw
+from gateway.answers import Answer
+from gateway.config import Limits
+from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
+from gateway.fields import Field, Fields
+
+_RATE_GRACE_S = 10.0
+"""A body may start slowly: its rate is judged after this long."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_CLOSE: Field = (b"Connection", b"close")
+_KEEP_ALIVE: Field = (b"Connection", b"keep-alive")
+_CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
+
+
+class Sent(web.StreamResponse):
+    """Tells aiohttp's server that the answer is on the wire already."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        self._sent_keep_alive = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._sent_keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Do nothing: the head was written."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Do nothing: the body was written."""
+
+
+class Client:
+    """One request's client: used by one task, for one answer."""
+
+    __slots__ = (
+        "_chunked",
+        "_request",
+        "bytes_in",
+        "bytes_out",
+        "fields",
+        "http10",
+        "keep_alive",
+        "method",
+        "started",
+        "version",
+    )
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._chunked = False
+        self.method = request.method
+        self.fields: Fields = request.raw_headers
+        self.version: tuple[int, int] = request.version
+        self.http10 = request.version < (1, 1)
+        self.keep_alive = request.keep_alive
+        """Cleared by whatever makes the connection unfit for another request."""
+        self.started = False
+        """A byte of the answer was written: from here on, failures only abort."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    # --- what came ---------------------------------------------------------
+
+    @property
+    def target(self) -> bytes:
+        """The request target, byte for byte."""
+        return self._request.raw_path.encode("utf-8", "surrogateescape")
+
+    @property
+    def address(self) -> str:
+        """The connected peer's IP address; `unix` for a Unix socket."""
+        return self._request.remote or "unix"
+
+    @property
+    def secure(self) -> bool:
+        """The connection to this gateway is TLS."""
+        return self._request.secure
+
+    @property
+    def has_body(self) -> bool:
+        return self._request.body_exists
+
+    @property
+    def content_length(self) -> int | None:
+        """The declared size of the body; None when it is chunked or there is none."""
+        found = raw.first(self.fields, b"content-length")
+        return int(found) if found is not None else None
+
+    @property
+    def body_read(self) -> bool:
+        """The whole body has been taken from the connection."""
+        return self._request.content.at_eof()
+
+    def body_now(self, max_size: int) -> bytes | None:
+        """Return the whole body if it came along with the head, else None.
+
+        Raises:
+            ContentTooLarge: it has more than *max_size* bytes.
+            BadRequest: the chunked framing is broken.
+        """
+        content = self._request.content
+        if not content.is_eof():
+            return None
+        try:
+            body = content.read_nowait()
+        except (web.RequestPayloadError, HttpProcessingError) as exc:
+            raise BadRequest("broken body framing") from exc
+        self.bytes_in += len(body)
+        if len(body) > max_size:
+            raise ContentTooLarge
+        return body
+
+    async def body(self, limits: Limits, max_size: int) -> AsyncIterator[bytes]:
+        """Yield the body's pieces as they arrive, each at once.
+
+        Whoever asked with `Expect: 100-continue` is answered here, that is after
+        the request was allowed (RFC 9110 §10.1.1).
+
+        Raises:
+            ContentTooLarge: more than *max_size* bytes came.
+            RequestTimeout: a gap longer than `body_idle_timeout`, or a rate below
+                `body_min_rate`.
+            BadRequest: the chunked framing is broken.
+        """
+        request = self._request
+        content = request.content
+        if not self.http10 and raw.first(self.fields, b"expect") is not None:
+            self._write(_CONTINUE)
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(limits.body_idle_timeout) as idle:
+                while True:
+                    chunk = await content.readany()
+                    if not chunk:
+                        return
+                    self.bytes_in += len(chunk)
+                    if self.bytes_in > max_size:
+                        raise ContentTooLarge
+                    if limits.body_min_rate:
+                        elapsed = time.monotonic() - began
+                        if (
+                            elapsed > _RATE_GRACE_S
+                            and self.bytes_in < limits.body_min_rate * elapsed
+                        ):
+                            raise RequestTimeout(
+                                "body below gateway.limits.body_min_rate"
+                            )
+                    idle.reschedule(None)
+                    yield chunk
+                    idle.reschedule(loop.time() + limits.body_idle_timeout)
+        except TimeoutError:
+            raise RequestTimeout("body stalled") from None
+        except (web.RequestPayloadError, HttpProcessingError) as exc:
+            raise BadRequest("broken body framing") from exc
+
+    # --- what goes back ----------------------------------------------------
+
+    async def answer(self, answer: Answer, extra: Fields = ()) -> None:
+        """Write a whole answer of the gateway's own, in one piece."""
+        if answer.close:
+            self.keep_alive = False
+        fields = [*answer.fields, *extra, (b"Date", rfc822_formatted_time().encode())]
+        bodiless = answer.status in (204, 304)
+        if not bodiless:
+            fields.append((b"Content-Length", b"%d" % len(answer.body)))
+        self._end_of_head(fields)
+        out = answers.head(answer.status, None, fields)
+        if not bodiless and self.method != "HEAD":
+            out += answer.body
+        self.started = True
+        self._write(out)
+        await self._request.writer.drain()
+
+    def start(
+        self,
+        status: int,
+        reason: bytes,
+        fields: list[Field],
+        *,
+        size: int | None,
+        first: bytes,
+        complete: bool,
+    ) -> None:
+        """Write a proxied reply's head, with what is there of its body.
+
+        *size* is the body's whole length if it is known. *complete* says that
+        *first* is all of the body. The framing is chosen here (RFC 9112 §6):
+        Content-Length, else chunked, else (HTTP/1.0) the end of the connection.
+        """
+        bodiless = self.method == "HEAD" or status in (204, 304)
+        if complete and size is None and not bodiless:
+            size = len(first)
+        if size is not None:
+            if status != 204:
+                fields.append((b"Content-Length", b"%d" % size))
+        elif not bodiless:
+            if self.http10:
+                self.keep_alive = False
+            else:
+                self._chunked = True
+                fields.append(_CHUNKED)
+        self._end_of_head(fields)
+        self.started = True
+        out = answers.head(status, reason, fields)
+        if not first:
+            self._write(out)
+        elif self._chunked:
+            self._write(b"%b%x\r\n%b\r\n" % (out, len(first), first))
+        else:
+            self._write(out + first)
+
+    def upgrade(self, reason: bytes, fields: list[Field]) -> None:
+        """Write the head of a 101; what follows on the connection isn't HTTP."""
+        self.started = True
+        self._write(answers.head(101, reason, fields))
+
+    def write(self, chunk: bytes) -> bool:
+        """Write a piece of the body; False asks the caller to `drain` first."""
+        if self._chunked:
+            self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        else:
+            self._write(chunk)
+        return not self._request.protocol.writing_paused
+
+    async def drain(self) -> None:
+        """Return when the client has taken enough of what was written."""
+        await self._request.writer.drain()
+
+    def finish(self) -> None:
+        """End a body that is whole. Never called for one that was cut."""
+        if self._chunked:
+            self._write(_LAST_CHUNK)
+
+    def abort(self) -> None:
+        """Drop the connection, so that a cut body can't be taken for a whole one."""
+        self.keep_alive = False
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()
+
+    def sent(self) -> Sent:
+        """Return what aiohttp's server needs to know to go on."""
+        return Sent(keep_alive=self.keep_alive)
+
+    def _end_of_head(self, fields: list[Field]) -> None:
+        if not self.keep_alive:
+            fields.append(_CLOSE)
+        elif self.http10:
+            fields.append(_KEEP_ALIVE)
+
+    def _write(self, data: bytes) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        self.bytes_out += len(data)
+        transport.write(data)

@@ -1,0 +1,182 @@
+"""edge. Which browser origins may read the answers, decided by aiohttp-cors.
+
+One policy covers every route, because one SuperTokens frontend calls them all.
+aiohttp-cors decides; what it decided for an allowed origin is kept as raw fields,
+since it depends on nothing else of the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import aiohttp_cors
+from aiohttp import web
+from aiohttp_cors.abc import AbstractRouterAdapter
+
+from gateway import fields as raw
+from gateway.config import Cors as CorsConfig
+from gateway.fields import Field, Fields
+
+MethodAllowed = Callable[[web.BaseRequest, str], bool]
+"""Whether the resource that the request names answers to this method."""
+
+# What SuperTokens' frontend SDKs must be able to read on any answer, besides what
+# the operator exposes (SuperTokens documentation, "CORS").
+_EXPOSED = ("front-token", "st-access-token", "st-refresh-token", "anti-csrf")
+_GATEWAY_EXPOSED = ("x-request-id", "retry-after")
+
+_VARY_PREFLIGHT: Field = (
+    b"Vary",
+    b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+)
+
+VARY: Field = (b"Vary", b"Origin")
+"""On every answer: a cache must not give one origin's answer to another."""
+
+_Options = Mapping[str, aiohttp_cors.ResourceOptions]
+
+
+class _RouteTableAdapter(AbstractRouterAdapter):
+    """Tells aiohttp-cors what the route table knows. One policy, every route."""
+
+    def __init__(self, options: _Options, method_allowed: MethodAllowed) -> None:
+        self._options = options
+        self._method_allowed = method_allowed
+        self.preflight: Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+    def add_preflight_handler(
+        self,
+        routing_entity: object,
+        handler: Callable[[web.BaseRequest], Awaitable[web.Response]],
+        webview: bool = False,
+    ) -> None:
+        self.preflight = handler
+
+    def is_preflight_request(self, request: web.BaseRequest) -> bool:
+        return is_preflight(request.method, request.raw_headers)
+
+    def is_cors_enabled_on_request(self, request: web.BaseRequest) -> bool:
+        return True
+
+    def set_config_for_routing_entity(
+        self, routing_entity: object, config: object
+    ) -> None:
+        """Nothing to record: the one policy was given at the start."""
+
+    async def get_preflight_request_config(
+        self, preflight_request: web.BaseRequest, origin: str, requested_method: str
+    ) -> _Options:
+        if not self._method_allowed(preflight_request, requested_method):
+            raise KeyError(requested_method)
+        return self._options
+
+    def get_non_preflight_request_config(self, request: web.BaseRequest) -> _Options:
+        return self._options
+
+
+class Cors:
+    """The CORS policy of the whole route table."""
+
+    def __init__(
+        self,
+        config: CorsConfig,
+        *,
+        website_domain: str,
+        sdk_headers: Iterable[str],
+        method_allowed: MethodAllowed,
+    ) -> None:
+        """*sdk_headers* are the SDK's `get_all_cors_headers()`."""
+        origins = config.allow_origins
+        self.origins = frozenset((website_domain,) if origins is None else origins)
+        options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
+            allow_credentials=True,
+            allow_headers=tuple(
+                dict.fromkeys(("content-type", *sdk_headers, *config.allow_headers))
+            ),
+            expose_headers=tuple(
+                dict.fromkeys((*_EXPOSED, *_GATEWAY_EXPOSED, *config.expose_headers))
+            ),
+            max_age=config.max_age,
+        )
+        by_origin = dict.fromkeys(self.origins, options)
+        self._adapter = _RouteTableAdapter(by_origin, method_allowed)
+        # aiohttp-cors hooks an Application's signal; this one serves nothing else.
+        self._signals = web.Application()
+        cors = aiohttp_cors.CorsConfig(self._signals, router_adapter=self._adapter)
+        cors.add(None)
+        self._signals.on_response_prepare.freeze()
+        self._decided: dict[bytes, Fields] = {}
+
+    async def fields(self, request: web.BaseRequest) -> Fields:
+        """Return the Access-Control-* fields of the answer to *request*.
+
+        Empty for a request without `Origin`, and for an origin that isn't allowed.
+        `Vary: Origin` is not among them: every answer needs it (`headers`).
+        """
+        origin = _origin(request)
+        if origin is None:
+            return ()
+        decided = self._decided.get(origin)
+        if decided is None:
+            probe = web.Response()
+            await self._signals.on_response_prepare.send(request, probe)  # type: ignore[arg-type] # a BaseRequest has all that is read
+            decided = tuple(
+                (name.encode(), value.encode())
+                for name, value in probe.headers.items()
+                if name.lower().startswith("access-control-")
+            )
+            if decided:  # only allowed origins are kept: the store can't be flooded
+                self._decided[origin] = decided
+        return decided
+
+    async def preflight(self, request: web.BaseRequest) -> Fields | None:
+        """Return the fields of a 204 that grants the preflight, None to refuse it.
+
+        No session is needed: browsers send none with a preflight.
+
+        Source: WHATWG Fetch, CORS-preflight fetch.
+        """
+        if _origin(request) is None:
+            return None
+        try:
+            granted = await self._adapter.preflight(request)
+        except web.HTTPForbidden:
+            return None
+        allowed = [
+            (name.encode(), value.encode())
+            for name, value in granted.headers.items()
+            if name.lower().startswith("access-control-")
+        ]
+        return (*allowed, _VARY_PREFLIGHT)
+
+
+def merged(granted: Fields, answer: Fields) -> Fields:
+    """Return what is to be added to an *answer* that the SDK may have granted itself.
+
+    The SDK names its token fields in Access-Control-Expose-Headers, which *granted*
+    names as well, and opens its public key set to every origin.
+    """
+    given = {name.lower() for name, _ in answer}
+    if b"access-control-allow-origin" in given:
+        return (VARY,)
+    return (*granted, VARY)
+
+
+def _origin(request: web.BaseRequest) -> bytes | None:
+    """Return the request's one origin; None when it has none, or several."""
+    found = tuple(raw.values(request.raw_headers, b"origin"))
+    return found[0] if len(found) == 1 else None
+
+
+def is_preflight(method: str, fields: Fields) -> bool:
+    """Return whether a browser asks for permission, rather than for the resource.
+
+    A plain OPTIONS goes the way of every other method.
+
+    Source: WHATWG Fetch, CORS-preflight request.
+    """
+    return (
+        method == "OPTIONS"
+        and raw.first(fields, b"origin") is not None
+        and raw.first(fields, b"access-control-request-method") is not None
+    )

@@ -1,0 +1,164 @@
+"""edge. One typed Record per request, whatever became of it, and the access log.
+
+A record holds no token, cookie, body or query string, so no format can leak one.
+Lines are written by a thread of their own: a log that nobody reads may lose lines,
+but it never holds up a request.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TextIO
+
+from gateway.errors import Side, Stage
+
+_QUEUE_BATCHES = 1000
+"""Batches waiting for the writer; beyond that lines are dropped and counted."""
+
+_BATCH_LINES = 200
+_BATCH_DELAY_S = 0.05
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What happened to one request. Filled in as the request goes along."""
+
+    started: float
+    """`time.perf_counter()` when the head had been read."""
+    client: str = "-"
+    method: str = "-"
+    path: str = "-"
+    """Canonical, without query; `-` when it couldn't be understood."""
+    request_id: str = "-"
+    stage: Stage = Stage.ACCEPT
+    side: Side | None = None
+    """Whose failure it was, if it was one."""
+    status: int = 0
+    route: str | None = None
+    decision: str = "-"
+    """`public`, `allowed`, `anonymous`, `denied`, `undecided`, or `-`."""
+    reason: str = ""
+    user_id: str | None = None
+    upstream: str | None = None
+    duration_ms: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    note: str = ""
+    """Anything the operator should know: dropped cookies, the failure's cause."""
+
+
+class Observer(Protocol):
+    """Takes each record once, when its request is over."""
+
+    def observe(self, record: Record) -> None: ...
+
+
+def text_line(record: Record, now: float) -> str:
+    """Return the record as a line for a person; control characters escaped."""
+    at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S.%f")[:-3]
+    who = f" user={record.user_id}" if record.user_id else ""
+    why = f" ({record.reason})" if record.reason else ""
+    to = f" -> {record.upstream}" if record.upstream else ""
+    note = f" | {record.note}" if record.note else ""
+    line = (
+        f"{at} {record.status or '-'} {record.method} {record.path}"
+        f" [{record.route or '-'}] {record.decision}{why}{who}{to}"
+        f" {record.duration_ms:.1f}ms in={record.bytes_in} out={record.bytes_out}"
+        f" {record.client} {record.request_id}{note}"
+    )
+    return line if line.isprintable() else line.encode("unicode_escape").decode()
+
+
+def json_line(record: Record, now: float) -> str:
+    """Return the record as one line of JSON, for a log collector."""
+    return json.dumps(
+        {
+            "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            "request_id": record.request_id,
+            "client": record.client,
+            "method": record.method,
+            "path": record.path,
+            "status": record.status,
+            "route": record.route,
+            "decision": record.decision,
+            "reason": record.reason,
+            "user_id": record.user_id,
+            "upstream": record.upstream,
+            "duration_ms": round(record.duration_ms, 2),
+            "bytes_in": record.bytes_in,
+            "bytes_out": record.bytes_out,
+            "stage": record.stage,
+            "side": record.side,
+            "note": record.note,
+        },
+        separators=(",", ":"),
+    )
+
+
+FORMATS = {"text": text_line, "json": json_line}
+
+
+class AccessLog:
+    """Writes records as lines to a stream, from a thread that may block.
+
+    Lines are gathered and handed over in batches, so a request costs one list
+    append. `close()` writes what is left.
+    """
+
+    def __init__(self, form: str = "text", stream: TextIO | None = None) -> None:
+        self._line = FORMATS[form]
+        self._stream = stream or sys.stdout
+        self._pending: list[tuple[Record, float]] = []
+        self._oldest = 0.0
+        self._queue: queue.Queue[list[tuple[Record, float]] | None] = queue.Queue(
+            _QUEUE_BATCHES
+        )
+        self.dropped = 0
+        """Lines lost because the stream took none for too long."""
+        self._thread = threading.Thread(
+            target=self._write, name="access-log", daemon=True
+        )
+        self._thread.start()
+
+    def observe(self, record: Record) -> None:
+        now = time.time()
+        pending = self._pending
+        if not pending:
+            self._oldest = now
+        pending.append((record, now))
+        if len(pending) >= _BATCH_LINES or now - self._oldest >= _BATCH_DELAY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was gathered to the writer; called on a timer by the server."""
+        if not self._pending:
+            return
+        batch, self._pending = self._pending, []
+        try:
+            self._queue.put_nowait(batch)
+        except queue.Full:
+            self.dropped += len(batch)
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Write what is left, waiting at most *timeout_s* for a stuck stream."""
+        self.flush()
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            return
+        self._thread.join(timeout_s)
+
+    def _write(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            lines = "".join(f"{self._line(record, at)}\n" for record, at in batch)
+            try:
+                self._stream.write(lines)
+                self._stream.flush()
+            except (OSError, ValueError):
+                self.dropped += len(batch)

@@ -1,0 +1,596 @@
+"""edge. The pipeline: what happens to one request, in ten numbered steps.
+
+1 accept · 2 target · 3 match · 4 preflight · 5 verify · 6 headers to the upstream ·
+7 send · 8 headers to the client · 9 copy · 10 record. A refusal in 2 to 5 goes
+straight to 10. A failure after 8 aborts the connection: it is never finished politely.
+The same numbers stand in docs/architecture.md, and their names in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import assert_never
+
+from aiohttp import web
+
+from gateway import answers, cors, framing, headers, target, websocket
+from gateway.answers import Answer
+from gateway.auth import Auth, user
+from gateway.client import Client, Sent
+from gateway.config import Limits
+from gateway.cors import Cors, is_preflight
+from gateway.errors import (
+    BadReply,
+    ClientGone,
+    ConnectFailed,
+    ContentTooLarge,
+    GatewayError,
+    Stage,
+    UpstreamBusy,
+)
+from gateway.fields import Field, Fields
+from gateway.headers import Forwarded, Networks
+from gateway.identity import (
+    Allowed,
+    Denied,
+    Protection,
+    SessionPolicy,
+    SessionRequest,
+    Undecided,
+    Verifier,
+    credentials,
+)
+from gateway.observe import Observer, Record
+from gateway.routes import Matched, MethodNotAllowed, NoRoute, Route, RouteTable
+from gateway.target import Form, Target
+from gateway.upstream import Reply, UpstreamPool
+
+_log = logging.getLogger("gateway")
+
+_USER_METHODS = ("GET",)
+_MAX_AUTH_BODY = 1024 * 1024
+"""Bytes that a request to the SDK's own API may have; its forms are small."""
+
+_EXPOSE = b"access-control-expose-headers"
+"""The SDK's own; `cors` exposes the same names on every answer."""
+
+_ANY_SESSION = SessionPolicy(protection=Protection.REQUIRED)
+
+
+class Service:
+    """A service's targets, taken in turn."""
+
+    def __init__(self, name: str, pools: Sequence[UpstreamPool]) -> None:
+        self.name = name
+        self.pools = tuple(pools)
+        self._turn = cycle(range(len(self.pools)))
+
+    def in_turn(self) -> Sequence[UpstreamPool]:
+        """Return all pools, beginning with the one whose turn it is."""
+        if len(self.pools) == 1:
+            return self.pools
+        first = next(self._turn)
+        return self.pools[first:] + self.pools[:first]
+
+
+class Resources:
+    """What there is to be asked for: `/user`, the SDK's API, and the route table."""
+
+    def __init__(
+        self, *, table: RouteTable, auth: Auth, user_path: str, limits: Limits
+    ) -> None:
+        self.table = table
+        self.auth = auth
+        self.user_path = user_path
+        self._max_head_size = limits.max_head_size
+
+    def target(self, client: Client) -> Target:
+        """Return what the request is for, once it is sure to mean one thing only.
+
+        Raises:
+            GatewayError: two readers could take it for different requests.
+        """
+        host = framing.check(
+            client.method,
+            client.version,
+            client.fields,
+            max_head_size=self._max_head_size,
+        )
+        return target.parse(client.target, method=client.method, authority=host)
+
+    def method_allowed(self, request: web.BaseRequest, method: str) -> bool:
+        """Return whether the resource that *request* names answers to *method*."""
+        asked = self.target(Client(request))
+        if asked.path == self.user_path:
+            return method in _USER_METHODS
+        if self.auth.owns(asked.path):
+            return True
+        found = self.table.match(method, asked.host, asked.path)
+        return not isinstance(found, MethodNotAllowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the pipeline is made of; joined by `app`."""
+
+    resources: Resources
+    services: Mapping[str, Service]
+    verifier: Verifier
+    cors: Cors
+    observer: Observer
+    limits: Limits
+    trusted: Networks
+    """The peers whose X-Forwarded-* fields count."""
+    make_id: Callable[[], str]
+
+
+class Proxy:
+    """Takes requests from the listener, one call each."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.reserved = headers.reserved(
+            name.decode()
+            for route in parts.resources.table.routes
+            for name, _ in route.headers.writers
+        )
+        self.tunnels: set[websocket.Tunnel] = set()
+        self.draining = False
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request; the answer is on the wire when this returns."""
+        return await _Exchange(self, request).run()
+
+    def drain(self) -> None:
+        """From now on, end every connection after its answer, and every socket."""
+        self.draining = True
+        for tunnel in self.tunnels:
+            tunnel.end(websocket.GOING_AWAY, "shutting down")
+
+
+class _Exchange:
+    """One request, from its head to its record."""
+
+    __slots__ = (
+        "asked",
+        "client",
+        "forwarded",
+        "parts",
+        "proxy",
+        "record",
+        "request",
+        "request_id",
+    )
+
+    def __init__(self, proxy: Proxy, request: web.BaseRequest) -> None:
+        self.proxy = proxy
+        self.parts = proxy.parts
+        self.request = request
+        # 1 accept
+        self.client = client = Client(request)
+        self.request_id = headers.request_id(client.fields, proxy.parts.make_id)
+        self.record = Record(
+            started=time.perf_counter(),
+            client=client.address,
+            method=client.method,
+            request_id=self.request_id.decode(),
+        )
+        self.asked: Target
+        self.forwarded: Forwarded
+        if proxy.draining:
+            client.keep_alive = False
+
+    async def run(self) -> Sent:
+        client, record = self.client, self.record
+        try:
+            await self._serve()
+        except GatewayError as error:
+            await self._fail(error)
+        except (asyncio.CancelledError, ConnectionError):
+            # aiohttp cancels the handler when its client is gone.
+            self._note_failure(ClientGone())
+            client.abort()
+            raise
+        except Exception:  # noqa: BLE001 - the boundary: nothing is forwarded after it
+            _log.exception("request %s failed", record.request_id)
+            await self._fail(GatewayError())
+        finally:
+            # 10 record
+            record.bytes_in = client.bytes_in
+            record.bytes_out = client.bytes_out
+            record.duration_ms = (time.perf_counter() - record.started) * 1000
+            self.parts.observer.observe(record)
+        return client.sent()
+
+    async def _serve(self) -> None:
+        parts, client, record = self.parts, self.client, self.record
+        # 2 target
+        record.stage = Stage.TARGET
+        resources = parts.resources
+        self.asked = asked = resources.target(client)
+        record.path = asked.path
+        peer = client.address
+        self.forwarded = Forwarded(
+            peer,
+            peer in parts.trusted,
+            "https" if client.secure else "http",
+            asked.authority,
+            "1.0" if client.http10 else "1.1",
+        )
+        if self.forwarded.trusted:
+            record.client = headers.client_address(client.fields, peer, parts.trusted)
+        # 3 match
+        record.stage = Stage.MATCH
+        if client.method == "OPTIONS" and is_preflight(client.method, client.fields):
+            await self._preflight()
+        elif asked.path == resources.user_path:
+            await self._user()
+        elif resources.auth.owns(asked.path):
+            await self._auth()
+        elif asked.form is Form.ASTERISK:
+            await self._answer(Answer(status=204))
+        else:
+            found = resources.table.match(client.method, asked.host, asked.path)
+            match found:
+                case Matched(route=route):
+                    record.route = route.name
+                    await self._forward(route)
+                case MethodNotAllowed(allow=allow):
+                    await self._answer(
+                        answers.method_not_allowed(allow, record.request_id)
+                    )
+                case NoRoute():
+                    await self._answer(answers.no_route(record.request_id))
+                case _:
+                    assert_never(found)
+
+    def _is_secure(self) -> bool:
+        return headers.client_scheme(self.client.fields, self.forwarded) == "https"
+
+    # --- answers of the gateway's own -----------------------------------------
+
+    async def _preflight(self) -> None:
+        # 4 preflight
+        self.record.stage = Stage.PREFLIGHT
+        granted = await self.parts.cors.preflight(self.request)
+        if granted is None:
+            self.record.decision = "denied"
+            answer = answers.problem(
+                status=403,
+                code="cors_refused",
+                title="This origin, method or header isn't allowed",
+                request_id=self.record.request_id,
+                fields=(cors.VARY,),
+            )
+            await self.client.answer(answer, self._own_fields())
+            return
+        self.record.decision = "preflight"
+        await self.client.answer(Answer(status=204, fields=granted), self._own_fields())
+
+    async def _user(self) -> None:
+        """Answer with the session's own information, whatever the request says."""
+        self.record.route = "/user"
+        if self.client.method not in _USER_METHODS:
+            await self._answer(
+                answers.method_not_allowed(_USER_METHODS, self.record.request_id)
+            )
+            return
+        verdict = await self._verify(_ANY_SESSION)
+        if verdict is not None:
+            assert verdict.identity is not None, "a required session has an identity"
+            await self._answer(answers.user(user(verdict.identity)), verdict.new_tokens)
+
+    async def _auth(self) -> None:
+        """Let the SuperTokens SDK answer with its own API."""
+        parts, client, asked = self.parts, self.client, self.asked
+        self.record.route = "/auth"
+        if client.has_body:
+            body = b"".join(
+                [piece async for piece in client.body(parts.limits, _MAX_AUTH_BODY)]
+            )
+        else:
+            body = b""
+        reply = await parts.resources.auth.handle(
+            method=client.method,
+            path=asked.path,
+            query=asked.query[1:],
+            fields=client.fields,
+            body=body,
+            secure=self._is_secure(),
+            authority=asked.authority,
+        )
+        if reply is None:
+            await self._answer(answers.no_route(self.record.request_id))
+            return
+        self.record.decision = "auth"
+        await self._answer(
+            Answer(status=reply.status, body=reply.body),
+            tuple(f for f in reply.fields if f[0].lower() != _EXPOSE),
+        )
+
+    async def _answer(self, answer: Answer, extra: Fields = ()) -> None:
+        """Write *answer* with what every answer carries, CORS among it."""
+        granted = await self.parts.cors.fields(self.request)
+        await self.client.answer(
+            answer, (*extra, *cors.merged(granted, extra), *self._own_fields())
+        )
+        self.record.status = answer.status
+
+    def _own_fields(self) -> Fields:
+        return ((b"X-Request-Id", self.request_id),)
+
+    async def _fail(self, error: GatewayError) -> None:
+        """Answer a failure, or cut the answer that had begun."""
+        self._note_failure(error)
+        if self.client.started:
+            self.client.abort()
+            return
+        if self.client.has_body and not self.client.body_read:
+            self.client.keep_alive = False
+        try:
+            await self._answer(answers.failure(error, self.record.request_id))
+        except ConnectionError:
+            self.client.abort()
+
+    def _note_failure(self, error: GatewayError) -> None:
+        record = self.record
+        record.side = error.side
+        record.status = error.status
+        record.reason = error.code
+        record.note = error.detail
+
+    # --- the way to the upstream ----------------------------------------------
+
+    async def _verify(self, policy: SessionPolicy) -> Allowed | None:
+        """Return the verdict that lets the request on; None: it was answered."""
+        # 5 verify
+        record, client = self.record, self.client
+        record.stage = Stage.VERIFY
+        verdict = await self.parts.verifier.verify(
+            SessionRequest(
+                method=client.method,
+                path=self.asked.path,
+                fields=client.fields,
+                secure=self._is_secure(),
+                authority=self.asked.authority,
+            ),
+            policy,
+        )
+        record.reason = verdict.reason
+        match verdict:
+            case Allowed(identity=identity):
+                record.decision = "anonymous"
+                if identity is not None:
+                    record.decision = "allowed"
+                    record.user_id = identity.user_id
+                return verdict
+            case Denied():
+                record.decision = "denied"
+                answer = answers.denied(verdict)
+            case Undecided():
+                record.decision = "undecided"
+                answer = answers.undecided(verdict, record.request_id)
+            case _:
+                assert_never(verdict)
+        await self._answer(answer)
+        return None
+
+    async def _forward(self, route: Route) -> None:
+        client, record, asked = self.client, self.record, self.asked
+        length = client.content_length
+        if length is not None and length > route.max_body_size:
+            raise ContentTooLarge
+        upgrade = websocket.wants_upgrade(client.fields)
+        if upgrade and (refused := self._refused_upgrade(route)) is not None:
+            await self._answer(refused)
+            return
+        verdict = await self._verify(route.session)
+        if verdict is None:
+            return
+        # 6 headers to the upstream
+        record.stage = Stage.TO_UPSTREAM
+        service = self.parts.services[route.service.name]
+        record.upstream = service.name
+        fields = headers.to_upstream(
+            client.fields,
+            policy=route.headers,
+            reserved=self.proxy.reserved,
+            identity=verdict.identity,
+            host=asked.authority.encode(),
+            forwarded=self.forwarded,
+            request_id=self.request_id,
+            upgrade=b"websocket" if upgrade else None,
+        )
+        # 7 send
+        record.stage = Stage.SEND
+        reply = await self._send(route, service, fields, upgrade=upgrade)
+        try:
+            # 8 headers to the client
+            record.stage = Stage.TO_CLIENT
+            await self._pass_on(route, reply, verdict, upgrade=upgrade)
+        finally:
+            reply.close()
+
+    def _refused_upgrade(self, route: Route) -> Answer | None:
+        """Return the refusal of a WebSocket handshake, None to go on with it."""
+        client, request_id = self.client, self.record.request_id
+        if not route.websocket.enabled:
+            return answers.problem(
+                status=403,
+                code="websocket_disabled",
+                title="This route takes no WebSockets",
+                request_id=request_id,
+                close=True,
+            )
+        refused = websocket.refuse_handshake(
+            client.method, client.version, client.fields, request_id
+        )
+        if refused is not None:
+            return refused
+        allowed = route.websocket.allowed_origins
+        if not websocket.origin_allowed(
+            client.fields,
+            self.parts.cors.origins if allowed is None else frozenset(allowed),
+            by_cookie=bool(credentials(client.fields).access_cookies),
+        ):
+            return answers.problem(
+                status=403,
+                code="websocket_origin",
+                title="This origin may not open a WebSocket here",
+                request_id=request_id,
+                close=True,
+            )
+        return None
+
+    async def _send(
+        self, route: Route, service: Service, fields: list[Field], *, upgrade: bool
+    ) -> Reply:
+        """Send the request to one of the service's targets; return its reply.
+
+        A target that takes no connection is passed over: nothing was sent to it.
+        """
+        client, asked = self.client, self.asked
+        path = route.upstream_path(asked.path).encode()
+        start = b"%b %b%b HTTP/1.1\r\n" % (client.method.encode(), path, asked.query)
+        body: bytes | AsyncIterator[bytes] | None = None
+        length = client.content_length
+        if client.has_body:
+            body = client.body_now(route.max_body_size)
+            if body is None:
+                body = client.body(self.parts.limits, route.max_body_size)
+            if length is None:
+                fields.append((b"Transfer-Encoding", b"chunked"))
+        if length is not None:
+            fields.append((b"Content-Length", b"%d" % length))
+        pools = service.in_turn()
+        for pool in pools:
+            fields[0] = (b"Host", _host_value(route, pool, asked))
+            try:
+                return await pool.exchange(
+                    answers.request_head(start, fields),
+                    method=client.method,
+                    timeouts=route.timeouts,
+                    body=body,
+                    content_length=length,
+                    upgrade=upgrade,
+                )
+            except (ConnectFailed, UpstreamBusy) as error:
+                if pool is pools[-1]:
+                    raise
+                self.record.note = error.detail
+        raise AssertionError("a service has at least one target")
+
+    async def _pass_on(
+        self, route: Route, reply: Reply, verdict: Allowed, *, upgrade: bool
+    ) -> None:
+        client, record = self.client, self.record
+        if upgrade and reply.status == 101:
+            await self._tunnel(route, reply, verdict)
+            return
+        if (
+            reply.status == 401
+            and verdict.identity is not None
+            and route.upstream_401 != "pass"
+        ):
+            await self._refused_upstream(route, verdict)
+            return
+        fields = await self._to_client(reply, verdict)
+        record.status = reply.status
+        # 9 copy
+        record.stage = Stage.COPY
+        first = reply.read_now()
+        client.start(
+            reply.status,
+            reply.reason,
+            fields,
+            size=reply.content_length,
+            first=first,
+            complete=reply.complete,
+        )
+        while not reply.complete or reply.size:
+            chunk = await reply.read()
+            if chunk and not client.write(chunk):
+                await client.drain()
+        client.finish()
+        await client.drain()
+
+    async def _to_client(self, reply: Reply, verdict: Allowed) -> list[Field]:
+        fields, dropped = headers.to_client(
+            reply.fields,
+            reserved=self.proxy.reserved,
+            cors=await self.parts.cors.fields(self.request),
+            new_tokens=verdict.new_tokens,
+            request_id=self.request_id,
+            private=verdict.identity is not None,
+        )
+        if dropped:
+            self.record.note = f"the upstream tried to set {', '.join(dropped)}"
+        return fields
+
+    async def _refused_upstream(self, route: Route, verdict: Allowed) -> None:
+        """Answer in place of an upstream's 401 to a session that is valid.
+
+        SuperTokens' frontends take any 401 for an expired session, refresh it and
+        ask again, for ever.
+        """
+        status = int(route.upstream_401)
+        self.record.reason = "upstream_401"
+        self.record.note = "the upstream answered 401 to a valid session"
+        await self._answer(
+            answers.problem(
+                status=status,
+                code="upstream_401",
+                title="The service refused this user, whose session is valid",
+                request_id=self.record.request_id,
+            ),
+            verdict.new_tokens,
+        )
+
+    async def _tunnel(self, route: Route, reply: Reply, verdict: Allowed) -> None:
+        """Join both sides after the upstream's 101."""
+        if not websocket.accepted(reply.status, reply.fields):
+            raise BadReply("101 to something other than a WebSocket")
+        client, record = self.client, self.record
+        fields = await self._to_client(reply, verdict)
+        record.status = 101
+        record.stage = Stage.COPY
+        client.keep_alive = False
+        client.upgrade(reply.reason, [*fields, *websocket.UPGRADE])
+        ends = None
+        if verdict.identity is not None and route.websocket.close_on_session_end:
+            ends = max(0.0, verdict.identity.expires_at - time.time())
+        tunnel = websocket.Tunnel(
+            self.request,
+            reply.upgrade(),
+            websocket.Terms(
+                idle_timeout_s=route.websocket.idle_timeout,
+                max_lifetime_s=route.websocket.max_lifetime,
+                session_ends_in_s=ends,
+            ),
+        )
+        tunnels = self.proxy.tunnels
+        tunnels.add(tunnel)
+        try:
+            if self.proxy.draining:
+                tunnel.end(websocket.GOING_AWAY, "shutting down")
+            record.reason = await tunnel.run()
+        finally:
+            tunnels.discard(tunnel)
+            client.bytes_in += tunnel.bytes_in
+            client.bytes_out += tunnel.bytes_out
+
+
+def _host_value(route: Route, pool: UpstreamPool, asked: Target) -> bytes:
+    """Return the upstream's Host: its own name, the client's, or the route's."""
+    match route.host_header:
+        case "upstream":
+            return pool.target.authority
+        case "preserve":
+            return (asked.authority or asked.host).encode() or pool.target.authority
+        case literal:
+            return literal.encode()

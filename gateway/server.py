@@ -1,0 +1,188 @@
+"""edge. The listening socket, signals, and how it all comes to an end.
+
+SIGTERM and SIGINT stop accepting, let requests in flight finish within
+`gateway.drain_timeout`, and exit; a second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from gateway.app import App, building
+from gateway.listener import Listener
+from gateway.observe import AccessLog
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.sdk.delivery import EmailSender
+
+_BACKLOG = 1024
+_FLUSH_S = 0.1
+
+
+class ListenError(Exception):
+    """The address can't be listened on; the text says why and what to do."""
+
+
+def bind(listen: str) -> socket.socket:
+    """Return a listening socket for `host:port`.
+
+    Raises:
+        ListenError: the port is in use, not permitted, or the host isn't ours.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host or None,
+            int(port),
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as exc:
+        raise ListenError(f"can't listen on {listen}: {exc.strerror}") from exc
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"port {port} is in use on {host}: stop what listens there,"
+                " or choose another port with gateway.listen or --listen"
+            ) from exc
+        if exc.errno == errno.EACCES:
+            raise ListenError(
+                f"port {port} needs more rights than this user has:"
+                " choose one above 1023"
+            ) from exc
+        raise ListenError(f"can't listen on {listen}: {exc.strerror}") from exc
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return the http URL of a bound socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def serving(app: App, sock: socket.socket) -> AsyncIterator[str]:
+    """Serve *app* on *sock* while the block runs; drain when it ends.
+
+    Yields the URL. Leaving the block stops accepting, closes WebSockets with 1001
+    and waits at most `gateway.drain_timeout` for requests in flight.
+    """
+    gateway = app.config.gateway
+    listener = Listener(
+        app.proxy.handle,
+        limits=gateway.limits,
+        observer=app.observer,
+        make_id=app.make_id,
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(listener, sock=sock)
+    try:
+        yield url_of(sock)
+    finally:
+        server.close()
+        app.proxy.drain()
+        await listener.close(gateway.drain_timeout)
+        await server.wait_closed()
+
+
+async def until_stopped(*, force: Callable[[], None]) -> None:
+    """Return at the first SIGTERM or SIGINT; the second calls *force*."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopped.is_set():
+            force()
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await stopped.wait()
+
+
+async def run(
+    settings: Settings,
+    *,
+    log_format: str,
+    listen: str | None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until a signal says otherwise.
+
+    Raises:
+        ListenError: the address can't be listened on.
+        RecipeError: the SDK refuses a recipe's settings.
+    """
+    async with _running(settings, log_format=log_format, listen=listen) as url:
+        on_ready(url)
+        await until_stopped(force=lambda: os._exit(130))
+
+
+async def serve_until_cancelled(
+    settings: Settings,
+    *,
+    log_format: str,
+    on_ready: Callable[[str], None],
+    email: EmailSender | None = None,
+) -> None:
+    """Serve until the task is cancelled; signals are the caller's matter.
+
+    Raises: as `run`.
+    """
+    async with _running(settings, log_format=log_format, email=email) as url:
+        on_ready(url)
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings,
+    *,
+    log_format: str,
+    listen: str | None = None,
+    email: EmailSender | None = None,
+) -> AsyncIterator[str]:
+    sock = bind(listen or settings.config.gateway.listen)
+    log = AccessLog(log_format)
+    try:
+        async with (
+            building(settings.config, settings.table, observer=log, email=email) as app,
+            _flushed(log),
+            serving(app, sock) as url,
+        ):
+            yield url
+    finally:
+        sock.close()
+        log.close()
+
+
+@contextlib.asynccontextmanager
+async def _flushed(log: AccessLog) -> AsyncIterator[None]:
+    """Hand the log's lines over in time, also when no more requests come."""
+
+    async def flush() -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            log.flush()
+
+    task = asyncio.create_task(flush(), name="access-log")
+    try:
+        yield
+    finally:
+        task.cancel()

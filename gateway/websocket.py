@@ -1,0 +1,391 @@
+"""edge. Upgraded connections: a handshake judged here, then a tunnel of bytes.
+
+The upstream is dialled first and the client hears 101 only when the upstream said
+so. Frames are not rebuilt, so extensions, subprotocol, close codes and reasons are
+the two ends' own. Their borders are watched, because a close frame of the gateway's
+(session over, shutting down) may only stand between two frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from aiohttp import web
+
+from gateway import fields as raw
+from gateway.answers import Answer, problem
+from gateway.fields import Fields
+
+GOING_AWAY = 1001
+SESSION_ENDED = 4401
+
+UPGRADE: Fields = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+"""The fields of one hop that open a WebSocket, in both directions.
+
+Source: RFC 9110 §7.8.
+"""
+
+_HIGH_WATER = 65536
+"""Bytes waiting for the upstream before the client is no longer read."""
+
+_CLOSE_WAIT_S = 1.0
+"""How long the other side may take to notice that one side is gone."""
+
+
+# --- the handshake (decided without a socket) -------------------------------
+
+
+def wants_upgrade(fields: Fields) -> bool:
+    """Return whether the request asks for a WebSocket. Any other upgrade is ignored.
+
+    Source: RFC 9110 §7.8, RFC 6455 §4.2.1.
+    """
+    return _has_token(raw.values(fields, b"upgrade"), b"websocket") and _has_token(
+        raw.values(fields, b"connection"), b"upgrade"
+    )
+
+
+def refuse_handshake(
+    method: str, version: tuple[int, int], fields: Fields, request_id: str
+) -> Answer | None:
+    """Return the answer to a handshake that isn't one, None when it is sound.
+
+    Source: RFC 6455 §4.2.1, §4.2.2 (426 names the version that is spoken).
+    """
+    if method != "GET" or version != (1, 1):
+        return problem(
+            status=400,
+            code="bad_handshake",
+            title="A WebSocket handshake is a GET over HTTP/1.1",
+            request_id=request_id,
+            close=True,
+        )
+    versions = tuple(raw.values(fields, b"sec-websocket-version"))
+    if versions != (b"13",):
+        return problem(
+            status=426,
+            code="websocket_version",
+            title="Only version 13 of the WebSocket protocol is spoken",
+            request_id=request_id,
+            fields=((b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")),
+            close=True,
+        )
+    keys = tuple(raw.values(fields, b"sec-websocket-key"))
+    if len(keys) != 1 or not _is_key(keys[0]):
+        return problem(
+            status=400,
+            code="bad_handshake",
+            title="Sec-WebSocket-Key is missing or malformed",
+            request_id=request_id,
+            close=True,
+        )
+    return None
+
+
+def origin_allowed(fields: Fields, allowed: frozenset[str], *, by_cookie: bool) -> bool:
+    """Return whether this page may open a socket here.
+
+    Browsers send cookies with a handshake from any page, and CORS doesn't apply to
+    it: the Origin is all there is. Without one (no browser) a session that came in
+    a cookie is not enough.
+
+    Source: RFC 6455 §10.2.
+    """
+    origins = tuple(raw.values(fields, b"origin"))
+    if not origins:
+        return not by_cookie
+    return len(origins) == 1 and origins[0].decode("latin-1") in allowed
+
+
+def accepted(status: int, fields: Fields) -> bool:
+    """Return whether the upstream's reply opens a tunnel: 101, to a WebSocket."""
+    return status == 101 and _has_token(raw.values(fields, b"upgrade"), b"websocket")
+
+
+def _has_token(values: Iterable[bytes], token: bytes) -> bool:
+    return any(
+        part.strip(b" \t").lower() == token
+        for value in values
+        for part in value.split(b",")
+    )
+
+
+def _is_key(value: bytes) -> bool:
+    try:
+        return len(base64.b64decode(value, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+# --- frame borders ----------------------------------------------------------
+
+
+class Borders:
+    """Follows one direction of a tunnel and knows where its frames end.
+
+    Source: RFC 6455 §5.2.
+    """
+
+    __slots__ = ("_head", "_skip", "closed")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._skip = 0
+        self.closed = False
+        """A close frame went by: nothing may follow it."""
+
+    @property
+    def at_border(self) -> bool:
+        """The last byte that went by was the last of its frame."""
+        return not self._head and not self._skip
+
+    def feed(self, data: bytes) -> int:
+        """Follow *data*; return how many of its bytes end with the last whole frame.
+
+        0 when no frame ends in it.
+        """
+        position = 0
+        border = 0
+        size = len(data)
+        while position < size:
+            if self._skip:
+                step = min(self._skip, size - position)
+                self._skip -= step
+                position += step
+                if not self._skip:
+                    border = position
+                continue
+            take = data[position : position + 14 - len(self._head)]
+            head = self._head + take
+            length = _frame_size(head)
+            if length is None:
+                self._head = head
+                position += len(take)
+                continue
+            head_size, payload_size = length
+            position += head_size - len(self._head)
+            self._head = b""
+            self._skip = payload_size
+            self.closed = self.closed or head[0] & 0x0F == 8
+            if not payload_size:
+                border = position
+        return border
+
+
+def _frame_size(head: bytes) -> tuple[int, int] | None:
+    """Return the sizes of a frame's head and payload, None if *head* is too short."""
+    if len(head) < 2:
+        return None
+    size = head[1] & 0x7F
+    extended = 2 if size == 126 else 8 if size == 127 else 0
+    masked = 4 if head[1] & 0x80 else 0
+    head_size = 2 + extended + masked
+    if len(head) < head_size:
+        return None
+    if extended:
+        size = int.from_bytes(head[2 : 2 + extended], "big")
+    return head_size, size
+
+
+def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
+    """Return a close frame; *masked* for the one that goes to a server.
+
+    Source: RFC 6455 §5.5.1, §5.3.
+    """
+    payload = code.to_bytes(2, "big") + reason.encode()
+    if not masked:
+        return bytes((0x88, len(payload))) + payload
+    mask = os.urandom(4)
+    hidden = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    return bytes((0x88, 0x80 | len(payload))) + mask + hidden
+
+
+# --- the tunnel -------------------------------------------------------------
+
+
+class UpstreamSocket(Protocol):
+    """The upstream's end after its 101."""
+
+    async def read(self) -> bytes: ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How long a socket may live."""
+
+    idle_timeout_s: float
+    max_lifetime_s: float | None
+    session_ends_in_s: float | None
+    """None: the socket doesn't end with its session."""
+
+
+class _Inbox:
+    """What the client sends after the handshake, as aiohttp hands it over."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._ended = False
+        self._arrived = asyncio.Event()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._parts.append(data)
+        self._size += len(data)
+        self._arrived.set()
+        if self._size > _HIGH_WATER and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self._ended = True
+        self._arrived.set()
+
+    async def read(self) -> bytes:
+        """Return what has arrived, b"" when the client is gone."""
+        while not self._parts:
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        if self._paused:
+            self._paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        return data
+
+
+class Tunnel:
+    """Two connections joined, until one of them ends or the terms do."""
+
+    def __init__(
+        self, request: web.BaseRequest, upstream: UpstreamSocket, terms: Terms
+    ) -> None:
+        assert request.transport is not None
+        self._transport = request.transport
+        self._request = request
+        self._upstream = upstream
+        self._terms = terms
+        self._inbox = _Inbox(self._transport)
+        self._to_client = Borders()
+        self._to_upstream = Borders()
+        self._verdict: tuple[int, str] | None = None
+        self._moved = 0.0
+        self._ending = asyncio.Event()
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def end(self, code: int, reason: str) -> None:
+        """Close both sides with this code, between two frames."""
+        if self._verdict is None:
+            self._verdict = (code, reason)
+            self._ending.set()
+
+    async def run(self) -> str:
+        """Carry bytes until the end; return a word about why it ended."""
+        self._request.protocol.set_parser(self._inbox)  # type: ignore[arg-type] # has what aiohttp calls of a parser
+        loop = asyncio.get_running_loop()
+        self._moved = loop.time()
+        up = loop.create_task(self._pump_up())
+        down = loop.create_task(self._pump_down())
+        clock = loop.create_task(self._watch())
+        tasks = {up, down, clock}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            ended_by = (
+                "client_closed"
+                if up in done
+                else "upstream_closed"
+                if down in done
+                else "ended"
+            )
+            if clock in done and self._verdict is not None:
+                ended_by = f"closed_{self._verdict[0]}"
+                if self._to_upstream.at_border and not self._to_upstream.closed:
+                    self._upstream.write(close_frame(*self._verdict, masked=True))
+                if self._to_client.at_border:
+                    self._say_goodbye()
+                else:  # `_pump_down` does it, when the frame that it is in ends
+                    await asyncio.wait({down}, timeout=_CLOSE_WAIT_S)
+            else:
+                # The other direction may still carry the close frame's answer.
+                await asyncio.wait({up, down}, timeout=_CLOSE_WAIT_S)
+            return ended_by
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._upstream.close()
+            self._transport.close()
+
+    def _say_goodbye(self) -> None:
+        assert self._verdict is not None
+        if not self._to_client.closed:
+            self._write_client(close_frame(*self._verdict, masked=False))
+
+    async def _watch(self) -> None:
+        """Return when the terms are over, or somebody called `end`."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        terms = self._terms
+        while True:
+            now = loop.time()
+            limits = [(self._moved + terms.idle_timeout_s, GOING_AWAY, "idle")]
+            if terms.max_lifetime_s is not None:
+                limits.append((began + terms.max_lifetime_s, GOING_AWAY, "lifetime"))
+            if terms.session_ends_in_s is not None:
+                limits.append(
+                    (began + terms.session_ends_in_s, SESSION_ENDED, "session ended")
+                )
+            at, code, reason = min(limits)
+            if now >= at:
+                self.end(code, reason)
+            try:
+                async with asyncio.timeout_at(at):
+                    await self._ending.wait()
+            except TimeoutError:
+                continue
+            return
+
+    async def _pump_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await self._inbox.read():
+            self._moved = loop.time()
+            self.bytes_in += len(data)
+            self._to_upstream.feed(data)
+            self._upstream.write(data)
+            await self._upstream.drain()
+
+    async def _pump_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await self._upstream.read():
+            self._moved = loop.time()
+            border = self._to_client.feed(data)
+            if self._verdict is not None and border:
+                self._write_client(data[:border])
+                self._say_goodbye()
+                return
+            self._write_client(data)
+            await self._request.writer.drain()
+
+    def _write_client(self, data: bytes) -> None:
+        self.bytes_out += len(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)

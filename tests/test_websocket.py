@@ -1,0 +1,155 @@
+"""Handshakes are judged before anything is dialled; frames end where they end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import websocket
+from gateway.fields import Field, Fields
+
+KEY: Field = (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==")
+VERSION: Field = (b"Sec-WebSocket-Version", b"13")
+UPGRADE: Field = (b"Upgrade", b"websocket")
+CONNECTION: Field = (b"Connection", b"Upgrade")
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ((UPGRADE, CONNECTION), True),
+        (((b"upgrade", b"WebSocket"), (b"connection", b"keep-alive, upgrade")), True),
+        (((b"Upgrade", b"h2c, websocket"), CONNECTION), True),
+        ((UPGRADE,), False),
+        ((CONNECTION,), False),
+        (((b"Upgrade", b"h2c"), CONNECTION), False),
+        (((b"Upgrade", b"websockets"), CONNECTION), False),
+        ((UPGRADE, (b"Connection", b"x-upgrade")), False),
+    ],
+)
+def test_only_a_websocket_is_an_upgrade(fields: Fields, wanted: bool) -> None:
+    """h2c and the like are ignored: the request goes on as it is (RFC 9110 §7.8)."""
+    assert websocket.wants_upgrade(fields) is wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "fields", "status"),
+    [
+        ("GET", (1, 1), (KEY, VERSION), None),
+        ("POST", (1, 1), (KEY, VERSION), 400),
+        ("GET", (1, 0), (KEY, VERSION), 400),
+        ("GET", (1, 1), (KEY,), 426),
+        ("GET", (1, 1), (KEY, (b"Sec-WebSocket-Version", b"8")), 426),
+        ("GET", (1, 1), (KEY, VERSION, VERSION), 426),
+        ("GET", (1, 1), (VERSION,), 400),
+        ("GET", (1, 1), (VERSION, KEY, KEY), 400),
+        ("GET", (1, 1), (VERSION, (b"Sec-WebSocket-Key", b"c2hvcnQ=")), 400),
+        ("GET", (1, 1), (VERSION, (b"Sec-WebSocket-Key", b"\xff")), 400),
+    ],
+)
+def test_a_handshake_must_be_one(
+    method: str, version: tuple[int, int], fields: Fields, status: int | None
+) -> None:
+    """RFC 6455 §4.2.1; 426 says which version is spoken."""
+    refused = websocket.refuse_handshake(method, version, fields, "id")
+    assert (refused and refused.status) == status
+    if status == 426:
+        assert refused is not None
+        assert (b"Sec-WebSocket-Version", b"13") in refused.fields
+
+
+ALLOWED = frozenset({"https://app.example.com"})
+
+
+@pytest.mark.parametrize(
+    ("origins", "by_cookie", "allowed"),
+    [
+        ((b"https://app.example.com",), True, True),
+        ((b"https://app.example.com.evil",), True, False),
+        ((b"https://app.example.com/",), True, False),
+        ((b"HTTPS://APP.EXAMPLE.COM",), True, False),
+        ((b"null",), True, False),
+        ((b"",), False, False),
+        ((b"\xff",), True, False),
+        ((b"https://app.example.com", b"https://app.example.com"), True, False),
+        ((), True, False),
+        ((), False, True),
+    ],
+)
+def test_origin_decides_who_may_use_the_cookie(
+    origins: tuple[bytes, ...], by_cookie: bool, allowed: bool
+) -> None:
+    """Any page can open a socket with the user's cookies (RFC 6455 §10.2)."""
+    fields = tuple((b"Origin", origin) for origin in origins)
+    assert websocket.origin_allowed(fields, ALLOWED, by_cookie=by_cookie) is allowed
+
+
+def test_a_tunnel_opens_for_a_101_to_websocket_only() -> None:
+    """A 200 to an upgrade opened a hole in Envoy (CVE-2024-23326)."""
+    assert websocket.accepted(101, (UPGRADE,))
+    assert not websocket.accepted(200, (UPGRADE,))
+    assert not websocket.accepted(101, ((b"Upgrade", b"h2c"),))
+    assert not websocket.accepted(101, ())
+
+
+def frame(payload: bytes, *, opcode: int = 2, masked: bool = False) -> bytes:
+    """Write a frame as RFC 6455 §5.2 draws it."""
+    size = len(payload)
+    mark = 0x80 if masked else 0
+    if size < 126:
+        head = bytes((0x80 | opcode, mark | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, mark | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, mark | 127)) + size.to_bytes(8, "big")
+    return head + (b"mask" if masked else b"") + payload
+
+
+frames = st.builds(
+    lambda size, opcode, masked: frame(bytes(size), opcode=opcode, masked=masked),
+    st.sampled_from([0, 1, 125, 126, 127, 300, 65535, 65536, 70000]),
+    st.sampled_from([0, 1, 2, 9, 10]),
+    st.booleans(),
+)
+
+
+@given(st.lists(frames, max_size=5), st.lists(st.integers(1, 200), max_size=40))
+def test_borders_are_found_however_the_bytes_arrive(
+    sent: list[bytes], cuts: list[int]
+) -> None:
+    """`at_border` and the returned border agree with where frames really end."""
+    data = b"".join(sent)
+    ends = {0}
+    for piece in sent:
+        ends.add(max(ends) + len(piece))
+    borders = websocket.Borders()
+    position = 0
+    for cut in [*cuts, len(data)]:
+        piece = data[position : position + cut]
+        border = borders.feed(piece)
+        reached = [end for end in ends if position < end <= position + len(piece)]
+        assert border == (max(reached) - position if reached else 0)
+        position += len(piece)
+        assert borders.at_border is (position in ends)
+    assert not borders.closed
+
+
+def test_a_close_frame_is_noticed() -> None:
+    """Nothing may follow a close frame (RFC 6455 §5.5.1)."""
+    borders = websocket.Borders()
+    borders.feed(frame(b"x") + frame(b"\x03\xe8bye", opcode=8))
+    assert borders.closed
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_close_frame_carries_code_and_reason(masked: bool) -> None:
+    """Frames to a server are masked, those to a client aren't (RFC 6455 §5.1)."""
+    made = websocket.close_frame(4401, "session ended", masked=masked)
+    assert made[0] == 0x88
+    assert bool(made[1] & 0x80) is masked
+    payload = made[2:]
+    if masked:
+        mask, payload = payload[:4], payload[4:]
+        payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    assert payload == (4401).to_bytes(2, "big") + b"session ended"
