@@ -1,0 +1,71 @@
+"""One app of the core with all that belongs to it: an island of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.dev.core.email_tokens import EmailTokens
+from gateway.dev.core.keys import SigningKeys
+from gateway.dev.core.metadata import Metadata
+from gateway.dev.core.mint import Mint
+from gateway.dev.core.passwordless import Codes
+from gateway.dev.core.roles import Roles
+from gateway.dev.core.sessions import Sessions
+from gateway.dev.core.settings import CoreSettings
+from gateway.dev.core.store import Store
+from gateway.dev.core.tenants import Tenants
+from gateway.dev.core.users import Users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """The services of one app, over one database."""
+
+    store: Store
+    keys: SigningKeys
+    sessions: Sessions
+    users: Users
+    email_tokens: EmailTokens
+    roles: Roles
+    metadata: Metadata
+    tenants: Tenants
+    codes: Codes
+    now_ms: Callable[[], int]
+    rng: random.Random
+
+
+def open_app(
+    app_id: str,
+    settings: CoreSettings,
+    *,
+    now_ms: Callable[[], int],
+    rng: random.Random,
+) -> App:
+    """Open an app's database and return the app.
+
+    Raises:
+        StoreError: the database can't be used.
+    """
+    store = Store(settings.database_of(app_id))
+    keys = SigningKeys(store, settings, now_ms=now_ms, rng=rng)
+    users = Users(store, now_ms=now_ms, rng=rng)
+    return App(
+        store=store,
+        keys=keys,
+        sessions=Sessions(
+            store,
+            Mint(store, keys, settings, now_ms=now_ms, rng=rng),
+            settings,
+            now_ms=now_ms,
+        ),
+        users=users,
+        email_tokens=EmailTokens(store, users, settings, now_ms=now_ms, rng=rng),
+        roles=Roles(store),
+        metadata=Metadata(store),
+        tenants=Tenants(store),
+        codes=Codes(store, settings, now_ms=now_ms, rng=rng),
+        now_ms=now_ms,
+        rng=rng,
+    )

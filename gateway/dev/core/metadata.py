@@ -1,0 +1,40 @@
+"""Free-form JSON about a user, merged key by key at the top level."""
+
+from __future__ import annotations
+
+import json
+
+from gateway.dev.core.jws import JsonObject
+from gateway.dev.core.store import Store
+
+
+class Metadata:
+    """The user metadata of one app."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the store it lives in."""
+        self._store = store
+
+    def get(self, user_id: str) -> JsonObject:
+        """Return what's known; empty for unknown users."""
+        body = self._store.scalar(
+            "SELECT body FROM metadata WHERE user_id = ?", user_id
+        )
+        return {} if body is None else dict(json.loads(body))
+
+    def merge(self, user_id: str, update: JsonObject) -> JsonObject:
+        """Replace the given keys, drop those given as null; return the whole."""
+        with self._store.transaction():
+            merged = {**self.get(user_id), **update}
+            merged = {key: value for key, value in merged.items() if value is not None}
+            self._store.run(
+                "INSERT INTO metadata VALUES (?, ?)"
+                " ON CONFLICT (user_id) DO UPDATE SET body = excluded.body",
+                user_id,
+                json.dumps(merged),
+            )
+        return merged
+
+    def remove(self, user_id: str) -> None:
+        """Forget everything about a user."""
+        self._store.delete("metadata", user_id=user_id)

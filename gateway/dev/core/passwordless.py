@@ -1,0 +1,264 @@
+"""One-time codes: a device (one sign-in attempt) with codes and links for it.
+
+Facts
+- `preAuthSessionId` is the public name of a device, H of the secret `deviceId`.
+- A code is good for one device; a link code alone is good anywhere.
+- Too many wrong codes, or a used one, end the device: the user starts over.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.dev.core.jws import JsonObject, base64url
+from gateway.dev.core.settings import CoreSettings
+from gateway.dev.core.store import Store
+from gateway.dev.core.tokens import h
+
+_SECRET_BYTES: Final = 32
+_CODE_DIGITS: Final = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCode:
+    """A code as handed out; times in ms."""
+
+    device_id: str
+    pre_auth_session_id: str
+    code_id: str
+    user_input_code: str
+    link_code: str
+    created_ms: int
+    life_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One sign-in attempt."""
+
+    pre_auth_session_id: str
+    email: str | None
+    phone: str | None
+    failed_attempts: int
+
+    def view(self) -> JsonObject:
+        """Return it in the protocol's shape."""
+        view: JsonObject = {
+            "preAuthSessionId": self.pre_auth_session_id,
+            "failedCodeInputAttemptCount": self.failed_attempts,
+        }
+        if self.email is not None:
+            view["email"] = self.email
+        if self.phone is not None:
+            view["phoneNumber"] = self.phone
+        return view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A code that wasn't good; the status is the protocol's."""
+
+    status: str
+    failed_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The attempt is over: unknown device, used code, or too many tries."""
+
+
+class CodeTaken(Exception):
+    """The device has this user input code already."""
+
+
+class Codes:
+    """The one-time codes of one app."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: CoreSettings,
+        *,
+        now_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        """Take the store they live in."""
+        self._store = store
+        self._now_ms = now_ms
+        self._rng = rng
+        self._life_ms = settings.passwordless_code_validity_s * 1000
+        self.max_attempts = settings.passwordless_max_code_input_attempts
+
+    def begin(
+        self, tenant_id: str, *, email: str | None, phone: str | None, code: str | None
+    ) -> NewCode:
+        """Start an attempt and return its first code."""
+        device_id = base64url(self._rng.randbytes(_SECRET_BYTES))
+        with self._store.transaction():
+            self._store.run(
+                "INSERT INTO devices VALUES (?, ?, ?, ?, 0)",
+                h(device_id),
+                tenant_id,
+                email,
+                phone,
+            )
+            return self._add(device_id, code)
+
+    def again(self, tenant_id: str, device_id: str, code: str | None) -> NewCode | None:
+        """Return another code for an attempt, or None when that's over.
+
+        Raises:
+            CodeTaken: the attempt has this code already.
+        """
+        with self._store.transaction():
+            if self._device(tenant_id, h(device_id)) is None:
+                return None
+            return self._add(device_id, code)
+
+    def check(
+        self,
+        tenant_id: str,
+        *,
+        pre_auth_session_id: str,
+        link_code: str | None,
+        device_id: str | None,
+        user_input_code: str | None,
+    ) -> Device | Refused | Restart:
+        """Judge a code (with its device id) or a link code; wrong codes count."""
+        with self._store.transaction():
+            device = self._device(tenant_id, pre_auth_session_id)
+            if device is None or (
+                device_id is not None and h(device_id) != pre_auth_session_id
+            ):
+                return Restart()
+            if link_code is not None:
+                row = self._code(pre_auth_session_id, "link_hash", link_code)
+                if row is None or self._is_old(row):
+                    return Restart()
+                return device
+            row = self._code(pre_auth_session_id, "input_hash", user_input_code or "")
+            if row is not None and not self._is_old(row):
+                return device
+            failed = device.failed_attempts + (row is None)
+            if failed >= self.max_attempts:
+                self._end(pre_auth_session_id)
+                return Restart()
+            self._store.run(
+                "UPDATE devices SET failed_attempts = ? WHERE device_hash = ?",
+                failed,
+                pre_auth_session_id,
+            )
+        return Refused(
+            status=(
+                "INCORRECT_USER_INPUT_CODE_ERROR"
+                if row is None
+                else "EXPIRED_USER_INPUT_CODE_ERROR"
+            ),
+            failed_attempts=failed,
+        )
+
+    def end_contact(
+        self, tenant_id: str, *, email: str | None, phone: str | None
+    ) -> None:
+        """End every attempt for an address or number."""
+        with self._store.transaction():
+            for device in self.devices(tenant_id, email=email, phone=phone):
+                self._end(device.pre_auth_session_id)
+
+    def end_code(self, code_id: str) -> None:
+        """End one code."""
+        self._store.delete("codes", code_id=code_id)
+
+    def devices(
+        self, tenant_id: str, *, email: str | None, phone: str | None
+    ) -> list[Device]:
+        """Return the attempts for an address or number."""
+        rows = self._store.all(
+            "SELECT * FROM devices WHERE tenant_id = ? AND (email = ? OR phone = ?)",
+            tenant_id,
+            email,
+            phone,
+        )
+        return [_device(row) for row in rows]
+
+    def device(self, tenant_id: str, *, pre_auth_session_id: str) -> list[Device]:
+        """Return the attempt of that name, or an empty list."""
+        found = self._device(tenant_id, pre_auth_session_id)
+        return [] if found is None else [found]
+
+    def codes_of(self, device: Device) -> list[JsonObject]:
+        """Return an attempt's codes in the protocol's shape, without the secrets."""
+        rows = self._store.all(
+            "SELECT * FROM codes WHERE device_hash = ? ORDER BY created_ms",
+            device.pre_auth_session_id,
+        )
+        return [
+            {
+                "codeId": row["code_id"],
+                "timeCreated": row["created_ms"],
+                "codeLifetime": self._life_ms,
+            }
+            for row in rows
+        ]
+
+    def _add(self, device_id: str, code: str | None) -> NewCode:
+        device_hash = h(device_id)
+        if code is None:
+            code = f"{self._rng.randrange(10**_CODE_DIGITS):0{_CODE_DIGITS}}"
+        if self._code(device_hash, "input_hash", code) is not None:
+            raise CodeTaken
+        new = NewCode(
+            device_id=device_id,
+            pre_auth_session_id=device_hash,
+            code_id=str(uuid.UUID(bytes=self._rng.randbytes(16), version=4)),
+            user_input_code=code,
+            link_code=base64url(self._rng.randbytes(_SECRET_BYTES)),
+            created_ms=self._now_ms(),
+            life_ms=self._life_ms,
+        )
+        self._store.run(
+            "INSERT INTO codes VALUES (?, ?, ?, ?, ?)",
+            new.code_id,
+            device_hash,
+            h(new.link_code),
+            h(code),
+            new.created_ms,
+        )
+        return new
+
+    def _code(self, device_hash: str, column: str, secret: str) -> sqlite3.Row | None:
+        return self._store.one(
+            # `column` is one of two names in this file; values are bound.
+            f"SELECT * FROM codes WHERE device_hash = ? AND {column} = ?",  # noqa: S608
+            device_hash,
+            h(secret),
+        )
+
+    def _device(self, tenant_id: str, device_hash: str) -> Device | None:
+        row = self._store.one(
+            "SELECT * FROM devices WHERE device_hash = ? AND tenant_id = ?",
+            device_hash,
+            tenant_id,
+        )
+        return None if row is None else _device(row)
+
+    def _is_old(self, code: sqlite3.Row) -> bool:
+        return int(code["created_ms"]) + self._life_ms < self._now_ms()
+
+    def _end(self, device_hash: str) -> None:
+        self._store.delete("devices", device_hash=device_hash)
+        self._store.delete("codes", device_hash=device_hash)
+
+
+def _device(row: sqlite3.Row) -> Device:
+    return Device(
+        pre_auth_session_id=row["device_hash"],
+        email=row["email"],
+        phone=row["phone"],
+        failed_attempts=row["failed_attempts"],
+    )

@@ -1,0 +1,386 @@
+"""Sessions: rotation of refresh tokens, theft detection, revocation.
+
+Facts (core protocol CDI 5.4, session recipe; the flow the SDK 0.31 gets)
+- A row keeps `refresh_hash2` = H(H(parent)). The parent is the newest refresh token
+  known to have reached the client.
+- Refreshing with the parent mints a child and leaves the row alone, so a lost answer
+  can be retried. The first use of a child promotes it: its access token in `verify`,
+  or its refresh token in `refresh`.
+- Any other refresh token of the session was superseded: that's theft.
+- Compare and promote happen inside one `BEGIN IMMEDIATE`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.dev.core.jws import BadToken, JsonObject, parse
+from gateway.dev.core.mint import Mint
+from gateway.dev.core.outcomes import (
+    Issued,
+    Session,
+    Stored,
+    Theft,
+    TryRefresh,
+    Unauthorised,
+    Verified,
+)
+from gateway.dev.core.settings import PUBLIC, CoreSettings
+from gateway.dev.core.store import Store
+from gateway.dev.core.tokens import PROTECTED_CLAIMS, AccessToken, h
+
+_PURGE_AFTER_MS: Final = 12 * 3600 * 1000
+"""How long an expired row stays: the real core sweeps every 12 hours."""
+
+
+class ProtectedClaim(Exception):
+    """The caller's payload uses a name of the access token's own claims."""
+
+
+def check_payload(payload: JsonObject) -> None:
+    """Refuse a caller's payload that uses a protected name.
+
+    Raises:
+        ProtectedClaim: it does.
+    """
+    if not PROTECTED_CLAIMS.isdisjoint(payload):
+        raise ProtectedClaim("The user payload contains protected field")
+
+
+def tenant_of(handle: str) -> str:
+    """Return the tenant a handle names: what follows the first `_`, else public."""
+    _, _, tenant_id = handle.partition("_")
+    return tenant_id or PUBLIC
+
+
+class Sessions:
+    """The sessions of one app."""
+
+    def __init__(
+        self,
+        store: Store,
+        mint: Mint,
+        settings: CoreSettings,
+        *,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Take the store they live in and the mint that makes their tokens."""
+        self._store = store
+        self._mint = mint
+        self._now_ms = now_ms
+        self._access_ms = settings.access_token_validity_s * 1000
+        self._refresh_ms = settings.refresh_token_validity_s * 1000
+
+    def create(
+        self,
+        tenant_id: str,
+        user_id: str,
+        *,
+        payload: JsonObject,
+        data: JsonObject,
+        anti_csrf: bool,
+        static_key: bool,
+    ) -> Issued:
+        """Start a session. The user isn't checked for existence.
+
+        Raises:
+            ProtectedClaim: the payload uses a protected name.
+        """
+        check_payload(payload)
+        handle = self._mint.uuid()
+        if tenant_id != PUBLIC:
+            handle = f"{handle}_{tenant_id}"
+        session = Session(
+            handle=handle, user_id=user_id, payload=payload, tenant_id=tenant_id
+        )
+        issued = self._mint.issue(
+            session, parent=None, anti_csrf=anti_csrf, static_key=static_key
+        )
+        self._store.run(
+            "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            handle,
+            tenant_id,
+            user_id,
+            h(h(issued.refresh.text)),
+            json.dumps(data),
+            json.dumps(payload),
+            issued.refresh.expires_ms,
+            issued.refresh.created_ms,
+            static_key,
+        )
+        self._purge()
+        return issued
+
+    def refresh(
+        self,
+        token: str,
+        *,
+        anti_csrf: str | None,
+        enable_anti_csrf: bool,
+        static_key: bool,
+    ) -> Issued | Unauthorised | Theft:
+        """Exchange a refresh token. The numbers are those of the protocol's table.
+
+        Source: core protocol CDI 5.4, session refresh.
+        """
+        # 1 not ours
+        try:
+            facts = self._mint.open_refresh(token)
+        except BadToken as exc:
+            return Unauthorised(message=str(exc))
+        # 2 anti-csrf
+        if enable_anti_csrf and facts.anti_csrf not in (None, anti_csrf):
+            return Unauthorised(message="Anti CSRF token missing, or not matching")
+        with self._store.transaction():
+            row = self._row(facts.tenant_id, facts.session_handle)
+            # 3 gone
+            if row is None or row["expires_ms"] < self._now_ms():
+                return Unauthorised(message="Session missing in db or has expired")
+            current = row["refresh_hash2"]
+            if current == h(h(token)):
+                # 4 the parent: a retry is as good as the first time
+                self._store.run(
+                    "UPDATE sessions SET static_key = ? WHERE handle = ?",
+                    static_key,
+                    facts.session_handle,
+                )
+            elif (
+                facts.parent_refresh_hash1 is not None
+                and h(facts.parent_refresh_hash1) == current
+            ):
+                # 5 a child nobody used yet: it becomes the parent
+                self._promote(facts.session_handle, h(h(token)), static_key=static_key)
+            else:
+                # 6
+                return Theft(handle=facts.session_handle, user_id=row["user_id"])
+        return self._mint.issue(
+            _stored(row).session,
+            parent=h(token),
+            anti_csrf=enable_anti_csrf,
+            static_key=static_key,
+        )
+
+    def verify(
+        self,
+        token: str,
+        *,
+        anti_csrf: str | None,
+        check_anti_csrf: bool,
+        check_database: bool,
+    ) -> Verified | Unauthorised | TryRefresh:
+        """Judge an access token. The numbers are those of the protocol's table.
+
+        Source: core protocol CDI 5.4, session verify.
+        """
+        # 1 the token itself
+        try:
+            access = self._mint.open_access(token)
+        except BadToken as exc:
+            return TryRefresh(message=str(exc))
+        if check_anti_csrf and (
+            access.anti_csrf is None or access.anti_csrf != anti_csrf
+        ):
+            return TryRefresh(message="anti-csrf check failed")
+        with self._store.transaction():
+            row = self._row(access.tenant_id, access.session_handle)
+            # 2 revoked; the row's expiry isn't looked at
+            if check_database and row is None:
+                return Unauthorised(
+                    message="Either the session has ended or has been blacklisted"
+                )
+            stale = (
+                check_database
+                and row is not None
+                and not _is_same(access.payload, json.loads(row["payload"]))
+            )
+            session = Session(
+                handle=access.session_handle,
+                user_id=access.user_id,
+                payload=access.payload,
+                tenant_id=access.tenant_id,
+            )
+            # 3 nothing to tell the client
+            if access.parent_refresh_hash1 is None and not stale:
+                return Verified(session=session, access=None)
+            # 4 revoked
+            if row is None:
+                return Unauthorised(message="Session missing in db")
+            current, own = row["refresh_hash2"], h(access.refresh_hash1)
+            parent = access.parent_refresh_hash1
+            promote = parent is not None and current == h(parent)
+            # 6 the sibling of a promoted child
+            if not (promote or current == own or stale):
+                return Verified(session=session, access=None)
+            # 5 its refresh token has reached the client
+            if promote:
+                self._promote(
+                    access.session_handle, own, static_key=bool(row["static_key"])
+                )
+        renewed = Session(
+            handle=access.session_handle,
+            user_id=access.user_id,
+            payload=json.loads(row["payload"]),
+            tenant_id=access.tenant_id,
+        )
+        return Verified(
+            session=renewed,
+            access=self._mint.access(
+                renewed,
+                refresh_hash1=access.refresh_hash1,
+                parent=None,
+                anti_csrf=access.anti_csrf,
+                expires_ms=self._now_ms() + self._access_ms,
+                static_key=bool(row["static_key"]),
+            ),
+        )
+
+    def regenerate(
+        self, token: str, payload: JsonObject | None
+    ) -> Verified | Unauthorised:
+        """Put a payload (None: the stored one) into a token of the same life.
+
+        The signature isn't checked: the caller verified the session before. There's
+        no new token when the given one has expired; a refresh will bring it.
+
+        Raises:
+            ProtectedClaim: the payload uses a protected name.
+        """
+        if payload is not None:
+            check_payload(payload)
+        try:
+            access = AccessToken.from_claims(parse(token).payload)
+        except BadToken as exc:
+            return Unauthorised(message=str(exc))
+        with self._store.transaction():
+            row = self._row(access.tenant_id, access.session_handle)
+            if row is None or row["expires_ms"] <= self._now_ms():
+                return Unauthorised(message="Session does not exist.")
+            if payload is None:
+                payload = json.loads(row["payload"])
+            self._store.run(
+                "UPDATE sessions SET payload = ? WHERE handle = ?",
+                json.dumps(payload),
+                access.session_handle,
+            )
+        session = Session(
+            handle=access.session_handle,
+            user_id=access.user_id,
+            payload=payload,
+            tenant_id=access.tenant_id,
+        )
+        expires_ms = access.expires_s * 1000
+        if expires_ms < self._now_ms():
+            return Verified(session=session, access=None)
+        return Verified(
+            session=session,
+            access=self._mint.access(
+                session,
+                refresh_hash1=access.refresh_hash1,
+                parent=access.parent_refresh_hash1,
+                anti_csrf=access.anti_csrf,
+                expires_ms=expires_ms,
+                static_key=bool(row["static_key"]),
+            ),
+        )
+
+    def get(self, handle: str) -> Stored | None:
+        """Return a session that hasn't expired, or None."""
+        row = self._row(tenant_of(handle), handle)
+        if row is None or row["expires_ms"] <= self._now_ms():
+            return None
+        return _stored(row)
+
+    def handles_of(self, user_id: str, tenant_id: str | None) -> list[str]:
+        """Return a user's live sessions, in one tenant or, for None, in all."""
+        sql = "SELECT handle FROM sessions WHERE user_id = ? AND expires_ms >= ?"
+        if tenant_id is None:
+            return self._store.column(sql, user_id, self._now_ms())
+        return self._store.column(
+            f"{sql} AND tenant_id = ?", user_id, self._now_ms(), tenant_id
+        )
+
+    def revoke(self, handles: Sequence[str]) -> list[str]:
+        """End sessions; return the handles of those that there were."""
+        with self._store.transaction():
+            return [
+                handle
+                for handle in handles
+                if self._store.delete(
+                    "sessions", handle=handle, tenant_id=tenant_of(handle)
+                )
+            ]
+
+    def set_data(self, handle: str, data: JsonObject) -> bool:
+        """Replace what's stored with a session; say whether there's such a one."""
+        return self._set("data", handle, data)
+
+    def set_payload(self, handle: str, payload: JsonObject) -> bool:
+        """Replace the access-token payload; say whether there's such a session.
+
+        Raises:
+            ProtectedClaim: the payload uses a protected name.
+        """
+        check_payload(payload)
+        return self._set("payload", handle, payload)
+
+    def _set(self, column: str, handle: str, value: JsonObject) -> bool:
+        return bool(
+            self._store.run(
+                # `column` is one of two names in this file; values are bound.
+                f"UPDATE sessions SET {column} = ?"  # noqa: S608
+                " WHERE handle = ? AND tenant_id = ? AND expires_ms > ?",
+                json.dumps(value),
+                handle,
+                tenant_of(handle),
+                self._now_ms(),
+            )
+        )
+
+    def _row(self, tenant_id: str, handle: str) -> sqlite3.Row | None:
+        return self._store.one(
+            "SELECT * FROM sessions WHERE handle = ? AND tenant_id = ?",
+            handle,
+            tenant_id,
+        )
+
+    def _promote(self, handle: str, refresh_hash2: str, *, static_key: bool) -> None:
+        self._store.run(
+            "UPDATE sessions SET refresh_hash2 = ?, expires_ms = ?, static_key = ?"
+            " WHERE handle = ?",
+            refresh_hash2,
+            self._now_ms() + self._refresh_ms,
+            static_key,
+            handle,
+        )
+
+    def _purge(self) -> None:
+        """Drop rows that expired long ago.
+
+        It shows only in a `checkDatabase` of a token that outlives its session.
+        """
+        self._store.run(
+            "DELETE FROM sessions WHERE expires_ms < ?",
+            self._now_ms() - _PURGE_AFTER_MS,
+        )
+
+
+def _stored(row: sqlite3.Row) -> Stored:
+    return Stored(
+        session=Session(
+            handle=row["handle"],
+            user_id=row["user_id"],
+            payload=json.loads(row["payload"]),
+            tenant_id=row["tenant_id"],
+        ),
+        data=json.loads(row["data"]),
+        created_ms=row["created_ms"],
+        expires_ms=row["expires_ms"],
+    )
+
+
+def _is_same(one: JsonObject, other: JsonObject) -> bool:
+    """Compare as JSON values: order is free, and 1 isn't true as it is in Python."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

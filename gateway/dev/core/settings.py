@@ -1,0 +1,115 @@
+"""What the embedded core can be told, with the real core's defaults.
+
+Each default is written once, here, with its unit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PUBLIC: Final = "public"
+"""Name of the default app and of the default tenant."""
+
+MEMORY: Final = ":memory:"
+"""Database name for a store that ends with the process."""
+
+KEY_OVERLAP_S: Final = 60
+"""Seconds a new dynamic key stands in the JWKS before it signs."""
+
+_MIN_API_KEY_LENGTH: Final = 20
+_APP_ID: Final = re.compile(r"[a-z0-9-]+")
+
+
+class BadSettings(ValueError):
+    """The settings contradict the core's own limits; the text names each problem."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreSettings:
+    """Settings of one embedded core.
+
+    Raises:
+        BadSettings: a value is out of range; all problems are in one message.
+    Source: core protocol CDI 5.4; CoreConfig of the real core for the defaults.
+    """
+
+    database: str | Path = MEMORY
+    """SQLite file, or ":memory:". Further apps get files beside it."""
+
+    api_keys: tuple[str, ...] = ()
+    """Accepted `api-key` values; empty means that no key is asked for."""
+
+    apps: tuple[str, ...] = ()
+    """Apps besides `public`, reached as `/appid-<name>/…`; each is an island."""
+
+    access_token_validity_s: int = 3600
+    access_token_jitter: float = 0.05
+    """Largest share of the validity that create and refresh take off again."""
+
+    refresh_token_validity_s: int = 100 * 86_400
+    signing_key_update_interval_s: int = 168 * 3600
+    password_reset_token_validity_s: int = 3600
+    email_verification_token_validity_s: int = 86_400
+    passwordless_code_validity_s: int = 900
+    passwordless_max_code_input_attempts: int = 5
+
+    def __post_init__(self) -> None:
+        """Check every value and report all problems at once."""
+        problems = [
+            f"{name} must be at least {least}, not {value}"
+            for name, value, least in (
+                ("access_token_validity_s", self.access_token_validity_s, 1),
+                ("refresh_token_validity_s", self.refresh_token_validity_s, 1),
+                # Shorter than two overlaps, every request would make a new key.
+                (
+                    "signing_key_update_interval_s",
+                    self.signing_key_update_interval_s,
+                    2 * KEY_OVERLAP_S,
+                ),
+                (
+                    "password_reset_token_validity_s",
+                    self.password_reset_token_validity_s,
+                    1,
+                ),
+                (
+                    "email_verification_token_validity_s",
+                    self.email_verification_token_validity_s,
+                    1,
+                ),
+                ("passwordless_code_validity_s", self.passwordless_code_validity_s, 1),
+                (
+                    "passwordless_max_code_input_attempts",
+                    self.passwordless_max_code_input_attempts,
+                    1,
+                ),
+            )
+            if value < least
+        ]
+        if not 0 <= self.access_token_jitter < 1:
+            problems.append(
+                "access_token_jitter must be at least 0 and below 1, "
+                f"not {self.access_token_jitter}"
+            )
+        if any(len(key) < _MIN_API_KEY_LENGTH for key in self.api_keys):
+            problems.append(
+                f"each of api_keys needs at least {_MIN_API_KEY_LENGTH} characters, "
+                "as in the real core"
+            )
+        problems.extend(
+            f"apps: {app!r} is not a name of lower-case letters, digits and '-' "
+            f"other than {PUBLIC!r}"
+            for app in self.apps
+            if app == PUBLIC or not _APP_ID.fullmatch(app)
+        )
+        if problems:
+            raise BadSettings("; ".join(problems))
+
+    def database_of(self, app_id: str) -> str | Path:
+        """Return the database of an app: apart from each other, so nothing leaks."""
+        if app_id == PUBLIC or self.database == MEMORY:
+            return self.database
+        path = Path(self.database)
+        return path.with_name(f"{path.stem}-{app_id}{path.suffix}")

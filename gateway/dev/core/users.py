@@ -1,0 +1,377 @@
+"""Users of every recipe: who they are, in which tenants, and how to find them.
+
+Facts
+- One login method per user: this core links no accounts, so the recipe user id is
+  the user id.
+- A user is in a tenant through `identities`: what one signs in with there, unique
+  per tenant and recipe.
+- E-mails are stored trimmed and in lower case.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.dev.core.accounts import AccountInfo, Kind, Recipe, Taken, identities
+from gateway.dev.core.jws import JsonObject
+from gateway.dev.core.store import Store
+
+_FAKE_EMAIL_SUFFIXES: Final = ("@stfakeemail.supertokens.com", ".fakeemail.com")
+"""Addresses nobody can read mail at; they count as verified from the start."""
+
+_IN_TENANT: Final = "user_id IN (SELECT user_id FROM identities WHERE tenant_id = ?)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Some users in order, and where the next page starts."""
+
+    users: list[JsonObject]
+    next_start: tuple[str, int] | None
+    """(user id, time joined in ms), or None at the end."""
+
+
+class Users:
+    """The users of one app."""
+
+    def __init__(
+        self, store: Store, *, now_ms: Callable[[], int], rng: random.Random
+    ) -> None:
+        """Take the store they live in."""
+        self._store = store
+        self._now_ms = now_ms
+        self._rng = rng
+
+    def add(
+        self,
+        tenant_id: str,
+        recipe: Recipe,
+        info: AccountInfo,
+        *,
+        password_hash: str | None = None,
+    ) -> str:
+        """Create a user and return its id.
+
+        Raises:
+            Taken: the tenant has a user of this recipe with the same identity.
+        """
+        user_id = str(uuid.UUID(bytes=self._rng.randbytes(16), version=4))
+        with self._store.transaction():
+            self._store.run(
+                "INSERT INTO users VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                user_id,
+                recipe,
+                self._now_ms(),
+                info.email,
+                info.phone,
+                info.third_party_id,
+                info.third_party_user_id,
+                password_hash,
+            )
+            self._join(tenant_id, user_id, recipe, info)
+            if info.email is not None and info.email.endswith(_FAKE_EMAIL_SUFFIXES):
+                self.mark_verified(user_id, info.email)
+        return user_id
+
+    def exists(self, user_id: str) -> bool:
+        """Say whether there's such a user."""
+        return self.recipe_of(user_id) is not None
+
+    def recipe_of(self, user_id: str) -> Recipe | None:
+        """Return the recipe of a user, or None when there's no such user."""
+        recipe = self._store.scalar(
+            "SELECT recipe_id FROM users WHERE user_id = ?", user_id
+        )
+        return None if recipe is None else Recipe(recipe)
+
+    def find(
+        self, tenant_id: str, recipe: Recipe, kind: Kind, value: str
+    ) -> str | None:
+        """Return the id of who signs in with this, or None."""
+        user_id: str | None = self._store.scalar(
+            "SELECT user_id FROM identities"
+            " WHERE tenant_id = ? AND recipe_id = ? AND kind = ? AND value = ?",
+            tenant_id,
+            recipe,
+            kind,
+            value,
+        )
+        return user_id
+
+    def password_hash(self, user_id: str) -> str | None:
+        """Return the stored password hash, or None."""
+        stored: str | None = self._store.scalar(
+            "SELECT password_hash FROM users WHERE user_id = ?", user_id
+        )
+        return stored
+
+    def set_password_hash(self, user_id: str, password_hash: str) -> None:
+        """Replace the password."""
+        self._store.run(
+            "UPDATE users SET password_hash = ? WHERE user_id = ?",
+            password_hash,
+            user_id,
+        )
+
+    def set_contact(
+        self, user_id: str, *, email: str | None, phone: str | None
+    ) -> None:
+        """Replace e-mail and phone number, in every tenant of the user.
+
+        Raises:
+            Taken: in one of the tenants another user of the recipe has them.
+        """
+        with self._store.transaction():
+            tenants = self.tenants_of(user_id)
+            self._store.run(
+                "UPDATE users SET email = ?, phone = ? WHERE user_id = ?",
+                email,
+                phone,
+                user_id,
+            )
+            recipe, info = self._info(user_id)
+            self._store.delete("identities", user_id=user_id)
+            for tenant_id in tenants:
+                self._join(tenant_id, user_id, recipe, info)
+
+    def contact_of(self, user_id: str) -> tuple[str | None, str | None]:
+        """Return e-mail and phone number of an existing user."""
+        _, info = self._info(user_id)
+        return info.email, info.phone
+
+    def tenants_of(self, user_id: str) -> list[str]:
+        """Return the tenants a user is in."""
+        return self._store.column(
+            "SELECT DISTINCT tenant_id FROM identities WHERE user_id = ?"
+            " ORDER BY tenant_id",
+            user_id,
+        )
+
+    def join_tenant(self, tenant_id: str, user_id: str) -> bool:
+        """Put an existing user into a tenant; say whether it was there already.
+
+        Raises:
+            Taken: somebody in the tenant has the same identity.
+        """
+        if tenant_id in self.tenants_of(user_id):
+            return True
+        with self._store.transaction():
+            self._join(tenant_id, user_id, *self._info(user_id))
+        return False
+
+    def leave_tenant(self, tenant_id: str, user_id: str) -> bool:
+        """Take a user out of a tenant; say whether it was there.
+
+        Sessions and roles in that tenant end with it; the user stays.
+        """
+        with self._store.transaction():
+            left = self._store.delete(
+                "identities", tenant_id=tenant_id, user_id=user_id
+            )
+            for table in ("sessions", "user_roles"):
+                self._store.delete(table, tenant_id=tenant_id, user_id=user_id)
+        return left > 0
+
+    def remove(self, user_id: str) -> None:
+        """Delete a user and all that hangs on it; unknown ids are fine."""
+        with self._store.transaction():
+            for table in (
+                "users",
+                "identities",
+                "active",
+                "sessions",
+                "email_tokens",
+                "verified_emails",
+                "user_roles",
+                "metadata",
+            ):
+                self._store.delete(table, user_id=user_id)
+
+    def view(self, user_id: str) -> JsonObject | None:
+        """Return a user in the protocol's shape, or None.
+
+        Source: core protocol CDI 5.4, `USER` with the webauthn fields of 5.3.
+        """
+        row = self._store.one("SELECT * FROM users WHERE user_id = ?", user_id)
+        return None if row is None else self._view(row)
+
+    def by_account_info(
+        self, tenant_id: str, info: AccountInfo, *, union: bool
+    ) -> list[JsonObject]:
+        """Return a tenant's users that match any (union) or all of the given."""
+        tests: list[tuple[str, tuple[str, ...]]] = []
+        if info.email is not None:
+            tests.append(("email = ?", (info.email,)))
+        if info.phone is not None:
+            tests.append(("phone = ?", (info.phone,)))
+        if info.third_party_id is not None and info.third_party_user_id is not None:
+            tests.append(
+                (
+                    "(third_party_id = ? AND third_party_user_id = ?)",
+                    (info.third_party_id, info.third_party_user_id),
+                )
+            )
+        if not tests:
+            return []
+        either = (" OR " if union else " AND ").join(sql for sql, _ in tests)
+        rows = self._store.all(
+            # Fixed conditions joined; values are bound.
+            f"SELECT * FROM users WHERE {_IN_TENANT} AND ({either})"  # noqa: S608
+            " ORDER BY joined_ms, user_id",
+            tenant_id,
+            *(value for _, values in tests for value in values),
+        )
+        return [self._view(row) for row in rows]
+
+    def page(
+        self,
+        tenant_id: str,
+        *,
+        recipes: Sequence[Recipe],
+        oldest_first: bool,
+        limit: int,
+        start: tuple[str, int] | None,
+    ) -> Page:
+        """Return a tenant's users in the order they joined.
+
+        An empty `recipes` means all of them; `start` comes from an earlier page.
+        """
+        order, beyond = ("ASC", ">=") if oldest_first else ("DESC", "<=")
+        where, values = _in_recipes(recipes)
+        if start is not None:
+            where += f" AND (joined_ms, user_id) {beyond} (?, ?)"
+            values += [start[1], start[0]]
+        rows = self._store.all(
+            # Fixed conditions joined; values are bound.
+            f"SELECT * FROM users WHERE {_IN_TENANT} {where}"  # noqa: S608
+            f" ORDER BY joined_ms {order}, user_id {order} LIMIT ?",
+            tenant_id,
+            *values,
+            limit + 1,
+        )
+        more = rows[limit] if len(rows) > limit else None
+        return Page(
+            users=[self._view(row) for row in rows[:limit]],
+            next_start=None if more is None else (more["user_id"], more["joined_ms"]),
+        )
+
+    def count(self, tenant_id: str | None, *, recipes: Sequence[Recipe]) -> int:
+        """Return how many users a tenant has, or the whole app for None."""
+        where, values = _in_recipes(recipes)
+        if tenant_id is not None:
+            where += f" AND {_IN_TENANT}"
+            values.append(tenant_id)
+        counted: int = self._store.scalar(
+            # Fixed conditions joined; values are bound.
+            f"SELECT count(*) FROM users WHERE true {where}",  # noqa: S608
+            *values,
+        )
+        return counted
+
+    def seen(self, user_id: str) -> None:
+        """Remember that the user was active now."""
+        self._store.run(
+            "INSERT INTO active VALUES (?, ?)"
+            " ON CONFLICT (user_id) DO UPDATE SET at_ms = excluded.at_ms",
+            user_id,
+            self._now_ms(),
+        )
+
+    def count_active(self, since_ms: int) -> int:
+        """Return how many users were active since then."""
+        counted: int = self._store.scalar(
+            "SELECT count(*) FROM active WHERE at_ms >= ?", since_ms
+        )
+        return counted
+
+    def mark_verified(self, user_id: str, email: str) -> None:
+        """Remember that the address belongs to the user."""
+        self._store.run(
+            "INSERT OR IGNORE INTO verified_emails VALUES (?, ?)", user_id, email
+        )
+
+    def is_verified(self, user_id: str, email: str) -> bool:
+        """Say whether the address, compared as given, was verified."""
+        return (
+            self._store.one(
+                "SELECT 1 FROM verified_emails WHERE user_id = ? AND email = ?",
+                user_id,
+                email,
+            )
+            is not None
+        )
+
+    def _join(
+        self, tenant_id: str, user_id: str, recipe: Recipe, info: AccountInfo
+    ) -> None:
+        for kind, value in identities(info):
+            if self.find(tenant_id, recipe, kind, value) is not None:
+                raise Taken(kind)
+            self._store.run(
+                "INSERT INTO identities VALUES (?, ?, ?, ?, ?)",
+                tenant_id,
+                recipe,
+                kind,
+                value,
+                user_id,
+            )
+
+    def _info(self, user_id: str) -> tuple[Recipe, AccountInfo]:
+        (row,) = self._store.all("SELECT * FROM users WHERE user_id = ?", user_id)
+        return Recipe(row["recipe_id"]), AccountInfo(
+            email=row["email"],
+            phone=row["phone"],
+            third_party_id=row["third_party_id"],
+            third_party_user_id=row["third_party_user_id"],
+        )
+
+    def _view(self, row: sqlite3.Row) -> JsonObject:
+        user_id, email, phone = row["user_id"], row["email"], row["phone"]
+        tenants = self.tenants_of(user_id)
+        third_party = (
+            {"id": row["third_party_id"], "userId": row["third_party_user_id"]}
+            if row["third_party_id"] is not None
+            else None
+        )
+        # A phone number is proved by the code that was sent to it.
+        verified = (
+            row["recipe_id"] == Recipe.PASSWORDLESS
+            if email is None
+            else self.is_verified(user_id, email)
+        )
+        method: JsonObject = {
+            "recipeId": row["recipe_id"],
+            "recipeUserId": user_id,
+            "tenantIds": tenants,
+            "timeJoined": row["joined_ms"],
+            "verified": verified,
+        }
+        if email is not None:
+            method["email"] = email
+        if phone is not None:
+            method["phoneNumber"] = phone
+        if third_party is not None:
+            method["thirdParty"] = third_party
+        return {
+            "id": user_id,
+            "isPrimaryUser": False,
+            "tenantIds": tenants,
+            "timeJoined": row["joined_ms"],
+            "emails": [] if email is None else [email],
+            "phoneNumbers": [] if phone is None else [phone],
+            "thirdParty": [] if third_party is None else [third_party],
+            "webauthn": {"credentialIds": []},
+            "loginMethods": [method],
+        }
+
+
+def _in_recipes(recipes: Sequence[Recipe]) -> tuple[str, list[str | int]]:
+    if not recipes:
+        return "", []
+    marks = ", ".join("?" * len(recipes))
+    return f" AND recipe_id IN ({marks})", list(recipes)
