@@ -1,0 +1,35 @@
+"""Endpoints of user metadata. Source: core protocol CDI 5.4."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.dev.core.api.endpoint import Call, Endpoint, Scope, ok
+from gateway.dev.core.jws import JsonObject
+
+_PATH: Final = "/recipe/user/metadata"
+
+
+async def get(call: Call) -> JsonObject:
+    """Return what's known about a user."""
+    return ok(metadata=call.app.metadata.get(call.query.text("userId")))
+
+
+async def put(call: Call) -> JsonObject:
+    """Merge keys into it; null deletes one."""
+    user_id = call.body.text("userId")
+    update = call.body.object("metadataUpdate")
+    return ok(metadata=call.app.metadata.merge(user_id, update))
+
+
+async def remove(call: Call) -> JsonObject:
+    """Forget it all."""
+    call.app.metadata.remove(call.body.text("userId"))
+    return ok()
+
+
+ENDPOINTS: Final = (
+    Endpoint(method="GET", path=_PATH, handler=get, scope=Scope.APP),
+    Endpoint(method="PUT", path=_PATH, handler=put, scope=Scope.APP),
+    Endpoint(method="POST", path=f"{_PATH}/remove", handler=remove, scope=Scope.APP),
+)

@@ -1,0 +1,242 @@
+"""Endpoints of the session recipe. Source: core protocol CDI 5.4, session recipe."""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+from gateway.dev.core.api.endpoint import Call, Endpoint, Scope, failed, ok
+from gateway.dev.core.http import Refusal
+from gateway.dev.core.jws import JsonObject
+from gateway.dev.core.outcomes import (
+    Issued,
+    Session,
+    Theft,
+    Token,
+    TryRefresh,
+    Unauthorised,
+    Verified,
+)
+from gateway.dev.core.sessions import ProtectedClaim
+from gateway.dev.core.settings import PUBLIC
+
+_NO_SESSION: Final = "Session does not exist."
+
+
+async def create(call: Call) -> JsonObject:
+    """Start a session and hand out its first pair of tokens."""
+    user_id = call.body.text("userId")
+    try:
+        issued = call.app.sessions.create(
+            call.tenant_id,
+            user_id,
+            payload=call.body.object("userDataInJWT"),
+            data=call.body.object("userDataInDatabase"),
+            anti_csrf=call.body.flag("enableAntiCsrf"),
+            static_key=not call.body.flag_or("useDynamicSigningKey", True),
+        )
+    except ProtectedClaim as exc:
+        raise Refusal(400, str(exc)) from exc
+    call.app.users.seen(user_id)
+    return _issued(issued)
+
+
+async def refresh(call: Call) -> JsonObject:
+    """Exchange a refresh token for a new pair."""
+    outcome = call.app.sessions.refresh(
+        call.body.text("refreshToken"),
+        anti_csrf=call.body.text_or_none("antiCsrfToken"),
+        enable_anti_csrf=call.body.flag("enableAntiCsrf"),
+        static_key=not call.body.flag("useDynamicSigningKey"),
+    )
+    match outcome:
+        case Issued():
+            call.app.users.seen(outcome.session.user_id)
+            return _issued(outcome)
+        case Unauthorised(message=message):
+            return failed("UNAUTHORISED", message=message)
+        case Theft():
+            return failed(
+                "TOKEN_THEFT_DETECTED",
+                session={
+                    "handle": outcome.handle,
+                    "userId": outcome.user_id,
+                    "recipeUserId": outcome.user_id,
+                },
+            )
+        case _:
+            assert_never(outcome)
+
+
+async def verify(call: Call) -> JsonObject:
+    """Judge an access token."""
+    enabled = call.body.flag("enableAntiCsrf")
+    outcome = call.app.sessions.verify(
+        call.body.text("accessToken"),
+        anti_csrf=call.body.text_or_none("antiCsrfToken"),
+        check_anti_csrf=call.body.flag("doAntiCsrfCheck") and enabled,
+        check_database=call.body.flag("checkDatabase"),
+    )
+    match outcome:
+        case Verified():
+            return _verified(outcome)
+        case Unauthorised(message=message):
+            return failed("UNAUTHORISED", message=message)
+        case TryRefresh(message=message):
+            return failed("TRY_REFRESH_TOKEN", message=message)
+        case _:
+            assert_never(outcome)
+
+
+async def regenerate(call: Call) -> JsonObject:
+    """Put a new payload into an access token."""
+    try:
+        outcome = call.app.sessions.regenerate(
+            call.body.text("accessToken"), call.body.object_or_none("userDataInJWT")
+        )
+    except ProtectedClaim as exc:
+        raise Refusal(400, str(exc)) from exc
+    match outcome:
+        case Verified():
+            return _verified(outcome)
+        case Unauthorised(message=message):
+            return failed("UNAUTHORISED", message=message)
+        case _:
+            assert_never(outcome)
+
+
+async def get(call: Call) -> JsonObject:
+    """Describe a session."""
+    stored = call.app.sessions.get(call.query.text("sessionHandle"))
+    if stored is None:
+        return failed("UNAUTHORISED", message=_NO_SESSION)
+    return ok(
+        sessionHandle=stored.session.handle,
+        userId=stored.session.user_id,
+        recipeUserId=stored.session.user_id,
+        userDataInDatabase=stored.data,
+        userDataInJWT=stored.session.payload,
+        expiry=stored.expires_ms,
+        timeCreated=stored.created_ms,
+        tenantId=stored.session.tenant_id,
+    )
+
+
+async def of_user(call: Call) -> JsonObject:
+    """List a user's live sessions."""
+    tenant_id = _one_tenant(
+        call, across=call.query.flag_or("fetchAcrossAllTenants", True)
+    )
+    handles = call.app.sessions.handles_of(call.query.text("userId"), tenant_id)
+    return ok(sessionHandles=handles)
+
+
+async def remove(call: Call) -> JsonObject:
+    """End sessions, by handle or by user."""
+    handles = call.body.texts_or_none("sessionHandles")
+    user_id = call.body.text_or_none("userId")
+    across = call.body.flag_or("revokeAcrossAllTenants", True)
+    # Linked accounts don't exist here, but a wrong type is still refused.
+    call.body.flag_or("revokeSessionsForLinkedAccounts", True)
+    if (handles is None) == (user_id is None):
+        raise Refusal(400, "Invalid Json Input: use one of userId or sessionHandles")
+    if handles is not None and (
+        call.body.has("revokeAcrossAllTenants")
+        or call.body.has("revokeSessionsForLinkedAccounts")
+    ):
+        raise Refusal(400, "Invalid Json Input: these flags need a userId")
+    if user_id is not None:
+        tenant_id = _one_tenant(call, across=across)
+        handles = call.app.sessions.handles_of(user_id, tenant_id)
+    return ok(sessionHandlesRevoked=call.app.sessions.revoke(handles or []))
+
+
+async def set_data(call: Call) -> JsonObject:
+    """Replace what's stored with a session."""
+    handle = call.body.text("sessionHandle")
+    data = call.body.object("userDataInDatabase")
+    return _changed(call.app.sessions.set_data(handle, data))
+
+
+async def set_payload(call: Call) -> JsonObject:
+    """Replace the payload that the next access tokens carry."""
+    handle = call.body.text("sessionHandle")
+    try:
+        found = call.app.sessions.set_payload(handle, call.body.object("userDataInJWT"))
+    except ProtectedClaim as exc:
+        raise Refusal(400, str(exc)) from exc
+    return _changed(found)
+
+
+def _one_tenant(call: Call, *, across: bool) -> str | None:
+    """Return the tenant asked about, or None for all, which only public may ask."""
+    if not across:
+        return call.tenant_id
+    if call.tenant_id != PUBLIC:
+        raise Refusal(403, "Only public tenantId can call this app specific API")
+    return None
+
+
+def _changed(found: bool) -> JsonObject:
+    return ok() if found else failed("UNAUTHORISED", message=_NO_SESSION)
+
+
+def _issued(issued: Issued) -> JsonObject:
+    answer = ok(
+        session=_session(issued.session),
+        accessToken=_token(issued.access),
+        refreshToken=_token(issued.refresh),
+    )
+    if issued.anti_csrf is not None:
+        answer["antiCsrfToken"] = issued.anti_csrf
+    return answer
+
+
+def _verified(verified: Verified) -> JsonObject:
+    answer = ok(session=_session(verified.session))
+    if verified.access is not None:
+        answer["accessToken"] = _token(verified.access)
+    return answer
+
+
+def _session(session: Session) -> JsonObject:
+    return {
+        "handle": session.handle,
+        "userId": session.user_id,
+        "recipeUserId": session.user_id,
+        "userDataInJWT": session.payload,
+        "tenantId": session.tenant_id,
+    }
+
+
+def _token(token: Token) -> JsonObject:
+    return {
+        "token": token.text,
+        "expiry": token.expires_ms,
+        "createdTime": token.created_ms,
+    }
+
+
+ENDPOINTS: Final = (
+    Endpoint(method="POST", path="/recipe/session", handler=create),
+    Endpoint(method="GET", path="/recipe/session", handler=get, scope=Scope.APP),
+    Endpoint(
+        method="POST", path="/recipe/session/verify", handler=verify, scope=Scope.APP
+    ),
+    Endpoint(
+        method="POST", path="/recipe/session/refresh", handler=refresh, scope=Scope.APP
+    ),
+    Endpoint(
+        method="POST",
+        path="/recipe/session/regenerate",
+        handler=regenerate,
+        scope=Scope.APP,
+    ),
+    Endpoint(method="GET", path="/recipe/session/user", handler=of_user),
+    Endpoint(method="POST", path="/recipe/session/remove", handler=remove),
+    Endpoint(
+        method="PUT", path="/recipe/session/data", handler=set_data, scope=Scope.APP
+    ),
+    Endpoint(
+        method="PUT", path="/recipe/jwt/data", handler=set_payload, scope=Scope.APP
+    ),
+)

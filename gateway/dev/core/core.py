@@ -1,0 +1,210 @@
+"""The embedded core: its apps, and one dispatcher that turns HTTP into calls.
+
+A request in seven steps: 1 log it, 2 play the fault, 3 find the endpoint, 4 check the
+api-key and the version, 5 check app and tenant, 6 parse the input, 7 answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from gateway.dev.core.api import CDI_VERSION, ENDPOINTS, Call, Endpoint, Scope
+from gateway.dev.core.apps import App, open_app
+from gateway.dev.core.faults import Faults, Met
+from gateway.dev.core.http import (
+    Body,
+    Place,
+    Query,
+    Refusal,
+    Reply,
+    json_reply,
+    locate,
+    text_reply,
+)
+from gateway.dev.core.settings import PUBLIC, CoreSettings
+
+log: Final = logging.getLogger(__name__)
+
+_BODY_METHODS: Final = frozenset({"POST", "PUT"})
+
+
+class Core:
+    """One embedded core. It outlives the servers it's served by.
+
+    Everything but the constructor belongs to one event loop.
+
+    Raises:
+        StoreError: a database can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: CoreSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Open the databases.
+
+        `clock` returns seconds since the epoch. `rng` is where every random byte
+        comes from, RSA keys apart; by default the operating system.
+        """
+        self.settings = settings
+        self.faults = Faults()
+        self._apps = {
+            app_id: open_app(
+                app_id,
+                settings,
+                now_ms=lambda: int(clock() * 1000),
+                rng=rng or random.SystemRandom(),
+            )
+            for app_id in (PUBLIC, *settings.apps)
+        }
+
+    def app(self) -> web.Application:
+        """Return a new aiohttp application that serves this core.
+
+        Stopping it lets hanging calls go; the core itself stays open.
+        """
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        application.on_startup.append(self._start)
+        application.on_shutdown.append(self._stop)
+        return application
+
+    async def close(self) -> None:
+        """Let waiting calls go and close the databases; twice is fine."""
+        self.faults.release()
+        for app in self._apps.values():
+            app.store.close()
+
+    async def rotate_keys(self, *, app_id: str = PUBLIC, drop_old: bool = False) -> str:
+        """Make a dynamic key that signs from now on; return its kid.
+
+        With `drop_old` the tokens of the earlier dynamic keys are void at once.
+
+        Raises:
+            KeyError: there's no such app.
+        """
+        return await self._apps[app_id].keys.rotate(drop_old=drop_old)
+
+    async def _start(self, _: web.Application) -> None:
+        for app in self._apps.values():
+            await app.keys.ensure()
+
+    async def _stop(self, _: web.Application) -> None:
+        self.faults.release()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        """Answer one request; every failure ends in the protocol's own form."""
+        place = locate(request.path, ENDPOINTS)
+        api_path = request.path if place is None else place.api_path
+        met = self.faults.meet(request.method, request.path, api_path)  # 1
+        if met is not None:  # 2
+            faulty = await self._play(request, met)
+            if faulty is not None:
+                return faulty
+        try:
+            reply = await self._call(request, place)
+        except Refusal as refusal:
+            reply = text_reply(refusal.status, refusal.text)
+        except web.HTTPException:
+            raise
+        except Exception:  # the error boundary
+            log.exception("%s %s failed", request.method, request.path)
+            reply = text_reply(500, "Internal Error")
+        return web.Response(
+            status=reply.status,
+            body=reply.body,
+            headers={"Content-Type": reply.content_type, **reply.headers},
+        )
+
+    async def _play(self, request: web.Request, met: Met) -> web.Response | None:
+        """Return the answer a fault gives, or None for the true one."""
+        fault = met.fault
+        goes_on = await self.faults.wait(met)
+        if fault.disconnect or not goes_on:
+            if request.transport is not None:
+                request.transport.abort()
+            # Nobody reads it: the connection is gone.
+            return web.Response(status=503)
+        if fault.body is None:
+            return None
+        return web.Response(
+            status=fault.status,
+            body=fault.body,
+            headers={"Content-Type": fault.content_type},
+        )
+
+    async def _call(self, request: web.Request, place: Place | None) -> Reply:
+        """Return the endpoint's answer.
+
+        Raises:
+            Refusal: the request isn't one that the protocol answers with 200.
+        """
+        if place is None:  # 3
+            raise Refusal(404, "Not found")
+        candidates = [
+            e for e in ENDPOINTS[place.api_path] if e.method == request.method
+        ]
+        if not candidates:
+            # A wrong method is told only to who has the key.
+            self._check_caller(request, ENDPOINTS[place.api_path][0])
+            raise Refusal(405, "Method not supported")
+        endpoint = _by_rid(candidates, request.headers.get("rid"))
+        self._check_caller(request, endpoint)  # 4
+        app = self._enter(place, endpoint)  # 5
+        await app.keys.ensure()
+        body = Body({})
+        if request.method in _BODY_METHODS and endpoint.needs_key:  # 6
+            body = Body.parse(await request.read())
+        answer = await endpoint.handler(  # 7
+            Call(
+                app=app,
+                tenant_id=place.tenant_id,
+                body=body,
+                query=Query(request.query),
+            )
+        )
+        return answer if isinstance(answer, Reply) else json_reply(answer)
+
+    def _check_caller(self, request: web.Request, endpoint: Endpoint) -> None:
+        if endpoint.needs_key and self.settings.api_keys:
+            given = request.headers.get("api-key")
+            if given is None:
+                scheme, _, token = request.headers.get("Authorization", "").partition(
+                    " "
+                )
+                given = token if scheme.lower() == "bearer" else ""
+            if given.strip() not in self.settings.api_keys:
+                raise Refusal(401, "Invalid API key")
+        version = request.headers.get("cdi-version", CDI_VERSION)
+        if endpoint.needs_version and version != CDI_VERSION:
+            raise Refusal(400, f"cdi-version {version} not supported")
+
+    def _enter(self, place: Place, endpoint: Endpoint) -> App:
+        """Return the app of a call whose tenant the endpoint takes."""
+        app = self._apps.get(place.app_id)
+        if app is None or not (
+            endpoint.scope is Scope.OPEN or app.tenants.exists(place.tenant_id)
+        ):
+            raise Refusal(
+                400,
+                "AppId or tenantId not found => appId: "
+                f"{place.app_id}, tenantId: {place.tenant_id}",
+            )
+        if endpoint.scope is Scope.APP and place.tenant_id != PUBLIC:
+            raise Refusal(403, "Only public tenantId can call this app specific API")
+        return app
+
+
+def _by_rid(candidates: list[Endpoint], rid: str | None) -> Endpoint:
+    """Return the endpoint for a recipe: its own one, else the one for all others."""
+    own = [e for e in candidates if e.rid is not None and e.rid == rid]
+    return (own or [e for e in candidates if e.rid is None])[0]
