@@ -1,0 +1,74 @@
+"""One timer per connection, however many deadlines it has.
+
+Moving a deadline away costs a comparison: the timer fires when it was set to, sees
+that it is too early, and sets itself again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Final
+
+_SLACK_S: Final = 0.002
+"""uvloop's timers have whole milliseconds; a timer this early is on time."""
+
+
+class Deadline:
+    """Calls *on_late* when what was awaited hasn't happened in time."""
+
+    __slots__ = (
+        "_at",
+        "_loop",
+        "_on_late",
+        "_timer",
+        "_timer_at",
+        "total_at",
+        "window_s",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, on_late: Callable[[], None]
+    ) -> None:
+        self.window_s = math.inf
+        """What `within` was called with last, in seconds."""
+        self.total_at = math.inf
+        """The end of the whole exchange, in loop time: no window reaches beyond."""
+        self._loop = loop
+        self._on_late = on_late
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    @property
+    def is_total_over(self) -> bool:
+        return self.total_at <= self._loop.time() + _SLACK_S
+
+    def within(self, seconds: float) -> None:
+        """Be late in *seconds* from now; infinite: when `total_at` is over, if ever."""
+        self.window_s = seconds
+        self._at = at = min(self._loop.time() + seconds, self.total_at)
+        if at < self._timer_at:
+            self._set_timer(at)
+
+    def cancel(self) -> None:
+        """Never be late."""
+        self._at = self._timer_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        if self._loop.time() + _SLACK_S >= self._at:
+            self._on_late()
+        elif self._at < math.inf:
+            self._set_timer(self._at)

@@ -1,0 +1,180 @@
+"""From a target to a connected transport: names, addresses, TLS, within one deadline.
+
+Facts
+    - A look-up runs in the loop's thread pool and can't be cancelled. So there is one
+      at a time per name, shared by all who wait: a dead resolver costs one thread per
+      name, not all of them.
+    - uvloop's `create_connection` doesn't try a second address in time when the first
+      is a black hole. Here each address gets its share of the time that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from gateway.config import Tls
+from gateway.errors import ConnectFailed, ConnectTimeout, UpstreamBusy
+from gateway.upstream.address import UpstreamTarget
+
+DNS_TTL_S: Final = 30.0
+"""How long an answer is used. The system's resolver tells no TTL; Caddy uses 60 s."""
+
+Lookup = Callable[[str, int], Awaitable[list[Any]]]
+"""`getaddrinfo`, as `(host, port) -> [(family, type, proto, name, sockaddr), …]`."""
+
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+async def system_lookup(host: str, port: int) -> list[Any]:
+    """Return what the system's resolver says, without blocking the loop."""
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+class Resolver:
+    """Addresses of names, kept for *ttl_s*; one look-up at a time per name."""
+
+    def __init__(self, *, ttl_s: float = DNS_TTL_S, lookup: Lookup | None = None):
+        self._ttl_s = ttl_s
+        self._lookup = lookup or system_lookup
+        self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._running: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Return the addresses of *host*, each once, in the resolver's order.
+
+        Raises:
+            OSError: the name can't be resolved (`socket.gaierror`), or `close` was
+                called.
+        """
+        key = (host, port)
+        known = self._known.get(key)
+        if known is not None and asyncio.get_running_loop().time() < known[0]:
+            return known[1]
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._look_up(key))
+            self._running[key] = task
+            task.add_done_callback(lambda done: self._finished(key, done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if task.cancelled() and current is not None and not current.cancelling():
+                raise ConnectionAbortedError("the look-up was given up") from None
+            raise
+
+    def forget(self, host: str, port: int) -> None:
+        """Look *host* up again next time: none of its addresses answered."""
+        self._known.pop((host, port), None)
+
+    async def close(self) -> None:
+        """Give up what is being looked up."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _look_up(self, key: tuple[str, int]) -> list[str]:
+        found = await self._lookup(*key)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        expires = asyncio.get_running_loop().time() + self._ttl_s
+        self._known[key] = (expires, addresses)
+        return addresses
+
+    def _finished(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # seen, even when everyone who waited has gone
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context for a service; reads files, so it is made at load.
+
+    Raises:
+        ValueError: `ca_file` can't be read or is no PEM bundle.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as exc:  # ssl.SSLError is one
+        raise ValueError(f"{tls.ca_file}: no readable PEM bundle: {exc}") from exc
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Dialer:
+    """Makes connections to one target."""
+
+    def __init__(self, target: UpstreamTarget, resolver: Resolver) -> None:
+        self._target = target
+        self._resolver = resolver
+        self._context = tls_context(target.tls) if target.scheme == "https" else None
+
+    async def dial(
+        self, factory: Callable[[], asyncio.Protocol], deadline: float
+    ) -> asyncio.Protocol:
+        """Return a connected protocol made by *factory*, before *deadline* (loop time).
+
+        Raises:
+            ConnectTimeout: not before the deadline.
+            ConnectFailed: refused, unreachable, unknown name, or TLS failed.
+            UpstreamBusy: this process has no file descriptor left.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._dial(factory, deadline)
+        except TimeoutError as exc:
+            raise ConnectTimeout(f"{self._target}: not connected in time") from exc
+        except ssl.SSLCertVerificationError as exc:
+            why = f"certificate refused: {exc.verify_message}"
+            raise ConnectFailed(f"{self._target}: {why}") from exc
+        except OSError as exc:
+            if exc.errno in _NO_FILES:
+                raise UpstreamBusy("no file descriptor left") from exc
+            why = exc.strerror or type(exc).__name__
+            raise ConnectFailed(f"{self._target}: {why}") from exc
+
+    async def _dial(
+        self, factory: Callable[[], asyncio.Protocol], deadline: float
+    ) -> asyncio.Protocol:
+        target, loop = self._target, asyncio.get_running_loop()
+        if target.scheme == "unix":
+            _, protocol = await loop.create_unix_connection(factory, target.path)
+            return protocol
+        if target.is_address:
+            return await self._connect(factory, target.host)
+        addresses = await self._resolver.addresses(target.host, target.port)
+        failure: OSError | None = None
+        for number, address in enumerate(addresses):
+            share = (deadline - loop.time()) / (len(addresses) - number)
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect(factory, address)
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as exc:  # TimeoutError is one
+                failure = exc
+        self._resolver.forget(target.host, target.port)
+        raise failure or ConnectionError("the name has no address")
+
+    async def _connect(
+        self, factory: Callable[[], asyncio.Protocol], address: str
+    ) -> asyncio.Protocol:
+        target = self._target
+        name = None
+        if self._context is not None:
+            name = target.tls.server_name or target.host
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            factory, address, target.port, ssl=self._context, server_hostname=name
+        )
+        return protocol

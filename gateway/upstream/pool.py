@@ -1,0 +1,326 @@
+"""The connections to one target, and the owner of all of them.
+
+A target has its own places: when its connections hang, others don't wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from collections.abc import AsyncIterable
+from typing import Final
+
+from gateway.config import Timeouts
+from gateway.errors import (
+    BadRequest,
+    ConnectFailed,
+    UpstreamBusy,
+    UpstreamClosed,
+)
+from gateway.upstream.address import UpstreamTarget
+from gateway.upstream.connection import Connection
+from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
+from gateway.upstream.reply import Reply
+
+KEEPALIVE_S: Final = 30.0
+"""How long an idle connection is kept: less than most upstreams do (nginx 75 s), so
+that it is mostly we who close. Those who keep them for less (Node.js, 5 s) say so."""
+
+_REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CLOSE_TIMEOUT_S: Final = 1.0
+
+
+class UpstreamPool:
+    """Connections to one target: reused last in, first out, never more than allowed."""
+
+    def __init__(
+        self,
+        target: UpstreamTarget,
+        *,
+        resolver: Resolver,
+        max_connections: int,
+        keepalive_s: float,
+    ) -> None:
+        """Prepare a pool; nothing is dialled yet.
+
+        Raises:
+            ValueError: the target's `ca_file` can't be read.
+        """
+        self.target = target
+        self.max_connections = max_connections
+        self.keepalive_s = keepalive_s
+        self.dialled = 0
+        """Connections made since the start."""
+        self.replayed = 0
+        """Requests that were sent a second time (see the package's docstring)."""
+        self._name = str(target)
+        self._dialer = Dialer(target, resolver)
+        self._idle: list[Connection] = []
+        self._connections: set[Connection] = set()
+        self._places = 0
+        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._closed = False
+        self._emptied: asyncio.Future[None] | None = None
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, with those that are being made."""
+        return self._places
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    @property
+    def in_use(self) -> int:
+        return self._places - len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._waiters)
+
+    # --- the exchange ---------------------------------------------------------
+
+    async def exchange(
+        self,
+        head: bytes,
+        *,
+        method: str,
+        timeouts: Timeouts,
+        body: bytes | AsyncIterable[bytes] | None = None,
+        content_length: int | None = None,
+        upgrade: bool = False,
+        replay: bool = True,
+    ) -> Reply:
+        """Send *head* as it is, and *body* after it; return the reply with its head.
+
+        *body* as bytes leaves in one write with the head and is the cheap way for
+        what has arrived already. Framed by *content_length*, or chunked when that is
+        None; *head* must say the same. *upgrade*: a 101 is welcome.
+
+        When the reply's head comes before the body was sent: a 2xx goes on with it,
+        any other reply stops it.
+
+        Raises:
+            UpstreamBusy: no place became free within `timeouts.connect`.
+            ConnectFailed: no connection (`ConnectTimeout`: not in time).
+            UpstreamTimeout: no reply in time, or the request wasn't taken in time.
+            UpstreamClosed: the connection ended before the reply's head did.
+            BadReply: the reply can't be passed on safely.
+            BadRequest: the body's size isn't *content_length*.
+            Exception: what reading *body* raised, unchanged.
+        """
+        once = body is not None or upgrade or not replay or method not in _REPLAYABLE
+        if isinstance(body, bytes):
+            head += _framed(body, content_length)
+            body = None
+        total_at = math.inf
+        if timeouts.total is not None:
+            total_at = asyncio.get_running_loop().time() + timeouts.total
+        connection = self._take(once=once)
+        if connection is None:
+            connection = await self._open(timeouts, total_at)
+        while True:
+            try:
+                return await connection.exchange(
+                    head,
+                    head_request=method == "HEAD",
+                    body=body,
+                    content_length=content_length,
+                    timeouts=timeouts,
+                    total_at=total_at,
+                    upgrade=upgrade,
+                )
+            except UpstreamClosed as exc:
+                if once or connection.begun or not exc.reused:
+                    raise
+            # Once only: on a fresh connection nothing is `reused`.
+            connection = await self._open(timeouts, total_at, fresh=True)
+            self.replayed += 1
+
+    # --- places and connections -----------------------------------------------
+
+    def _take(self, *, once: bool) -> Connection | None:
+        """Return the idle connection that was used last, if one is alive."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.closed:
+                continue
+            if once and not connection.looks_quiet():
+                connection.abort()
+                continue
+            return connection
+        return None
+
+    async def _open(
+        self, timeouts: Timeouts, total_at: float, *, fresh: bool = False
+    ) -> Connection:
+        """Return a new connection, or one that becomes free while a place is awaited.
+
+        *fresh*: only a new one will do.
+        """
+        if self._closed:
+            raise UpstreamBusy(f"{self._name}: the pool is closed")
+        loop = asyncio.get_running_loop()
+        deadline = min(loop.time() + timeouts.connect, total_at)
+        while self._places >= self.max_connections:
+            connection = await self._turn(deadline)
+            if connection is None:
+                break  # a place was passed on to us
+            if not fresh and not connection.closed:
+                return connection
+            if connection in self._connections:
+                # Keep its place, not the connection.
+                self._connections.discard(connection)
+                connection.abort()
+                break
+        else:
+            self._places += 1
+        try:
+            made = await self._dialer.dial(
+                lambda: Connection(self, self._name, loop), deadline
+            )
+        except BaseException:
+            self._free_place()
+            raise
+        assert isinstance(made, Connection)
+        self.dialled += 1
+        if made.closed or self._closed:
+            made.abort()
+            self._free_place()
+            raise ConnectFailed(f"{self._name}: closed as soon as it was made")
+        self._connections.add(made)
+        return made
+
+    async def _turn(self, deadline: float) -> Connection | None:
+        """Wait in line for a connection that is given back, or (None) for a place."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Connection | None] = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_at(deadline, self._give_up, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                with contextlib.suppress(ValueError):  # already passed over
+                    self._waiters.remove(waiter)
+            elif waiter.exception() is None:  # given in the same moment: pass it on
+                connection = waiter.result()
+                if connection is None:
+                    self._free_place()
+                elif not connection.closed:
+                    self.put(connection)
+            raise
+        finally:
+            timer.cancel()
+
+    def _give_up(self, waiter: asyncio.Future[Connection | None]) -> None:
+        if not waiter.done():
+            self._waiters.remove(waiter)
+            most = self.max_connections
+            error = UpstreamBusy(f"{self._name}: all {most} connections are in use")
+            waiter.set_exception(error)
+
+    def _free_place(self) -> None:
+        if self._places <= self.max_connections:
+            waiter = self._next_waiter()
+            if waiter is not None:
+                waiter.set_result(None)
+                return
+        self._places -= 1
+        if self._emptied is not None and not self._places:
+            self._emptied.set_result(None)
+
+    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                return waiter
+        return None
+
+    # --- the connections' side ------------------------------------------------
+
+    def put(self, connection: Connection) -> None:
+        """Take back a connection that may be used again."""
+        waiter = self._next_waiter()
+        if waiter is not None:
+            waiter.set_result(connection)
+        else:
+            self._idle.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Count out a connection whose socket is closed."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            if connection in self._idle:
+                self._idle.remove(connection)
+            self._free_place()
+
+    async def close(self) -> None:
+        """Close every connection; exchanges and waiters fail. Idempotent."""
+        self._closed = True
+        while (waiter := self._next_waiter()) is not None:
+            waiter.set_exception(UpstreamBusy(f"{self._name}: the pool is closed"))
+        for connection in tuple(self._connections):
+            connection.abort()
+        if self._places:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=_CLOSE_TIMEOUT_S)
+
+
+class Upstreams:
+    """All pools of a worker, one per target; the composition root closes it."""
+
+    def __init__(
+        self,
+        *,
+        keepalive_s: float = KEEPALIVE_S,
+        dns_ttl_s: float = DNS_TTL_S,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self._keepalive_s = keepalive_s
+        self._resolver = Resolver(ttl_s=dns_ttl_s, lookup=lookup)
+        self._pools: dict[UpstreamTarget, UpstreamPool] = {}
+
+    def pool(
+        self, target: UpstreamTarget, *, max_connections: int = 256
+    ) -> UpstreamPool:
+        """Return the pool of *target*; the same one each time, with the newest limit.
+
+        For load time: it may read a CA bundle, and a pool is worth keeping.
+
+        Raises:
+            ValueError: the target's `ca_file` can't be read.
+        """
+        pool = self._pools.get(target)
+        if pool is None:
+            pool = self._pools[target] = UpstreamPool(
+                target,
+                resolver=self._resolver,
+                max_connections=max_connections,
+                keepalive_s=self._keepalive_s,
+            )
+        pool.max_connections = max_connections
+        return pool
+
+    @property
+    def pools(self) -> tuple[UpstreamPool, ...]:
+        """Every pool, for metrics."""
+        return tuple(self._pools.values())
+
+    async def close(self) -> None:
+        """Close every connection of every pool, and stop looking up names."""
+        await self._resolver.close()
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+
+
+def _framed(body: bytes, content_length: int | None) -> bytes:
+    if content_length is None:
+        return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+    if len(body) != content_length:
+        raise BadRequest("the body's size is not its Content-Length")
+    return body

@@ -1,0 +1,406 @@
+"""Bodies both ways: framing, back-pressure, early replies, and clients that vanish."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
+
+from gateway.config import Timeouts
+from gateway.errors import BadRequest, ClientGone, UpstreamClosed, UpstreamTimeout
+from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
+
+POST = b"POST /a HTTP/1.1\r\nHost: up\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def sized(size: int) -> bytes:
+    return POST + b"Content-Length: %d\r\n\r\n" % size
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+class Endless:
+    """A client that sends for ever, as fast as it is asked; counts what it gave."""
+
+    def __init__(self, piece: bytes = b"x" * 65536) -> None:
+        self.piece = piece
+        self.given = 0
+        self.stopped = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                self.given += len(self.piece)
+                yield self.piece
+                await asyncio.sleep(0)
+        finally:
+            self.stopped.set()
+
+
+async def whole(reply: Reply) -> bytes:
+    body = b""
+    while piece := await reply.read():
+        body += piece
+    return body
+
+
+def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
+    return upstreams.pool(UpstreamTarget.parse(upstream.url))
+
+
+# --- framing ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "length", "parts"),
+    [
+        pytest.param(sized(11), 11, (b"hello ", b"", b"world"), id="length"),
+        pytest.param(sized(0), 0, (), id="length 0"),
+        pytest.param(CHUNKED, None, (b"hello ", b"", b"world"), id="chunked"),
+        pytest.param(CHUNKED, None, (), id="chunked, empty"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
+async def test_request_bodies_arrive_whole(
+    upstreams: Upstreams,
+    timeouts: Timeouts,
+    head: bytes,
+    length: int | None,
+    parts: tuple[bytes, ...],
+    at_once: bool,
+) -> None:
+    """An empty piece is no last chunk; the connection is used again afterwards."""
+    body = b"".join(parts)
+    async with FaultUpstream(FAULTS["echo"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        for _ in range(3):
+            reply = await pool.exchange(
+                head,
+                method="POST",
+                timeouts=timeouts,
+                body=body if at_once else pieces(*parts),
+                content_length=length,
+            )
+            assert await whole(reply) == body
+        assert [got.head for got in upstream.requests] == [head] * 3
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("parts", [(b"12345", b"6"), (b"123",), ()])
+async def test_a_body_that_isnt_its_content_length_is_an_error(
+    upstreams: Upstreams, timeouts: Timeouts, parts: tuple[bytes, ...]
+) -> None:
+    """Too much would be a second request, too little swallows the next one."""
+    async with FaultUpstream(answer(OK)) as upstream:
+        pool = pool_of(upstreams, upstream)
+        with pytest.raises(BadRequest):
+            await pool.exchange(
+                sized(5),
+                method="POST",
+                timeouts=timeouts,
+                body=pieces(*parts),
+                content_length=5,
+            )
+        assert not any(request.body[5:] for request in upstream.requests)
+        with pytest.raises(BadRequest):
+            await pool.exchange(
+                sized(5),
+                method="POST",
+                timeouts=timeouts,
+                body=b"".join(parts),
+                content_length=5,
+            )
+        await asyncio.sleep(0.01)
+        assert pool.open == 0
+
+
+# --- early replies ------------------------------------------------------------
+
+
+async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """413 is returned at once; nobody reads the client's stream any more."""
+    body = Endless()
+    async with FaultUpstream(FAULTS["early 413"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            sized(10**9),
+            method="POST",
+            timeouts=timeouts,
+            body=body,
+            content_length=10**9,
+        )
+        given = body.given
+        assert body.stopped.is_set()
+        assert (reply.status, await whole(reply)) == (413, b"no")
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        assert body.given == given
+        assert pool.open == 0
+
+
+async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """A service that answers while it reads gets all, and piece by piece."""
+    turn: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def body() -> AsyncIterator[bytes]:
+        while piece := await turn.get():
+            yield piece
+
+    async with FaultUpstream(FAULTS["echo while reading"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            CHUNKED, method="POST", timeouts=timeouts, body=body()
+        )
+        for piece in (b"one", b"two", b"three"):
+            turn.put_nowait(piece)
+            assert await reply.read() == piece
+        turn.put_nowait(b"")
+        assert await reply.read() == b""
+        assert pool.idle == 1
+
+
+async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """The service has said all it had to; the connection is not used again."""
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK)
+        await peer.gone()
+
+    body = Endless()
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            CHUNKED, method="POST", timeouts=timeouts, body=body
+        )
+        assert await whole(reply) == b"ok"
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        assert body.stopped.is_set()
+        assert pool.open == 0
+
+
+# --- clients that vanish ------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hang before head", "echo while reading"])
+async def test_p1_a_body_that_raises_aborts_the_exchange(
+    upstreams: Upstreams, timeouts: Timeouts, name: str
+) -> None:
+    """What the client's stream raised comes out, before the reply's head or after."""
+    fail = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"some"
+        await fail.wait()
+        raise ClientGone("reset by the client")
+
+    async with FaultUpstream(FAULTS[name]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        sent = asyncio.create_task(
+            pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body())
+        )
+        await upstream.got_request.wait() if name != "hang before head" else None
+        await asyncio.sleep(0.02)
+        fail.set()
+        with pytest.raises(ClientGone, match="reset by the client"):
+            await whole(await sent)
+        await asyncio.sleep(0.02)
+        assert pool.open == 0
+
+
+async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """Otherwise the exchange would wait for a body that nobody sends."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"some"
+        raise asyncio.CancelledError
+
+    async with FaultUpstream(FAULTS["hang before head"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        with pytest.raises(ClientGone):
+            await pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body())
+        await asyncio.sleep(0.02)
+        assert pool.open == 0
+
+
+async def test_cancelling_stops_the_upload(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """The task that reads the client's stream ends before the exchange does."""
+    body = Endless()
+    async with FaultUpstream(FAULTS["never read"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        sent = asyncio.create_task(
+            pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body)
+        )
+        await until(lambda: body.given)
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        assert body.stopped.is_set()
+        await asyncio.sleep(0.02)
+        assert pool.open == 0
+
+
+async def test_an_upstream_that_dies_ends_the_upload(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """And the client's stream is free again when the error is raised."""
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        await peer.reader.readexactly(100_000)
+        peer.reset()
+
+    body = Endless()
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        with pytest.raises(UpstreamClosed):
+            await pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body)
+        assert body.stopped.is_set()
+        assert pool.open == 0
+
+
+# --- back-pressure and whose turn it is ---------------------------------------
+
+
+async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> None:
+    """Only the kernel's buffers and 64 KiB fill; then `idle` says it takes nothing."""
+    body = Endless()
+    async with FaultUpstream(FAULTS["never read"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        with pytest.raises(UpstreamTimeout, match="took no byte"):
+            await pool.exchange(
+                CHUNKED,
+                method="POST",
+                timeouts=Timeouts(idle=0.1, response=0.1),
+                body=body,
+            )
+        assert body.stopped.is_set()
+    assert body.given < 16 * 1024**2
+
+
+async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
+    upstreams: Upstreams,
+) -> None:
+    """Each byte it takes counts, though one piece takes it several times `idle`."""
+    size = 24 * 1024**2
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        left = size
+        while left > 0:
+            data = await peer.reader.read(65536)
+            left -= len(data)
+            await asyncio.sleep(0.001)
+        await peer.send(OK)
+        await peer.gone()
+
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            sized(size),
+            method="POST",
+            timeouts=Timeouts(idle=0.1, response=10),
+            body=pieces(b"x" * size),
+            content_length=size,
+        )
+        assert await whole(reply) == b"ok"
+
+
+async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) -> None:
+    """While the body is awaited, neither `response` nor `idle` runs."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.sleep(0.15)
+        yield b"two"
+
+    async with FaultUpstream(FAULTS["echo"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            CHUNKED,
+            method="POST",
+            timeouts=Timeouts(idle=0.05, response=0.1),
+            body=body(),
+        )
+        assert await whole(reply) == b"onetwo"
+
+
+async def test_total_runs_while_the_client_is_slow(upstreams: Upstreams) -> None:
+    """It is the one bound that always holds."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.Event().wait()
+
+    async with FaultUpstream(FAULTS["echo"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        with pytest.raises(UpstreamTimeout, match="total"):
+            await pool.exchange(
+                CHUNKED, method="POST", timeouts=Timeouts(total=0.05), body=body()
+            )
+
+
+async def test_u12_a_slow_client_holds_the_upstream_back(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """A bounded part of a big reply is held; nothing is lost when it is read."""
+    size = 32 * 1024**2
+    sent = 0
+
+    async def behaviour(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            await peer.send(b"x" * 65536)
+            sent += 65536
+        await peer.gone()
+
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
+        short = Timeouts(idle=0.05)
+        reply = await pool.exchange(head, method="GET", timeouts=short)
+        await asyncio.sleep(0.2)  # four times idle: the reader's turn, no timeout
+        assert reply.size <= 65536 + 262144
+        assert sent < 16 * 1024**2
+        read = 0
+        while piece := await reply.read():
+            read += len(piece)
+            assert len(piece) <= 65536 + 262144
+        assert (read, reply.complete, pool.idle) == (size, True, 1)
+
+
+async def test_big_bodies_both_ways_at_once(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """16 MiB up and down through one connection, nothing lost and nothing mixed."""
+    count = 256
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield bytes([number]) * 65536
+
+    async with FaultUpstream(FAULTS["echo while reading"]) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            CHUNKED, method="POST", timeouts=timeouts, body=body()
+        )
+        seen = bytearray()
+        while piece := await reply.read():
+            seen += piece
+            await asyncio.sleep(0)
+        assert seen == b"".join(bytes([number]) * 65536 for number in range(count))

@@ -1,0 +1,123 @@
+"""What llhttp lets through and a gateway mustn't: each rule alone, without a socket."""
+
+import pytest
+
+from gateway.errors import BadReply
+from gateway.fields import Fields
+from gateway.upstream.framing import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    framing,
+    keep_alive_hint,
+    status_line,
+)
+
+CL2 = (b"Content-Length", b"2")
+TE = (b"Transfer-Encoding", b"chunked")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"HTTP/1.1 200 OK", (b"1.1", 200, b"OK")),
+        (b"HTTP/1.0 404 Not Found", (b"1.0", 404, b"Not Found")),
+        (b"HTTP/1.1 200", (b"1.1", 200, b"")),
+        (b"HTTP/1.1 200 ", (b"1.1", 200, b"")),
+        (b"HTTP/1.1 599 \xe9\ta", (b"1.1", 599, b"\xe9\ta")),
+    ],
+)
+def test_status_lines(line: bytes, expected: tuple[bytes, int, bytes]) -> None:
+    assert status_line(line) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"HTTP/2.0 200 OK",
+        b"HTTP/0.9 200 OK",
+        b"ICE/1.0 200 OK",
+        b"HTTP/1.1 099 Low",
+        b"HTTP/1.1 600 High",
+        b"HTTP/1.1 200 \x00",
+        b"HTTP/1.1 200 \x7f",
+        b"HTTP/1.1 200 a\rb",
+    ],
+)
+def test_refused_status_lines(line: bytes) -> None:
+    with pytest.raises(BadReply):
+        status_line(line)
+
+
+@pytest.mark.parametrize(
+    ("fields", "head_request", "status", "length", "declared"),
+    [
+        ((CL2,), False, 200, 2, 2),
+        (((b"content-LENGTH", b" 007\t"),), False, 200, 7, 7),
+        ((TE,), False, 200, CHUNKED, None),
+        (((b"transfer-encoding", b" CHUNKED "),), False, 200, CHUNKED, None),
+        ((), False, 200, UNTIL_CLOSE, None),
+        ((), False, 205, UNTIL_CLOSE, None),
+        ((CL2,), True, 200, 0, 2),
+        ((), True, 200, 0, None),
+        ((TE,), True, 200, 0, None),
+        ((CL2,), False, 204, 0, 2),
+        ((CL2,), False, 304, 0, 2),
+        # As long as the names that count, and none of them.
+        (((b"Content-Lenght", b"9"), (b"X" * 17, b"9")), False, 200, -2, None),
+    ],
+)
+def test_where_a_body_ends(
+    fields: Fields, head_request: bool, status: int, length: int, declared: int | None
+) -> None:
+    """RFC 9112 §6.3, in its order."""
+    found = framing(
+        version=b"1.1", status=status, fields=fields, head_request=head_request
+    )
+    assert found[:2] == (length, declared)
+
+
+@pytest.mark.parametrize(
+    ("version", "fields"),
+    [
+        (b"1.1", (CL2, CL2)),
+        (b"1.1", (CL2, TE)),
+        (b"1.1", (TE, TE)),
+        (b"1.1", ((b"Transfer-Encoding", b"gzip, chunked"),)),
+        (b"1.1", ((b"Transfer-Encoding", b""),)),
+        (b"1.0", (TE,)),
+        (b"1.1", ((b"Content-Length", b""),)),
+        (b"1.1", ((b"Content-Length", b"-1"),)),
+        (b"1.1", ((b"Content-Length", b"1" * 19),)),
+        (b"1.1", ((b"A", b"b"),) * 257),
+    ],
+)
+@pytest.mark.parametrize("head_request", [False, True])
+def test_refused_framing(version: bytes, fields: Fields, head_request: bool) -> None:
+    """Even where no body follows: another reader may think that one does."""
+    with pytest.raises(BadReply):
+        framing(version=version, status=200, fields=fields, head_request=head_request)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"timeout=5", 4),
+        (b"max=100, Timeout = 60", 59),
+        (b"timeout=1", 0.5),
+        (b"timeout=0", 0),
+        (b"timeout=" + b"9" * 30, 999999998),
+        (b"timeout=x", None),
+        (b"timeout", None),
+        (b"", None),
+    ],
+)
+def test_keep_alive_hints(value: bytes, seconds: float | None) -> None:
+    """A second before the upstream closes; nonsense is no hint."""
+    assert keep_alive_hint(value) == seconds
+    found = framing(
+        version=b"1.1",
+        status=200,
+        fields=((b"keep-alive", value),),
+        head_request=False,
+    )
+    assert found.keep_alive_s == seconds

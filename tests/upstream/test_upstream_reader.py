@@ -1,0 +1,141 @@
+"""However a reply is cut into segments, it reads the same."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from faults import BAD_REPLIES, CHUNKED_HEAD, OK
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.errors import BadReply
+from gateway.upstream.reader import ReplyReader
+
+
+@dataclass
+class Outcome:
+    """What a reader made of a reply."""
+
+    status: int = 0
+    fields: object = ()
+    body: bytes = b""
+    ended: bool = False
+    surplus: bool = False
+    refused: bool = False
+
+
+def read(*segments: bytes, head_request: bool = False) -> Outcome:
+    reader = ReplyReader()
+    reader.begin(head_request=head_request, upgrade=False)
+    refused = False
+    try:
+        for segment in segments:
+            reader.feed(segment)
+    except BadReply:
+        refused = True
+    return Outcome(
+        status=reader.line.status if reader.has_head else 0,
+        fields=reader.fields,
+        body=b"".join(reader.pieces),
+        ended=reader.ended,
+        surplus=reader.surplus,
+        refused=refused,
+    )
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+def chunked(pieces: list[bytes], trailer: bytes = b"") -> bytes:
+    body = b"".join(b"%x;a=b\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return CHUNKED_HEAD + body + b"0\r\n" + trailer + b"\r\n"
+
+
+places = st.lists(st.integers(0, 2000), max_size=30)
+pieces = st.lists(st.binary(min_size=1, max_size=40), max_size=5)
+interim = st.sampled_from([b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"])
+
+
+@given(pieces, interim, places)
+def test_chunked_bodies(body: list[bytes], first: bytes, where: list[int]) -> None:
+    """Chunks, extensions, trailers and interim replies cut anywhere: the same body."""
+    data = first + chunked(body, b"Set-Cookie: trailer=1\r\n")
+    outcome = read(*cut(data, where))
+    assert outcome == Outcome(
+        status=200,
+        fields=((b"Transfer-Encoding", b"chunked"),),
+        body=b"".join(body),
+        ended=True,
+    )
+
+
+@given(st.binary(max_size=200), interim, places)
+def test_bodies_with_a_length(body: bytes, first: bytes, where: list[int]) -> None:
+    """The body is exactly what the length says, whatever is in it."""
+    size = b"%d" % len(body)
+    data = first + b"HTTP/1.1 200 OK\r\nContent-Length: " + size + b"\r\n\r\n" + body
+    outcome = read(*cut(data, where))
+    assert (outcome.body, outcome.ended, outcome.surplus) == (body, True, False)
+
+
+@given(st.binary(min_size=1, max_size=50), places)
+@example(b"\0", [])
+def test_surplus_is_always_seen(more: bytes, where: list[int]) -> None:
+    """One byte after the end is enough, in the same segment or the next."""
+    outcome = read(*cut(OK + more, where))
+    assert (outcome.body, outcome.ended, outcome.surplus) == (b"ok", True, True)
+
+
+@given(places)
+def test_head_replies_end_with_their_head(where: list[int]) -> None:
+    """What follows is surplus, though the head announces a body."""
+    for head in (OK[:-2], CHUNKED_HEAD):
+        alone = read(*cut(head, where), head_request=True)
+        assert (alone.ended, alone.surplus, alone.body) == (True, False, b"")
+        more = read(*cut(head + b"2\r\nok", where), head_request=True)
+        assert (more.ended, more.surplus, more.body) == (True, True, b"")
+
+
+@pytest.mark.parametrize("name", BAD_REPLIES)
+@given(where=places)
+def test_bad_replies_are_refused_however_they_are_cut(
+    name: str, where: list[int]
+) -> None:
+    """No segmentation makes a bad reply pass, and none gives it an end."""
+    outcome = read(*cut(BAD_REPLIES[name], where))
+    assert outcome.refused
+    assert not outcome.ended
+
+
+@pytest.mark.parametrize("name", [n for n, d in BAD_REPLIES.items() if len(d) < 150])
+def test_bad_replies_are_refused_byte_by_byte(name: str) -> None:
+    """The finest cut of all."""
+    data = BAD_REPLIES[name]
+    assert read(*(data[i : i + 1] for i in range(len(data)))).refused
+
+
+def test_eof_ends_only_what_has_no_other_end() -> None:
+    """A body until close, once its head is there; nothing else."""
+    reader = ReplyReader()
+    reader.begin(head_request=False, upgrade=False)
+    assert not reader.eof()
+    reader.feed(b"HTTP/1.1 200 OK\r\n")
+    assert not reader.eof()
+    reader.feed(b"\r\nso far")
+    assert not reader.ended
+    assert reader.eof()
+    reader.begin(head_request=False, upgrade=False)
+    reader.feed(OK[:-1])
+    assert not reader.eof()
+
+
+def test_101_leaves_what_follows_untouched() -> None:
+    """After the switch it is no HTTP any more."""
+    head = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    reader = ReplyReader()
+    reader.begin(head_request=False, upgrade=True)
+    reader.feed(head + b"\0\xffHTTP")
+    assert (reader.line.status, reader.pieces) == (101, [b"\0\xffHTTP"])
+    assert reader.fields == ((b"Upgrade", b"x"), (b"Connection", b"upgrade"))

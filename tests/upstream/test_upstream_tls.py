@@ -1,0 +1,251 @@
+"""U15: TLS to upstreams. Verification is on, and whatever it finds is a 502."""
+
+import asyncio
+import datetime as dt
+import ssl
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_close
+
+from gateway.config import Timeouts, Tls
+from gateway.errors import ConnectFailed, ConnectTimeout
+from gateway.upstream import Upstreams, UpstreamTarget
+
+GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
+NOW = dt.datetime.now(dt.UTC)
+
+
+class Authority:
+    """A certificate authority that lives for one test run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+        self.ca_file = str(folder / "ca.pem")
+        certificate = (
+            self._builder(self.name, self.name, self.key, NOW + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        Path(self.ca_file).write_bytes(
+            certificate.public_bytes(serialization.Encoding.PEM)
+        )
+
+    def server(
+        self, *names: str, expired: bool = False, self_signed: bool = False
+    ) -> ssl.SSLContext:
+        """Return a server's context with a certificate for *names*."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+        ends = NOW + dt.timedelta(days=-1 if expired else 1)
+        alternatives: list[x509.GeneralName] = [
+            x509.IPAddress(ip_address(name))
+            if name[0].isdigit()
+            else x509.DNSName(name)
+            for name in names
+        ]
+        issuer = subject if self_signed else self.name
+        builder = self._builder(subject, issuer, key, ends).add_extension(
+            x509.SubjectAlternativeName(alternatives), critical=False
+        )
+        certificate = builder.sign(key if self_signed else self.key, hashes.SHA256())
+        file = self.folder / "server.pem"
+        file.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            + certificate.public_bytes(serialization.Encoding.PEM)
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+    def _builder(
+        self,
+        subject: x509.Name,
+        issuer: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        ends: dt.datetime,
+    ) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - dt.timedelta(days=2))
+            .not_valid_after(ends)
+        )
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.mark.parametrize(
+    ("names", "server_name"),
+    [
+        pytest.param(("127.0.0.1",), None, id="by address"),
+        pytest.param(("api.test",), "api.test", id="by server_name"),
+    ],
+)
+async def test_a_good_certificate(
+    upstreams: Upstreams,
+    timeouts: Timeouts,
+    authority: Authority,
+    names: tuple[str, ...],
+    server_name: str | None,
+) -> None:
+    """Own bundle, own name; the connection is kept like any other."""
+    tls = Tls(ca_file=authority.ca_file, server_name=server_name)
+    async with FaultUpstream(FAULTS["echo"], tls=authority.server(*names)) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
+        big = b"x" * 1_000_000
+        head = b"POST / HTTP/1.1\r\nHost: up\r\nContent-Length: 1000000\r\n\r\n"
+        for _ in range(2):
+            reply = await pool.exchange(
+                head, method="POST", timeouts=timeouts, body=big, content_length=10**6
+            )
+            body = b""
+            while piece := await reply.read():
+                body += piece
+            assert body == big
+        assert upstream.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expired", "self_signed", "tls", "why"),
+    [
+        pytest.param(("127.0.0.1",), True, False, {}, "expired", id="expired"),
+        pytest.param(("other.test",), False, False, {}, "match", id="wrong name"),
+        pytest.param(
+            ("127.0.0.1",),
+            False,
+            False,
+            {"server_name": "api.test"},
+            "match",
+            id="wrong server_name",
+        ),
+        pytest.param(("127.0.0.1",), False, True, {}, "self", id="self-signed"),
+        pytest.param(
+            ("127.0.0.1",), False, False, {"ca_file": None}, "issuer", id="unknown CA"
+        ),
+    ],
+)
+async def test_u15_bad_certificates_are_502(
+    upstreams: Upstreams,
+    timeouts: Timeouts,
+    authority: Authority,
+    names: tuple[str, ...],
+    expired: bool,
+    self_signed: bool,
+    tls: dict[str, Any],
+    why: str,
+) -> None:
+    """Nothing is sent; the log says what was wrong. `verify: false` lets all pass."""
+    server = authority.server(*names, expired=expired, self_signed=self_signed)
+    options = {"ca_file": authority.ca_file, **tls}
+    async with FaultUpstream(answer(OK), tls=server) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, Tls(**options)))
+        with pytest.raises(ConnectFailed, match=why) as caught:
+            await pool.exchange(GET, method="GET", timeouts=timeouts)
+        assert (caught.value.status, caught.value.unsent) == (502, True)
+        assert upstream.requests == []
+        assert pool.open == 0
+        blind = UpstreamTarget.parse(upstream.url, Tls(verify=False, **options))
+        reply = await upstreams.pool(blind).exchange(
+            GET, method="GET", timeouts=timeouts
+        )
+        assert reply.read_now() == b"ok"
+
+
+async def test_tls_to_a_server_that_speaks_none(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """A plain HTTP port behind `https://` is a 502, not a hang."""
+
+    async def plain(peer: Peer) -> None:
+        await peer.reader.read(10)
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with FaultUpstream(plain) as upstream:
+        url = upstream.url.replace("http:", "https:")
+        pool = upstreams.pool(UpstreamTarget.parse(url))
+        with pytest.raises(ConnectFailed):
+            await pool.exchange(GET, method="GET", timeouts=timeouts)
+        assert pool.open == 0
+
+
+async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(
+    upstreams: Upstreams,
+) -> None:
+    """And its socket is closed with it."""
+
+    async def silent(peer: Peer) -> None:
+        await peer.gone()
+
+    async with FaultUpstream(silent) as upstream:
+        url = upstream.url.replace("http:", "https:")
+        pool = upstreams.pool(UpstreamTarget.parse(url))
+        with pytest.raises(ConnectTimeout):
+            await pool.exchange(GET, method="GET", timeouts=Timeouts(connect=0.1))
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+
+
+async def test_a_body_until_close_over_tls(
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+) -> None:
+    """Ended by the TLS close, it is whole."""
+    server = authority.server("127.0.0.1")
+    behaviour = answer_and_close(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+    async with FaultUpstream(behaviour, tls=server) as upstream:
+        tls = Tls(ca_file=authority.ca_file)
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
+        reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
+        body = b""
+        while piece := await reply.read():
+            body += piece
+        assert (body, reply.complete) == (b"all of it", True)
+
+
+async def test_a_tunnel_over_tls(
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+) -> None:
+    """An upgraded TLS connection carries bytes; its EOF closes, for TLS has no half."""
+    server = authority.server("127.0.0.1")
+    async with FaultUpstream(FAULTS["upgrade echo"], tls=server) as upstream:
+        tls = Tls(ca_file=authority.ca_file)
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
+        reply = await pool.exchange(GET, method="GET", timeouts=timeouts, upgrade=True)
+        tunnel = reply.upgrade()
+        assert await tunnel.read() == b"hello"
+        tunnel.write(b"more")
+        assert await tunnel.read() == b"more"
+        tunnel.write_eof()
+        assert await tunnel.read() == b""
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        tunnel.close()
+
+
+@pytest.mark.parametrize("content", [None, "not a certificate"])
+def test_a_bundle_that_cant_be_read_is_found_at_load(
+    tmp_path: Path, content: str | None
+) -> None:
+    """Not at the first request."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    target = UpstreamTarget.parse("https://api", Tls(ca_file=str(file)))
+    with pytest.raises(ValueError, match=r"ca\.pem"):
+        Upstreams().pool(target)
