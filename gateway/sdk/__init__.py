@@ -86,7 +86,7 @@ class Sdk:
         Returns once it is installed, or is known not to exist, and raises
         `CoreUnavailable` when nobody can tell.
         """
-        self._core = core.CoreClient(settings.core, hosts=len(facts.core_uris))
+        self._core = core.CoreClient(settings.core, facts.core_uris)
         self._core.install()
 
     async def close(self) -> None:
@@ -249,8 +249,6 @@ def _reason(error: SuperTokensError) -> str:
             return "unauthorised"
         case exceptions.InvalidClaimsError():
             return "invalid_claim"
-        case exceptions.TokenTheftError():
-            return "token_theft"
         case exceptions.TryRefreshTokenError():
             return "try_refresh_token"
         case _:

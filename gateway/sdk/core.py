@@ -7,8 +7,9 @@ waits 30 s. It also can't tell an outage from any other exception. Here an outag
 Facts about the Querier (supertokens_python/querier.py, 0.31.4)
 - It enters `AsyncClient(timeout=30.0)` for each call and then calls get, post, put or
   delete. Only the module's name `AsyncClient` is looked up, so that is what we set.
-- NetworkError and ConnectTimeout make it ask the next host, and end in a bare
-  `Exception`; nothing else is caught.
+- It turns through the hosts by one index for all its calls, also to ask the next host
+  after a failure: with one of two hosts dead, a call may meet the dead one twice. So
+  the next host is our matter.
 - 429 is asked again up to 5 times, with sleeps of 10 to 1010 ms; then it, every other
   4xx and every 5xx are a bare `Exception`.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -26,7 +27,7 @@ from typing import Any, Self
 
 import httpx
 from supertokens_python import querier
-from supertokens_python.exceptions import GeneralError, SuperTokensError
+from supertokens_python.exceptions import GeneralError
 
 from gateway import config
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError, Side
@@ -34,6 +35,9 @@ from gateway.errors import BadRequest, CoreUnavailable, GatewayError, Side
 # Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
 # a call is rarely sent into a connection that is just being closed.
 _KEEP_ALIVE_S = 15.0
+
+# How long an address that took no connection is tried last.
+_DEAD_S = 5.0
 
 # The two replies of the core that have no `status` (CDI 5.4).
 _WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
@@ -92,12 +96,15 @@ _exchange: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
 class CoreClient:
     """Stands where the Querier expects an `httpx.AsyncClient`; shared by all calls."""
 
-    def __init__(self, settings: config.CoreClient, *, hosts: int = 1) -> None:
-        """*hosts* is the number of core addresses: a dead one must leave time."""
+    def __init__(self, settings: config.CoreClient, hosts: Sequence[str]) -> None:
+        """*hosts* are the core's addresses: scheme, authority and base path."""
+        self._hosts = hosts
+        self._dead_until = dict.fromkeys(hosts, 0.0)
         self._timeout_s = settings.timeout
         self._slots = asyncio.Semaphore(settings.max_concurrent)
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=settings.timeout / (hosts + 1)),
+            # An address that takes no connection must leave time for the next one.
+            timeout=httpx.Timeout(None, connect=settings.timeout / (len(hosts) + 1)),
             limits=httpx.Limits(
                 max_connections=settings.max_concurrent,
                 max_keepalive_connections=settings.max_concurrent,
@@ -143,17 +150,15 @@ class CoreClient:
             UnknownTenant: the path names a tenant that isn't there.
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
-            SuperTokensError: as it was; it stands for an answer to the client.
         """
         exchange = _Exchange(self._timeout_s)
         token = _exchange.set(exchange)
         try:
             yield
         except Exception as exc:
-            ours = _translated(exc, exchange)
-            if ours is exc:
+            if isinstance(exc, GatewayError):
                 raise
-            raise ours from exc
+            raise _translated(exc, exchange) from exc
         finally:
             _exchange.reset(token)
 
@@ -172,27 +177,66 @@ class CoreClient:
         return await self._send("DELETE", url, **kwargs)
 
     async def _send(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
+        """Return the core's answer to a call that the Querier would make to *url*.
+
+        Raises:
+            CoreUnavailable: there is none, or it isn't one of a core.
+        """
         exchange = _exchange.get() or _Exchange(self._timeout_s)
         waiting = False
         try:
             async with asyncio.timeout(exchange.start()), self._slots:
-                response = await self._http.request(method, url, **kwargs)
+                response = await self._ask(method, url, kwargs)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
             _judge(response, exchange)
         except TimeoutError as exc:
             raise exchange.fail("the core didn't answer in time") from exc
-        except (httpx.NetworkError, httpx.ConnectTimeout):
-            exchange.trouble = "the core can't be reached"
-            raise  # the Querier asks the next host
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise exchange.fail("the core can't be reached") from exc
         except httpx.HTTPError as exc:
             raise exchange.fail(
-                f"the core's reply broke: {type(exc).__name__}"
+                f"the core's reply broke off: {type(exc).__name__}"
             ) from exc
         finally:
             if not waiting:
                 exchange.stop()
         return response
+
+    async def _ask(
+        self, method: str, url: str, kwargs: dict[str, Any]
+    ) -> httpx.Response:
+        """Send the call to the first host that takes a connection.
+
+        A call that was sent isn't sent again: the core may have acted on it.
+        """
+        urls = self._urls(url)
+        for turn, (host, target) in enumerate(urls, 1):
+            try:
+                return await self._http.request(method, target, **kwargs)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                self._dead_until[host] = time.monotonic() + _DEAD_S
+                if turn == len(urls):
+                    raise
+        raise AssertionError("there is always a host")  # pragma: no cover
+
+    def _urls(self, url: str) -> list[tuple[str, str]]:
+        """Return the hosts to try, *url*'s first, those that seem dead last."""
+        asked = max(
+            (host for host in self._hosts if url.startswith(host + "/")),
+            key=len,
+            default=None,
+        )
+        if asked is None:
+            return [(url, url)]  # a network_interceptor sends it somewhere else
+        rest = url.removeprefix(asked)
+        place = self._hosts.index(asked)
+        now = time.monotonic()
+        hosts = sorted(
+            (*self._hosts[place:], *self._hosts[:place]),
+            key=lambda host: self._dead_until[host] > now,
+        )
+        return [(host, host + rest) for host in hosts]
 
 
 def _judge(response: httpx.Response, exchange: _Exchange) -> None:
@@ -247,15 +291,11 @@ def outage(error: Exception) -> CoreUnavailable | None:
     return cause if isinstance(cause, CoreUnavailable) else None
 
 
-def _translated(error: Exception, exchange: _Exchange) -> Exception:
+def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
     """Return what *error*, raised by the SDK, is for the rest of the gateway."""
-    if isinstance(error, GatewayError):
-        return error
     hidden = outage(error)
     if hidden is not None:
         return hidden
-    if isinstance(error, SuperTokensError) and not isinstance(error, GeneralError):
-        return error
     if exchange.trouble is not None:
         return CoreUnavailable(exchange.trouble)
     if exchange.unknown_tenant:

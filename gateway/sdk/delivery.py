@@ -51,7 +51,7 @@ class Withheld:
     def __init__(self) -> None:
         self._said: set[str] = set()
 
-    async def send(self, kind: str, to: str, link: str) -> None:  # noqa: ARG002
+    async def send(self, kind: str, to: str, link: str) -> None:
         """Drop the message; its link is a credential and isn't logged."""
         if kind not in self._said:
             self._said.add(kind)
@@ -74,7 +74,7 @@ class _Mail(EmailDeliveryInterface[Any]):
     async def send_email(
         self,
         template_vars: Any,
-        user_context: dict[str, Any],  # noqa: ARG002
+        user_context: dict[str, Any],
     ) -> None:
         to, link = self._read(template_vars)
         await self._sender.send(self._kind, to, link)
@@ -89,7 +89,7 @@ class _Text(SMSDeliveryInterface[Any]):
     async def send_sms(
         self,
         template_vars: Any,
-        user_context: dict[str, Any],  # noqa: ARG002
+        user_context: dict[str, Any],
     ) -> None:
         await self._sender.send(
             "passwordless_sms", template_vars.phone_number, _login(template_vars)
@@ -109,24 +109,17 @@ class Delivery:
         sender: EmailSender | None,
     ) -> None:
         """*sender*, when there is one, is used whatever the file says."""
-        self._sender = sender
+        self._sender = Withheld() if sender is None and choice == "none" else sender
         self._smtp: SMTPSettings | None = None
-        if sender is not None:
-            return
-        match choice:
-            case Smtp():
-                self._smtp = SMTPSettings(
-                    host=choice.host,
-                    port=choice.port,
-                    from_=SMTPSettingsFrom(choice.from_name, choice.from_email),
-                    username=choice.username,
-                    password=choice.password,
-                    secure=choice.secure,
-                )
-            case "none":
-                self._sender = Withheld()
-            case "supertokens":
-                pass
+        if isinstance(choice, Smtp):
+            self._smtp = SMTPSettings(
+                host=choice.host,
+                port=choice.port,
+                from_=SMTPSettingsFrom(choice.from_name, choice.from_email),
+                username=choice.username,
+                password=choice.password,
+                secure=choice.secure,
+            )
 
     def password_reset(self) -> EmailDeliveryConfig[Any] | None:
         """Return the delivery of emailpassword's reset links."""

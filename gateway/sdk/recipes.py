@@ -6,19 +6,20 @@ Checking needs no SDK, so `gateway check` is quick; making imports it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from gateway.config import Model, SuperTokens
+from gateway.config import Finding, SuperTokens
+from gateway.config.findings import explain
+from gateway.config.models import Model
 
 if TYPE_CHECKING:
     from supertokens_python import RecipeInit
     from supertokens_python.recipe.thirdparty import ProviderInput
 
     from gateway.sdk.delivery import Delivery
-
-_ROOT = "supertokens.recipes"
 
 
 class RecipeError(ValueError):
@@ -67,7 +68,7 @@ class _ProviderClient(Model):
     client_id: _Text
     client_secret: str | None = None
     client_type: str | None = None
-    scope: list[str] | None = None
+    scope: tuple[str, ...] | None = None
     force_pkce: bool | None = None
     additional_config: dict[str, Any] | None = None
 
@@ -104,6 +105,17 @@ class _Provider(Model):
 class _ThirdParty(Model):
     providers: tuple[_Provider, ...] = ()
 
+    def conflicts(self) -> Iterator[Finding]:
+        """No provider stands here twice."""
+        seen: set[str] = set()
+        for number, provider in enumerate(self.providers):
+            if provider.third_party_id in seen:
+                yield Finding(
+                    loc=("providers", number, "third_party_id"),
+                    message="another provider has this id",
+                )
+            seen.add(provider.third_party_id)
+
 
 class _Passwordless(Model):
     contact_method: Literal["EMAIL", "PHONE", "EMAIL_OR_PHONE"]
@@ -114,7 +126,7 @@ class _Passwordless(Model):
 
 class _Dashboard(Model):
     api_key: str | None = None
-    admins: list[str] | None = None
+    admins: tuple[str, ...] | None = None
 
 
 _MODELS: Mapping[str, type[Model]] = {
@@ -132,56 +144,20 @@ _MODELS: Mapping[str, type[Model]] = {
 # --- checking ----------------------------------------------------------------
 
 
-def check(recipes: Mapping[str, Mapping[str, Any]]) -> tuple[RecipeError, ...]:
-    """Return every problem of the `recipes` mapping, in the file's order."""
+def check(recipes: Mapping[str, Mapping[str, Any]]) -> tuple[Finding, ...]:
+    """Return every problem of the settings of *recipes*, whose names are good."""
     return tuple(
-        error for name, settings in recipes.items() for error in _check(name, settings)
+        replace(finding, loc=("supertokens", "recipes", name, *finding.loc))
+        for name, settings in recipes.items()
+        for finding in _check(_MODELS[name], settings)
     )
 
 
-def _check(name: str, settings: Mapping[str, Any]) -> Iterator[RecipeError]:
-    path = f"{_ROOT}.{name}"
-    model = _MODELS.get(name)
-    if model is None:
-        known = ", ".join(_MODELS)
-        yield RecipeError(
-            path,
-            "is always on; its settings stand under supertokens itself"
-            if name == "session"
-            else f"is not a recipe; there are {known}",
-        )
-        return
+def _check(model: type[Model], settings: Mapping[str, Any]) -> Iterator[Finding]:
     try:
-        parsed = model.model_validate(dict(settings))
+        model.model_validate(dict(settings))
     except ValidationError as exc:
-        for problem in exc.errors(include_url=False, include_input=False):
-            yield RecipeError(path + _place(problem["loc"]), _words(problem))
-        return
-    if isinstance(parsed, _ThirdParty):
-        seen: set[str] = set()
-        for number, provider in enumerate(parsed.providers):
-            if provider.third_party_id in seen:
-                yield RecipeError(
-                    f"{path}.providers[{number}].third_party_id",
-                    "stands here a second time; ids are unique",
-                )
-            seen.add(provider.third_party_id)
-
-
-def _place(location: tuple[int | str, ...]) -> str:
-    return "".join(
-        f"[{step}]" if isinstance(step, int) else f".{step}" for step in location
-    )
-
-
-def _words(problem: Mapping[str, Any]) -> str:
-    match problem["type"]:
-        case "extra_forbidden":
-            return "is not a known key"
-        case "missing":
-            return "is required"
-        case _:
-            return str(problem["msg"])
+        yield from explain(exc, model)
 
 
 # --- making ------------------------------------------------------------------
@@ -193,8 +169,8 @@ def make(config: SuperTokens, delivery: Delivery) -> list[RecipeInit]:
     Raises:
         RecipeError: a recipe's settings are wrong (the first of `check`'s problems).
     """
-    for error in check(config.recipes):
-        raise error
+    for finding in check(config.recipes):
+        raise RecipeError(finding.path, finding.message)
     return [
         _session(config),
         *(
@@ -266,22 +242,22 @@ def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
                 )
             )
         case _Passwordless():
-            contact: passwordless.ContactConfig
-            match settings.contact_method:
-                case "EMAIL":
-                    contact = passwordless.ContactEmailOnlyConfig()
-                case "PHONE":
-                    contact = passwordless.ContactPhoneOnlyConfig()
-                case "EMAIL_OR_PHONE":
-                    contact = passwordless.ContactEmailOrPhoneConfig()
+            contact = {
+                "EMAIL": passwordless.ContactEmailOnlyConfig,
+                "PHONE": passwordless.ContactPhoneOnlyConfig,
+                "EMAIL_OR_PHONE": passwordless.ContactEmailOrPhoneConfig,
+            }[settings.contact_method]
             return passwordless.init(
-                contact,
+                contact(),
                 settings.flow_type,
                 email_delivery=delivery.passwordless_mail(),
                 sms_delivery=delivery.passwordless_sms(),
             )
         case _Dashboard():
-            return dashboard.init(settings.api_key, settings.admins)
+            return dashboard.init(
+                settings.api_key,
+                None if settings.admins is None else list(settings.admins),
+            )
         case _ if name == "usermetadata":
             return usermetadata.init()
         case _:
@@ -308,7 +284,7 @@ def _provider(provider: _Provider) -> ProviderInput:
         ProviderConfig(
             **plain,
             clients=[
-                ProviderClientConfig(**client.model_dump())
+                ProviderClientConfig(**client.model_dump(mode="json"))
                 for client in provider.clients
             ],
             user_info_map=None
