@@ -64,6 +64,15 @@ class Pattern:
                 return False
         return state.accepting
 
+    def begins_with(self, prefix: str) -> bool:
+        """Return whether every match is *prefix*, or goes on after it with a slash."""
+        if self.literal_prefix != prefix:
+            return self.literal_prefix.startswith(f"{prefix}/")
+        state = self._automaton.start
+        for char in prefix:
+            state = state[char]
+        return not any(state[char].places for char in _ALPHABET - {"/"})
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and other.text == self.text
 

@@ -69,6 +69,30 @@ def test_literal_prefix(text: str, prefix: str) -> None:
     assert Pattern(text).literal_prefix == prefix
 
 
+@settings(max_examples=300, deadline=None)
+@given(text=PATTERNS, path=st.text(alphabet="ab/", max_size=6), cut=st.integers(0, 6))
+def test_begins_with_ends_at_a_border(text: str, path: str, cut: int) -> None:
+    """What is stripped from a path can't be half of a segment."""
+    prefix = path[:cut]
+    if Pattern(text).begins_with(prefix) and re.fullmatch(text, path):
+        assert path == prefix or path.startswith(f"{prefix}/")
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix", "expected"),
+    [
+        ("/a/b.*", "/a", True),
+        ("/a/b.*", "/a/b", False),
+        ("/a(/.*)?", "/a", True),
+        ("/ab?/c", "/a", False),
+        ("/a/.*", "/b", False),
+    ],
+)
+def test_begins_with(text: str, prefix: str, expected: bool) -> None:
+    """It says yes where a prefix can be stripped, and not only no to be safe."""
+    assert Pattern(text).begins_with(prefix) is expected
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

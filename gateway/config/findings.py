@@ -30,13 +30,20 @@ class Finding:
     """The remedy, as a sentence."""
     see: Loc | None = None
     """The other place, when two contradict each other."""
+    at_key: bool = False
+    """It is the key that is wrong, and not what stands behind it."""
 
     @property
     def path(self) -> str:
         """The place as it is written: `routes[2].match.path`."""
-        return "".join(
-            f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.loc
-        ).removeprefix(".")
+        return path(self.loc)
+
+
+def path(loc: Loc) -> str:
+    """Return *loc* as it is written: `routes[2].match.path`."""
+    return "".join(
+        f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc
+    ).removeprefix(".")
 
 
 class InvalidConfig(ValueError):
@@ -49,15 +56,10 @@ class InvalidConfig(ValueError):
         self.findings = tuple(findings)
         super().__init__(
             "\n".join(
-                f"{finding.path}: {sentence(finding.message, finding.hint)}"
+                f"{finding.path}: {finding.message}. {finding.hint}".removesuffix(". ")
                 for finding in self.findings
             )
         )
-
-
-def sentence(message: str, hint: str) -> str:
-    """Return the message, and the remedy as a sentence of its own."""
-    return f"{message}. {hint}" if hint else message
 
 
 def wrong(message: str, hint: str = "") -> PydanticCustomError:
@@ -89,16 +91,20 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Finding]:
-    """Yield pydantic's errors as findings, one for each place.
+    """Yield pydantic's errors as findings.
 
     *root* is the model that was validated; it tells which keys are known.
     """
-    seen = set()
-    for details in error.errors(include_url=False):
-        loc = tuple(step for step in details["loc"] if step != "[key]")
-        if loc not in seen:
-            seen.add(loc)
-            yield _finding(loc, details, root)
+    errors = error.errors(include_url=False)
+    # pydantic doesn't count a list's bad items, and then says that it is too short.
+    parents = {
+        details["loc"][:end] for details in errors for end in range(len(details["loc"]))
+    }
+    for details in errors:
+        loc = details["loc"]
+        if details["type"] != "too_short" or loc not in parents:
+            key = loc[-1:] == ("[key]",)
+            yield _finding(loc[:-1] if key else loc, details, root)
 
 
 _EXPECTED = {
@@ -115,14 +121,22 @@ _EXPECTED = {
     "dict_type": "expected a mapping",
     "model_type": "expected a mapping",
 }
-_YAML_1_1 = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on"), "true"),
+    **dict.fromkeys(("false", "no", "off"), "false"),
+}
 
 
 def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
     context = details.get("ctx", {})
     match details["type"]:
         case "wrong":
-            return Finding(loc=loc, message=context["message"], hint=context["hint"])
+            return Finding(
+                loc=loc,
+                message=context["message"],
+                hint=context["hint"],
+                at_key=details["loc"][-1:] == ("[key]",),
+            )
         case "extra_forbidden":
             known = _known_keys(root, loc[:-1])
             hint = did_you_mean(loc[-1], known)
@@ -130,7 +144,8 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
                 hint = "YAML's merge keys aren't read: repeat the keys"
             elif not hint:
                 hint = f"Known here: {', '.join(known)}"
-            return Finding(loc=loc, message=f"unknown key '{loc[-1]}'", hint=hint)
+            message = f"unknown key '{loc[-1]}'"
+            return Finding(loc=loc, message=message, hint=hint, at_key=True)
         case "missing":
             return Finding(loc=loc[:-1], message=f"the key '{loc[-1]}' is missing")
         case "literal_error":
@@ -148,49 +163,33 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
         case "too_short":
             return Finding(loc=loc, message="expected at least one item")
         case kind:
+            hint = ""
+            if details["input"] is None:
+                hint = "It is empty: give it a value, or leave the key out"
+            elif kind == "bool_type" and str(details["input"]).lower() in _BOOLEANS:
+                word = _BOOLEANS[str(details["input"]).lower()]
+                hint = f"Write {word}, without quotes"
             message = _EXPECTED.get(kind, "this value isn't allowed here")
-            return Finding(loc=loc, message=message, hint=_remedy(details["input"]))
-
-
-def _remedy(given: object) -> str:
-    if given is None:
-        return "It is empty: give it a value, or leave the key out"
-    word = _YAML_1_1.get(str(given).lower())
-    return f"Write {word}, without quotes" if word else ""
+            return Finding(loc=loc, message=message, hint=hint)
 
 
 def _known_keys(root: type[BaseModel], loc: Loc) -> list[str]:
     """Return the keys of the model at *loc*, as they are written in the file."""
-    here: Any = root
+    here = _container(root)
     for step in loc:
-        here = _inside(here, step)
-    model = next(_models(here))
-    return [field.alias or name for name, field in model.model_fields.items()]
+        if get_origin(here) is tuple:
+            here = _container(get_args(here)[0])
+        elif get_origin(here) is dict:
+            here = _container(get_args(here)[1])
+        else:
+            here = _container(here.model_fields[str(step)].annotation)
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
-def _inside(annotation: object, step: str | int) -> object:
-    """Return the annotation of what stands at *step* within a value."""
-    for option in _options(annotation):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option.model_fields[str(step)].annotation
-        if get_origin(option) in (tuple, dict):
-            return get_args(option)[0 if get_origin(option) is tuple else 1]
-    raise AssertionError(f"no container has the key {step!r}")  # pragma: no cover
-
-
-def _models(annotation: object) -> Iterator[type[BaseModel]]:
-    for option in _options(annotation):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            yield option
-
-
-def _options(annotation: object) -> Iterator[object]:
-    """Yield the members of a union, and what `Annotated` wraps."""
+def _container(annotation: Any) -> Any:
+    """Return the model, list or mapping among what an annotation allows, or None."""
     origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _options(get_args(annotation)[0])
-    elif origin in (Union, types.UnionType):
-        for option in get_args(annotation):
-            yield from _options(option)
-    else:
-        yield annotation
+    if origin in (Annotated, Union, types.UnionType):
+        return next(filter(None, map(_container, get_args(annotation))), None)
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation if is_model or origin in (tuple, dict) else None

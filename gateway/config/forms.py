@@ -104,9 +104,9 @@ def _protection(value: object) -> object:
     if value is True or value is False or value == "optional":
         return value
     hint = did_you_mean(value, ("true", "false", "optional"))
-    if str(value).lower() in ("yes", "on", "required"):
+    if str(value).lower() in ("true", "yes", "on", "required"):
         hint = "Write true, without quotes"
-    elif str(value).lower() in ("no", "off", "public"):
+    elif str(value).lower() in ("false", "no", "off", "public"):
         hint = "Write false, without quotes"
     raise wrong("expected true, false or optional", hint)
 
@@ -123,7 +123,7 @@ Upstream401 = Annotated[Literal["pass", "403", "502"], BeforeValidator(_status)]
 
 # --- names and tokens -------------------------------------------------------
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _MAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
@@ -143,7 +143,7 @@ RECIPES: Final = (
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise wrong(
-            "a name has up to 100 letters, digits and . _ : / -, and begins with a"
+            "a name has up to 100 letters, digits and . _ : -, and begins with a"
             " letter or digit"
         )
     return value
@@ -268,11 +268,16 @@ def _literal_segment(segment: str) -> str:
     return quote(segment, safe=_ASCII_PATH)
 
 
+_PATTERN_SIGN = re.compile(r"[].*+?|(){}[\\^$]")
+
+
 def _regex(value: str) -> str:
     if not value.startswith("/"):
         raise wrong(
             "a pattern begins with /", "It matches the whole path, without ^ and $"
         )
+    if not _PATTERN_SIGN.search(value):
+        raise wrong("this pattern is plain text", "Use exact")
     try:
         Pattern(value)
     except BadPattern as exc:
@@ -519,7 +524,7 @@ CookieDomain = Annotated[str, AfterValidator(_cookie_domain)]
 
 _HEADER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _TEMPLATE_FIELD = re.compile(
-    r"\{(?:user_id|session_handle|tenant_id|claims(?:\.[^\s{}.]+)+)\}"
+    r"\{(?:user_id|recipe_user_id|session_handle|tenant_id|claims(?:\.[^\s{}.]+)+)\}"
 )
 _TEMPLATE_TEXT = re.compile(r"[\x20-\x7e]*")
 _TAKEN = re.compile(
@@ -530,8 +535,7 @@ _TAKEN = re.compile(
     r"|authorization|proxy(?:-.*)?|cookie|set-cookie|anti-csrf|rid|fdi-version|st-.*"
     r"|sec-.*"
     # what the gateway sets by other rules
-    r"|forwarded|x-forwarded-.*|x-real-ip|x-request-id|x-user-(?:id|roles|permissions)"
-    r"|x-session-handle|x-tenant-id|x-auth-status"
+    r"|forwarded|x-forwarded-.*|x-real-ip|x-request-id|x-auth-status"
 )
 """Field names, in lower case, that mean something else to somebody."""
 
@@ -550,8 +554,8 @@ def _identity_header(value: str) -> str:
 def _identity_template(value: str) -> str:
     if not _TEMPLATE_FIELD.search(value):
         raise wrong(
-            "expected at least one of {user_id}, {session_handle}, {tenant_id} and"
-            " {claims.name}"
+            "expected at least one of {user_id}, {recipe_user_id}, {session_handle},"
+            " {tenant_id} and {claims.name}"
         )
     rest = _TEMPLATE_FIELD.sub("", value)
     if "{" in rest or "}" in rest:

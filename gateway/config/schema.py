@@ -1,0 +1,70 @@
+"""PURE. The JSON schema of `routes.yaml`, with the text under each key."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from itertools import pairwise
+from typing import Any
+
+from gateway.config import models
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of `routes.yaml`, for editors.
+
+    Wherever a number or a boolean stands, `${NAME}` may stand too.
+
+    Source: JSON Schema 2020-12.
+    """
+    schema = models.Config.model_json_schema()
+    for name, docs in _docstrings().items():
+        model = schema if name == "Config" else schema["$defs"].get(name, {})
+        for key, text in docs.items():
+            model["properties"][key]["description"] = text
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_with_variables(schema),
+    }
+
+
+def _docstrings() -> dict[str, dict[str, str]]:
+    """Return what is said under each key, by model.
+
+    pydantic can do this too, while the classes are made; that would cost every start
+    of the gateway 70 ms for what only `json_schema` needs.
+    """
+    docs: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(models)).body:
+        if isinstance(node, ast.ClassDef) and node.name != "Model":
+            fields = docs.setdefault(node.name, {})
+            for field, text in pairwise(node.body):
+                match field, text:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=name)),
+                        ast.Expr(value=ast.Constant(value=str(doc))),
+                    ):
+                        alias = "in" if name == "any_of" else name
+                        fields[alias] = inspect.cleandoc(doc)
+                    case _:
+                        pass
+    return docs
+
+
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+
+
+def _with_variables(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_variables(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loose = {key: _with_variables(value) for key, value in schema.items()}
+    if schema.get("type") in ("integer", "number", "boolean"):
+        outer = {
+            key: loose.pop(key)
+            for key in ("default", "description", "title")
+            if key in loose
+        }
+        return {"anyOf": [loose, _VARIABLE], **outer}
+    return loose
