@@ -132,8 +132,8 @@ class CoreSession(Protocol):
     ) -> Allowed | Denied:
         """Return the SDK's verdict on the request's session.
 
-        *checks* say when a claim is fetched again; they are judged after the global
-        validators, and before *validators*, dotted names of the user's own.
+        *checks* say when a claim is fetched again; they are judged after the SDK's
+        global validators, and before *validators*, dotted names of the user's own.
 
         Raises:
             CoreUnavailable: the core had to be asked and couldn't be.
@@ -150,6 +150,7 @@ class _Plan:
         "is_simple",
         "max_age_s",
         "needs_sdk",
+        "route_checks",
         "validators",
         "when",
     )
@@ -158,10 +159,12 @@ class _Plan:
         self.is_required = policy.protection is Protection.REQUIRED
         self.when = policy.check_database
         self.max_age_s = policy.max_age_s
+        globally_verified = rules.global_claims is GlobalClaims.EMAIL_VERIFIED
         self.checks = requirements.checks(
-            policy.requirements,
-            globally_verified=rules.global_claims is GlobalClaims.EMAIL_VERIFIED,
+            policy.requirements, globally_verified=globally_verified
         )
+        # The SDK adds its global one itself, and would list it twice.
+        self.route_checks = self.checks[1:] if globally_verified else self.checks
         self.validators = policy.requirements.validators
         self.needs_sdk = bool(self.validators) or (
             rules.global_claims is GlobalClaims.OTHER
@@ -424,7 +427,7 @@ class Engine:
                     request,
                     is_required=plan.is_required,
                     check_database=check_database,
-                    checks=plan.checks,
+                    checks=plan.route_checks,
                     validators=plan.validators,
                 )
             if isinstance(verdict, Allowed) and verdict.identity is not None:
