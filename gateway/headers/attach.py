@@ -1,0 +1,263 @@
+"""PURE. Identity fields: what a route's templates mean, and how a claim is written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any
+
+from gateway.errors import GatewayError, Stage
+from gateway.fields import Field, Fields
+from gateway.headers.names import (
+    DROP,
+    REQUEST_RULES,
+    STANDARD,
+    STANDARD_PREFIXES,
+    TRUSTED,
+    fold,
+    is_plain,
+    is_token,
+    reserved,
+)
+from gateway.identity import Identity
+
+MAX_IDENTITY_BYTES = 8192
+"""All identity fields of one request together. Node.js takes 16 KiB of head in all,
+nginx and gunicorn about 8 KiB a field: more would fail at the upstream, unexplained."""
+
+
+class IdentityTooLarge(GatewayError):
+    """The session's claims don't fit into header fields.
+
+    The request goes nowhere: an upstream that sees no roles, or half of them, would
+    decide about somebody else.
+    """
+
+    stage = Stage.TO_UPSTREAM
+    status = 431
+    code = "identity_too_large"
+    title = "The session's claims are too large to be passed on"
+
+
+_BUILT_IN = reserved()
+_Read = Callable[[Identity], Any]
+_PLACE = re.compile(r"\{([^{}]*)\}")
+_PLACES: Mapping[str, _Read] = {
+    name: attrgetter(name)
+    for name in ("user_id", "recipe_user_id", "session_handle", "tenant_id")
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeaderPolicy:
+    """What one route sets, and lets through. Made by `policy`, compared by identity."""
+
+    writers: tuple[tuple[bytes, _Read], ...]
+    """Field name → its text for an identity, encoded; None: no such field."""
+    forward_credentials: bool
+    allowed: frozenset[bytes]
+    """Odd names in lower case that are let through."""
+
+
+def policy(
+    identity_headers: Mapping[str, str],
+    *,
+    forward_credentials: bool = False,
+    allow_field_names: Sequence[str] = (),
+) -> HeaderPolicy:
+    """Return what `identity.headers` and its neighbours in the route table mean.
+
+    A template is text with `{user_id}`, `{recipe_user_id}`, `{session_handle}`,
+    `{tenant_id}` and `{claims.a.b}` in it. When one of them has no value the field is
+    absent. A route may give another meaning to a standard identity name.
+
+    Raises:
+        ValueError: a name or template that can't be; the text says why.
+    """
+    return _policy(
+        tuple(identity_headers.items()), forward_credentials, tuple(allow_field_names)
+    )
+
+
+@lru_cache(maxsize=256)  # routes that say the same share one, and its written fields
+def _policy(
+    identity_headers: tuple[tuple[str, str], ...],
+    forward_credentials: bool,
+    allow_field_names: tuple[str, ...],
+) -> HeaderPolicy:
+    writers: dict[bytes, tuple[bytes, _Read]] = {
+        fold(name): (name, read) for name, read in _STANDARD_WRITERS
+    }
+    for name, template in identity_headers:
+        written = name.encode()
+        folded = fold(written)
+        if not is_plain(written):
+            raise ValueError(f"{name!r}: use letters, digits and '-' only")
+        if (
+            folded in STANDARD
+            or folded.startswith(STANDARD_PREFIXES)
+            or REQUEST_RULES.get(folded, TRUSTED) is not TRUSTED
+        ):
+            raise ValueError(f"{name!r} has a meaning of its own")
+        writers[folded] = (written, _template(template))
+    for name in allow_field_names:
+        if not is_token(name.encode()):
+            raise ValueError(f"{name!r} is no field name")
+        if _BUILT_IN.request[name.encode()] is DROP:
+            raise ValueError(f"{name!r} is another spelling of a name that has a rule")
+    return HeaderPolicy(
+        writers=tuple(writers.values()),
+        forward_credentials=forward_credentials,
+        allowed=frozenset(name.lower().encode() for name in allow_field_names),
+    )
+
+
+def _template(template: str) -> _Read:
+    parts: list[str | _Read] = []
+    for index, piece in enumerate(_PLACE.split(template)):
+        if index % 2:
+            parts.append(_place(piece))
+        elif "{" in piece or "}" in piece:
+            raise ValueError(f"{template!r}: a brace without its other one")
+        elif not (piece.isascii() and piece.isprintable()):
+            raise ValueError(f"{template!r}: printable ASCII text only")
+        else:
+            parts.append(piece)
+
+    def write(identity: Identity) -> str | None:
+        text = ""
+        for part in parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            value = part(identity)
+            if value is None:
+                return None
+            text += _written(value)
+        return text
+
+    return write
+
+
+def _place(name: str) -> _Read:
+    first, *path = name.split(".")
+    if first == "claims" and path and all(path):
+        return lambda identity: _claim(identity.claims, path)
+    if name in _PLACES:
+        return _PLACES[name]
+    raise ValueError(
+        f"{{{name}}} is unknown; there are {{claims.…}}, "
+        + ", ".join(f"{{{known}}}" for known in _PLACES)
+    )
+
+
+def _claim(claims: Any, path: Sequence[str]) -> Any:
+    """Return the claim at *path*, None when there is none."""
+    for key in path:
+        if not isinstance(claims, Mapping) or key not in claims:
+            return None
+        claims = claims[key]
+    return claims
+
+
+# --- values -----------------------------------------------------------------
+
+# Printable ASCII but `%`, no space at the ends: goes as it is.
+_IS_SAFE = re.compile(r"(?:[!-$&-~](?:[ -$&-~]*[!-$&-~])?)?").fullmatch
+_UNSAFE = re.compile(rb"^ +| +$|[^ !-$&-~]")
+_UNSAFE_ELEMENT = re.compile(rb"^ +| +$|[^ !-$&-+\x2d-~]")
+
+
+def _escaped(text: str, unsafe: re.Pattern[bytes] = _UNSAFE) -> str:
+    """Return *text* as visible ASCII that percent-decoding turns into it again."""
+    if unsafe is _UNSAFE and _IS_SAFE(text):
+        return text
+    return unsafe.sub(
+        lambda found: b"".join(b"%%%02X" % byte for byte in found[0]),
+        text.encode("utf-8", "surrogatepass"),
+    ).decode()
+
+
+def _written(value: Any) -> str:
+    """Return a claim as the text of a field.
+
+    Text and numbers are themselves; a list is its elements between commas, so a comma
+    inside one of them is escaped; anything else is JSON. Percent-decoding (of each
+    element, for a list) gives the claim back.
+    """
+    if isinstance(value, str):
+        return _escaped(value)
+    if isinstance(value, list):
+        return ",".join(
+            _escaped(part if isinstance(part, str) else _json(part), _UNSAFE_ELEMENT)
+            for part in value
+        )
+    return _escaped(_json(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _sorted_list(*path: str) -> _Read:
+    """Return what writes a SuperTokens claim that is a list of names: sorted."""
+
+    def write(identity: Identity) -> str | None:
+        value = _claim(identity.claims, path)
+        if not isinstance(value, list):
+            return None
+        return _written(sorted(part for part in value if isinstance(part, str)))
+
+    return write
+
+
+def _plain(name: str) -> _Read:
+    read = _PLACES[name]
+    return lambda identity: _escaped(read(identity))
+
+
+def _recipe_user_id(identity: Identity) -> str | None:
+    """Return it only when it says something: linked accounts have another one."""
+    if identity.recipe_user_id == identity.user_id:
+        return None
+    return _escaped(identity.recipe_user_id)
+
+
+_STANDARD_WRITERS: tuple[tuple[bytes, _Read], ...] = (
+    (b"X-User-Id", _plain("user_id")),
+    (b"X-Recipe-User-Id", _recipe_user_id),
+    (b"X-Session-Handle", _plain("session_handle")),
+    (b"X-Tenant-Id", _plain("tenant_id")),
+    (b"X-User-Roles", _sorted_list("st-role", "v")),
+    (b"X-User-Permissions", _sorted_list("st-perm", "v")),
+)
+_AUTHENTICATED: Field = (b"X-Auth-Status", b"authenticated")
+ANONYMOUS: Field = (b"X-Auth-Status", b"anonymous")
+_MAX_WRITTEN = 8
+"""Policies whose fields one identity remembers: it holds them as long as it lives."""
+
+
+def identity_fields(identity: Identity, policy: HeaderPolicy) -> Fields:
+    """Return the fields that tell the upstream who is asking.
+
+    Raises:
+        IdentityTooLarge: together they exceed `MAX_IDENTITY_BYTES`.
+    """
+    written = identity.written.get(policy)
+    if written is not None:
+        return written
+    made: list[Field] = [_AUTHENTICATED]
+    for name, write in policy.writers:
+        text = write(identity)
+        if text is not None:
+            made.append((name, text.encode("ascii")))
+    if sum(len(name) + len(value) for name, value in made) > MAX_IDENTITY_BYTES:
+        raise IdentityTooLarge
+    if len(identity.written) >= _MAX_WRITTEN:
+        identity.written.clear()
+    identity.written[policy] = written = tuple(made)
+    return written

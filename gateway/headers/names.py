@@ -1,0 +1,228 @@
+"""PURE. Field names: which rule each of them falls under, in either direction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+
+from gateway.errors import BadReply, BadRequest
+
+
+class Rule(Enum):
+    """What becomes of a field."""
+
+    KEEP = auto()
+    DROP = auto()
+    ODD = auto()
+    """Kept if the route lists the name."""
+    CONNECTION = auto()
+    COOKIE = auto()
+    AUTHORIZATION = auto()
+    CREDENTIAL = auto()
+    """Kept if the route forwards credentials."""
+    CHAIN = auto()
+    """X-Forwarded-For."""
+    TRUSTED = auto()
+    """Kept if the peer is a trusted proxy."""
+    SET_COOKIE = auto()
+    VARY = auto()
+    CACHE = auto()
+
+
+# Names in the loops are looked up as constants of the module: an attribute of an
+# enumeration costs more than the look-up of the rule.
+KEEP, DROP, ODD = Rule.KEEP, Rule.DROP, Rule.ODD
+CONNECTION, COOKIE = Rule.CONNECTION, Rule.COOKIE
+AUTHORIZATION, CREDENTIAL = Rule.AUTHORIZATION, Rule.CREDENTIAL
+CHAIN, TRUSTED = Rule.CHAIN, Rule.TRUSTED
+SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
+
+IDENTITY_NAMES = (
+    "X-User-Id",
+    "X-Recipe-User-Id",
+    "X-Session-Handle",
+    "X-Tenant-Id",
+    "X-User-Roles",
+    "X-User-Permissions",
+    "X-User-Email",
+    "X-User-Claims",
+    "X-Auth-Status",
+    "X-Identity-Assertion",
+    "X-Identity-Assertion-For",
+)
+"""Names that only the gateway may set, whether a route sets them or not."""
+
+# One hop's own fields (RFC 9110 §7.6.1), and its framing: who sends the message adds
+# Content-Length or Transfer-Encoding for the body that it really sends.
+_HOP = frozenset(
+    {
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"content-length",
+    }
+)
+# What the frontend SDKs send, and what an SDK answers; `st-` has a prefix rule.
+_SESSION_FIELDS = frozenset({b"front-token", b"anti-csrf", b"id-refresh-token"})
+REQUEST_RULES = {
+    **dict.fromkeys(_HOP, DROP),
+    **dict.fromkeys(_SESSION_FIELDS | {b"rid", b"fdi-version"}, CREDENTIAL),
+    b"connection": CONNECTION,
+    b"cookie": COOKIE,
+    b"authorization": AUTHORIZATION,
+    b"x-forwarded-for": CHAIN,
+    # What the gateway makes anew.
+    b"host": DROP,
+    b"x-request-id": DROP,
+    # For this hop: 100 (Continue) was asked of the gateway, and it has answered.
+    b"expect": DROP,
+    b"proxy-authorization": DROP,
+    # CVE-2016-5385 (httpoxy): CGI would read it as the variable HTTP_PROXY.
+    b"proxy": DROP,
+    # RFC 7239: proxies that know X-Forwarded-For pass a client's Forwarded on.
+    b"forwarded": DROP,
+    # Another path or method than the one that was judged.
+    b"x-http-method": DROP,
+    b"x-http-method-override": DROP,
+    b"x-method-override": DROP,
+    # Another scheme than X-Forwarded-Proto says.
+    b"x-scheme": DROP,
+    b"x-url-scheme": DROP,
+    b"front-end-https": DROP,
+    **dict.fromkeys(
+        (
+            b"x-forwarded-port",
+            b"x-forwarded-prefix",
+            b"x-forwarded-server",
+            b"x-real-ip",
+            b"x-client-ip",
+            b"client-ip",
+            b"true-client-ip",
+            b"x-cluster-client-ip",
+            b"cf-connecting-ip",
+            b"fastly-client-ip",
+        ),
+        TRUSTED,
+    ),
+}
+_REQUEST_PREFIXES = (
+    (b"st-", CREDENTIAL),
+    # -User, -Email, -Access-Token, -Uri, -Method and whatever else is made up; the
+    # few that a trusted proxy may send have a rule above. (-Proto and -Host are read
+    # by `client_scheme` and `client_host`, and made anew.)
+    (b"x-forwarded-", DROP),
+    (b"x-original-", DROP),
+    (b"x-rewrite-", DROP),
+    (b"x-envoy-", TRUSTED),
+)
+_REPLY_RULES = {
+    **dict.fromkeys(_HOP, DROP),
+    b"connection": CONNECTION,
+    b"set-cookie": SET_COOKIE,
+    b"vary": VARY,
+    b"cache-control": CACHE,
+    b"cdn-cache-control": CACHE,
+    b"surrogate-control": CACHE,
+    b"x-request-id": DROP,
+}
+# An upstream can't set or clear the session, nor speak for the CORS policy.
+_REPLY_PREFIXES = ((b"st-", DROP), (b"access-control-", DROP))
+
+STANDARD = frozenset(
+    b"accept accept-charset accept-encoding accept-language accept-ranges age allow "
+    b"alt-svc cache-control content-disposition content-encoding content-language "
+    b"content-location content-range content-security-policy content-type date etag "
+    b"expires from if-match if-modified-since if-none-match if-range "
+    b"if-unmodified-since last-modified link location max-forwards origin pragma "
+    b"range referer retry-after server set-cookie strict-transport-security "
+    b"user-agent vary via www-authenticate x-auth-status x-forwarded-proto "
+    b"x-forwarded-host".split()
+)
+"""Names that a route can't take for its identity fields: they'd be lost to everyone."""
+STANDARD_PREFIXES = (b"st-", b"sec-", b"access-control-")
+
+is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+is_plain = re.compile(rb"[0-9A-Za-z-]+").fullmatch
+CONTROLS = bytes(b for b in range(0x20) if b != 0x09) + b"\x7f"
+_FOLD = bytes(
+    b + 32 if 65 <= b <= 90 else b if 48 <= b <= 57 or 97 <= b <= 122 else 0x2D
+    for b in range(256)
+)
+
+
+def fold(name: bytes) -> bytes:
+    """Return *name* as the laxest reader sees it: lower case, all else read as `-`."""
+    return name.translate(_FOLD)
+
+
+class _Memo(dict[bytes, Rule]):
+    """Rules by the name exactly as it is written; at most 1024 names of 64 bytes.
+
+    When it is full of names that somebody made up, it starts again.
+    """
+
+    def __init__(self, judge: Callable[[bytes], Rule]) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def __missing__(self, name: bytes) -> Rule:
+        rule = self._judge(name)
+        if len(name) <= 64:
+            if len(self) >= 1024:
+                self.clear()
+            self[name] = rule
+        return rule
+
+
+class Reserved:
+    """The identity names of a whole route table: no client and no upstream sets them.
+
+    One for all routes, so that what one route calls `X-Plan` can't be sent to the
+    service behind another one.
+    """
+
+    __slots__ = ("names", "reply", "request")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(fold(name.encode()) for name in names)
+        self.request = _Memo(self._judge_request)
+        self.reply = _Memo(self._judge_reply)
+
+    def _judge_request(self, name: bytes) -> Rule:
+        if not is_token(name):
+            raise BadRequest("a field name holds a character that isn't allowed")
+        folded = fold(name)
+        rule = DROP if folded in self.names else REQUEST_RULES.get(folded)
+        if rule is None:
+            rule = next((r for p, r in _REQUEST_PREFIXES if folded.startswith(p)), None)
+        if is_plain(name):
+            return rule or KEEP
+        # Another spelling of a name that has a rule is never let through.
+        return ODD if rule is None else DROP
+
+    def _judge_reply(self, name: bytes) -> Rule:
+        if not is_token(name):
+            raise BadReply("a field name holds a character that isn't allowed")
+        folded = fold(name)
+        if folded in self.names or folded in _SESSION_FIELDS:
+            return DROP
+        lower = name.lower()
+        for prefix, rule in _REPLY_PREFIXES:
+            if lower.startswith(prefix):
+                return rule
+        return _REPLY_RULES.get(lower, KEEP)
+
+
+def reserved(names: Iterable[str] = ()) -> Reserved:
+    """Return the names that only the gateway sets: its own and *names*.
+
+    *names* are those of every route's `identity.headers`.
+    """
+    return Reserved((*IDENTITY_NAMES, *names))
