@@ -133,7 +133,9 @@ _PROTECTION = {
 
 def _session(defaults: config.Defaults, given: config.Route) -> SessionPolicy:
     protected = defaults.protected if given.protected is None else given.protected
-    session = given.session or defaults.session
+    session = defaults.session.model_copy(
+        update=given.session.model_dump(exclude_none=True)
+    )
     return SessionPolicy(
         protection=_PROTECTION[protected],
         requirements=_requirements(given.require),

@@ -249,6 +249,8 @@ class _Paths:
             return place
         # One piece more than the tree is deep: a client can't choose what this costs.
         segments = path.split("/", self._depth + 1)
+        if segments[0]:
+            return None  # `*`, which is no path
         return self._root.find(segments, 1, path)
 
     def place(self, form: Form, path: str) -> _Place:
