@@ -43,6 +43,33 @@ class App:
     make_id: Callable[[], str] = make_id
 
 
+def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
+    """Return the services of *table* by name, with the pools of their targets.
+
+    A target that several services name has one pool, and the smallest of their
+    limits: a target is asked no more because a second service names it, too.
+
+    Raises:
+        ValueError: a CA file can't be read.
+    """
+    most: dict[UpstreamTarget, int] = {}
+    targets: dict[str, list[UpstreamTarget]] = {}
+    for service in table.services():
+        targets[service.name] = [
+            UpstreamTarget.parse(str(target), service.tls) for target in service.targets
+        ]
+        for target in targets[service.name]:
+            limit = service.max_connections
+            most[target] = min(limit, most.get(target, limit))
+    return {
+        name: Service(
+            name,
+            [upstreams.pool(target, max_connections=most[target]) for target in named],
+        )
+        for name, named in targets.items()
+    }
+
+
 @contextlib.asynccontextmanager
 async def building(
     config: Config,
@@ -85,19 +112,7 @@ async def building(
 
         upstreams = Upstreams()
         opened.push_async_callback(upstreams.close)
-        services = {
-            service.name: Service(
-                service.name,
-                [
-                    upstreams.pool(
-                        UpstreamTarget.parse(str(target), service.tls),
-                        max_connections=service.max_connections,
-                    )
-                    for target in service.targets
-                ],
-            )
-            for service in table.services()
-        }
+        services = _services(table, upstreams)
         limits = config.gateway.limits
         resources = Resources(
             table=table,

@@ -1,0 +1,139 @@
+"""The composition root: what it opens it closes, and joins as the file says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sdk_reset
+from faults import FaultUpstream, closed_port
+from stack import Records, Start, no_blocking, running
+
+from gateway import settings
+from gateway.app import App, building, make_id
+from gateway.dev.core import ThreadedCore
+from gateway.sdk import RecipeError
+from gateway.upstream import UpstreamPool
+
+ROUTES = """
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens:
+  connection_uri: "${CORE}"
+  recipes: {emailpassword: {}}
+services:
+  wide: {targets: ["${UPSTREAM}"], max_connections: 9}
+  narrow: {targets: ["${UPSTREAM}"], max_connections: 2}
+  usual: {targets: ["${UPSTREAM}"]}
+routes:
+  - {path: /wide, service: wide, protected: false}
+  - {path: /narrow, service: narrow, protected: false}
+  - {path: /usual, service: usual, protected: false}
+  - {path: /plan, service: usual, identity: {headers: {X-Plan: "{claims.plan}"}}}
+"""
+
+
+async def test_services_with_one_target_share_the_smallest_limit(start: Start) -> None:
+    """Whatever their order in the file: a target isn't asked for more than it takes."""
+    gateway = await start(ROUTES)
+    (pool,) = pools(gateway.app)
+    assert pool.max_connections == 2
+
+
+async def test_a_routes_own_identity_field_is_removed_on_every_route(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """What one route states as X-Plan, no client can state on another."""
+    gateway = await start(ROUTES)
+    reply = await gateway.ask("GET", "/usual", ("X-Plan", "gold"), ("x_plan", "gold"))
+    assert reply.status == 200
+    assert b"gold" not in upstream.requests[0].head
+
+
+async def test_what_is_opened_is_closed(
+    st_core: ThreadedCore, upstream: FaultUpstream, tmp_path: Path
+) -> None:
+    """After the block there is no task and no connection to an upstream."""
+    path = write(tmp_path)
+    before = asyncio.all_tasks()
+    environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
+    async with running(path, environ, st_core) as gateway:
+        assert (await gateway.ask("GET", "/wide")).status == 200
+        assert len(asyncio.all_tasks()) > len(before)
+        (pool,) = pools(gateway.app)
+        assert pool.open == 1
+    assert pool.open == 0
+    assert asyncio.all_tasks() == before
+
+
+async def test_building_waits_for_no_core(tmp_path: Path) -> None:
+    """A core that isn't there holds up no start; keys are fetched when it is."""
+    path = write(tmp_path)
+    core, upstream = (f"http://127.0.0.1:{closed_port()}" for _ in range(2))
+    loaded = settings.load(path, {"CORE": core, "UPSTREAM": upstream})
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        assert not app.keys.state().is_usable
+
+
+async def test_recipe_that_cant_be_is_told_and_nothing_stays_open(
+    tmp_path: Path,
+) -> None:
+    """The error names the YAML path; the tasks of a half-made gateway are gone."""
+    path = write(
+        tmp_path,
+        "version: 1\nsupertokens: {config_module: no_such_module_anywhere}\n",
+    )
+    loaded = settings.load(path, {})
+    before = asyncio.all_tasks()
+    with pytest.raises(RecipeError, match=r"supertokens\.config_module"):
+        async with building(loaded.config, loaded.table, observer=Records()):
+            pytest.fail("it was built")
+    assert asyncio.all_tasks() == before
+
+
+def test_request_ids_are_never_the_same() -> None:
+    """96 random bits, in letters that every log and header takes."""
+    made = {make_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(len(one) == 24 and int(one, 16) >= 0 for one in made)
+
+
+# --- the guard of these tests ---------------------------------------------------
+
+
+def test_guard_sees_a_blocking_call_of_the_gateway() -> None:
+    """Also one that an error boundary swallows; a call of the test's own isn't one."""
+    lines = "import time\ndef nap():\n    time.sleep(0)"
+    scope: dict[str, Callable[[], None]] = {}
+    exec(compile(lines, settings.__file__, "exec"), scope)
+
+    async def work() -> None:
+        time.sleep(0)  # noqa: ASYNC251 - what the guard must not mind
+        with contextlib.suppress(Exception):
+            scope["nap"]()
+
+    with pytest.raises(AssertionError, match=r"time\.sleep"), no_blocking():
+        asyncio.run(work())
+
+
+def write(folder: Path, text: str = ROUTES) -> Path:
+    path = folder / "routes.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def pools(app: App) -> set[UpstreamPool]:
+    """Return every pool of every service, once."""
+    return {p for s in app.proxy.parts.services.values() for p in s.pools}
+
+
+@pytest.fixture(autouse=True)
+def fresh_sdk() -> Iterator[None]:
+    """Forget the SDK of this process before and after each test."""
+    sdk_reset.reset()
+    yield
+    sdk_reset.reset()
