@@ -1,0 +1,69 @@
+"""The real stack: an embedded core, an upstream that remembers, and the gateway.
+
+    async def test_x(upstream, start):
+        gateway = await start(ROUTES)        # a routes.yaml, ${UPSTREAM} and ${CORE}
+        user = await gateway.sign_up()
+        reply = await user.get("/orders")
+        ... upstream.requests ...
+
+Everything talks over loopback sockets, and the SDK is the real one. While a gateway
+runs, a blocking call in it fails the test (`no_blocking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import sdk_reset
+from faults import FaultUpstream, answer
+from stack import Gateway, Start, no_blocking, running
+
+from gateway.dev.core import ThreadedCore, serve_in_thread
+
+
+@pytest.fixture(scope="session")
+def shared_core() -> Iterator[ThreadedCore]:
+    """Return the core that all end-to-end tests share; each makes its own users."""
+    with serve_in_thread() as running_core:
+        yield running_core
+
+
+@pytest.fixture
+def st_core(shared_core: ThreadedCore) -> Iterator[ThreadedCore]:
+    """Return the shared core; what a test turns off is on again afterwards."""
+    yield shared_core
+    shared_core.core.faults.clear()
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FaultUpstream]:
+    """Return an upstream that answers 200 `ok` until told otherwise."""
+    async with FaultUpstream(answer()) as running_upstream:
+        yield running_upstream
+
+
+@pytest.fixture
+async def start(
+    st_core: ThreadedCore, upstream: FaultUpstream, tmp_path: Path
+) -> AsyncIterator[Start]:
+    """Return what runs a gateway from the text of a routes.yaml, one in a test.
+
+    In the text, `${CORE}` is the core and `${UPSTREAM}` the upstream; further
+    variables come as keywords.
+    """
+    sdk_reset.reset()
+    async with AsyncExitStack() as opened:
+
+        async def run(text: str, **variables: str) -> Gateway:
+            path = tmp_path / "routes.yaml"
+            path.write_text(text, encoding="utf-8")
+            environ = {"CORE": st_core.url, "UPSTREAM": upstream.url, **variables}
+            gateway = await opened.enter_async_context(running(path, environ, st_core))
+            opened.enter_context(no_blocking())
+            return gateway
+
+        yield run
+    sdk_reset.reset()

@@ -1,0 +1,425 @@
+"""The whole story, as a user lives it: sign up, be let in, be refused, sign out."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from faults import CHUNKED_HEAD, FaultUpstream
+from stack import ORIGIN, Gateway, Start, User, form, replies
+from supertokens_python.recipe.userroles.asyncio import (
+    add_role_to_user,
+    create_new_role_or_add_permissions,
+)
+from wire import WireReply, connect, request
+
+ROUTES = """
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens:
+  connection_uri: "${CORE}"
+  recipes: {emailpassword: {}, userroles: {}, usermetadata: {}}
+services:
+  echo: {targets: ["${UPSTREAM}"]}
+routes:
+  - {path: /public, service: echo, protected: false}
+  - {path: /private, service: echo}
+  - {path: /optional, service: echo, protected: optional}
+  - {path: /checked, service: echo, session: {check_database: always}}
+  - {path: /admin, service: echo, require: {roles: {any: [admin]}}}
+"""
+
+UNAUTHORISED = {"message": "unauthorised"}
+TRY_REFRESH = {"message": "try refresh token"}
+
+
+# --- in and out -------------------------------------------------------------
+
+
+async def test_browser_is_let_in_by_its_cookie(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """401, sign-up, `/user`, the service sees the user and no token, out, 401."""
+    gateway = await start(ROUTES)
+    async with httpx.AsyncClient(
+        base_url=gateway.url, verify=False, trust_env=False
+    ) as browser:
+        refused = await browser.get("/private")
+        assert (refused.status_code, refused.json()) == (401, UNAUTHORISED)
+        assert not upstream.requests
+
+        signed_up = await browser.post(
+            "/auth/signup",
+            json=form("cookie@example.com"),
+            headers={"st-auth-mode": "cookie"},
+        )
+        user_id = signed_up.json()["user"]["id"]
+        assert {"sAccessToken", "sRefreshToken"} <= set(browser.cookies)
+
+        user = await browser.get("/user")
+        assert user.status_code == 200
+        assert user.json()["userId"] == user_id
+        assert user.json()["accessTokenPayload"]["sub"] == user_id
+        assert set(user.json()) == {"sessionHandle", "userId", "accessTokenPayload"}
+        assert user.headers["cache-control"] == "no-store"
+
+        browser.cookies.set("theme", "dark")
+        reply = await browser.get("/private/a?b=c", headers={"rid": "anti-csrf"})
+        assert (reply.status_code, reply.text) == (200, "ok")
+        (seen,) = upstream.requests
+        assert seen.line == b"GET /private/a?b=c HTTP/1.1"
+        assert seen.field(b"x-user-id") == user_id.encode()
+        assert seen.field(b"x-session-handle") == (
+            user.json()["sessionHandle"].encode()
+        )
+        assert seen.field(b"x-tenant-id") == b"public"
+        assert seen.field(b"x-auth-status") == b"authenticated"
+        assert seen.field(b"cookie") == b"theme=dark"
+        assert seen.field(b"rid") is None
+
+        out = await browser.post("/auth/signout")
+        assert out.json() == {"status": "OK"}
+        assert set(browser.cookies) == {"theme"}
+        assert (await browser.get("/private")).status_code == 401
+        assert (await browser.get("/user")).status_code == 401
+
+
+async def test_bearer_token_is_let_in_and_stays_here(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """The upstream sees who it is, and neither the token nor the SDK's own fields."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    shown = await user.get("/user")
+    assert shown.json()["userId"] == user.id
+    extra = [
+        (name, "x") for name in ("anti-csrf", "rid", "fdi-version", "st-auth-mode")
+    ]
+    reply = await user.get("/private", *extra)
+    assert (reply.status, reply.body) == (200, b"ok")
+    (seen,) = upstream.requests
+    assert seen.field(b"x-user-id") == user.id.encode()
+    for name in (b"authorization", *(name.encode() for name, _ in extra)):
+        assert seen.field(name) is None, name
+    assert user.access.encode() not in seen.head
+
+
+@pytest.mark.parametrize(
+    "method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PURGE"]
+)
+async def test_user_answers_get_only(start: Start, method: str) -> None:
+    """405 with Allow, whatever session there is; nobody caches it."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    reply = await gateway.ask(method, "/user", user.bearer)
+    assert reply.status == 405
+    assert reply.one("Allow") == "GET"
+    assert reply.one("Cache-Control") == "no-store"
+
+
+async def test_other_paths_below_user_are_routes(start: Start) -> None:
+    """`/user` is the gateway's; `/user/x` and `/users` are whoever's has a route."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    for path in ("/user/x", "/users", "/authorize"):
+        assert (await user.get(path)).json()["code"] == "no_route"
+
+
+# --- forgery -----------------------------------------------------------------
+
+FORGERIES = {
+    "plain": [("X-User-Id", "forged")],
+    "lower case": [("x-user-id", "forged")],
+    "underscores": [("X_User_Id", "forged")],
+    "dots": [("x.user.id", "forged")],
+    "mixed": [("X_User.Id", "forged")],
+    "twice": [("X-User-Id", "forged"), ("X-User-Id", "forged")],
+    "others": [
+        ("X-User-Roles", "forged"),
+        ("X-Tenant-Id", "forged"),
+        ("X-Session-Handle", "forged"),
+        ("X-User-Permissions", "forged"),
+        ("X-Auth-Status", "forged"),
+    ],
+    "listed in Connection": [("Connection", "X-User-Id, X-Auth-Status")],
+    "listed and sent": [("Connection", "close, x-user-id"), ("X-User-Id", "forged")],
+}
+
+
+@pytest.mark.parametrize("forged", FORGERIES.values(), ids=FORGERIES.keys())
+@pytest.mark.parametrize("path", ["/private", "/optional", "/public"])
+async def test_forged_identity_changes_nothing(
+    start: Start, upstream: FaultUpstream, path: str, forged: list[tuple[str, str]]
+) -> None:
+    """What a client claims to be is removed, and can't remove what is true."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    plain = await user.get(path)
+    reply = await user.get(path, *forged)
+    assert plain.status == reply.status == 200
+    honest, seen = upstream.requests
+    for name in (b"x-user-id", b"x-auth-status", b"x-tenant-id", b"x-session-handle"):
+        assert seen.field(name) == honest.field(name)
+    assert honest.field(b"x-user-id") == (
+        None if path == "/public" else user.id.encode()
+    )
+    assert b"forged" not in seen.head
+
+
+@pytest.mark.parametrize("path", ["/optional", "/public"])
+async def test_forged_identity_without_a_session(
+    start: Start, upstream: FaultUpstream, path: str
+) -> None:
+    """Anonymous stays anonymous."""
+    gateway = await start(ROUTES)
+    for forged in FORGERIES.values():
+        assert (await gateway.ask("GET", path, *forged)).status == 200
+    assert len(upstream.requests) == len(FORGERIES)
+    for seen in upstream.requests:
+        assert seen.field(b"x-auth-status") == b"anonymous"
+        assert seen.field(b"x-user-id") is None
+        assert b"forged" not in seen.head
+
+
+async def test_optional_route_knows_a_user_and_refuses_a_broken_one(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """No session passes as anonymous; one that can't be right is refused."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    assert (await gateway.ask("GET", "/optional")).status == 200
+    assert (await user.get("/optional")).status == 200
+    anonymous, known = upstream.requests
+    assert anonymous.field(b"x-auth-status") == b"anonymous"
+    assert known.field(b"x-user-id") == user.id.encode()
+    head, payload, signature = user.access.split(".")
+    user.access = ".".join((head, payload, signature[::-1]))
+    broken = await user.get("/optional")
+    assert (broken.status, broken.json()) == (401, TRY_REFRESH)
+    assert len(upstream.requests) == 2
+
+
+# --- roles -------------------------------------------------------------------
+
+
+async def test_role_is_needed_and_given(start: Start, upstream: FaultUpstream) -> None:
+    """403 in SuperTokens' own words; 200 after the role is given and a new sign-in."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    refused = await user.get("/admin")
+    assert refused.status == 403
+    assert refused.json() == {
+        "message": "invalid claim",
+        "claimValidationErrors": [
+            {
+                "id": "st-role",
+                "reason": {
+                    "message": "wrong value",
+                    "expectedToIncludeAtLeastOneOf": ["admin"],
+                    "actualValue": [],
+                },
+            }
+        ],
+    }
+    assert not upstream.requests
+    await create_new_role_or_add_permissions("admin", ["everything"])
+    await add_role_to_user("public", user.id, "admin")
+    await user.enter("signin")
+    reply = await user.get("/admin")
+    assert reply.status == 200
+    (seen,) = upstream.requests
+    assert seen.field(b"x-user-roles") == b"admin"
+    assert seen.field(b"x-user-permissions") == b"everything"
+
+
+# --- new tokens ----------------------------------------------------------------
+
+SHAPES = {
+    "whole": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "streamed": CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n",
+    "304": b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n',
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "5xx": b"HTTP/1.1 503 Down\r\nContent-Length: 4\r\n\r\ndown",
+    "upstream 401": b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno",
+    "own tokens": (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nst-access-token: forged\r\n"
+        b"front-token: forged\r\nSet-Cookie: sAccessToken=forged\r\n"
+        b"Cache-Control: public, max-age=600\r\n\r\nok"
+    ),
+}
+
+
+def assert_carries_new_token_once(reply: WireReply) -> None:
+    assert len(reply.all("st-access-token")) == 1
+    assert len(reply.all("front-token")) == 1
+    assert reply.all("Cache-Control") == ["no-store"]
+    assert b"forged" not in reply.head
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+async def test_new_token_reaches_the_client_once(
+    start: Start, upstream: FaultUpstream, shape: bytes
+) -> None:
+    """The first use after a refresh brings one, on whatever answer it is."""
+    upstream.behaviour = replies(shape)
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    await user.refresh()
+    first = await user.get("/private", ("Origin", ORIGIN))
+    assert_carries_new_token_once(first)
+    assert "st-access-token" in (first.one("Access-Control-Expose-Headers") or "")
+    before = user.access
+    user.take(first)
+    assert user.access != before
+    second = await user.get("/private")
+    assert not second.all("st-access-token")
+    assert len(upstream.requests) == 2
+
+
+async def test_new_token_on_head(start: Start) -> None:
+    """An answer without a body carries it, too."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    await user.refresh()
+    reply = await gateway.ask("HEAD", "/private", user.bearer)
+    assert reply.status == 200
+    assert_carries_new_token_once(reply)
+
+
+async def test_new_token_on_an_upgrade(start: Start, upstream: FaultUpstream) -> None:
+    """A 101 carries it: the page's next request would pay for it otherwise."""
+    upstream.behaviour = replies(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    await user.refresh()
+    reply = await user.get(
+        "/private",
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    )
+    assert reply.status == 101
+    assert_carries_new_token_once(reply)
+
+
+async def test_new_token_as_cookie(start: Start) -> None:
+    """In cookie mode it is one Set-Cookie, on a line of its own."""
+    gateway = await start(ROUTES)
+    user = User(gateway, "cookie-refresh@example.com")
+    signed_up = await user.post(
+        "/auth/signup",
+        ("st-auth-mode", "cookie"),
+        body=form_bytes(user.email),
+    )
+    refreshed = await user.post("/auth/session/refresh", ("Cookie", cookies(signed_up)))
+    assert refreshed.status == 200
+    reply = await gateway.ask("GET", "/private", ("Cookie", cookies(refreshed)))
+    assert reply.status == 200
+    (cookie,) = reply.all("Set-Cookie")
+    assert cookie.startswith("sAccessToken=")
+    assert len(reply.all("front-token")) == 1
+
+
+async def test_new_token_for_user(start: Start) -> None:
+    """`/user` passes it on like any proxied answer."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    await user.refresh()
+    reply = await user.get("/user")
+    assert reply.status == 200
+    assert_carries_new_token_once(reply)
+
+
+# --- the end of a session -------------------------------------------------------
+
+
+async def test_sign_out_ends_the_session_everywhere_at_once(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Also where the core isn't asked, and the token has an hour to live."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    for path in ("/private", "/checked", "/optional"):
+        assert (await user.get(path)).status == 200
+    assert (await user.sign_out()).json() == {"status": "OK"}
+    for path in ("/private", "/checked", "/optional", "/user"):
+        reply = await user.get(path)
+        assert (path, reply.status, reply.json()) == (path, 401, UNAUTHORISED)
+    assert len(upstream.requests) == 3
+    assert (await user.get("/public")).status == 200
+
+
+async def test_stolen_refresh_token_ends_the_session(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """A refresh token that was used already: nobody keeps this session."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    stolen = user.refresh_token
+    await user.refresh()
+    assert (await user.get("/private")).status == 200
+    theft = await user.refresh(stolen)
+    assert (theft.status, theft.json()) == (401, {"message": "token theft detected"})
+    assert theft.one("front-token") == "remove"
+    reply = await user.get("/private")
+    assert (reply.status, reply.json()) == (401, UNAUTHORISED)
+    assert (await user.refresh()).status == 401
+    assert len(upstream.requests) == 1
+
+
+async def test_session_that_the_core_lost_is_over(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Where the core is asked it says so, and then every route knows."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    assert (await user.get("/private")).status == 200
+    await revoke_in_core(gateway, user)
+    assert (await user.get("/private")).status == 200
+    assert (await user.get("/checked")).json() == UNAUTHORISED
+    assert (await user.get("/private")).json() == UNAUTHORISED
+    assert len(upstream.requests) == 2
+
+
+async def test_one_connection_serves_users_in_turn(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Nothing of one request's identity is left for the next on a connection."""
+    gateway = await start(ROUTES)
+    users = [await gateway.sign_up(name) for name in ("ann", "bob")]
+    async with connect(gateway.port) as wire:
+        for user in users:
+            await wire.send(request("GET", "/private", user.bearer))
+            assert (await wire.reply()).status == 200
+        await wire.send(request("GET", "/private"))
+        assert (await wire.reply()).status == 401
+        await wire.send(request("GET", "/public"))
+        assert (await wire.reply()).status == 200
+    assert [seen.field(b"x-user-id") for seen in upstream.requests] == [
+        *(user.id.encode() for user in users),
+        None,
+    ]
+
+
+def form_bytes(email: str) -> bytes:
+    return httpx.Request("POST", "http://x", json=form(email)).read()
+
+
+def cookies(reply: WireReply) -> str:
+    """Return the Cookie field of a browser that got *reply*."""
+    return "; ".join(value.partition(";")[0] for value in reply.all("Set-Cookie"))
+
+
+async def revoke_in_core(gateway: Gateway, user: User) -> None:
+    """Take the user's sessions away behind the gateway's back."""
+    async with httpx.AsyncClient(verify=False, trust_env=False) as client:
+        reply = await client.post(
+            f"{gateway.core.url}/recipe/session/remove",
+            json={"userId": user.id, "revokeAcrossAllTenants": True},
+            headers={"rid": "session", "cdi-version": "5.4"},
+        )
+    assert len(reply.json()["sessionHandlesRevoked"]) == 1

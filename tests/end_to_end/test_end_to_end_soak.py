@@ -1,0 +1,87 @@
+"""Many users at once over shared connections: nobody is ever taken for another.
+
+`GATEWAY_SOAK_REQUESTS=100000 pytest tests/end_to_end/test_end_to_end_soak.py` for the
+long run; 10,000 requests take about 10 s on one core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+
+from faults import FaultUpstream, Peer
+from stack import Start
+from wire import connect, request
+
+USERS = 50
+CONNECTIONS = 20
+REQUESTS = int(os.environ.get("GATEWAY_SOAK_REQUESTS", "2000"))
+
+ROUTES = """
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens:
+  connection_uri: "${CORE}"
+  recipes: {emailpassword: {}}
+  cache: {size: 30}
+  core: {timeout: 60}
+services:
+  echo: {targets: ["${UPSTREAM}"]}
+routes:
+  - {path: /private, service: echo}
+  - {path: /optional, service: echo, protected: optional}
+  - {path: /public, service: echo, protected: false}
+  - {path: /checked, service: echo, session: {check_database: cached, max_age: 1}}
+"""
+
+
+async def who_is_it(peer: Peer) -> None:
+    """Answer with the user that the gateway names, and forget the request."""
+    while True:
+        seen = await peer.request()
+        peer.upstream.requests.clear()
+        user = seen.field(b"x-user-id") or b"nobody"
+        asked = seen.field(b"x-asked") or b""
+        body = user + b" " + asked
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await peer.send(head + body)
+
+
+async def test_nobody_is_taken_for_another(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Each reply names the user that asked; a cache too small for all is in between."""
+    upstream.behaviour = who_is_it
+    gateway = await start(ROUTES)
+    users = [await gateway.sign_up() for _ in range(USERS)]
+    assert len({user.id for user in users}) == USERS
+    left = iter(range(REQUESTS))
+    wrong: list[tuple[str, bytes, bytes]] = []
+    served = 0
+
+    async def visit(seed: int) -> None:
+        nonlocal served
+        choose = random.Random(seed)
+        async with connect(gateway.port) as wire:
+            for number in left:
+                user = choose.choice(users)
+                path = choose.choice(("/private", "/optional", "/checked", "/public"))
+                shown = choose.choice(
+                    (user.bearer, ("Cookie", f"sAccessToken={user.access}"))
+                )
+                if path == "/optional" and choose.random() < 0.3:
+                    shown = ("X-User-Id", user.id)
+                name = user.id
+                if path == "/public" or shown[0] == "X-User-Id":
+                    name = "nobody"
+                expected = f"{name} {number}".encode()
+                await wire.send(request("GET", path, shown, ("X-Asked", str(number))))
+                reply = await wire.reply()
+                if reply.status != 200 or reply.body != expected:
+                    wrong.append((path, expected, reply.body))
+                served += 1
+
+    await asyncio.gather(*(visit(seed) for seed in range(CONNECTIONS)))
+    assert wrong == []
+    assert served == REQUESTS

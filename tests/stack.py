@@ -1,0 +1,235 @@
+"""The parts of the end-to-end tests: a gateway in this process, and who uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blockbuster.blockbuster
+import httpx
+import pytest
+from blockbuster import BlockBuster, BlockingError
+from faults import Behaviour, Peer
+from wire import WireReply, ask
+
+from gateway import settings
+from gateway.app import App, building
+from gateway.dev.core import ThreadedCore
+from gateway.observe import Record
+from gateway.server import bind, serving
+
+DEADLINE_S = 10.0
+PASSWORD = "correct-horse-1"
+ORIGIN = "http://localhost:8000"
+"""The website's domain unless a route table says otherwise."""
+
+_numbers = itertools.count(1)
+
+
+class Records:
+    """What the gateway says of its requests, kept in memory."""
+
+    def __init__(self) -> None:
+        self.all: list[Record] = []
+        self._more = asyncio.Event()
+
+    def observe(self, record: Record) -> None:
+        self.all.append(record)
+        self._more.set()
+
+    async def of(self, request_id: str) -> Record:
+        """Return the record of a request; it is made just after its answer."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                for record in self.all:
+                    if record.request_id == request_id:
+                        return record
+                self._more.clear()
+                await self._more.wait()
+
+
+class Outbox:
+    """Takes the mails of the recipes."""
+
+    def __init__(self) -> None:
+        self.mails: list[tuple[str, str, str]] = []
+
+    async def send(self, kind: str, to: str, link: str) -> None:
+        self.mails.append((kind, to, link))
+
+
+@dataclass
+class Gateway:
+    """A gateway that listens on loopback."""
+
+    app: App
+    url: str
+    records: Records
+    core: ThreadedCore
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        *fields: tuple[str, str],
+        body: bytes | None = None,
+        host: str | None = "localhost",
+    ) -> WireReply:
+        """Send one request on a connection of its own; return the reply."""
+        return await ask(self.port, method, target, *fields, body=body, host=host)
+
+    async def sign_up(self, name: str = "ann") -> User:
+        """Return a new user with a session in headers."""
+        user = User(self, f"{name}-{next(_numbers)}@example.com")
+        await user.enter("signup")
+        return user
+
+    async def record(self, reply: WireReply | httpx.Response) -> Record:
+        """Return what the log has of the request that *reply* answered."""
+        request_id = (
+            reply.one("X-Request-Id")
+            if isinstance(reply, WireReply)
+            else reply.headers["x-request-id"]
+        )
+        assert request_id is not None
+        return await self.records.of(request_id)
+
+
+@dataclass
+class User:
+    """Somebody with a session whose tokens travel in headers."""
+
+    gateway: Gateway
+    email: str
+    id: str = ""
+    access: str = ""
+    refresh_token: str = ""
+
+    @property
+    def bearer(self) -> tuple[str, str]:
+        return ("Authorization", f"Bearer {self.access}")
+
+    async def enter(self, how: str = "signin") -> WireReply:
+        """Sign up or in; keep the tokens."""
+        reply = await self.post(
+            f"/auth/{how}",
+            ("st-auth-mode", "header"),
+            body=json.dumps(form(self.email)).encode(),
+        )
+        assert reply.status == 200, reply
+        assert reply.json()["status"] == "OK", reply.body
+        self.id = reply.json()["user"]["id"]
+        self.take(reply)
+        return reply
+
+    async def refresh(self, token: str | None = None) -> WireReply:
+        """Ask for new tokens with *token*, or the last one; keep what comes."""
+        shown = self.refresh_token if token is None else token
+        reply = await self.post(
+            "/auth/session/refresh", ("Authorization", f"Bearer {shown}")
+        )
+        if reply.status == 200:
+            self.take(reply)
+        return reply
+
+    async def sign_out(self) -> WireReply:
+        return await self.post("/auth/signout", self.bearer)
+
+    async def get(self, target: str, *fields: tuple[str, str]) -> WireReply:
+        return await self.gateway.ask("GET", target, self.bearer, *fields)
+
+    async def post(
+        self, target: str, *fields: tuple[str, str], body: bytes = b"{}"
+    ) -> WireReply:
+        return await self.gateway.ask(
+            "POST", target, ("Content-Type", "application/json"), *fields, body=body
+        )
+
+    def take(self, reply: WireReply) -> None:
+        """Keep the tokens that *reply* carries."""
+        self.access = reply.one("st-access-token") or self.access
+        self.refresh_token = reply.one("st-refresh-token") or self.refresh_token
+
+
+Start = Callable[..., Awaitable[Gateway]]
+"""The type of the fixture `start`."""
+
+
+def form(email: str, password: str = PASSWORD) -> dict[str, Any]:
+    """Return the body of a sign-up or sign-in."""
+    return {
+        "formFields": [
+            {"id": "email", "value": email},
+            {"id": "password", "value": password},
+        ]
+    }
+
+
+@asynccontextmanager
+async def running(
+    path: Path, environ: dict[str, str], core: ThreadedCore
+) -> AsyncIterator[Gateway]:
+    """Run the gateway that the file at *path* describes, for the block."""
+    loaded = settings.load(path, environ)
+    records = Records()
+    sock = bind(loaded.config.gateway.listen)
+    try:
+        async with (
+            building(
+                loaded.config, loaded.table, observer=records, email=Outbox()
+            ) as app,
+            serving(app, sock) as url,
+        ):
+            await app.keys.refresh()  # so that no test is about the very first fetch
+            yield Gateway(app=app, url=url, records=records, core=core)
+    finally:
+        sock.close()
+
+
+def replies(*in_turn: bytes) -> Behaviour:
+    """Answer every request with the next of *in_turn*; the last one goes on."""
+
+    async def behaviour(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            count = len(peer.upstream.requests)
+            await peer.send(in_turn[min(count, len(in_turn)) - 1])
+
+    return behaviour
+
+
+@contextmanager
+def no_blocking() -> Iterator[None]:
+    """Fail the test when code of the gateway blocks the event loop in the block.
+
+    The development core is let be: it is no part of a gateway that serves anybody,
+    and runs in a thread of its own here. There are no other exceptions.
+    """
+    calls: list[str] = []
+
+    class Noted(BlockingError):
+        """Kept, because the gateway's error boundaries would swallow it."""
+
+        def __init__(self, func: str) -> None:
+            super().__init__(func)
+            calls.append(func)
+
+    guard = BlockBuster("gateway", excluded_modules=["gateway.dev"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blockbuster.blockbuster, "BlockingError", Noted)
+        guard.activate()
+        try:
+            yield
+        finally:
+            guard.deactivate()
+    assert not calls, f"the event loop was blocked by {calls}"
