@@ -1,0 +1,192 @@
+"""The access log: one line per request, never in the way of one."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import observe
+from gateway.errors import Side, Stage
+from gateway.observe import AccessLog, Record, json_line, text_line
+
+NOON = 1_700_000_000.5
+
+RECORD = Record(
+    started=0.0,
+    client="203.0.113.7",
+    method="GET",
+    path="/orders/7",
+    request_id="abc",
+    stage=Stage.COPY,
+    status=200,
+    route="orders",
+    decision="allowed",
+    reason="cached",
+    user_id="u-1",
+    upstream="orders",
+    duration_ms=1.23456,
+    bytes_in=3,
+    bytes_out=140,
+)
+
+
+def test_json_line_has_all_that_was_asked_for() -> None:
+    """Field names are the log's contract: collectors are set up by them."""
+    assert json.loads(json_line(RECORD, NOON)) == {
+        "time": "2023-11-14T22:13:20.500+00:00",
+        "request_id": "abc",
+        "client": "203.0.113.7",
+        "method": "GET",
+        "path": "/orders/7",
+        "status": 200,
+        "route": "orders",
+        "decision": "allowed",
+        "reason": "cached",
+        "user_id": "u-1",
+        "upstream": "orders",
+        "duration_ms": 1.23,
+        "bytes_in": 3,
+        "bytes_out": 140,
+        "stage": "copy",
+        "side": None,
+        "note": "",
+    }
+
+
+def test_text_line_reads_from_left_to_right() -> None:
+    """When, what, why, who, where to, how long, from whom."""
+    assert text_line(RECORD, NOON) == (
+        "22:13:20.500 200 GET /orders/7 [orders] allowed (cached) user=u-1 -> orders"
+        " 1.2ms in=3 out=140 203.0.113.7 abc"
+    )
+    assert text_line(Record(started=0.0, note="why"), NOON) == (
+        "22:13:20.500 - - - [-] - 0.0ms in=0 out=0 - - | why"
+    )
+
+
+texts = st.text(max_size=20)
+records = st.builds(
+    Record,
+    started=st.just(0.0),
+    client=texts,
+    method=texts,
+    path=texts,
+    request_id=texts,
+    route=st.none() | texts,
+    decision=texts,
+    reason=texts,
+    user_id=st.none() | texts,
+    upstream=st.none() | texts,
+    note=texts,
+    side=st.none() | st.sampled_from(Side),
+    stage=st.sampled_from(Stage),
+)
+
+
+@given(records)
+def test_no_text_breaks_out_of_its_line(record: Record) -> None:
+    """Whatever came in stays on one line, and can't drive a terminal."""
+    line = text_line(record, NOON)
+    assert line.isprintable()
+    packed = json_line(record, NOON)
+    assert packed.isascii()
+    assert packed.isprintable()
+    read = json.loads(packed)
+    for name in ("client", "path", "user_id", "note", "route"):
+        assert read[name] == getattr(record, name)
+
+
+def test_record_has_no_place_for_a_secret() -> None:
+    """No format can leak what isn't there: no field, cookie, query or body."""
+    names = {field.name for field in fields(Record)}
+    assert names.isdisjoint({"query", "headers", "fields", "body", "token", "cookie"})
+
+
+# --- the writer -----------------------------------------------------------------
+
+
+class Stuck(io.StringIO):
+    """A stream that takes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.let_go = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.let_go.wait(10)
+        return super().write(text)
+
+
+class Broken(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("form", sorted(observe.FORMATS))
+def test_close_writes_what_is_left(form: str) -> None:
+    """Every record is one line, in order, however few there are."""
+    stream = io.StringIO()
+    log = AccessLog(form, stream)
+    for number in range(450):
+        log.observe(Record(started=0.0, request_id=f"id-{number}-"))
+    log.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 450
+    assert all(f"id-{number}-" in line for number, line in enumerate(lines))
+    assert log.dropped == 0
+
+
+def test_few_lines_dont_wait_for_more() -> None:
+    """The server's timer hands over what has gathered."""
+    stream = Stuck()
+    log = AccessLog("json", stream)
+    log.flush()
+    log.observe(RECORD)
+    log.flush()
+    assert stream.reached.wait(10)
+    stream.let_go.set()
+    log.close()
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_stuck_stream_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that nobody reads loses lines, counted; it holds up no request."""
+    monkeypatch.setattr(observe, "_QUEUE_BATCHES", 1)
+    stream = Stuck()
+    log = AccessLog("json", stream)
+    log.observe(RECORD)
+    log.flush()
+    assert stream.reached.wait(10)  # the writer hangs in the first batch
+    for _ in range(3):
+        log.observe(RECORD)
+        log.flush()  # one waits in the queue, two are lost
+    assert log.dropped == 2
+    log.close(timeout_s=0.01)  # and nobody waits for it at the end
+    stream.let_go.set()
+
+
+@pytest.mark.parametrize(
+    "error", [BrokenPipeError(), ValueError("closed")], ids=["pipe", "closed"]
+)
+def test_broken_stream_ends_no_request(error: Exception) -> None:
+    """Lines are counted as lost, and later ones are tried again."""
+    log = AccessLog("text", Broken(error))
+    for _ in range(2):
+        log.observe(RECORD)
+        log.flush()
+    log.close()
+    assert log.dropped == 2
