@@ -288,6 +288,13 @@ def _last_bits_changed(text: str) -> str:
     return text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
 
 
+def _in_standard_alphabet() -> str:
+    """Return a token whose signature is in base64 where it should be base64url."""
+    signatures = (MINT.token(n=n).rpartition(".") for n in range(1000))
+    signed, dot, last = next(parts for parts in signatures if "_" in parts[2])
+    return signed + dot + last.replace("_", "/").replace("-", "+")
+
+
 PEM = KEY.public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 )
@@ -303,6 +310,7 @@ FORGED = {
     "longer": MINT.token() + "AAAA",
     "padded": MINT.token() + "==",
     "spaced": MINT.token() + " ",
+    "standard alphabet": _in_standard_alphabet(),
     "other spelling": _last_bits_changed(MINT.token()),
     "one character": MINT.token().rpartition(".")[0] + ".A",
     "another's signature": MINT.token().rpartition(".")[0]
