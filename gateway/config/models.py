@@ -426,6 +426,15 @@ class Session(Model):
     """For `cached`: how old the core's last answer may be."""
 
 
+class SessionPatch(Model):
+    """How one route checks the session; what is unset comes from `defaults`."""
+
+    check_database: Literal["never", "on_write", "cached", "always"] | None = None
+    """As in `defaults.session`."""
+    max_age: Seconds | None = None
+    """For `cached`: how old the core's last answer may be."""
+
+
 class Identity(Model):
     """What the upstream is told of the user, besides the usual fields."""
 
@@ -502,7 +511,7 @@ class Route(Model):
     protected: Protected | None = None
     """`true`, `false`, or `optional`: anonymous without a session."""
     require: Require = Require()
-    session: Session | None = None
+    session: SessionPatch = SessionPatch()
     rewrite: Rewrite = Rewrite()
     timeouts: TimeoutsPatch = TimeoutsPatch()
     identity: Identity = Identity()
