@@ -44,7 +44,7 @@ _config_option = click.option(
 )
 _log_option = click.option(
     "--log-format",
-    type=click.Choice(["text", "json"]),
+    type=click.Choice(["text", "json", "none"]),
     default="text",
     show_default=True,
     envvar="GATEWAY_LOG_FORMAT",

@@ -104,6 +104,19 @@ def json_line(record: Record, now: float) -> str:
 FORMATS = {"text": text_line, "json": json_line}
 
 
+class NoLog:
+    """Takes records and keeps none, for whoever logs elsewhere."""
+
+    def observe(self, record: Record) -> None:
+        """Forget it."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Nothing is open."""
+
+
 class AccessLog:
     """Writes records as lines to a stream, from a thread that may block.
 

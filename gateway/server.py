@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from gateway.app import App, building
-from gateway.listener import Listener
-from gateway.observe import AccessLog
+from gateway.listener import Listener, has_strict_parser
+from gateway.observe import AccessLog, NoLog
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -158,8 +158,14 @@ async def _running(
     listen: str | None = None,
     email: EmailSender | None = None,
 ) -> AsyncIterator[str]:
+    if not has_strict_parser():
+        raise ListenError(
+            "aiohttp was installed without its C extensions, and its other parser is"
+            " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
+            " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
+        )
     sock = bind(listen or settings.config.gateway.listen)
-    log = AccessLog(log_format)
+    log = NoLog() if log_format == "none" else AccessLog(log_format)
     try:
         async with (
             building(settings.config, settings.table, observer=log, email=email) as app,
@@ -173,7 +179,7 @@ async def _running(
 
 
 @contextlib.asynccontextmanager
-async def _flushed(log: AccessLog) -> AsyncIterator[None]:
+async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
     """Hand the log's lines over in time, also when no more requests come."""
 
     async def flush() -> None:
