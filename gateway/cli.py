@@ -75,16 +75,24 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 
 def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings, or print every problem and exit with 1."""
+    from gateway import sdk
     from gateway.settings import ConfigError, load
 
     try:
-        return load(path, environ)
+        settings = load(path, environ)
     except ConfigError as error:
-        for problem in error.problems:
-            _err.print(str(problem), markup=False, style="red")
-        count = len(error.problems)
-        _err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
-        sys.exit(1)
+        problems = error.problems
+    else:
+        # What only the SDK's side knows, before it is started.
+        found = sdk.check(settings.config.supertokens.recipes)
+        problems = settings.problems(found)
+        if not problems:
+            return settings
+    for problem in problems:
+        _err.print(str(problem), markup=False, style="red")
+    count = len(problems)
+    _err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
+    sys.exit(1)
 
 
 @main.command()

@@ -1,0 +1,71 @@
+"""Wrong recipe settings, as `gateway check` and `gateway serve` tell of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli import main
+
+WRONG = """\
+version: 1
+supertokens:
+  recipes:
+    emailpassword: {}
+    emailverification: {mode: SOMETIMES}
+    passwordless:
+      contact_method: EMAIL
+      flow_typ: MAGIC_LINK
+"""
+
+
+def run(command: str, text: str, tmp_path: Path) -> Result:
+    file = tmp_path / "routes.yaml"
+    file.write_text(text)
+    return CliRunner().invoke(main, [command, "-c", str(file)])
+
+
+@pytest.mark.parametrize("command", ["check", "routes", "serve"])
+def test_every_wrong_setting_is_told_with_its_place(
+    command: str, tmp_path: Path
+) -> None:
+    """Line, column and path of each, before anything is started; exit code 1."""
+    result = run(command, WRONG, tmp_path)
+    assert result.exit_code == 1
+    told = result.stderr.replace(f"{tmp_path}/", "").splitlines()
+    assert told[0].startswith(
+        "routes.yaml:5:31: supertokens.recipes.emailverification.mode: expected"
+    )
+    assert told[1:] == [
+        "routes.yaml:7:7: supertokens.recipes.passwordless:"
+        " the key 'flow_type' is missing",
+        "routes.yaml:8:7: supertokens.recipes.passwordless.flow_typ:"
+        " unknown key 'flow_typ'. Did you mean 'flow_type'?",
+        "3 problems in routes.yaml",
+    ]
+
+
+def test_right_settings_are_no_problem(tmp_path: Path) -> None:
+    """A recipe with nothing behind it has its defaults."""
+    text = "version: 1\nsupertokens: {recipes: {emailpassword: , userroles: {}}}\n"
+    result = run("check", text, tmp_path)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_checking_does_without_the_sdk(tmp_path: Path) -> None:
+    """`gateway check` is quick: the SDK, half a second of imports, isn't loaded."""
+    file = tmp_path / "routes.yaml"
+    file.write_text("version: 1\n")
+    script = (
+        "import sys; from gateway.cli import main\n"
+        f"main(['check', '-c', {str(file)!r}], standalone_mode=False)\n"
+        "print(sorted({'supertokens_python', 'fastapi', 'aiohttp'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
