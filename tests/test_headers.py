@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import cycle
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadReply, BadRequest
@@ -23,6 +25,9 @@ from gateway.headers import (
     to_upstream,
 )
 from gateway.identity import Identity
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+
 
 PLAIN = policy({})
 RESERVED = reserved(["X-User-Plan"])
@@ -392,9 +397,9 @@ def test_flood_of_aliases_costs_little() -> None:
     ]
     fresh = reserved()
     for start in range(0, len(everyone), 120):
-        started = time.perf_counter()
+        started = time.process_time()
         sent = send(*everyone[start : start + 120], reserved=fresh)
-        assert time.perf_counter() - started < 0.1
+        assert time.process_time() - started < 0.1
         assert sent[1:] == [*MADE, *NOBODYS]
     assert len(fresh.request) <= 1024
     send((b"X" * 65, b"long"), reserved=fresh)
@@ -594,14 +599,20 @@ def test_request_id_is_taken_or_made(given_ids: list[bytes], expected: bytes) ->
 
 # --- properties -------------------------------------------------------------
 
-odd = st.sampled_from("-_.~!#$%&'*+^`|")
-spellings = st.sampled_from([*IDENTITY_NAMES, "X-User-Plan"]).flatmap(
-    lambda name: st.tuples(
-        *(
-            odd if char == "-" else st.sampled_from((char.lower(), char.upper()))
-            for char in name
-        )
-    ).map(lambda chars: "".join(chars).encode())
+
+def spelled(name: str, marks: str, case: Callable[[str], str]) -> bytes:
+    """Return *name* with *marks* in turn for its dashes, and in another case."""
+    head, *rest = case(name).split("-")
+    return (
+        head + "".join(map("".join, zip(cycle(marks), rest, strict=False)))
+    ).encode()
+
+
+spellings = st.builds(
+    spelled,
+    st.sampled_from([*IDENTITY_NAMES, "X-User-Plan"]),
+    st.text(alphabet="-_.~!#$%&'*+^`|", min_size=1, max_size=3),
+    st.sampled_from([str, str.lower, str.upper, str.swapcase]),
 )
 tokens = st.from_regex(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", fullmatch=True)
 known = st.sampled_from(
@@ -633,6 +644,7 @@ client_fields = st.lists(
 ).map(tuple)
 
 
+@many
 @given(
     fields=client_fields,
     identity=st.sampled_from([None, ALICE]),
@@ -675,6 +687,7 @@ ordinary = st.lists(
 ).map(tuple)
 
 
+@many
 @given(fields=ordinary)
 def test_property_what_no_rule_names_passes_byte_for_byte(fields: Fields) -> None:
     """Both directions: the same fields, in the same order, as the same bytes."""
@@ -682,6 +695,7 @@ def test_property_what_no_rule_names_passes_byte_for_byte(fields: Fields) -> Non
     assert back(*fields) == [*fields, VARY, REQUEST_ID]
 
 
+@many
 @given(fields=client_fields)
 def test_property_what_passed_once_passes_again(fields: Fields) -> None:
     """Two gateways in a row: the second finds nothing left to take out."""
@@ -707,6 +721,7 @@ reply_fields = st.lists(
 ).map(tuple)
 
 
+@many
 @given(fields=reply_fields, private=st.booleans())
 def test_property_no_upstream_speaks_for_the_gateway(
     fields: Fields, private: bool

@@ -8,12 +8,14 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.headers import MAX_IDENTITY_BYTES, IdentityTooLarge, policy
 from gateway.headers.attach import identity_fields
 from gateway.identity import Identity
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 
 
 def identity(**changes: Any) -> Identity:
@@ -162,6 +164,7 @@ json_values = st.recursive(
 )
 
 
+@many
 @given(value=json_values, text=st.text())
 def test_property_any_claim_makes_a_safe_value(value: Any, text: str) -> None:
     """Whatever is in a token: visible ASCII, spaces inside only, and reversible."""
@@ -172,6 +175,7 @@ def test_property_any_claim_makes_a_safe_value(value: Any, text: str) -> None:
     assert unquote(claim(text) or "") == text
 
 
+@many
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_property_list_elements_stay_apart(names: list[str]) -> None:
     """A13: splitting at commas and decoding gives the list back, roles sorted."""

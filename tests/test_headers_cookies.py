@@ -8,12 +8,15 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.headers import without_session_cookies
 from gateway.headers.cookies import sets_session_cookie
 from gateway.identity import credentials
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+
 
 NAMES = {
     "saccesstoken",
@@ -117,9 +120,9 @@ def test_cookies_cost_little() -> None:
         b"$" * 16000 + b"token",
     )
     for value in worst:
-        started = time.perf_counter()
+        started = time.process_time()
         without_session_cookies(value)
-        assert time.perf_counter() - started < 0.25
+        assert time.process_time() - started < 0.25
 
 
 @pytest.mark.parametrize(
@@ -243,6 +246,7 @@ cookie_fields = st.one_of(
 )
 
 
+@many
 @given(value=cookie_fields)
 @example(value=b'a="b; sAccessToken=x"; c="d; e"')
 @example(value=b"a; sAccessToken=x sRefreshToken=y")
@@ -265,6 +269,7 @@ def test_property_no_reader_finds_a_session_cookie(value: bytes) -> None:
     assert credentials([(b"Cookie", left)]).access_cookies == ()
 
 
+@many
 @given(first=cookie_fields, second=cookie_fields)
 def test_property_two_fields_joined_are_clean(first: bytes, second: bytes) -> None:
     """F2: servers join Cookie fields with `; ` or, through CGI, with a comma."""
@@ -279,6 +284,7 @@ def test_property_two_fields_joined_are_clean(first: bytes, second: bytes) -> No
             assert not read(joined) & NAMES, (read.__name__, joined)
 
 
+@many
 @given(value=cookie_fields)
 def test_property_the_rest_is_kept_in_order(value: bytes) -> None:
     """F1: what is left are pieces of the field, whole and in order; once is enough."""
@@ -291,6 +297,7 @@ def test_property_the_rest_is_kept_in_order(value: bytes) -> None:
         assert piece.strip(b" \t") in remaining
 
 
+@many
 @given(
     value=st.lists(
         st.from_regex(rb"[a-m]{1,5}=[ -~]{0,8}", fullmatch=True).filter(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.headers import (
@@ -15,6 +15,9 @@ from gateway.headers import (
     client_host,
     client_scheme,
 )
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+
 
 TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.7"])
 
@@ -92,6 +95,7 @@ def test_client_address(chain: list[bytes], peer: str, client: str) -> None:
 addresses = st.ip_addresses().map(str)
 
 
+@many
 @given(
     chain=st.lists(st.one_of(addresses, st.text(max_size=8)), max_size=5), hop=addresses
 )

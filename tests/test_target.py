@@ -8,11 +8,13 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import httptools
 import pytest
 import yarl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest, BadTarget
 from gateway.target import Form, Host, Target, canonical_path, host, host_field, parse
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 
 
 def path_of(raw: bytes) -> str:
@@ -366,6 +368,7 @@ def canonical_or_none(raw: bytes) -> str | None:
         return None
 
 
+@many
 @given(raw=paths)
 def test_property_canonical_form_is_canonical(raw: bytes) -> None:
     """B20: idempotent, and free of everything that a second reader could resolve."""
@@ -381,6 +384,7 @@ def test_property_canonical_form_is_canonical(raw: bytes) -> None:
         assert unquote_to_bytes(segment).partition(b";")[0] not in (b".", b"..")
 
 
+@many
 @given(raw=paths, query=st.sampled_from([b"", b"?", b"?a=/../b", b"??x"]))
 def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) -> None:
     """B20: what was matched is what yarl, urllib and httptools see in what is sent."""
@@ -395,6 +399,7 @@ def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) 
     assert yarl.URL(f"http://up{sent.decode()}").raw_path.count("/") == path.count("/")
 
 
+@many
 @given(
     raw=st.binary(max_size=60), method=st.sampled_from(["GET", "OPTIONS", "CONNECT"])
 )
