@@ -21,6 +21,8 @@ supertokens:
       contact_method: EMAIL
       flow_typ: MAGIC_LINK
 """
+PASSWORDLESS = "supertokens.recipes.passwordless"
+DID_YOU_MEAN = "unknown key 'flow_typ'. Did you mean 'flow_type'?"
 
 
 def run(command: str, text: str, tmp_path: Path) -> Result:
@@ -41,10 +43,8 @@ def test_every_wrong_setting_is_told_with_its_place(
         "routes.yaml:5:31: supertokens.recipes.emailverification.mode: expected"
     )
     assert told[1:] == [
-        "routes.yaml:7:7: supertokens.recipes.passwordless:"
-        " the key 'flow_type' is missing",
-        "routes.yaml:8:7: supertokens.recipes.passwordless.flow_typ:"
-        " unknown key 'flow_typ'. Did you mean 'flow_type'?",
+        f"routes.yaml:7:7: {PASSWORDLESS}: the key 'flow_type' is missing",
+        f"routes.yaml:8:7: {PASSWORDLESS}.flow_typ: {DID_YOU_MEAN}",
         "3 problems in routes.yaml",
     ]
 
