@@ -43,6 +43,10 @@ class App:
     make_id: Callable[[], str] = make_id
 
 
+class BadService(ValueError):
+    """A service can't be set up; the text names it by its YAML path."""
+
+
 def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
     """Return the services of *table* by name, with the pools of their targets.
 
@@ -50,7 +54,7 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
     limits: a target is asked no more because a second service names it, too.
 
     Raises:
-        ValueError: a CA file can't be read.
+        BadService: a CA file can't be read.
     """
     most: dict[UpstreamTarget, int] = {}
     targets: dict[str, list[UpstreamTarget]] = {}
@@ -61,13 +65,16 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
         for target in targets[service.name]:
             limit = service.max_connections
             most[target] = min(limit, most.get(target, limit))
-    return {
-        name: Service(
-            name,
-            [upstreams.pool(target, max_connections=most[target]) for target in named],
-        )
-        for name, named in targets.items()
-    }
+    services: dict[str, Service] = {}
+    for name, named in targets.items():
+        try:
+            pools = [
+                upstreams.pool(target, max_connections=most[target]) for target in named
+            ]
+        except ValueError as exc:
+            raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
+        services[name] = Service(name, pools)
+    return services
 
 
 @contextlib.asynccontextmanager
@@ -86,7 +93,7 @@ async def building(
 
     Raises:
         RecipeError: the SDK refuses a recipe's settings.
-        ValueError: a CA file can't be read.
+        BadService: a CA file can't be read.
     """
     async with contextlib.AsyncExitStack() as opened:
         kit = sdk.start(config.supertokens, email=email)

@@ -104,6 +104,7 @@ def serve(config_path: Path, log_format: str, listen: str | None) -> None:
 
     SIGTERM or Ctrl-C lets requests in flight finish; a second one ends at once.
     """
+    from gateway.app import BadService
     from gateway.sdk import RecipeError
     from gateway.server import ListenError, run
 
@@ -114,7 +115,7 @@ def serve(config_path: Path, log_format: str, listen: str | None) -> None:
 
     try:
         _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
-    except (ListenError, RecipeError) as error:
+    except (BadService, ListenError, RecipeError) as error:
         _fail(str(error))
 
 
@@ -206,6 +207,7 @@ def dev(config_path: Path, log_format: str) -> None:
 
     For development only. What it keeps stands in .gateway/; Ctrl-C stops it all.
     """
+    from gateway.app import BadService
     from gateway.dev import runner
     from gateway.sdk import RecipeError
     from gateway.server import ListenError, serve_until_cancelled
@@ -226,7 +228,7 @@ def dev(config_path: Path, log_format: str) -> None:
 
     try:
         code = _run(runner.run(config_path, os.environ, serve_gateway))
-    except (ListenError, RecipeError) as error:
+    except (BadService, ListenError, RecipeError) as error:
         _fail(str(error))
     else:
         sys.exit(code)

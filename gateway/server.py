@@ -128,6 +128,7 @@ async def run(
     Raises:
         ListenError: the address can't be listened on.
         RecipeError: the SDK refuses a recipe's settings.
+        BadService: a service's CA file can't be read.
     """
     async with _running(settings, log_format=log_format, listen=listen) as url:
         on_ready(url)

@@ -1,4 +1,4 @@
-"""Wrong recipe settings, as `gateway check` and `gateway serve` tell of them."""
+"""What only the SDK or the machine refuses, as the commands tell of it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ supertokens:
       flow_typ: MAGIC_LINK
 """
 PASSWORDLESS = "supertokens.recipes.passwordless"
+COMMAND = "from gateway.cli import main; main()"
 DID_YOU_MEAN = "unknown key 'flow_typ'. Did you mean 'flow_type'?"
 
 
@@ -69,3 +70,28 @@ def test_checking_does_without_the_sdk(tmp_path: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_ca_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """`check` reads no other files; `serve` tells at start, without a traceback."""
+    missing = tmp_path / "ca.pem"
+    text = f"""\
+version: 1
+gateway: {{listen: "127.0.0.1:0"}}
+services: {{a: {{targets: ["https://a.invalid"], tls: {{ca_file: {missing}}}}}}}
+routes: [{{path: /a, service: a}}]
+"""
+    assert run("check", text, tmp_path).exit_code == 0
+    file = tmp_path / "routes.yaml"
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "serve", "-c", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"services.a.tls.ca_file: {missing}: no readable PEM bundle:"
+        " [Errno 2] No such file or directory\n"
+    )
