@@ -950,6 +950,34 @@ def test_describe() -> None:
             },
             [],
         ),
+        (
+            {
+                "supertokens": {"recipes": {"emailpassword": {}}},
+                "routes": [
+                    rule("prefix", "/a", require={"roles": {"any": ["x"]}}),
+                    rule("prefix", "/b", require={"email_verified": True}),
+                    rule("prefix", "/c", require={"tenants": ["t"]}),
+                ],
+            },
+            ["routes[0].require.roles", "routes[1].require.email_verified"],
+        ),
+        (
+            {
+                "supertokens": {"recipes": {"userroles": {}}},
+                "routes": [
+                    rule("prefix", "/a", require={"permissions": {"all": ["x"]}}),
+                    rule("prefix", "/b", require={"mfa": True}),
+                ],
+            },
+            ["routes[1].require.mfa"],
+        ),
+        (
+            {
+                "supertokens": {"config_module": "a.b"},
+                "routes": [rule("prefix", "/a", require={"mfa": True})],
+            },
+            [],
+        ),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -20,7 +20,7 @@ from gateway.config.findings import (
     explain,
     path,
 )
-from gateway.config.forms import Address, address, core_addresses
+from gateway.config.forms import RECIPES, Address, address, core_addresses
 from gateway.config.models import (
     AnyAll,
     Cache,
@@ -55,6 +55,7 @@ from gateway.config.models import (
 from gateway.config.schema import json_schema
 
 __all__ = [
+    "RECIPES",
     "Address",
     "AnyAll",
     "Cache",

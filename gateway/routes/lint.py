@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from gateway import config
 from gateway.config import Address, Config, Finding
@@ -68,6 +68,7 @@ def warnings(settings: Config) -> list[Finding]:
     return [
         *_doubtful_cookies(settings.supertokens),
         *_doubtful_services(settings),
+        *_doubtful_requirements(settings),
         *_overlaps(settings),
     ]
 
@@ -117,6 +118,35 @@ def _doubtful_services(settings: Config) -> Iterator[Finding]:
             yield Finding(
                 loc=("services", name, "tls", "verify"),
                 message="anyone on the way can pretend to be this service",
+            )
+
+
+_RECIPE_OF: Mapping[str, str] = {
+    "roles": "userroles",
+    "permissions": "userroles",
+    "email_verified": "emailverification",
+    "mfa": "multifactorauth",
+}
+"""Which recipe puts what is required into the token, and fetches it again."""
+
+
+def _doubtful_requirements(settings: Config) -> Iterator[Finding]:
+    """Yield requirements whose claim nobody here can fetch: 403, or 503, for all."""
+    if settings.supertokens.config_module is not None:
+        return
+    for index, route in enumerate(settings.routes):
+        for key, recipe in _RECIPE_OF.items():
+            if recipe in settings.supertokens.recipes or key not in (
+                route.require.model_fields_set
+            ):
+                continue
+            hint = f"Add {recipe} to supertokens.recipes"
+            if recipe not in config.RECIPES:
+                hint = "This recipe takes a supertokens.config_module"
+            yield Finding(
+                loc=("routes", index, "require", key),
+                message=f"this needs the recipe {recipe}, which isn't on",
+                hint=hint,
             )
 
 
