@@ -177,10 +177,9 @@ class Connection(asyncio.Protocol):
                     raise BadRequest("the body is longer than its Content-Length")
                 self._transport.write(piece)
                 self._sent = left == 0
-            if self._room is not None:
-                self._set_deadline()
-                await self._room
             self._set_deadline()
+            if self._room is not None:
+                await self._room
         if left:
             raise BadRequest("the body is shorter than its Content-Length")
         if left is None:
@@ -295,14 +294,17 @@ class Connection(asyncio.Protocol):
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
+        if self._waiter is not None or self._reply is not None:
+            self._set_deadline()
 
     def _set_deadline(self) -> None:
         """Find out whose turn it is, and how long the upstream may take for its own."""
         if not self._reading:
             self._deadline.within(math.inf)  # the reader's
+        elif self._room is not None:
+            self._deadline.within(self._idle_s)  # to take some of the request
         elif self._upload is not None and not self._sent:
-            # The upstream's to take the request, or the client's to go on with it.
-            self._deadline.within(math.inf if self._room is None else self._idle_s)
+            self._deadline.within(math.inf)  # the client's, to go on with its body
         elif self._waiter is not None:
             self._deadline.within(self._response_s)
         else:

@@ -143,6 +143,33 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
         assert pool.open == 0
 
 
+@pytest.mark.parametrize("status", [b"302 Found", b"413 Too Large", b"500 Broken"])
+async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
+    upstreams: Upstreams, timeouts: Timeouts, status: bytes
+) -> None:
+    """Not only when the refusal's own body is over."""
+    go_on = asyncio.Event()
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 " + status + b"\r\nContent-Length: 4\r\n\r\nno")
+        await go_on.wait()
+        await peer.send(b"no")
+        await peer.gone()
+
+    body = Endless()
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            CHUNKED, method="POST", timeouts=timeouts, body=body
+        )
+        assert body.stopped.is_set()
+        go_on.set()
+        assert await whole(reply) == b"nono"
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        assert pool.open == 0
+
+
 async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
     upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
@@ -291,8 +318,9 @@ async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> 
     assert body.given < 16 * 1024**2
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
 async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
-    upstreams: Upstreams,
+    upstreams: Upstreams, at_once: bool
 ) -> None:
     """Each byte it takes counts, though one piece takes it several times `idle`."""
     size = 24 * 1024**2
@@ -313,7 +341,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
             sized(size),
             method="POST",
             timeouts=Timeouts(idle=0.1, response=10),
-            body=pieces(b"x" * size),
+            body=b"x" * size if at_once else pieces(b"x" * size),
             content_length=size,
         )
         assert await whole(reply) == b"ok"

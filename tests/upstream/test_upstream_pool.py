@@ -182,6 +182,33 @@ async def test_who_stops_waiting_leaves_nothing_behind(
         assert pool.open == pool.idle == upstream.connections == 1
 
 
+async def test_a_place_given_to_one_who_just_left_goes_on(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """A place without a connection isn't lost either."""
+    go_on = asyncio.Event()
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.request()
+        await go_on.wait()
+        await peer.send(OK)
+
+    async with FaultUpstream(behaviour) as upstream:
+        target = UpstreamTarget.parse(upstream.url)
+        pool = upstreams.pool(target, max_connections=1)
+        holder = asyncio.create_task(get(pool, timeouts))
+        await upstream.got_request.wait()
+        lucky, last = (asyncio.create_task(get(pool, timeouts)) for _ in range(2))
+        await asyncio.sleep(0)
+        holder.cancel()  # its connection is closed, so that the place itself is free
+        await until(lambda: pool.waiting == 1)
+        lucky.cancel()
+        await asyncio.wait([holder, lucky])
+        go_on.set()
+        assert (await last).read_now() == b"ok"
+        assert pool.dialled == 2
+
+
 async def test_the_limit_can_be_lowered(
     upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
@@ -259,6 +286,18 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
         with pytest.raises(UpstreamError):
             await get(pool, Timeouts(response=0.05))
         assert 0.04 < time.monotonic() - started < 0.5
+
+
+async def test_an_idle_connection_that_was_just_closed_isnt_taken(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """Also in the moment before the loop has told the pool."""
+    async with FaultUpstream(answer(OK)) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
+        await get(pool, timeouts)
+        pool._idle[0].abort()
+        assert (await get(pool, timeouts)).read_now() == b"ok"
+        assert pool.dialled == 2
 
 
 async def test_an_idle_connection_that_ends_is_forgotten(

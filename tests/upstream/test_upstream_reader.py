@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from faults import BAD_REPLIES, CHUNKED_HEAD, OK
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadReply
@@ -99,6 +99,7 @@ def test_head_replies_end_with_their_head(where: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", BAD_REPLIES)
+@settings(max_examples=20)  # for each of them
 @given(where=places)
 def test_bad_replies_are_refused_however_they_are_cut(
     name: str, where: list[int]

@@ -170,6 +170,26 @@ async def test_u15_bad_certificates_are_502(
         assert reply.read_now() == b"ok"
 
 
+async def test_a_refused_certificate_isnt_tried_at_the_next_address(
+    timeouts: Timeouts, authority: Authority
+) -> None:
+    """All addresses of a name are one service; asking on would only hide the reason."""
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        return [
+            (2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    tls = Tls(ca_file=authority.ca_file)
+    upstreams = Upstreams(lookup=lookup)
+    async with FaultUpstream(answer(OK), tls=authority.server("b.test")) as upstream:
+        url = f"https://a.test:{upstream.port}"
+        pool = upstreams.pool(UpstreamTarget.parse(url, tls))
+        with pytest.raises(ConnectFailed, match="certificate refused"):
+            await pool.exchange(GET, method="GET", timeouts=timeouts)
+    await upstreams.close()
+
+
 async def test_tls_to_a_server_that_speaks_none(
     upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
