@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test lint format types check clean
+.PHONY: help venv dev test lint format types check docs clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ types: $(VENV)/.dev ## mypy, strict
 
 check: $(VENV)/.run ## say what is wrong in the route table (CONFIG=config/routes.yaml)
 	@$(BIN)/gateway check -c $(CONFIG)
+
+docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
+	@$(BIN)/python tools/write_reference.py
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -42,7 +42,7 @@ class Record:
     status: int = 0
     route: str | None = None
     decision: str = "-"
-    """`public`, `allowed`, `anonymous`, `denied`, `undecided`, or `-`."""
+    """`allowed`, `anonymous`, `denied`, `undecided`, `auth`, `preflight`, or `-`."""
     reason: str = ""
     user_id: str | None = None
     upstream: str | None = None

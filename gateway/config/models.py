@@ -97,9 +97,13 @@ class Limits(Model):
     max_fields: Positive = 100
     """How many header fields a request has."""
     max_body_size: Bytes = 100 * 1024**2
-    """Routes change it with `request.max_body_size`."""
+    """One request body. Routes change it with `request.max_body_size`."""
     drain_body: Bytes = 65536
     """How much of a refused request's body is read to keep the connection."""
+    write_idle_timeout: Seconds = 30.0
+    """How long a client may take nothing of what was written to it."""
+    max_connections: Positive = 10000
+    """Further clients are cut off at once. Each needs a file descriptor."""
 
     def conflicts(self) -> Iterator[Finding]:
         """A part of the head can't be larger than the whole."""
@@ -116,7 +120,10 @@ class Gateway(Model):
     user_path: OwnPath = "/user"
     """Where the gateway answers with the session's user."""
     trusted_proxies: tuple[Cidr, ...] = ()
-    """CIDRs of peers whose X-Forwarded-* fields count. Empty: nobody's do."""
+    """CIDRs of peers whose X-Forwarded-* fields count. Empty: nobody's do.
+
+    Risk: whoever connects from there can claim any client address, host and https.
+    """
     drain_timeout: Seconds = 30.0
     """How long requests in flight may take after SIGTERM."""
     limits: Limits = Limits()
@@ -133,7 +140,12 @@ class Cookie(Model):
     older_domain: CookieDomain | None = None
     """The domain of cookies that are still out there after a change."""
     secure: Flag | None = None
+    """Sent over https only. Unset: when `api_domain` is https."""
     same_site: Literal["lax", "strict", "none"] | None = None
+    """Unset: `none` if API and website differ in site or scheme, else `lax`.
+
+    Risk: with `none`, cookies go with requests that other sites make.
+    """
 
 
 class Keys(Model):
@@ -142,7 +154,10 @@ class Keys(Model):
     refresh_interval: Seconds = 300.0
     """How often the core is asked for its keys."""
     max_stale: Seconds = 4 * 3600.0
-    """How long the last keys are used while the core can't be reached."""
+    """How long the last keys are used while the core can't be reached.
+
+    Risk: a key that the core has given up is believed for as long, while it is away.
+    """
     cooldown: Seconds = 1.0
     """The least time between two fetches caused by unknown key ids."""
     timeout: Seconds = 3.0
@@ -162,7 +177,7 @@ class CoreClient(Model):
     """The calls to the core."""
 
     timeout: Seconds = 5.0
-    """For one call."""
+    """For all the calls that one request needs, together."""
     max_concurrent: Positive = 64
     """Further calls wait for their turn."""
 
@@ -171,13 +186,19 @@ class Smtp(Model):
     """A mail server for the recipes' mails."""
 
     host: HostName
+    """Its name or address."""
     port: Port = 587
+    """Its port."""
     username: Text | None = None
+    """Unset: the server wants none."""
     password: Annotated[Text | None, Field(repr=False)] = None
+    """Take it from the environment: `${SMTP_PASSWORD}`."""
     secure: Flag = False
     """TLS from the first byte (port 465), instead of STARTTLS."""
     from_email: Mail
+    """The sender's address."""
     from_name: str = ""
+    """The sender's name, as mail programs show it."""
 
 
 def _delivery(value: object) -> object:
@@ -216,23 +237,37 @@ class SuperTokens(Model):
     website_base_path: Prefix = "/auth"
     """Where the frontend shows SuperTokens' forms."""
     anti_csrf: Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"] | None = None
-    """Unset: the SDK's own choice (VIA_CUSTOM_HEADER when SameSite is none)."""
+    """Unset: the SDK's own choice (VIA_CUSTOM_HEADER when SameSite is none).
+
+    Risk: with NONE, only the cookies' SameSite keeps other sites from acting for users.
+    """
     cookie: Cookie = Cookie()
     token_transfer_method: Literal["any", "cookie", "header"] = "any"  # noqa: S105 # a way to send one
     """`any` lets the frontend choose."""
     use_dynamic_signing_key: Flag = True
-    """Keys that the core changes regularly; false: one key for ever."""
+    """Keys that the core changes regularly; false: one key for ever.
+
+    Risk: with false, a key that leaked signs valid tokens until the core is given
+    another one.
+    """
     recipes: Annotated[
         dict[Recipe, Annotated[dict[str, Any], BeforeValidator(_settings)]],
         Field(repr=False),
     ] = {"emailpassword": {}, "userroles": {}}
     """Recipe name → its settings."""
     config_module: Dotted | None = None
-    """A Python module with recipe_list, app_info and supertokens_config."""
+    """A Python module with recipe_list, app_info and supertokens_config.
+
+    Risk: its code runs in the gateway, and may change how sessions are verified.
+    """
     email_delivery: Annotated[
         Literal["none", "supertokens"] | Smtp, BeforeValidator(_delivery)
     ] = "none"
-    """`supertokens` sends through SuperTokens' own service; `none` sends nothing."""
+    """`supertokens` sends through SuperTokens' own service; `none` sends nothing.
+
+    Risk: the links in these mails are credentials; `supertokens` hands them to a third
+    party.
+    """
     keys: Keys = Keys()
     cache: Cache = Cache()
     core: CoreClient = CoreClient()
@@ -254,7 +289,10 @@ class Cors(Model):
     """Which browser origins may read answers. What SuperTokens needs is added."""
 
     allow_origins: tuple[Origin, ...] | None = None
-    """Exact origins; unset: the website domain."""
+    """Exact origins; unset: the website domain.
+
+    Risk: pages of these origins can act for a user who is signed in.
+    """
     allow_headers: tuple[FieldName, ...] = ()
     """Request fields that frontends send, besides SuperTokens' own."""
     expose_headers: tuple[FieldName, ...] = ()
@@ -283,9 +321,13 @@ class TimeoutsPatch(Model):
     """Timeouts of one service or route; what is unset comes from the wider place."""
 
     connect: Seconds | None = None
+    """For a new connection, TLS included."""
     response: Seconds | None = None
+    """From the end of the request to the reply's head."""
     idle: Seconds | None = None
+    """The longest gap between two pieces of the reply's body."""
     total: Seconds | None = None
+    """The whole exchange."""
 
 
 class Tls(Model):
@@ -296,7 +338,10 @@ class Tls(Model):
     server_name: HostName | None = None
     """The name in the certificate, when it isn't the target's."""
     verify: Flag = True
-    """False accepts any certificate: for development only."""
+    """False accepts any certificate: for development only.
+
+    Risk: with false, whoever is on the way reads and answers for the service.
+    """
 
 
 class Target(Model):
@@ -329,14 +374,19 @@ class Service(Model):
     """Per target."""
     tls: Tls = Tls()
     host_header: HostHeader = "upstream"
-    """`upstream` (the target's own), `preserve` (the client's), or a literal."""
+    """`upstream` (the target's own), `preserve` (the client's), or a literal.
+
+    Risk: with `preserve` the service gets a name that the client chose.
+    """
 
 
 class AnyAll(Model):
     """At least one of `any`, and each of `all`."""
 
     any: tuple[Text, ...] = ()
+    """One of these is enough."""
     all: tuple[Text, ...] = ()
+    """Each of these is needed."""
 
 
 class ClaimRule(Model):
@@ -365,6 +415,7 @@ class Require(Model):
     roles: AnyAll = AnyAll()
     permissions: AnyAll = AnyAll()
     email_verified: Flag = False
+    """The user's mail address is verified."""
     mfa: Flag = False
     """All factors that the session's user must complete are complete."""
     tenants: tuple[Text, ...] = ()
@@ -421,7 +472,11 @@ class Session(Model):
     """How the session is checked."""
 
     check_database: Literal["never", "on_write", "cached", "always"] = "never"
-    """When the core is asked if the session still exists; `never` trusts the token."""
+    """When the core is asked if the session still exists; `never` trusts the token.
+
+    Risk: with `never`, a session that was revoked elsewhere is good until its token
+    expires. With the others, a core that is away means 503.
+    """
     max_age: Seconds = 5.0
     """For `cached`: how old the core's last answer may be."""
 
@@ -457,6 +512,7 @@ class WebSocket(Model):
     """Upgraded connections."""
 
     enabled: Flag = True
+    """False refuses them with 403."""
     allowed_origins: tuple[Origin, ...] | None = None
     """Unset: the CORS origins."""
     idle_timeout: Seconds = 300.0
@@ -464,7 +520,10 @@ class WebSocket(Model):
     max_lifetime: Seconds | None = None
     """Unset: no limit."""
     close_on_session_end: Flag = True
-    """Closed with 4401 when the access token ends without being renewed."""
+    """Closed with 4401 when the access token ends without being renewed.
+
+    Risk: with false, a socket outlives the session that opened it.
+    """
 
 
 class RequestLimits(Model):
@@ -473,7 +532,10 @@ class RequestLimits(Model):
     max_body_size: Bytes | None = None
     """Unset: `gateway.limits.max_body_size`."""
     allow_field_names: tuple[FieldName, ...] = ()
-    """Names with `_` or `.` that are let through; all others are dropped."""
+    """Names with `_` or `.` that are let through; all others are dropped.
+
+    Risk: a service that reads `_` as `-` takes them for the field of that name.
+    """
 
 
 class Retry(Model):
@@ -487,11 +549,17 @@ class Defaults(Model):
     """What routes don't say themselves."""
 
     protected: Protected = True
-    """Protected unless said otherwise: a forgotten line closes, it doesn't open."""
+    """Protected unless said otherwise: a forgotten line closes, it doesn't open.
+
+    Risk: with false, every route that says nothing is open.
+    """
     timeouts: Timeouts = Timeouts()
     session: Session = Session()
     forward_credentials: Flag = False
-    """Session tokens stay here: whoever has one is the user."""
+    """Session tokens stay here: whoever has one is the user.
+
+    Risk: with true, every service can act as any of its callers, everywhere.
+    """
     upstream_401: Upstream401 = "403"
     """An upstream's own 401 would send SuperTokens' frontends into a refresh loop."""
 
@@ -509,14 +577,20 @@ class Route(Model):
     service: str | None = None
     """A name from `services`."""
     protected: Protected | None = None
-    """`true`, `false`, or `optional`: anonymous without a session."""
+    """`true`, `false`, or `optional`: anonymous without a session. Unset: the default.
+
+    Risk: with false, no session is read, and nothing is asked of the client.
+    """
     require: Require = Require()
     session: SessionPatch = SessionPatch()
     rewrite: Rewrite = Rewrite()
     timeouts: TimeoutsPatch = TimeoutsPatch()
     identity: Identity = Identity()
     forward_credentials: Flag | None = None
-    """True sends the session's cookies and tokens on to the upstream."""
+    """True sends the session's cookies and tokens on to the upstream.
+
+    Risk: whoever has them is the user, at every route.
+    """
     upstream_401: Upstream401 | None = None
     """What becomes of an upstream's 401 for a request with a session."""
     host_header: HostHeader | None = None
@@ -578,6 +652,7 @@ class Config(Model):
     """The whole of `routes.yaml`."""
 
     version: Literal[1]
+    """Of the file's format."""
     gateway: Gateway = Gateway()
     supertokens: SuperTokens = SuperTokens()
     cors: Cors = Cors()

@@ -18,7 +18,7 @@ def json_schema() -> dict[str, Any]:
     Source: JSON Schema 2020-12.
     """
     schema = models.Config.model_json_schema()
-    for name, docs in _docstrings().items():
+    for name, docs in docstrings().items():
         model = schema if name == "Config" else schema["$defs"].get(name, {})
         for key, text in docs.items():
             model["properties"][key]["description"] = text
@@ -28,7 +28,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _docstrings() -> dict[str, dict[str, str]]:
+def docstrings() -> dict[str, dict[str, str]]:
     """Return what is said under each key, by model.
 
     pydantic can do this too, while the classes are made; that would cost every start

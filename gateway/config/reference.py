@@ -1,0 +1,198 @@
+"""PURE. Every key of `routes.yaml` as tables in Markdown, from the schema itself.
+
+What stands under a key in `models` is what is said here; a paragraph that begins with
+`Risk:` is told as the key's risk. `make docs` puts it into docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gateway.config import models
+from gateway.config.schema import docstrings
+
+_FORMS: Mapping[str, str] = {
+    "Any": "any value",
+    "Bytes": "size",
+    "Cidr": "network",
+    "ClaimPath": "claim",
+    "CookieDomain": "domain",
+    "CoreUri": "URLs",
+    "Dotted": "dotted name",
+    "FieldName": "field name",
+    "Flag": "true or false",
+    "HostHeader": "`upstream`, `preserve` or a host",
+    "HostName": "host",
+    "HostPattern": "host",
+    "IdentityHeader": "field name",
+    "IdentityTemplate": "template",
+    "Listen": "host:port",
+    "Mail": "mail address",
+    "Method": "method",
+    "Name": "name",
+    "NotNegative": "number",
+    "Origin": "origin",
+    "OwnPath": "path",
+    "Path": "path",
+    "Port": "port",
+    "Positive": "number from 1",
+    "Prefix": "path",
+    "Protected": "true, false or `optional`",
+    "Recipe": "recipe",
+    "Regex": "regex",
+    "Seconds": "duration",
+    "TargetUrl": "URL",
+    "Template": "template",
+    "Text": "text",
+    "UpToFive": "number from 0 to 5",
+    "Upstream401": "`pass`, `403` or `502`",
+    "str": "text",
+}
+"""What a form is called, by its name in `forms`."""
+
+_UNITS_S = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_UNITS_BYTES = ((1024**2, "MiB"), (1024, "KiB"), (1, "bytes"))
+
+
+class _Row(NamedTuple):
+    key: str
+    form: str
+    default: str
+    text: str
+
+
+def markdown() -> str:
+    """Return one table for each part of `routes.yaml`, in the file's order."""
+    parts: dict[str, list[_Row]] = {}
+    for row in _rows(models.Config, ""):
+        section = row.key.partition(".")[0].removesuffix("[]")
+        parts.setdefault(section, []).append(row)
+    lines: list[str] = []
+    for section, rows in parts.items():
+        lines += [f"### `{section}`", ""]
+        lines += ["| key | form | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{row.key}` | {row.form} | {row.default} | {row.text} |" for row in rows
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
+    """Yield a row for each key of *model* and, below it, for those within."""
+    docs = docstrings()
+    written = _annotations()[model.__name__]
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        inner, suffix = _inner(written[name])
+        text = docs[model.__name__].get(key)
+        if text is None:
+            assert inner is not None, f"{model.__name__}.{key} says nothing of itself"
+            text = inspect.cleandoc(inner.__doc__ or "")
+        yield _Row(
+            before + key,
+            _escaped(_form(written[name])),
+            _escaped(_default(field, written[name])),
+            _escaped(_told(text)),
+        )
+        if inner is not None:
+            yield from _rows(inner, f"{before}{key}{suffix}.")
+
+
+def _annotations() -> dict[str, dict[str, ast.expr]]:
+    """Return how each field of each model is annotated: the names of its forms."""
+    return {
+        node.name: {
+            item.target.id: item.annotation
+            for item in node.body
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+        }
+        for node in ast.parse(inspect.getsource(models)).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
+    """Return the model within an annotation, and how its keys are reached."""
+    suffix = ""
+    text = ast.unparse(written)
+    if text.startswith("dict["):
+        suffix = ".<name>"
+    elif "tuple[" in text:
+        suffix = "[]"
+    for node in ast.walk(written):
+        if isinstance(node, ast.Name):
+            found = getattr(models, node.id, None)
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                return found, suffix
+    return None, ""
+
+
+def _form(written: ast.expr) -> str:
+    """Return what may stand behind a key, in words."""
+    match written:
+        case ast.Name(id=name):
+            return _FORMS.get(name, "keys")
+        case ast.BinOp(left=left, right=ast.Constant(value=None)):
+            return _form(left)
+        case ast.BinOp(left=left, right=right):
+            return f"{_form(left)} or {_form(right)}"
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=values)):
+            return ", ".join(f"`{ast.literal_eval(value)}`" for value in values)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=value):
+            return f"`{ast.literal_eval(value)}`"
+        case ast.Subscript(value=ast.Name(id=name), slice=ast.Tuple(elts=[item, *_])):
+            if name == "Annotated":
+                return _form(item)
+            if name == "dict":
+                return "mapping"
+            return f"list: {_form(item)}"
+        case _:  # pragma: no cover - a kind of annotation that isn't used so far
+            raise AssertionError(f"no word for {ast.unparse(written)}")
+
+
+def _default(field: FieldInfo, written: ast.expr) -> str:
+    """Return a field's default with its unit."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    match value:
+        case None:
+            return "unset"
+        case () | "":
+            return "empty"
+        case bool():
+            return str(value).lower()
+        case float():
+            return _quantity(value, _UNITS_S)
+        case int() if "Bytes" in ast.unparse(written):
+            return _quantity(value, _UNITS_BYTES)
+        case dict() if value:
+            return ", ".join(f"`{key}`" for key in value)
+        case dict() | BaseModel():
+            return ""
+        case _:
+            return f"`{value}`"
+
+
+def _quantity(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    """Return *value* in the largest unit that makes it a whole number."""
+    fits = (unit for unit in units if value >= unit[0] and value % unit[0] == 0)
+    size, name = next(fits, units[-1])
+    return f"{value / size:g} {name}"
+
+
+def _told(text: str) -> str:
+    """Return a docstring as one paragraph, its risk in bold."""
+    paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
+    return " ".join(paragraphs).replace("Risk: ", "**Risk:** ")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

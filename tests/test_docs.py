@@ -1,0 +1,232 @@
+"""The documents, held against the code: what can be checked by a machine is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from gateway import config, sdk, settings
+from gateway.config import Limits, Timeouts, reference
+from gateway.config.models import Model
+from gateway.errors import GatewayError, Side, Stage
+from gateway.framing import HeadTooLarge
+from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
+from gateway.sdk import core, recipes
+from gateway.tokens import Flaw
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = [
+    path
+    for path in sorted((ROOT / "gateway").rglob("*.py"))
+    if "dev" not in path.relative_to(ROOT).parts
+]
+ENVIRON = {
+    "SUPERTOKENS_URI": "http://core:3567",
+    "SUPERTOKENS_API_KEY": "0123456789abcdefghij",
+    "GOOGLE_CLIENT_ID": "id",
+    "GOOGLE_CLIENT_SECRET": "secret",
+    "SMTP_USERNAME": "user",
+    "SMTP_PASSWORD": "secret",
+}
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text("utf-8")
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Yield every block of *language*, and where it begins."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    for path in PAGES:
+        text = path.read_text("utf-8")
+        for found in fence.finditer(text):
+            line = text.count("\n", 0, found.start(1)) + 1
+            yield f"{path.name}:{line}", found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of all tables."""
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("|") and not line.startswith("|---")
+    ]
+
+
+# --- configuration.md ---
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """What the schema says is what the page says; if not, run `make docs`."""
+    assert page("configuration.md").endswith(f"\n{reference.markdown()}")
+
+
+def test_the_reference_has_every_key_once() -> None:
+    """A row for each property of the JSON schema, with a text; no form is unknown."""
+    table = rows(reference.markdown())
+    keys = [row[0] for row in table if row[0] != "key"]
+    assert len(set(keys)) == len(keys)
+    last = {key.strip("`").rpartition(".")[2] for key in keys}
+    schema = config.json_schema()
+    models = chain([schema], schema["$defs"].values())
+    assert last == set(chain.from_iterable(model["properties"] for model in models))
+    assert all(len(row) == 4 and row[1] and row[3] for row in table)
+
+
+@pytest.mark.parametrize(
+    ("key", "cells"),
+    [
+        ("version", ["`1`", "required"]),
+        ("gateway.limits.head_timeout", ["duration", "10 s"]),
+        ("gateway.limits.max_body_size", ["size", "100 MiB"]),
+        ("gateway.limits.body_min_rate", ["size", "256 bytes"]),
+        ("gateway.trusted_proxies", ["list: network", "empty"]),
+        ("supertokens.cookie.same_site", ["`lax`, `strict`, `none`", "unset"]),
+        ("supertokens.recipes", ["mapping", "`emailpassword`, `userroles`"]),
+        ("supertokens.email_delivery.from_name", ["text", "empty"]),
+        ("services.<name>.targets[].url", ["URL", "required"]),
+        ("services.<name>.tls", ["keys", ""]),
+        ("services.<name>.tls.verify", ["true or false", "true"]),
+        ("routes[].require.claims[].in", ["list: any value", "unset"]),
+    ],
+)
+def test_a_row_says_form_and_default(key: str, cells: list[str]) -> None:
+    """Units are written out, and what is unset is told from what is empty."""
+    found = {row[0]: row[1:3] for row in rows(reference.markdown())}
+    assert found[f"`{key}`"] == cells
+
+
+def test_every_recipe_setting_is_named() -> None:
+    """The settings of recipes aren't in the schema, so the page lists them by hand."""
+
+    def names(model: type[Model]) -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            yield name
+            for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if inspect.isclass(part) and issubclass(part, Model):
+                    yield from names(part)
+
+    text = page("configuration.md")
+    for recipe, model in recipes._MODELS.items():
+        for name in (recipe, *names(model)):
+            assert re.search(rf"[`.]{name}[`.]", text), name
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(text, id=place) for place, text in blocks("yaml")]
+)
+def test_every_yaml_block_is_a_file_that_can_be_served(
+    text: str, tmp_path: Path
+) -> None:
+    """It loads as it stands, without a problem or a warning."""
+    file = tmp_path / "routes.yaml"
+    file.write_text(text, "utf-8")
+    loaded = settings.load(file, ENVIRON)
+    assert not sdk.check(loaded.config.supertokens.recipes)
+    assert not loaded.warnings, loaded.warnings
+
+
+# --- proxying.md ---
+
+
+def test_limits_and_timeouts_have_their_defaults() -> None:
+    """Every limit is in the table with the default that it has."""
+    defaults = {row[0].strip("`"): row[2] for row in rows(reference.markdown())}
+    told = {row[0].strip("`"): row[1] for row in rows(page("proxying.md"))}
+    for name in Limits.model_fields:
+        assert told[name] == defaults[f"gateway.limits.{name}"].strip("`"), name
+    for name in Timeouts.model_fields:
+        assert told[name] == defaults[f"defaults.timeouts.{name}"], name
+
+
+def test_identity_names_are_told() -> None:
+    """Each name that only the gateway may set stands in one of the two pages."""
+    text = page("proxying.md") + page("configuration.md")
+    for name in IDENTITY_NAMES:
+        assert f"`{name}`" in text, name
+
+
+# --- operations.md ---
+
+
+def failures() -> set[tuple[str, str]]:
+    """Return status and code of every failure that is an exception."""
+    assert {HeadTooLarge, IdentityTooLarge, core.UnknownTenant} <= set(
+        GatewayError.__subclasses__()
+    ), "their modules are loaded"
+    found: set[tuple[str, str]] = set()
+    todo: list[type[GatewayError]] = [GatewayError]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if kind.__module__.startswith("gateway."):
+            found.add((str(kind.status), f"`{kind.code}`"))
+    return found
+
+
+def test_every_failure_is_in_the_table() -> None:
+    """Status and code of each; the codes of plain answers, too."""
+    table = {(row[0], row[1]) for row in rows(page("operations.md")) if len(row) > 1}
+    assert failures() <= table
+    codes = {code for _, code in table}
+    for path in CODE:
+        for code in re.findall(r'\bcode="(\w+)"', path.read_text("utf-8")):
+            assert f"`{code}`" in codes, code
+
+
+def test_every_word_of_the_log_is_explained() -> None:
+    """Stages, sides, reasons and decisions."""
+    words = {*Stage, *Side, *Flaw}
+    for path in CODE:
+        text = path.read_text("utf-8")
+        words |= set(re.findall(r'\b(?:reason|decision) = "(\w+)"', text))
+        words |= set(re.findall(r'\breason="(\w+)"', text))
+        words |= set(re.findall(r'_(?:try_refresh|refusal)\((?:"\w+", )?"(\w+)"', text))
+    told = page("operations.md")
+    assert not {word for word in words if f"`{word}`" not in told}
+
+
+# --- all of them ---
+
+
+def test_readme_is_short() -> None:
+    """About a hundred lines: the rest is in docs/."""
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 112
+
+
+@pytest.mark.parametrize(
+    "text", [pytest.param(text, id=place) for place, text in blocks("sh")]
+)
+def test_every_shell_block_can_be_pasted(text: str) -> None:
+    """A shell reads it without complaint."""
+    done = subprocess.run(
+        ["bash", "-n"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub makes of the headings."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each relative link names a file that is there, and a heading in it."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        goal = path.parent / name if name else path
+        assert goal.is_file(), link
+        assert not anchor or anchor in anchors(goal.read_text("utf-8")), link
