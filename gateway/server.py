@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.sdk.delivery import EmailSender
 
 _BACKLOG = 1024
+_MAX_PORT = 65535
 _FLUSH_S = 0.1
 
 
@@ -36,13 +37,17 @@ def bind(listen: str) -> socket.socket:
     """Return a listening socket for `host:port`.
 
     Raises:
-        ListenError: the port is in use, not permitted, or the host isn't ours.
+        ListenError: not `host:port`, the port is in use or not permitted, or the
+            host isn't ours.
     """
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
+    # Without a host it would be every address of the machine.
+    if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise ListenError(f"can't listen on {listen}: expected host:port")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            host or None,
+            host,
             int(port),
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
@@ -102,8 +107,12 @@ async def serving(app: App, sock: socket.socket) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-async def until_stopped(*, force: Callable[[], None]) -> None:
-    """Return at the first SIGTERM or SIGINT; the second calls *force*."""
+def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
+    """Return what the first SIGTERM or SIGINT sets; the second calls *force*.
+
+    Called before anybody is told that the server is ready: the answer to that may
+    be a signal.
+    """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
 
@@ -114,7 +123,7 @@ async def until_stopped(*, force: Callable[[], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await stopped.wait()
+    return stopped
 
 
 async def run(
@@ -131,9 +140,10 @@ async def run(
         RecipeError: the SDK refuses a recipe's settings.
         BadService: a service's CA file can't be read.
     """
+    stopped = stop_signal(force=lambda: os._exit(130))
     async with _running(settings, log_format=log_format, listen=listen) as url:
         on_ready(url)
-        await until_stopped(force=lambda: os._exit(130))
+        await stopped.wait()
 
 
 async def serve_until_cancelled(
@@ -200,8 +210,8 @@ async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
 def _settle_garbage() -> None:
     """Have the collector leave alone what was made at the start, and come less often.
 
-    A request leaves next to no cycles behind; by default every 700 new objects cause a walk,
-    and from time to time one over the whole SDK.
+    A request leaves next to no cycles behind; by default every 700 new objects cause
+    a walk, and from time to time one over the whole SDK.
     """
     gc.collect()
     gc.freeze()
