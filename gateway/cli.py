@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _DEFAULT_CONFIG = "config/routes.yaml"
+_UNBOUNDED = 10_000
+"""Columns, for output that no terminal shows."""
 
 _T = TypeVar("_T")
 
@@ -136,9 +138,13 @@ def check(config_path: Path) -> None:
 @_config_option
 def routes(config_path: Path) -> None:
     """Print the routes in the order in which they are tried."""
-    shown = Table("#", "name", "host", "path", "methods", "session", "upstream")
+    shown = Table()
+    for title in ("#", "name", "host", "path", "methods", "session", "upstream"):
+        shown.add_column(title, overflow="fold")
     for row in _load(config_path).table.describe():
         shown.add_row(*map(escape, map(str, row)))
+    if not _out.is_terminal:
+        _out.width = _UNBOUNDED  # nothing is folded where there's no edge
     _out.print(shown)
 
 
@@ -182,14 +188,15 @@ def core(
         _err.print(f"core on {running.url}, data in {database}", markup=False)
 
     async def work() -> None:
-        from gateway.server import until_stopped
+        from gateway.server import stop_signal
 
+        stopped = stop_signal(force=lambda: os._exit(130))
         settings = embedded.CoreSettings(database=path, api_keys=api_key)
         async with embedded.serve(
             settings, host=host, port=port, unsafe_bind=unsafe_bind
         ) as running:
             ready(running)
-            await until_stopped(force=lambda: os._exit(130))
+            await stopped.wait()
 
     try:
         _run(work())
