@@ -542,7 +542,9 @@ class Retry(Model):
     """What is done again when an upstream fails."""
 
     attempts: UpToFive = 1
-    """How often an idempotent request without a body is tried again."""
+    """How often a GET, HEAD or OPTIONS without a body is sent again, if the connection
+    ends before the reply begins; 0: never. See docs/proxying.md.
+    """
 
 
 class Defaults(Model):
