@@ -52,17 +52,18 @@ async def start(
     """Return what runs a gateway from the text of a routes.yaml, one in a test.
 
     In the text, `${CORE}` is the core and `${UPSTREAM}` the upstream; further
-    variables come as keywords.
+    variables come as keywords. Without *guard*, blocking calls aren't looked for.
     """
     sdk_reset.reset()
     async with AsyncExitStack() as opened:
 
-        async def run(text: str, **variables: str) -> Gateway:
+        async def run(text: str, *, guard: bool = True, **variables: str) -> Gateway:
             path = tmp_path / "routes.yaml"
             path.write_text(text, encoding="utf-8")
             environ = {"CORE": st_core.url, "UPSTREAM": upstream.url, **variables}
             gateway = await opened.enter_async_context(running(path, environ, st_core))
-            opened.enter_context(no_blocking())
+            if guard:
+                opened.enter_context(no_blocking())
             return gateway
 
         yield run

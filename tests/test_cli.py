@@ -10,25 +10,21 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from faults import FaultUpstream, Peer
+from processes import GATEWAY, command, serving, until_refused
 from wire import ask, connect, request
 
 from gateway import __version__
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
 
-GATEWAY = Path(sys.executable).with_name("gateway")
 SAMPLE = Path(__file__).parent.parent / "config" / "routes.yaml"
-DEADLINE_S = 30.0
-"""For a process to start or end, on a machine that does other things, too."""
-
 COMMANDS = ("serve", "check", "routes", "schema", "core", "dev")
 
 GOOD = """\
@@ -83,8 +79,8 @@ def test_help_lists_every_command_with_its_text() -> None:
 
 def test_development_commands_say_so() -> None:
     """Neither is to be taken for the thing that runs in production."""
-    for command in ("core", "dev"):
-        text = " ".join(invoke(command, "--help").output.split())
+    for name in ("core", "dev"):
+        text = " ".join(invoke(name, "--help").output.split())
         assert "for development" in text.lower()
 
 
@@ -305,79 +301,11 @@ def test_schema_is_json_that_editors_read() -> None:
 # --- processes ---------------------------------------------------------------------
 
 
-class Process:
-    """A `gateway` command that runs, and what it has said so far."""
-
-    def __init__(self, child: asyncio.subprocess.Process) -> None:
-        self.child = child
-        self.out = b""
-        self.err = b""
-        self._readers = [
-            asyncio.create_task(self._read("out", child.stdout)),
-            asyncio.create_task(self._read("err", child.stderr)),
-        ]
-        self._more = asyncio.Event()
-
-    async def _read(self, name: str, stream: asyncio.StreamReader | None) -> None:
-        assert stream is not None
-        while data := await stream.read(65536):
-            setattr(self, name, getattr(self, name) + data)
-            self._more.set()
-
-    async def until_said(self, pattern: bytes) -> re.Match[bytes]:
-        """Return the first match in what it writes to either stream."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                for said in (self.err, self.out):
-                    if found := re.search(pattern, said):
-                        return found
-                assert self.child.returncode is None, self.err
-                self._more.clear()
-                await self._more.wait()
-
-    async def ended(self) -> int:
-        """Return its exit code, once all it said was read."""
-        async with asyncio.timeout(DEADLINE_S):
-            await asyncio.gather(*self._readers)
-            return await self.child.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        self.child.send_signal(number)
-
-
-@asynccontextmanager
-async def command(
-    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None
-) -> AsyncIterator[Process]:
-    """Run a command for the block; it is gone afterwards, whatever happened."""
-    child = await asyncio.create_subprocess_exec(
-        GATEWAY,
-        *args,
-        cwd=cwd,
-        env={**os.environ, **(environ or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    process = Process(child)
-    try:
-        yield process
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await process.ended()
-
-
 @pytest.fixture
 def taken() -> Iterator[int]:
     """Return a port that something else listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-async def serving(process: Process) -> int:
-    """Return the port on which `gateway serve` listens, once it does."""
-    found = await process.until_said(rb" on http://127\.0\.0\.1:(\d+), routes from ")
-    return int(found[1])
 
 
 class Held:
@@ -563,14 +491,3 @@ async def test_dev_with_a_bad_file(tmp_path: Path, ports: dict[str, str]) -> Non
     for port in ports.values():
         with pytest.raises(ConnectionRefusedError):
             await ask(int(port), "GET", "/")
-
-
-async def until_refused(port: int) -> None:
-    """Return when nobody is let in any more."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            try:
-                async with connect(port) as wire:
-                    await wire.rest()
-            except ConnectionRefusedError:
-                return

@@ -1,0 +1,100 @@
+"""`gateway` commands as processes of their own, for tests that read what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from wire import connect
+
+GATEWAY = Path(sys.executable).with_name("gateway")
+"""The installed command, as people type it."""
+
+DEADLINE_S = 30.0
+"""For a process to start or end, on a machine that does other things, too."""
+
+
+class Process:
+    """A `gateway` command that runs, and what it has said so far."""
+
+    def __init__(self, child: asyncio.subprocess.Process) -> None:
+        self.child = child
+        self.out = b""
+        self.err = b""
+        self._readers = [
+            asyncio.create_task(self._read("out", child.stdout)),
+            asyncio.create_task(self._read("err", child.stderr)),
+        ]
+        self._more = asyncio.Event()
+
+    async def _read(self, name: str, stream: asyncio.StreamReader | None) -> None:
+        assert stream is not None
+        while data := await stream.read(65536):
+            setattr(self, name, getattr(self, name) + data)
+            self._more.set()
+
+    async def until_said(self, pattern: bytes) -> re.Match[bytes]:
+        """Return the first match in what it writes to either stream."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                for said in (self.err, self.out):
+                    if found := re.search(pattern, said):
+                        return found
+                assert self.child.returncode is None, self.err
+                self._more.clear()
+                await self._more.wait()
+
+    async def ended(self) -> int:
+        """Return its exit code, once all it said was read."""
+        async with asyncio.timeout(DEADLINE_S):
+            await asyncio.gather(*self._readers)
+            return await self.child.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+
+@asynccontextmanager
+async def command(
+    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None
+) -> AsyncIterator[Process]:
+    """Run a command for the block; it is gone afterwards, whatever happened."""
+    child = await asyncio.create_subprocess_exec(
+        GATEWAY,
+        *args,
+        cwd=cwd,
+        env={**os.environ, **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process = Process(child)
+    try:
+        yield process
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await process.ended()
+
+
+async def serving(process: Process) -> int:
+    """Return the port on which `gateway serve` listens, once it does."""
+    found = await process.until_said(rb" on http://127\.0\.0\.1:(\d+), routes from ")
+    return int(found[1])
+
+
+async def until_refused(port: int) -> None:
+    """Return when nobody is let in any more."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                async with connect(port) as wire:
+                    await wire.rest()
+            except ConnectionRefusedError:
+                return
