@@ -7,7 +7,6 @@ written here as raw bytes, so that a proxied reply leaves exactly as it came.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -23,6 +22,14 @@ from gateway.fields import Field, Fields
 
 _RATE_GRACE_S = 10.0
 """A body may start slowly: its rate is judged after this long."""
+
+_DRAIN_S = 2.0
+"""How long the rest of a body that nobody wanted may take to arrive."""
+
+_LINGER_BYTES = 4 * 1024**2
+"""How much of it is thrown away on a connection that ends: for as long as its bytes
+wait unread, closing would make TCP reset it, and a browser that is still sending
+might never see the 401 that tells it to refresh its session."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -53,6 +60,8 @@ class Client:
 
     __slots__ = (
         "_chunked",
+        "_continued",
+        "_limits",
         "_request",
         "bytes_in",
         "bytes_out",
@@ -64,8 +73,10 @@ class Client:
         "version",
     )
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, limits: Limits) -> None:
         self._request = request
+        self._limits = limits
+        self._continued = False
         self._chunked = False
         self.method = request.method
         self.fields: Fields = request.raw_headers
@@ -106,9 +117,9 @@ class Client:
         return int(found) if found is not None else None
 
     @property
-    def body_read(self) -> bool:
-        """The whole body has been taken from the connection."""
-        return self._request.content.at_eof()
+    def has_rest(self) -> bool:
+        """Not all of the body has arrived yet."""
+        return not self._request.content.is_eof()
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if it came along with the head, else None.
@@ -129,7 +140,7 @@ class Client:
             raise ContentTooLarge
         return body
 
-    async def body(self, limits: Limits, max_size: int) -> AsyncIterator[bytes]:
+    async def body(self, max_size: int) -> AsyncIterator[bytes]:
         """Yield the body's pieces as they arrive, each at once.
 
         Whoever asked with `Expect: 100-continue` is answered here, that is after
@@ -138,46 +149,95 @@ class Client:
         Raises:
             ContentTooLarge: more than *max_size* bytes came.
             RequestTimeout: a gap longer than `body_idle_timeout`, or a rate below
-                `body_min_rate`.
+                `body_min_rate`, while the client is waited for (not the upstream).
             BadRequest: the chunked framing is broken.
         """
-        request = self._request
-        content = request.content
-        if not self.http10 and raw.first(self.fields, b"expect") is not None:
+        content, limits = self._request.content, self._limits
+        if self._expects_continue():
+            self._continued = True
             self._write(_CONTINUE)
-        began = time.monotonic()
         loop = asyncio.get_running_loop()
+        waited = 0.0
         try:
-            async with asyncio.timeout(limits.body_idle_timeout) as idle:
+            async with asyncio.timeout(None) as idle:
                 while True:
+                    asked = loop.time()
+                    idle.reschedule(asked + limits.body_idle_timeout)
                     chunk = await content.readany()
+                    idle.reschedule(None)
                     if not chunk:
                         return
+                    waited += loop.time() - asked
                     self.bytes_in += len(chunk)
                     if self.bytes_in > max_size:
                         raise ContentTooLarge
-                    if limits.body_min_rate:
-                        elapsed = time.monotonic() - began
-                        if (
-                            elapsed > _RATE_GRACE_S
-                            and self.bytes_in < limits.body_min_rate * elapsed
-                        ):
-                            raise RequestTimeout(
-                                "body below gateway.limits.body_min_rate"
-                            )
-                    idle.reschedule(None)
+                    if (
+                        waited > _RATE_GRACE_S
+                        and self.bytes_in < limits.body_min_rate * waited
+                    ):
+                        raise RequestTimeout("body below gateway.limits.body_min_rate")
                     yield chunk
-                    idle.reschedule(loop.time() + limits.body_idle_timeout)
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
         except (web.RequestPayloadError, HttpProcessingError) as exc:
             raise BadRequest("broken body framing") from exc
 
+    def _expects_continue(self) -> bool:
+        """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
+        return (
+            not self.http10
+            and not self._continued
+            and raw.first(self.fields, b"expect") is not None
+        )
+
+    def _is_rest_small(self) -> bool:
+        """Return whether the rest of the body will be taken to keep the connection.
+
+        Not when the client waits for a 100: it may as well send its next request in
+        place of the body, and the two can't be told apart.
+        """
+        if self._expects_continue():
+            return False
+        length = self.content_length
+        return length is None or length - self.bytes_in <= self._limits.drain_body
+
+    async def take_rest(self) -> None:
+        """Throw the rest of an unwanted body away, or see that the connection ends.
+
+        Called when the answer is written. The connection stays if at most `drain_body`
+        bytes were left and came within 2 s. When it ends, the client is told so (FIN)
+        and its bytes are taken for as long, up to 4 MiB of them.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return
+        left = self._limits.drain_body
+        if not self.keep_alive:
+            left = max(left, _LINGER_BYTES)
+            if transport.can_write_eof():
+                transport.write_eof()
+        content = self._request.content
+        try:
+            async with asyncio.timeout(_DRAIN_S):
+                while left >= 0:
+                    chunk = await content.readany()
+                    if not chunk:
+                        return
+                    left -= len(chunk)
+        except (
+            TimeoutError,
+            ConnectionError,
+            web.RequestPayloadError,
+            HttpProcessingError,
+        ):
+            pass
+        self.keep_alive = False
+
     # --- what goes back ----------------------------------------------------
 
     async def answer(self, answer: Answer, extra: Fields = ()) -> None:
         """Write a whole answer of the gateway's own, in one piece."""
-        if answer.close:
+        if answer.close or (self.has_rest and not self._is_rest_small()):
             self.keep_alive = False
         fields = [*answer.fields, *extra, (b"Date", rfc822_formatted_time().encode())]
         bodiless = answer.status in (204, 304)
@@ -207,6 +267,9 @@ class Client:
         *first* is all of the body. The framing is chosen here (RFC 9112 §6):
         Content-Length, else chunked, else (HTTP/1.0) the end of the connection.
         """
+        # RFC 9110 §15: a refusal says that the rest of the body isn't wanted.
+        if status >= 300 and self.has_rest and not self._is_rest_small():
+            self.keep_alive = False
         bodiless = self.method == "HEAD" or status in (204, 304)
         if complete and size is None and not bodiless:
             size = len(first)

@@ -1,18 +1,25 @@
 """edge. aiohttp's server connection, with what an edge needs added.
 
-A deadline for the head, a limit for all of it, errors with their right status and
-without an echo of what was received, and no traceback per bad request.
+A deadline for the head and a limit for all of it; errors with their right status,
+without an echo of what was received and without a traceback; an end for clients that
+take nothing of their answer; a limit for how many there are.
+
+A client that closes its sending side (FIN) is gone, whether or not it still reads:
+the two look the same, and a request must end when its client does. nginx does so too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, ClassVar, cast
 
-from aiohttp import web
+from aiohttp import http_parser, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import _ErrInfo
 
 from gateway import answers
 from gateway.client import Client
@@ -23,43 +30,101 @@ from gateway.observe import Observer, Record
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-_LINGER_S = 2.0
-"""How long the rest of a refused request's body is read and thrown away."""
-
 _SWEEP_S = 0.5
-"""How often connections with a slow head are looked for."""
+"""How often all connections are looked at: by so much a deadline may be late."""
+
+
+def has_strict_parser() -> bool:
+    """Return whether aiohttp parses requests with llhttp, in C.
+
+    Its other parser, in Python, takes some requests that llhttp refuses (a chunk size
+    of twenty digits, say): what the corpus proves holds for llhttp only.
+    """
+    return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
 class Connection(web.RequestHandler):
     """One client connection."""
 
-    __slots__ = ("_head_bytes", "_head_since", "_listener")
+    __slots__ = (
+        "_head_bytes",
+        "_head_since",
+        "_listener",
+        "_stuck_since",
+        "_unwritten",
+        "_wire",
+        "body",
+    )
 
     def __init__(self, listener: Listener, **kwargs: Any) -> None:
         super().__init__(listener.server, **kwargs)
         self._listener = listener
+        self._wire: asyncio.Transport | None = None
+        self.body: StreamReader | None = None
+        """Of the request that is served."""
         self._head_since = 0.0
         self._head_bytes = 0
+        self._unwritten = 0
+        self._stuck_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
+        wire = cast("asyncio.Transport", transport)
+        if not self._listener.admit(self):
+            wire.abort()
+            return
+        self._wire = wire
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._listener.forget(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._messages or self._request_in_progress or self._upgraded:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            # A request is being served, or is about to be; its body is judged there.
             self._head_since = 0.0
             self._head_bytes = 0
-            return
-        # A head is on its way and not whole yet.
-        if not self._head_since:
-            self._head_since = self._loop.time()
-        self._head_bytes += len(data)
-        if self._head_bytes > self._listener.limits.max_head_size:
-            self.refuse(HeadTooLarge())
+            if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+                self._break_body()
+        elif data:
+            # A head is on its way and not whole yet.
+            if not self._head_since:
+                self._head_since = self._loop.time()
+            self._head_bytes += len(data)
+            if self._head_bytes > self._listener.limits.max_head_size:
+                self.refuse(HeadTooLarge())
 
-    def slow_head(self, now: float) -> bool:
-        """Return whether the head has been on its way for longer than it may."""
-        return bool(
-            self._head_since
-            and now - self._head_since > self._listener.limits.head_timeout
-        )
+    def _break_body(self) -> None:
+        """Tell the reader of the body that arrives that it will never be whole.
+
+        aiohttp's parser puts an error behind the request, whose handler would wait.
+        """
+        body = self._messages[-2][1] if len(self._messages) > 1 else self.body
+        if body is not None and not body.is_eof():
+            body.set_exception(web.RequestPayloadError("broken framing"))
+
+    def resume_writing(self) -> None:
+        self._stuck_since = 0.0  # the client has taken something
+        super().resume_writing()
+
+    def look(self, now: float) -> None:
+        """End the connection if its head, or its client's reading, takes too long."""
+        limits = self._listener.limits
+        if self._head_since and now - self._head_since > limits.head_timeout:
+            self.refuse(RequestTimeout("the head didn't arrive in time"))
+        assert self._wire is not None
+        unwritten = self._wire.get_write_buffer_size()
+        if not unwritten:
+            self._stuck_since = 0.0
+        elif not self._stuck_since or unwritten != self._unwritten:
+            self._unwritten = unwritten
+            self._stuck_since = now
+        elif now - self._stuck_since > limits.write_idle_timeout:
+            # Whoever serves it is told by `connection_lost`.
+            self._wire.abort()
 
     def refuse(self, error: GatewayError) -> None:
         """Answer a head that never became a request, and close."""
@@ -88,9 +153,11 @@ class Connection(web.RequestHandler):
 
     def _make_error_handler(self, err_info: Any) -> Handler:
         async def refuse(request: web.BaseRequest) -> web.StreamResponse:
-            client = Client(request)
+            client = Client(request, self._listener.limits)
             error = self._listener.translated(err_info.exc)
-            await client.answer(self._listener.refused(error, self.peername))
+            answer = self._listener.refused(error, self.peername)
+            with contextlib.suppress(ConnectionError):  # gone: nobody to be told
+                await client.answer(answer)
             return client.sent()
 
         return refuse
@@ -106,6 +173,8 @@ class Listener:
     Used as the protocol factory of `loop.create_server`.
     """
 
+    connection_class: ClassVar[type[Connection]] = Connection
+
     def __init__(
         self,
         handler: Handler,
@@ -118,12 +187,15 @@ class Listener:
         self._observer = observer
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
-        self.server = web.Server(handler, handler_cancellation=True)
-        self._sweep = self._loop.call_later(_SWEEP_S, self._close_slow)
+        self._open: set[Connection] = set()
+        self.server = web.Server(
+            handler, handler_cancellation=True, request_factory=self._request
+        )
+        self._sweep = self._loop.call_later(_SWEEP_S, self._look)
 
     def __call__(self) -> Connection:
         limits = self.limits
-        return Connection(
+        return self.connection_class(
             self,
             loop=self._loop,
             keepalive_timeout=limits.keep_alive,
@@ -133,14 +205,45 @@ class Listener:
             max_field_size=limits.max_field_size
             + (limits.max_field_size == limits.max_target_size),
             max_headers=limits.max_fields,
-            lingering_time=_LINGER_S,
+            lingering_time=0,  # `Client.take_rest` does it, within limits
             auto_decompress=False,
         )
+
+    def _request(
+        self,
+        message: Any,
+        payload: StreamReader,
+        protocol: Any,
+        writer: Any,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        """Make the request that aiohttp's parser has read.
+
+        Some are the last on their connection, because the parser (aiohttp 3.14.5)
+        can't be trusted with what follows them: the last trailer field of a chunked
+        body becomes the first field of the next request, and what comes in the same
+        segment as a request with `Upgrade: h2c` is lost.
+        """
+        if message.chunked or message.upgrade:
+            message = message._replace(should_close=True)
+        protocol.body = payload
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        return len(self.server.connections)
+        return len(self._open)
+
+    def admit(self, connection: Connection) -> bool:
+        """Return whether there is room for one more client."""
+        if len(self._open) >= self.limits.max_connections:
+            return False
+        self._open.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """Give up the place of a connection that is lost, or was never admitted."""
+        self._open.discard(connection)
 
     def refused(self, error: GatewayError, peer: object) -> answers.Answer:
         """Record a request that never was one; return its answer."""
@@ -178,9 +281,8 @@ class Listener:
         self.server.pre_shutdown()
         await self.server.shutdown(timeout_s)
 
-    def _close_slow(self) -> None:
+    def _look(self) -> None:
         now = self._loop.time()
-        for connection in self.server.connections:
-            if isinstance(connection, Connection) and connection.slow_head(now):
-                connection.refuse(RequestTimeout("the head didn't arrive in time"))
-        self._sweep = self._loop.call_later(_SWEEP_S, self._close_slow)
+        for connection in tuple(self._open):
+            connection.look(now)
+        self._sweep = self._loop.call_later(_SWEEP_S, self._look)

@@ -21,7 +21,7 @@ from aiohttp import web
 from gateway import answers, cors, framing, headers, target, websocket
 from gateway.answers import Answer
 from gateway.auth import Auth, user
-from gateway.client import Client, Sent
+from gateway.client import Client
 from gateway.config import Limits
 from gateway.cors import Cors, is_preflight
 from gateway.errors import (
@@ -87,7 +87,7 @@ class Resources:
         self.table = table
         self.auth = auth
         self.user_path = user_path
-        self._max_head_size = limits.max_head_size
+        self._limits = limits
 
     def target(self, client: Client) -> Target:
         """Return what the request is for, once it is sure to mean one thing only.
@@ -99,13 +99,13 @@ class Resources:
             client.method,
             client.version,
             client.fields,
-            max_head_size=self._max_head_size,
+            max_head_size=self._limits.max_head_size,
         )
         return target.parse(client.target, method=client.method, authority=host)
 
     def method_allowed(self, request: web.BaseRequest, method: str) -> bool:
         """Return whether the resource that *request* names answers to *method*."""
-        asked = self.target(Client(request))
+        asked = self.target(Client(request, self._limits))
         if asked.path == self.user_path:
             return method in _USER_METHODS
         if self.auth.owns(asked.path):
@@ -144,7 +144,11 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request; the answer is on the wire when this returns."""
-        return await _Exchange(self, request).run()
+        client = Client(request, self.parts.limits)
+        await _Exchange(self, request, client).run()
+        if client.has_rest:
+            await client.take_rest()
+        return client.sent()
 
     def drain(self) -> None:
         """From now on, end every connection after its answer, and every socket."""
@@ -167,12 +171,12 @@ class _Exchange:
         "request_id",
     )
 
-    def __init__(self, proxy: Proxy, request: web.BaseRequest) -> None:
+    def __init__(self, proxy: Proxy, request: web.BaseRequest, client: Client) -> None:
         self.proxy = proxy
         self.parts = proxy.parts
         self.request = request
         # 1 accept
-        self.client = client = Client(request)
+        self.client = client
         self.request_id = headers.request_id(client.fields, proxy.parts.make_id)
         self.record = Record(
             started=time.perf_counter(),
@@ -185,17 +189,21 @@ class _Exchange:
         if proxy.draining:
             client.keep_alive = False
 
-    async def run(self) -> Sent:
+    async def run(self) -> None:
         client, record = self.client, self.record
         try:
             await self._serve()
         except GatewayError as error:
             await self._fail(error)
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             # aiohttp cancels the handler when its client is gone.
             self._note_failure(ClientGone())
             client.abort()
             raise
+        except ConnectionError:
+            # Seen in writing. Raised further, aiohttp would log it with a traceback.
+            self._note_failure(ClientGone())
+            client.abort()
         except Exception:  # noqa: BLE001 - the boundary: nothing is forwarded after it
             _log.exception("request %s failed", record.request_id)
             await self._fail(GatewayError())
@@ -205,7 +213,6 @@ class _Exchange:
             record.bytes_out = client.bytes_out
             record.duration_ms = (time.perf_counter() - record.started) * 1000
             self.parts.observer.observe(record)
-        return client.sent()
 
     async def _serve(self) -> None:
         parts, client, record = self.parts, self.client, self.record
@@ -290,9 +297,7 @@ class _Exchange:
         parts, client, asked = self.parts, self.client, self.asked
         self.record.route = "/auth"
         if client.has_body:
-            body = b"".join(
-                [piece async for piece in client.body(parts.limits, _MAX_AUTH_BODY)]
-            )
+            body = b"".join([piece async for piece in client.body(_MAX_AUTH_BODY)])
         else:
             body = b""
         reply = await parts.resources.auth.handle(
@@ -330,8 +335,6 @@ class _Exchange:
         if self.client.started:
             self.client.abort()
             return
-        if self.client.has_body and not self.client.body_read:
-            self.client.keep_alive = False
         try:
             await self._answer(answers.failure(error, self.record.request_id))
         except ConnectionError:
@@ -462,7 +465,7 @@ class _Exchange:
         if client.has_body:
             body = client.body_now(route.max_body_size)
             if body is None:
-                body = client.body(self.parts.limits, route.max_body_size)
+                body = client.body(route.max_body_size)
             if length is None:
                 fields.append((b"Transfer-Encoding", b"chunked"))
         if length is not None:
