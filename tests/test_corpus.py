@@ -1,0 +1,241 @@
+"""Every case of the corpus, sent in four ways, ends as its file says.
+
+The rules that hold in all of them stand in `corpus.play`: nothing is smuggled (the
+upstream's requests are counted and a canary follows), a refused request doesn't reach
+the upstream, five parsers read alike what does, and no answer tells of the inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.parse
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httptools
+import pytest
+import uvloop
+from corpus import cases as corpus
+from corpus.cases import Case
+from corpus.play import exchange, play
+from corpus.rig import Rig, running
+from corpus.table import render
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yarl import URL
+
+from gateway.headers import IDENTITY_NAMES, fold
+
+CASES = corpus.load()
+
+_SHORT = 400
+"""Cases of more bytes aren't sent byte by byte."""
+
+
+@dataclass
+class Stage:
+    """The rig, and the loop that it runs on."""
+
+    runner: asyncio.Runner
+    rig: Rig
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> None:
+        self.runner.run(work)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """One gateway for all cases, on the event loop that production uses."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        opened = running(limits={"max_head_size": 32768})
+        yield Stage(runner, runner.run(opened.__aenter__()))
+        runner.run(opened.__aexit__(None, None, None))
+
+
+each_case = pytest.mark.parametrize("case", CASES, ids=corpus.ids(CASES))
+
+
+@each_case
+def test_whole(stage: Stage, case: Case) -> None:
+    """All in one piece, the canary after the last reply."""
+    stage.run(play(stage.rig, case))
+
+
+@each_case
+def test_pipelined(stage: Stage, case: Case) -> None:
+    """Between a good request and the canary, in one segment (C21, C33)."""
+    stage.run(play(stage.rig, case, pipelined=True))
+
+
+@pytest.mark.parametrize(
+    "case",
+    (short := [case for case in CASES if len(case.sent) <= _SHORT]),
+    ids=corpus.ids(short),
+)
+def test_byte_by_byte(stage: Stage, case: Case) -> None:
+    """Each byte in a segment of its own, read before the next is sent (C33)."""
+    stage.run(play(stage.rig, case, cuts=range(1, len(case.sent))))
+
+
+@each_case
+def test_cut_in_two(stage: Stage, case: Case) -> None:
+    """Cut where parsers are weak: within line ends, after the head, before the end."""
+
+    async def all_cuts() -> None:
+        for cut in _weak_places(case.sent):
+            await play(stage.rig, case, cuts=(cut,))
+
+    stage.run(all_cuts())
+
+
+def _weak_places(data: bytes) -> list[int]:
+    end = data.find(b"\r\n\r\n")
+    first_line = data.find(b"\r\n")
+    places = {first_line + 1, end + 1, end + 2, end + 4, len(data) - 1, len(data) // 2}
+    return sorted(place for place in places if 0 < place < len(data))
+
+
+# --- properties ---------------------------------------------------------------
+
+_CORE_NAMES = st.sampled_from([name.encode() for name in IDENTITY_NAMES])
+
+
+@st.composite
+def _spellings(draw: st.DrawFn) -> bytes:
+    """An identity name as somebody might write it who wants it to pass."""
+    name = draw(_CORE_NAMES)
+    joiner = draw(st.sampled_from([b"-", b"_", b".", b"~", b"!", b"--", b"-_"]))
+    name = name.replace(b"-", joiner)
+    flips = draw(st.integers(0, 2 ** len(name) - 1))
+    spelled = bytes(
+        byte ^ 0x20 if (flips >> i) & 1 and chr(byte).isalpha() else byte
+        for i, byte in enumerate(name)
+    )
+    prefix = draw(st.sampled_from([b"", b"", b"", b" ", b"HTTP_", b"\t"]))
+    suffix = draw(st.sampled_from([b"", b"", b"", b" ", b"\x00", b"_", b"\r"]))
+    return prefix + spelled + suffix
+
+
+_VALUES = st.one_of(
+    st.sampled_from([b"evil", b"evil\r\n evil", b"\xffevil", b"evil, evil", b""]),
+    st.binary(max_size=12).map(lambda b: b"evil" + b.replace(b"\n", b"")),
+)
+_OTHERS = st.sampled_from(
+    [
+        b"Connection: X-User-Id, X-Auth-Status",
+        b"Connection: close, X-Request-Id",
+        b"Connection: keep-alive",
+        b"Cookie: sAccessToken=evil; a=1",
+        b"X-Forwarded-For: 6.6.6.6",
+        b"Accept: */*",
+    ]
+)
+
+
+@st.composite
+def _heads(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """A request with spoofed identity fields; whether it has a session."""
+    path = draw(st.sampled_from([b"/public/a", b"/optional", b"/admin", b"/claims"]))
+    session = draw(st.booleans())
+    lines = [name + b": " + value for name, value in draw(_SPOOFED)]
+    lines += draw(st.lists(_OTHERS, max_size=3))
+    if session:
+        lines.append(b"X-Corpus-Session: alice")
+    lines = draw(st.permutations(lines))
+    head = b"\r\n".join([b"GET " + path + b" HTTP/1.1", b"Host: gw", *lines])
+    return head + b"\r\n\r\n", session
+
+
+_SPOOFED = st.lists(st.tuples(_spellings(), _VALUES), max_size=6)
+
+
+@given(_heads())
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_no_byte_of_a_client_makes_an_identity(
+    stage: Stage, sent: tuple[bytes, bool]
+) -> None:
+    """P-c: what the upstream hears of the user is the session's, or nothing."""
+    head, session = sent
+    rig = stage.rig
+    stage.run(exchange(rig, head))
+    for request in rig.upstream.requests:
+        told = [
+            (fold(name), value)
+            for name, value in request.fields
+            if fold(name) in RESERVED and fold(name) != b"x-auth-status"
+        ]
+        protected = not request.target.startswith(b"/public")
+        if session and protected:
+            assert sorted(name for name, _ in told) == sorted(
+                {name for name, _ in told}
+            )
+            assert dict(told)[b"x-user-id"] == b"alice"
+        else:
+            assert told == []
+        status = b"authenticated" if session and protected else b"anonymous"
+        assert [v for n, v in request.fields if fold(n) == b"x-auth-status"] == [status]
+        assert all(b"evil" not in value for _, value in told)
+        assert b"sAccessToken" not in request.head
+
+
+RESERVED = frozenset(fold(name.encode()) for name in (*IDENTITY_NAMES, "X-Plan"))
+
+_SEGMENTS = st.sampled_from(
+    b"public|admin|api|users|a|..|.||%2e%2e|%2E|%2f|%5c|..;|;x|%61dmin|%zz|%00|%25"
+    b"|%C3%AD|%252e|\\|#|\xff|a b|\x01|*|http:|gw|~".split(b"|")
+)
+_TARGETS = st.builds(
+    lambda lead, segments, query: lead + b"/".join(segments) + query,
+    st.sampled_from([b"/", b"/public/", b"//", b"http://gw/", b"", b"/admin/"]),
+    st.lists(_SEGMENTS, max_size=6),
+    st.sampled_from([b"", b"?", b"?/../admin", b"?a=%zz", b"?#", b"??"]),
+)
+
+
+@given(_TARGETS)
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_what_is_matched_is_what_is_forwarded(stage: Stage, target: bytes) -> None:
+    """P-b: three readers find the path that was judged in what was forwarded."""
+    rig = stage.rig
+    stage.run(exchange(rig, b"GET " + target + b" HTTP/1.1\r\nHost: gw\r\n\r\n"))
+    record = rig.records[-1]
+    assert len(rig.upstream.requests) <= 1
+    for request in rig.upstream.requests:
+        path, mark, query = request.target.partition(b"?")
+        judged = record.path
+        if record.route == "stripped":
+            judged = judged.removeprefix("/api") or "/"
+        assert path == judged.encode()
+        assert (mark + query) == (target[target.find(b"?") :] if mark else b"")
+        assert httptools.parse_url(request.target).path == path
+        assert urllib.parse.urlsplit(request.target).path == path
+        assert URL(request.target.decode(), encoded=True).raw_path == path.decode()
+        # Whoever normalizes it again finds nothing to be done.
+        assert URL(f"http://gw{path.decode()}").raw_path == path.decode()
+
+
+# --- the table ------------------------------------------------------------------
+
+
+def test_the_table_is_up_to_date() -> None:
+    """docs/security-cases.md is what `python -m corpus` writes."""
+    committed = Path(__file__).parent.parent / "docs" / "security-cases.md"
+    assert committed.read_text() == render(CASES), (
+        "run: PYTHONPATH=tests python -m corpus"
+    )
+
+
+def test_there_are_enough_cases() -> None:
+    """All tables of the attack list are there, with more than 250 cases."""
+    assert len(CASES) >= 250
+    assert {case.id[0] for case in CASES} == set("ABCDFGI")
