@@ -1,0 +1,453 @@
+"""What the listener adds to aiohttp's server: deadlines, limits, and ends.
+
+Each test has a gateway of its own with limits short enough to be waited for; what is
+refused, and how, stands in the corpus (tests/test_corpus.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus.rig import Rig, Watched, running, until
+
+from gateway import client, listener
+
+GET = b"GET /public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
+SHORT_S = 0.1
+PATIENCE_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_SWEEP_S", 0.02)
+
+
+@asynccontextmanager
+async def talking(
+    rig: Rig,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect for the block; no wait in it is endless."""
+    async with asyncio.timeout(PATIENCE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+
+async def server_side(rig: Rig, writer: asyncio.StreamWriter) -> Watched:
+    """Return the gateway's end of a connection."""
+    port = writer.get_extra_info("sockname")[1]
+    await until(lambda: port in rig.listener.watched)
+    return rig.listener.watched[port]
+
+
+async def begun(rig: Rig) -> None:
+    """Return when the upstream has something of a request."""
+    await until(lambda: rig.upstream.begun or rig.upstream.requests)
+
+
+async def upstream_left(rig: Rig) -> None:
+    """Return when no connection to the upstream is open."""
+    await until(lambda: not rig.upstream.open)
+
+
+# --- heads ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pieces", [[b"G"], [GET[:-2]], [b"\r\n", b"\r\n"]])
+async def test_a_slow_head_is_408(pieces: list[bytes]) -> None:
+    """G5: from the first byte to the end of the head, however it drips."""
+    async with running(limits={"head_timeout": SHORT_S}) as rig:
+        async with talking(rig) as (reader, writer):
+            for piece in pieces:
+                writer.write(piece)
+            reply = await reader.read()
+        assert reply.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"Connection: close\r\n" in reply
+        assert rig.upstream.connections == 0
+        assert [record.status for record in rig.records] == [408]
+
+
+async def test_dripping_doesnt_put_the_deadline_off() -> None:
+    """G5: one byte now and then is no progress."""
+    async with (
+        running(limits={"head_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        whole = asyncio.ensure_future(reader.read())
+        for byte in GET[:-1]:
+            writer.write(bytes([byte]))
+            done, _ = await asyncio.wait({whole}, timeout=0.02)
+            if done:
+                break
+        assert (await whole).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_second_slow_head_is_408_too() -> None:
+    """Every request of a connection has the deadline, not only the first."""
+    async with (
+        running(limits={"head_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        writer.write(GET)
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200")
+        writer.write(b"GET /")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_slow_answer_is_no_slow_head() -> None:
+    """The head's deadline ends with the head, however the head came."""
+    async with (
+        running(limits={"head_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+        watched = await server_side(rig, writer)
+        writer.write(GET[:10])
+        await watched.until(10)
+        writer.write(GET[10:])
+        head = await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(3 * SHORT_S)
+        (upstream,) = rig.upstream.open
+        upstream._transport.write(b"ok")
+        assert await reader.readexactly(2) == b"ok"
+        assert head.startswith(b"HTTP/1.1 200")
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    """`keep_alive`, also for a connection on which nothing was ever sent."""
+    async with (
+        running(limits={"keep_alive": SHORT_S}) as rig,
+        talking(rig) as (reader, _writer),
+    ):
+        assert await reader.read() == b""
+
+
+async def test_a_head_too_large_is_refused_before_it_ends() -> None:
+    """G3: what can't become a request isn't kept."""
+    limits = {"max_head_size": 2000, "max_target_size": 1000, "max_field_size": 1000}
+    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+        watched = await server_side(rig, writer)
+        for _ in range(30):
+            writer.write(
+                b"GET / HTTP/1.1\r\n" if not watched.taken else b"A: bbbbbb" * 9
+            )
+            writer.write(b"\r\n" if watched.taken else b"")
+            await watched.until(watched.taken + 1)
+            if watched.gone:
+                break
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("limits", "request_bytes", "status"),
+    [
+        ({"max_target_size": 100}, b"GET /%b HTTP/1.1" % (b"a" * 101), 414),
+        ({"max_field_size": 100}, b"GET / HTTP/1.1\r\nA: %b" % (b"a" * 101), 431),
+        ({"max_fields": 3}, b"GET / HTTP/1.1" + b"\r\nA: b" * 4, 431),
+        (
+            {"max_target_size": 100, "max_field_size": 100},
+            b"GET /%b HTTP/1.1" % (b"a" * 101),
+            414,
+        ),
+        (
+            {"max_target_size": 100, "max_field_size": 100},
+            b"GET / HTTP/1.1\r\nA: %b" % (b"a" * 110),
+            431,
+        ),
+    ],
+    ids=["target", "field", "fields", "target-of-two", "field-of-two"],
+)
+async def test_sizes_have_their_own_status(
+    limits: dict[str, Any], request_bytes: bytes, status: int
+) -> None:
+    """G3: 414 for the target, 431 for fields, at the limits that are stated."""
+    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+        writer.write(request_bytes + b"\r\nHost: gw\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
+        assert rig.upstream.connections == 0
+
+
+# --- bodies ---------------------------------------------------------------------
+
+POST = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 10000\r\n\r\n"
+
+
+async def test_a_body_that_stalls_is_408() -> None:
+    """G6: a gap longer than `body_idle_timeout`; the upstream's half is cut."""
+    async with (
+        running(limits={"body_idle_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        writer.write(POST + b"a")
+        assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
+        await upstream_left(rig)
+        assert not rig.upstream.requests
+
+
+async def test_a_body_that_drips_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    """G6: each gap is short, but all together it is too slow."""
+    monkeypatch.setattr(client, "_RATE_GRACE_S", SHORT_S)
+    limits = {"body_idle_timeout": 5.0, "body_min_rate": 1000}
+    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+        writer.write(POST)
+        whole = asyncio.ensure_future(reader.read())
+        while not whole.done():
+            writer.write(b"a")
+            await asyncio.wait({whole}, timeout=0.01)
+        assert whole.result().startswith(b"HTTP/1.1 408 ")
+        await upstream_left(rig)
+        assert not rig.upstream.requests
+
+
+async def test_100_comes_after_the_verdict() -> None:
+    """C19: a client that is allowed is asked for its body, and only then."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        head = b"POST %b HTTP/1.1\r\nHost: gw\r\nExpect: 100-continue\r\n%b\r\n\r\n"
+        writer.write(head % (b"/public/a", b"Content-Length: 5"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert not rig.upstream.requests
+        writer.write(b"hello")
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200")
+        assert rig.upstream.requests[0].body == b"hello"
+        writer.write(head % (b"/admin", b"Content-Length: 5"))
+        assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+        assert len(rig.upstream.requests) == 1
+
+
+# --- bodies that nobody wants ---------------------------------------------------
+
+
+async def test_a_small_rest_is_thrown_away() -> None:
+    """C17: a refused body that comes later is no request, and costs no connection."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\n")
+        head = await reader.readuntil(b"}")
+        assert head.startswith(b"HTTP/1.1 401 ")
+        assert b"Connection: close" not in head
+        writer.write(GET[:36])
+        writer.write(GET)
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200")
+        assert len(rig.upstream.requests) == 1
+
+
+async def test_a_rest_that_doesnt_come_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """C17: it is waited for, but not for long."""
+    monkeypatch.setattr(client, "_DRAIN_S", SHORT_S)
+    async with running() as rig, talking(rig) as (reader, writer):
+        writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\nG")
+        assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
+        assert rig.upstream.connections == 0
+
+
+async def test_who_uploads_still_hears_the_refusal() -> None:
+    """A browser in the middle of a large upload must see the 401, not a reset."""
+    size = 3_000_000
+    async with running() as rig, talking(rig) as (reader, writer):
+        writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\n")
+        writer.write(b"Content-Length: %d\r\n\r\n" % size)
+        writer.write(bytes(size))
+        await writer.drain()
+        reply = await reader.read()
+        assert reply.startswith(b"HTTP/1.1 401 ")
+        assert b"Connection: close\r\n" in reply
+        assert rig.upstream.connections == 0
+
+
+async def test_an_endless_upload_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C17: what is thrown away has a limit."""
+    monkeypatch.setattr(client, "_LINGER_BYTES", 200_000)
+    async with running() as rig, talking(rig) as (_reader, writer):
+        watched = await server_side(rig, writer)
+        writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\n")
+        writer.write(b"Content-Length: 90000000\r\n\r\n")
+
+        async def upload() -> None:
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await upload()
+        await watched.until_gone()
+        assert watched.taken < 2_000_000
+
+
+async def test_a_late_413_cuts_the_upstream() -> None:
+    """G4: found on the way, so that the upstream never gets a whole request."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        writer.write(b"POST /small HTTP/1.1\r\nHost: gw\r\n")
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n")
+        await begun(rig)
+        writer.write(b"9\r\n123456789\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+        await upstream_left(rig)
+        assert not rig.upstream.requests
+
+
+# --- answers that nobody takes --------------------------------------------------
+
+
+async def test_a_client_that_takes_nothing_is_cut() -> None:
+    """G7: its connection ends, and so does the upstream's."""
+    async with running(limits={"write_idle_timeout": SHORT_S}) as rig:
+        size = 50_000_000
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+        rig.upstream.reply += bytes(size)
+        async with talking(rig) as (_reader, writer):
+            writer.transport.pause_reading()
+            watched = await server_side(rig, writer)
+            writer.write(GET)
+            await watched.until_gone()
+            await upstream_left(rig)
+        await until(lambda: rig.records)
+        assert [record.status for record in rig.records] == [499]
+        assert not rig.complaints.texts
+
+
+async def test_a_client_that_takes_its_time_is_not() -> None:
+    """G7: slow is allowed, and memory is bounded while it lasts."""
+    async with running(limits={"write_idle_timeout": 0.5}) as rig:
+        size = 12_000_000
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+        rig.upstream.reply += bytes(size)
+        async with talking(rig) as (reader, writer):
+            watched = await server_side(rig, writer)
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            taken = 0
+            most = 0
+            while taken < size:
+                taken += len(await reader.read(400_000))
+                assert watched._wire is not None
+                most = max(most, watched._wire.get_write_buffer_size())
+                await asyncio.sleep(0.02)
+            assert most < 2_000_000
+
+
+async def test_answers_left_lying_dont_hold_the_connection() -> None:
+    """G7: the same when no request is in work, but the answers wait to be taken."""
+    limits = {"write_idle_timeout": SHORT_S, "keep_alive": 30.0}
+    async with running(limits=limits) as rig, talking(rig) as (_reader, writer):
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n"
+        rig.upstream.reply += bytes(50000)
+        writer.transport.pause_reading()
+        watched = await server_side(rig, writer)
+        assert watched._wire is not None
+        while not watched._wire.get_write_buffer_size():
+            rig.records.clear()
+            writer.write(GET)
+            await until(lambda: rig.records)
+        await watched.until_gone()
+
+
+# --- connections ----------------------------------------------------------------
+
+
+async def test_more_clients_than_allowed_are_cut_off() -> None:
+    """G9: at once, and those who were there first don't notice."""
+    async with running(limits={"max_connections": 2}) as rig:  # noqa: SIM117 - one story
+        async with talking(rig) as (first, to_first), talking(rig) as (_, second):
+            await server_side(rig, to_first)
+            gone = await server_side(rig, second)
+            async with talking(rig) as (third, _):
+                assert await third.read() == b""
+            assert rig.listener.connections == 2
+            to_first.write(GET)
+            assert (await first.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+            second.transport.abort()
+            await gone.until_gone()
+            async with talking(rig) as (fourth, to_fourth):
+                to_fourth.write(GET)
+                assert (await fourth.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+
+
+async def test_waiting_requests_are_few() -> None:
+    """C21: whoever pipelines a thousand requests has a few of them waiting here."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+        watched = await server_side(rig, writer)
+        writer.write(GET * 1000)
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(rig.upstream.requests) == 1
+        assert len(watched._messages) <= 32
+        (upstream,) = rig.upstream.open
+        rig.upstream.reply = None
+        upstream._transport.write(b"ok")
+        for _ in range(999):
+            await reader.readuntil(b"/public/a")
+        assert len(rig.upstream.requests) == 1000
+
+
+async def test_a_client_that_stops_sending_is_gone() -> None:
+    """P3: FIN ends the request, as it does with nginx (see the module's docstring)."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\n"  # a head that doesn't end
+        writer.write(GET)
+        await begun(rig)
+        writer.write_eof()
+        assert await reader.read() == b""
+        await upstream_left(rig)
+        await until(lambda: rig.records)
+        assert [record.status for record in rig.records] == [499]
+
+
+async def test_clients_that_vanish_leave_no_traceback() -> None:
+    """G12: at every stage of a request; one record each, and nothing else is logged."""
+    async with running() as rig:
+        replies = [
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+        ]
+        for reply in replies:
+            for sent in (GET, POST, GET + GET, b"\x01"):
+                rig.upstream.forget()
+                rig.upstream.reply = reply
+                async with talking(rig) as (_reader, writer):
+                    watched = await server_side(rig, writer)
+                    writer.write(sent)
+                    await watched.until(len(sent))
+                    if sent != b"\x01":
+                        await begun(rig)
+                await watched.until_gone()
+        assert not rig.complaints.texts
+
+
+# --- the parser -----------------------------------------------------------------
+
+
+_CLI = "from gateway.cli import main; main()"
+
+
+def test_without_the_c_parser_nothing_starts(tmp_path: Path) -> None:
+    """C32: the other parser takes requests that the corpus shows to be refused."""
+    routes = tmp_path / "routes.yaml"
+    routes.write_text("version: 1\ngateway: {listen: '127.0.0.1:0'}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _CLI, "serve", "-c", str(routes)],
+        env={**os.environ, "AIOHTTP_NO_EXTENSIONS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "C extensions" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_c_parser_is_here() -> None:
+    """What the other tests of this file were run with."""
+    assert listener.has_strict_parser()
