@@ -27,11 +27,10 @@ from gateway.cors import Cors, is_preflight
 from gateway.errors import (
     BadReply,
     ClientGone,
-    ConnectFailed,
     ContentTooLarge,
     GatewayError,
     Stage,
-    UpstreamBusy,
+    UpstreamError,
 )
 from gateway.fields import Field, Fields
 from gateway.headers import Forwarded, Networks
@@ -46,6 +45,7 @@ from gateway.identity import (
     credentials,
 )
 from gateway.observe import Observer, Record
+from gateway.retry import SAFE, Budget, Tries
 from gateway.routes import Matched, MethodNotAllowed, NoRoute, Route, RouteTable
 from gateway.target import Form, Target
 from gateway.upstream import Reply, UpstreamPool
@@ -139,6 +139,7 @@ class Proxy:
             for route in parts.resources.table.routes
             for name, _ in route.headers.writers
         )
+        self.retries = Budget()
         self.tunnels: set[websocket.Tunnel] = set()
         self.draining = False
 
@@ -455,7 +456,7 @@ class _Exchange:
     ) -> Reply:
         """Send the request to one of the service's targets; return its reply.
 
-        A target that takes no connection is passed over: nothing was sent to it.
+        `retry` says what follows a failure; `timeouts.total` bounds it all.
         """
         client, asked = self.client, self.asked
         path = route.upstream_path(asked.path).encode()
@@ -470,22 +471,40 @@ class _Exchange:
                 fields.append((b"Transfer-Encoding", b"chunked"))
         if length is not None:
             fields.append((b"Content-Length", b"%d" % length))
-        pools = service.in_turn()
-        for pool in pools:
+        retries = self.proxy.retries
+        retries.earn()
+        tries: Tries | None = None
+        began = time.monotonic()
+        timeouts = route.timeouts
+        for pool in cycle(service.in_turn()):
             fields[0] = (b"Host", _host_value(route, pool, asked))
             try:
                 return await pool.exchange(
                     answers.request_head(start, fields),
                     method=client.method,
-                    timeouts=route.timeouts,
+                    timeouts=timeouts,
                     body=body,
                     content_length=length,
                     upgrade=upgrade,
+                    replay=route.retry.attempts > 0,
                 )
-            except (ConnectFailed, UpstreamBusy) as error:
-                if pool is pools[-1]:
+            except UpstreamError as error:
+                if tries is None:
+                    is_safe = client.method in SAFE and body is None and not upgrade
+                    tries = Tries(
+                        retries,
+                        targets=len(service.pools),
+                        attempts=route.retry.attempts if is_safe else 0,
+                    )
+                if not tries.again(error):
                     raise
                 self.record.note = error.detail
+                total = route.timeouts.total
+                if total is not None:
+                    left = began + total - time.monotonic()
+                    if left <= 0:
+                        raise
+                    timeouts = timeouts.model_copy(update={"total": left})
         raise AssertionError("a service has at least one target")
 
     async def _pass_on(
