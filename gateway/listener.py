@@ -33,6 +33,9 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
 
+_CUT_S = 1.0
+"""How long requests that were cut may take to say so."""
+
 
 def has_strict_parser() -> bool:
     """Return whether aiohttp parses requests with llhttp, in C.
@@ -97,6 +100,13 @@ class Connection(web.RequestHandler):
             if self._head_bytes > self._listener.limits.max_head_size:
                 self.refuse(HeadTooLarge())
 
+    def eof_received(self) -> bool:  # type: ignore[override] # what asyncio.Protocol says
+        """A FIN ends the connection, but a tunnel passes it on first."""
+        if self._payload_parser is None:
+            return False
+        self._payload_parser.feed_eof()
+        return True
+
     def _break_body(self) -> None:
         """Tell the reader of the body that arrives that it will never be whole.
 
@@ -125,6 +135,17 @@ class Connection(web.RequestHandler):
         elif now - self._stuck_since > limits.write_idle_timeout:
             # Whoever serves it is told by `connection_lost`.
             self._wire.abort()
+
+    def leave(self) -> None:
+        """Close if no request is being served, and none is on its way."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and not self._head_since:
+            self.force_close()
+
+    def cut(self) -> None:
+        """Cancel the request that is being served; whoever serves it closes."""
+        if self._task_handler is not None:
+            self._task_handler.cancel()
 
     def refuse(self, error: GatewayError) -> None:
         """Answer a head that never became a request, and close."""
@@ -188,6 +209,8 @@ class Listener:
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
+        self._leaving = False
+        self._emptied: asyncio.Future[None] | None = None
         self.server = web.Server(
             handler, handler_cancellation=True, request_factory=self._request
         )
@@ -244,6 +267,9 @@ class Listener:
     def forget(self, connection: Connection) -> None:
         """Give up the place of a connection that is lost, or was never admitted."""
         self._open.discard(connection)
+        emptied = self._emptied
+        if emptied is not None and not self._open and not emptied.done():
+            emptied.set_result(None)
 
     def refused(self, error: GatewayError, peer: object) -> answers.Answer:
         """Record a request that never was one; return its answer."""
@@ -275,14 +301,30 @@ class Listener:
     async def close(self, timeout_s: float) -> None:
         """Let requests in flight finish within *timeout_s* seconds, then cut them.
 
-        The sockets must not accept any more when this is called.
+        The sockets must not accept any more when this is called, and whoever answers
+        must end each connection with its answer. (aiohttp's own shutdown isn't used:
+        it throws away what arrives of a body from then on.)
         """
+        self._leaving = True
+        for connection in tuple(self._open):
+            connection.leave()
+        await self._empty(timeout_s)
+        for connection in tuple(self._open):
+            connection.cut()
+        await self._empty(_CUT_S)
         self._sweep.cancel()
-        self.server.pre_shutdown()
-        await self.server.shutdown(timeout_s)
+        await self.server.shutdown(0)
+
+    async def _empty(self, timeout_s: float) -> None:
+        """Return when no client is connected any more, or when the time is over."""
+        if self._open:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait((self._emptied,), timeout=timeout_s)
 
     def _look(self) -> None:
         now = self._loop.time()
         for connection in tuple(self._open):
             connection.look(now)
+            if self._leaving:
+                connection.leave()
         self._sweep = self._loop.call_later(_SWEEP_S, self._look)

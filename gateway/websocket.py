@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from aiohttp import web
 
 from gateway import fields as raw
 from gateway.answers import Answer, problem
+from gateway.errors import UpstreamClosed
 from gateway.fields import Fields
 
 GOING_AWAY = 1001
@@ -209,16 +211,34 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
 # --- the tunnel -------------------------------------------------------------
 
 
-class UpstreamSocket(Protocol):
-    """The upstream's end after its 101."""
+class Socket(Protocol):
+    """One end of a tunnel."""
 
-    async def read(self) -> bytes: ...
+    async def read(self) -> bytes:
+        """Return what has arrived, as soon as anything has; b"" at the end.
+
+        Raises:
+            UpstreamClosed: the connection was reset.
+        """
+        ...
 
     def write(self, data: bytes) -> None: ...
 
-    async def drain(self) -> None: ...
+    async def drain(self) -> None:
+        """Return when enough was taken for more to be written."""
+        ...
 
-    def close(self) -> None: ...
+    def write_eof(self) -> None:
+        """Send no more."""
+        ...
+
+
+class UpstreamSocket(Socket, Protocol):
+    """The upstream's end after its 101."""
+
+    def finish(self) -> None:
+        """Close, once what was written is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +251,13 @@ class Terms:
     """None: the socket doesn't end with its session."""
 
 
-class _Inbox:
-    """What the client sends after the handshake, as aiohttp hands it over."""
+class _ClientSocket:
+    """The client's end: what it sends is handed over by aiohttp, as to a parser."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    def __init__(self, request: web.BaseRequest) -> None:
+        assert request.transport is not None
+        self._request = request
+        self._transport = request.transport
         self._parts: list[bytes] = []
         self._size = 0
         self._paused = False
@@ -256,7 +278,6 @@ class _Inbox:
         self._arrived.set()
 
     async def read(self) -> bytes:
-        """Return what has arrived, b"" when the client is gone."""
         while not self._parts:
             if self._ended:
                 return b""
@@ -271,6 +292,76 @@ class _Inbox:
                 self._transport.resume_reading()
         return data
 
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        await self._request.writer.drain()
+
+    def write_eof(self) -> None:
+        if not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+class _Way:
+    """One direction of a tunnel: what one end sends, on its way to the other."""
+
+    def __init__(
+        self, source: Socket, sink: Socket, *, masked: bool, on_end: Callable[[], None]
+    ) -> None:
+        """*masked*: the sink is a server. *on_end*: the source sends no more."""
+        self._source = source
+        self._sink = sink
+        self._masked = masked
+        self._on_end = on_end
+        self._borders = Borders()
+        self._farewell: bytes | None = None
+        self._said = False
+        self.moved_at = asyncio.get_running_loop().time()
+        self.bytes = 0
+
+    async def carry(self) -> None:
+        """Carry all that comes; after a farewell, wait for the source's own.
+
+        The source's end is passed on as one: the other way may still have to bring
+        the answer to a close frame (RFC 6455 §7.1.1).
+        """
+        loop = asyncio.get_running_loop()
+        while not (self._said and self._borders.closed):
+            try:
+                data = await self._source.read()
+            except UpstreamClosed:
+                data = b""
+            if not data:
+                self._said = True
+                self._sink.write_eof()
+                self._on_end()
+                return
+            self.moved_at = loop.time()
+            self.bytes += len(data)
+            border = self._borders.feed(data)
+            if self._said:
+                continue  # nothing may follow a close frame
+            if self._farewell is not None and border:
+                self._sink.write(data[:border])
+                self._say()
+            else:
+                self._sink.write(data)
+            await self._sink.drain()
+
+    def end(self, code: int, reason: str) -> None:
+        """Send the sink a close frame, as soon as no other frame is half sent."""
+        self._farewell = close_frame(code, reason, masked=self._masked)
+        if self._borders.at_border and not self._said:
+            self._say()
+
+    def _say(self) -> None:
+        assert self._farewell is not None
+        self._said = True
+        if not self._borders.closed:
+            self._sink.write(self._farewell)
+
 
 class Tunnel:
     """Two connections joined, until one of them ends or the terms do."""
@@ -278,19 +369,29 @@ class Tunnel:
     def __init__(
         self, request: web.BaseRequest, upstream: UpstreamSocket, terms: Terms
     ) -> None:
-        assert request.transport is not None
-        self._transport = request.transport
-        self._request = request
+        client = _ClientSocket(request)
+        request.protocol.set_parser(client)  # type: ignore[arg-type] # has what aiohttp calls of a parser
         self._upstream = upstream
         self._terms = terms
-        self._inbox = _Inbox(self._transport)
-        self._to_client = Borders()
-        self._to_upstream = Borders()
+        self._up = _Way(
+            client, upstream, masked=True, on_end=lambda: self._note("client_closed")
+        )
+        self._down = _Way(
+            upstream, client, masked=False, on_end=lambda: self._note("upstream_closed")
+        )
+        self._ended_by = ""
         self._verdict: tuple[int, str] | None = None
-        self._moved = 0.0
         self._ending = asyncio.Event()
-        self.bytes_in = 0
-        self.bytes_out = 0
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes that came from the client."""
+        return self._up.bytes
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes that came from the upstream."""
+        return self._down.bytes
 
     def end(self, code: int, reason: str) -> None:
         """Close both sides with this code, between two frames."""
@@ -299,55 +400,41 @@ class Tunnel:
             self._ending.set()
 
     async def run(self) -> str:
-        """Carry bytes until the end; return a word about why it ended."""
-        self._request.protocol.set_parser(self._inbox)  # type: ignore[arg-type] # has what aiohttp calls of a parser
+        """Carry bytes until the end; return a word about why it ended.
+
+        The upstream's connection is closed then; the client's is its owner's to close.
+        """
         loop = asyncio.get_running_loop()
-        self._moved = loop.time()
-        up = loop.create_task(self._pump_up())
-        down = loop.create_task(self._pump_down())
         clock = loop.create_task(self._watch())
-        tasks = {up, down, clock}
+        pumps = {loop.create_task(way.carry()) for way in (self._up, self._down)}
+        tasks = {clock, *pumps}
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            ended_by = (
-                "client_closed"
-                if up in done
-                else "upstream_closed"
-                if down in done
-                else "ended"
-            )
-            if clock in done and self._verdict is not None:
-                ended_by = f"closed_{self._verdict[0]}"
-                if self._to_upstream.at_border and not self._to_upstream.closed:
-                    self._upstream.write(close_frame(*self._verdict, masked=True))
-                if self._to_client.at_border:
-                    self._say_goodbye()
-                else:  # `_pump_down` does it, when the frame that it is in ends
-                    await asyncio.wait({down}, timeout=_CLOSE_WAIT_S)
-            else:
-                # The other direction may still carry the close frame's answer.
-                await asyncio.wait({up, down}, timeout=_CLOSE_WAIT_S)
-            return ended_by
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if self._verdict is not None and not self._ended_by:
+                code, reason = self._verdict
+                self._note(f"closed_{code}")
+                self._up.end(code, reason)
+                self._down.end(code, reason)
+            # One end is gone, or both were told to go: the rest takes no time.
+            await asyncio.wait(pumps, timeout=_CLOSE_WAIT_S)
+            return self._ended_by or "cut"
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._upstream.close()
-            self._transport.close()
+            self._upstream.finish()
 
-    def _say_goodbye(self) -> None:
-        assert self._verdict is not None
-        if not self._to_client.closed:
-            self._write_client(close_frame(*self._verdict, masked=False))
+    def _note(self, ended_by: str) -> None:
+        self._ended_by = self._ended_by or ended_by
 
     async def _watch(self) -> None:
         """Return when the terms are over, or somebody called `end`."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         terms = self._terms
-        while True:
-            now = loop.time()
-            limits = [(self._moved + terms.idle_timeout_s, GOING_AWAY, "idle")]
+        while self._verdict is None:
+            moved = max(self._up.moved_at, self._down.moved_at)
+            limits = [(moved + terms.idle_timeout_s, GOING_AWAY, "idle")]
             if terms.max_lifetime_s is not None:
                 limits.append((began + terms.max_lifetime_s, GOING_AWAY, "lifetime"))
             if terms.session_ends_in_s is not None:
@@ -355,37 +442,9 @@ class Tunnel:
                     (began + terms.session_ends_in_s, SESSION_ENDED, "session ended")
                 )
             at, code, reason = min(limits)
-            if now >= at:
+            if loop.time() >= at:
                 self.end(code, reason)
-            try:
+                return
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(at):
                     await self._ending.wait()
-            except TimeoutError:
-                continue
-            return
-
-    async def _pump_up(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await self._inbox.read():
-            self._moved = loop.time()
-            self.bytes_in += len(data)
-            self._to_upstream.feed(data)
-            self._upstream.write(data)
-            await self._upstream.drain()
-
-    async def _pump_down(self) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await self._upstream.read():
-            self._moved = loop.time()
-            border = self._to_client.feed(data)
-            if self._verdict is not None and border:
-                self._write_client(data[:border])
-                self._say_goodbye()
-                return
-            self._write_client(data)
-            await self._request.writer.drain()
-
-    def _write_client(self, data: bytes) -> None:
-        self.bytes_out += len(data)
-        if not self._transport.is_closing():
-            self._transport.write(data)

@@ -14,6 +14,9 @@ from gateway.errors import UpstreamClosed
 HIGH_WATER_BYTES: Final = 65536
 """Reading stops when this much is unread; one more read's worth may be in flight."""
 
+LINGER_S: Final = 1.0
+"""How long the last bytes may take to be taken, when all else is over."""
+
 
 class Tunnel(asyncio.Protocol):
     """The upstream's end of an upgraded connection."""
@@ -21,6 +24,7 @@ class Tunnel(asyncio.Protocol):
     __slots__ = (
         "_arrival",
         "_error",
+        "_linger",
         "_on_lost",
         "_pieces",
         "_reading",
@@ -46,6 +50,7 @@ class Tunnel(asyncio.Protocol):
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._on_lost = on_lost
         if first:
             self.data_received(first)
@@ -100,6 +105,13 @@ class Tunnel(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def finish(self) -> None:
+        """Close once what was written is sent; who takes none of it, loses it."""
+        if self._transport is not None and self._linger is None:
+            self._transport.close()
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(LINGER_S, self._transport.abort)
+
     def close(self) -> None:
         """Drop the connection at once. Idempotent."""
         if self._transport is not None:
@@ -131,6 +143,8 @@ class Tunnel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._linger is not None:
+            self._linger.cancel()
         if exc is not None:
             self._error = UpstreamClosed(f"the tunnel was cut: {type(exc).__name__}")
         self.at_eof = True
