@@ -7,6 +7,8 @@ written here as raw bytes, so that a proxied reply leaves exactly as it came.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -33,6 +35,9 @@ might never see the 401 that tells it to refresh its session."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER, on and with no time: closing sends a RST."""
+
 _CLOSE: Field = (b"Connection", b"close")
 _KEEP_ALIVE: Field = (b"Connection", b"keep-alive")
 _CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
@@ -61,6 +66,7 @@ class Client:
     __slots__ = (
         "_chunked",
         "_continued",
+        "_ends_with_connection",
         "_limits",
         "_request",
         "bytes_in",
@@ -78,6 +84,7 @@ class Client:
         self._limits = limits
         self._continued = False
         self._chunked = False
+        self._ends_with_connection = False
         self.method = request.method
         self.fields: Fields = request.raw_headers
         self.version: tuple[int, int] = request.version
@@ -105,6 +112,11 @@ class Client:
     def secure(self) -> bool:
         """The connection to this gateway is TLS."""
         return self._request.secure
+
+    @property
+    def gone(self) -> bool:
+        """The client's connection is closed."""
+        return self._request.transport is None
 
     @property
     def has_body(self) -> bool:
@@ -279,6 +291,7 @@ class Client:
         elif not bodiless:
             if self.http10:
                 self.keep_alive = False
+                self._ends_with_connection = True
             else:
                 self._chunked = True
                 fields.append(_CHUNKED)
@@ -318,8 +331,14 @@ class Client:
         """Drop the connection, so that a cut body can't be taken for a whole one."""
         self.keep_alive = False
         transport = self._request.transport
-        if transport is not None:
-            transport.abort()
+        if transport is None:
+            return
+        if self._ends_with_connection:
+            # An end by FIN would be a clean one: only a reset tells (RFC 9112 §8).
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
 
     def sent(self) -> Sent:
         """Return what aiohttp's server needs to know to go on."""

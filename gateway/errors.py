@@ -51,6 +51,15 @@ class GatewayError(Exception):
         self.detail = detail or self.title
 
 
+class ShuttingDown(GatewayError):
+    """The gateway ended before the request did (`gateway.drain_timeout`)."""
+
+    status = 503
+    code = "shutting_down"
+    title = "The gateway is shutting down"
+    close = True
+
+
 # --- the client's side ------------------------------------------------------
 
 

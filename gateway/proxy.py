@@ -29,6 +29,7 @@ from gateway.errors import (
     ClientGone,
     ContentTooLarge,
     GatewayError,
+    ShuttingDown,
     Stage,
     UpstreamError,
 )
@@ -149,6 +150,8 @@ class Proxy:
         await _Exchange(self, request, client).run()
         if client.has_rest:
             await client.take_rest()
+        if self.draining:
+            client.keep_alive = False
         return client.sent()
 
     def drain(self) -> None:
@@ -187,8 +190,6 @@ class _Exchange:
         )
         self.asked: Target
         self.forwarded: Forwarded
-        if proxy.draining:
-            client.keep_alive = False
 
     async def run(self) -> None:
         client, record = self.client, self.record
@@ -197,9 +198,12 @@ class _Exchange:
         except GatewayError as error:
             await self._fail(error)
         except asyncio.CancelledError:
-            # aiohttp cancels the handler when its client is gone.
-            self._note_failure(ClientGone())
-            client.abort()
+            # aiohttp cancels the handler when its client is gone, and the listener
+            # when the time to drain is over.
+            if client.gone:
+                self._note_failure(ClientGone())
+            else:
+                await self._fail(ShuttingDown())
             raise
         except ConnectionError:
             # Seen in writing. Raised further, aiohttp would log it with a traceback.
@@ -275,10 +279,10 @@ class _Exchange:
                 request_id=self.record.request_id,
                 fields=(cors.VARY,),
             )
-            await self.client.answer(answer, self._own_fields())
+            await self._write(answer, self._own_fields())
             return
         self.record.decision = "preflight"
-        await self.client.answer(Answer(status=204, fields=granted), self._own_fields())
+        await self._write(Answer(status=204, fields=granted), self._own_fields())
 
     async def _user(self) -> None:
         """Answer with the session's own information, whatever the request says."""
@@ -322,10 +326,15 @@ class _Exchange:
     async def _answer(self, answer: Answer, extra: Fields = ()) -> None:
         """Write *answer* with what every answer carries, CORS among it."""
         granted = await self.parts.cors.fields(self.request)
-        await self.client.answer(
+        await self._write(
             answer, (*extra, *cors.merged(granted, extra), *self._own_fields())
         )
+
+    async def _write(self, answer: Answer, fields: Fields) -> None:
+        if self.proxy.draining:
+            self.client.keep_alive = False
         self.record.status = answer.status
+        await self.client.answer(answer, fields)
 
     def _own_fields(self) -> Fields:
         return ((b"X-Request-Id", self.request_id),)
@@ -526,6 +535,8 @@ class _Exchange:
         # 9 copy
         record.stage = Stage.COPY
         first = reply.read_now()
+        if self.proxy.draining:
+            client.keep_alive = False
         client.start(
             reply.status,
             reply.reason,

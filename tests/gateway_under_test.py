@@ -1,0 +1,270 @@
+"""The whole gateway on a real socket, without SuperTokens: sessions are fakes.
+
+    async with gateway(upstream.url, route={"timeouts": {"response": 0.1}}) as gw:
+        reply = await gw.ask("GET", "/a")
+        record = await gw.record()
+
+When the block ends, the gateway must have left nothing behind: no task, no upstream
+connection, no client, and no line in the log that a test hasn't asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from faults import until
+from wire import DEADLINE_S, Wire, WireReply, ask, connect
+
+from gateway import config, routes, server
+from gateway.app import App
+from gateway.cors import Cors
+from gateway.fields import first
+from gateway.headers import Networks
+from gateway.identity import (
+    Allowed,
+    Denied,
+    Identity,
+    Protection,
+    SessionPolicy,
+    SessionRequest,
+    Verdict,
+)
+from gateway.listener import Listener
+from gateway.observe import Record
+from gateway.proxy import Parts, Proxy, Resources, Service
+from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
+
+ORIGIN = "https://app.example.com"
+"""The one origin that the gateway under test allows."""
+
+
+class FakeVerifier:
+    """`Bearer ann` is the session of the user `ann`; nothing else is checked."""
+
+    def __init__(self) -> None:
+        self.new_tokens: tuple[tuple[bytes, bytes], ...] = ()
+        self.expires_in_s = 3600.0
+        self.error: Exception | None = None
+
+    async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
+        if self.error is not None:
+            raise self.error
+        shown = first(request.fields, b"authorization")
+        if policy.protection is Protection.PUBLIC or shown is None:
+            if policy.protection is Protection.REQUIRED:
+                return Denied(status=401, body=b'{"message":"unauthorised"}')
+            return Allowed(identity=None, reason="public")
+        return Allowed(
+            identity=Identity(
+                user_id=shown.removeprefix(b"Bearer ").decode(),
+                recipe_user_id="r",
+                session_handle="s",
+                tenant_id="public",
+                claims={},
+                expires_at=time.time() + self.expires_in_s,
+            ),
+            reason="local",
+            new_tokens=self.new_tokens,
+        )
+
+
+class NoAuth:
+    """Stands in for the SDK's API, of which there is none here."""
+
+    def owns(self, path: str) -> bool:
+        return False
+
+
+class Log(logging.Handler):
+    """Keeps what is logged as a warning, or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
+@dataclass
+class UnderTest:
+    """A gateway that listens on loopback."""
+
+    app: App
+    port: int
+    verifier: FakeVerifier
+    listener: Listener
+    pools: Sequence[UpstreamPool]
+    records: asyncio.Queue[Record]
+    log: Log
+    stop: Callable[[], Awaitable[None]]
+    """Stop accepting and drain, as the end of the block does."""
+
+    @property
+    def proxy(self) -> Proxy:
+        return self.app.proxy
+
+    async def ask(self, method: str, target: str, *fields: Any, **kw: Any) -> WireReply:
+        """Send one request on a connection of its own; return the reply."""
+        return await ask(self.port, method, target, *fields, **kw)
+
+    async def record(self) -> Record:
+        """Return the next request's record, once it is over."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.records.get()
+
+    def connect(self) -> Any:
+        return connect(self.port)
+
+
+@dataclass
+class _Observer:
+    records: asyncio.Queue[Record] = field(default_factory=asyncio.Queue)
+
+    def observe(self, record: Record) -> None:
+        self.records.put_nowait(record)
+
+
+@asynccontextmanager
+async def gateway(
+    *targets: str,
+    route: Mapping[str, Any] | None = None,
+    service: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    drain_timeout: float = 5,
+    log_expected: bool = False,
+) -> AsyncIterator[UnderTest]:
+    """Run a gateway with one route, `/`, to one service with these *targets*.
+
+    *route*, *service* and *settings* (`gateway:`) are keys of `routes.yaml`; the route
+    is public unless it says otherwise. *log_expected*: lines in the log are no fault.
+    """
+    loaded = config.parse(
+        {
+            "version": 1,
+            "gateway": {"drain_timeout": drain_timeout, **(settings or {})},
+            "cors": {"allow_origins": [ORIGIN]},
+            "services": {"up": {"targets": list(targets), **(service or {})}},
+            "routes": [
+                {"path": "/", "service": "up", "protected": False, **(route or {})}
+            ],
+        }
+    )
+    table = routes.compile(loaded)
+    upstreams = Upstreams()
+    observer = _Observer()
+    verifier = FakeVerifier()
+    limits = loaded.gateway.limits
+    resources = Resources(
+        table=table, auth=NoAuth(), user_path=loaded.gateway.user_path, limits=limits
+    )
+    services = {
+        each.name: Service(
+            each.name,
+            [
+                upstreams.pool(
+                    UpstreamTarget.parse(str(target), each.tls),
+                    max_connections=each.max_connections,
+                )
+                for target in each.targets
+            ],
+        )
+        for each in (found.service for found in table.routes)
+    }
+    numbers = itertools.count(1)
+
+    def make_id() -> str:
+        return f"id-{next(numbers)}"
+
+    proxy = Proxy(
+        Parts(
+            resources=resources,
+            services=services,
+            verifier=verifier,
+            cors=Cors(
+                loaded.cors,
+                website_domain=ORIGIN,
+                sdk_headers=(),
+                method_allowed=resources.method_allowed,
+            ),
+            observer=observer,
+            limits=limits,
+            trusted=Networks(()),
+            make_id=make_id,
+        )
+    )
+    app = App(config=loaded, proxy=proxy, observer=observer, keys=None, make_id=make_id)
+    log = Log()
+    logging.getLogger().addHandler(log)
+    before = asyncio.all_tasks()
+    sock = server.bind("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    listeners: list[Listener] = []
+
+    class Seen(Listener):
+        """Tells the test which listener it is."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            listeners.append(self)
+
+    serving = server.serving(app, sock)
+    stopped: list[bool] = []
+
+    async def stop() -> None:
+        if not stopped:
+            stopped.append(True)
+            await serving.__aexit__(None, None, None)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server, "Listener", Seen)
+            await serving.__aenter__()
+        yield UnderTest(
+            app=app,
+            port=port,
+            verifier=verifier,
+            listener=listeners[0],
+            pools=services["up"].pools,
+            records=observer.records,
+            log=log,
+            stop=stop,
+        )
+    finally:
+        await stop()
+        await upstreams.close()
+        sock.close()
+        logging.getLogger().removeHandler(log)
+    # What the gateway cancels ends a step later.
+    await until(lambda: not any(pool.open for pool in upstreams.pools))
+    await until(lambda: not _left(before), within_s=2)
+    assert log_expected or not log.lines, log.lines
+
+
+def _left(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Return tasks of the gateway that are new since *before* and still run."""
+    return {
+        task
+        for task in asyncio.all_tasks() - before
+        if "gateway" in repr(task.get_coro()) or "aiohttp" in repr(task.get_stack())
+    }
+
+
+async def until_cut(wire: Wire) -> bytes:
+    """Return all that comes before the connection ends, however it ends."""
+    received = b""
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while piece := await wire.reader.read(65536):
+                received += piece
+    except ConnectionResetError:
+        pass
+    return received

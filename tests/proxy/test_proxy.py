@@ -1,0 +1,900 @@
+"""What a client gets when an upstream, or the client itself, misbehaves.
+
+Rows U1 to U18, P1 to P5, P12, C30, C31 and I3 of the fault table, seen from outside:
+the status, whether the reply ended cleanly, and what the log says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import struct
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from faults import (
+    BAD_REPLIES,
+    CHUNKED_HEAD,
+    CUT_BODIES,
+    CUT_REPLIES,
+    FAULTS,
+    OK,
+    Behaviour,
+    FaultUpstream,
+    Peer,
+    answer,
+    answer_and_hang,
+    black_hole,
+    closed_port,
+    drip,
+    until,
+)
+from gateway_under_test import gateway, until_cut
+from wire import Wire, WireReply, connect, request
+
+from gateway import proxy as proxy_module
+from gateway.observe import Record
+
+QUICK = {"timeouts": {"connect": 0.1, "response": 0.1, "idle": 0.1}}
+GET = request("GET", "/a")
+
+End = Callable[[Wire], None]
+"""How a client leaves."""
+
+
+def failed(reply: WireReply, record: Record, status: int, code: str) -> None:
+    """Assert that the client was told *code*, and the log whose fault it was."""
+    assert (reply.status, reply.json()["code"]) == (status, code)
+    assert reply.one("Content-Type") == "application/problem+json"
+    assert reply.one("X-Request-Id") == record.request_id
+    assert (record.status, record.reason, record.side) == (status, code, "upstream")
+    assert record.stage == "send"
+    assert record.note
+
+
+def reset(wire: Wire) -> None:
+    """Close with a RST, as a client that is killed."""
+    sock = wire.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.writer.transport.abort()
+
+
+# --- no connection, no reply ------------------------------------------------
+
+
+async def test_u1_refused_is_502() -> None:
+    """A closed port: told at once, and told apart from a slow one."""
+    async with gateway(f"http://127.0.0.1:{closed_port()}") as gw:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        reply = await gw.ask("GET", "/a")
+        assert loop.time() - began < 1
+        failed(reply, await gw.record(), 502, "upstream_unreachable")
+        assert reply.one("Connection") is None
+
+
+async def test_u2_black_hole_is_504() -> None:
+    """An address that answers no SYN costs `timeouts.connect`, no more."""
+    async with (
+        black_hole() as port,
+        gateway(f"http://127.0.0.1:{port}", route=QUICK) as gw,
+    ):
+        reply = await gw.ask("GET", "/a")
+        failed(reply, await gw.record(), 504, "upstream_connect_timeout")
+
+
+@pytest.mark.parametrize("name", ["hang before head", "hang in head"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_u3_hang_before_the_head_is_504(name: str, method: str) -> None:
+    """After `timeouts.response`; the connection is closed, and nothing resent."""
+    async with (
+        FaultUpstream(FAULTS[name]) as upstream,
+        gateway(upstream.url, route=QUICK) as gw,
+    ):
+        reply = await gw.ask(method, "/a")
+        failed(reply, await gw.record(), 504, "upstream_timeout")
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["close before reply", "reset before reply", *CUT_REPLIES]
+)
+@pytest.mark.parametrize(
+    ("method", "attempts", "sent"),
+    [("GET", 0, 1), ("GET", 1, 2), ("GET", 3, 4), ("POST", 3, 1), ("PUT", 3, 1)],
+)
+async def test_u5_closed_before_the_reply_is_502(
+    name: str, method: str, attempts: int, sent: int
+) -> None:
+    """A safe method is sent `retry.attempts` times more; any other once."""
+    async with (
+        FaultUpstream(FAULTS[name]) as upstream,
+        gateway(upstream.url, route={"retry": {"attempts": attempts}}) as gw,
+    ):
+        reply = await gw.ask(method, "/a")
+        failed(reply, await gw.record(), 502, "upstream_closed")
+        assert len(upstream.requests) == sent
+
+
+@pytest.mark.parametrize("name", sorted(BAD_REPLIES.keys()))
+async def test_u8_bad_reply_is_502_or_a_cut(name: str) -> None:
+    """Told as 502, or cut when it had begun; nobody else gets what is left of it.
+
+    I2, I3, C30: response splitting, odd statuses and response smuggling are in here.
+    """
+    async with (
+        FaultUpstream(FAULTS[name]) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("GET", "/a", ("Connection", "close")))
+        received = await until_cut(wire)
+        record = await gw.record()
+        begun = name in BODY_IS_BAD and received.startswith(b"HTTP/1.1 200 ")
+        assert begun or received.startswith(b"HTTP/1.1 502 ")
+        assert not received.endswith(b"0\r\n\r\n")
+        assert b"EVIL" not in received
+        assert (record.status, record.reason) == (502, BAD)
+        assert (record.side, record.stage) == ("upstream", "copy" if begun else "send")
+        assert len(upstream.requests) == 1
+        upstream.behaviour = answer()
+        assert (await gw.ask("GET", "/b")).body == b"ok"
+        assert upstream.connections == 2
+
+
+BAD = "upstream_bad_reply"
+BODY_IS_BAD = {
+    "bad chunk size",
+    "chunk size overflow",
+    "chunk spill",
+    "chunk bare LF",
+    "trailer flood",
+}
+"""Their head is good, so whether it was passed on depends on how segments arrive."""
+
+
+# --- replies that end too soon ----------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["hang in body", "reset in body", *CUT_BODIES])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_u4_u9_a_cut_body_never_ends_cleanly(name: str, version: str) -> None:
+    """A client can tell: too few bytes, no last chunk, or (HTTP/1.0) a reset."""
+    async with (
+        FaultUpstream(FAULTS[name]) as upstream,
+        gateway(upstream.url, route=QUICK) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(GET.replace(b"HTTP/1.1", f"HTTP/{version}".encode()))
+        received, was_reset = b"", False
+        try:
+            while piece := await wire.reader.read(65536):
+                received += piece
+        except ConnectionResetError:
+            was_reset = True
+        record = await gw.record()
+        head, _, body = received.partition(b"\r\n\r\n")
+        if received:
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            if b"Content-Length: 20" in head:
+                assert len(body) < 20
+            elif b"Transfer-Encoding: chunked" in head:
+                assert not body.endswith(b"0\r\n\r\n")
+            else:
+                assert was_reset
+        else:
+            assert was_reset
+        assert record.side == "upstream"
+        assert record.stage == "copy"
+        assert record.reason == (
+            "upstream_timeout" if name == "hang in body" else "upstream_closed"
+        )
+        assert record.status == (504 if name == "hang in body" else 502)
+        upstream.behaviour = answer()
+        assert (await gw.ask("GET", "/b")).body == b"ok"
+
+
+# --- keep-alive and its races -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "attempts", "status", "sent"),
+    [
+        ("GET", 1, 200, 3),
+        ("GET", 0, 502, 2),
+        ("POST", 5, 502, 2),
+        ("PUT", 5, 502, 2),
+        ("DELETE", 5, 502, 2),
+    ],
+)
+async def test_u6_reset_of_a_used_connection(
+    method: str, attempts: int, status: int, sent: int
+) -> None:
+    """A GET is sent anew; what isn't safe reaches the upstream once, come what may."""
+    async with (
+        FaultUpstream(FAULTS["reset second request"]) as upstream,
+        gateway(upstream.url, route={"retry": {"attempts": attempts}}) as gw,
+    ):
+        assert (await gw.ask("GET", "/a")).body == b"ok"
+        reply = await gw.ask(method, "/a")
+        assert reply.status == status
+        assert len(upstream.requests) == sent
+
+
+@pytest.mark.parametrize("name", ["reset second request", "close after reply"])
+async def test_u7_u17_no_get_is_lost_to_a_dying_connection(name: str) -> None:
+    """An upstream that drops its connections costs its clients nothing."""
+    async with FaultUpstream(FAULTS[name]) as upstream, gateway(upstream.url) as gw:
+
+        async def some() -> None:
+            async with gw.connect() as wire:
+                for _ in range(25):
+                    await wire.send(GET)
+                    assert (await wire.reply()).body == b"ok"
+
+        await asyncio.gather(*(some() for _ in range(8)))
+        assert gw.pools[0].open <= 8
+
+
+async def test_retry_goes_to_the_next_target() -> None:
+    """One of two targets closes every connection; no GET notices, and the log tells."""
+    async with (
+        FaultUpstream(FAULTS["close before reply"]) as bad,
+        FaultUpstream(answer()) as good,
+        gateway(bad.url, good.url) as gw,
+    ):
+        for _ in range(4):
+            assert (await gw.ask("GET", "/a")).body == b"ok"
+        notes = [(await gw.record()).note for _ in range(4)]
+        assert sum("closed the connection" in note for note in notes) == 2
+        assert len(bad.requests) == 2
+        assert len(good.requests) == 4
+
+
+async def test_any_method_passes_over_a_target_that_is_out_of_reach() -> None:
+    """Nothing was sent to it, so even a streamed POST goes on to the next one."""
+    async with (
+        FaultUpstream(FAULTS["echo"]) as good,
+        gateway(f"http://127.0.0.1:{closed_port()}", good.url) as gw,
+    ):
+        for _ in range(2):
+            async with gw.connect() as wire:
+                head = request("POST", "/a", ("Transfer-Encoding", "chunked"))
+                await wire.send(head)
+                await wire.send(b"5\r\nhello\r\n")
+                await wire.send(b"0\r\n\r\n")
+                assert (await wire.reply()).body == b"hello"
+        assert len(good.requests) == 2
+
+
+async def test_retries_end_with_their_budget() -> None:
+    """A service that fails altogether gets a reserve of retries, then a fifth more."""
+    async with (
+        FaultUpstream(FAULTS["close before reply"]) as upstream,
+        gateway(upstream.url) as gw,
+    ):
+        gw.proxy.retries.left = 3
+        for _ in range(10):
+            assert (await gw.ask("GET", "/a")).status == 502
+        assert len(upstream.requests) == 10 + 3 + 2
+
+
+async def test_total_bounds_all_tries_together() -> None:
+    """`timeouts.total` is the exchange's, not each try's."""
+
+    async def slow_close(peer: Peer) -> None:
+        await peer.request()
+        await asyncio.sleep(0.08)
+
+    route = {"timeouts": {"total": 0.2}, "retry": {"attempts": 5}}
+    async with (
+        FaultUpstream(slow_close) as upstream,
+        gateway(upstream.url, route=route) as gw,
+    ):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        reply = await gw.ask("GET", "/a")
+        assert 0.15 < loop.time() - began < 0.4
+        failed(reply, await gw.record(), 504, "upstream_timeout")
+        assert len(upstream.requests) == 3
+
+
+# --- early replies ----------------------------------------------------------
+
+
+async def test_u10_a_refusal_stops_the_upload() -> None:
+    """413 after the head of a gigabyte: passed on, and the connection closed."""
+    size = 10**9
+    async with (
+        FaultUpstream(FAULTS["early 413"]) as upstream,
+        gateway(upstream.url, settings={"limits": {"max_body_size": 2 * size}}) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Content-Length", str(size))))
+        await wire.send(b"x" * 1024)
+        reply = await wire.reply()
+        assert (reply.status, reply.body) == (413, b"no")
+        assert reply.one("Connection") == "close"
+        await asyncio.wait_for(upstream.lost.wait(), 2)
+        assert await until_cut(wire) == b""
+        record = await gw.record()
+        assert (record.status, record.side) == (413, None)
+        assert record.bytes_in < size
+
+
+async def test_a_2xx_may_come_while_the_request_is_read() -> None:
+    """Both directions go on at once, piece by piece."""
+    async with (
+        FaultUpstream(FAULTS["echo while reading"]) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
+        await wire.send(b"1\r\na\r\n")
+        reply = await wire.head()
+        assert reply.status == 200
+        assert await wire.chunk() == b"a"
+        await wire.send(b"2\r\nbc\r\n")
+        assert await wire.chunk() == b"bc"
+        await wire.send(b"0\r\n\r\n")
+        assert await wire.chunk() == b""
+        assert (await gw.record()).bytes_in == 3
+
+
+# --- slow peers -------------------------------------------------------------
+
+
+async def test_u11_a_slow_upstream_holds_back_the_client() -> None:
+    """What isn't taken stays with the client: here are a few buffers, no more.
+
+    After `timeouts.idle` without a byte taken, the exchange ends.
+    """
+    async with (
+        FaultUpstream(FAULTS["never read"]) as upstream,
+        gateway(upstream.url, route={"timeouts": {"idle": 0.5}}) as gw,
+        gw.connect() as wire,
+    ):
+        size = 64 * 1024**2
+        await wire.send(request("POST", "/a", ("Content-Length", str(size))))
+        sock = wire.writer.get_extra_info("socket").dup()
+        sent, idle = 0, 0
+        with sock:
+            sock.setblocking(False)
+            while idle < 10 and sent < size:
+                try:
+                    sent += sock.send(b"x" * 65536)
+                    idle = 0
+                except BlockingIOError:
+                    idle += 1
+                    await asyncio.sleep(0.01)
+        assert sent < 32 * 1024**2  # loopback's own buffers are most of it
+        (connection,) = gw.pools[0]._connections
+        assert connection._transport.get_write_buffer_size() < 1024**2
+        failed(await wire.reply(), await gw.record(), 504, "upstream_timeout")
+
+
+async def test_u12_a_slow_client_holds_back_the_upstream() -> None:
+    """An endless reply waits for its reader."""
+    sent = 0
+
+    async def endless(peer: Peer) -> None:
+        nonlocal sent
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n")
+        while True:
+            await peer.send(b"x" * 65536)
+            sent += 65536
+
+    async with FaultUpstream(endless) as upstream, gateway(upstream.url) as gw:
+        async with gw.connect() as wire:
+            await wire.send(GET)
+            await wire.head()
+            wire.writer.transport.pause_reading()
+            before = -1
+            while before != sent:
+                before = sent
+                await asyncio.sleep(0.1)
+            assert sent < 32 * 1024**2
+        record = await gw.record()
+        assert (record.status, record.side) == (499, "client")
+
+
+async def test_u13_each_piece_of_a_stream_is_passed_on_at_once() -> None:
+    """SSE: the next event is sent only after the client has seen the one before."""
+    seen = asyncio.Event()
+
+    async def events(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD)
+        for number in range(5):
+            event = b"data: %d\n\n" % number
+            await peer.send(b"%x\r\n%b\r\n" % (len(event), event))
+            await seen.wait()
+            seen.clear()
+        await peer.send(b"0\r\n\r\n")
+
+    async with (
+        FaultUpstream(events) as upstream,
+        gateway(upstream.url, route={"timeouts": {"response": 0.2}}) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(GET)
+        await wire.head()
+        for number in range(5):
+            assert await wire.chunk() == b"data: %d\n\n" % number
+            seen.set()
+        assert await wire.chunk() == b""
+
+
+async def test_u13_a_stream_lives_as_long_as_it_moves() -> None:
+    """`response` and `idle` are gaps: a drip three times as long goes through."""
+    body = b"x" * 20
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
+
+    async def dripping(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(head)
+        for _ in body:
+            await asyncio.sleep(0.02)
+            await peer.send(b"x")
+
+    async with (
+        FaultUpstream(dripping) as upstream,
+        gateway(upstream.url, route=QUICK) as gw,
+    ):
+        assert (await gw.ask("GET", "/a")).body == body
+        assert (await gw.record()).duration_ms > 300
+
+
+async def test_total_cuts_a_stream_that_never_stops() -> None:
+    """`timeouts.total` counts from the beginning, also when bytes keep coming."""
+    route = {"timeouts": {"total": 0.2}}
+    reply = OK.replace(b": 2", b": 9999")
+    async with (
+        FaultUpstream(drip(reply + b"x" * 500, gap_s=0.01, size=50)) as upstream,
+        gateway(upstream.url, route=route) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(GET)
+        received = await until_cut(wire)
+        assert received.startswith(b"HTTP/1.1 200")
+        record = await gw.record()
+        assert (record.status, record.reason) == (504, "upstream_timeout")
+
+
+# --- names, TLS, places -----------------------------------------------------
+
+
+async def test_u14_unknown_name_is_502() -> None:
+    """`.invalid` has no address (RFC 6761 §6.4)."""
+    async with gateway("http://nowhere.invalid:80") as gw:
+        reply = await gw.ask("GET", "/a")
+        failed(reply, await gw.record(), 502, "upstream_unreachable")
+
+
+async def test_u15_unknown_certificate_is_502(self_signed: ssl.SSLContext) -> None:
+    """Certificates are verified unless the service says otherwise."""
+    async with FaultUpstream(answer(), tls=self_signed) as upstream:
+        async with gateway(upstream.url) as gw:
+            reply = await gw.ask("GET", "/a")
+            failed(reply, await gw.record(), 502, "upstream_unreachable")
+            assert not upstream.requests
+        async with gateway(upstream.url, service={"tls": {"verify": False}}) as gw:
+            assert (await gw.ask("GET", "/a")).body == b"ok"
+
+
+async def test_u16_a_full_service_is_503() -> None:
+    """At `max_connections` requests wait for `connect`, then hear Retry-After."""
+    async with (
+        FaultUpstream(FAULTS["hang before head"]) as upstream,
+        gateway(
+            upstream.url,
+            route={"timeouts": {"connect": 0.1, "response": 5}},
+            service={"max_connections": 2},
+        ) as gw,
+        gw.connect() as one,
+        gw.connect() as two,
+    ):
+        for wire in (one, two):
+            await wire.send(GET)
+        await until(lambda: len(upstream.requests) == 2)
+        reply = await gw.ask("GET", "/a")
+        failed(reply, await gw.record(), 503, "upstream_busy")
+        assert reply.one("Retry-After") == "1"
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n" * 3,
+    ],
+    ids=["100", "103", "102 thrice"],
+)
+async def test_u18_interim_replies_stay_here(interim: bytes) -> None:
+    """Nobody asked for them; the final reply counts (RFC 9110 §15.2)."""
+    async with (
+        FaultUpstream(answer(interim + OK)) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(GET)
+        assert (await wire.reply()).body == b"ok"
+        assert wire.interim == []
+
+
+async def test_u18_an_interim_reply_without_a_final_one_is_504() -> None:
+    """A lone 100 is no reply."""
+    lone = answer_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n")
+    async with (
+        FaultUpstream(lone) as upstream,
+        gateway(upstream.url, route=QUICK) as gw,
+    ):
+        reply = await gw.ask("POST", "/a", body=b"x")
+        failed(reply, await gw.record(), 504, "upstream_timeout")
+
+
+async def test_c30_bytes_after_a_reply_reach_nobody() -> None:
+    """A second reply that nobody asked for is never the next client's."""
+    async with (
+        FaultUpstream(FAULTS["surplus reply"]) as upstream,
+        gateway(upstream.url) as gw,
+    ):
+        for _ in range(3):
+            async with gw.connect() as wire:
+                await wire.send(GET)
+                assert (await wire.reply()).body == b"ok"
+        assert upstream.connections == 3
+
+
+# --- the shape of replies ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "reply", "length"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "5"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", None),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "5"),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", None),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "0"),
+    ],
+)
+async def test_c31_replies_without_a_body_have_none(
+    method: str, reply: bytes, length: str | None
+) -> None:
+    """The length is what a GET would have; the next reply follows the head at once."""
+    async with (
+        FaultUpstream(answer(reply)) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        for _ in range(2):
+            await wire.send(request(method, "/a"))
+            got = await wire.reply(method)
+            assert got.status == int(reply[9:12])
+            assert got.one("Content-Length") == length
+            assert got.one("Transfer-Encoding") is None
+            assert got.one("Connection") is None
+        assert upstream.connections == 1
+
+
+async def test_c31_bytes_where_no_body_may_be_are_dropped() -> None:
+    """A 204 with a body: the client gets the 204, and nobody gets the body."""
+    evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+    bad = b"HTTP/1.1 204 No Content\r\n\r\n" + evil
+    async with (
+        FaultUpstream(answer(bad)) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        for _ in range(2):
+            await wire.send(GET)
+            assert (await wire.reply()).status == 204
+        assert upstream.connections == 2
+
+
+CHUNKED = CHUNKED_HEAD + b"2\r\nhi\r\n3\r\nfoo\r\n0\r\nX-Trailer: t\r\n\r\n"
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhifoo"
+WITH_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhifoo"
+
+
+@pytest.mark.parametrize("fields", [(), (("Connection", "keep-alive"),)])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    "reply", [CHUNKED, UNTIL_CLOSE, WITH_LENGTH], ids=["chunked", "close", "length"]
+)
+async def test_c31_each_client_gets_a_framing_that_it_knows(
+    reply: bytes, version: str, fields: tuple[tuple[str, str], ...]
+) -> None:
+    """HTTP/1.0 never sees chunks; without a length its reply ends with the connection.
+
+    Trailers are dropped: they could be taken for fields (RFC 9110 §6.5.1).
+    """
+
+    async def in_pieces(peer: Peer) -> None:
+        head, gap, body = reply.partition(b"\r\n\r\n")
+        await peer.request()
+        await peer.send(head + gap)
+        await asyncio.sleep(0.01)  # the body isn't there yet when the head goes on
+        await peer.send(body)
+
+    async with (
+        FaultUpstream(in_pieces) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(
+            request("GET", "/a", *fields).replace(
+                b"HTTP/1.1", f"HTTP/{version}".encode()
+            )
+        )
+        got = await wire.reply()
+        assert (got.status, got.body) == (200, b"hifoo")
+        assert b"X-Trailer" not in got.head
+        keeps = version == "1.1" or (bool(fields) and reply is WITH_LENGTH)
+        assert got.one("Connection") == (
+            None if version == "1.1" else "keep-alive" if keeps else "close"
+        )
+        assert (got.one("Transfer-Encoding") == "chunked") is (
+            version == "1.1" and reply is not WITH_LENGTH
+        )
+        if keeps:
+            await wire.send(GET)
+            assert (await wire.reply()).body == b"hifoo"
+        else:
+            assert await until_cut(wire) == b""
+
+
+async def test_fields_keep_their_bytes_their_order_and_their_repeats() -> None:
+    """What no rule names arrives as it was sent: latin-1, spaces, case, doubles."""
+    sent = [
+        b"set-Cookie: a=1",
+        b"X-Odd: \xe9 \xff  two",
+        b"Set-Cookie: b=2",
+        b"WWW-Authenticate: Basic",
+        b"x-empty: ",
+        b"Set-Cookie: a=3",
+    ]
+    reply = b"HTTP/1.1 299 Very \xe9 Fine\r\nContent-Length: 2\r\n"
+    reply += b"\r\n".join(sent) + b"\r\n\r\nok"
+    async with FaultUpstream(answer(reply)) as upstream, gateway(upstream.url) as gw:
+        got = await gw.ask("GET", "/a")
+        assert got.head.startswith(b"HTTP/1.1 299 Very \xe9 Fine\r\n")
+        assert got.head.split(b"\r\n")[1 : 1 + len(sent)] == sent
+
+
+# --- the client goes away ---------------------------------------------------
+
+
+def gone(record: Record) -> None:
+    """Assert that the log blames the client."""
+    assert (record.status, record.reason, record.side) == (499, "client_gone", "client")
+
+
+async def endless(peer: Peer) -> None:
+    """Answer without end, until the gateway closes."""
+    await peer.request()
+    await peer.send(CHUNKED_HEAD)
+    try:
+        while True:
+            await peer.send(b"4\r\nmore\r\n")
+            await asyncio.sleep(0.005)
+    finally:
+        peer.upstream.lost.set()
+
+
+async def read_on(peer: Peer) -> None:
+    """Read what comes, and never answer."""
+    await peer.head()
+    await peer.gone()
+
+
+ENDS = pytest.mark.parametrize(
+    "end", [reset, lambda wire: wire.writer.close()], ids=["RST", "FIN"]
+)
+
+
+@ENDS
+async def test_p1_abort_in_the_upload_cancels_the_request(end: End) -> None:
+    """The upstream sees its connection end; the log says 499, without a traceback."""
+    async with FaultUpstream(read_on) as upstream, gateway(upstream.url) as gw:
+        async with gw.connect() as wire:
+            await wire.send(request("POST", "/a", ("Content-Length", "1000000")))
+            await wire.send(b"x" * 1024)
+            await until(lambda: gw.pools[0].in_use)
+            end(wire)
+            await asyncio.wait_for(upstream.lost.wait(), 1)
+        gone(await gw.record())
+        await until(lambda: not gw.pools[0].open)
+
+
+@ENDS
+@pytest.mark.parametrize("behaviour", [FAULTS["hang before head"], endless])
+async def test_p2_abort_in_the_download_cancels_the_request(
+    behaviour: Behaviour, end: End
+) -> None:
+    """The upstream's connection is closed, and never used again."""
+    async with FaultUpstream(behaviour) as upstream, gateway(upstream.url) as gw:
+        async with gw.connect() as wire:
+            await wire.send(GET)
+            if behaviour is endless:
+                await wire.head()
+                assert await wire.chunk() == b"more"
+            await upstream.got_request.wait()
+            end(wire)
+            await asyncio.wait_for(upstream.lost.wait(), 1)
+        gone(await gw.record())
+        await until(lambda: not gw.pools[0].open)
+
+
+async def test_p3_a_client_that_closes_its_side_is_gone() -> None:
+    """A FIN looks the same whether or not its sender still reads: nobody is there."""
+    async with (
+        FaultUpstream(FAULTS["hang before head"]) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(GET)
+        await upstream.got_request.wait()
+        wire.writer.write_eof()
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+        assert await until_cut(wire) == b""
+        gone(await gw.record())
+
+
+async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:
+    """Its place in the line is free again, and nothing was sent for it."""
+    async with (
+        FaultUpstream(FAULTS["hang before head"]) as upstream,
+        gateway(upstream.url, service={"max_connections": 1}) as gw,
+        gw.connect() as first,
+    ):
+        await first.send(GET)
+        await upstream.got_request.wait()
+        async with gw.connect() as second:
+            await second.send(GET)
+            await until(lambda: gw.pools[0].waiting)
+        gone(await gw.record())
+        assert not gw.pools[0].waiting
+        assert len(upstream.requests) == 1
+
+
+# --- the gateway fails ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "seen"),
+    [
+        ("target", "parse", 0),
+        ("headers", "to_upstream", 0),
+        ("answers", "request_head", 0),
+        ("headers", "to_client", 1),
+    ],
+)
+async def test_p12_a_fault_of_our_own_is_500(
+    monkeypatch: pytest.MonkeyPatch, module: str, name: str, seen: int
+) -> None:
+    """Told without a word about it; before step 7 the upstream saw nothing."""
+
+    def broken(*args: object, **kw: object) -> None:
+        raise ValueError("secret detail")
+
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(upstream.url, log_expected=True) as gw,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(proxy_module, module), name, broken)
+            reply = await gw.ask("GET", "/a")
+        record = await gw.record()
+        assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+        assert b"secret" not in reply.head + reply.body
+        assert (record.status, record.side) == (500, "gateway")
+        assert len(upstream.requests) == seen
+        assert len(gw.log.lines) == 1
+        assert (await gw.ask("GET", "/a")).body == b"ok"
+
+
+async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
+    """Fail closed: an exception is no verdict."""
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(upstream.url, route={"protected": True}, log_expected=True) as gw,
+    ):
+        gw.verifier.error = RuntimeError("secret detail")
+        reply = await gw.ask("GET", "/a", ("Authorization", "Bearer ann"))
+        assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+        assert not upstream.requests
+
+
+async def test_p12_a_fault_in_the_copy_cuts_the_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The head is out, so no 500 can follow: the client sees a cut reply."""
+
+    def broken(self: object, chunk: bytes) -> bool:
+        raise ValueError("secret detail")
+
+    monkeypatch.setattr(proxy_module.Client, "write", broken)
+    async with (
+        FaultUpstream(FAULTS["echo while reading"]) as upstream,
+        gateway(upstream.url, log_expected=True) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
+        await wire.head()
+        await wire.send(b"1\r\na\r\n")
+        assert await until_cut(wire) == b""
+        record = await gw.record()
+        assert (record.status, record.stage, record.side) == (500, "copy", "gateway")
+
+
+async def test_p4_a_gateway_without_file_descriptors_recovers() -> None:
+    """200 clients, 64 descriptors: some hear 503, some are cut off; nothing spins.
+
+    When the clients are gone, the next one is served.
+    """
+
+    script = Path(__file__).with_name("starved_gateway.py")
+    async with FaultUpstream(answer()) as upstream:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), upstream.url, stdin=PIPE, stdout=PIPE
+        )
+        try:
+            await starve(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def starve(process: asyncio.subprocess.Process) -> None:
+    """Take all descriptors of the gateway in *process*, and give them back."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    port = int(await process.stdout.readline())
+    async with AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(connect(port)) for _ in range(200)]
+        before = cpu_seconds(process.pid)
+        statuses = set(await asyncio.gather(*(status(wire) for wire in wires)))
+        await asyncio.sleep(0.5)
+        assert cpu_seconds(process.pid) - before < 0.3
+        assert statuses <= {0, 200, 503}
+        assert 0 in statuses
+    async with asyncio.timeout(5):
+        answered = 0
+        while answered != 200:
+            async with connect(port) as wire:
+                answered = await status(wire)
+    process.stdin.close()
+    async with asyncio.timeout(5):
+        summary = json.loads(await process.stdout.read())
+        assert await process.wait() == 0
+    assert summary["log"] < 5
+    assert summary["statuses"]["200"] >= 1
+
+
+async def status(wire: Wire) -> int:
+    """Return the status that a client gets, 0 when it is cut off."""
+    try:
+        await wire.send(GET)
+        return (await wire.reply()).status
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
