@@ -16,10 +16,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test lint format types check docs clean
+.PHONY: help venv dev test lint format types check docs differential clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 venv: $(VENV)/.dev ## the virtual environment with all that development needs
 
@@ -45,6 +45,10 @@ check: $(VENV)/.run ## say what is wrong in the route table (CONFIG=config/route
 
 docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
 	@$(BIN)/python tools/write_reference.py
+	@PYTHONPATH=tests $(BIN)/python -m corpus
+
+differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
+	@PYTHONPATH=tests $(BIN)/python tools/differential.py
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -126,12 +126,19 @@ def by_stdlib(data: bytes) -> Reading:
         ]
         if handler.headers.get("Transfer-Encoding", "").lower() == "chunked":
             body = b""
-            while size := int(handler.rfile.readline(), 16):
-                body += handler.rfile.read(size)
-                handler.rfile.readline()
+            try:
+                while size := int(handler.rfile.readline(), 16):
+                    body += handler.rfile.read(size)
+                    handler.rfile.readline()
+            except ValueError:
+                return "bad chunk"
             handler.rfile.readline()
         else:
-            body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+            try:
+                length = int(handler.headers.get("Content-Length", 0))
+            except ValueError:
+                return "bad length"
+            body = handler.rfile.read(length)
         method, target = handler.requestline.split(" ")[:2]
         # http.server folds a leading `//`; the gateway never sends one.
         found.append(
