@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test lint format types check docs differential clean
+.PHONY: help venv dev test lint format types check docs resources differential clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
 
 differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 	@PYTHONPATH=tests $(BIN)/python tools/differential.py
+
+resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
+	@$(BIN)/python -m bench.resources $(ARGS)
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
