@@ -2,7 +2,7 @@
 
 What was certainly not sent goes on to the service's next target, whatever it is. What
 may have been sent is sent again only if that changes nothing: a safe method without a
-body, whose reply hadn't begun. So a POST never reaches a service twice.
+body, while the client has seen nothing of a reply. So no POST is ever sent twice.
 """
 
 from __future__ import annotations

@@ -543,7 +543,7 @@ class Retry(Model):
 
     attempts: UpToFive = 1
     """How often a GET, HEAD or OPTIONS without a body is sent again, if the connection
-    ends before the reply begins; 0: never. See docs/proxying.md.
+    ends before the reply's head does; 0: never. See docs/proxying.md.
     """
 
 
