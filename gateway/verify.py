@@ -260,6 +260,8 @@ class Engine:
             if self._rules.is_sdk_only:
                 return await self._by_sdk(request, plan)
             found = self._judge(request, plan)
+            if isinstance(found, Allowed):  # nearly always
+                return found
             if isinstance(found, _NeedsKey):
                 found = await self._seek(found.kid) or self._judge(request, plan)
             match found:
@@ -488,8 +490,9 @@ class Engine:
 
     def _learn_life(self, token: Token) -> None:
         """Note how long the core's tokens live, for the deny-list."""
-        life_s = min(int(token.payload["exp"]) - int(token.payload["iat"]), _MAX_DENY_S)
-        self._longest_life_s = max(self._longest_life_s, life_s)
+        life_s = token.payload["exp"] - token.payload["iat"]
+        if life_s > self._longest_life_s:
+            self._longest_life_s = min(life_s, _MAX_DENY_S)
 
     def _is_denied(self, session_handle: str, now: float) -> bool:
         until = self._denied.get(session_handle)
