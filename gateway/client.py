@@ -11,12 +11,11 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway import answers
-from gateway import fields as raw
 from gateway.answers import Answer
 from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
@@ -118,6 +117,10 @@ class Client:
         """The client's connection is closed."""
         return self._request.transport is None
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a field of this name, without a look at each."""
+        return name in self._request.headers
+
     @property
     def has_body(self) -> bool:
         return self._request.body_exists
@@ -125,7 +128,7 @@ class Client:
     @property
     def content_length(self) -> int | None:
         """The declared size of the body; None when it is chunked or there is none."""
-        found = raw.first(self.fields, b"content-length")
+        found = self._request.headers.get(hdrs.CONTENT_LENGTH)
         return int(found) if found is not None else None
 
     @property
@@ -199,7 +202,7 @@ class Client:
         return (
             not self.http10
             and not self._continued
-            and raw.first(self.fields, b"expect") is not None
+            and hdrs.EXPECT in self._request.headers
         )
 
     def _is_rest_small(self) -> bool:

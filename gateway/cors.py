@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import aiohttp_cors
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp_cors.abc import AbstractRouterAdapter
 
 from gateway import fields as raw
@@ -113,6 +113,8 @@ class Cors:
         Empty for a request without `Origin`, and for an origin that isn't allowed.
         `Vary: Origin` is not among them: every answer needs it (`headers`).
         """
+        if hdrs.ORIGIN not in request.headers:
+            return ()  # the usual case; names in a multidict are found without a scan
         origin = _origin(request)
         if origin is None:
             return ()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import assert_never
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway import answers, cors, framing, headers, target, websocket
 from gateway.answers import Answer
@@ -54,6 +54,7 @@ from gateway.upstream import Reply, UpstreamPool
 _log = logging.getLogger("gateway")
 
 _USER_METHODS = ("GET",)
+_REQUEST_ID = "X-Request-Id"
 _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
 
@@ -181,7 +182,12 @@ class _Exchange:
         self.request = request
         # 1 accept
         self.client = client
-        self.request_id = headers.request_id(client.fields, proxy.parts.make_id)
+        make_id = proxy.parts.make_id
+        self.request_id = (
+            headers.request_id(client.fields, make_id)
+            if client.has(_REQUEST_ID)
+            else make_id().encode()
+        )
         self.record = Record(
             started=time.perf_counter(),
             client=client.address,
@@ -398,7 +404,7 @@ class _Exchange:
         length = client.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
-        upgrade = websocket.wants_upgrade(client.fields)
+        upgrade = client.has(hdrs.UPGRADE) and websocket.wants_upgrade(client.fields)
         if upgrade and (refused := self._refused_upgrade(route)) is not None:
             await self._answer(refused)
             return

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -74,6 +75,18 @@ def bind(listen: str) -> socket.socket:
             ) from exc
         raise ListenError(f"can't listen on {listen}: {exc.strerror}") from exc
     return sock
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as the system allows it.
+
+    The usual soft limit is 1024: too little for `max_connections`, each of which may
+    need two. The hard limit stays what the operator made it.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems (macOS) refuse what they say: the limit then stays as it is.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def url_of(sock: socket.socket) -> str:
@@ -176,6 +189,7 @@ async def _running(
             " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
             " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
         )
+    raise_descriptor_limit()
     sock = bind(listen or settings.config.gateway.listen)
     log = NoLog() if log_format == "none" else AccessLog(log_format)
     try:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from gateway import client
 from gateway.client import Client
@@ -36,6 +37,7 @@ def having(content: Any, **limits: Any) -> Client:
     request = SimpleNamespace(
         method="POST",
         raw_headers=((b"Host", b"gw"),),
+        headers=CIMultiDict({"Host": "gw"}),
         version=(1, 1),
         keep_alive=True,
         body_exists=True,
