@@ -1,0 +1,58 @@
+"""The gateway as `gateway serve` runs it, with somebody who watches its event loop.
+
+`python -m bench.monitored routes.yaml`. It says `ready`; then, for each line on its
+standard input, the longest stall of the loop since the last one, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+
+import uvloop
+
+from gateway import server, settings
+
+_TICK_S = 0.002
+
+
+class _Watch:
+    """How late a sleeper was woken at worst: that long, nobody else ran either."""
+
+    worst_s = 0.0
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            begun = loop.time()
+            await asyncio.sleep(_TICK_S)
+            self.worst_s = max(self.worst_s, loop.time() - begun - _TICK_S)
+
+    def answer(self) -> None:
+        """Say the worst for each line that comes; in a thread of its own."""
+        for _ in sys.stdin:
+            worst_s, self.worst_s = self.worst_s, 0.0
+            print(worst_s * 1000, flush=True)
+
+
+async def main() -> None:
+    loaded = settings.load(Path(sys.argv[1]), os.environ)
+    watch = _Watch()
+    threading.Thread(target=watch.answer, daemon=True).start()
+    watching = asyncio.create_task(watch.run())
+    try:
+        await server.run(
+            loaded,
+            log_format="none",
+            listen=None,
+            on_ready=lambda _url: print("ready", flush=True),
+        )
+    finally:
+        watching.cancel()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
