@@ -152,6 +152,7 @@ async def building(
                 make_id=make_id,
             )
         )
+        engine.on_denied = proxy.session_ended
         yield App(
             config=config, proxy=proxy, observer=observer, keys=store, make_id=make_id
         )

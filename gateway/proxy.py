@@ -142,7 +142,8 @@ class Proxy:
             for name, _ in route.headers.writers
         )
         self.retries = Budget()
-        self.tunnels: set[websocket.Tunnel] = set()
+        self.tunnels: dict[websocket.Tunnel, str | None] = {}
+        """Open sockets, and the handle of the session that each belongs to."""
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -161,6 +162,12 @@ class Proxy:
         for tunnel in self.tunnels:
             tunnel.end(websocket.GOING_AWAY, "shutting down")
 
+    def session_ended(self, handle: str) -> None:
+        """Close the sockets of a session that was signed out or revoked."""
+        for tunnel, session in self.tunnels.items():
+            if session == handle:
+                tunnel.end(websocket.SESSION_ENDED, "session ended")
+
 
 class _Exchange:
     """One request, from its head to its record."""
@@ -169,6 +176,7 @@ class _Exchange:
         "asked",
         "client",
         "forwarded",
+        "new_tokens",
         "parts",
         "proxy",
         "record",
@@ -196,6 +204,8 @@ class _Exchange:
         )
         self.asked: Target
         self.forwarded: Forwarded
+        self.new_tokens: Fields = ()
+        """What verification issued: whatever the answer will be, it carries them."""
 
     async def run(self) -> None:
         client, record = self.client, self.record
@@ -301,7 +311,7 @@ class _Exchange:
         verdict = await self._verify(_ANY_SESSION)
         if verdict is not None:
             assert verdict.identity is not None, "a required session has an identity"
-            await self._answer(answers.user(user(verdict.identity)), verdict.new_tokens)
+            await self._answer(answers.user(user(verdict.identity)))
 
     async def _auth(self) -> None:
         """Let the SuperTokens SDK answer with its own API."""
@@ -333,7 +343,13 @@ class _Exchange:
         """Write *answer* with what every answer carries, CORS among it."""
         granted = await self.parts.cors.fields(self.request)
         await self._write(
-            answer, (*extra, *cors.merged(granted, extra), *self._own_fields())
+            answer,
+            (
+                *extra,
+                *self.new_tokens,
+                *cors.merged(granted, extra),
+                *self._own_fields(),
+            ),
         )
 
     async def _write(self, answer: Answer, fields: Fields) -> None:
@@ -384,6 +400,7 @@ class _Exchange:
         match verdict:
             case Allowed(identity=identity):
                 record.decision = "anonymous"
+                self.new_tokens = verdict.new_tokens
                 if identity is not None:
                     record.decision = "allowed"
                     record.user_id = identity.user_id
@@ -534,9 +551,9 @@ class _Exchange:
             and verdict.identity is not None
             and route.upstream_401 != "pass"
         ):
-            await self._refused_upstream(route, verdict)
+            await self._refused_upstream(route)
             return
-        fields = await self._to_client(reply, verdict)
+        fields = await self._to_client(route, reply)
         record.status = reply.status
         # 9 copy
         record.stage = Stage.COPY
@@ -558,20 +575,21 @@ class _Exchange:
         client.finish()
         await client.drain()
 
-    async def _to_client(self, reply: Reply, verdict: Allowed) -> list[Field]:
+    async def _to_client(self, route: Route, reply: Reply) -> list[Field]:
         fields, dropped = headers.to_client(
             reply.fields,
             reserved=self.proxy.reserved,
             cors=await self.parts.cors.fields(self.request),
-            new_tokens=verdict.new_tokens,
+            new_tokens=self.new_tokens,
             request_id=self.request_id,
-            private=verdict.identity is not None,
+            # An anonymous answer of an optional route is not for everybody, either.
+            private=route.session.protection is not Protection.PUBLIC,
         )
         if dropped:
             self.record.note = f"the upstream tried to set {', '.join(dropped)}"
         return fields
 
-    async def _refused_upstream(self, route: Route, verdict: Allowed) -> None:
+    async def _refused_upstream(self, route: Route) -> None:
         """Answer in place of an upstream's 401 to a session that is valid.
 
         SuperTokens' frontends take any 401 for an expired session, refresh it and
@@ -586,8 +604,7 @@ class _Exchange:
                 code="upstream_401",
                 title="The service refused this user, whose session is valid",
                 request_id=self.record.request_id,
-            ),
-            verdict.new_tokens,
+            )
         )
 
     async def _tunnel(self, route: Route, reply: Reply, verdict: Allowed) -> None:
@@ -595,14 +612,15 @@ class _Exchange:
         if not websocket.accepted(reply.status, reply.fields):
             raise BadReply("101 to something other than a WebSocket")
         client, record = self.client, self.record
-        fields = await self._to_client(reply, verdict)
+        fields = await self._to_client(route, reply)
         record.status = 101
         record.stage = Stage.COPY
         client.keep_alive = False
         client.upgrade(reply.reason, [*fields, *websocket.UPGRADE])
-        ends = None
+        ends, session = None, None
         if verdict.identity is not None and route.websocket.close_on_session_end:
             ends = max(0.0, verdict.identity.expires_at - time.time())
+            session = verdict.identity.session_handle
         tunnel = websocket.Tunnel(
             self.request,
             reply.upgrade(),
@@ -613,13 +631,13 @@ class _Exchange:
             ),
         )
         tunnels = self.proxy.tunnels
-        tunnels.add(tunnel)
+        tunnels[tunnel] = session
         try:
             if self.proxy.draining:
                 tunnel.end(websocket.GOING_AWAY, "shutting down")
             record.reason = await tunnel.run()
         finally:
-            tunnels.discard(tunnel)
+            del tunnels[tunnel]
             client.bytes_in += tunnel.bytes_in
             client.bytes_out += tunnel.bytes_out
 

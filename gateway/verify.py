@@ -245,6 +245,8 @@ class Engine:
         self._logged: set[str] = set()
         self._unauthorised = self._refusal("unauthorised", "unauthorised")
         self._gone = self._refusal("unauthorised", "session_ended")
+        self.on_denied: Callable[[str], None] | None = None
+        """Called with the handle of each session that is refused from then on."""
 
     # --- the verifier -------------------------------------------------------
 
@@ -459,6 +461,8 @@ class Engine:
             return
         denied[session_handle] = end
         denied.move_to_end(session_handle)
+        if self.on_denied is not None:
+            self.on_denied(session_handle)
         # Ends are nearly in order. Two looks per entry keep pace, whatever comes.
         for _ in range(2):
             oldest = next(iter(denied))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import sdk_reset
+from any_core import URI, GivenCore
 from faults import FaultUpstream, answer
 from stack import Gateway, Start, no_blocking, running
 
@@ -32,8 +33,15 @@ def shared_core() -> Iterator[ThreadedCore]:
 
 
 @pytest.fixture
-def st_core(shared_core: ThreadedCore) -> Iterator[ThreadedCore]:
-    """Return the shared core; what a test turns off is on again afterwards."""
+def st_core(request: pytest.FixtureRequest) -> Iterator[ThreadedCore | GivenCore]:
+    """Return the shared core; what a test turns off is on again afterwards.
+
+    For a test marked `any_core` it is the core that is named from outside, if one is.
+    """
+    if URI is not None and request.node.get_closest_marker("any_core"):
+        yield GivenCore(URI)
+        return
+    shared_core: ThreadedCore = request.getfixturevalue("shared_core")
     yield shared_core
     shared_core.core.faults.clear()
 
@@ -47,7 +55,7 @@ async def upstream() -> AsyncIterator[FaultUpstream]:
 
 @pytest.fixture
 async def start(
-    st_core: ThreadedCore, upstream: FaultUpstream, tmp_path: Path
+    st_core: ThreadedCore | GivenCore, upstream: FaultUpstream, tmp_path: Path
 ) -> AsyncIterator[Start]:
     """Return what runs a gateway from the text of a routes.yaml, one in a test.
 

@@ -62,11 +62,12 @@ class FakeVerifier:
             if policy.protection is Protection.REQUIRED:
                 return Denied(status=401, body=b'{"message":"unauthorised"}')
             return Allowed(identity=None, reason="public")
+        user = shown.removeprefix(b"Bearer ").decode()
         return Allowed(
             identity=Identity(
-                user_id=shown.removeprefix(b"Bearer ").decode(),
+                user_id=user,
                 recipe_user_id="r",
-                session_handle="s",
+                session_handle=f"session-{user}",
                 tenant_id="public",
                 claims={},
                 expires_at=time.time() + self.expires_in_s,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import blockbuster.blockbuster
 import httpx
 import pytest
+from any_core import GivenCore, new_email
 from blockbuster import BlockBuster, BlockingError
 from faults import Behaviour, Peer
 from wire import WireReply, ask
@@ -28,8 +28,6 @@ DEADLINE_S = 10.0
 PASSWORD = "correct-horse-1"
 ORIGIN = "http://localhost:8000"
 """The website's domain unless a route table says otherwise."""
-
-_numbers = itertools.count(1)
 
 
 class Records:
@@ -71,7 +69,7 @@ class Gateway:
     app: App
     url: str
     records: Records
-    core: ThreadedCore
+    core: ThreadedCore | GivenCore
 
     @property
     def port(self) -> int:
@@ -90,7 +88,7 @@ class Gateway:
 
     async def sign_up(self, name: str = "ann") -> User:
         """Return a new user with a session in headers."""
-        user = User(self, f"{name}-{next(_numbers)}@example.com")
+        user = User(self, new_email(name))
         await user.enter("signup")
         return user
 
@@ -177,7 +175,7 @@ def form(email: str, password: str = PASSWORD) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    path: Path, environ: dict[str, str], core: ThreadedCore
+    path: Path, environ: dict[str, str], core: ThreadedCore | GivenCore
 ) -> AsyncIterator[Gateway]:
     """Run the gateway that the file at *path* describes, for the block."""
     loaded = settings.load(path, environ)

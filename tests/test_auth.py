@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from any_core import core_url, new_email
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from sdk_answers import Seen, bearer, cookies, normal
@@ -393,24 +394,21 @@ async def install_keys(sdk: Sdk, core_url: str) -> None:
         sdk.install_keys((await reply.json())["keys"])
 
 
-# The two tellings share a core, but no user.
-US, THEM = "us@example.com", "them@example.com"
-
-
+@pytest.mark.any_core
 @pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
 async def test_contract_with_the_fastapi_binding(values: dict[str, Any]) -> None:
     """Both bindings give the same status, body, fields and cookies, call by call."""
     links = Links()
-    async with serve(CoreSettings()) as core:
-        config = settings(core.url, **values)
-        async with running(config, email=links) as sdk:
-            await install_keys(sdk, core.url)
-            us, them = Teller(ours(sdk), US), Teller(theirs(), THEM)
+    my_email, their_email = new_email("us"), new_email("them")
+    with core_url() as url:
+        async with running(settings(url, **values), email=links) as sdk:
+            await install_keys(sdk, url)
+            us, them = Teller(ours(sdk), my_email), Teller(theirs(), their_email)
             await story(us, links.tokens)
             await story(them, links.tokens)
     assert len(us.log) == 81
     for (name, mine), (_, their) in zip(us.log, them.log, strict=True):
-        left, right = normal(mine, US), normal(their, THEM)
+        left, right = normal(mine, my_email), normal(their, their_email)
         assert left == right, name
 
 
@@ -426,6 +424,9 @@ async def gate() -> AsyncIterator[tuple[Auth, Core]]:
     ):
         await install_keys(sdk, core.url)
         yield Auth(sdk), core.core
+
+
+US = "us@example.com"
 
 
 def sign_in(**values: object) -> Call:

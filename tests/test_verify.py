@@ -525,6 +525,14 @@ async def test_a_denied_session_ends_at_once(here: World) -> None:
     assert refused(await here.ask()) == "unauthorised"
 
 
+async def test_whoever_wants_to_hear_of_a_denial_does(here: World) -> None:
+    """That is how the sockets of a session are closed."""
+    heard: list[str] = []
+    here.engine.on_denied = heard.append
+    here.engine.deny("handle")
+    assert heard == ["handle"]
+
+
 async def test_a_denial_ends_when_it_says(here: World) -> None:
     here.engine.deny("handle-1", until=NOW + 10)
     here.clock.now += 9

@@ -520,7 +520,7 @@ class WebSocket(Model):
     max_lifetime: Seconds | None = None
     """Unset: no limit."""
     close_on_session_end: Flag = True
-    """Closed with 4401 when the access token ends without being renewed.
+    """Closed with 4401 when the access token ends, or its session does.
 
     Risk: with false, a socket outlives the session that opened it.
     """

@@ -171,7 +171,7 @@ def to_client(
 ) -> tuple[list[Field], tuple[str, ...]]:
     """Return the fields of the answer, and the session cookies that were dropped.
 
-    *private*: a session was read for this answer. Framing fields (and, for a 101,
+    *private*: the route is not a public one. Framing fields (and, for a 101,
     Upgrade) are the sender's to add. `Server`, `Date` and `Via` stay the upstream's:
     the gateway adds no name of its own to an answer that isn't.
 

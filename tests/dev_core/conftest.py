@@ -1,32 +1,32 @@
 """Cores to test: one for the protocol tests, new ones for the embedded-only tests.
 
-The protocol tests (`test_core_*`) take the core at `CORE_UNDER_TEST` when that's set,
-so they can be run against a real one; they share it, and so never count on a clean
-database. The embedded-only ones (`test_embedded_*`) start their own.
+The protocol tests (`test_core_*`) take the core at SUPERTOKENS_CONNECTION_URI when
+that's set, so they can be run against a real one (`make test-core`); they share it, and
+so never count on a clean database. The embedded-only ones (`test_embedded_*`) start
+their own.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
+import any_core
 import pytest
 from core_client import Clock, CoreClient
 
-from gateway.dev.core import serve_in_thread
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the protocol tests."""
+    if item.path.name.startswith("test_core_"):
+        item.add_marker("any_core")
 
 
 @pytest.fixture(scope="session")
 def core_url() -> Iterator[str]:
     """Return the address of the core that protocol tests share."""
-    given = os.environ.get("CORE_UNDER_TEST")
-    if given is not None:
-        yield given.rstrip("/")
-        return
-    # In a thread, because the SDK's key fetch blocks the loop of its caller.
-    with serve_in_thread() as running:
-        yield running.url
+    with any_core.core_url() as url:
+        yield url
 
 
 @pytest.fixture

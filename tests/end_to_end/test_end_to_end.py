@@ -306,6 +306,19 @@ async def test_new_token_on_an_upgrade(start: Start, upstream: FaultUpstream) ->
     assert_carries_new_token_once(reply)
 
 
+async def test_new_token_on_an_answer_of_our_own(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """The upstream failed, but the session was renewed all the same."""
+    upstream.behaviour = replies(b"garbage\r\n\r\n")
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    await user.refresh()
+    reply = await user.get("/private")
+    assert reply.status == 502
+    assert_carries_new_token_once(reply)
+
+
 async def test_new_token_as_cookie(start: Start) -> None:
     """In cookie mode it is one Set-Cookie, on a line of its own."""
     gateway = await start(ROUTES)

@@ -346,6 +346,22 @@ async def test_the_socket_ends_with_its_session() -> None:
         assert await anonymous.recv() == "still here"
 
 
+async def test_a_sign_out_closes_the_sockets_of_its_session() -> None:
+    """At once, and nobody else's (row E27)."""
+    async with (
+        service() as up,
+        gateway(up.url, route={"protected": True}) as gw,
+        dial(gw, additional_headers={"Authorization": "Bearer ann"}) as ann,
+        dial(gw, additional_headers={"Authorization": "Bearer bob"}) as bob,
+    ):
+        handles = set(gw.proxy.tunnels.values())
+        assert len(handles) == 2
+        gw.proxy.session_ended("session-ann")
+        assert await closed(ann) == (4401, "session ended")
+        await bob.send("still here")
+        assert await bob.recv() == "still here"
+
+
 async def test_a_route_may_let_sockets_outlive_their_session() -> None:
     """`close_on_session_end: false`."""
     route = {"protected": True, "websocket": {"close_on_session_end": False}}
