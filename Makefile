@@ -16,10 +16,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test lint format types check docs resources differential clean
+.PHONY: help venv dev test test-core lint format types check docs resources \
+	differential faults bench bench-quick bench-verify clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 venv: $(VENV)/.dev ## the virtual environment with all that development needs
 
@@ -28,6 +29,11 @@ dev: $(VENV)/.run ## core, demo services and gateway on http://localhost:8000 (P
 
 test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/test_routes.py")
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-core: $(VENV)/.dev ## what needs a core, against SUPERTOKENS_CONNECTION_URI
+	@test -n "$$SUPERTOKENS_CONNECTION_URI" || { echo "error: set" \
+	  "SUPERTOKENS_CONNECTION_URI to the address of a core for tests" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m any_core $(ARGS)
 
 lint: $(VENV)/.dev ## style, and the faults that a linter sees
 	$(BIN)/ruff check .
@@ -52,6 +58,18 @@ differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.resources $(ARGS)
+
+faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
+	@$(BIN)/python -m bench.faults $(ARGS)
+
+bench: $(VENV)/.run ## CPU per request beside nginx, HAProxy, Envoy and Caddy (ten minutes)
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(VENV)/.run ## the gateway and nginx only, against the last result
+	@$(BIN)/python -m bench --quick
+
+bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
+	@$(BIN)/python -m bench.verify $(ARGS)
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

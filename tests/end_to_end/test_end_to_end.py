@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from any_core import new_email
 from faults import CHUNKED_HEAD, FaultUpstream
 from stack import ORIGIN, Gateway, Start, User, form, replies
 from supertokens_python.recipe.userroles.asyncio import (
@@ -11,6 +12,8 @@ from supertokens_python.recipe.userroles.asyncio import (
     create_new_role_or_add_permissions,
 )
 from wire import WireReply, connect, request
+
+pytestmark = pytest.mark.any_core
 
 ROUTES = """
 version: 1
@@ -49,7 +52,7 @@ async def test_browser_is_let_in_by_its_cookie(
 
         signed_up = await browser.post(
             "/auth/signup",
-            json=form("cookie@example.com"),
+            json=form(new_email("cookie")),
             headers={"st-auth-mode": "cookie"},
         )
         user_id = signed_up.json()["user"]["id"]
@@ -322,7 +325,7 @@ async def test_new_token_on_an_answer_of_our_own(
 async def test_new_token_as_cookie(start: Start) -> None:
     """In cookie mode it is one Set-Cookie, on a line of its own."""
     gateway = await start(ROUTES)
-    user = User(gateway, "cookie-refresh@example.com")
+    user = User(gateway, new_email("cookie-refresh"))
     signed_up = await user.post(
         "/auth/signup",
         ("st-auth-mode", "cookie"),
