@@ -39,11 +39,7 @@ def head(status: int, reason: bytes | None, fields: list[Field] | Fields) -> byt
     """
     if reason is None:
         reason = _REASONS.get(status, b"")
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-    for name, value in fields:
-        lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return _head(b"HTTP/1.1 %d %b" % (status, reason), fields)
 
 
 def request_head(start: bytes, fields: list[Field]) -> bytes:
@@ -51,11 +47,11 @@ def request_head(start: bytes, fields: list[Field]) -> bytes:
 
     Source: RFC 9112 §3, §5.
     """
-    lines = [start]
-    for name, value in fields:
-        lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n")
-    return b"".join(lines)
+    return _head(start, fields)
+
+
+def _head(start: bytes, fields: list[Field] | Fields) -> bytes:
+    return b"\r\n".join((start, *map(b": ".join, fields), b"\r\n"))
 
 
 def user(body: bytes) -> Answer:

@@ -264,7 +264,7 @@ class Client:
             out += answer.body
         self.started = True
         self._write(out)
-        await self._request.writer.drain()
+        await self.drain()
 
     def start(
         self,
@@ -322,8 +322,14 @@ class Client:
         return not self._request.protocol.writing_paused
 
     async def drain(self) -> None:
-        """Return when the client has taken enough of what was written."""
-        await self._request.writer.drain()
+        """Return when the client has taken enough of what was written.
+
+        Raises:
+            ConnectionError: it is gone.
+        """
+        protocol = self._request.protocol
+        if protocol.writing_paused or protocol.transport is None:
+            await self._request.writer.drain()
 
     def finish(self) -> None:
         """End a body that is whole. Never called for one that was cut."""

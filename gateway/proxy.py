@@ -492,7 +492,7 @@ class _Exchange:
         """
         client, asked = self.client, self.asked
         path = route.upstream_path(asked.path).encode()
-        start = b"%b %b%b HTTP/1.1\r\n" % (client.method.encode(), path, asked.query)
+        start = b"%b %b%b HTTP/1.1" % (client.method.encode(), path, asked.query)
         body: bytes | AsyncIterator[bytes] | None = None
         length = client.content_length
         if client.has_body:

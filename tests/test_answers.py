@@ -108,6 +108,6 @@ def test_head_is_one_whole_reply_head(
 
 def test_request_head_starts_with_its_line() -> None:
     """Fields follow in order, then the empty line."""
-    assert answers.request_head(b"GET / HTTP/1.1\r\n", [(b"Host", b"x")]) == (
+    assert answers.request_head(b"GET / HTTP/1.1", [(b"Host", b"x")]) == (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     )
