@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential faults bench bench-quick bench-verify clean
+	differential faults bench bench-quick bench-routes bench-verify clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -67,6 +67,9 @@ bench: $(VENV)/.run ## CPU per request beside nginx, HAProxy, Envoy and Caddy (t
 
 bench-quick: $(VENV)/.run ## the gateway and nginx only, against the last result
 	@$(BIN)/python -m bench --quick
+
+bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
+	@$(BIN)/python -m bench.routes
 
 bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
 	@$(BIN)/python -m bench.verify $(ARGS)
