@@ -84,6 +84,21 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
     return services
 
 
+def _check_validators(table: RouteTable) -> None:
+    """Load what the routes name as `validators`, so that no request has to.
+
+    Raises:
+        RecipeError: a name leads to no claim validator.
+    """
+    for route in table.routes:
+        for number, name in enumerate(route.session.requirements.validators):
+            try:
+                core_session.validator(name)
+            except ValueError as exc:
+                path = f"routes[{route.index}].require.validators[{number}]"
+                raise sdk.RecipeError(path, str(exc)) from exc
+
+
 @contextlib.asynccontextmanager
 async def building(
     config: Config,
@@ -99,12 +114,14 @@ async def building(
     to be reachable: its keys are fetched in the background.
 
     Raises:
-        RecipeError: the SDK refuses a recipe's settings.
+        RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
+            can't be loaded.
         BadService: a CA file can't be read.
     """
     async with contextlib.AsyncExitStack() as opened:
         kit = sdk.start(config.supertokens, email=email)
         opened.push_async_callback(kit.close)
+        _check_validators(table)
         store = keys.KeyStore(
             [url for uri in kit.facts.core_uris for url in keys.hosts(uri)],
             config.supertokens.keys,

@@ -95,6 +95,19 @@ async def test_recipe_that_cant_be_is_told_and_nothing_stays_open(
     assert asyncio.all_tasks() == before
 
 
+async def test_validator_that_cant_be_loaded_is_told(tmp_path: Path) -> None:
+    """At the start, by its place in the file, and not at the first request."""
+    path = write(
+        tmp_path,
+        ROUTES + "  - {path: /x, service: usual, require: {validators: [os.nope]}}\n",
+    )
+    loaded = settings.load(path, {"CORE": "http://core", "UPSTREAM": "http://up"})
+    place = r"routes\[4\]\.require\.validators\[0\]: can't load os\.nope"
+    with pytest.raises(RecipeError, match=place):
+        async with building(loaded.config, loaded.table, observer=Records()):
+            pytest.fail("it was built")
+
+
 def test_request_ids_are_never_the_same() -> None:
     """96 random bits, in letters that every log and header takes."""
     make_id, other = id_maker(), id_maker()

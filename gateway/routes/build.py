@@ -20,10 +20,14 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
     """Return the route table of a configuration.
 
     Raises:
-        InvalidConfig: a route can never match, its headers can't be, or it leads to
-            the core. All such routes are named.
+        InvalidConfig: a route can never match, its headers can't be, it leads to the
+            core, or nobody can meet what it requires. All such routes are named.
     """
-    findings = [*lint.own_paths(settings), *lint.ways_to_the_core(settings)]
+    findings = [
+        *lint.own_paths(settings),
+        *lint.ways_to_the_core(settings),
+        *lint.unmet_requirements(settings),
+    ]
     services = {
         name: _service(name, service) for name, service in settings.services.items()
     }

@@ -47,6 +47,41 @@ def ways_to_the_core(settings: Config) -> Iterator[Finding]:
             )
 
 
+_RECIPE_OF: Mapping[str, str] = {
+    "roles": "userroles",
+    "permissions": "userroles",
+    "email_verified": "emailverification",
+    "mfa": "multifactorauth",
+}
+"""Which recipe puts what is required into the token, and fetches it again."""
+
+
+def unmet_requirements(settings: Config) -> Iterator[Finding]:
+    """Yield requirements whose claim nobody here can fetch: nobody meets them.
+
+    A `config_module` has its own recipes, which are known only when it's started.
+    """
+    if settings.supertokens.config_module is not None:
+        return
+    for index, route in enumerate(settings.routes):
+        for key, recipe in _RECIPE_OF.items():
+            required = key in route.require.model_fields_set
+            if (
+                not required
+                or getattr(route.require, key) is False
+                or recipe in settings.supertokens.recipes
+            ):
+                continue
+            hint = f"Add {recipe} to supertokens.recipes"
+            if recipe not in config.RECIPES:
+                hint = "This recipe takes a supertokens.config_module"
+            yield Finding(
+                loc=("routes", index, "require", key),
+                message=f"this needs the recipe {recipe}, which isn't on",
+                hint=hint,
+            )
+
+
 def _targets(settings: Config) -> Iterator[tuple[config.Loc, Address]]:
     for name, service in settings.services.items():
         for index, target in enumerate(service.targets):
@@ -68,7 +103,6 @@ def warnings(settings: Config) -> list[Finding]:
     return [
         *_doubtful_cookies(settings.supertokens),
         *_doubtful_services(settings),
-        *_doubtful_requirements(settings),
         *_overlaps(settings),
     ]
 
@@ -118,35 +152,6 @@ def _doubtful_services(settings: Config) -> Iterator[Finding]:
             yield Finding(
                 loc=("services", name, "tls", "verify"),
                 message="anyone on the way can pretend to be this service",
-            )
-
-
-_RECIPE_OF: Mapping[str, str] = {
-    "roles": "userroles",
-    "permissions": "userroles",
-    "email_verified": "emailverification",
-    "mfa": "multifactorauth",
-}
-"""Which recipe puts what is required into the token, and fetches it again."""
-
-
-def _doubtful_requirements(settings: Config) -> Iterator[Finding]:
-    """Yield requirements whose claim nobody here can fetch: 403, or 503, for all."""
-    if settings.supertokens.config_module is not None:
-        return
-    for index, route in enumerate(settings.routes):
-        for key, recipe in _RECIPE_OF.items():
-            if recipe in settings.supertokens.recipes or key not in (
-                route.require.model_fields_set
-            ):
-                continue
-            hint = f"Add {recipe} to supertokens.recipes"
-            if recipe not in config.RECIPES:
-                hint = "This recipe takes a supertokens.config_module"
-            yield Finding(
-                loc=("routes", index, "require", key),
-                message=f"this needs the recipe {recipe}, which isn't on",
-                hint=hint,
             )
 
 
