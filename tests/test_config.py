@@ -145,6 +145,13 @@ def test_bad_limits(limits: dict[str, object], message: str) -> None:
     assert finding(gateway={"limits": limits}).message == message
 
 
+def test_cooldown_is_shorter_than_the_cores_notice() -> None:
+    """Else tokens of a new key would be refused though the core had shown it."""
+    found = finding(supertokens={"keys": {"cooldown": "1m"}})
+    assert found.path == "supertokens.keys.cooldown"
+    assert found.message.startswith("must be less than 60 s")
+
+
 # --- paths ---
 
 

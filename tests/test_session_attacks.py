@@ -155,7 +155,7 @@ async def test_e3_other_algorithms_with_the_right_key(
 
 async def test_e4_key_ids(start: Start, upstream: FaultUpstream) -> None:
     """No key id of any kind costs more than one fetch in a cooldown, or an error."""
-    gateway = await start(ROUTES, COOLDOWN="60")
+    gateway = await start(ROUTES, COOLDOWN="59")
     mint = core_mint(gateway.core)
     static = core_mint(gateway.core, static=True)
     odd = {

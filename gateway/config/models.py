@@ -163,6 +163,18 @@ class Keys(Model):
     timeout: Seconds = 3.0
     """For one fetch."""
 
+    def conflicts(self) -> Iterator[Finding]:
+        """A token whose key came after the last fetch is never refused for it.
+
+        The core shows a new key for 60 s before it signs with it.
+        """
+        if self.cooldown >= 60:
+            yield Finding(
+                loc=("cooldown",),
+                message="must be less than 60 s, which is how long the core shows a"
+                " new key before it uses it",
+            )
+
 
 class Cache(Model):
     """Verdicts on tokens that were verified already."""
