@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
-from aiohttp import http_parser, web
+from aiohttp import hdrs, http_parser, web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.http_writer import StreamWriter
 from aiohttp.streams import StreamReader
@@ -45,6 +45,21 @@ def has_strict_parser() -> bool:
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
+def _owed(message: Any, body: StreamReader, data: bytes) -> int:
+    """Return how many bytes of *message*, the last one in *data*, are yet to come.
+
+    Less than none: so many have come of the next one, whose head isn't whole; the
+    parser doesn't tell. 0 in doubt (then `keep_alive` is the next head's limit): the
+    end of the head isn't in *data*, because it was cut, or waited until there was
+    room among the messages. A chunked body is the last on its connection (`_request`).
+    """
+    size = body.total_bytes
+    if not body.is_eof():
+        return int(message.headers.get(hdrs.CONTENT_LENGTH, size)) - size
+    end = data.rfind(b"\r\n\r\n", 0, len(data) - size)
+    return 0 if end < 0 else end + 4 + size - len(data)
+
+
 class Connection(web.RequestHandler):
     """One client connection."""
 
@@ -52,6 +67,7 @@ class Connection(web.RequestHandler):
         "_head_bytes",
         "_head_since",
         "_listener",
+        "_owed",
         "_stuck_since",
         "_unwritten",
         "_wire",
@@ -66,6 +82,7 @@ class Connection(web.RequestHandler):
         """Of the request that is served."""
         self._head_since = 0.0
         self._head_bytes = 0
+        self._owed = 0
         self._unwritten = 0
         self._stuck_since = 0.0
 
@@ -83,7 +100,12 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        known = self._request_count
         super().data_received(data)
+        if self._request_count == known:
+            self._owed -= len(data)
+        else:
+            self._owed = _owed(*self._messages[-1], data)
         waiter = self._waiter
         if waiter is None or waiter.done():
             # A request is being served, or is about to be; its body is judged there.
@@ -132,6 +154,10 @@ class Connection(web.RequestHandler):
         assert task is not None
         while not self._force_close:
             if not messages:
+                if self._owed < 0:
+                    # A head has begun behind what was served. Its time begins now.
+                    self._head_since = loop.time()
+                    self._head_bytes = -self._owed
                 self._waiter = loop.create_future()
                 try:
                     await self._waiter

@@ -104,6 +104,69 @@ async def test_a_second_slow_head_is_408_too() -> None:
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
 
 
+BODY = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 8\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([GET + b"G"], id="behind a head"),
+        pytest.param([GET[:-1], b"\n", b"G"], id="while it is answered"),
+        pytest.param([GET + GET + GET[:-1]], id="behind two"),
+        pytest.param([BODY + b"12345678G"], id="behind a body"),
+        pytest.param([BODY, b"12345678G"], id="behind a body of its own segment"),
+        pytest.param([BODY + b"12", b"345678G"], id="behind a body cut in two"),
+        pytest.param([GET + BODY + b"\r\n\r\n5678G"], id="behind an odd body"),
+    ],
+)
+async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
+    """G5: a head that begins in the segment of what stands before it is no idleness."""
+    async with (
+        running(limits={"head_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        watched = await server_side(rig, writer)
+        sent = 0
+        for piece in pieces:
+            writer.write(piece)
+            sent += len(piece)
+            await watched.until(sent)
+        replies = await reader.read()
+        assert replies.startswith(b"HTTP/1.1 200 ")
+        assert replies.count(b"HTTP/1.1 408 ") == 1
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([GET], id="a head"),
+        pytest.param([bytes([byte]) for byte in GET], id="byte by byte"),
+        pytest.param([GET + GET], id="two"),
+        pytest.param([GET * 40], id="more than are queued"),
+        pytest.param([BODY + b"12345678"], id="a body"),
+        pytest.param([BODY[:-1], b"\n12345678"], id="a body and the head's end"),
+        pytest.param([BODY, b"1234", b"5678"], id="a body in pieces"),
+        pytest.param([(BODY + b"\r\n\r\n\r\n\r\n") * 40], id="more odd bodies"),
+        pytest.param([BODY + b"12345678" + GET, GET], id="both"),
+    ],
+)
+async def test_an_idle_client_sends_no_slow_head(pieces: list[bytes]) -> None:
+    """A whole request, however it came, leaves the time of `keep_alive`."""
+    async with (
+        running(limits={"head_timeout": SHORT_S}) as rig,
+        talking(rig) as (reader, writer),
+    ):
+        watched = await server_side(rig, writer)
+        for number, piece in enumerate(pieces, 1):
+            writer.write(piece)
+            await watched.until(sum(map(len, pieces[:number])))
+        for _ in range(b"".join(pieces).count(b" HTTP/1.1")):
+            await reader.readuntil(b"/public/a")
+        await asyncio.sleep(2 * SHORT_S)
+        writer.write(GET)
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_a_slow_answer_is_no_slow_head() -> None:
     """The head's deadline ends with the head, however the head came."""
     async with (
