@@ -153,7 +153,8 @@ class Connection(asyncio.Protocol):
             await self._send_pieces(body, content_length)
             self._upload = None
         except asyncio.CancelledError:
-            if self._upload is not None:  # cancelled by somebody else than us
+            # Ours is forgotten first, and the next exchange may have one by now.
+            if self._upload is asyncio.current_task():  # cancelled by somebody else
                 self._upload = None
                 self._fail(ClientGone("reading the request's body was cancelled"))
             raise
@@ -258,17 +259,22 @@ class Connection(asyncio.Protocol):
 
     def _on_end(self) -> None:
         """The reply is whole: hand the connection back, or close it."""
-        reader, reply = self._reader, self._reply
+        reader, reply, upload = self._reader, self._reply, self._upload
         assert reply is not None
         self._reply = None
-        reply.finish()
+        reply.detach()
+        if upload is None:
+            reply.finish()
+        else:
+            # The client's stream is the caller's again only when nobody reads it.
+            self._stop_upload()
+            upload.add_done_callback(lambda _: reply.finish())
         keepalive_s = self._owner.keepalive_s
         if reader.framing.keep_alive_s is not None:
             keepalive_s = min(keepalive_s, reader.framing.keep_alive_s)
         if reader.surplus or not (reader.keep_alive and self._sent and keepalive_s):
             self.abort()
             return
-        self._stop_upload()  # all was sent; it may still wait for the iterator's end
         self._deadline.total_at = math.inf
         self._deadline.within(keepalive_s)
         self._resume_reading()

@@ -135,10 +135,13 @@ class Reply:
             self.size += len(piece)
         self._wake()
 
-    def finish(self) -> None:
-        """The body is whole, and the connection no longer this reply's."""
-        self.complete = True
+    def detach(self) -> None:
+        """The connection is no longer this reply's: all of the body has arrived."""
         self._source = None
+
+    def finish(self) -> None:
+        """The reader may know that the body is whole."""
+        self.complete = True
         self._wake()
 
     def fail(self, error: Exception) -> None:

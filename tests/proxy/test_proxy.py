@@ -349,6 +349,33 @@ async def test_a_2xx_may_come_while_the_request_is_read() -> None:
         assert (await gw.record()).bytes_in == 3
 
 
+async def test_a_2xx_may_end_before_the_request_does() -> None:
+    """The rest of the body is thrown away, and the connection serves the next one."""
+    go = asyncio.Event()
+
+    async def hasty(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await go.wait()
+        await peer.send(b"k")
+        await peer.gone()
+
+    async with (
+        FaultUpstream(hasty) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        for _ in range(2):
+            go.clear()
+            await wire.send(request("POST", "/a", ("Content-Length", "5")) + b"x")
+            assert (await wire.head()).status == 200
+            assert await wire.read(1) == b"o"
+            go.set()
+            assert await wire.read(1) == b"k"
+            await wire.send(b"xxxx")
+            assert (await gw.record()).status == 200
+
+
 # --- slow peers -------------------------------------------------------------
 
 
