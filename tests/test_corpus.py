@@ -49,7 +49,7 @@ class Stage:
 def stage() -> Iterator[Stage]:
     """One gateway for all cases, on the event loop that production uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        opened = running(limits={"max_head_size": 32768})
+        opened = running(limits={"max_head_size": 32768}, trusted=("127.0.0.2",))
         yield Stage(runner, runner.run(opened.__aenter__()))
         runner.run(opened.__aexit__(None, None, None))
 

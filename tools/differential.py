@@ -436,6 +436,7 @@ def wanted(case: Case) -> bool:
     """Return whether *case* means something to a proxy without sessions."""
     return (
         case.reply is None
+        and case.peer == Case.peer
         and SESSION not in case.sent.lower()
         and not case.id.startswith(("F", "I"))
     )

@@ -15,6 +15,9 @@ statuses  of all replies in order, when `send` holds several requests
 times     how many replies have the `status`, when there are as many requests
 closes    true: the connection ends with the reply; false: it doesn't. Unsaid: either,
           but what comes next on it is read as what it is
+peer      the address that it is sent from, unless 127.0.0.1: the gateway trusts the
+          proxy on 127.0.0.2; ::ffff:127.0.0.2 is the same, come to an IPv6 socket
+client    the address that the log has for whoever sent it
 upstream  how many whole requests the upstream got, or a list of what is right. Unsaid:
           0 when `status` is 400 or more or `closed`, else one for each reply
 begun     true: it may have got a part of another one, whose end never came
@@ -87,10 +90,21 @@ class Case:
     reply: bytes | None = None
     reply_closes: bool = False
     ends: bool = False
+    peer: str = "127.0.0.1"
+    client: str | None = None
     methods: tuple[bytes, ...] = field(default=())
     """The methods of the requests, to know which replies have no body."""
 
 
+_AS_THEY_ARE = (
+    "closes",
+    "begun",
+    "continued",
+    "reply_closes",
+    "ends",
+    "peer",
+    "client",
+)
 _TABLES = {
     "A": "Identity",
     "B": "Path and target",
@@ -147,11 +161,7 @@ def _case(given: dict[str, Any]) -> Case:
             key: tuple(map(encode, given.pop(key, ())))
             for key in ("seen", "unseen", "answer", "unanswered")
         },
-        **{
-            key: given.pop(key)
-            for key in ("closes", "begun", "continued", "reply_closes", "ends")
-            if key in given
-        },
+        **{key: given.pop(key) for key in _AS_THEY_ARE if key in given},
     )
     if given:
         raise ValueError(f"{name}: unknown keys {sorted(given)}")

@@ -135,9 +135,13 @@ class Talk:
         return data
 
 
-async def _open(rig: Rig) -> Talk:
+async def _open(rig: Rig, peer: str = "127.0.0.1") -> Talk:
+    address = peer.removeprefix("::ffff:")
     reader, writer = await asyncio.open_connection(
-        "127.0.0.1", rig.port, limit=2**20, local_addr=("127.0.0.1", 0)
+        "127.0.0.1",
+        rig.port if peer == address else rig.port_of_both,
+        limit=2**20,
+        local_addr=(address, 0),
     )
     port = writer.get_extra_info("sockname")[1]
     await until(lambda: port in rig.listener.watched)
@@ -175,10 +179,11 @@ async def play(
     rig.upstream.reply = case.reply
     rig.upstream.reply_closes = case.reply_closes
     rig.complaints.texts.clear()
+    rig.records.clear()
     name = b"/public/canary-%d" % next(rig.serial)
     canary = b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % name
     async with asyncio.timeout(DEADLINE_S):
-        talk = await _open(rig)
+        talk = await _open(rig, case.peer)
         try:
             tunnel = any(101 in allowed for allowed in case.replies)
             whole = (not case.ends) and not tunnel
@@ -295,6 +300,10 @@ def _judge(rig: Rig, case: Case, out: Outcome, canary: bytes) -> None:
     for request in requests:
         _judge_forwarded(request)
     _judge_own_answers(rig, case, out)
+    if case.client is not None and case.replies:
+        others = ("/public/good", canary.decode())
+        clients = [one.client for one in rig.records if one.path not in others]
+        assert clients == [case.client], clients
     assert not rig.complaints.texts, rig.complaints.texts
 
 

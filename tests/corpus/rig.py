@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -49,6 +50,9 @@ class Verifier:
         if policy.protection is Protection.OPTIONAL:
             return Allowed(identity=None, reason="anonymous")
         return Denied(status=401, body=b'{"message":"unauthorised"}')
+
+    def has_ended(self, session_handle: str) -> bool:
+        return False
 
 
 def identity(user: str) -> Identity:
@@ -333,6 +337,8 @@ class Rig:
     """All of it, running."""
 
     port: int
+    port_of_both: int
+    """Where an IPv6 socket takes IPv4, too: as `listen: "[::]:8000"` does on Linux."""
     upstream: Upstream
     listener: WatchedListener
     proxy: Proxy
@@ -431,9 +437,14 @@ async def running(
             make_id=make_id,
         )
         accepting = await loop.create_server(watching, "127.0.0.1", 0)
+        of_both = socket.create_server(
+            ("::", 0), family=socket.AF_INET6, dualstack_ipv6=True
+        )
+        accepting_both = await loop.create_server(watching, sock=of_both)
         try:
             yield Rig(
                 port=accepting.sockets[0].getsockname()[1],
+                port_of_both=of_both.getsockname()[1],
                 upstream=upstream,
                 listener=watching,
                 proxy=proxy,
@@ -442,5 +453,6 @@ async def running(
             )
         finally:
             accepting.close()
+            accepting_both.close()
             proxy.drain()
             await watching.close(0.5)

@@ -21,8 +21,10 @@ seen; `pytest tests/test_corpus.py` plays them. This file is generated from them
 `PYTHONPATH=tests python -m corpus`, and a test holds it up to date.
 
 ⏎ stands for CRLF, `\\r \\n \\t \\0 \\xNN` for single bytes, `{{text*80}}` for 80 times
-the text. "not forwarded": the upstream saw no byte of it. "in part": when its head came
-alone, the upstream may have got a beginning, cut off, and never a whole request.
+the text. "from" names a peer that is no stranger: 127.0.0.2 is the one trusted proxy,
+::ffff:127.0.0.2 the same to an IPv6 socket. "not forwarded": the upstream saw no byte
+of it. "in part": when its head came alone, the upstream may have got a beginning, cut
+off, and never a whole request.
 """
 
 
@@ -37,8 +39,8 @@ def render(cases: Iterable[Case]) -> str:
             "| case | what is sent | what happens | why |\n|---|---|---|---|\n"
         )
         parts += [
-            f"| {_cell(case.id)} | `{_cell(_sent(case))}` | {_cell(_happens(case))}"
-            f" | {_cell(case.why)} |\n"
+            f"| {_cell(case.id)} | `{_cell(_sent(case))}`{_from(case)}"
+            f" | {_cell(_happens(case))} | {_cell(case.why)} |\n"
             for case in rows
         ]
     return "".join(parts)
@@ -48,6 +50,10 @@ def _sent(case: Case) -> str:
     lines = case.shown.rstrip("\n").split("\n")
     kept = [line for line in lines if line.strip() not in ("Host: gw", "")]
     return one_line("\n".join(kept)).replace("`", "'")
+
+
+def _from(case: Case) -> str:
+    return "" if case.peer == Case.peer else f" from {case.peer}"
 
 
 def _happens(case: Case) -> str:
