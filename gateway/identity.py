@@ -157,6 +157,10 @@ class Verifier(Protocol):
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict: ...
 
+    def has_ended(self, session_handle: str) -> bool:
+        """Return whether a session, verified once, is known to be over by now."""
+        ...
+
 
 # --- credentials ------------------------------------------------------------
 

@@ -635,6 +635,9 @@ class _Exchange:
         try:
             if self.proxy.draining:
                 tunnel.end(websocket.GOING_AWAY, "shutting down")
+            # While the service was asked, nobody could be told of it.
+            if session is not None and self.parts.verifier.has_ended(session):
+                tunnel.end(websocket.SESSION_ENDED, "session ended")
             record.reason = await tunnel.run()
         finally:
             del tunnels[tunnel]

@@ -446,6 +446,10 @@ class Engine:
 
     # --- sessions that ended, and what is remembered ------------------------
 
+    def has_ended(self, session_handle: str) -> bool:
+        """Return whether the session is on the deny-list."""
+        return self._is_denied(session_handle, self._clock())
+
     def deny(self, session_handle: str, until: float | None = None) -> None:
         """Refuse the access tokens of a session from now on.
 
@@ -510,8 +514,8 @@ class Engine:
     def _unless_denied(self, verdict: Verdict) -> Verdict:
         """Return *verdict*, or the refusal when its session ended meanwhile."""
         match verdict:
-            case Allowed(identity=Identity(session_handle=handle)) if self._is_denied(
-                handle, self._clock()
+            case Allowed(identity=Identity(session_handle=handle)) if self.has_ended(
+                handle
             ):
                 return self._gone
             case _:

@@ -53,6 +53,11 @@ class FakeVerifier:
         self.new_tokens: tuple[tuple[bytes, bytes], ...] = ()
         self.expires_in_s = 3600.0
         self.error: Exception | None = None
+        self.ended: set[str] = set()
+        """The handles of sessions that are over."""
+
+    def has_ended(self, session_handle: str) -> bool:
+        return session_handle in self.ended
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         if self.error is not None:

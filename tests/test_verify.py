@@ -514,7 +514,10 @@ async def test_a_denied_session_ends_at_once(here: World) -> None:
     """Remembered or not, with every token that it has; others aren't touched."""
     other = MINT.token(sessionHandle="handle-2")
     await here.ask()
+    assert not here.engine.has_ended("handle-1")
     here.engine.deny("handle-1")
+    assert here.engine.has_ended("handle-1")
+    assert not here.engine.has_ended("handle-2")
     for token in (GOOD, MINT.token(x=1)):
         verdict = await here.ask(token)
         assert refused(verdict) == "unauthorised"

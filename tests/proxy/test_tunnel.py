@@ -362,6 +362,32 @@ async def test_a_sign_out_closes_the_sockets_of_its_session() -> None:
         assert await bob.recv() == "still here"
 
 
+async def test_a_sign_out_during_the_handshake_closes_the_socket() -> None:
+    """The session was verified, and ended before the service answered with 101."""
+    go = asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        await peer.head()
+        await go.wait()
+        await peer.send(SWITCH)
+        await peer.gone()
+
+    async with (
+        FaultUpstream(slow) as upstream,
+        gateway(upstream.url, route={"protected": True}) as gw,
+        gw.connect() as wire,
+    ):
+        fields = (*HANDSHAKE, ("Authorization", "Bearer ann"))
+        await wire.send(request("GET", "/ws", *fields))
+        await asyncio.wait_for(upstream.got_request.wait(), 5)
+        gw.verifier.ended.add("session-ann")
+        gw.proxy.session_ended("session-ann")
+        go.set()
+        assert (await wire.head()).status == 101
+        assert await wire.rest() == b"\x88\x0f\x11\x31session ended"
+        assert (await gw.record()).reason == "closed_4401"
+
+
 async def test_a_route_may_let_sockets_outlive_their_session() -> None:
     """`close_on_session_end: false`."""
     route = {"protected": True, "websocket": {"close_on_session_end": False}}
