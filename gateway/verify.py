@@ -414,12 +414,13 @@ class Engine:
                 need.entry.core_at = asked_at
         if isinstance(verdict, Denied) and verdict.reason == "unauthorised":
             self.deny(need.entry.identity.session_handle)
-        return self._unless_denied(verdict)
+        return self._settled(verdict, need.plan)
 
     async def _by_sdk(self, request: SessionRequest, plan: _Plan) -> Verdict:
         """Have the SDK judge a request that only it can judge; nothing is shared."""
         asks = _asks_database(plan, request.method, float("inf"))
-        return self._unless_denied(await self._ask(request, plan, check_database=asks))
+        verdict = await self._ask(request, plan, check_database=asks)
+        return self._settled(verdict, plan)
 
     async def _ask(
         self, request: SessionRequest, plan: _Plan, *, check_database: bool
@@ -511,9 +512,15 @@ class Engine:
         del self._denied[session_handle]
         return False
 
-    def _unless_denied(self, verdict: Verdict) -> Verdict:
-        """Return *verdict*, or the refusal when its session ended meanwhile."""
+    def _settled(self, verdict: Verdict, plan: _Plan) -> Verdict:
+        """Return the SDK's *verdict* as it holds for this route, and by now.
+
+        It may have been asked for by a request to another route, or made by an
+        override: none lets a request without a session pass where one is required.
+        """
         match verdict:
+            case Allowed(identity=None):
+                return self._absent(plan)
             case Allowed(identity=Identity(session_handle=handle)) if self.has_ended(
                 handle
             ):

@@ -688,6 +688,21 @@ async def test_requests_with_one_token_share_one_call(here: World) -> None:
     assert len(here.core.asked) == 2
 
 
+@pytest.mark.parametrize("sdk_only", [False, True])
+async def test_a_required_session_is_never_nobody_s(sdk_only: bool) -> None:
+    """Whatever the SDK (or an override of it) answers, and to whomever it was told."""
+    here = world(replace(RULES, is_sdk_only=sdk_only))
+    here.core.answer = says(Allowed(identity=None, reason="anonymous"))
+    optional, required = await asyncio.gather(
+        here.ask(FRESH, OPTIONAL), here.ask(FRESH, REQUIRED)
+    )
+    assert who(optional) is None
+    assert refused(required) == "unauthorised"
+    assert refused(await here.ask(FRESH)) == "unauthorised"
+    assert not here.engine.has_ended("handle-1")
+    await here.engine.close()
+
+
 async def test_what_is_not_the_same_question_is_not_shared(here: World) -> None:
     """Another token, another way to carry it, another route's claims or check."""
     go = asyncio.Event()
