@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         "_unwritten",
         "_upload",
         "_waiter",
+        "address",
         "closed",
         "served",
     )
@@ -63,6 +64,8 @@ class Connection(asyncio.Protocol):
     def __init__(
         self, owner: Owner, name: str, loop: asyncio.AbstractEventLoop
     ) -> None:
+        self.address = ""
+        """The upstream's IP address; empty for a Unix socket."""
         self.closed = False
         """True when no request can be sent here any more."""
         self.served = 0
@@ -347,6 +350,9 @@ class Connection(asyncio.Protocol):
         # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
         self._transport = cast("asyncio.Transport", transport)
         self._fd = transport.get_extra_info("socket").fileno()
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = peer[0]
 
     def eof_received(self) -> None:
         if self._reply is not None and self._reader.eof():

@@ -56,11 +56,7 @@ class Resolver:
         known = self._known.get(key)
         if known is not None and asyncio.get_running_loop().time() < known[0]:
             return known[1]
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._look_up(key))
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._finished(key, done))
+        task = self._running.get(key) or self._ask(key)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -69,17 +65,40 @@ class Resolver:
                 raise ConnectionAbortedError("the look-up was given up") from None
             raise
 
+    def has_moved(self, host: str, port: int, address: str) -> bool:
+        """Return whether *host* is known to be at other addresses than *address*.
+
+        An answer that is too old is asked for again, in the background: nothing has
+        moved until another one is there.
+        """
+        key = (host, port)
+        known = self._known.get(key)
+        if known is None:
+            return False
+        if asyncio.get_running_loop().time() >= known[0]:
+            if key not in self._running:
+                _ = self._ask(key)  # kept in `_running`
+            return False
+        return address not in known[1]
+
     def forget(self, host: str, port: int) -> None:
         """Look *host* up again next time: none of its addresses answered."""
         self._known.pop((host, port), None)
 
     async def close(self) -> None:
         """Give up what is being looked up."""
+        self._known.clear()
         running = list(self._running.values())
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
+
+    def _ask(self, key: tuple[str, int]) -> asyncio.Task[list[str]]:
+        task = asyncio.create_task(self._look_up(key))
+        self._running[key] = task
+        task.add_done_callback(lambda done: self._finished(key, done))
+        return task
 
     async def _look_up(self, key: tuple[str, int]) -> list[str]:
         found = await self._lookup(*key)
@@ -90,8 +109,9 @@ class Resolver:
 
     def _finished(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
         del self._running[key]
-        if not task.cancelled():
-            task.exception()  # seen, even when everyone who waited has gone
+        # Looked at even when everyone who waited has gone.
+        if not task.cancelled() and task.exception() is not None:
+            self._known.pop(key, None)
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -143,6 +163,13 @@ class Dialer:
                 raise UpstreamBusy("no file descriptor left") from exc
             why = exc.strerror or type(exc).__name__
             raise ConnectFailed(f"{self._target}: {why}") from exc
+
+    def leads_away(self, address: str) -> bool:
+        """Return whether the target is known to have left *address*."""
+        target = self._target
+        if target.scheme == "unix" or target.is_address:
+            return False
+        return self._resolver.has_moved(target.host, target.port, address)
 
     async def _dial(
         self, factory: Callable[[], asyncio.Protocol], deadline: float

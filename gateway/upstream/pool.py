@@ -245,7 +245,10 @@ class UpstreamPool:
     # --- the connections' side ------------------------------------------------
 
     def put(self, connection: Connection) -> None:
-        """Take back a connection that may be used again."""
+        """Take back a connection that may be used again, unless its name has moved."""
+        if self._dialer.leads_away(connection.address):
+            connection.abort()
+            return
         waiter = self._next_waiter()
         if waiter is not None:
             waiter.set_result(connection)

@@ -396,6 +396,70 @@ async def test_u14_a_name_that_moves_is_followed(timeouts: Timeouts) -> None:
         assert (await get(pool, timeouts)).read_now() == b"ok"
 
 
+async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
+    timeouts: Timeouts,
+) -> None:
+    """Blue to green: the old one would keep its connections in use for ever.
+
+    What is under way there is finished; the name is asked for in the background, so
+    that a slow resolver, or one that fails, costs nobody a connection.
+    """
+    addresses = ["127.0.0.1"]
+    asked = 0
+    slow = asyncio.Event()
+    finish = asyncio.Event()
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise socket.gaierror(socket.EAI_AGAIN, "Try again later")
+        if asked == 4:
+            await slow.wait()
+        return found(*addresses)
+
+    async def old(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            if peer.number == 2:
+                await finish.wait()
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold")
+
+    async with FaultUpstream(old) as blue:
+        green = FaultUpstream(answer(OK), host="127.0.0.3", port=blue.port)
+        url = f"http://api.test:{blue.port}"
+        async with green, looking_up(lookup, ttl_s=0.05) as upstreams:
+            pool = upstreams.pool(UpstreamTarget.parse(url))
+
+            async def ask() -> bytes | None:
+                return (await get(pool, timeouts)).read_now()
+
+            assert await ask() == b"old"
+            await asyncio.sleep(0.06)
+            for _ in range(3):  # the resolver fails
+                assert await ask() == b"old"
+            # The first connection is lent; the other one's request is under way.
+            lent = pool._take(once=False)
+            under_way = asyncio.create_task(get(pool, timeouts))
+            await until(lambda: blue.connections == 2)
+            assert lent is not None
+            pool.put(lent)
+            assert asked == 3
+            addresses[:] = ["127.0.0.3"]
+            await asyncio.sleep(0.06)
+            for _ in range(3):  # the resolver is slow
+                assert await ask() == b"old"
+            slow.set()
+            await asyncio.sleep(0.01)
+            replies = [await ask() for _ in range(3)]
+            assert replies == [b"old", b"ok", b"ok"]
+            finish.set()
+            assert (await under_way).read_now() == b"old"
+            assert (asked, pool.dialled) == (4, 3)
+            assert await ask() == b"ok"
+            await until(lambda: pool.open == 1)
+
+
 async def test_every_address_is_tried_and_a_black_hole_takes_its_share_only(
     timeouts: Timeouts,
 ) -> None:
