@@ -147,11 +147,9 @@ class Connection(web.RequestHandler):
         """
         messages, loop = self._messages, self._loop
         writer = StreamWriter(self, loop)
-        task = asyncio.current_task()
         factory, handler = self._request_factory, self._request_handler
         assert factory is not None
         assert handler is not None
-        assert task is not None
         while not self._force_close:
             if not messages:
                 if self._owed < 0:
@@ -171,7 +169,10 @@ class Connection(web.RequestHandler):
             if isinstance(message, _ErrInfo):
                 self.refuse(self._listener.translated(message.exc))
                 break
-            request = factory(message, payload, self, writer, task)
+            # Without our task: a cancelled one holds, by its traceback, this frame and
+            # the request. In a ring they would stay, tokens and all, till the
+            # collector comes.
+            request = factory(message, payload, self, writer, cast("Any", None))
             self._current_request = request
             try:
                 answer = await handler(request)

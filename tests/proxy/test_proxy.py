@@ -7,6 +7,7 @@ the status, whether the reply ended cleanly, and what the log says.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -19,6 +20,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from faults import (
     BAD_REPLIES,
     CHUNKED_HEAD,
@@ -40,6 +42,7 @@ from gateway_under_test import gateway, until_cut
 from wire import Wire, WireReply, connect, request
 
 from gateway import proxy as proxy_module
+from gateway.listener import Connection
 from gateway.observe import Record
 
 QUICK = {"timeouts": {"connect": 0.1, "response": 0.1, "idle": 0.1}}
@@ -778,6 +781,28 @@ async def test_p3_a_client_that_closes_its_side_is_gone() -> None:
         await asyncio.wait_for(upstream.lost.wait(), 1)
         assert await until_cut(wire) == b""
         gone(await gw.record())
+
+
+async def test_a_request_isn_t_kept_when_its_connection_has_ended() -> None:
+    """Nothing of it, tokens least of all, waits for the garbage collector."""
+
+    def kept() -> int:
+        kinds = (Connection, web.BaseRequest)
+        return sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+    async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
+        gc.collect()
+        before = kept()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with gw.connect() as wire:
+                    await wire.send(GET)
+                    assert (await wire.reply()).status == 200
+            await until(lambda: not gw.listener.connections)
+            await until(lambda: kept() == before)
+        finally:
+            gc.enable()
 
 
 async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:
