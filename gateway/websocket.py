@@ -58,13 +58,16 @@ def refuse_handshake(
 ) -> Answer | None:
     """Return the answer to a handshake that isn't one, None when it is sound.
 
+    A body is refused, because the service may answer before it has come: its rest
+    would be read as frames.
+
     Source: RFC 6455 §4.2.1, §4.2.2 (426 names the version that is spoken).
     """
-    if method != "GET" or version != (1, 1):
+    if method != "GET" or version != (1, 1) or _has_body(fields):
         return problem(
             status=400,
             code="bad_handshake",
-            title="A WebSocket handshake is a GET over HTTP/1.1",
+            title="A WebSocket handshake is a GET over HTTP/1.1, without a body",
             request_id=request_id,
             close=True,
         )
@@ -115,6 +118,13 @@ def _has_token(values: Iterable[bytes], token: bytes) -> bool:
         part.strip(b" \t").lower() == token
         for value in values
         for part in value.split(b",")
+    )
+
+
+def _has_body(fields: Fields) -> bool:
+    lengths = raw.values(fields, b"content-length")
+    return raw.first(fields, b"transfer-encoding") is not None or any(
+        length != b"0" for length in lengths
     )
 
 

@@ -299,8 +299,18 @@ async def test_c24_what_is_no_101_to_a_websocket_opens_no_tunnel(
         ([("Origin", ORIGIN), ("Origin", ORIGIN)], 403),
         ([("Cookie", "sAccessToken=x")], 403),
         ([("Origin", ORIGIN), ("Sec-WebSocket-Version", "8")], 426),
+        ([("Origin", ORIGIN), ("Content-Length", "5")], 400),
+        ([("Origin", ORIGIN), ("Transfer-Encoding", "chunked")], 400),
     ],
-    ids=["other", "null", "two", "none with a cookie", "two versions"],
+    ids=[
+        "other",
+        "null",
+        "two",
+        "none with a cookie",
+        "two versions",
+        "a body",
+        "a chunked body",
+    ],
 )
 async def test_f16_f17_a_refused_handshake_is_not_passed_on(
     fields: list[tuple[str, str]], status: int
