@@ -260,8 +260,7 @@ def _header(segment: bytes) -> Header | None:
         kid=kid if isinstance(kid, str) else "",
         is_rs256=(
             header.get("alg") == "RS256"
-            and "crit" not in header
-            and "b64" not in header
+            and not any(name in header for name in _EXTENSIONS)
         ),
     )
 
