@@ -45,7 +45,9 @@ def bind(listen: str) -> socket.socket:
     host = host.strip("[]")
     # Without a host it would be every address of the machine.
     if not host or not port.isdecimal() or int(port) > _MAX_PORT:
-        raise ListenError(f"can't listen on {listen}: expected host:port")
+        raise ListenError(
+            f"can't listen on {listen}: expected host:port, such as 127.0.0.1:8000"
+        )
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host,

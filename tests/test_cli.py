@@ -126,7 +126,11 @@ BAD = {
         "3:3: gateway.lisen: unknown key",
         "Did you mean 'listen'?",
     ),
-    "missing key": ("routes: []\n", "1:1: the key 'version' is missing", ""),
+    "missing key": (
+        "routes: []\n",
+        "1:1: the key 'version' is missing",
+        "Write version: 1",
+    ),
     "wrong type": (
         f"{ROUTE}, protected: maybe}}\n",
         "3:51: routes[0].protected: expected",
@@ -155,12 +159,17 @@ routes:
     "bad path": (
         'version: 1\nroutes:\n  - {path: a/b, upstream: "http://x:1"}\n',
         "3:12: routes[0].path: a path begins with /",
-        "",
+        "Write / before it",
     ),
     "bad URL": (
         'version: 1\nroutes:\n  - {path: /a, upstream: "ftp://x"}\n',
         "3:26: routes[0].upstream: expected http://host:port",
-        "",
+        "Services are reached over http:// or https://",
+    ),
+    "port for an address": (
+        'version: 1\ngateway: {listen: "8000"}\n',
+        "2:19: gateway.listen: expected host:port, such as 127.0.0.1:8000",
+        "Write 127.0.0.1: before the port, or 0.0.0.0: for all",
     ),
     "bad network": (
         "version: 1\ngateway: {trusted_proxies: [10.0.0.1/8]}\n",
@@ -397,7 +406,7 @@ async def test_serve_with_an_address_that_is_none(good: Path) -> None:
     async with command(*arguments, cwd=good.parent) as failed:
         assert await failed.ended() == 1
     (line,) = failed.err.decode().splitlines()
-    assert line == "can't listen on 8000: expected host:port"
+    assert line == "can't listen on 8000: expected host:port, such as 127.0.0.1:8000"
 
 
 async def test_core_runs_alone(tmp_path: Path) -> None:

@@ -44,7 +44,11 @@ def test_every_wrong_setting_is_told_with_its_place(
         "routes.yaml:5:31: supertokens.recipes.emailverification.mode: expected"
     )
     assert told[1:] == [
-        f"routes.yaml:7:7: {PASSWORDLESS}: the key 'flow_type' is missing",
+        (
+            f"routes.yaml:7:7: {PASSWORDLESS}: the key 'flow_type' is missing."
+            " Write flow_type: USER_INPUT_CODE, MAGIC_LINK or"
+            " USER_INPUT_CODE_AND_MAGIC_LINK"
+        ),
         f"routes.yaml:8:7: {PASSWORDLESS}.flow_typ: {DID_YOU_MEAN}",
         "3 problems in routes.yaml",
     ]

@@ -179,9 +179,9 @@ def test_paths(form: str, value: str, canonical: str) -> None:
 @pytest.mark.parametrize(
     ("form", "value", "message"),
     [
-        ("exact", "a", "a path begins with /"),
-        ("exact", "", "a path begins with /"),
-        ("exact", "http://h/a", "a path begins with /"),
+        ("exact", "a", "a path begins with /. Write / before it"),
+        ("exact", "", "a path begins with /. Write / before it"),
+        ("exact", "http://h/a", "a path begins with /. Leave out the scheme and the"),
         ("prefix", "/a/*", "a path has no wildcards. A prefix covers all"),
         ("prefix", "/a/{id}", "no names in braces. Use match: {path: {template"),
         ("exact", "/a/../b", "not in this form. Write /b"),
@@ -343,11 +343,24 @@ def test_listen(value: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["127.0.0.1", ":80", "8000", "h:99999", "::1:80", "h:"]
+    ("value", "message"),
+    [
+        ("127.0.0.1", "the port is missing. Add it, such as :8000"),
+        ("h:", "the port is missing"),
+        ("[::1]", "the port is missing"),
+        (":80", "the host is missing. Write 127.0.0.1: before the port"),
+        ("8000", "the host is missing. Write 127.0.0.1: before the port"),
+        ("", "the port is missing"),
+        ("h:99999", "a port is at most 65535"),
+        ("::1:80", "an IPv6 address in brackets"),
+        ("b\xfccher.de:80", "Write it in its ASCII form"),
+    ],
 )
-def test_bad_listen(value: str) -> None:
+def test_bad_listen(value: str, message: str) -> None:
     """Nothing is guessed: no host doesn't mean all of them."""
-    assert finding(gateway={"listen": value}).path == "gateway.listen"
+    wrong = finding(gateway={"listen": value})
+    assert wrong.path == "gateway.listen"
+    assert message in f"{wrong.message}. {wrong.hint}"
 
 
 @pytest.mark.parametrize(
@@ -408,9 +421,9 @@ def test_targets(url: str, address: Address) -> None:
     ("url", "message"),
     [
         ("orders:8080", "Write http:// before the host"),
-        ("file:///etc/passwd", "expected http://host:port"),
-        ("ftp://orders", "expected http://host:port"),
-        ("//orders", "expected http://host:port"),
+        ("file:///etc/passwd", "Services are reached over http:// or https://"),
+        ("ftp://orders", "Services are reached over http:// or https://"),
+        ("//orders", "Write http:// before the host"),
         ("http://", "It is empty"),
         ("http://u:p@orders", "a user or password"),
         ("http://orders/api", "no path. Use rewrite.replace_prefix"),
@@ -542,7 +555,12 @@ def test_bad_protected(value: object, hint: str) -> None:
         ),
         ({"require": {"roles": {"any": [""]}}}, "require.roles.any[0]", "empty", ""),
         ({"require": {"validators": ["a-b"]}}, "require.validators[0]", "dotted", ""),
-        ({"require": {"claims": [{"in": [1]}]}}, "require.claims[0]", "'path' is", ""),
+        (
+            {"require": {"claims": [{"in": [1]}]}},
+            "require.claims[0]",
+            "'path' is",
+            "Add path:",
+        ),
         (
             {"require": {"claims": [{"path": "a..b", "in": [1]}]}},
             "require.claims[0].path",
@@ -584,7 +602,12 @@ def test_bad_protected(value: object, hint: str) -> None:
             "",
         ),
         ({"path": None, "match": {"path": {}}}, "match.path", "exactly one of", ""),
-        ({"path": None, "match": {}}, "match", "the key 'path' is missing", ""),
+        (
+            {"path": None, "match": {}},
+            "match",
+            "the key 'path' is missing",
+            "exact, pr",
+        ),
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -138,7 +138,7 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
                 at_key=details["loc"][-1:] == ("[key]",),
             )
         case "extra_forbidden":
-            known = _known_keys(root, loc[:-1])
+            known = list(_fields(root, loc[:-1]))
             hint = did_you_mean(loc[-1], known)
             if loc[-1] == "<<":
                 hint = "YAML's merge keys aren't read: repeat the keys"
@@ -147,7 +147,13 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
             message = f"unknown key '{loc[-1]}'"
             return Finding(loc=loc, message=message, hint=hint, at_key=True)
         case "missing":
-            return Finding(loc=loc[:-1], message=f"the key '{loc[-1]}' is missing")
+            key = str(loc[-1])
+            annotation = _fields(root, loc[:-1])[key]
+            return Finding(
+                loc=loc[:-1],
+                message=f"the key '{key}' is missing",
+                hint=_addition(key, annotation),
+            )
         case "literal_error":
             expected = str(context["expected"])
             hint = did_you_mean(details["input"], expected.split("'")[1::2])
@@ -173,8 +179,19 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
             return Finding(loc=loc, message=message, hint=hint)
 
 
-def _known_keys(root: type[BaseModel], loc: Loc) -> list[str]:
-    """Return the keys of the model at *loc*, as they are written in the file."""
+def _addition(key: str, annotation: Any) -> str:
+    """Return what to do about a *key* that is missing."""
+    if get_origin(annotation) is Literal:
+        *others, last = map(str, get_args(annotation))
+        return f"Write {key}: {', '.join(others)}{' or ' if others else ''}{last}"
+    inner = _container(annotation)
+    if isinstance(inner, type) and issubclass(inner, BaseModel):
+        return f"Add it; known in it: {', '.join(inner.model_fields)}"
+    return f"Add {key}: and a value"
+
+
+def _fields(root: type[BaseModel], loc: Loc) -> dict[str, Any]:
+    """Return the keys of the model at *loc*, as they are written, and their types."""
     here = _container(root)
     for step in loc:
         if get_origin(here) is tuple:
@@ -183,7 +200,10 @@ def _known_keys(root: type[BaseModel], loc: Loc) -> list[str]:
             here = _container(get_args(here)[1])
         else:
             here = _container(here.model_fields[str(step)].annotation)
-    return [field.alias or name for name, field in here.model_fields.items()]
+    return {
+        field.alias or name: field.annotation
+        for name, field in here.model_fields.items()
+    }
 
 
 def _container(annotation: Any) -> Any:

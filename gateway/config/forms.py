@@ -212,7 +212,12 @@ _ASCII_PATH: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 def _path(value: str) -> str:
     if not value.startswith("/"):
-        raise wrong("a path begins with /")
+        raise wrong(
+            "a path begins with /",
+            "Leave out the scheme and the host"
+            if "://" in value
+            else "Write / before it",
+        )
     if "*" in value:
         raise wrong(
             "a path has no wildcards",
@@ -303,6 +308,8 @@ OwnPath = Annotated[str, AfterValidator(_own_path)]
 
 _URL = re.compile(r"(https?)://([^/?#@]*)(.*)", re.DOTALL)
 _DEFAULT_PORT = {"http": 80, "https": 443}
+_HOST_AND_PORT: Final = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000"
+_MAX_PORT: Final = 65535
 _SOCKET_PATH_MAX: Final = 103
 """Bytes of a Unix socket's path: the least of what systems allow (macOS)."""
 
@@ -344,9 +351,18 @@ def _host_pattern(value: str) -> str:
 
 
 def _listen(value: str) -> str:
+    name, _, port = value.rpartition(":")
+    if not name and value.isascii() and port.isdecimal():
+        raise wrong(
+            f"{_HOST_AND_PORT}: the host is missing",
+            "Write 127.0.0.1: before the port, or 0.0.0.0: for all addresses of this"
+            " machine",
+        )
+    if not port.isdecimal():
+        raise wrong(f"{_HOST_AND_PORT}: the port is missing", "Add it, such as :8000")
+    if int(port) > _MAX_PORT:
+        raise wrong(f"{_HOST_AND_PORT}: a port is at most {_MAX_PORT}")
     host = _host_and_port(value)
-    if host.port is None:
-        raise wrong("expected host:port, such as 127.0.0.1:8000 or [::1]:8000")
     return f"{host.name}:{host.port}"
 
 
@@ -420,7 +436,9 @@ def address(url: str) -> Address:
     if found is None:
         raise wrong(
             "expected http://host:port, https://host or unix:/path",
-            "" if "://" in url else "Write http:// before the host",
+            "Services are reached over http:// or https://"
+            if "://" in url
+            else "Write http:// before the host",
         )
     if found[3] not in ("", "/"):
         _refuse_rest(found[3])
