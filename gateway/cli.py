@@ -64,6 +64,32 @@ def main() -> None:
     requests on with the user's identity in headers. `gateway dev` shows it all
     on this machine; `gateway serve` is for production.
     """
+    _open_closed_streams()
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where the caller closed a standard stream (`>&-`).
+
+    Otherwise a socket would get the stream's number: what is printed would go to a
+    client, and uvloop aborts when it closes it. In this order each gets its own.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+
+
+def _announce(text: str, colour: str | None = None) -> None:
+    """Say on standard error what a server goes on without, if it can't be said.
+
+    Not through rich, which ends the process when the reader has gone.
+    """
+    try:
+        click.secho(text, fg=colour, err=True)
+    except OSError:
+        # What it still holds would make the process end with an error.
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
@@ -113,7 +139,7 @@ def serve(config_path: Path, log_format: str, listen: str | None) -> None:
     settings = _load(config_path)
 
     def ready(url: str) -> None:
-        _err.print(f"gateway {__version__} on {url}, routes from {config_path}")
+        _announce(f"gateway {__version__} on {url}, routes from {config_path}")
 
     try:
         _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
@@ -180,12 +206,10 @@ def core(
     from gateway.dev import core as embedded
 
     path: str | Path = database if database == ":memory:" else Path(database)
-    if isinstance(path, Path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def ready(running: embedded.RunningCore) -> None:
-        _err.print(embedded.NOTICE, style="yellow", markup=False)
-        _err.print(f"core on {running.url}, data in {database}", markup=False)
+        _announce(embedded.NOTICE, colour="yellow")
+        _announce(f"core on {running.url}, data in {database}")
 
     async def work() -> None:
         from gateway.server import stop_signal

@@ -7,14 +7,16 @@ but it never holds up a request.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import queue
 import sys
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from gateway.errors import Side, Stage
 
@@ -117,6 +119,41 @@ class NoLog:
         """Nothing is open."""
 
 
+class Lines(Protocol):
+    """Takes text, and may take its time."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class Unbuffered:
+    """A file descriptor as a stream that keeps nothing back.
+
+    The interpreter flushes `sys.stdout` when it ends. If nobody reads, that would
+    never be over; if the reader is gone, it would end the process with an error.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str, /) -> None:
+        """Write all of it; blocks while nobody reads."""
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+def _standard_output() -> Lines:
+    try:
+        return Unbuffered(sys.stdout.fileno())
+    except io.UnsupportedOperation:  # replaced by something without a descriptor
+        return sys.stdout
+
+
 class AccessLog:
     """Writes records as lines to a stream, from a thread that may block.
 
@@ -124,9 +161,9 @@ class AccessLog:
     append. `close()` writes what is left.
     """
 
-    def __init__(self, form: str = "text", stream: TextIO | None = None) -> None:
+    def __init__(self, form: str = "text", stream: Lines | None = None) -> None:
         self._line = FORMATS[form]
-        self._stream = stream or sys.stdout
+        self._stream = stream or _standard_output()
         self._pending: list[tuple[Record, float]] = []
         self._oldest = 0.0
         self._queue: queue.Queue[list[tuple[Record, float]] | None] = queue.Queue(
