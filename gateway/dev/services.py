@@ -49,7 +49,4 @@ def _report(parent: TextIO, **line: object) -> None:
 if __name__ == "__main__":
     # What anything else prints must not get into the line for the parent.
     parent, sys.stdout = sys.stdout, sys.stderr
-    database = Path(sys.argv[1])
-    # Password hashes and signing keys: for the owner only.
-    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    asyncio.run(serve(database, parent))
+    asyncio.run(serve(Path(sys.argv[1]), parent))
