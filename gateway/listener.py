@@ -374,9 +374,10 @@ class Listener:
             await asyncio.wait((self._emptied,), timeout=timeout_s)
 
     def _look(self) -> None:
+        # First, so that no deadline is lost with a look that fails.
+        self._sweep = self._loop.call_later(_SWEEP_S, self._look)
         now = self._loop.time()
         for connection in tuple(self._open):
             connection.look(now)
             if self._leaving:
                 connection.leave()
-        self._sweep = self._loop.call_later(_SWEEP_S, self._look)

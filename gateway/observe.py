@@ -206,8 +206,8 @@ class AccessLog:
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
-            lines = "".join(f"{self._line(record, at)}\n" for record, at in batch)
             try:
+                lines = "".join(f"{self._line(record, at)}\n" for record, at in batch)
                 self._stream.write(lines)
                 self._stream.flush()
             except (OSError, ValueError):
