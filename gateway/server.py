@@ -1,6 +1,6 @@
 """edge. The listening socket, signals, and how it all comes to an end.
 
-SIGTERM and SIGINT stop accepting, let requests in flight finish within
+SIGTERM, SIGINT and SIGHUP stop accepting, let requests in flight finish within
 `gateway.drain_timeout`, and exit; a second signal ends at once.
 """
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 _MAX_PORT = 65535
 _FLUSH_S = 0.1
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP as well: a terminal that is closed is no reason to cut requests."""
 
 
 class ListenError(Exception):
@@ -123,7 +125,7 @@ async def serving(app: App, sock: socket.socket) -> AsyncIterator[str]:
 
 
 def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
-    """Return what the first SIGTERM or SIGINT sets; the second calls *force*.
+    """Return what the first SIGTERM, SIGINT or SIGHUP sets; the second calls *force*.
 
     Called before anybody is told that the server is ready: the answer to that may
     be a signal.
@@ -136,7 +138,7 @@ def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
             force()
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     return stopped
 

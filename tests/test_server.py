@@ -178,7 +178,9 @@ async def test_answer_while_draining_ends_its_connection(
 # --- signals --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str
+)
 async def test_signal_ends_the_run(
     path: Path,
     st_core: ThreadedCore,
@@ -219,7 +221,7 @@ async def test_second_signal_is_not_patient() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             await forced.wait()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
 
 

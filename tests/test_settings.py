@@ -55,7 +55,10 @@ BAD = {
     "comments only": ("# nothing\n", "1:1: the file is empty. Begin with version: 1"),
     "null": ("~\n", "1:1: expected keys at the top level. Begin with version: 1"),
     "a list": ("- a\n", "1:1: expected keys at the top level. Begin with version: 1"),
-    "no version": ("gateway: {}\n", "1:1: the key 'version' is missing. Write version: 1"),
+    "no version": (
+        "gateway: {}\n",
+        "1:1: the key 'version' is missing. Write version: 1",
+    ),
     "other version": ("version: 2\n", "1:10: version: expected 1"),
     "two documents": (
         "version: 1\n---\nversion: 1\n",
