@@ -32,6 +32,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
 
+_BODY_BYTES = 16 * 1024
+"""Reading stops while twice this much of a body waits for the upstream. What is read at
+once comes on top of it: with uvloop up to 250 KiB."""
+
 _CUT_S = 1.0
 """How long requests that were cut may take to say so."""
 
@@ -280,6 +284,7 @@ class Listener:
             max_field_size=limits.max_field_size
             + (limits.max_field_size == limits.max_target_size),
             max_headers=limits.max_fields,
+            read_bufsize=_BODY_BYTES,
             lingering_time=0,  # `Client.take_rest` does it, within limits
             auto_decompress=False,
         )

@@ -557,7 +557,6 @@ class _Exchange:
         record.status = reply.status
         # 9 copy
         record.stage = Stage.COPY
-        first = reply.read_now()
         if self.proxy.draining:
             client.keep_alive = False
         client.start(
@@ -565,12 +564,14 @@ class _Exchange:
             reply.reason,
             fields,
             size=reply.content_length,
-            first=first,
+            first=reply.read_now(),  # no name keeps it while the rest is copied
             complete=reply.complete,
         )
         while not reply.complete or reply.size:
             chunk = await reply.read()
-            if chunk and not client.write(chunk):
+            full = bool(chunk) and not client.write(chunk)
+            del chunk  # nor this one, while the client takes its time
+            if full:
                 await client.drain()
         client.finish()
         await client.drain()

@@ -78,8 +78,6 @@ class Reply:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.size = 0
-        if self._source is not None:
-            self._source.resume()
         return data
 
     async def read(self) -> bytes:
@@ -96,6 +94,9 @@ class Reply:
                 raise self._error
             if self.complete:
                 return b""
+            # Not before: the last piece may still wait for the client to take it.
+            if self._source is not None:
+                self._source.resume()
             self._arrival = asyncio.get_running_loop().create_future()
             try:
                 await self._arrival
