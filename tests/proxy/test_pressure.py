@@ -191,6 +191,7 @@ async def test_p5_memory_pressure(tmp_path: Path) -> None:
             assert streams.taken > EACH * SIP
             assert not streams.cut
         assert (await small()).status == 200
+        # An upload that waits for its service isn't told that its client is gone.
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended() == 0
     said = gateway.out + gateway.err
