@@ -45,6 +45,7 @@ class App:
 
     config: Config
     proxy: Proxy
+    engine: Engine
     observer: Observer
     keys: keys.KeyStore
     make_id: Callable[[], str]
@@ -169,7 +170,12 @@ async def building(
                 make_id=make_id,
             )
         )
-        engine.on_denied = proxy.session_ended
+        engine.on_denied = lambda handle, _until: proxy.session_ended(handle)
         yield App(
-            config=config, proxy=proxy, observer=observer, keys=store, make_id=make_id
+            config=config,
+            proxy=proxy,
+            engine=engine,
+            observer=observer,
+            keys=store,
+            make_id=make_id,
         )

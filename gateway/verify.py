@@ -245,8 +245,9 @@ class Engine:
         self._logged: set[str] = set()
         self._unauthorised = self._refusal("unauthorised", "unauthorised")
         self._gone = self._refusal("unauthorised", "session_ended")
-        self.on_denied: Callable[[str], None] | None = None
-        """Called with the handle of each session that is refused from then on."""
+        self.on_denied: Callable[[str, float], None] | None = None
+        """Called with the handle of each session that is refused from then on, and
+        until when it is, in seconds since the epoch."""
 
     # --- the verifier -------------------------------------------------------
 
@@ -467,7 +468,7 @@ class Engine:
         denied[session_handle] = end
         denied.move_to_end(session_handle)
         if self.on_denied is not None:
-            self.on_denied(session_handle)
+            self.on_denied(session_handle, end)
         # Ends are nearly in order. Two looks per entry keep pace, whatever comes.
         for _ in range(2):
             oldest = next(iter(denied))

@@ -207,7 +207,14 @@ async def gateway(
             make_id=make_id,
         )
     )
-    app = App(config=loaded, proxy=proxy, observer=observer, keys=None, make_id=make_id)
+    app = App(
+        config=loaded,
+        proxy=proxy,
+        engine=None,
+        observer=observer,
+        keys=None,
+        make_id=make_id,
+    )
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()

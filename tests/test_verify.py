@@ -529,11 +529,12 @@ async def test_a_denied_session_ends_at_once(here: World) -> None:
 
 
 async def test_whoever_wants_to_hear_of_a_denial_does(here: World) -> None:
-    """That is how the sockets of a session are closed."""
-    heard: list[str] = []
-    here.engine.on_denied = heard.append
+    """That is how a session's sockets are closed, and other processes are told."""
+    heard: list[tuple[str, float]] = []
+    here.engine.on_denied = lambda handle, until: heard.append((handle, until))
     here.engine.deny("handle")
-    assert heard == ["handle"]
+    here.engine.deny("other", until=NOW + 10)
+    assert heard == [("handle", NOW + verify.DENY_S), ("other", NOW + 10)]
 
 
 async def test_a_denial_ends_when_it_says(here: World) -> None:
