@@ -17,7 +17,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential faults bench bench-quick bench-routes bench-verify clean
+	differential faults bench bench-quick bench-routes bench-startup \
+	bench-verify clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -70,6 +71,9 @@ bench-quick: $(VENV)/.run ## the gateway and nginx only, against the last result
 
 bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
 	@$(BIN)/python -m bench.routes
+
+bench-startup: $(VENV)/.run ## how soon the gateway answers after its start, and its memory
+	@$(BIN)/python -m bench.startup $(ARGS)
 
 bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
 	@$(BIN)/python -m bench.verify $(ARGS)

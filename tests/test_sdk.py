@@ -111,6 +111,36 @@ def test_fastapi_is_never_imported() -> None:
     )
 
 
+def test_only_what_is_configured_is_imported() -> None:
+    """A start doesn't wait for recipes, or for a client to the core, nobody asked for.
+
+    Together they take as long as all the recipes of config/routes.yaml.
+    """
+    assert (
+        run("""
+            import asyncio, sys
+            from gateway.config import SuperTokens
+            from gateway.sdk import start
+
+            recipes = {
+                "emailpassword": {},
+                "emailverification": {"mode": "REQUIRED"},
+                "userroles": {},
+                "usermetadata": {},
+            }
+
+            async def main():
+                await start(SuperTokens(recipes=recipes)).close()
+                for name in ("dashboard", "passwordless", "webauthn"):
+                    print(f"supertokens_python.recipe.{name}" in sys.modules)
+                print("httpcore" in sys.modules)
+
+            asyncio.run(main())
+        """)
+        == "False\n" * 4
+    )
+
+
 async def test_started_twice() -> None:
     """The same settings share the one SDK; other settings are refused, with a word."""
     async with running(settings()) as sdk:
@@ -912,6 +942,18 @@ async def test_connections_are_kept() -> None:
                 assert entered is http
                 await call(url)
     assert len(connections) == 1
+
+
+async def test_the_first_call_may_be_given_up() -> None:
+    """The client it has made is there for the next, and is made once."""
+    async with serving(ok) as url, client() as http:
+        first_call = asyncio.create_task(http.get(url))
+        await asyncio.sleep(0)  # it waits for the client
+        first_call.cancel()
+        replies = await asyncio.gather(http.get(url), http.get(url))
+        with pytest.raises(asyncio.CancelledError):
+            await first_call
+    assert [reply.status_code for reply in replies] == [200, 200]
 
 
 async def test_calls_at_a_time_are_limited() -> None:

@@ -101,13 +101,19 @@ class CoreClient:
         self._hosts = hosts
         self._dead_until = dict.fromkeys(hosts, 0.0)
         self._timeout_s = settings.timeout
+        self._max_concurrent = settings.max_concurrent
         self._slots = asyncio.Semaphore(settings.max_concurrent)
-        self._http = httpx.AsyncClient(
+        self._http: asyncio.Task[httpx.AsyncClient] | None = None
+
+    def _opened(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
             # An address that takes no connection must leave time for the next one.
-            timeout=httpx.Timeout(None, connect=settings.timeout / (len(hosts) + 1)),
+            timeout=httpx.Timeout(
+                None, connect=self._timeout_s / (len(self._hosts) + 1)
+            ),
             limits=httpx.Limits(
-                max_connections=settings.max_concurrent,
-                max_keepalive_connections=settings.max_concurrent,
+                max_connections=self._max_concurrent,
+                max_keepalive_connections=self._max_concurrent,
                 keepalive_expiry=_KEEP_ALIVE_S,
             ),
             # A proxy from the environment isn't for the core.
@@ -115,6 +121,17 @@ class CoreClient:
             # One caller's cookies (a load balancer's) aren't the next one's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+
+    async def _client(self) -> httpx.AsyncClient:
+        """Return the client under all calls; the first call has it made.
+
+        That takes 0.1 s (imports, certificate authorities): not the time of a start,
+        which needs no call, and not the loop's. Whoever waits may give up; the client
+        is made for the others all the same.
+        """
+        if self._http is None:
+            self._http = asyncio.create_task(asyncio.to_thread(self._opened))
+        return await asyncio.shield(self._http)
 
     def install(self) -> None:
         """Make the SDK's Querier use this client from now on."""
@@ -136,7 +153,8 @@ class CoreClient:
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        if self._http is not None:
+            await (await self._http).aclose()
 
     @contextmanager
     def operation(self) -> Iterator[None]:
@@ -210,10 +228,11 @@ class CoreClient:
 
         A call that was sent isn't sent again: the core may have acted on it.
         """
+        http = await self._client()
         urls = self._urls(url)
         for turn, (host, target) in enumerate(urls, 1):
             try:
-                return await self._http.request(method, target, **kwargs)
+                return await http.request(method, target, **kwargs)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 self._dead_until[host] = time.monotonic() + _DEAD_S
                 if turn == len(urls):

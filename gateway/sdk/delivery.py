@@ -1,13 +1,14 @@
 """edge. Where the SDK's mails and text messages go: nowhere, unless told otherwise.
 
 The SDK's own default posts every link to api.supertokens.io; here that is a choice.
+A recipe that isn't configured isn't imported here, either.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from supertokens_python.ingredients.emaildelivery.types import (
     EmailDeliveryConfig,
@@ -19,15 +20,16 @@ from supertokens_python.ingredients.smsdelivery.types import (
     SMSDeliveryConfig,
     SMSDeliveryInterface,
 )
-from supertokens_python.recipe import emailpassword, emailverification, passwordless
-from supertokens_python.recipe.passwordless.types import (
-    CreateAndSendCustomEmailParameters as LoginMail,
-)
-from supertokens_python.recipe.passwordless.types import (
-    CreateAndSendCustomTextMessageParameters as LoginText,
-)
 
 from gateway.config import Smtp
+
+if TYPE_CHECKING:
+    from supertokens_python.recipe.passwordless.types import (
+        CreateAndSendCustomEmailParameters as LoginMail,
+    )
+    from supertokens_python.recipe.passwordless.types import (
+        CreateAndSendCustomTextMessageParameters as LoginText,
+    )
 
 _log = logging.getLogger("gateway.sdk")
 
@@ -123,6 +125,8 @@ class Delivery:
 
     def password_reset(self) -> EmailDeliveryConfig[Any] | None:
         """Return the delivery of emailpassword's reset links."""
+        from supertokens_python.recipe import emailpassword
+
         return self._mail(
             "password_reset",
             lambda mail: (mail.user.email, mail.password_reset_link),
@@ -131,6 +135,8 @@ class Delivery:
 
     def email_verification(self) -> EmailDeliveryConfig[Any] | None:
         """Return the delivery of emailverification's links."""
+        from supertokens_python.recipe import emailverification
+
         return self._mail(
             "email_verification",
             lambda mail: (mail.user.email, mail.email_verify_link),
@@ -139,6 +145,8 @@ class Delivery:
 
     def passwordless_mail(self) -> EmailDeliveryConfig[Any] | None:
         """Return the delivery of passwordless links and codes by mail."""
+        from supertokens_python.recipe import passwordless
+
         return self._mail(
             "passwordless",
             lambda mail: (mail.email, _login(mail)),

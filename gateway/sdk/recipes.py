@@ -204,19 +204,11 @@ def _session(config: SuperTokens) -> RecipeInit:
 
 
 def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
-    from supertokens_python.recipe import (
-        dashboard,
-        emailpassword,
-        emailverification,
-        multitenancy,
-        passwordless,
-        thirdparty,
-        usermetadata,
-        userroles,
-    )
-
+    """Return the recipe; each is imported by itself, for it takes a while."""
     match settings:
         case _EmailPassword():
+            from supertokens_python.recipe import emailpassword
+
             return emailpassword.init(
                 sign_up_feature=emailpassword.InputSignUpFeature(
                     [
@@ -227,21 +219,29 @@ def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
                 email_delivery=delivery.password_reset(),
             )
         case _EmailVerification():
+            from supertokens_python.recipe import emailverification
+
             return emailverification.init(
                 mode=settings.mode, email_delivery=delivery.email_verification()
             )
         case _UserRoles():
+            from supertokens_python.recipe import userroles
+
             return userroles.init(
                 settings.skip_adding_roles_to_access_token,
                 settings.skip_adding_permissions_to_access_token,
             )
         case _ThirdParty():
+            from supertokens_python.recipe import thirdparty
+
             return thirdparty.init(
                 thirdparty.SignInAndUpFeature(
                     [_provider(provider) for provider in settings.providers]
                 )
             )
         case _Passwordless():
+            from supertokens_python.recipe import passwordless
+
             contact = {
                 "EMAIL": passwordless.ContactEmailOnlyConfig,
                 "PHONE": passwordless.ContactPhoneOnlyConfig,
@@ -254,13 +254,19 @@ def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
                 sms_delivery=delivery.passwordless_sms(),
             )
         case _Dashboard():
+            from supertokens_python.recipe import dashboard
+
             return dashboard.init(
                 settings.api_key,
                 None if settings.admins is None else list(settings.admins),
             )
         case _ if name == "usermetadata":
+            from supertokens_python.recipe import usermetadata
+
             return usermetadata.init()
         case _:
+            from supertokens_python.recipe import multitenancy
+
             return multitenancy.init()
 
 

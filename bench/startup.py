@@ -1,0 +1,230 @@
+"""Measure how soon a gateway answers after it was started: `make bench-startup`.
+
+From the moment the process is made to the first answer on a public route, and to the
+first on a protected one with a good token, in fresh processes with warm bytecode; and
+what memory the process then holds. Ends with status 1 when the target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+
+from bench.processes import DidNotStart
+from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
+
+_TARGET_S = 1.0
+_LIMIT_S = 30.0
+_LOOK_S = 0.002
+"""Between two attempts to connect; it is the error of every figure."""
+_MIB = 1024 * 1024
+
+_CONFIG = """
+version: 1
+gateway: {{listen: "127.0.0.1:{port}"}}
+supertokens:
+  connection_uri: "{core}"
+  recipes:
+    emailpassword: {{}}
+    emailverification: {{mode: OPTIONAL}}
+    userroles: {{}}
+    usermetadata: {{}}
+routes:
+  - {{path: /open, upstream: "{upstream}", protected: false}}
+  - {{path: /, upstream: "{upstream}"}}
+"""
+"""The recipes of config/routes.yaml: what is configured decides what is imported."""
+
+
+class Run(NamedTuple):
+    """What one process took."""
+
+    public_s: float
+    """Until an answer on a public route."""
+    protected_s: float
+    """Until an answer on a protected route, with a good token."""
+    cpu_s: float
+    """User and system time until then."""
+    resident: int
+    private: int
+    """Bytes that no other process shares: what one more worker costs."""
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def _upstream() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def _token(core: ThreadedCore) -> str:
+    """Return an access token, made by the core itself."""
+    async with aiohttp.ClientSession(headers={"cdi-version": "5.4"}) as client:
+        account = {"email": "bench@example.com", "password": "correct-horse-1"}
+        async with client.post(f"{core.url}/recipe/signup", json=account) as reply:
+            user = (await reply.json())["user"]["id"]
+        session = {
+            "userId": user,
+            "userDataInJWT": {"iss": "http://localhost:8000/auth"},
+            "userDataInDatabase": {},
+            "enableAntiCsrf": False,
+        }
+        async with client.post(f"{core.url}/recipe/session", json=session) as reply:
+            return str((await reply.json())["accessToken"]["token"])
+
+
+def measure(command: list[str], config: str, token: str) -> Run:
+    """Start one gateway, take its times and its memory, and end it.
+
+    Raises:
+        DidNotStart: it ended, or didn't answer in time.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "routes.yaml"
+        path.write_text(config.replace("{port}", str(port)))
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                [*command, "serve", "-c", str(path), "--log-format", "none"],
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            with _connected(process, port, log) as client:
+                _expect(client, "/open", None)
+                public_s = time.perf_counter() - began
+                _expect(client, "/", token)
+                protected_s = time.perf_counter() - began
+            cpu_s, resident, private = _taken(process.pid)
+            return Run(public_s, protected_s, cpu_s, resident, private)
+        finally:
+            process.terminate()
+            process.wait(_LIMIT_S)
+
+
+@contextlib.contextmanager
+def _connected(
+    process: subprocess.Popen[bytes], port: int, log: Path
+) -> Iterator[socket.socket]:
+    """Yield a connection to *port* as soon as something listens there."""
+    deadline = time.monotonic() + _LIMIT_S
+    client = None
+    while client is None:
+        try:
+            client = socket.create_connection(("127.0.0.1", port), _LIMIT_S)
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text(errors="replace")[-2000:]
+                raise DidNotStart(said) from None
+            time.sleep(_LOOK_S)
+    with client:
+        yield client
+
+
+def _expect(client: socket.socket, path: str, token: str | None) -> None:
+    """Ask for *path* and wait for its 200."""
+    credentials = f"Authorization: Bearer {token}\r\n" if token else ""
+    client.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: gateway\r\n{credentials}\r\n".encode()
+    )
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        piece = client.recv(65536)
+        if not piece:
+            break
+        reply += piece
+    if not reply.startswith(b"HTTP/1.1 200 "):
+        raise DidNotStart(f"{path} was answered with {reply[:200]!r}")
+
+
+def _taken(pid: int) -> tuple[float, int, int]:
+    """Return seconds of CPU, resident bytes and private bytes of one process."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    user, system = stat[stat.rindex(")") + 2 :].split()[11:13]
+    memory: Mapping[str, int] = {
+        name: int(rest.split()[0]) * 1024
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        for name, _, rest in (line.partition(":"),)
+    }
+    private = memory["Private_Clean"] + memory["Private_Dirty"]
+    cpu_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return cpu_s, memory["Rss"], private
+
+
+def _table(runs: list[Run]) -> str:
+    def line(title: str, values: list[float], unit: str) -> str:
+        low, middle = min(values), statistics.median(values)
+        return f"{title:44} {low:8.0f} {middle:8.0f} {unit}"
+
+    return "\n".join(
+        (
+            f"{'':44} {'minimum':>8} {'median':>8}",
+            line("first answer, public", [1000 * one.public_s for one in runs], "ms"),
+            line(
+                "first answer, protected",
+                [1000 * one.protected_s for one in runs],
+                "ms",
+            ),
+            line("CPU until then", [1000 * one.cpu_s for one in runs], "ms"),
+            line("resident memory", [one.resident / _MIB for one in runs], "MiB"),
+            line("of it private", [one.private / _MIB for one in runs], "MiB"),
+        )
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.startup")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--python", default=sys.executable, help="the interpreter")
+    given = parser.parse_args()
+    command = [given.python, "-c", "from gateway.cli import main; main()"]
+    with _upstream() as upstream, serve_in_thread(CoreSettings()) as core:
+        token = asyncio.run(_token(core))
+        config = _CONFIG.format(port="{port}", core=core.url, upstream=upstream)
+        measure(command, config, token)  # writes the bytecode
+        runs = [measure(command, config, token) for _ in range(given.runs)]
+    version = subprocess.run(
+        [given.python, "--version"], capture_output=True, text=True, check=True
+    )
+    print(
+        f"{version.stdout.strip()}, {platform.system()} {platform.machine()},"
+        f" {os.cpu_count()} CPUs, {given.runs} runs\n{_table(runs)}"
+    )
+    fastest = min(one.public_s for one in runs)
+    print(f"target: the first answer within {_TARGET_S:g} s")
+    return 0 if fastest <= _TARGET_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
