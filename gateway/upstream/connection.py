@@ -54,11 +54,11 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_tunnel",
         "_unwritten",
-        "_upload",
         "_waiter",
         "address",
         "closed",
         "served",
+        "upload",
     )
 
     def __init__(
@@ -82,7 +82,8 @@ class Connection(asyncio.Protocol):
         # The request.
         self._sent = True
         """True when the request has been given to the transport to its end."""
-        self._upload: asyncio.Task[None] | None = None
+        self.upload: asyncio.Task[None] | None = None
+        """What sends a body that comes in pieces, until that is done."""
         self._room: asyncio.Future[None] | None = None
         """While the transport wants no more: resolved when it does again."""
         self._unwritten = 0
@@ -101,7 +102,7 @@ class Connection(asyncio.Protocol):
 
     # --- the exchange ---------------------------------------------------------
 
-    async def exchange(
+    def send(
         self,
         head: bytes,
         *,
@@ -111,10 +112,11 @@ class Connection(asyncio.Protocol):
         timeouts: Timeouts,
         total_at: float,
         upgrade: bool,
-    ) -> Reply:
-        """Send a request, return its reply as soon as the reply's head is here.
+    ) -> asyncio.Future[Reply]:
+        """Send a request; return what will be its reply, once the reply's head is here.
 
-        Cancelled, or left by an error, the connection is closed at once.
+        Whoever stops waiting for it calls `give_up`. After an error the connection is
+        closed.
         """
         assert self._transport is not None
         assert not self.closed
@@ -124,29 +126,25 @@ class Connection(asyncio.Protocol):
         self._idle_s = timeouts.idle
         self._unwritten = 0
         self._deadline.total_at = total_at
-        waiter = self._waiter = self._loop.create_future()
-        upload = None
+        waiter: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiter = waiter
         self._transport.write(head)
         self._sent = body is None
         if body is not None:
-            upload = self._loop.create_task(self._send(body, content_length))
-            self._upload = upload
+            self.upload = self._loop.create_task(self._send(body, content_length))
         self._set_deadline()
-        try:
-            reply: Reply = await waiter
-        except asyncio.CancelledError:
-            # A reply that was just handed over may have freed the connection for
-            # someone else: then it is the reply that has to be given up.
-            if waiter.cancelled() or waiter.exception() is not None:
-                self.abort()
-            else:
-                waiter.result().close()
-            raise
-        finally:
-            if upload is not None and upload.cancelling():
-                # The client's stream is the caller's again only when nobody reads it.
-                await asyncio.wait((upload,), timeout=1.0)
-        return reply
+        return waiter
+
+    def give_up(self, waiter: asyncio.Future[Reply]) -> None:
+        """Close, because nobody waits for *waiter* any more.
+
+        If it has just been resolved, the connection may be someone else's by now: then
+        it is the reply that has to be given up.
+        """
+        if waiter.cancelled() or waiter.exception() is not None:
+            self.abort()
+        else:
+            waiter.result().close()
 
     async def _send(
         self, body: AsyncIterable[bytes], content_length: int | None
@@ -154,15 +152,15 @@ class Connection(asyncio.Protocol):
         """Send *body*, framed; what it raises is raised to whoever waits for us."""
         try:
             await self._send_pieces(body, content_length)
-            self._upload = None
+            self.upload = None
         except asyncio.CancelledError:
             # Ours is forgotten first, and the next exchange may have one by now.
-            if self._upload is asyncio.current_task():  # cancelled by somebody else
-                self._upload = None
+            if self.upload is asyncio.current_task():  # cancelled by somebody else
+                self.upload = None
                 self._fail(ClientGone("reading the request's body was cancelled"))
             raise
         except Exception as exc:  # noqa: BLE001 - the boundary; it is raised again
-            self._upload = None
+            self.upload = None
             self._fail(exc)
 
     async def _send_pieces(
@@ -194,28 +192,29 @@ class Connection(asyncio.Protocol):
     # --- what arrives ---------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        waiter, reader = self._waiter, self._reader
-        if self._reply is None and (waiter is None or waiter.done()):
-            self.abort()  # nobody asked: no later request may take it for its reply
-            return
+        reader, reply = self._reader, self._reply
+        if reply is None:
+            waiter = self._waiter
+            if waiter is None or waiter.done():
+                self.abort()  # nobody asked: no later request may take it
+                return
         try:
             reader.feed(data)
         except BadReply as exc:
             detail = f"{self._name}: {exc.detail}"
             self._fail(BadReply(detail, reused=self.served > 1))
             return
-        if self._reply is None:
+        if reply is None:
             if not reader.has_head:
                 return
-            self._on_head()
-        reply = self._reply
-        if reply is None:
-            return
-        if reader.pieces:
+            reply = self._on_head()
+            if reply is None:
+                return
+        elif reader.pieces:
             reply.feed(reader.pieces)
             reader.pieces = []
         if reader.ended:
-            self._on_end()
+            self._on_end(reply)
             return
         if reply.size > HIGH_WATER_BYTES and self._reading:
             assert self._transport is not None
@@ -223,30 +222,35 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._set_deadline()
 
-    def _on_head(self) -> None:
+    def _on_head(self) -> Reply | None:
+        """Hand the reply over, with what there is of its body; None for a tunnel."""
         reader = self._reader
-        version, status, reason = reader.line
+        status = reader.line.status
         tunnel = None
         if status == 101:
             tunnel = self._become_tunnel(b"".join(reader.pieces))
+            reader.pieces.clear()
         elif not self._sent and status >= 300:
             # Refused before it has all been sent: the rest is of no use to anyone.
             # A 2xx goes on, because some services answer while they read.
             self._stop_upload()
         reply = Reply(
-            status=status,
-            reason=reason,
-            version=version,
-            fields=reader.fields,
-            content_length=reader.framing.content_length,
+            reader.line,
+            reader.fields,
+            reader.framing.content_length,
             source=None if tunnel else self,
             tunnel=tunnel,
         )
-        if tunnel is None:
-            self._reply = reply
         waiter, self._waiter = self._waiter, None
         assert waiter is not None
         waiter.set_result(reply)
+        if tunnel is not None:
+            return None
+        self._reply = reply
+        if reader.pieces:
+            reply.feed(reader.pieces)
+            reader.pieces = []
+        return reply
 
     def _become_tunnel(self, first: bytes) -> Tunnel:
         """Hand the transport over; it keeps its place in the pool till its end."""
@@ -260,27 +264,30 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(self._tunnel)
         return self._tunnel
 
-    def _on_end(self) -> None:
+    def _on_end(self, reply: Reply) -> None:
         """The reply is whole: hand the connection back, or close it."""
-        reader, reply, upload = self._reader, self._reply, self._upload
-        assert reply is not None
+        reader, upload = self._reader, self.upload
         self._reply = None
-        reply.detach()
         if upload is None:
             reply.finish()
         else:
+            reply.detach()
             # The client's stream is the caller's again only when nobody reads it.
             self._stop_upload()
             upload.add_done_callback(lambda _: reply.finish())
         keepalive_s = self._owner.keepalive_s
-        if reader.framing.keep_alive_s is not None:
-            keepalive_s = min(keepalive_s, reader.framing.keep_alive_s)
-        if reader.surplus or not (reader.keep_alive and self._sent and keepalive_s):
+        hint_s = reader.framing.keep_alive_s
+        if hint_s is not None and hint_s < keepalive_s:
+            keepalive_s = hint_s
+        if reader.surplus or not (
+            reader.framing.keep_alive and self._sent and keepalive_s
+        ):
             self.abort()
             return
         self._deadline.total_at = math.inf
         self._deadline.within(keepalive_s)
-        self._resume_reading()
+        if not self._reading:
+            self._resume_reading()
         self._owner.put(self)
 
     # --- back-pressure and time -----------------------------------------------
@@ -312,7 +319,7 @@ class Connection(asyncio.Protocol):
             self._deadline.within(math.inf)  # the reader's
         elif self._room is not None:
             self._deadline.within(self._idle_s)  # to take some of the request
-        elif self._upload is not None and not self._sent:
+        elif self.upload is not None and not self._sent:
             self._deadline.within(math.inf)  # the client's, to go on with its body
         elif self._waiter is not None:
             self._deadline.within(self._response_s)
@@ -356,7 +363,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if self._reply is not None and self._reader.eof():
-            self._on_end()
+            self._on_end(self._reply)
         else:
             self._cut("closed the connection")
 
@@ -386,7 +393,7 @@ class Connection(asyncio.Protocol):
             self._fail(UpstreamClosed(detail, reused=self.served > 1))
 
     def _stop_upload(self) -> None:
-        upload, self._upload = self._upload, None
+        upload, self.upload = self.upload, None
         if upload is not None:
             upload.cancel()
 

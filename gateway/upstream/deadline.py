@@ -48,7 +48,10 @@ class Deadline:
     def within(self, seconds: float) -> None:
         """Be late in *seconds* from now; infinite: when `total_at` is over, if ever."""
         self.window_s = seconds
-        self._at = at = min(self._loop.time() + seconds, self.total_at)
+        at = self._loop.time() + seconds
+        if at > self.total_at:
+            at = self.total_at
+        self._at = at
         if at < self._timer_at:
             self._set_timer(at)
 

@@ -138,6 +138,7 @@ class Dialer:
     def __init__(self, target: UpstreamTarget, resolver: Resolver) -> None:
         self._target = target
         self._resolver = resolver
+        self._is_named = target.scheme != "unix" and not target.is_address
         self._context = tls_context(target.tls) if target.scheme == "https" else None
 
     async def dial(
@@ -166,9 +167,9 @@ class Dialer:
 
     def leads_away(self, address: str) -> bool:
         """Return whether the target is known to have left *address*."""
-        target = self._target
-        if target.scheme == "unix" or target.is_address:
+        if not self._is_named:
             return False
+        target = self._target
         return self._resolver.has_moved(target.host, target.port, address)
 
     async def _dial(

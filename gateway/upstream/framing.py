@@ -1,16 +1,11 @@
-"""PURE. Where a reply's body ends, and whether its head may be passed on at all.
+"""PURE. A reply's head: what it says, where its body ends, and whether to trust it.
 
-llhttp parses; what it lets through and a gateway mustn't is refused here.
-
-Facts
-    - llhttp refuses by itself: bare LF, folded lines, control bytes in values,
-      Content-Length twice or beside Transfer-Encoding, chunk sizes that overflow.
-    - It accepts: control bytes in the reason phrase, any Transfer-Encoding, chunked
-      in HTTP/1.0, HTTP/2.0 and 0.9, RTSP and ICE, statuses 000 to 999.
+Strict where parsers differ: what two of them could read as two things is refused.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -26,9 +21,17 @@ MAX_HEAD_BYTES: Final = 65536
 """A reply's head, each interim one counted alone; nginx takes 4 to 8 KiB, Go 1 MiB."""
 MAX_FIELDS: Final = 256
 
-_VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
-_LENGTHS = frozenset(map(len, (b"content-length", b"transfer-encoding", b"keep-alive")))
-_CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
+_LINE = re.compile(
+    rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?"
+).fullmatch
+_FIELD = re.compile(
+    rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+(.*)\r\n", re.MULTILINE
+).findall
+_CONTROLS = bytes(i for i in range(32) if i not in b"\t\r\n") + b"\x7f"
+_BEGIN = b"HTTP/1."
+_LENGTHS = frozenset(
+    map(len, (b"content-length", b"transfer-encoding", b"connection", b"keep-alive"))
+)
 
 
 class StatusLine(NamedTuple):
@@ -43,45 +46,76 @@ class Framing(NamedTuple):
     """How many bytes follow the head, or CHUNKED, or UNTIL_CLOSE."""
     content_length: int | None
     """What Content-Length says; for HEAD and 304 that is not what follows."""
+    keep_alive: bool
+    """The connection is good for another request after this reply."""
     keep_alive_s: float | None
     """How long the upstream keeps an idle connection, if it told."""
 
 
-@lru_cache(maxsize=256)  # a service has few; it saves a microsecond for each reply
+@lru_cache(maxsize=256)  # a service has few
 def status_line(line: bytes) -> StatusLine:
-    """Return the parts of a first line (without its CRLF) that llhttp has accepted.
+    """Return the parts of a first line, given without its CRLF.
 
     Raises:
-        BadReply: not HTTP/1.1 or 1.0, a status below 100 or above 599, or a
-            control byte in the reason phrase.
+        BadReply: not HTTP/1.1 or 1.0, a status that isn't 100 to 599, or a control
+            byte in the reason phrase.
     Source: RFC 9112 §4, RFC 9110 §15.
     """
-    if not line.startswith(_VERSIONS):
+    found = _LINE(line)
+    if found is None:
+        raise BadReply("malformed status line")
+    return StatusLine(found[1], int(found[2]), found[3] or b"")
+
+
+def fields_of(head: bytes) -> Fields:
+    """Return the fields of a whole *head*, its empty line included.
+
+    Raises:
+        BadReply: a line that is no field (folded ones are none), a line that doesn't
+            end in CRLF, or a control byte.
+    Source: RFC 9112 §2.2, §5; RFC 9110 §5.1, §5.5.
+    """
+    found = _FIELD(head)
+    lines = head.count(b"\n")
+    if len(found) != lines - 2 or head.count(b"\r") != lines:
+        raise BadReply("a line of the head is no field")
+    if len(head.translate(None, _CONTROLS)) != len(head):
+        raise BadReply("control byte in the head")
+    if b" \r\n" in head or b"\t\r\n" in head:
+        return tuple((name, value.rstrip(b" \t")) for name, value in found)
+    return tuple(found)
+
+
+def check_begun(head: bytes, known: int) -> None:
+    """Refuse at once what can't become a head; *known* bytes of it were checked.
+
+    Raises:
+        BadReply: it doesn't begin as HTTP/1 does, or a line ends in a bare LF.
+    """
+    if not head.startswith(_BEGIN[: len(head)]):
         raise BadReply("the reply is not HTTP/1.1 or HTTP/1.0")
-    status = int(line[9:12])
-    if not 100 <= status <= 599:
-        raise BadReply(f"the status {status} is out of range")
-    reason = line[13:]
-    if reason.translate(None, _CONTROLS) != reason:
-        raise BadReply("control byte in the reason phrase")
-    return StatusLine(line[5:8], status, reason)
+    # From where a CR may stand whose LF is new.
+    if head.count(b"\n", known) != head.count(b"\r\n", max(0, known - 1)):
+        raise BadReply("a line of the head ends in a bare LF")
 
 
 def framing(
     *, version: bytes, status: int, fields: Fields, head_request: bool
 ) -> Framing:
-    """Return where the body of a final reply ends.
+    """Return where the body of a final reply ends, and what becomes of its connection.
 
     Raises:
         BadReply: too many fields, more than one Content-Length, Content-Length and
             Transfer-Encoding, a Transfer-Encoding that isn't exactly `chunked`, or
             any in an HTTP/1.0 reply.
-    Source: RFC 9112 §6.1, §6.3.
+    Source: RFC 9112 §6.1, §6.3, §9.3.
     """
     if len(fields) > MAX_FIELDS:
         raise BadReply(f"more than {MAX_FIELDS} fields in the reply")
     declared: int | None = None
     coding: bytes | None = None
+    keep_alive = version == b"1.1"
+    closes = False
     keep_alive_s: float | None = None
     for name, value in fields:
         if len(name) not in _LENGTHS:  # most: cheaper than `lower` on each of them
@@ -95,6 +129,12 @@ def framing(
                 if coding is not None:
                     raise BadReply("more than one Transfer-Encoding")
                 coding = value.strip(b" \t").lower()
+            case b"connection":
+                options = [option.strip(b" \t") for option in value.lower().split(b",")]
+                if b"close" in options:
+                    closes = True
+                elif b"keep-alive" in options:
+                    keep_alive = True
             case b"keep-alive":
                 keep_alive_s = keep_alive_hint(value)
             case _:
@@ -112,7 +152,8 @@ def framing(
         length = CHUNKED
     else:
         length = UNTIL_CLOSE if declared is None else declared
-    return Framing(length, declared, keep_alive_s)
+    keep_alive = keep_alive and not closes and length != UNTIL_CLOSE
+    return Framing(length, declared, keep_alive, keep_alive_s)
 
 
 def keep_alive_hint(value: bytes) -> float | None:

@@ -49,6 +49,8 @@ class UpstreamPool:
             ValueError: the target's `ca_file` can't be read.
         """
         self.target = target
+        self.authority = target.authority
+        """What the Host field says by default."""
         self.max_connections = max_connections
         self.keepalive_s = keepalive_s
         self.dialled = 0
@@ -124,19 +126,29 @@ class UpstreamPool:
         if connection is None:
             connection = await self._open(timeouts, total_at)
         while True:
+            waiter = connection.send(
+                head,
+                head_request=method == "HEAD",
+                body=body,
+                content_length=content_length,
+                timeouts=timeouts,
+                total_at=total_at,
+                upgrade=upgrade,
+            )
+            upload = connection.upload
             try:
-                return await connection.exchange(
-                    head,
-                    head_request=method == "HEAD",
-                    body=body,
-                    content_length=content_length,
-                    timeouts=timeouts,
-                    total_at=total_at,
-                    upgrade=upgrade,
-                )
+                return await waiter
+            except asyncio.CancelledError:
+                connection.give_up(waiter)
+                raise
             except UpstreamClosed as exc:
                 if once or connection.begun or not exc.reused:
                     raise
+            finally:
+                if upload is not None and upload.cancelling():
+                    # The client's stream is the caller's again only when nobody
+                    # reads it.
+                    await asyncio.wait((upload,), timeout=1.0)
             # Once only: on a fresh connection nothing is `reused`.
             connection = await self._open(timeouts, total_at, fresh=True)
             self.replayed += 1
@@ -249,7 +261,7 @@ class UpstreamPool:
         if self._dialer.leads_away(connection.address):
             connection.abort()
             return
-        waiter = self._next_waiter()
+        waiter = self._next_waiter() if self._waiters else None
         if waiter is not None:
             waiter.set_result(connection)
         else:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gateway.errors import UpstreamClosed
 from gateway.fields import Fields
+from gateway.upstream.framing import StatusLine
 from gateway.upstream.tunnel import Tunnel
 
 
@@ -41,19 +42,15 @@ class Reply:
 
     def __init__(
         self,
-        *,
-        status: int,
-        reason: bytes,
-        version: bytes,
+        line: StatusLine,
         fields: Fields,
         content_length: int | None,
+        *,
         source: Source | None,
         tunnel: Tunnel | None = None,
     ) -> None:
-        self.status = status
-        self.reason = reason
-        self.version = version
-        """`1.1` or `1.0`."""
+        self.version, self.status, self.reason = line
+        """The version is `1.1` or `1.0`."""
         self.fields = fields
         """As they arrived, trailers excluded."""
         self.content_length = content_length
@@ -134,16 +131,19 @@ class Reply:
         self._pieces += pieces
         for piece in pieces:
             self.size += len(piece)
-        self._wake()
+        if self._arrival is not None:
+            self._wake()
 
     def detach(self) -> None:
         """The connection is no longer this reply's: all of the body has arrived."""
         self._source = None
 
     def finish(self) -> None:
-        """The reader may know that the body is whole."""
+        """The reader may know that the body is whole, and its connection is free."""
+        self._source = None
         self.complete = True
-        self._wake()
+        if self._arrival is not None:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """The body will never be whole; *error* is raised once all pieces are read."""

@@ -1,4 +1,4 @@
-"""What llhttp lets through and a gateway mustn't: each rule alone, without a socket."""
+"""What a reply's head may be: each rule alone, without a socket."""
 
 import pytest
 
@@ -7,6 +7,8 @@ from gateway.fields import Fields
 from gateway.upstream.framing import (
     CHUNKED,
     UNTIL_CLOSE,
+    check_begun,
+    fields_of,
     framing,
     keep_alive_hint,
     status_line,
@@ -46,6 +48,109 @@ def test_status_lines(line: bytes, expected: tuple[bytes, int, bytes]) -> None:
 def test_refused_status_lines(line: bytes) -> None:
     with pytest.raises(BadReply):
         status_line(line)
+
+
+LINE = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (b"", ()),
+        (b"A: b\r\n", ((b"A", b"b"),)),
+        (b"A:b\r\na:\r\nA: \r\n", ((b"A", b"b"), (b"a", b""), (b"A", b""))),
+        (b"A: \t b \t c\t \r\n", ((b"A", b"b \t c"),)),
+        (
+            b"!#$%&'*+-.^_`|~0z: :\xff,\xe9\r\n",
+            ((b"!#$%&'*+-.^_`|~0z", b":\xff,\xe9"),),
+        ),
+    ],
+)
+def test_fields(lines: bytes, expected: Fields) -> None:
+    """Names and values as they came, without the white space round the values."""
+    assert fields_of(LINE + lines + b"\r\n") == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"A b\r\n",
+        b": b\r\n",
+        b"A : b\r\n",
+        b" A: b\r\n",
+        b"A: b\r\n c\r\n",
+        b"A: b\r\n\tc: d\r\n",
+        b"A(: b\r\n",
+        b"\xc3: b\r\n",
+        b"A: b\nC: d\r\n",
+        b"A: b\rC: d\r\n",
+        b"A: b\r\r\n",
+        b"A: b\0\r\n",
+        b"A: \x7f\r\n",
+        b"A: b\x0bc\r\n",
+    ],
+)
+def test_refused_fields(lines: bytes) -> None:
+    """One line that isn't a field, or one control, and nothing of the head counts."""
+    with pytest.raises(BadReply):
+        fields_of(LINE + b"X: y\r\n" + lines + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "known"),
+    [
+        (b"", 0),
+        (b"HT", 0),
+        (b"HTTP/1.1 200 OK\r\nA: b", 0),
+        (b"HTTP/1.1 200 OK\r\n", 16),
+        (b"HTTP/1.1 200 OK\r\nA", 17),
+    ],
+)
+def test_a_head_that_may_come(head: bytes, known: int) -> None:
+    """Wherever it is cut, between CR and LF too."""
+    check_begun(head, known)
+
+
+@pytest.mark.parametrize(
+    ("head", "known"),
+    [
+        (b"X", 0),
+        (b"\r\n", 0),
+        (b"HTTP/2", 0),
+        (b"HTTP/1.1 200 OK\n", 0),
+        (b"HTTP/1.1 200 OK\r\nA: b\n", 21),
+    ],
+)
+def test_a_head_that_will_never_come(head: bytes, known: int) -> None:
+    """It is refused at once, not when its time is over."""
+    with pytest.raises(BadReply):
+        check_begun(head, known)
+
+
+@pytest.mark.parametrize(
+    ("version", "fields", "keep_alive"),
+    [
+        (b"1.1", (CL2,), True),
+        (b"1.0", (CL2,), False),
+        (b"1.1", (CL2, (b"Connection", b"close")), False),
+        (b"1.1", (CL2, (b"connection", b"Upgrade, CLOSE")), False),
+        (b"1.0", (CL2, (b"Connection", b"Keep-Alive")), True),
+        (
+            b"1.0",
+            (CL2, (b"Connection", b"keep-alive"), (b"Connection", b"close")),
+            False,
+        ),
+        (b"1.1", (CL2, (b"Connection", b"closed")), True),
+        (b"1.1", (), False),
+        (b"1.1", ((b"Connection", b"keep-alive"),), False),
+    ],
+)
+def test_which_connections_are_kept(
+    version: bytes, fields: Fields, keep_alive: bool
+) -> None:
+    """RFC 9112 §9.3; a body that ends with the connection leaves none."""
+    found = framing(version=version, status=200, fields=fields, head_request=False)
+    assert found.keep_alive is keep_alive
 
 
 @pytest.mark.parametrize(
