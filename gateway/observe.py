@@ -2,7 +2,8 @@
 
 A record holds no token, cookie, body or query string, so no format can leak one.
 Lines are written by a thread of their own: a log that nobody reads may lose lines,
-but it never holds up a request.
+but it never holds up a request. Several processes may write to one stream: a line is
+written whole, so that nobody can put what looks like a line of its own into the log.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import io
 import json
 import os
 import queue
+import stat
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -25,6 +29,12 @@ _QUEUE_BATCHES = 1000
 
 _BATCH_LINES = 200
 _BATCH_DELAY_S = 0.05
+
+_WHOLE_BYTES = 4096
+"""So much is written to a pipe in one piece, or not at all. Source: pipe(7)."""
+_CUTS = (1024, 256, 64, 8)
+"""Characters that are left of long texts, until the line is short enough. With the last
+one it is, however the rest must be escaped."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,6 +116,27 @@ def json_line(record: Record, now: float) -> str:
 FORMATS = {"text": text_line, "json": json_line}
 
 
+def fitting_line(form: str, record: Record, now: float) -> str:
+    """Return the record's line in *form*, of less than 4096 bytes with its end.
+
+    Where it would be longer, long texts are cut and end with an ellipsis.
+    """
+    line = FORMATS[form](record, now)
+    cuts = iter(_CUTS)
+    # Counted only where it may matter: a character has four bytes at most.
+    while len(line) >= _WHOLE_BYTES // 4 and len(line.encode()) >= _WHOLE_BYTES:
+        line = FORMATS[form](_cut(record, next(cuts)), now)
+    return line
+
+
+def _cut(record: Record, length: int) -> Record:
+    shorter = copy(record)
+    for name, value in asdict(record).items():
+        if type(value) is str and len(value) > length:
+            setattr(shorter, name, f"{value[:length]}…")
+    return shorter
+
+
 class NoLog:
     """Takes records and keeps none, for whoever logs elsewhere."""
 
@@ -136,15 +167,30 @@ class Unbuffered:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # A file takes whatever is written at once as one piece.
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
 
     def write(self, text: str, /) -> None:
-        """Write all of it; blocks while nobody reads."""
-        rest = memoryview(text.encode())
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        """Write all of it, in pieces of whole lines; blocks while nobody reads."""
+        data = text.encode()
+        for piece in (data,) if self._is_file else _pieces(data):
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
 
     def flush(self) -> None:
         """Nothing waits."""
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Yield *data* in pieces that a pipe takes whole and that end where lines end."""
+    begin = 0
+    while begin < len(data):
+        end = begin + _WHOLE_BYTES
+        if end < len(data):
+            end = data.rfind(b"\n", begin, end) + 1 or end
+        yield data[begin:end]
+        begin = end
 
 
 def _standard_output() -> Lines:
@@ -162,7 +208,7 @@ class AccessLog:
     """
 
     def __init__(self, form: str = "text", stream: Lines | None = None) -> None:
-        self._line = FORMATS[form]
+        self._form = form
         self._stream = stream or _standard_output()
         self._pending: list[tuple[Record, float]] = []
         self._oldest = 0.0
@@ -207,7 +253,9 @@ class AccessLog:
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
             try:
-                lines = "".join(f"{self._line(record, at)}\n" for record, at in batch)
+                lines = "".join(
+                    f"{fitting_line(self._form, record, at)}\n" for record, at in batch
+                )
                 self._stream.write(lines)
                 self._stream.flush()
             except (OSError, ValueError):

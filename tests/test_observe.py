@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
 import threading
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,14 @@ from hypothesis import strategies as st
 
 from gateway import observe
 from gateway.errors import Side, Stage
-from gateway.observe import AccessLog, Record, json_line, text_line
+from gateway.observe import (
+    AccessLog,
+    Record,
+    Unbuffered,
+    fitting_line,
+    json_line,
+    text_line,
+)
 
 NOON = 1_700_000_000.5
 
@@ -102,6 +112,29 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
         assert read[name] == getattr(record, name)
 
 
+long_texts = st.text(max_size=50) | st.builds(
+    str.__mul__, st.text(min_size=1, max_size=20), st.integers(1, 1000)
+)
+
+
+@pytest.mark.parametrize("form", sorted(observe.FORMATS))
+@given(records, long_texts, long_texts, long_texts)
+def test_no_line_is_too_long_to_be_written_whole(
+    form: str, record: Record, path: str, note: str, user_id: str
+) -> None:
+    """Else a client with a long path could tear it, and write the line behind it."""
+    record = replace(record, path=path, note=note, user_id=user_id)
+    line = fitting_line(form, record, NOON)
+    assert len(line.encode()) + 1 <= select.PIPE_BUF
+    whole = observe.FORMATS[form](record, NOON)
+    if len(whole.encode()) < select.PIPE_BUF:
+        assert line == whole
+    elif form == "json":
+        read = json.loads(line)
+        assert read["status"] == record.status
+        assert path.startswith(read["path"].removesuffix("…"))
+
+
 def test_record_has_no_place_for_a_secret() -> None:
     """No format can leak what isn't there: no field, cookie, query or body."""
     names = {field.name for field in fields(Record)}
@@ -109,6 +142,39 @@ def test_record_has_no_place_for_a_secret() -> None:
 
 
 # --- the writer -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 60, 300, 4094], ids=str)
+def test_pieces_end_where_lines_end(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """What a pipe takes as a whole is no more than PIPE_BUF: several write to it."""
+    written: list[bytes] = []
+
+    def write(_descriptor: int, data: memoryview) -> int:
+        written.append(bytes(data))
+        return len(data)
+
+    monkeypatch.setattr(observe.os, "write", write)
+    text = "".join(f"{number % 10}{'x' * length}\n" for number in range(200))
+    reads, writes = os.pipe()
+    try:
+        Unbuffered(writes).write(text)
+    finally:
+        os.close(reads)
+        os.close(writes)
+    assert b"".join(written) == text.encode()
+    assert all(piece.endswith(b"\n") for piece in written)
+    assert max(map(len, written)) <= select.PIPE_BUF
+    if length < 1000:  # and it isn't one call for each line
+        assert len(written) <= 1 + len(text) / 3000
+
+
+def test_a_file_takes_all_at_once(tmp_path: Path) -> None:
+    """Where one write is one piece anyway, there is one write."""
+    with (tmp_path / "log").open("wb") as file:
+        Unbuffered(file.fileno()).write("a line\n" * 10_000)
+    assert (tmp_path / "log").read_bytes() == b"a line\n" * 10_000
 
 
 class Stuck(io.StringIO):
