@@ -1,0 +1,216 @@
+"""What comes out: figures with their spread, ratios, targets, the page, the guard.
+
+Nothing here measures, starts or reads a clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+WORSE = 1.15
+"""How many times the earlier ratio to nginx is a regression."""
+
+
+_HOW = (
+    "CPU is user and system time of the proxy's whole process tree, as the system"
+    " accounts it; the median of all rounds (least to most)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure that was taken several times."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int = 1) -> str:
+        """Return the median, with the least and the most when there are several."""
+        if self.low == self.high:
+            return f"{self.median:,.{digits}f}"
+        return (
+            f"{self.median:,.{digits}f} ({self.low:,.{digits}f} to"
+            f" {self.high:,.{digits}f})"
+        )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return median, least and most."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Return the ratio in each round: what slowed one down did so to the other."""
+    return [mine / other for mine, other in zip(ours, theirs, strict=False) if other]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the least value that *share* of all don't exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = -(-len(ordered) * share // 1)
+    return ordered[max(0, min(len(ordered), int(rank)) - 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of text under their names."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def markdown(self) -> Iterator[str]:
+        yield _row(self.columns)
+        yield "|" + "---|" * len(self.columns)
+        for row in self.rows:
+            yield _row(row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One of the aims of this project, and what was measured."""
+
+    number: str
+    what: str
+    measured: str
+    goal: str
+    is_reached: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """What one part of the comparison brought."""
+
+    title: str
+    how: str
+    """What was done, in words: whoever reads the figures needs it."""
+    tables: list[Table] = field(default_factory=list)
+    targets: list[Target] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is missing, and what to bear in mind."""
+    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Each figure of each round, for whoever compares later."""
+
+    def markdown(self) -> Iterator[str]:
+        yield from (f"## {self.title}", "", self.how, "")
+        for table in self.tables:
+            yield from (*table.markdown(), "")
+        for note in self.notes:
+            yield from (f"{note}.", "")
+
+
+def at_most(
+    number: str, what: str, values: Sequence[float], goal: float, *, unit: str = ""
+) -> list[Target]:
+    """Return a target on the median of *values*; none when nothing was measured."""
+    if not values:
+        return []
+    found = spread(values)
+    return [
+        Target(
+            number=number,
+            what=what,
+            measured=f"{found.text(2)}{unit}",
+            goal=f"≤ {goal:g}{unit}",
+            is_reached=found.median <= goal,
+        )
+    ]
+
+
+def page(head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
+    """Return the whole report as Markdown."""
+    lines = [f"# Benchmark of {head['revision']}, {head['date']}", ""]
+    lines += [f"{head['machine']}. {head['python']}. {head['wall']}.", ""]
+    lines += [_HOW, ""]
+    targets = [target for part in parts.values() for target in part.targets]
+    if targets:
+        table = Table(
+            columns=("target", "what", "measured", "goal", ""),
+            rows=[
+                (
+                    target.number,
+                    target.what,
+                    target.measured,
+                    target.goal,
+                    "reached" if target.is_reached else "**not reached**",
+                )
+                for target in targets
+            ],
+        )
+        lines += ["## Targets", "", *table.markdown(), ""]
+    for part in parts.values():
+        lines += part.markdown()
+    lines.append("Versions: " + "; ".join(head["versions"]) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def to_json(head: Mapping[str, Any], parts: Mapping[str, Part]) -> dict[str, Any]:
+    """Return the report as plain values."""
+    return {**head, "parts": {name: asdict(part) for name, part in parts.items()}}
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+# --- the guard --------------------------------------------------------------
+
+Samples = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One way through the gateway, as a multiple of nginx, then and now."""
+
+    name: str
+    then: float
+    now: float
+    is_worse: bool
+
+    def __str__(self) -> str:
+        verdict = "a REGRESSION" if self.is_worse else "no regression"
+        return (
+            f"{self.name}: {self.now:.2f} times nginx, {self.then:.2f} times then:"
+            f" {verdict}"
+        )
+
+
+def latest(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the newest report that has figures for requests."""
+    fit = [report for report in reports if "requests" in report.get("parts", {})]
+    return max(fit, key=lambda report: str(report["date"]), default=None)
+
+
+def compare(then: Samples, now: Samples, names: Sequence[str]) -> list[Compared]:
+    """Compare ratios to nginx, each taken within a round.
+
+    Worse is what grew by more than WORSE, and lies apart from the earlier rounds: its
+    better half of rounds is above their worse half. One noisy round is no regression.
+    """
+    found = []
+    for name in names:
+        before, after = _to_nginx(then, name), _to_nginx(now, name)
+        if before and after:
+            middle, was = statistics.median(after), statistics.median(before)
+            found.append(
+                Compared(
+                    name=name,
+                    then=was,
+                    now=middle,
+                    is_worse=middle > was * WORSE
+                    and percentile(after, 0.25) > percentile(before, 0.75),
+                )
+            )
+    return found
+
+
+def _to_nginx(samples: Samples, name: str) -> list[float]:
+    if name not in samples or "nginx" not in samples:
+        return []
+    ours, theirs = (
+        [float(sample["cpu_us"]) for sample in samples[who]] for who in (name, "nginx")
+    )
+    return ratios(ours, theirs)
