@@ -63,11 +63,11 @@ resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minute
 faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
 	@$(BIN)/python -m bench.faults $(ARGS)
 
-bench: $(VENV)/.run ## CPU per request beside nginx, HAProxy, Envoy and Caddy (ten minutes)
+bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (20 minutes)
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-quick: $(VENV)/.run ## the gateway and nginx only, against the last result
-	@$(BIN)/python -m bench --quick
+bench-quick: $(VENV)/.run ## requests only, against the last result (two minutes)
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
 	@$(BIN)/python -m bench.routes

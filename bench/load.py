@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import LOAD_CORE, cpu_s
+from bench.processes import LOAD_CORE, cpu
 
 _SCRIPT = """
-local user = os.getenv("BENCH_USER")
+local wanted = os.getenv("BENCH_HAS")
+local length = tonumber(os.getenv("BENCH_LENGTH") or "")
+local body = os.getenv("BENCH_BODY")
+if body then
+  local file = io.open(body, "rb")
+  wrk.method = "POST"
+  wrk.body = file:read("*a")
+  file:close()
+end
 local bad = 0
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function response(status, headers, body)
-  if status ~= 200 or not body:find('"user":"' .. user .. '"', 1, true) then
+  if status ~= 200 or (length and #body ~= length)
+    or (wanted and not body:find(wanted, 1, true)) then
     bad = bad + 1
     wrk.thread:set("bad", bad)
   end
@@ -44,60 +55,85 @@ class Sample:
     per_s: float
     cpu_us: float
     """CPU of the proxy's whole process tree for each request."""
+    user_us: float
+    system_us: float
+    """Its two parts: in the program, and in the system on its behalf."""
+    busy: float
+    """CPU of the process tree for each second: 1 is a whole core."""
     p50_us: int
     p99_us: int
     wrong: int
-    """Answers with another status, or another user than the token's."""
+    """Answers with another status, or another body than expected."""
     errors: int
 
 
 def run(
     url: str,
     *,
-    pids: Iterable[int],
+    pids: Sequence[int],
     token: str | None,
-    user: str,
     seconds: float,
     connections: int,
     folder: Path,
+    user: str | None = None,
+    has: str | None = None,
+    length: int | None = None,
+    body: Path | None = None,
+    fields: Sequence[tuple[str, str]] = (),
+    cores: Sequence[int] = (LOAD_CORE,),
 ) -> Sample:
     """Load *url* for *seconds* and return what it cost the processes *pids*.
+
+    An answer is right when its status is 200, it tells that the upstream saw *user*,
+    holds the text *has* and is *length* bytes long, as far as they are given. With a
+    *body*, a file, it's POSTed.
 
     Raises:
         RuntimeError: wrk failed; the text says how.
     """
     script = folder / "check.lua"
     script.write_text(_SCRIPT)
+    wanted = has if user is None else f'"user":"{user}"'
     command = [
         "taskset",
         "-c",
-        str(LOAD_CORE),
+        ",".join(map(str, cores)),
         "wrk",
-        "-t1",
+        f"-t{min(len(cores), connections)}",
         f"-c{connections}",
         f"-d{max(1, round(seconds))}s",
         f"-s{script}",
+        *(f"-H{name}: {value}" for name, value in fields),
     ]
     if token is not None:
         command.append(f"-HAuthorization: Bearer {token}")
-    before = sum(map(cpu_s, pids))
+    told_to = {"BENCH_HAS": wanted, "BENCH_LENGTH": length, "BENCH_BODY": body}
+    before, begun = cpu(pids), time.monotonic()
     ended = subprocess.run(
         [*command, url],
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "BENCH_USER": user},
+        env={
+            "PATH": os.environ["PATH"],
+            **{
+                name: str(value) for name, value in told_to.items() if value is not None
+            },
+        },
     )
-    used = sum(map(cpu_s, pids)) - before
+    used, took_s = cpu(pids).since(before), time.monotonic() - begun
     found = re.search(r"^RESULT (.*)$", ended.stdout, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"wrk said: {ended.stdout}{ended.stderr}")
     told = json.loads(found[1])
     requests = max(1, told["requests"])
     return Sample(
-        requests=requests,
-        per_s=requests / told["seconds"],
-        cpu_us=used / requests * 1e6,
+        requests=told["requests"],
+        per_s=told["requests"] / told["seconds"],
+        cpu_us=used.total_s / requests * 1e6,
+        user_us=used.user_s / requests * 1e6,
+        system_us=used.system_s / requests * 1e6,
+        busy=used.total_s / took_s,
         p50_us=told["p50_us"],
         p99_us=told["p99_us"],
         wrong=told["wrong"],

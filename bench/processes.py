@@ -1,4 +1,4 @@
-"""Processes pinned to a core, and the CPU time that the system charged them."""
+"""Processes pinned to cores, and what the system charged them: CPU time and memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -23,11 +24,30 @@ class DidNotStart(Exception):
     """A process ended, or didn't listen in time; the text is the end of its output."""
 
 
+class PortInUse(Exception):
+    """Somebody listens where a process of ours should."""
+
+
+class Cpu(NamedTuple):
+    """Seconds of CPU time, in the program and in the system on its behalf."""
+
+    user_s: float
+    system_s: float
+
+    @property
+    def total_s(self) -> float:
+        return self.user_s + self.system_s
+
+    def since(self, before: Cpu) -> Cpu:
+        """Return what was used after *before* was read."""
+        return Cpu(self.user_s - before.user_s, self.system_s - before.system_s)
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
     *,
-    core: int,
+    core: int | Sequence[int],
     port: int,
     log: Path,
     environ: dict[str, str] | None = None,
@@ -35,34 +55,46 @@ def running(
     """Run *command* on *core*; yield its process id once *port* takes connections.
 
     Raises:
+        PortInUse: before it was started.
         DidNotStart: it ended or didn't listen within 30 seconds.
     """
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, **(environ or {})},
-        )
+    if listens(port):
+        raise PortInUse(f"port {port} is in use: end what listens there")
+    cores = [core] if isinstance(core, int) else core
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                ["taskset", "-c", ",".join(map(str, cores)), *command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, **(environ or {})},
+            )
         deadline = time.monotonic() + 30
-        while not _listens(port):
+        while not listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise DidNotStart(log.read_text(errors="replace")[-2000:])
             time.sleep(0.05)
         yield process.pid
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        if process is not None:
+            _end(process)
 
 
-def _listens(port: int) -> bool:
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it started; they are a session of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody takes connections on a loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.2).close()
     except OSError:
@@ -70,29 +102,54 @@ def _listens(port: int) -> bool:
     return True
 
 
-def cpu_s(pid: int) -> float:
-    """Return user and system time of the process and all its children, in seconds."""
+def cpu(pids: Sequence[int]) -> Cpu:
+    """Return what the processes and all that live below them have used so far."""
+    user = system = 0
+    for member in family(pids):
+        with contextlib.suppress(OSError):
+            fields = _stat(Path(f"/proc/{member}/stat"))
+            user += int(fields[11])
+            system += int(fields[12])
+    return Cpu(user * _TICK_S, system * _TICK_S)
+
+
+def family(pids: Sequence[int]) -> set[int]:
+    """Return the processes and all that live below them."""
     parents: dict[int, int] = {}
-    used: dict[int, float] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            text = stat.read_text()
-            fields = text[text.rindex(")") + 2 :].split()
-            number = int(stat.parent.name)
-            parents[number] = int(fields[1])
-            used[number] = (int(fields[11]) + int(fields[12])) * _TICK_S
-    family = {pid}
-    grown = True
-    while grown:
-        more = {child for child, parent in parents.items() if parent in family}
-        grown = not more <= family
-        family |= more
-    return sum(used.get(member, 0.0) for member in family)
+            parents[int(stat.parent.name)] = int(_stat(stat)[1])
+    found = set(pids)
+    while (
+        more := {child for child, parent in parents.items() if parent in found} - found
+    ):
+        found |= more
+    return found
+
+
+def _stat(path: Path) -> list[str]:
+    """Return the fields after the name, which may hold anything."""
+    text = path.read_text()
+    return text[text.rindex(")") + 2 :].split()
 
 
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of one process."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most it was since `forget_peak`, or since its start."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak begin anew. Source: proc(5), /proc/pid/clear_refs, 5."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _status_bytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0

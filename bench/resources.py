@@ -30,7 +30,9 @@ from typing import NamedTuple
 
 import uvloop
 
+from bench import idle as connections
 from bench.processes import resident_bytes
+from bench.rivals import ONE_WORKER
 
 _ROOT = Path(__file__).parent.parent
 _GATEWAY = str(Path(sys.executable).with_name("gateway"))
@@ -112,7 +114,11 @@ async def running(folder: Path, upstream: Upstream) -> AsyncIterator[Gateway]:
     config.write_text(_CONFIG.format(port=port, upstream=upstream.port))
     with (folder / "gateway.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            _GATEWAY, "serve", "-c", str(config), stdout=log, stderr=log
+            _GATEWAY,
+            *("serve", "-c", str(config)),
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **ONE_WORKER},
         )
     try:
         async with asyncio.timeout(_START_S):
@@ -281,15 +287,9 @@ async def idle(gateway: Gateway, upstream: Upstream, count: int) -> Figure:
     """Measure what *count* connections take that have had one answer each."""
     upstream.behaviour = answer
     before = gateway.memory
-    writers = []
-    for _ in range(count):
-        reader, writer = await dial(gateway.port)
-        writer.write(get())
-        assert await status(reader) == 200
-        writers.append(writer)
+    opened = await asyncio.to_thread(connections.hold, gateway.port, count)
     after = gateway.memory
-    for writer in writers:
-        writer.close()
+    connections.close(opened)
     return Figure(
         f"{count:,} idle keep-alive connections",
         f"+{(after - before) / _MIB:.0f} MiB, {(after - before) / count / 1024:.1f} KiB"
@@ -332,7 +332,7 @@ async def drain(gateway: Gateway, upstream: Upstream) -> Figure:
     )
 
 
-async def measure(size: int, rate: int, connections: int) -> list[Figure]:
+async def measure(size: int, rate: int, count: int) -> list[Figure]:
     """Return all figures; prints each as it is there."""
     upstream = Upstream()
     figures = []
@@ -349,7 +349,7 @@ async def measure(size: int, rate: int, connections: int) -> list[Figure]:
                 note(figure)
             async for figure in aborts(gateway, upstream):
                 note(figure)
-            note(await idle(gateway, upstream, connections))
+            note(await idle(gateway, upstream, count))
             note(await drain(gateway, upstream))
     server.close()
     return figures
@@ -365,11 +365,9 @@ def main() -> int:
     given = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    connections = given.connections
-    if most != resource.RLIM_INFINITY:
-        connections = min(connections, most - 600)
+    count = connections.affordable(given.connections)
     size = int(given.size * 1024 * _MIB) // _PIECE * _PIECE
-    figures = uvloop.run(measure(size, given.rate * _MIB, connections))
+    figures = uvloop.run(measure(size, given.rate * _MIB, count))
     print(
         f"\n{dt.datetime.now(dt.UTC):%Y-%m-%d}, revision {_revision()},"
         f" {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs,"

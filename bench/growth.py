@@ -1,0 +1,163 @@
+"""How the cost of a request grows with its fields, bodies, and the connections."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import big_upstream, load
+from bench.report import Part, Table, spread
+from bench.requests import CONNECTIONS
+from bench.rivals import BY_NAME, Rival, Stage
+from bench.stage import forwarding_to, in_turn
+
+_NAMES = ("nginx", "gateway")
+_FIELDS = (5, 20, 60)
+_OWN_FIELDS = 2
+"""Host and Authorization, which every request here has."""
+_BODIES = {"0": 0, "1 KiB": 1024, "64 KiB": 65536, "1 MiB": 1024 * 1024}
+_CONNECTIONS = (1, CONNECTIONS, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One load."""
+
+    what: str
+    path: str = "/"
+    connections: int = CONNECTIONS
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of `load.run`."""
+    names_user: bool = True
+    """The upstream says whom it saw."""
+
+
+def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
+    """Load the gateway and nginx with more and more of each."""
+    small = [
+        _Case(what=f"{count} header fields", options={"fields": _fields(count)})
+        for count in _FIELDS
+    ]
+    small += [
+        _Case(what=f"{count:,} connection{'s' if count > 1 else ''}", connections=count)
+        for count in _CONNECTIONS
+    ]
+    large = [
+        _Case(
+            what=f"reply body of {name}",
+            path=f"/bytes/{size}",
+            options={"length": size},
+            names_user=False,
+        )
+        for name, size in _BODIES.items()
+    ]
+    large += [
+        _Case(
+            what=f"request body of {name}",
+            options={
+                "body": _body(stage.folder / f"body-{size}", size),
+                "has": f'"bytes":{size},"wrong":0',
+            },
+            names_user=False,
+        )
+        for name, size in _BODIES.items()
+    ]
+    taken: dict[str, dict[str, list[load.Sample]]] = {}
+    notes = _in_turn(stage, small, taken, rounds, seconds)
+    with forwarding_to("big_upstream", stage) as onto:
+        notes += _in_turn(onto, large, taken, rounds, seconds)
+    return Part(
+        title="How the cost grows",
+        how=f"`GET` or `POST`, {CONNECTIONS} connections where nothing else is said,"
+        f" {rounds} rounds of {seconds:g} s. The gateway verifies; nginx doesn't, and"
+        " buffers as it usually does. Header fields are the client's, 40 bytes each."
+        " The upstream of the bodies is another one than that of the other rows.",
+        tables=[_table(taken)],
+        notes=notes,
+        samples={
+            f"{name}, {what}": [asdict(s) for s in found]
+            for what, both in taken.items()
+            for name, found in both.items()
+        },
+    )
+
+
+def _fields(count: int) -> list[tuple[str, str]]:
+    return [
+        (f"X-Field-{number:03}", f"{number:026}")
+        for number in range(count - _OWN_FIELDS)
+    ]
+
+
+def _body(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        while file.tell() < size:
+            file.write(big_upstream.piece(file.tell(), size - file.tell()))
+    return path
+
+
+def _in_turn(
+    stage: Stage,
+    cases: list[_Case],
+    taken: dict[str, dict[str, list[load.Sample]]],
+    rounds: int,
+    seconds: float,
+) -> list[str]:
+    """Load both with each case; return what is missing."""
+
+    def one(rival: Rival, pids: tuple[int, ...]) -> dict[str, load.Sample]:
+        return {case.what: _sample(rival, pids, stage, case, seconds) for case in cases}
+
+    turns = in_turn([BY_NAME[n] for n in _NAMES], stage, rounds=rounds, measure=one)
+    for name, found in turns.taken.items():
+        for every in found:
+            for what, sample in every.items():
+                taken.setdefault(what, {}).setdefault(name, []).append(sample)
+    return turns.missing
+
+
+def _sample(
+    rival: Rival, pids: tuple[int, ...], stage: Stage, case: _Case, seconds: float
+) -> load.Sample:
+    user = stage.user if rival.verifies else "bench"
+    return load.run(
+        f"http://127.0.0.1:{rival.port}{case.path}",
+        pids=pids,
+        token=stage.token,
+        user=user if case.names_user else None,
+        seconds=seconds,
+        connections=case.connections,
+        folder=stage.folder,
+        **case.options,
+    )
+
+
+def _table(taken: dict[str, dict[str, list[load.Sample]]]) -> Table:
+    return Table(
+        columns=(
+            "with",
+            *(f"{name}: CPU µs/request" for name in _NAMES),
+            *(f"{name}: user + system" for name in _NAMES),
+            "ratio",
+            "wrong",
+        ),
+        rows=[_line(what, both) for what, both in taken.items()],
+    )
+
+
+def _line(what: str, both: dict[str, list[load.Sample]]) -> tuple[str, ...]:
+    costs = {name: spread([s.cpu_us for s in found]) for name, found in both.items()}
+    parts = {
+        name: f"{spread([s.user_us for s in found]).median:,.1f} +"
+        f" {spread([s.system_us for s in found]).median:,.1f}"
+        for name, found in both.items()
+    }
+    plain, ours = (costs.get(name) for name in _NAMES)
+    return (
+        what,
+        *(costs[name].text() if name in costs else "-" for name in _NAMES),
+        *(parts.get(name, "-") for name in _NAMES),
+        f"{ours.median / plain.median:.2f}" if ours and plain else "-",
+        str(sum(s.wrong + s.errors for found in both.values() for s in found)),
+    )

@@ -1,0 +1,120 @@
+"""P10: the latency of a gateway that has half the work it could do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from bench import client, load, pace
+from bench.report import Part, Table, at_most, percentile, ratios, spread
+from bench.requests import CONNECTIONS
+from bench.rivals import BY_NAME, PORTS, Rival, Stage
+from bench.stage import in_turn, say, started
+
+_NAMES = ("haproxy", "nginx", "gateway")
+_NOBODY = "no proxy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Milliseconds, of one run."""
+
+    p50: float
+    p99: float
+    p999: float
+    most: float
+    late_p99: float
+    """By how much the generator itself was late."""
+    wrong: int
+
+
+def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
+    """Find the gateway's own most, then load everyone with half of it."""
+    with started(BY_NAME["gateway"], stage) as pids:
+        say("  the most that the gateway can do")
+        most = _most(stage, pids, 2 * seconds)
+    rate = most / 2
+
+    def one(rival: Rival, _: tuple[int, ...]) -> Sample:
+        user = stage.user if rival.verifies else "bench"
+        _paced(stage, rival.port, user, rate=rate, seconds=1)  # warm
+        return _paced(stage, rival.port, user, rate=rate, seconds=seconds)
+
+    turns = in_turn([BY_NAME[n] for n in _NAMES], stage, rounds=rounds, measure=one)
+    bare = [
+        _paced(stage, PORTS["upstream"], "", rate=rate, seconds=seconds)
+        for _ in range(rounds)
+    ]
+    taken = {_NOBODY: bare, **turns.taken}
+    ours, theirs = (
+        [s.p99 for s in turns.taken.get(name, [])] for name in ("gateway", "haproxy")
+    )
+    return Part(
+        title="Latency at half load",
+        how=f"{rate:,.0f} requests a second, half of the {most:,.0f} that the gateway"
+        f" does on its core at most; {CONNECTIONS} connections, {rounds} rounds of"
+        f" {seconds:g} s. Requests are due at even intervals and leave then, whatever"
+        " became of the others; latency counts from then. `no proxy` is the generator"
+        " and the upstream alone, on the core that they share: what of the other rows"
+        " isn't the proxy's. Late is by how much the generator missed its time.",
+        tables=[_table(taken)],
+        targets=at_most("P10", "p99 at half load, vs HAProxy", ratios(ours, theirs), 2),
+        notes=turns.missing,
+        samples={name: [asdict(s) for s in found] for name, found in taken.items()},
+    )
+
+
+def _most(stage: Stage, pids: tuple[int, ...], seconds: float) -> float:
+    return load.run(
+        f"http://127.0.0.1:{PORTS['gateway']}/",
+        pids=pids,
+        token=stage.token,
+        user=stage.user,
+        seconds=seconds,
+        connections=CONNECTIONS,
+        folder=stage.folder,
+    ).per_s
+
+
+def _paced(
+    stage: Stage, port: int, user: str, *, rate: float, seconds: float
+) -> Sample:
+    wanted = f'"user":"{user}"'.encode()
+
+    def is_right(answer: bytes) -> bool:
+        return answer.startswith(b"HTTP/1.1 200 ") and wanted in answer
+
+    found = pace.run(
+        port,
+        client.head(port, token=stage.token),
+        is_right=is_right,
+        rate=rate,
+        seconds=seconds,
+        connections=CONNECTIONS,
+    )
+    took = found.latencies_ms
+    return Sample(
+        p50=percentile(took, 0.5),
+        p99=percentile(took, 0.99),
+        p999=percentile(took, 0.999),
+        most=max(took),
+        late_p99=percentile(found.late_ms, 0.99),
+        wrong=found.wrong,
+    )
+
+
+def _table(taken: dict[str, list[Sample]]) -> Table:
+    return Table(
+        columns=("who", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "late p99", "wrong"),
+        rows=[
+            (
+                name,
+                spread([s.p50 for s in found]).text(2),
+                spread([s.p99 for s in found]).text(2),
+                spread([s.p999 for s in found]).text(2),
+                f"{spread([s.most for s in found]).median:.1f}",
+                f"{spread([s.late_p99 for s in found]).median:.2f}",
+                str(sum(s.wrong for s in found)),
+            )
+            for name, found in taken.items()
+        ],
+    )

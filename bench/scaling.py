@@ -1,0 +1,112 @@
+"""P11: two workers, beside one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+from bench import load
+from bench.processes import LOAD_CORE, PROXY_CORE
+from bench.report import Part, Table, Target, ratios, spread
+from bench.requests import CONNECTIONS
+from bench.rivals import Rival, Stage, gateway_with
+from bench.stage import in_turn
+
+_SAME = 0.10
+"""How far CPU per request may be apart."""
+
+
+def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
+    """Load a gateway of one worker and one of two, both on the same two cores."""
+    cores, load_cores = _cores(os.cpu_count() or 2)
+    one_core = load_cores == cores
+    how = (
+        f"`GET` over {CONNECTIONS} connections, {rounds} rounds of {seconds:g} s. Both"
+        " gateways may use the same two cores"
+        + (
+            ", and so may load generator and upstream, because there are no others:"
+            " two workers can't be twice as fast here, and CPU per request is what"
+            " compares."
+            if one_core
+            else "; load generator and upstream have two others."
+        )
+    )
+    rivals = [gateway_with(1), gateway_with(2)]
+
+    def sample(rival: Rival, pids: tuple[int, ...]) -> load.Sample:
+        def once(seconds: float) -> load.Sample:
+            return load.run(
+                f"http://127.0.0.1:{rival.port}/",
+                pids=pids,
+                token=stage.token,
+                user=stage.user,
+                seconds=seconds,
+                connections=CONNECTIONS,
+                folder=stage.folder,
+                cores=load_cores,
+            )
+
+        once(1)  # warm
+        return once(seconds)
+
+    turns = in_turn(rivals, stage, rounds=rounds, measure=sample, cores=cores)
+    single, double = (
+        [s.cpu_us for s in turns.taken.get(rival.name, [])] for rival in rivals
+    )
+    return Part(
+        title="Workers",
+        how=how,
+        tables=[_table(turns.taken)],
+        targets=_target(ratios(double, single)),
+        notes=turns.missing,
+        samples={name: [asdict(s) for s in f] for name, f in turns.taken.items()},
+    )
+
+
+def _cores(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return those of the gateway, and those of the load."""
+    both = (PROXY_CORE, LOAD_CORE)
+    return both, (2, 3) if count >= 4 else both
+
+
+def _target(found: list[float]) -> list[Target]:
+    if not found:
+        return []
+    ratio = spread(found)
+    return [
+        Target(
+            number="P11",
+            what="CPU per request with two workers, vs one",
+            measured=ratio.text(2),
+            goal=f"within {_SAME:.0%}",
+            is_reached=ratio.median <= 1 + _SAME,
+        )
+    ]
+
+
+def _table(taken: dict[str, list[load.Sample]]) -> Table:
+    return Table(
+        columns=(
+            "who",
+            "CPU µs/request",
+            "user",
+            "system",
+            "cores busy",
+            "requests/s",
+            "p99 ms",
+            "wrong",
+        ),
+        rows=[
+            (
+                name,
+                spread([s.cpu_us for s in found]).text(),
+                f"{spread([s.user_us for s in found]).median:.1f}",
+                f"{spread([s.system_us for s in found]).median:.1f}",
+                f"{spread([s.busy for s in found]).median:.2f}",
+                f"{spread([s.per_s for s in found]).median:,.0f}",
+                f"{spread([s.p99_us for s in found]).median / 1000:.2f}",
+                str(sum(s.wrong + s.errors for s in found)),
+            )
+            for name, found in taken.items()
+        ],
+    )

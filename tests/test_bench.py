@@ -1,0 +1,257 @@
+"""The benchmark's own arithmetic: what it says of others has to be right."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from wsproto import ConnectionType
+from wsproto.connection import Connection
+from wsproto.events import TextMessage
+
+from bench import big_upstream, frames, report
+from bench.interpreter import Interpreter
+from bench.processes import Cpu, PortInUse, family, running
+from bench.stage import forged
+
+# --- figures ---
+
+
+@pytest.mark.parametrize(
+    ("share", "found"),
+    [(0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100), (0.0, 1)],
+)
+def test_a_percentile_is_a_value_that_was_measured(share: float, found: int) -> None:
+    """The nearest rank: that share of all values is not above it."""
+    assert report.percentile(range(100, 0, -1), share) == found
+
+
+def test_a_spread_of_one_is_no_range() -> None:
+    """Least and most are shown only when they say something."""
+    assert report.spread([2.0]).text() == "2.0"
+    assert report.spread([3.0, 1.0, 2.0]).text() == "2.0 (1.0 to 3.0)"
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    """A slow round is slow for both; a round that one of them lacks isn't counted."""
+    assert report.ratios([2.0, 20.0, 5.0], [1.0, 10.0]) == [2.0, 2.0]
+
+
+def test_cpu_time_since() -> None:
+    """User and system time are told apart, and add up."""
+    used = Cpu(3.0, 1.5).since(Cpu(1.0, 1.0))
+    assert used == (2.0, 0.5)
+    assert used.total_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("values", "is_reached"), [([0.9, 1.0, 9.0], True), ([0.9, 1.1, 1.2], False)]
+)
+def test_a_target_is_judged_by_the_median(
+    values: list[float], is_reached: bool
+) -> None:
+    """One noisy round decides nothing."""
+    (target,) = report.at_most("P1", "it", values, 1.0)
+    assert target.is_reached is is_reached
+
+
+def test_what_was_not_measured_reaches_nothing() -> None:
+    """A missing rival leaves no target behind that looks reached."""
+    assert report.at_most("P1", "it", [], 1.0) == []
+
+
+# --- the page ---
+
+
+def test_the_page_has_targets_tables_and_what_is_missing() -> None:
+    """What the parts brought is all there; a missed target stands out."""
+    part = report.Part(
+        title="Requests",
+        how="It was loaded",
+        tables=[report.Table(columns=("who", "µs"), rows=[("nginx", "23")])],
+        targets=report.at_most("P1", "it", [2.0], 1.0),
+        notes=["envoy is missing: there is none"],
+    )
+    head = {
+        "revision": "abc",
+        "date": "2026-01-01",
+        "machine": "Linux",
+        "python": "Python",
+        "wall": "A minute",
+        "versions": ["nginx 1.0.0"],
+    }
+    page = report.page(head, {"requests": part})
+    for line in (
+        "| P1 | it | 2.00 | ≤ 1 | **not reached** |",
+        "| who | µs |\n|---|---|\n| nginx | 23 |",
+        "envoy is missing: there is none.",
+        "Versions: nginx 1.0.0.",
+    ):
+        assert line in page
+    parts = report.to_json(head, {"requests": part})["parts"]
+    assert json.loads(json.dumps(parts))["requests"]["title"] == "Requests"
+
+
+# --- the guard ---
+
+
+def samples(nginx: list[float], gateway: list[float]) -> report.Samples:
+    return {
+        "nginx": [{"cpu_us": us} for us in nginx],
+        "gateway": [{"cpu_us": us} for us in gateway],
+    }
+
+
+@pytest.mark.parametrize(
+    ("gateway", "is_worse"),
+    [
+        pytest.param([200, 205, 195, 210, 200], False, id="as before"),
+        pytest.param([100, 100, 100, 100, 100], False, id="better"),
+        pytest.param([225, 225, 225, 225, 225], False, id="a little more"),
+        pytest.param([240, 240, 240, 240, 240], True, id="a fifth more"),
+        pytest.param([200, 200, 200, 900, 900], False, id="two noisy rounds"),
+        pytest.param([190, 200, 240, 300, 300], False, id="noise, and a high median"),
+    ],
+)
+def test_a_regression_is_more_than_noise(gateway: list[float], is_worse: bool) -> None:
+    """More than 15 % above the earlier ratio, and most rounds above most earlier."""
+    before = samples([100] * 5, [200, 195, 205, 200, 210])
+    (found,) = report.compare(before, samples([100] * 5, gateway), ["gateway"])
+    assert found.is_worse is is_worse
+
+
+def test_a_slower_machine_is_no_regression() -> None:
+    """What is compared is how many times nginx it is, in the same run."""
+    then = samples([50] * 3, [100] * 3)
+    now = samples([100] * 3, [200] * 3)
+    (found,) = report.compare(then, now, ["gateway"])
+    assert found.then == found.now == 2.0
+    assert not found.is_worse
+
+
+def test_what_was_not_there_then_is_not_compared() -> None:
+    """A row that the earlier result lacks has nothing to be worse than."""
+    now = samples([100], [200])
+    assert report.compare({"nginx": now["nginx"]}, now, ["gateway"]) == []
+
+
+def test_the_latest_report_goes_by_date_and_has_requests() -> None:
+    """A revision's name says nothing of when; other parts can't be compared."""
+    old = {"date": "2026-01-01 10:00 UTC", "parts": {"requests": {}}}
+    new = {"date": "2026-01-01 11:00 UTC", "parts": {"requests": {}}}
+    other = {"date": "2026-01-01 12:00 UTC", "parts": {"idle": {}}}
+    assert report.latest([new, other, old]) is new
+    assert report.latest([other, {"date": "2026-01-02 00:00 UTC"}]) is None
+
+
+# --- what is sent and checked ---
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 32, frames.SMALL])
+def test_frames_are_what_others_take_for_frames(size: int) -> None:
+    """An implementation of somebody else reads the client's, and the echo of it."""
+    text = "x" * size
+    sent = frames.masked(text.encode(), b"\x01\x82\x03\xff")
+    server = Connection(ConnectionType.SERVER)
+    server.receive_data(sent)
+    (heard,) = server.events()
+    assert isinstance(heard, TextMessage)
+    assert heard.data == text
+    client = Connection(ConnectionType.CLIENT)
+    client.receive_data(frames.echoed(sent)[0])
+    (again,) = client.events()
+    assert isinstance(again, TextMessage)
+    assert again.data == text
+
+
+def test_an_echo_waits_for_the_whole_frame() -> None:
+    """Frames come together and apart; what is left is the begin of the next."""
+    one, two = (frames.masked(text, b"abcd") for text in (b"one", b"two"))
+    for cut in range(1, len(two)):
+        assert frames.echoed(one + two[:cut]) == (frames.unmasked(b"one"), two[:cut])
+    both = frames.unmasked(b"one") + frames.unmasked(b"two")
+    assert frames.echoed(one + two) == (both, b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(frames.unmasked(b"hello"), id="not masked"),
+        pytest.param(b"\x82\x80abcd", id="binary"),
+        pytest.param(b"\x81\xfe\x00\x7eabcd", id="long"),
+    ],
+)
+def test_an_echo_knows_small_masked_text_only(data: bytes) -> None:
+    """Something else came through changed: that is no echo to count."""
+    with pytest.raises(ValueError, match="not a small masked text"):
+        frames.echoed(data)
+
+
+def test_a_body_that_was_changed_is_not_the_pattern() -> None:
+    """A lost byte, a changed one, and a piece that moved by a buffer are all seen."""
+    size = big_upstream.PIECE
+    at = 5 * size + 7
+    right = big_upstream.piece(at, size).tobytes()
+    assert big_upstream.is_pattern(memoryview(right), at)
+    for wrong in (
+        right[1:],
+        right[:-1] + bytes([right[-1] ^ 1]),
+        big_upstream.piece(at + 4096, size).tobytes(),
+        big_upstream.piece(at - 65536, size).tobytes(),
+    ):
+        assert not big_upstream.is_pattern(memoryview(wrong), at)
+
+
+def test_a_forged_token_has_another_user_and_the_old_signature() -> None:
+    """It's what a rival must refuse: well formed, by a known key, not its own text."""
+
+    def text(claims: dict[str, str]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().strip("=")
+
+    token = f"{text({'alg': 'RS256'})}.{text({'sub': 'me', 'iss': 'us'})}.c2ln"
+    header, payload, signature = forged(token).split(".")
+    assert (header, signature) == (text({"alg": "RS256"}), "c2ln")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    assert claims == {"sub": "somebody-else", "iss": "us"}
+
+
+# --- who is measured ---
+
+
+@pytest.mark.parametrize(
+    ("prefix", "arguments", "is_optimised"),
+    [
+        pytest.param("/usr/local", "'--enable-optimizations'", True, id="the image's"),
+        pytest.param("/usr", "'--enable-shared'", True, id="a distribution's"),
+        pytest.param("/home/me/.pyenv/versions/3.11.7", "", False, id="pyenv's"),
+    ],
+)
+def test_which_python_counts_as_optimised(
+    prefix: str, arguments: str, is_optimised: bool
+) -> None:
+    """Built with profile-guided optimisation, as far as it can be told."""
+    found = Interpreter(
+        path="/x", version=(3, 11, 7), prefix=prefix, arguments=arguments
+    )
+    assert found.is_optimised is is_optimised
+    assert ("NOT optimised" in str(found)) is not is_optimised
+
+
+def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
+    """Otherwise whoever listens there would be measured in place of the rival."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(PortInUse, match=f"port {port} is in use"),
+            running(["true"], core=0, port=port, log=tmp_path / "log"),
+        ):
+            pass
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_family_has_who_asks_for_it() -> None:
+    """Nobody below it is still itself."""
+    assert family([2**22 + 1]) == {2**22 + 1}
