@@ -25,6 +25,7 @@ from typing import Any
 
 from bench import (
     bodies,
+    client,
     growth,
     idle,
     interpreter,
@@ -61,7 +62,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as name:
             parts, head = _measure(Path(name), python, given)
         head["wall"] = f"The whole run took {(time.monotonic() - began) / 60:.0f} min"
-    except (PortInUse, NotVerified, DidNotStart) as exc:
+    except (PortInUse, NotVerified, DidNotStart, client.Failed) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -193,6 +194,12 @@ def _wrong(parts: dict[str, report.Part]) -> int:
         for name, samples in part.samples.items()
         if name.startswith("gateway")
         and any(one.get("wrong") or one.get("errors") for one in samples)
+    ]
+    found += [
+        note
+        for part in parts.values()
+        for note in part.notes
+        if note.startswith("gateway")
     ]
     for line in found:
         print(f"error: wrong answers or none: {line}", file=sys.stderr)

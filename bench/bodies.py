@@ -43,7 +43,7 @@ class Sample:
         return self.user_s + self.system_s
 
 
-class WrongBody(Exception):
+class WrongBody(client.Failed):
     """What arrived isn't what was sent."""
 
 

@@ -12,7 +12,11 @@ _TIMEOUT_S = 30
 _PIECE = 65536
 
 
-class NotAnswered(Exception):
+class Failed(Exception):
+    """Whoever is measured didn't do its work: the base of what can go wrong there."""
+
+
+class NotAnswered(Failed):
     """The connection ended, or what came is no answer with a length."""
 
 

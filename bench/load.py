@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.client import Failed
 from bench.processes import LOAD_CORE, cpu
 
 _SCRIPT = """
@@ -89,7 +90,7 @@ def run(
     *body*, a file, it's POSTed.
 
     Raises:
-        RuntimeError: wrk failed; the text says how.
+        Failed: wrk has no result; the text says why.
     """
     script = folder / "check.lua"
     script.write_text(_SCRIPT)
@@ -124,7 +125,7 @@ def run(
     used, took_s = cpu(pids).since(before), time.monotonic() - begun
     found = re.search(r"^RESULT (.*)$", ended.stdout, re.MULTILINE)
     if found is None:
-        raise RuntimeError(f"wrk said: {ended.stdout}{ended.stderr}")
+        raise Failed(f"wrk said: {ended.stdout}{ended.stderr}")
     told = json.loads(found[1])
     requests = max(1, told["requests"])
     return Sample(

