@@ -58,7 +58,7 @@ where longer ones are seen, it is the longest life seen."""
 _MAX_DENY_S = 7 * 86_400.0
 _MAX_DENIED = 100_000
 """Sessions on the deny-list, about 200 bytes each."""
-_MAX_FLIGHTS = 1024
+_MAX_QUESTIONS = 1024
 """Questions to the core that may be open or waiting; more are `Undecided` at once."""
 _MAX_LOGGED = 64
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -213,6 +213,31 @@ class _NeedsCore(NamedTuple):
         return self.token, self.by_header, self.asks_database, plan
 
 
+class _Question:
+    """A question to the core, and who may share its answer."""
+
+    __slots__ = ("asked_at", "before", "task")
+
+    def __init__(self, before: asyncio.Task[Verdict] | None = None) -> None:
+        self.before = before
+        """The question to wait for: of one kind, one is asked at a time."""
+        self.asked_at: float | None = None
+        """When it was sent; None: it waits for its turn."""
+        self.task: asyncio.Task[Verdict]
+
+    def serves(self, need: _NeedsCore, method: str, now: float) -> bool:
+        """Tell whether a request that comes *now* may have the answer, too.
+
+        Not when the answer can be older than the route allows: the session may have
+        been revoked between the question and the request.
+        """
+        return (
+            self.asked_at is None
+            or not need.asks_database
+            or not _asks_database(need.plan, method, now - self.asked_at)
+        )
+
+
 class Engine:
     """Implements `identity.Verifier` for one SDK, one key store and one event loop."""
 
@@ -241,7 +266,8 @@ class Engine:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._denied: OrderedDict[str, float] = OrderedDict()
         self._longest_life_s = DENY_S
-        self._flights: dict[object, asyncio.Task[Verdict]] = {}
+        self._latest: dict[object, _Question] = {}
+        self._questions: set[asyncio.Task[Verdict]] = set()
         self._logged: set[str] = set()
         self._unauthorised = self._refusal("unauthorised", "unauthorised")
         self._gone = self._refusal("unauthorised", "session_ended")
@@ -391,51 +417,78 @@ class Engine:
     async def _by_core(self, request: SessionRequest, need: _NeedsCore) -> Verdict:
         """Ask the core about a token that is good as far as can be seen here.
 
-        Requests with the same need that come while it is being asked share the answer.
+        Requests with the same need share the answer to a question that is asked after
+        they came: one is under way, and one waits for it, for all who come meanwhile.
         A new token goes to each of them, because nobody knows whose answer the client
         will keep.
         """
-        key = need.key
-        flight = self._flights.get(key)
-        if flight is not None:
-            verdict = await asyncio.shield(flight)
-        elif len(self._flights) >= _MAX_FLIGHTS:
-            return Undecided(reason="core_busy")
-        else:
-            asked_at = self._clock()
-            flight = asyncio.create_task(
-                self._ask(request, need.plan, check_database=need.asks_database),
-                name="session-check",
-            )
-            self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
-            # Shielded: others may wait for it when this request's client has gone.
-            verdict = await asyncio.shield(flight)
-            if need.asks_database and isinstance(verdict, Allowed):
-                need.entry.core_at = asked_at
+        question = self._latest.get(need.key)
+        if question is None or not question.serves(need, request.method, self._clock()):
+            if len(self._questions) >= _MAX_QUESTIONS:
+                return Undecided(reason="core_busy")
+            question = self._question(request, need, question)
+        # Shielded: others may wait for it when this request's client has gone.
+        verdict = await asyncio.shield(question.task)
+        if need.asks_database and isinstance(verdict, Allowed):
+            assert question.asked_at is not None
+            need.entry.core_at = max(need.entry.core_at, question.asked_at)
         if isinstance(verdict, Denied) and verdict.reason == "unauthorised":
             self.deny(need.entry.identity.session_handle)
         return self._settled(verdict, need.plan)
 
+    def _question(
+        self, request: SessionRequest, need: _NeedsCore, before: _Question | None
+    ) -> _Question:
+        """Return a new question, to be asked when the one *before* it is answered."""
+        question = _Question(None if before is None else before.task)
+        question.task = asyncio.create_task(
+            self._ask(request, need.plan, question, check_database=need.asks_database),
+            name="session-check",
+        )
+        key = need.key
+        self._latest[key] = question
+        self._questions.add(question.task)
+
+        def answered(task: asyncio.Task[Verdict]) -> None:
+            self._questions.discard(task)
+            if self._latest.get(key) is question:
+                del self._latest[key]
+
+        question.task.add_done_callback(answered)
+        return question
+
     async def _by_sdk(self, request: SessionRequest, plan: _Plan) -> Verdict:
         """Have the SDK judge a request that only it can judge; nothing is shared."""
         asks = _asks_database(plan, request.method, float("inf"))
-        verdict = await self._ask(request, plan, check_database=asks)
+        verdict = await self._ask(request, plan, _Question(), check_database=asks)
         return self._settled(verdict, plan)
 
     async def _ask(
-        self, request: SessionRequest, plan: _Plan, *, check_database: bool
+        self,
+        request: SessionRequest,
+        plan: _Plan,
+        question: _Question,
+        *,
+        check_database: bool,
     ) -> Verdict:
-        """Return the SDK's verdict. Never raises, so that it can be shared."""
+        """Return the SDK's verdict. Never raises, so that it can be shared.
+
+        The time spent on waiting for a turn counts, so that nobody waits any longer.
+        """
         try:
-            async with asyncio.timeout(self._core_timeout_s), self._slots:
-                verdict = await self._core.check(
-                    request,
-                    is_required=plan.is_required,
-                    check_database=check_database,
-                    checks=plan.route_checks,
-                    validators=plan.validators,
-                )
+            async with asyncio.timeout(self._core_timeout_s):
+                if question.before is not None:
+                    await asyncio.wait((question.before,))
+                    question.before = None
+                async with self._slots:
+                    question.asked_at = self._clock()
+                    verdict = await self._core.check(
+                        request,
+                        is_required=plan.is_required,
+                        check_database=check_database,
+                        checks=plan.route_checks,
+                        validators=plan.validators,
+                    )
             if isinstance(verdict, Allowed) and verdict.identity is not None:
                 # Once more, so that no gap in the SDK's validators lets anyone through.
                 claims = verdict.identity.claims
@@ -493,10 +546,10 @@ class Engine:
 
     async def close(self) -> None:
         """Stop asking the core; requests that still wait are cancelled."""
-        flights = tuple(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        questions = tuple(self._questions)
+        for question in questions:
+            question.cancel()
+        await asyncio.gather(*questions, return_exceptions=True)
 
     def _learn_life(self, token: Token) -> None:
         """Note how long the core's tokens live, for the deny-list."""

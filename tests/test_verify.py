@@ -730,6 +730,110 @@ async def test_what_is_not_the_same_question_is_not_shared(here: World) -> None:
     assert len(here.core.asked) == 5
 
 
+class Slow:
+    """A core that answers each question when it is let, with what was true before."""
+
+    def __init__(self, core: FakeCore) -> None:
+        self.truth: Allowed | Denied = Allowed(identity=identity(), reason="core")
+        self.answers: list[asyncio.Event] = []
+        self._more = asyncio.Event()
+        core.answer = self._answer
+
+    async def _answer(self) -> Allowed | Denied:
+        now, go = self.truth, asyncio.Event()
+        self.answers.append(go)
+        self._more.set()
+        await go.wait()
+        return now
+
+    async def asked(self, times: int) -> None:
+        while len(self.answers) < times:
+            self._more.clear()
+            await self._more.wait()
+
+
+WRITES = SessionPolicy(check_database=CheckDatabase.ON_WRITE)
+
+
+@pytest.mark.parametrize("policy", [ALWAYS, WRITES], ids=["always", "on_write"])
+async def test_an_answer_is_no_older_than_the_request(
+    here: World, policy: SessionPolicy
+) -> None:
+    """Revoked elsewhere while a question is under way: who comes later isn't let in.
+
+    The latecomers share one question of their own, asked when the first is answered.
+    """
+    slow = Slow(here.core)
+
+    def ask() -> asyncio.Task[Verdict]:
+        return asyncio.create_task(here.ask(GOOD, policy, method="POST"))
+
+    first = ask()
+    await slow.asked(1)
+    slow.truth = GONE
+    late = [ask() for _ in range(5)]
+    slow.answers[0].set()
+    assert who(await first) == "user-1"
+    await slow.asked(2)
+    slow.answers[1].set()
+    assert await asyncio.gather(*late) == [GONE] * 5
+    assert len(here.core.asked) == 2
+
+
+async def test_an_answer_may_be_as_old_as_the_route_allows(here: World) -> None:
+    """`cached` shares a question that was asked within `max_age`, and no older one."""
+    slow = Slow(here.core)
+    policy = SessionPolicy(check_database=CheckDatabase.CACHED, max_age_s=5.0)
+    waiting = []
+    for seconds in (0, 5, 1):
+        here.clock.now += seconds
+        waiting.append(asyncio.create_task(here.ask(GOOD, policy)))
+        await asyncio.sleep(0)  # it has come
+        await slow.asked(1)
+    slow.answers[0].set()
+    assert who(await waiting[0]) == who(await waiting[1]) == "user-1"
+    await slow.asked(2)
+    slow.answers[1].set()
+    assert who(await waiting[2]) == "user-1"
+    assert len(here.core.asked) == 2
+
+
+async def test_a_question_that_waits_for_its_turn_is_shared() -> None:
+    """It will be asked after whoever joins it came; one deadline holds for all of it.
+
+    A question that hangs takes the next one's time, too: nobody waits any longer.
+    """
+    here = world(client=config.CoreClient(timeout=0.2, max_concurrent=1))
+    another = MINT.token(sub="user-2")
+    slow = Slow(here.core)
+    first = asyncio.create_task(here.ask(GOOD, ALWAYS))
+    await slow.asked(1)
+    waiting = [
+        asyncio.create_task(here.ask(token, ALWAYS))
+        for token in (GOOD, GOOD, another, another)
+    ]
+    slow.answers[0].set()
+    assert who(await first) == "user-1"
+    verdicts = await asyncio.gather(*waiting)
+    assert [reason(verdict) for verdict in verdicts] == ["core_timeout"] * 4
+    assert len(here.core.asked) == 2
+    await here.engine.close()
+
+
+async def test_closing_ends_every_question(here: World) -> None:
+    """The one under way, and the one that waits for it."""
+    slow = Slow(here.core)
+    first = asyncio.create_task(here.ask(GOOD, ALWAYS))
+    await slow.asked(1)
+    late = asyncio.create_task(here.ask(GOOD, ALWAYS))
+    await asyncio.sleep(0)  # it has its question
+    await here.engine.close()
+    for task in (first, late):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(here.core.asked) == 1
+
+
 async def test_a_client_that_leaves_ends_only_its_own_wait(here: World) -> None:
     """The one who asked first goes; the others still get the answer."""
     go = asyncio.Event()
@@ -764,14 +868,14 @@ async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
     assert [reason(verdict) for verdict in verdicts] == ["core_timeout"] * 2
     assert len(here.core.asked) == 1  # the other never got a place
     assert who(await here.ask()) == "user-1"  # what needs no core goes on
-    assert not here.engine._flights
+    assert not here.engine._questions
 
 
 async def test_questions_to_the_core_are_bounded(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hung core can't make the gateway grow without end."""
-    monkeypatch.setattr(verify, "_MAX_FLIGHTS", 1)
+    monkeypatch.setattr(verify, "_MAX_QUESTIONS", 1)
 
     async def hangs() -> Allowed | Denied:
         await asyncio.Event().wait()
