@@ -7,10 +7,38 @@ than the ones that are forwarded can be walked around.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
+
+is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+"""Source: RFC 9110 §5.6.2."""
+
+_T = TypeVar("_T")
+
+
+class Memo(dict[bytes, _T]):
+    """What *judge* says of some bytes, remembered by these bytes exactly.
+
+    At most 1024 of them, each of at most *max_size* bytes: when it is full of what
+    somebody made up, it starts again. What *judge* raises isn't remembered.
+    """
+
+    def __init__(self, judge: Callable[[bytes], _T], *, max_size: int = 64) -> None:
+        super().__init__()
+        self._judge = judge
+        self._max_size = max_size
+
+    def __missing__(self, text: bytes) -> _T:
+        found = self._judge(text)
+        if len(text) <= self._max_size:
+            if len(self) >= 1024:
+                self.clear()
+            self[text] = found
+        return found
 
 
 def values(fields: Iterable[Field], name: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.errors import GatewayError, Stage
-from gateway.fields import Field, Fields
+from gateway.fields import Field, Fields, is_token
 from gateway.headers.names import (
     DROP,
     REQUEST_RULES,
@@ -20,7 +20,6 @@ from gateway.headers.names import (
     TRUSTED,
     fold,
     is_plain,
-    is_token,
     reserved,
 )
 from gateway.identity import Identity

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum, auto
 
 from gateway.errors import BadReply, BadRequest
+from gateway.fields import Memo, is_token
 
 
 class Rule(Enum):
@@ -148,7 +149,6 @@ STANDARD = frozenset(
 """Names that a route can't take for its identity fields: they'd be lost to everyone."""
 STANDARD_PREFIXES = (b"st-", b"sec-", b"access-control-")
 
-is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 is_plain = re.compile(rb"[0-9A-Za-z-]+").fullmatch
 CONTROLS = bytes(b for b in range(0x20) if b != 0x09) + b"\x7f"
 _FOLD = bytes(
@@ -162,25 +162,6 @@ def fold(name: bytes) -> bytes:
     return name.translate(_FOLD)
 
 
-class _Memo(dict[bytes, Rule]):
-    """Rules by the name exactly as it is written; at most 1024 names of 64 bytes.
-
-    When it is full of names that somebody made up, it starts again.
-    """
-
-    def __init__(self, judge: Callable[[bytes], Rule]) -> None:
-        super().__init__()
-        self._judge = judge
-
-    def __missing__(self, name: bytes) -> Rule:
-        rule = self._judge(name)
-        if len(name) <= 64:
-            if len(self) >= 1024:
-                self.clear()
-            self[name] = rule
-        return rule
-
-
 class Reserved:
     """The identity names of a whole route table: no client and no upstream sets them.
 
@@ -192,8 +173,8 @@ class Reserved:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(fold(name.encode()) for name in names)
-        self.request = _Memo(self._judge_request)
-        self.reply = _Memo(self._judge_reply)
+        self.request = Memo(self._judge_request)
+        self.reply = Memo(self._judge_reply)
 
     def _judge_request(self, name: bytes) -> Rule:
         if not is_token(name):

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadReply
-from gateway.fields import Fields
+from gateway.fields import Field, Fields, Memo, is_token
 
 CHUNKED: Final = -1
 """The body is chunked."""
@@ -24,14 +24,55 @@ MAX_FIELDS: Final = 256
 _LINE = re.compile(
     rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?"
 ).fullmatch
-_FIELD = re.compile(
-    rb"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*+(.*)\r\n", re.MULTILINE
-).findall
-_CONTROLS = bytes(i for i in range(32) if i not in b"\t\r\n") + b"\x7f"
 _BEGIN = b"HTTP/1."
-_LENGTHS = frozenset(
-    map(len, (b"content-length", b"transfer-encoding", b"connection", b"keep-alive"))
-)
+_CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
+
+
+class _Line(NamedTuple):
+    """One line of a head: its field, and what that means for the message."""
+
+    field: Field
+    meaning: int
+    says: Any = None
+
+
+# No enumeration: its attributes cost more than all the rest of a line.
+_NOTHING, _LENGTH, _CODING, _CLOSE, _KEEP, _KEEP_FOR = range(6)
+
+
+def _line(text: bytes) -> _Line:
+    """Return what a line of a head says, given without its CRLF.
+
+    Raises:
+        BadReply: it is no field, holds a control, or is a malformed Content-Length.
+    """
+    name, colon, value = text.partition(b":")
+    if not colon or not is_token(name):
+        raise BadReply("a line of the head is no field")
+    if len(text.translate(None, _CONTROLS)) != len(text):
+        raise BadReply("control byte in the head")
+    value = value.strip(b" \t")
+    field = (name, value)
+    match name.lower():
+        case b"content-length":
+            if not value.isdigit() or len(value) > 18:
+                raise BadReply("malformed Content-Length")
+            return _Line(field, _LENGTH, int(value))
+        case b"transfer-encoding":
+            return _Line(field, _CODING, value.lower())
+        case b"keep-alive":
+            return _Line(field, _KEEP_FOR, keep_alive_hint(value))
+        case b"connection":
+            options = [option.strip(b" \t") for option in value.lower().split(b",")]
+            if b"close" in options:
+                return _Line(field, _CLOSE)
+            return _Line(field, _KEEP if b"keep-alive" in options else _NOTHING)
+        case _:
+            return _Line(field, _NOTHING)
+
+
+_lines = Memo(_line, max_size=128)
+"""Most lines of a service's replies are the same from one to the next."""
 
 
 class StatusLine(NamedTuple):
@@ -67,78 +108,51 @@ def status_line(line: bytes) -> StatusLine:
     return StatusLine(found[1], int(found[2]), found[3] or b"")
 
 
-def fields_of(head: bytes) -> Fields:
-    """Return the fields of a whole *head*, its empty line included.
+class Head(NamedTuple):
+    line: StatusLine
+    fields: Fields
+    framing: Framing
+
+
+def head_of(data: bytes, *, head_request: bool) -> Head:
+    """Return what a whole head says, its empty line included.
 
     Raises:
-        BadReply: a line that is no field (folded ones are none), a line that doesn't
-            end in CRLF, or a control byte.
-    Source: RFC 9112 §2.2, §5; RFC 9110 §5.1, §5.5.
+        BadReply: a status line that `status_line` refuses; a line that is no field
+            (folded ones are none) or doesn't end in CRLF; a control byte; too many
+            fields; more than one Content-Length, or one beside Transfer-Encoding; a
+            Transfer-Encoding that isn't exactly `chunked`, or in an HTTP/1.0 reply.
+    Source: RFC 9112 §2.2, §5, §6.1, §6.3, §9.3; RFC 9110 §5.1, §5.5.
     """
-    found = _FIELD(head)
-    lines = head.count(b"\n")
-    if len(found) != lines - 2 or head.count(b"\r") != lines:
-        raise BadReply("a line of the head is no field")
-    if len(head.translate(None, _CONTROLS)) != len(head):
-        raise BadReply("control byte in the head")
-    if b" \r\n" in head or b"\t\r\n" in head:
-        return tuple((name, value.rstrip(b" \t")) for name, value in found)
-    return tuple(found)
-
-
-def check_begun(head: bytes, known: int) -> None:
-    """Refuse at once what can't become a head; *known* bytes of it were checked.
-
-    Raises:
-        BadReply: it doesn't begin as HTTP/1 does, or a line ends in a bare LF.
-    """
-    if not head.startswith(_BEGIN[: len(head)]):
-        raise BadReply("the reply is not HTTP/1.1 or HTTP/1.0")
-    # From where a CR may stand whose LF is new.
-    if head.count(b"\n", known) != head.count(b"\r\n", max(0, known - 1)):
-        raise BadReply("a line of the head ends in a bare LF")
-
-
-def framing(
-    *, version: bytes, status: int, fields: Fields, head_request: bool
-) -> Framing:
-    """Return where the body of a final reply ends, and what becomes of its connection.
-
-    Raises:
-        BadReply: too many fields, more than one Content-Length, Content-Length and
-            Transfer-Encoding, a Transfer-Encoding that isn't exactly `chunked`, or
-            any in an HTTP/1.0 reply.
-    Source: RFC 9112 §6.1, §6.3, §9.3.
-    """
-    if len(fields) > MAX_FIELDS:
+    lines = data.split(b"\r\n")
+    version, status, _ = line = status_line(lines[0])
+    if len(lines) > MAX_FIELDS + 3:  # the status line, and what follows the last CRLFs
         raise BadReply(f"more than {MAX_FIELDS} fields in the reply")
+    fields: list[Field] = []
     declared: int | None = None
     coding: bytes | None = None
     keep_alive = version == b"1.1"
     closes = False
     keep_alive_s: float | None = None
-    for name, value in fields:
-        if len(name) not in _LENGTHS:  # most: cheaper than `lower` on each of them
+    for text in lines[1:-2]:
+        field, meaning, says = _lines[text]
+        fields.append(field)
+        if meaning == _NOTHING:
             continue
-        match name.lower():
-            case b"content-length":
-                if declared is not None:
-                    raise BadReply("more than one Content-Length")
-                declared = _number(value.strip(b" \t"))
-            case b"transfer-encoding":
-                if coding is not None:
-                    raise BadReply("more than one Transfer-Encoding")
-                coding = value.strip(b" \t").lower()
-            case b"connection":
-                options = [option.strip(b" \t") for option in value.lower().split(b",")]
-                if b"close" in options:
-                    closes = True
-                elif b"keep-alive" in options:
-                    keep_alive = True
-            case b"keep-alive":
-                keep_alive_s = keep_alive_hint(value)
-            case _:
-                pass
+        if meaning == _LENGTH:
+            if declared is not None:
+                raise BadReply("more than one Content-Length")
+            declared = says
+        elif meaning == _KEEP:
+            keep_alive = True
+        elif meaning == _CLOSE:
+            closes = True
+        elif meaning == _KEEP_FOR:
+            keep_alive_s = says
+        elif coding is not None:
+            raise BadReply("more than one Transfer-Encoding")
+        else:
+            coding = says
     if coding is not None:
         if declared is not None:
             raise BadReply("Content-Length and Transfer-Encoding in one reply")
@@ -153,7 +167,22 @@ def framing(
     else:
         length = UNTIL_CLOSE if declared is None else declared
     keep_alive = keep_alive and not closes and length != UNTIL_CLOSE
-    return Framing(length, declared, keep_alive, keep_alive_s)
+    return Head(
+        line, tuple(fields), Framing(length, declared, keep_alive, keep_alive_s)
+    )
+
+
+def check_begun(head: bytes, known: int) -> None:
+    """Refuse at once what can't become a head; *known* bytes of it were checked.
+
+    Raises:
+        BadReply: it doesn't begin as HTTP/1 does, or a line ends in a bare LF.
+    """
+    if not head.startswith(_BEGIN[: len(head)]):
+        raise BadReply("the reply is not HTTP/1.1 or HTTP/1.0")
+    # From where a CR may stand whose LF is new.
+    if head.count(b"\n", known) != head.count(b"\r\n", max(0, known - 1)):
+        raise BadReply("a line of the head ends in a bare LF")
 
 
 def keep_alive_hint(value: bytes) -> float | None:
@@ -171,9 +200,3 @@ def keep_alive_hint(value: bytes) -> float | None:
             seconds = float(number[:9])
             return max(seconds - 1, seconds / 2)
     return None
-
-
-def _number(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 18:
-        raise BadReply("malformed Content-Length")
-    return int(value)

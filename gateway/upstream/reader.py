@@ -19,9 +19,7 @@ from gateway.upstream.framing import (
     Framing,
     StatusLine,
     check_begun,
-    fields_of,
-    framing,
-    status_line,
+    head_of,
 )
 
 MAX_INTERIM_REPLIES: Final = 16
@@ -117,40 +115,36 @@ class ReplyReader:
                 check_begun(data, known)
                 self._head_so_far = data
                 return
-            line = status_line(data[: data.find(b"\r\n")])
-            fields = fields_of(data[:end])
+            head = head_of(data[:end], head_request=self._head_request)
             data = data[end:]
-            if line.status >= 200 or line.status == 101:
+            status = head.line.status
+            if status >= 200 or status == 101:
                 break
             self._interim += 1
             if self._interim > MAX_INTERIM_REPLIES:
                 raise BadReply(f"more than {MAX_INTERIM_REPLIES} interim replies")
             known = 0
-        if line.status == 101:
+        self.line, self.fields, self.framing = head
+        if status == 101:
             # RFC 9110 §7.8: a server mustn't switch to what wasn't asked for.
             if not self._upgrade:
                 raise BadReply("101 without having been asked to upgrade")
             self.pieces.append(data)  # no HTTP any more
             data = b""
+            left = 0
         else:
-            self.framing = framing(
-                version=line.version,
-                status=line.status,
-                fields=fields,
-                head_request=self._head_request,
-            )
-            self._left = self.framing.length
-            if self._left == CHUNKED:
-                self._chunks = _Chunks()
-                self._parser = httptools.HttpResponseParser(self._chunks)
-                self._parser.feed_data(_CHUNKED_HEAD)
-        self.line = line
-        self.fields = fields
+            left = self.framing.length
+        self._left = left
         self.has_head = True
-        if not self._left:
+        if not left:
             self.ended = True
             self.surplus = bool(data)
-        elif data:
+            return
+        if left == CHUNKED:
+            self._chunks = _Chunks()
+            self._parser = httptools.HttpResponseParser(self._chunks)
+            self._parser.feed_data(_CHUNKED_HEAD)
+        if data:
             self._on_body_bytes(data)
 
     def _on_body_bytes(self, data: bytes) -> None:
