@@ -4,12 +4,15 @@ A record holds no token, cookie, body or query string, so no format can leak one
 Lines are written by a thread of their own: a log that nobody reads may lose lines,
 but it never holds up a request. Several processes may write to one stream: a line is
 written whole, so that nobody can put what looks like a line of its own into the log.
+What the gateway says of itself on standard error goes the same way, by `Messages`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import logging
 import os
 import queue
 import stat
@@ -20,12 +23,17 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from gateway.errors import Side, Stage
 
 _QUEUE_BATCHES = 1000
 """Batches waiting for the writer; beyond that lines are dropped and counted."""
+
+_QUEUE_MESSAGES = 1000
+_QUIET_S = 10.0
+"""So long no line was lost before the loss is said to be over: a reader that is only
+nearly fast enough costs two messages in that time, and not two for each batch."""
 
 _BATCH_LINES = 200
 _BATCH_DELAY_S = 0.05
@@ -137,6 +145,9 @@ def _cut(record: Record, length: int) -> Record:
     return shorter
 
 
+_log = logging.getLogger("gateway.observe")
+
+
 class NoLog:
     """Takes records and keeps none, for whoever logs elsewhere."""
 
@@ -193,11 +204,11 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         begin = end
 
 
-def _standard_output() -> Lines:
+def _unbuffered(stream: TextIO) -> Lines:
     try:
-        return Unbuffered(sys.stdout.fileno())
+        return Unbuffered(stream.fileno())
     except io.UnsupportedOperation:  # replaced by something without a descriptor
-        return sys.stdout
+        return stream
 
 
 class AccessLog:
@@ -209,18 +220,29 @@ class AccessLog:
 
     def __init__(self, form: str = "text", stream: Lines | None = None) -> None:
         self._form = form
-        self._stream = stream or _standard_output()
+        self._stream = stream or _unbuffered(sys.stdout)
         self._pending: list[tuple[Record, float]] = []
         self._oldest = 0.0
         self._queue: queue.Queue[list[tuple[Record, float]] | None] = queue.Queue(
             _QUEUE_BATCHES
         )
-        self.dropped = 0
-        """Lines lost because the stream took none for too long."""
+        # Each is counted by one thread only.
+        self._not_queued = 0
+        self._not_written = 0
+        self._told = 0
+        """Of the lines that were lost, how many are no news."""
+        self._before = 0
+        self._lost_at = 0.0
+        self._is_losing = False
         self._thread = threading.Thread(
             target=self._write, name="access-log", daemon=True
         )
         self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because the stream took none for too long, or refused them."""
+        return self._not_queued + self._not_written
 
     def observe(self, record: Record) -> None:
         now = time.time()
@@ -233,22 +255,42 @@ class AccessLog:
 
     def flush(self) -> None:
         """Hand what was gathered to the writer; called on a timer by the server."""
-        if not self._pending:
-            return
-        batch, self._pending = self._pending, []
-        try:
-            self._queue.put_nowait(batch)
-        except queue.Full:
-            self.dropped += len(batch)
+        if self._pending:
+            batch, self._pending = self._pending, []
+            try:
+                self._queue.put_nowait(batch)
+            except queue.Full:
+                self._not_queued += len(batch)
+        self._tell(time.monotonic())
+
+    def _tell(self, now: float) -> None:
+        """Say when lines begin to be lost, and how many were when that is over."""
+        if self.dropped != self._told:
+            if not self._is_losing:
+                self._before = self._told
+                _log.warning("the access log isn't read: lines of it are being lost")
+            self._is_losing = True
+            self._told = self.dropped
+            self._lost_at = now
+        elif (
+            self._is_losing and now - self._lost_at >= _QUIET_S and self._queue.empty()
+        ):
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        self._is_losing = False
+        lost = self.dropped - self._before
+        _log.warning("lines of the access log that were lost: %d", lost)
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write what is left, waiting at most *timeout_s* for a stuck stream."""
         self.flush()
-        try:
+        with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
-        self._thread.join(timeout_s)
+            self._thread.join(timeout_s)
+        self._tell(time.monotonic())
+        if self._is_losing:
+            self._tell_end()
 
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
@@ -259,4 +301,56 @@ class AccessLog:
                 self._stream.write(lines)
                 self._stream.flush()
             except (OSError, ValueError):
-                self.dropped += len(batch)
+                self._not_written += len(batch)
+
+
+class Messages(logging.Handler):
+    """Writes log messages to standard error, from a thread that may block.
+
+    A pipe that nobody reads may lose messages, but never stops the event loop.
+    """
+
+    def __init__(self, stream: Lines | None = None) -> None:
+        super().__init__(logging.WARNING)
+        self._stream = stream or _unbuffered(sys.stderr)
+        self._queue: queue.Queue[str | None] = queue.Queue(_QUEUE_MESSAGES)
+        self._lost = 0
+        self._thread = threading.Thread(
+            target=self._write, name="messages", daemon=True
+        )
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have it written; called by `logging`."""
+        try:
+            self._queue.put_nowait(f"{self.format(record)}\n")
+        except queue.Full:
+            self._lost += 1
+
+    def finish(self, timeout_s: float = 2.0) -> None:
+        """Write what is left, waiting at most *timeout_s* for a stuck stream."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=timeout_s)
+            self._thread.join(timeout_s)
+
+    def _write(self) -> None:
+        while (text := self._queue.get()) is not None:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                text = f"{text}messages lost here, because nobody read them: {lost}\n"
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(text)
+                self._stream.flush()
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Have `logging` write by `Messages` where nobody has configured anything else."""
+    before = logging.lastResort
+    handler = logging.lastResort = Messages()
+    try:
+        yield
+    finally:
+        logging.lastResort = before
+        handler.finish()
+        handler.close()

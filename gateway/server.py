@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.app import App, building
 from gateway.listener import Listener, has_strict_parser
-from gateway.observe import AccessLog, NoLog
+from gateway.observe import AccessLog, NoLog, messages
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -196,17 +196,20 @@ async def _running(
     raise_descriptor_limit()
     sock = bind(listen or settings.config.gateway.listen)
     log = NoLog() if log_format == "none" else AccessLog(log_format)
-    try:
-        async with (
-            building(settings.config, settings.table, observer=log, email=email) as app,
-            _flushed(log),
-            serving(app, sock) as url,
-        ):
-            _settle_garbage()
-            yield url
-    finally:
-        sock.close()
-        log.close()
+    with messages():
+        try:
+            async with (
+                building(
+                    settings.config, settings.table, observer=log, email=email
+                ) as app,
+                _flushed(log),
+                serving(app, sock) as url,
+            ):
+                _settle_garbage()
+                yield url
+        finally:
+            sock.close()
+            log.close()
 
 
 @contextlib.asynccontextmanager

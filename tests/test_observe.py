@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import json
+import logging
 import os
 import select
+import socket
 import threading
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import DEADLINE_S, GATEWAY
+from wire import connect, request
 
 from gateway import observe
 from gateway.errors import Side, Stage
 from gateway.observe import (
     AccessLog,
+    Messages,
     Record,
     Unbuffered,
     fitting_line,
@@ -256,3 +264,131 @@ def test_broken_stream_ends_no_request(error: Exception) -> None:
         log.flush()
     log.close()
     assert log.dropped == 2
+
+
+class Fickle(io.StringIO):
+    """A stream that works or doesn't, as it is told."""
+
+    works = False
+
+    def write(self, text: str) -> int:
+        if not self.works:
+            raise BlockingIOError
+        return super().write(text)
+
+
+def written(log: AccessLog) -> None:
+    """Have one record written, or lost."""
+    log.observe(RECORD)
+    log.flush()
+    while not log._queue.empty():
+        threading.Event().wait(0.001)
+    log._queue.put([])  # taken when the one before is done with
+    while not log._queue.empty():
+        threading.Event().wait(0.001)
+
+
+def test_lost_lines_are_told_once_and_counted_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message when it begins, one when it is over; a short relief isn't the end."""
+    now = 1000.0
+    clock = SimpleNamespace(monotonic=lambda: now, time=lambda: NOON)
+    monkeypatch.setattr(observe, "time", clock)
+    stream = Fickle()
+    log = AccessLog("text", stream)
+    for stream.works in (False, False, True, False, True):
+        now += 1
+        written(log)
+    log.flush()
+    assert log.dropped == 3
+    assert caplog.messages == ["the access log isn't read: lines of it are being lost"]
+    now += 10
+    log.flush()
+    assert caplog.messages[1:] == ["lines of the access log that were lost: 3"]
+    stream.works = False
+    written(log)
+    log.close()
+    assert caplog.messages[3:] == ["lines of the access log that were lost: 1"]
+    assert len(caplog.messages) == 4
+
+
+# --- messages ---------------------------------------------------------------------
+
+
+def message(text: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"msg": text, "levelno": logging.WARNING})
+
+
+def test_messages_that_nobody_reads_stop_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are lost, and counted where they would have stood."""
+    monkeypatch.setattr(observe, "_QUEUE_MESSAGES", 1)
+    stream = Stuck()
+    messages = Messages(stream)
+    messages.handle(message("first"))
+    assert stream.reached.wait(10)
+    for text in ("second", "third", "fourth"):
+        messages.handle(message(text))
+    stream.let_go.set()
+    messages.finish()
+    assert stream.getvalue() == (
+        "first\nsecond\nmessages lost here, because nobody read them: 2\n"
+    )
+
+
+def test_messages_survive_a_reader_that_is_gone() -> None:
+    """As the access log does."""
+    messages = Messages(Broken(BrokenPipeError()))
+    messages.handle(message("first"))
+    messages.handle(message("second"))
+    messages.finish()
+
+
+def test_messages_go_where_logging_has_no_other_place() -> None:
+    """A configuration of the user's own wins; afterwards all is as before."""
+    before = logging.lastResort
+    with observe.messages():
+        assert isinstance(logging.lastResort, Messages)
+        assert logging.lastResort.level == logging.WARNING
+    assert logging.lastResort is before
+
+
+async def test_a_full_pipe_for_messages_holds_up_no_request(tmp_path: Path) -> None:
+    """The event loop has something to say, and goes on though nobody listens."""
+    file = tmp_path / "routes.yaml"
+    file.write_text("version: 1\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    reads, writes = os.pipe()
+    full = os.open("/dev/full", os.O_WRONLY)  # what is logged there, is lost
+    process = await asyncio.create_subprocess_exec(
+        *(GATEWAY, "serve", "-c", file, "--listen", f"127.0.0.1:{port}"),
+        env={**os.environ, "GATEWAY_WORKERS": "1"},
+        stdout=full,
+        stderr=writes,
+    )
+    os.close(full)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            said = b""
+            while b"routes from" not in said:
+                said += await asyncio.to_thread(os.read, reads, 4096)
+            os.set_blocking(writes, False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    os.write(writes, b"x")
+            os.set_blocking(writes, True)
+            async with connect(port) as wire:
+                for _ in range(500):
+                    await wire.send(request("GET", "/nothing"))
+                    assert (await wire.reply()).status == 404
+            process.terminate()
+            assert await process.wait() == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        os.close(reads)
+        os.close(writes)
