@@ -36,7 +36,7 @@ from bench import (
     scaling,
     sockets,
 )
-from bench.processes import LOAD_CORE, DidNotStart, PortInUse
+from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse
 from bench.rivals import BY_NAME, Stage
 from bench.stage import ROOT, NotVerified, install, opened, say, versions
 
@@ -112,7 +112,7 @@ def _must_be_possible() -> None:
     Raises:
         SystemExit: one core only, or no wrk.
     """
-    if (os.cpu_count() or 1) < 2:
+    if len(CORES) < 2:
         raise SystemExit("two cores are needed: one for the proxy, one for the load")
     if missing := [name for name in ("wrk", "taskset") if not shutil.which(name)]:
         raise SystemExit(f"missing: {', '.join(missing)} (Debian: apt install wrk)")
@@ -207,11 +207,19 @@ def _wrong(parts: dict[str, report.Part]) -> int:
 
 
 def _compare(parts: dict[str, report.Part]) -> int:
-    """Compare with the last result; return 1 when a request costs more now."""
-    reports = [json.loads(path.read_text()) for path in _RESULTS.glob("*.json")]
+    """Compare with the last committed result; return 1 when a request costs more."""
+    known = subprocess.run(
+        ["git", "ls-files", "-z", "--", "*.json"],
+        cwd=_RESULTS,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    paths = [_RESULTS / name for name in known.stdout.split("\0") if name]
+    reports = [json.loads(path.read_text()) for path in paths if path.exists()]
     before = report.latest(reports)
     if before is None:
-        print("there is no earlier result to compare with")
+        print("there is no committed result to compare with")
         return 0
     print(f"then: {before['revision']}, {before['date']}. {before['python']}")
     found = report.compare(

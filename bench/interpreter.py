@@ -97,6 +97,9 @@ def environment(home: Path, python: Interpreter, root: Path) -> Path:
 
     It is made anew when it belongs to another Python, or the project's requirements
     have changed since.
+
+    Raises:
+        SystemExit: it can't be made; what was said of it is on standard error.
     """
     made_from = home / "made-from"
     wanted = f"{python.path}\n{(root / 'pyproject.toml').read_text()}"
@@ -104,13 +107,14 @@ def environment(home: Path, python: Interpreter, root: Path) -> Path:
         return home / "bin"
     print(f"making an environment with {python} …", file=sys.stderr)
     # Debian's Python has no pip for new environments; ours fills it from outside.
-    subprocess.run(
-        [python.path, "-m", "venv", "--clear", "--without-pip", home], check=True
-    )
+    venv = [python.path, "-m", "venv", "--clear", "--without-pip", str(home)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python"]
     wants = ["fastapi", "uvicorn[standard]", "--editable", str(root)]
-    subprocess.run(
-        [*pip, home / "bin" / "python", "install", "--quiet", *wants], check=True
-    )
+    install = [*pip, str(home / "bin" / "python"), "install", "--quiet", *wants]
+    for command in (venv, install):
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(
+                f"no environment with {python}: BENCH_PYTHON names another"
+            )
     made_from.write_text(wanted)
     return home / "bin"

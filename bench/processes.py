@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
-PROXY_CORE = 0
+CORES = sorted(os.sched_getaffinity(0))
+"""Those that we may use. A child of the harness has one only, and asks for no other."""
+PROXY_CORE = CORES[0]
 """Where whoever is measured runs."""
-LOAD_CORE = 1
+LOAD_CORE = CORES[min(1, len(CORES) - 1)]
 """Where the load generator and the upstream run."""
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 
 from bench import load
-from bench.processes import LOAD_CORE, PROXY_CORE
+from bench.processes import CORES
 from bench.report import Part, Table, Target, ratios, spread
 from bench.requests import CONNECTIONS
 from bench.rivals import Rival, Stage, gateway_with
@@ -18,8 +17,8 @@ _SAME = 0.10
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     """Load a gateway of one worker and one of two, both on the same two cores."""
-    cores, load_cores = _cores(os.cpu_count() or 2)
-    one_core = load_cores == cores
+    cores = CORES[:2]
+    load_cores = CORES[2:4] if len(CORES) >= 4 else cores
     how = (
         f"`GET` over {CONNECTIONS} connections, {rounds} rounds of {seconds:g} s. Both"
         " gateways may use the same two cores"
@@ -27,7 +26,7 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
             ", and so may load generator and upstream, because there are no others:"
             " two workers can't be twice as fast here, and CPU per request is what"
             " compares."
-            if one_core
+            if load_cores == cores
             else "; load generator and upstream have two others."
         )
     )
@@ -61,12 +60,6 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
         notes=turns.missing,
         samples={name: [asdict(s) for s in f] for name, f in turns.taken.items()},
     )
-
-
-def _cores(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return those of the gateway, and those of the load."""
-    both = (PROXY_CORE, LOAD_CORE)
-    return both, (2, 3) if count >= 4 else both
 
 
 def _target(found: list[float]) -> list[Target]:
