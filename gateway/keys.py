@@ -18,6 +18,7 @@ import time
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -44,6 +45,9 @@ _MAX_WAITING = 256
 _RETRY_S = 1.0
 _MAX_RETRY_S = 30.0
 """How soon a failed fetch is tried again: doubled each time, up to this."""
+
+_TELL_S = 60.0
+"""How often the log hears of an outage at most: a core may come and go."""
 
 _IPV4 = re.compile(r"\d+(\.\d+){3}(?![\w.-])")
 _log = logging.getLogger("gateway.keys")
@@ -113,6 +117,8 @@ class KeyStore:
         self._good_at: float | None = None
         self._tried_at: float | None = None
         self._error: str | None = None
+        self._is_told = False
+        self._quiet_until = float("-inf")
         self._fetches = 0
         self._failures = 0
         self._waiting = 0
@@ -234,16 +240,21 @@ class KeyStore:
     async def _fetch(self) -> None:
         """Ask the hosts in turn, the one that answered last time first."""
         error: str | None = "no core host is configured"
+        troubles: list[str] = []
         deadline_s = self._settings.timeout / max(1, len(self._urls))
         self._fetches += 1
         try:
             for turn in range(len(self._urls)):
                 index = (self._first + turn) % len(self._urls)
-                error = await self._ask(self._urls[index], deadline_s)
+                url = self._urls[index]
+                error = await self._ask(url, deadline_s)
                 if error is None:
                     self._first = index
                     break
-            self._note(error)
+                troubles.append(f"{url.origin()}: {error}")
+            self._failures += error is not None
+            self._error = error
+            self._tell("; ".join(troubles) or str(error))
         finally:
             self._tried_at = self._clock()
             self._flight = None
@@ -274,16 +285,32 @@ class KeyStore:
         for listener in self._listeners:
             listener(found, has_left)
 
-    def _note(self, error: str | None) -> None:
-        """Remember how a fetch went; the log hears of it when it changes."""
-        if error is not None:
-            self._failures += 1
-        if error != self._error:
-            if error is None:
-                _log.info("the core's signing keys can be fetched again")
+    def _tell(self, troubles: str) -> None:
+        """Have the log hear of an outage that begins, and of the end of one it knows.
+
+        *troubles* says for each host what was wrong there, if the fetch went badly.
+        """
+        now = self._clock()
+        if self._error is None:
+            if self._is_told:
+                self._is_told = False
+                _log.warning("the signing keys can be fetched again")
+        elif not self._is_told and now >= self._quiet_until:
+            self._is_told = True
+            self._quiet_until = now + _TELL_S
+            left_s = self.usable_for_s()
+            if left_s > 0:
+                until = datetime.fromtimestamp(time.time() + left_s, UTC)
+                rest = (
+                    "Tokens are verified with the keys of before until"
+                    f" {until:%Y-%m-%d %H:%M:%S} UTC"
+                )
             else:
-                _log.warning("the core's signing keys can't be fetched: %s", error)
-        self._error = error
+                rest = (
+                    "Until they are, no token can be verified:"
+                    " protected routes answer 503"
+                )
+            _log.warning("the signing keys can't be fetched: %s. %s", troubles, rest)
 
     async def _read(self, url: URL) -> bytes:
         """Return the body that *url* answers with.

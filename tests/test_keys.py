@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -332,19 +332,60 @@ async def test_a_listener_that_fails_is_a_failed_fetch() -> None:
         assert found.state().failures == 2
 
 
-async def test_the_log_hears_of_changes_only(
+async def test_an_outage_is_told_at_its_begin_and_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which host, why, and until when its tokens are good; then once: it is back.
+
+    A core that comes and goes is told of once a minute.
+    """
+    monkeypatch.setattr(keys, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))
+    clock = Clock()
+    async with (
+        served(publishes(OLD)) as server,
+        store(server.url, clock=clock) as found,
+    ):
+        host = server.url.origin()
+        for seconds, answer in (
+            (0, publishes(OLD)),
+            (10, says(b"", 500)),
+            (1, says(b"", 500)),
+            (1, says(b"x")),
+            (9, publishes(OLD)),
+            (1, publishes(OLD)),
+            (1, says(b"", 500)),  # told already in this minute
+            (1, publishes(OLD)),
+            (46, says(b"", 500)),
+        ):
+            clock.now += seconds
+            server.answer = answer
+            await found.refresh()
+    begins = f"the signing keys can't be fetched: {host}: the core answered with status"
+    rest = "500. Tokens are verified with the keys of before until 2027-01-15"
+    assert caplog.messages == [
+        f"{begins} {rest} 08:16:30 UTC",
+        "the signing keys can be fetched again",
+        f"{begins} {rest} 08:15:54 UTC",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+async def test_a_core_that_never_was_there_is_told_with_every_host(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One line when the core goes away and one when it comes back."""
-    caplog.set_level(logging.INFO, logger="gateway.keys")
-    async with served(publishes(OLD)) as server, store(server.url) as found:
+    """Without keys no token can be verified; no address shows a password."""
+    async with (
+        served(says(b"", 404)) as server,
+        store(server.url.with_user("me").with_password("secret"), server.url) as found,
+    ):
         await found.refresh()
-        server.answer = says(b"", 500)
         await found.refresh()
-        await found.refresh()
-        server.answer = publishes(OLD)
-        await found.refresh()
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+        host = server.url.origin()
+    one = f"{host}: the core answered with status 404"
+    rest = "Until they are, no token can be verified: protected routes answer 503"
+    assert caplog.messages == [
+        f"the signing keys can't be fetched: {one}; {one}. {rest}"
+    ]
 
 
 # --- unknown key ids (rows E4, E5, E21, K6) -----------------------------------------
