@@ -7,12 +7,13 @@ Exit codes: 0 done, 1 a problem that is explained, 2 a wrong command line.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -231,7 +232,15 @@ def core(
     except (embedded.UnsafeBind, embedded.StoreError, embedded.BadSettings) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"can't listen on {host}:{port}: {error.strerror}")
+        if error.errno == errno.EADDRINUSE:
+            _fail(
+                f"port {port} is in use on {host}: stop what listens there,"
+                " or choose another port with --port"
+            )
+        # asyncio's own text would name the address once more.
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror
+        _fail(f"can't listen on {host}:{port}: {why}")
 
 
 @main.command()
@@ -269,6 +278,6 @@ def dev(config_path: Path, log_format: str) -> None:
         sys.exit(code)
 
 
-def _fail(text: str) -> None:
+def _fail(text: str) -> NoReturn:
     _err.print(text, markup=False, style="red")
     sys.exit(1)

@@ -396,8 +396,17 @@ async def test_port_in_use_is_one_line(
     async with command(*arguments, where, cwd=good.parent, environ=environ) as failed:
         assert await failed.ended() == 1
     (line,) = failed.err.decode().splitlines()
-    assert str(taken) in line
+    assert line.startswith(f"port {taken} is in use on 127.0.0.1: stop what listens")
     assert failed.out == b""
+
+
+async def test_core_with_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    """The address is named once, and why."""
+    arguments = ("core", "--database", ":memory:", "--unsafe-bind", "--host", "1.2.3.4")
+    async with command(*arguments, cwd=tmp_path) as failed:
+        assert await failed.ended() == 1
+    (line,) = failed.err.decode().splitlines()
+    assert line == "can't listen on 1.2.3.4:3567: Cannot assign requested address"
 
 
 async def test_serve_with_an_address_that_is_none(good: Path) -> None:
