@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from bench import (
     scaling,
     sockets,
 )
-from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse
+from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse, machine
 from bench.rivals import BY_NAME, Stage
 from bench.stage import ROOT, NotVerified, install, opened, say, versions
 
@@ -58,10 +57,14 @@ def main() -> int:
         if not python.is_optimised:
             say("BENCH_PYTHON=… names a Python built with --enable-optimizations")
         os.sched_setaffinity(0, {LOAD_CORE})
-        began = time.monotonic()
+        before = machine()
         with tempfile.TemporaryDirectory() as name:
             parts, head = _measure(Path(name), python, given)
-        head["wall"] = f"The whole run took {(time.monotonic() - began) / 60:.0f} min"
+        after = machine()
+        head["wall"] = (
+            f"The run took {(after.at_s - before.at_s) / 60:.0f} min;"
+            f" {after.meanwhile(before)}"
+        )
     except (PortInUse, NotVerified, DidNotStart, client.Failed) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +114,41 @@ def cpu(pids: Sequence[int]) -> Cpu:
             user += int(fields[11])
             system += int(fields[12])
     return Cpu(user * _TICK_S, system * _TICK_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Seconds that all CPUs together have spent since the machine was started."""
+
+    busy_s: float
+    stolen_s: float
+    """Wanted by this virtual machine, and given to another one."""
+    ours_s: float
+    """Of this process and its children that have ended."""
+    at_s: float
+
+    def meanwhile(self, before: Machine) -> str:
+        """Return a line on what else went on: the less, the more the figures mean."""
+        whole = (self.at_s - before.at_s) * (os.cpu_count() or 1)
+        ours = self.ours_s - before.ours_s
+        others = max(0.0, self.busy_s - before.busy_s - ours)
+        stolen = self.stolen_s - before.stolen_s
+        return (
+            f"{others / whole:.0%} of the machine's CPU time went to others meanwhile,"
+            f" {stolen / whole:.0%} to other virtual machines"
+        )
+
+
+def machine() -> Machine:
+    """Return what the machine has done so far. Source: proc(5), /proc/stat."""
+    first = Path("/proc/stat").read_text().partition("\n")[0]
+    user, nice, system, _, _, irq, softirq, stolen = map(int, first.split()[1:9])
+    return Machine(
+        busy_s=(user + nice + system + irq + softirq) * _TICK_S,
+        stolen_s=stolen * _TICK_S,
+        ours_s=sum(os.times()[:4]),
+        at_s=time.monotonic(),
+    )
 
 
 def family(pids: Sequence[int]) -> set[int]:

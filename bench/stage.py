@@ -236,8 +236,11 @@ def _must_verify(rival: Rival, stage: Stage) -> None:
 
 
 def _status(rival: Rival, token: str) -> int:
-    with client.connected(rival.port) as sock:
-        return client.ask(sock, client.head(rival.port, token=token)).status
+    try:
+        with client.connected(rival.port) as sock:
+            return client.ask(sock, client.head(rival.port, token=token)).status
+    except (client.NotAnswered, OSError) as exc:
+        raise client.NotAnswered(f"{rival.name}: {exc}") from exc
 
 
 @contextlib.contextmanager

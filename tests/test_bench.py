@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from wsproto.events import TextMessage
 
 from bench import big_upstream, frames, report
 from bench.interpreter import Interpreter
-from bench.processes import Cpu, PortInUse, family, running
+from bench.processes import Cpu, Machine, PortInUse, family, running
 from bench.stage import forged
 
 # --- figures ---
@@ -238,6 +239,19 @@ def test_which_python_counts_as_optimised(
     )
     assert found.is_optimised is is_optimised
     assert ("NOT optimised" in str(found)) is not is_optimised
+
+
+def test_what_others_did_meanwhile() -> None:
+    """A report says how noisy its run was: all that was busy and wasn't ours."""
+    before = Machine(busy_s=100, stolen_s=5, ours_s=10, at_s=1000)
+    cpus = os.cpu_count() or 1
+    after = Machine(
+        busy_s=100 + 7 * cpus, stolen_s=5 + cpus, ours_s=10 + 5 * cpus, at_s=1010
+    )
+    assert after.meanwhile(before) == (
+        "20% of the machine's CPU time went to others meanwhile,"
+        " 10% to other virtual machines"
+    )
 
 
 def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
