@@ -104,7 +104,7 @@ def _nginx(stage: Stage, program: str, name: str, servers: str) -> list[str]:
     config.write_text(
         f"""{user} worker_processes 1; daemon off;
         pid {home}/pid; error_log {home}/error.log;
-        worker_rlimit_nofile 65535; events {{ worker_connections 32768; }}
+        worker_rlimit_nofile 65535; events {{ worker_connections 16384; }}
         http {{
           access_log off; keepalive_requests 1000000000;
           client_body_temp_path {home}; proxy_temp_path {home};
