@@ -383,13 +383,20 @@ class Tunnel:
         request.protocol.set_parser(client)  # type: ignore[arg-type] # has what aiohttp calls of a parser
         self._upstream = upstream
         self._terms = terms
+        # The ways know of this list and not of the tunnel, which so has no way back
+        # to itself: it is gone when it is over, without the collector.
+        ends: list[str] = []
+        self._ends = ends
+        """Why it ended; the first word counts."""
         self._up = _Way(
-            client, upstream, masked=True, on_end=lambda: self._note("client_closed")
+            client, upstream, masked=True, on_end=lambda: ends.append("client_closed")
         )
         self._down = _Way(
-            upstream, client, masked=False, on_end=lambda: self._note("upstream_closed")
+            upstream,
+            client,
+            masked=False,
+            on_end=lambda: ends.append("upstream_closed"),
         )
-        self._ended_by = ""
         self._verdict: tuple[int, str] | None = None
         self._ending = asyncio.Event()
 
@@ -420,22 +427,19 @@ class Tunnel:
         tasks = {clock, *pumps}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._verdict is not None and not self._ended_by:
+            if self._verdict is not None and not self._ends:
                 code, reason = self._verdict
-                self._note(f"closed_{code}")
+                self._ends.append(f"closed_{code}")
                 self._up.end(code, reason)
                 self._down.end(code, reason)
             # One end is gone, or both were told to go: the rest takes no time.
             await asyncio.wait(pumps, timeout=_CLOSE_WAIT_S)
-            return self._ended_by or "cut"
+            return self._ends[0] if self._ends else "cut"
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._upstream.finish()
-
-    def _note(self, ended_by: str) -> None:
-        self._ended_by = self._ended_by or ended_by
 
     async def _watch(self) -> None:
         """Return when the terms are over, or somebody called `end`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +32,8 @@ from wsproto.events import (
     TextMessage,
 )
 from wsproto.extensions import PerMessageDeflate
+
+from gateway import websocket
 
 HANDSHAKE = (
     ("Upgrade", "websocket"),
@@ -542,6 +545,34 @@ async def test_p15_the_client_dies(how: str) -> None:
                 await asyncio.wait_for(upstream.lost.wait(), 1)
         await gw.record()
         await until(lambda: not gw.pools[0].open)
+
+
+@pytest.mark.parametrize("who", ["client", "service", "gateway"])
+async def test_a_socket_that_is_over_is_gone(who: str) -> None:
+    """Without the garbage collector, which comes rarely here."""
+
+    def kept() -> int:
+        kinds = (websocket.Tunnel, websocket._Way)
+        return sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+    async with service() as up, gateway(up.url) as gw:
+        gc.collect()
+        before = kept()
+        gc.disable()
+        try:
+            async with dial(gw) as socket:
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+                if who == "service":
+                    await up.sockets[0].close()
+                elif who == "gateway":
+                    gw.proxy.drain()
+                if who != "client":
+                    await socket.wait_closed()
+            await gw.record()
+            await until(lambda: kept() == before)
+        finally:
+            gc.enable()
 
 
 async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
