@@ -1,7 +1,7 @@
-"""edge. The listening socket, signals, and how it all comes to an end.
+"""edge. Listening sockets, signals, and how it all comes to an end, in one process.
 
 SIGTERM, SIGINT and SIGHUP stop accepting, let requests in flight finish within
-`gateway.drain_timeout`, and exit; a second signal ends at once.
+`gateway.drain_timeout`, and exit; a second SIGTERM or SIGINT ends at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 _MAX_PORT = 65535
 _FLUSH_S = 0.1
+_LOOK_S = 0.01
+LAST_REQUESTS_S = 1.0
+"""How long connections without a request stay when a process drains. A client that
+sends one meanwhile has its answer, and reads in it that the connection ends. Closing at
+once would cut off requests that are on their way: of a busy client, nearly always one.
+"""
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """SIGHUP as well: a terminal that is closed is no reason to cut requests."""
 
@@ -81,6 +88,36 @@ def bind(listen: str) -> socket.socket:
     return sock
 
 
+def share(sock: socket.socket, count: int) -> list[socket.socket]:
+    """Return *count* listening sockets for one address, the given one first.
+
+    The kernel spreads connections over them, and each has a queue of its own. Where it
+    can't, the result is *sock* alone, from which several processes may accept.
+
+    The first was bound without SO_REUSEPORT, so that a port in use was found; with it,
+    two gateways of one user would share a port without a word. Others can join a
+    listening socket that gets the option afterwards.
+    """
+    sockets = [sock]
+    if sys.platform != "linux":  # others have the option, but don't spread
+        return sockets
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        while len(sockets) < count:
+            another = socket.socket(sock.family, sock.type, sock.proto)
+            sockets.append(another)
+            another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            another.bind(sock.getsockname())
+            another.listen(_BACKLOG)
+            another.setblocking(False)
+    except OSError:
+        for another in sockets[1:]:
+            another.close()
+        return [sock]
+    return sockets
+
+
 def raise_descriptor_limit() -> None:
     """Let this process open as many files as the system allows it.
 
@@ -99,33 +136,100 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Entrance:
+    """Where clients come in, and how all of them leave."""
+
+    def __init__(self, app: App, *, linger_s: float = 0.0) -> None:
+        """*linger_s* is how long connections without a request stay at the end."""
+        gateway = app.config.gateway
+        self._proxy = app.proxy
+        self._drain_s = gateway.drain_timeout
+        self._linger_s = min(linger_s, gateway.drain_timeout)
+        self._listener = Listener(
+            app.proxy.handle,
+            limits=gateway.limits,
+            observer=app.observer,
+            make_id=app.make_id,
+        )
+        self._doors: dict[asyncio.Server, socket.socket] = {}
+        """What accepts, and its socket once more."""
+
+    async def open(self, sock: socket.socket) -> asyncio.Server:
+        """Accept on *sock*, which is the server's from now on."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._listener, sock=sock)
+        self._doors[server] = sock.dup()
+        return server
+
+    def shut(self, server: asyncio.Server) -> None:
+        """Accept no more on a server's socket; connections from there stay."""
+        server.close()
+        self._doors.pop(server).close()
+
+    async def close(self) -> None:
+        """Stop accepting, close WebSockets with 1001, and end what is left.
+
+        Requests in flight have `gateway.drain_timeout` to finish.
+        """
+        servers = tuple(self._doors)
+        waiting = [client for server in servers for client in self._last_of(server)]
+        self._proxy.drain()
+        loop = asyncio.get_running_loop()
+        for client in waiting:
+            await loop.connect_accepted_socket(self._listener, client)
+        await self._linger()
+        await self._listener.close(self._drain_s - self._linger_s)
+        for server in servers:
+            await server.wait_closed()
+
+    def _last_of(self, server: asyncio.Server) -> list[socket.socket]:
+        """Shut a door; return those who stood before it, and would be cut off."""
+        server.close()
+        sock = self._doors[server]
+        waiting: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # nobody waits any more
+            while len(waiting) < _BACKLOG:
+                client, _ = sock.accept()
+                client.setblocking(False)
+                waiting.append(client)
+        self._doors.pop(server).close()
+        return waiting
+
+    async def _linger(self) -> None:
+        """Wait for last requests as long as anybody is there to send one."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._linger_s
+        # Looking will do: it happens once in a process's life.
+        while self._listener.connections and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
+
 @contextlib.asynccontextmanager
-async def serving(app: App, sock: socket.socket) -> AsyncIterator[str]:
+async def serving(
+    app: App, sock: socket.socket, *, linger_s: float = 0.0
+) -> AsyncIterator[str]:
     """Serve *app* on *sock* while the block runs; drain when it ends.
 
-    Yields the URL. Leaving the block stops accepting, closes WebSockets with 1001
-    and waits at most `gateway.drain_timeout` for requests in flight.
+    Yields the URL. *linger_s* is as for `Entrance`.
     """
-    gateway = app.config.gateway
-    listener = Listener(
-        app.proxy.handle,
-        limits=gateway.limits,
-        observer=app.observer,
-        make_id=app.make_id,
-    )
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(listener, sock=sock)
+    entrance = Entrance(app, linger_s=linger_s)
     try:
+        await entrance.open(sock)
         yield url_of(sock)
     finally:
-        server.close()
-        app.proxy.drain()
-        await listener.close(gateway.drain_timeout)
-        await server.wait_closed()
+        await entrance.close()
+
+
+def has_nohup() -> bool:
+    """Return whether whoever started this process said that it outlives a terminal."""
+    return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
-    """Return what the first SIGTERM, SIGINT or SIGHUP sets; the second calls *force*.
+    """Return what the first SIGTERM, SIGINT or SIGHUP sets.
+
+    Another SIGTERM or SIGINT calls *force*. Another SIGHUP doesn't: when a terminal is
+    closed, both the system and the shell send one.
 
     Called before anybody is told that the server is ready: the answer to that may
     be a signal.
@@ -133,13 +237,14 @@ def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
 
-    def on_signal() -> None:
-        if stopped.is_set():
+    def on_signal(number: signal.Signals) -> None:
+        if stopped.is_set() and number != signal.SIGHUP:
             force()
         stopped.set()
 
     for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        if number != signal.SIGHUP or not has_nohup():
+            loop.add_signal_handler(number, on_signal, number)
     return stopped
 
 
@@ -187,14 +292,42 @@ async def _running(
     listen: str | None = None,
     email: EmailSender | None = None,
 ) -> AsyncIterator[str]:
+    check_parser()
+    sock = bind(listen or settings.config.gateway.listen)
+    try:
+        async with (
+            hosting(settings, log_format=log_format, email=email) as app,
+            serving(app, sock, linger_s=LAST_REQUESTS_S) as url,
+        ):
+            settle_garbage()
+            yield url
+    finally:
+        sock.close()
+
+
+def check_parser() -> None:
+    """Make sure that requests are read by the parser that was tested.
+
+    Raises:
+        ListenError: it isn't installed.
+    """
     if not has_strict_parser():
         raise ListenError(
             "aiohttp was installed without its C extensions, and its other parser is"
             " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
             " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
         )
+
+
+@contextlib.asynccontextmanager
+async def hosting(
+    settings: Settings, *, log_format: str, email: EmailSender | None = None
+) -> AsyncIterator[App]:
+    """Yield the gateway that *settings* describe, with its log, in this process.
+
+    Raises: as `app.building`.
+    """
     raise_descriptor_limit()
-    sock = bind(listen or settings.config.gateway.listen)
     log = NoLog() if log_format == "none" else AccessLog(log_format)
     with messages():
         try:
@@ -203,12 +336,9 @@ async def _running(
                     settings.config, settings.table, observer=log, email=email
                 ) as app,
                 _flushed(log),
-                serving(app, sock) as url,
             ):
-                _settle_garbage()
-                yield url
+                yield app
         finally:
-            sock.close()
             log.close()
 
 
@@ -228,7 +358,7 @@ async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
         task.cancel()
 
 
-def _settle_garbage() -> None:
+def settle_garbage() -> None:
     """Have the collector leave alone what was made at the start, and come less often.
 
     A request leaves next to no cycles behind; by default every 700 new objects cause

@@ -9,16 +9,18 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sdk_reset
-from faults import FaultUpstream, Peer, closed_port
-from stack import running
+from faults import FaultUpstream, Peer, closed_port, until
+from stack import Records, running
 from wire import DEADLINE_S, Wire, ask, connect, request
 
 from gateway import server, settings
+from gateway.app import building
 from gateway.dev.core import ThreadedCore
 from gateway.server import ListenError, bind, url_of
 
@@ -119,7 +121,96 @@ def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         bind("127.0.0.1:80")
 
 
+def test_several_sockets_share_a_port() -> None:
+    """The system spreads clients over them; whoever wants the port alone is told."""
+    sockets = server.share(bind("127.0.0.1:0"), 3)
+    with ExitStack() as opened:
+        for sock in sockets:
+            opened.enter_context(sock)
+        port = sockets[0].getsockname()[1]
+        assert [sock.getsockname()[1] for sock in sockets] == [port] * 3
+        with pytest.raises(ListenError, match=f"port {port} is in use"):
+            bind(f"127.0.0.1:{port}")
+        for _ in range(100):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        counts = []
+        for sock in sockets:
+            assert not sock.getblocking()
+            counts.append(0)
+            with suppress(BlockingIOError):
+                while True:
+                    opened.enter_context(sock.accept()[0])
+                    counts[-1] += 1
+        assert sum(counts) == 100
+        assert min(counts) > 0
+
+
+class Alone(socket.socket):
+    def setsockopt(self, *args: Any) -> None:
+        if args[1] == socket.SO_REUSEPORT and self.getsockname()[1] == 0:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(*args)
+
+
+@pytest.mark.parametrize("reason", ["not Linux", "refused"])
+def test_where_sockets_can_t_share_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """Several processes then accept from it; that works everywhere."""
+    with bind("127.0.0.1:0") as sock:
+        if reason == "refused":
+            monkeypatch.setattr(server.socket, "socket", Alone)
+        else:
+            monkeypatch.setattr(server.sys, "platform", "darwin")
+        assert server.share(sock, 3) == [sock]
+
+
 # --- the end --------------------------------------------------------------------
+
+
+async def test_whoever_waits_at_the_door_is_let_in(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """Connected but not accepted yet: closing the socket would reset it."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    sock = bind("127.0.0.1:0")
+    address = sock.getsockname()
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        entrance = server.Entrance(app, linger_s=5)
+        await entrance.open(sock)
+        waiting = [socket.create_connection(address) for _ in range(20)]
+        for client in waiting:
+            client.sendall(request("GET", "/"))
+        await asyncio.wait_for(entrance.close(), DEADLINE_S)
+        for client in waiting:
+            with client:
+                reply = client.recv(65536)
+                assert reply.startswith(b"HTTP/1.1 200")
+                assert b"\r\nConnection: close\r\n" in reply
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+async def test_a_last_request_is_answered(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """A kept connection isn't closed while its client may just be sending one."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    sock = bind("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        entrance = server.Entrance(app, linger_s=20)
+        await entrance.open(sock)
+        async with connect(port) as wire:
+            await wire.send(request("GET", "/"))
+            assert (await wire.reply()).one("Connection") is None
+            closing = asyncio.create_task(entrance.close())
+            await until(lambda: app.proxy.draining)
+            await wire.send(request("GET", "/"))
+            reply = await wire.reply()
+            assert (reply.status, reply.one("Connection")) == (200, "close")
+            # Nobody is left who could send one, so nobody is waited for.
+            await asyncio.wait_for(closing, DEADLINE_S)
 
 
 async def test_requests_in_flight_finish(
@@ -210,19 +301,38 @@ async def test_signal_ends_the_run(
 
 
 async def test_second_signal_is_not_patient() -> None:
-    """It calls what ends the process at once, and the first one doesn't."""
+    """It calls what ends the process at once, and the first one doesn't.
+
+    Nor does SIGHUP, which a closed terminal and its shell both send.
+    """
     forced = asyncio.Event()
     stopped = server.stop_signal(force=forced.set)
     try:
         async with asyncio.timeout(DEADLINE_S):
             os.kill(os.getpid(), signal.SIGTERM)
             await stopped.wait()
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
             assert not forced.is_set()
             os.kill(os.getpid(), signal.SIGINT)
             await forced.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_nohup_is_heeded() -> None:
+    """Who was started to outlive a terminal does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopped = server.stop_signal(force=lambda: None)
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        assert not stopped.is_set()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_log_comes_without_another_request(
