@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _DEFAULT_CONFIG = "config/routes.yaml"
+_MAX_WORKERS = 512
 _UNBOUNDED = 10_000
 """Columns, for output that no terminal shows."""
 
@@ -103,21 +104,32 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(work)
 
 
-def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings, or print every problem and exit with 1."""
+def _read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings.
+
+    Raises:
+        ConfigError: with every problem.
+    """
     from gateway import sdk
     from gateway.settings import ConfigError, load
 
+    settings = load(path, environ)
+    # What only the SDK's side knows, before it is started.
+    found = sdk.check(settings.config.supertokens.recipes)
+    problems = settings.problems(found)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings, or print every problem and exit with 1."""
+    from gateway.settings import ConfigError
+
     try:
-        settings = load(path, environ)
+        return _read(path, environ)
     except ConfigError as error:
         problems = error.problems
-    else:
-        # What only the SDK's side knows, before it is started.
-        found = sdk.check(settings.config.supertokens.recipes)
-        problems = settings.problems(found)
-        if not problems:
-            return settings
     for problem in problems:
         _err.print(str(problem), markup=False, style="red")
     count = len(problems)
@@ -129,10 +141,20 @@ def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
 @_config_option
 @_log_option
 @click.option("--listen", metavar="HOST:PORT", help="Overrides gateway.listen.")
-def serve(config_path: Path, log_format: str, listen: str | None) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, _MAX_WORKERS),
+    envvar="GATEWAY_WORKERS",
+    show_envvar=True,
+    help="Processes that serve. Default: one for each CPU that may be used.",
+)
+def serve(
+    config_path: Path, log_format: str, listen: str | None, workers: int | None
+) -> None:
     """Run the gateway against the core that the file names.
 
     SIGTERM or Ctrl-C lets requests in flight finish; a second one ends at once.
+    With two workers or more, SIGHUP reads the file again.
     """
     # What the start makes, stays: a sixth of its time would go into looking at it.
     gc.disable()
@@ -140,16 +162,33 @@ def serve(config_path: Path, log_format: str, listen: str | None) -> None:
     from gateway.app import BadService
     from gateway.sdk import RecipeError
     from gateway.server import ListenError, run
+    from gateway.workers import supervise, usable_cpus
 
     settings = _load(config_path)
+    count = workers or usable_cpus()
+    crew = f", {count} workers" if count > 1 else ""
 
     def ready(url: str) -> None:
-        _announce(f"gateway {__version__} on {url}, routes from {config_path}")
+        _announce(f"gateway {__version__} on {url}, routes from {config_path}{crew}")
 
     try:
-        _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
+        if count == 1:
+            _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
+            return
+        code = supervise(
+            settings,
+            workers=count,
+            log_format=log_format,
+            listen=listen,
+            run=_run,
+            load=lambda: _read(config_path),
+            say=_announce,
+            on_ready=ready,
+        )
     except (BadService, ListenError, RecipeError) as error:
         _fail(str(error))
+    else:
+        sys.exit(code)
 
 
 @main.command()

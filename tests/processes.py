@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -28,17 +28,18 @@ class Process:
         self.child = child
         self.out = b""
         self.err = b""
+        self._more = asyncio.Event()
         self._readers = [
             asyncio.create_task(self._read("out", child.stdout)),
             asyncio.create_task(self._read("err", child.stderr)),
         ]
-        self._more = asyncio.Event()
 
     async def _read(self, name: str, stream: asyncio.StreamReader | None) -> None:
         assert stream is not None
         while data := await stream.read(65536):
             setattr(self, name, getattr(self, name) + data)
             self._more.set()
+        self._more.set()
 
     async def until_said(self, pattern: bytes) -> re.Match[bytes]:
         """Return the first match in what it writes to either stream."""
@@ -47,7 +48,7 @@ class Process:
                 for said in (self.err, self.out):
                     if found := re.search(pattern, said):
                         return found
-                assert self.child.returncode is None, self.err
+                assert not all(reader.done() for reader in self._readers), self.err
                 self._more.clear()
                 await self._more.wait()
 
@@ -63,14 +64,20 @@ class Process:
 
 @asynccontextmanager
 async def command(
-    *args: str | Path, cwd: Path, environ: Mapping[str, str] | None = None
+    *args: str | Path,
+    cwd: Path,
+    environ: Mapping[str, str] | None = None,
+    program: Sequence[str | Path] = (GATEWAY,),
 ) -> AsyncIterator[Process]:
-    """Run a command for the block; it is gone afterwards, whatever happened."""
+    """Run a command for the block; it is gone afterwards, whatever happened.
+
+    `serve` is one process unless the test says otherwise, whatever the machine has.
+    """
     child = await asyncio.create_subprocess_exec(
-        GATEWAY,
+        *program,
         *args,
         cwd=cwd,
-        env={**os.environ, **(environ or {})},
+        env={**os.environ, "GATEWAY_WORKERS": "1", **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

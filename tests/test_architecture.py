@@ -27,6 +27,7 @@ PURE: dict[str, str] = {
     "requirements": "identity",
     "tokens": "identity",
     "answers": "errors fields identity",
+    "control": "",
     "config": "errors pattern target",
     "headers": "errors fields identity target",
     "routes": "config headers identity pattern",
@@ -42,7 +43,7 @@ EDGES: dict[str, str] = {
     "auth": "fields identity sdk",
     "verify": "config errors fields identity keys requirements tokens",
     "core_session": "identity requirements sdk tokens verify",
-    "cors": "config fields",
+    "cors": "client config fields",
     "websocket": "answers errors fields",
     "client": "answers config errors fields",
     "listener": "answers client config errors framing observe",
@@ -51,13 +52,14 @@ EDGES: dict[str, str] = {
         " observe retry routes target upstream websocket"
     ),
     "server": "app listener observe sdk settings",
+    "workers": "app control sdk server settings",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
 # The composition root joins all but what is for development; the commands, all.
-ROOMS["app"] = frozenset(ROOMS) - {"dev", "server"}
+ROOMS["app"] = frozenset(ROOMS) - {"dev", "server", "workers"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
@@ -188,8 +190,10 @@ def test_proxy_and_verification_meet_in_app_only() -> None:
 
 def test_composition_root_is_used_at_the_top_only() -> None:
     """Nothing that is composed knows how."""
-    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= {"server", "cli"}
-    assert {room(p) for p in FILES if "server" in rooms_imported(p)} <= {"cli"}
+    top = {"server", "workers", "cli"}
+    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top
+    assert {room(p) for p in FILES if "server" in rooms_imported(p)} <= top
+    assert {room(p) for p in FILES if "workers" in rooms_imported(p)} == {"cli"}
     assert not [p for p in FILES if "cli" in rooms_imported(p)]
 
 

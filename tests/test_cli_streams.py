@@ -24,7 +24,7 @@ ENVIRON = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
 
 @asynccontextmanager
 async def serving(
-    tmp_path: Path, shell: str, *, out: int = subprocess.DEVNULL
+    tmp_path: Path, shell: str, *, workers: int = 1, out: int = subprocess.DEVNULL
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """Serve for the block, with the redirections of *shell*; yield process and port.
 
@@ -37,6 +37,7 @@ async def serving(
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", f'exec "$@" {shell}', "sh"),
         *(GATEWAY, "serve", "-c", file, "--listen", f"127.0.0.1:{port}"),
+        *("--workers", str(workers)),
         env=ENVIRON,
         stdin=subprocess.DEVNULL,
         stdout=out,
@@ -76,26 +77,43 @@ async def end(process: asyncio.subprocess.Process) -> int | None:
 
 
 @pytest.mark.parametrize(
-    "shell",
-    [">&-", "<&-", "<&- >&- 2>&-", "> /dev/full", "2>/dev/full"],
-    ids=["no output", "no input", "none", "full disk", "no errors"],
+    ("shell", "workers"),
+    [
+        (">&-", 1),
+        ("<&-", 1),
+        ("<&- >&- 2>&-", 1),
+        ("<&- >&- 2>&-", 2),
+        ("> /dev/full", 1),
+        ("2>/dev/full", 1),
+        (">/dev/full 2>/dev/full", 2),
+    ],
+    ids=[
+        "no output",
+        "no input",
+        "none",
+        "none for workers",
+        "full disk",
+        "no errors",
+        "full disk for workers",
+    ],
 )
 async def test_closed_streams_neither_end_nor_break_it(
-    tmp_path: Path, shell: str
+    tmp_path: Path, shell: str, workers: int
 ) -> None:
     """It serves and stops as usual.
 
     A closed stream's number must not go to a socket: what is printed would be sent
     to a client, and uvloop aborts when it closes it.
     """
-    async with serving(tmp_path, shell) as (process, port):
+    async with serving(tmp_path, shell, workers=workers) as (process, port):
         await ask(process, port, 300)
         assert await end(process) == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2], ids=["alone", "workers"])
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 async def test_log_that_nobody_reads_does_not_hold_up_the_end(
-    tmp_path: Path, reader: str
+    tmp_path: Path, reader: str, workers: int
 ) -> None:
     """`gateway serve | head -1`, and a collector that hangs: served, and exit 0."""
     reads, writes = os.pipe()
@@ -103,7 +121,10 @@ async def test_log_that_nobody_reads_does_not_hold_up_the_end(
         fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)
         if reader == "gone":
             os.close(reads)
-        async with serving(tmp_path, "", out=writes) as (process, port):
+        async with serving(tmp_path, "", workers=workers, out=writes) as (
+            process,
+            port,
+        ):
             await ask(process, port, 500)
             assert await end(process) == 0
     finally:

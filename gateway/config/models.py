@@ -103,7 +103,7 @@ class Limits(Model):
     write_idle_timeout: Seconds = 30.0
     """How long a client may take nothing of what was written to it."""
     max_connections: Positive = 10000
-    """Further clients are cut off at once. Each needs a file descriptor."""
+    """Of each worker. Further clients are cut off at once. Each needs a file descriptor."""
 
     def conflicts(self) -> Iterator[Finding]:
         """A part of the head can't be larger than the whole."""
@@ -125,7 +125,7 @@ class Gateway(Model):
     Risk: whoever connects from there can claim any client address, host and https.
     """
     drain_timeout: Seconds = 30.0
-    """How long requests in flight may take after SIGTERM."""
+    """How long requests in flight may take after SIGTERM, or a reload."""
     limits: Limits = Limits()
 
 
@@ -191,7 +191,7 @@ class CoreClient(Model):
     timeout: Seconds = 5.0
     """For all the calls that one request needs, together."""
     max_concurrent: Positive = 64
-    """Further calls wait for their turn."""
+    """Of each worker. Further calls wait for their turn."""
 
 
 class Smtp(Model):
@@ -383,7 +383,7 @@ class Service(Model):
     """Its addresses."""
     timeouts: TimeoutsPatch = TimeoutsPatch()
     max_connections: Positive = 256
-    """Per target."""
+    """Per target, of each worker."""
     tls: Tls = Tls()
     host_header: HostHeader = "upstream"
     """`upstream` (the target's own), `preserve` (the client's), or a literal.

@@ -14,6 +14,7 @@ Facts about the SDK (0.31.4)
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -264,6 +265,15 @@ class _Started:
 
 
 _started: _Started | None = None
+
+
+def preload(settings: SuperTokens) -> None:
+    """Import what `start` will need, for processes that are forked afterwards."""
+    os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
+    from gateway.sdk import core, setup  # noqa: F401 - being there is all
+
+    for name in settings.recipes:
+        importlib.import_module(f"supertokens_python.recipe.{name}")
 
 
 def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:

@@ -1,0 +1,197 @@
+"""PURE. What a supervisor and its workers say to each other, and what they remember.
+
+One message is one line of JSON with one key. Both ends run the same program, but a
+worker faces the internet: what it sends is checked like anybody's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+_MAX_LINE_BYTES = 1024 * 1024
+"""No message that a worker can have reason to send is nearly as long."""
+_BATCH_BYTES = 64 * 1024
+"""About so much of a deny-list goes into one message."""
+_MAX_DENIED = 100_000
+"""Sessions on the deny-list, as many as a worker keeps itself (`verify`)."""
+
+
+class BadMessage(ValueError):
+    """The other end sent what isn't a message. The text repeats nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Both ways: sessions to refuse, and until when, in seconds since the epoch."""
+
+    ends: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """To a worker: accept on these sockets, by number, and on no others."""
+
+    sockets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """To a worker: accept nothing any more, finish what was begun, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """To a worker, which sends it back: it reads what it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it can serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From a worker that can't be started with its configuration, and why."""
+
+    reason: str
+
+
+Message = Deny | Accept | Drain | Ping | Ready | Failed
+
+
+def encode(message: Message) -> bytes:
+    """Return *message* as it is sent."""
+    match message:
+        case Deny(ends):
+            told: object = {"deny": dict(ends)}
+        case Accept(sockets):
+            told = {"accept": sockets}
+        case Drain():
+            told = {"drain": True}
+        case Ping():
+            told = {"ping": True}
+        case Ready():
+            told = {"ready": True}
+        case Failed(reason):
+            told = {"failed": reason}
+        case never:
+            assert_never(never)
+    return json.dumps(told, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+class Decoder:
+    """Makes messages of the bytes that arrive, however they are cut."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that *data* completes.
+
+        Raises:
+            BadMessage: one isn't what `encode` makes, or is longer than 1 MiB.
+        """
+        searched = len(self._rest)
+        self._rest += data
+        end = self._rest.rfind(b"\n", searched)
+        if end < 0:
+            lines = []
+        else:
+            lines = bytes(self._rest[:end]).split(b"\n")
+            del self._rest[: end + 1]
+        if max(map(len, (*lines, self._rest))) > _MAX_LINE_BYTES:
+            raise BadMessage("a message is too long")
+        return [_decode(line) for line in lines]
+
+
+def _decode(line: bytes) -> Message:
+    try:
+        told = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):
+        raise BadMessage("a message isn't JSON") from None
+    match told:
+        case {"deny": dict() as ends, **rest} if not rest:
+            return Deny({handle: _time(until) for handle, until in ends.items()})
+        case {"accept": list() as sockets, **rest} if not rest:
+            return Accept(tuple(map(_number, sockets)))
+        case {"drain": True, **rest} if not rest:
+            return Drain()
+        case {"ping": True, **rest} if not rest:
+            return Ping()
+        case {"ready": True, **rest} if not rest:
+            return Ready()
+        case {"failed": str(reason), **rest} if not rest:
+            return Failed(reason)
+        case _:
+            raise BadMessage("a message of an unknown kind")
+
+
+def _time(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadMessage("a time that is none")
+    try:
+        time = float(value)
+    except OverflowError:
+        time = math.inf
+    if not math.isfinite(time):
+        raise BadMessage("a time that is none")
+    return time
+
+
+def _number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadMessage("a socket that is none")
+    return value
+
+
+class DenyList:
+    """The sessions that ended in any worker, for those that start later."""
+
+    def __init__(self) -> None:
+        self._ends: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, ends: Mapping[str, float], now: float) -> dict[str, float]:
+        """Keep *ends*; return those that say something new.
+
+        Of those that are over two are forgotten for each one that comes; when there
+        are 100,000, the oldest.
+        """
+        known = self._ends
+        news = {
+            handle: until
+            for handle, until in ends.items()
+            if until > max(now, known.get(handle, 0.0))
+        }
+        for handle, until in news.items():
+            known[handle] = until
+            known.move_to_end(handle)
+            for _ in range(2):
+                oldest = next(iter(known))
+                if known[oldest] <= now:
+                    del known[oldest]
+            if len(known) > _MAX_DENIED:
+                known.popitem(last=False)
+        return news
+
+    def messages(self, now: float) -> Iterator[Deny]:
+        """Yield all of it that isn't over, the oldest first, in messages of a size."""
+        batch: dict[str, float] = {}
+        size = 0
+        for handle, until in self._ends.items():
+            if until <= now:
+                continue
+            batch[handle] = until
+            size += len(handle) + 24
+            if size >= _BATCH_BYTES:
+                yield Deny(batch)
+                batch, size = {}, 0
+        if batch:
+            yield Deny(batch)

@@ -1,0 +1,164 @@
+"""What supervisor and workers say, and what is remembered for workers to come."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import control
+from gateway.control import (
+    Accept,
+    BadMessage,
+    Decoder,
+    Deny,
+    DenyList,
+    Drain,
+    Failed,
+    Message,
+    Ping,
+    Ready,
+    encode,
+)
+
+NOW = 1_700_000_000.0
+
+times = st.floats(allow_nan=False, allow_infinity=False)
+messages = st.one_of(
+    st.builds(Deny, st.dictionaries(st.text(), times)),
+    st.builds(Accept, st.lists(st.integers()).map(tuple)),
+    st.builds(Failed, st.text()),
+    st.sampled_from([Drain(), Ping(), Ready()]),
+)
+
+# --- messages -------------------------------------------------------------------
+
+
+@given(st.lists(messages), st.data())
+def test_messages_arrive_as_they_were_sent(
+    sent: list[Message], data: st.DataObject
+) -> None:
+    """All of them, in order, wherever the stream is cut."""
+    stream = b"".join(map(encode, sent))
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5))
+    places = [0, *sorted(cuts), len(stream)]
+    decoder = Decoder()
+    heard = []
+    for begin, end in pairwise(places):
+        heard += decoder.feed(stream[begin:end])
+    assert heard == sent
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"{",
+        b'"drain"',
+        b'{"drain":false}',
+        b'{"drain":1}',
+        b'{"drain":true,"more":1}',
+        b'{"drain":true,"ping":true}',
+        b'{"stop":true}',
+        b'{"deny":["a"]}',
+        b'{"deny":{"a":"1"}}',
+        b'{"deny":{"a":true}}',
+        b'{"deny":{"a":null}}',
+        b'{"deny":{"a":NaN}}',
+        b'{"deny":{"a":Infinity}}',
+        b'{"deny":{"a":1e999}}',
+        b'{"deny":{"a":1' + b"0" * 400 + b"}}",
+        b'{"accept":1}',
+        b'{"accept":["0"]}',
+        b'{"accept":[0.0]}',
+        b'{"accept":[true]}',
+        b'{"failed":1}',
+        b'{"failed":"\xe9"}',
+        b"[" * 100_000,
+        b"1" * 5000,
+    ],
+    ids=lambda line: repr(line[:24]),
+)
+def test_what_is_no_message_is_refused(line: bytes) -> None:
+    """A worker faces the internet; the text of the refusal repeats nothing of it."""
+    with pytest.raises(BadMessage) as refused:
+        Decoder().feed(line + b"\n")
+    assert str(refused.value).isascii()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"], ids=["unfinished", "finished"])
+def test_a_message_has_a_greatest_length(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    """Whoever never ends a line fills no memory."""
+    monkeypatch.setattr(control, "_MAX_LINE_BYTES", 100)
+    message = encode(Failed("x" * 80))
+    decoder = Decoder()
+    for _ in range(3):
+        assert decoder.feed(message) == [Failed("x" * 80)]
+    with pytest.raises(BadMessage):
+        decoder.feed(b'{"failed":"' + b"x" * 100 + end)
+
+
+def test_a_time_that_is_none_isnt_sent() -> None:
+    """No other end would take it."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(Deny({"a": math.inf}))
+
+
+# --- the deny-list --------------------------------------------------------------
+
+
+def test_only_news_are_passed_on() -> None:
+    """An echo, and an end that is no later, is known already."""
+    denied = DenyList()
+    assert denied.add({"a": NOW + 10, "b": NOW}, NOW) == {"a": NOW + 10}
+    assert denied.add({"a": NOW + 10}, NOW) == {}
+    assert denied.add({"a": NOW + 5, "b": NOW + 1}, NOW) == {"b": NOW + 1}
+    assert denied.add({"a": NOW + 11}, NOW) == {"a": NOW + 11}
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """Whoever starts later needn't hear of it, and it takes no place for long."""
+    denied = DenyList()
+    denied.add({str(number): NOW + 1 + number for number in range(100)}, NOW)
+    assert [*denied.messages(NOW + 98.5)] == [Deny({"98": NOW + 99, "99": NOW + 100})]
+    for number in range(50):
+        denied.add({f"new-{number}": NOW + 1000}, NOW + 200)
+    assert len(denied) == 50
+
+
+def test_the_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten, one said again last."""
+    monkeypatch.setattr(control, "_MAX_DENIED", 3)
+    denied = DenyList()
+    for number in (0, 1, 2):
+        denied.add({str(number): NOW + 10}, NOW)
+    denied.add({"0": NOW + 20, "3": NOW + 10}, NOW)
+    (told,) = denied.messages(NOW)
+    assert [*told.ends] == ["2", "0", "3"]
+
+
+def test_a_long_list_goes_in_parts() -> None:
+    """Each is a message that the other end takes; nothing is lost between them."""
+    denied = DenyList()
+    ends = {f"{number:036}": NOW + 1 + number for number in range(10_000)}
+    denied.add(ends, NOW)
+    decoder = Decoder()
+    heard: dict[str, float] = {}
+    parts = [encode(message) for message in denied.messages(NOW)]
+    for part in parts:
+        (message,) = decoder.feed(part)
+        assert isinstance(message, Deny)
+        heard |= message.ends
+    assert heard == ends
+    assert len(parts) > 1
+    assert max(map(len, parts)) < 128 * 1024
+    assert [*DenyList().messages(NOW)] == []

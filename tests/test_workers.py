@@ -1,0 +1,131 @@
+"""How many workers there are, and what the supervisor decides about them.
+
+What becomes of it is tests/test_workers_serve.py's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.workers import delay_s, how_it_ended, shares, usable_cpus
+
+# --- how many -------------------------------------------------------------------
+
+V2 = "0::/\n"
+LIMITS: dict[str, tuple[dict[str, str], int]] = {
+    "nothing to read": ({}, 64),
+    "no limit": ({"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "max 100000"}, 64),
+    "one": ({"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "100000 100000"}, 1),
+    "a half": ({"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+    "a half more": (
+        {"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "150000 100000"},
+        2,
+    ),
+    "more than there are": (
+        {"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "9900000 100000"},
+        64,
+    ),
+    "group within groups": (
+        {
+            "proc/self/cgroup": "1:name=systemd:/\n0::/a/b\n",
+            "sys/fs/cgroup/a/cpu.max": "300000 100000",
+            "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+        },
+        3,
+    ),
+    "version 1": (
+        {
+            "proc/self/cgroup": "4:cpu:/x\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+        2,
+    ),
+    "version 1 without a limit": (
+        {
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+        },
+        64,
+    ),
+    "nonsense": ({"proc/self/cgroup": "0::/../..", "sys/fs/cgroup/cpu.max": "x"}, 64),
+    "no period": ({"proc/self/cgroup": V2, "sys/fs/cgroup/cpu.max": "1000 0"}, 64),
+}
+
+
+@pytest.mark.parametrize(("files", "count"), LIMITS.values(), ids=LIMITS)
+def test_a_container_gets_as_many_as_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], count: int
+) -> None:
+    """One CPU's share on a machine with 64 is one worker, not 64."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert usable_cpus(tmp_path) == count
+
+
+def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `taskset` and cpusets set it; systems without it have all their CPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5})
+    assert usable_cpus(tmp_path) == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert usable_cpus(tmp_path) == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus(tmp_path) == 1
+    assert usable_cpus() >= 1
+
+
+# --- what is decided ------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.sets(st.integers(0, 19)))
+def test_no_socket_is_left_alone(sockets: int, ready: set[int]) -> None:
+    """While anybody is ready, each socket is one worker's; its own one's, if it is."""
+    slots = sorted(ready & set(range(sockets)))
+    dealt = shares(sockets, slots)
+    assert sorted(dealt) == slots
+    if sockets == 1 or not slots:
+        return
+    assert sorted(number for share in dealt.values() for number in share) == [
+        *range(sockets)
+    ]
+    assert all(share[0] == slot for slot, share in dealt.items())
+    sizes = {len(share) for share in dealt.values()}
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_single_socket_is_everybodys() -> None:
+    """Where the system doesn't spread connections over several."""
+    assert shares(1, (0, 2)) == {0: (0,), 2: (0,)}
+
+
+def test_a_loop_of_crashes_gets_slower() -> None:
+    """From a tenth of a second to half a minute, and no further."""
+    waits = [delay_s(failures) for failures in range(1, 2000)]
+    assert waits[:3] == [0.1, 0.2, 0.4]
+    assert waits == sorted(waits)
+    assert waits[-1] == 30
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "ended with exit code 0"),
+        (3 << 8, "ended with exit code 3"),
+        (9, "was ended by SIGKILL"),
+        (signal.SIGSEGV, "was ended by SIGSEGV"),
+        (63, "was ended by signal 63"),
+    ],
+)
+def test_an_end_is_told_in_words(status: int, said: str) -> None:
+    """As an operator looks for it."""
+    assert how_it_ended(status) == said

@@ -1,0 +1,579 @@
+"""A gateway of several processes: sign-outs, crashes, reloads and ends.
+
+The processes are real. Which worker answered shows in the first half of a request id,
+which each makes up for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from faults import OK, FaultUpstream, Peer
+from processes import DEADLINE_S, GATEWAY, Process, command, serving, until_refused
+from stack import Gateway, Records, User
+from wire import Wire, WireReply, ask, connect, request
+
+from gateway.app import App
+from gateway.dev.core import ThreadedCore
+
+ROUTES = """\
+version: 1
+gateway: {listen: "${LISTEN:-127.0.0.1:0}", drain_timeout: 20}
+supertokens: {connection_uri: "${CORE}", recipes: {emailpassword: {}}}
+services: {up: {targets: ["${UPSTREAM}"]}}
+routes:
+  - {path: /open, service: up, protected: false}
+  - {path: /private, service: up}
+"""
+MORE_ROUTES = ROUTES + "  - {path: /new, service: up, protected: false}\n"
+
+HANDSHAKE = (
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ("Origin", "http://localhost:8000"),
+)
+SWITCH = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
+
+IMPATIENT = (
+    "import gateway.workers as w; from gateway.cli import main;"
+    " w._TICK_S, w._SILENT_TICKS = 0.1, 10; main()"
+)
+"""The command with less time for a worker that hangs."""
+
+
+class Service:
+    """An upstream's behaviour: switches protocols, and holds what is posted."""
+
+    def __init__(self) -> None:
+        self.taken = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            seen = await peer.request()
+            if seen.field(b"upgrade"):
+                await peer.send(SWITCH)
+                await peer.gone()
+                return
+            if seen.line.startswith(b"POST"):
+                self.taken.set()
+                await self.let_go.wait()
+            await peer.send(OK)
+
+
+@pytest.fixture
+def service(upstream: FaultUpstream) -> Service:
+    upstream.behaviour = behaviour = Service()
+    return behaviour
+
+
+class Crew:
+    """A gateway of two workers that runs."""
+
+    def __init__(self, process: Process, port: int, path: Path) -> None:
+        self.process = process
+        self.port = port
+        self.path = path
+
+    @property
+    def workers(self) -> set[int]:
+        """The process ids of all that live."""
+        return children(self.process.child.pid)
+
+    def write(self, text: str) -> None:
+        """Put *text* in the place of the file, all at once."""
+        new = self.path.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.rename(self.path)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.signal(number)
+
+    async def said(self, pattern: bytes, times: int = 1) -> None:
+        """Return when it has said so, so often."""
+        await self.process.until_said(rb"(?s)" + rb".*".join([pattern] * times))
+
+    async def ask(self, target: str = "/open") -> WireReply:
+        return await ask(self.port, "GET", target)
+
+    @asynccontextmanager
+    async def each(
+        self, connections: int = 1, *, unlike: Sequence[str] = ()
+    ) -> AsyncIterator[list[list[Wire]]]:
+        """Yield so many connections to each of two workers that aren't in *unlike*."""
+        found: dict[str, list[Wire]] = {}
+        async with AsyncExitStack() as opened, asyncio.timeout(DEADLINE_S):
+            while len(found) < 2 or min(map(len, found.values())) < connections:
+                wire = await opened.enter_async_context(connect(self.port))
+                await wire.send(request("GET", "/open"))
+                worker = worker_of(await wire.reply())
+                if worker not in unlike:
+                    found.setdefault(worker, []).append(wire)
+            yield [wires[:connections] for wires in found.values()]
+
+
+def worker_of(reply: WireReply) -> str:
+    """Return what the request ids of one worker have in common."""
+    request_id = reply.one("X-Request-Id")
+    assert request_id is not None
+    return request_id[:16]
+
+
+def children(pid: int) -> set[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return {*map(int, text.split())}
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, waited for or not."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when *condition* holds, of processes that tell nobody."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+Start = Callable[..., Awaitable[Crew]]
+
+
+@pytest.fixture
+async def start(
+    tmp_path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> AsyncIterator[Start]:
+    """Return what runs a gateway of two workers from the text of a routes.yaml."""
+    async with AsyncExitStack() as opened:
+
+        async def run(
+            text: str = ROUTES,
+            *arguments: str,
+            program: Sequence[str | Path] = (GATEWAY,),
+            **environ: str,
+        ) -> Crew:
+            path = tmp_path / "routes.yaml"
+            path.write_text(text, encoding="utf-8")
+            process = await opened.enter_async_context(
+                command(
+                    *("serve", "-c", path, "--workers", "2", *arguments),
+                    cwd=tmp_path,
+                    environ={"CORE": st_core.url, "UPSTREAM": upstream.url, **environ},
+                    program=program,
+                )
+            )
+            crew = Crew(process, await serving(process), path)
+            async with crew.each():  # both serve
+                return crew
+
+        yield run
+
+
+async def sign_up(crew: Crew, core: ThreadedCore) -> User:
+    """Return a user with a session; who signed it up doesn't matter."""
+    url = f"http://127.0.0.1:{crew.port}"
+    gateway = Gateway(app=cast("App", None), url=url, records=Records(), core=core)
+    return await gateway.sign_up()
+
+
+async def get(wire: Wire, target: str, *fields: tuple[str, str]) -> WireReply:
+    await wire.send(request("GET", target, *fields))
+    return await wire.reply()
+
+
+# --- sign-outs ------------------------------------------------------------------
+
+
+async def test_a_sign_out_ends_the_session_in_every_worker(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """Its tokens and its sockets, also in a worker that starts afterwards.
+
+    No route here asks the core, so that only who was told can know.
+    """
+    crew = await start()
+    user = await sign_up(crew, st_core)
+    async with crew.each(2) as ((ours, _), (theirs, socket)):
+        for wire in (ours, theirs):
+            assert (await get(wire, "/private", user.bearer)).status == 200
+        await socket.send(request("GET", "/private", user.bearer, *HANDSHAKE))
+        assert (await socket.head()).status == 101
+        await ours.send(request("POST", "/auth/signout", user.bearer, body=b"{}"))
+        assert (await ours.reply()).status == 200
+        assert await socket.rest() == SESSION_ENDED
+        for wire in (theirs, ours):
+            reply = await get(wire, "/private", user.bearer)
+            assert (reply.status, reply.json()) == (401, {"message": "unauthorised"})
+        known = [worker_of(await get(wire, "/open")) for wire in (ours, theirs)]
+        for worker in crew.workers:
+            os.kill(worker, signal.SIGKILL)
+    async with crew.each(unlike=known) as new:
+        for (wire,) in new:
+            assert (await get(wire, "/private", user.bearer)).status == 401
+
+
+# --- ends that nobody asked for ---------------------------------------------------
+
+
+async def test_whoever_waits_at_a_dead_worker_s_door_is_served(start: Start) -> None:
+    """Connections that it hadn't taken are its sibling's, before it is replaced."""
+    crew = await start()
+    first, second = crew.workers
+    # Stopped, both leave what comes in their queues; one of them then dies.
+    for worker in (first, second):
+        os.kill(worker, signal.SIGSTOP)
+    async with AsyncExitStack() as opened:
+        wires = [
+            await opened.enter_async_context(connect(crew.port)) for _ in range(40)
+        ]
+        for wire in wires:
+            await wire.send(request("GET", "/open"))
+        os.kill(first, signal.SIGKILL)
+        os.kill(second, signal.SIGCONT)
+        for wire in wires:
+            assert (await wire.reply()).status == 200
+    await crew.said(
+        rb"worker \d \(pid %d\) was ended by SIGKILL; another one starts in 0\.1 s"
+        % first
+    )
+    await until(lambda: len(crew.workers) == 2)
+    async with crew.each():
+        pass
+
+
+async def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
+    """It doesn't hear of sign-outs, and whoever is connected to it waits in vain."""
+    crew = await start(program=(sys.executable, "-c", IMPATIENT))
+    before = crew.workers
+    worker = min(before)
+    os.kill(worker, signal.SIGSTOP)
+    await crew.said(rb"pid %d\) was ended by SIGKILL: it didn't answer;" % worker)
+    await until(lambda: len(crew.workers - before) == 1)
+    async with crew.each():
+        pass
+
+
+async def test_without_a_supervisor_workers_finish_and_end(
+    start: Start, service: Service
+) -> None:
+    """None is left behind, none keeps the port, and no request is lost by it."""
+    crew = await start()
+    workers = crew.workers
+    async with connect(crew.port) as wire:
+        await wire.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        crew.signal(signal.SIGKILL)
+        await until_refused(crew.port)
+        service.let_go.set()
+        reply = await wire.reply()
+        assert (reply.status, reply.one("Connection")) == (200, "close")
+    await until(lambda: all(map(has_ended, workers)))
+
+
+# --- the start --------------------------------------------------------------------
+
+MODULE = """\
+import os, pathlib, signal
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.recipe import session
+
+{trouble}
+ORIGIN = "http://localhost:8000"
+app_info = InputAppInfo(app_name="a", api_domain=ORIGIN, website_domain=ORIGIN)
+supertokens_config = SupertokensConfig(os.environ["CORE"])
+recipe_list = [session.init()]
+"""
+OWN_MODULE = """\
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens: {config_module: own_module}
+routes: [{path: /open, upstream: "${UPSTREAM}", protected: false}]
+"""
+
+
+def module_path(folder: Path) -> str:
+    """Return a PYTHONPATH with *folder* in it."""
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+async def test_a_worker_killed_while_it_starts_is_started_again(
+    start: Start, tmp_path: Path
+) -> None:
+    """Nothing is wrong with the configuration: the machine was short of memory, say."""
+    trouble = """\
+marker = pathlib.Path("killed")
+if not marker.exists():
+    marker.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=trouble))
+    crew = await start(OWN_MODULE, PYTHONPATH=module_path(tmp_path))
+    lines = crew.process.err.decode().splitlines()
+    assert "was ended by SIGKILL; another one starts in 0.1 s" in lines[0]
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("raise OSError('no such thing')", "can't import own_module: OSError: no such"),
+        ("os._exit(3)", "ended with exit code 3"),
+    ],
+    ids=["raises", "exits"],
+)
+async def test_a_configuration_that_no_worker_can_serve_is_told_once(
+    tmp_path: Path, trouble: str, told: str
+) -> None:
+    """Exit code 1 as with one process: no loop, and no line for each worker."""
+    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=trouble))
+    (tmp_path / "routes.yaml").write_text(OWN_MODULE)
+    async with command(
+        *("serve", "-c", "routes.yaml", "--workers", "3"),
+        cwd=tmp_path,
+        environ={"UPSTREAM": "http://127.0.0.1:9", "PYTHONPATH": module_path(tmp_path)},
+    ) as failed:
+        assert await failed.ended() == 1
+    (line,) = failed.err.decode().splitlines()
+    assert told in line
+    assert failed.out == b""
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "100000"])
+async def test_a_number_that_is_none(tmp_path: Path, workers: str) -> None:
+    """Whether it comes from the command line or the environment."""
+    environ = {"GATEWAY_WORKERS": workers}
+    async with command("serve", cwd=tmp_path, environ=environ) as failed:
+        assert await failed.ended() == 2
+    assert b"--workers" in failed.err
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_port_isnt_shared_with_another_gateway(
+    start: Start, tmp_path: Path, workers: str
+) -> None:
+    """Of the same user, with workers of its own: half of the requests would be lost."""
+    crew = await start()
+    async with command(
+        *("serve", "-c", crew.path, "--listen", f"127.0.0.1:{crew.port}"),
+        cwd=tmp_path,
+        environ={
+            "GATEWAY_WORKERS": workers,
+            "CORE": "http://127.0.0.1:9",
+            "UPSTREAM": "http://127.0.0.1:10",
+        },
+    ) as other:
+        assert await other.ended() == 1
+    (line,) = other.err.decode().splitlines()
+    assert line.startswith(f"port {crew.port} is in use on 127.0.0.1")
+
+
+# --- reloads ----------------------------------------------------------------------
+
+
+async def test_a_reload_under_load_loses_nothing(
+    start: Start, service: Service
+) -> None:
+    """Kept connections, new ones, and a request that takes longer than the reload."""
+    crew = await start()
+    before = crew.workers
+    is_over = asyncio.Event()
+    answered = [0, 0]
+
+    async def keep() -> None:
+        """Ask on one connection as long as the gateway lets it."""
+        while not is_over.is_set():
+            async with connect(crew.port) as wire:
+                while not is_over.is_set():
+                    reply = await get(wire, "/open")
+                    assert reply.status == 200
+                    answered[0] += 1
+                    if reply.one("Connection") == "close":
+                        assert await wire.rest() == b""
+                        break
+
+    async def renew() -> None:
+        """Ask on a new connection each time."""
+        while not is_over.is_set():
+            assert (await crew.ask()).status == 200
+            answered[1] += 1
+
+    async with connect(crew.port) as slow, asyncio.TaskGroup() as load:
+        await slow.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        for _ in range(8):
+            load.create_task(keep())
+            load.create_task(renew())
+        crew.write(MORE_ROUTES)
+        crew.signal(signal.SIGHUP)
+        crew.signal(signal.SIGHUP)  # makes no difference, at most another reload
+        await crew.said(rb"reloaded ")
+        while (await crew.ask("/new")).status != 200:
+            pass
+        service.let_go.set()
+        reply = await slow.reply()
+        assert (reply.status, reply.one("Connection")) == (200, "close")
+        await until(lambda: not crew.workers & before)
+        is_over.set()
+    assert min(answered) > 20
+    assert b"worker" not in crew.process.err.replace(b"2 workers", b"")
+
+
+async def test_what_can_t_be_served_isn_t_taken_over(
+    start: Start, tmp_path: Path
+) -> None:
+    """Problems are told as by `check`, once; what was served before goes on."""
+    crew = await start()
+    before = crew.workers
+    no_file = f"tls: {{ca_file: {tmp_path}/none.pem}}"
+    bad = {
+        "version: 2\nroutes: [{path: a}]\n": [
+            f"{crew.path}:1:10: version: expected 1",
+            f"{crew.path}:2:17: routes[0].path: ",
+        ],
+        MORE_ROUTES.replace("]}}", f"], {no_file}}}}}").replace(
+            '"${UPSTREAM}"', '"https://a.invalid"'
+        ): ["services.up.tls.ca_file: "],
+    }
+    for number, (text, told) in enumerate(bad.items(), 1):
+        said = len(crew.process.err)
+        crew.write(text)
+        crew.signal(signal.SIGHUP)
+        await crew.said(rb"not reloaded: what was served before goes on", number)
+        lines = crew.process.err[said:].decode().splitlines()
+        assert len(lines) > len(told)
+        for line, begin in zip(lines, told, strict=False):
+            assert line.startswith(begin)
+        assert (await crew.ask()).status == 200
+        assert (await crew.ask("/new")).status == 404
+    await until(lambda: crew.workers == before)
+    crew.write(MORE_ROUTES.replace("127.0.0.1:0", "127.0.0.1:1"))
+    crew.signal(signal.SIGHUP)
+    await crew.said(rb"gateway\.listen has changed: that needs a restart")
+    while (await crew.ask("/new")).status != 200:
+        pass
+
+
+async def test_a_stop_during_a_reload(start: Start, service: Service) -> None:
+    """Those who come are let go, those who serve finish; exit 0."""
+    crew = await start()
+    before = crew.workers
+    async with connect(crew.port) as wire:
+        await wire.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        crew.signal(signal.SIGHUP)
+        await until(lambda: crew.workers - before)
+        crew.signal(signal.SIGTERM)
+        await until_refused(crew.port)
+        service.let_go.set()
+        assert (await wire.reply()).status == 200
+    assert await crew.process.ended() == 0
+    assert len(crew.process.err.splitlines()) == 1
+
+
+# --- stops ------------------------------------------------------------------------
+
+
+async def test_ctrl_c_counts_once(start: Start, service: Service) -> None:
+    """A terminal sends it to every process; so does a service manager, with SIGTERM."""
+    crew = await start()
+    async with connect(crew.port) as wire:
+        await wire.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        for worker in crew.workers:
+            os.kill(worker, signal.SIGINT)
+            os.kill(worker, signal.SIGTERM)
+        crew.signal(signal.SIGINT)
+        await until_refused(crew.port)
+        service.let_go.set()
+        reply = await wire.reply()
+        assert (reply.status, reply.one("Connection")) == (200, "close")
+    assert await crew.process.ended() == 0
+    (line,) = crew.process.err.decode().splitlines()
+    assert line.endswith(
+        f"on http://127.0.0.1:{crew.port}, routes from {crew.path}, 2 workers"
+    )
+
+
+async def test_a_second_signal_ends_all_at_once(start: Start, service: Service) -> None:
+    """Whoever is still served is cut; no process is left."""
+    crew = await start()
+    workers = crew.workers
+    async with connect(crew.port) as wire:
+        await wire.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        crew.signal(signal.SIGTERM)
+        await until_refused(crew.port)
+        crew.signal(signal.SIGTERM)
+        assert await crew.process.ended() == 130
+    assert all(map(has_ended, workers))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_closed_terminal_is_no_reload(
+    tmp_path: Path, upstream: FaultUpstream, service: Service, workers: str
+) -> None:
+    """SIGHUP, once from the system and once from the shell, then means: finish."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(ROUTES, encoding="utf-8")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        environ = {**os.environ, "CORE": "http://127.0.0.1:9", "UPSTREAM": upstream.url}
+        arguments = ("serve", "-c", str(path), "--workers", workers)
+        os.execve(GATEWAY, (str(GATEWAY), *arguments), environ)
+    said = b""
+    while b"routes from" not in said:
+        said += await asyncio.to_thread(os.read, terminal, 4096)
+    port = int(said.partition(b"127.0.0.1:")[2].partition(b",")[0])
+    async with connect(port) as wire:
+        await wire.send(request("POST", "/open", body=b"x"))
+        await service.taken.wait()
+        os.close(terminal)
+        await until_refused(port)
+        os.kill(pid, signal.SIGHUP)
+        service.let_go.set()
+        assert (await wire.reply()).status == 200
+    _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+# --- the log ----------------------------------------------------------------------
+
+
+async def test_the_lines_of_several_processes_stay_whole(start: Start) -> None:
+    """In one pipe, however long the paths that clients choose."""
+    crew = await start(ROUTES, "--log-format", "json")
+    targets = [f"/open/{number}/" + "x" * (number * 40) for number in range(150)]
+
+    async def ask_all(wire: Wire) -> None:
+        for target in targets:
+            assert (await get(wire, target)).status == 200
+
+    async with crew.each() as wires, asyncio.TaskGroup() as group:
+        for wire, *_ in wires:
+            group.create_task(ask_all(wire))
+    crew.signal(signal.SIGTERM)
+    assert await crew.process.ended() == 0
+    paths = [json.loads(line)["path"] for line in crew.process.out.splitlines()]
+    long = [path for path in paths if path != "/open"]
+    assert len(long) == 2 * len(targets)
+    for path in long:
+        assert any(target.startswith(path.rstrip("…")) for target in targets)
