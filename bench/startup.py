@@ -2,7 +2,7 @@
 
 From the moment the process is made to the first answer on a public route, and to the
 first on a protected one with a good token, in fresh processes with warm bytecode; and
-what memory the process then holds. Ends with status 1 when the target is missed.
+what memory each process then holds. Ends with status 1 when the target is missed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from bench.processes import DidNotStart
+from bench.processes import DidNotStart, cpu, family
 from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _TARGET_S = 1.0
@@ -52,6 +52,14 @@ routes:
 """The recipes of config/routes.yaml: what is configured decides what is imported."""
 
 
+class Memory(NamedTuple):
+    """What one process holds."""
+
+    resident: int
+    private: int
+    """Bytes that no other process shares."""
+
+
 class Run(NamedTuple):
     """What one process took."""
 
@@ -60,10 +68,9 @@ class Run(NamedTuple):
     protected_s: float
     """Until an answer on a protected route, with a good token."""
     cpu_s: float
-    """User and system time until then."""
-    resident: int
-    private: int
-    """Bytes that no other process shares: what one more worker costs."""
+    """User and system time of all processes until then."""
+    processes: tuple[Memory, ...]
+    """The one that was started, and its workers where it has some."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -100,7 +107,7 @@ async def _token(core: ThreadedCore) -> str:
             return str((await reply.json())["accessToken"]["token"])
 
 
-def measure(command: list[str], config: str, token: str) -> Run:
+def measure(command: list[str], config: str, token: str, workers: int) -> Run:
     """Start one gateway, take its times and its memory, and end it.
 
     Raises:
@@ -119,6 +126,7 @@ def measure(command: list[str], config: str, token: str) -> Run:
                 [*command, "serve", "-c", str(path), "--log-format", "none"],
                 stdout=output,
                 stderr=output,
+                env={**os.environ, "GATEWAY_WORKERS": str(workers)},
             )
         try:
             with _connected(process, port, log) as client:
@@ -126,8 +134,10 @@ def measure(command: list[str], config: str, token: str) -> Run:
                 public_s = time.perf_counter() - began
                 _expect(client, "/", token)
                 protected_s = time.perf_counter() - began
-            cpu_s, resident, private = _taken(process.pid)
-            return Run(public_s, protected_s, cpu_s, resident, private)
+            used = cpu([process.pid])
+            pids = sorted(family([process.pid]), key=lambda pid: pid != process.pid)
+            memory = tuple(map(_memory, pids))
+            return Run(public_s, protected_s, sum(used), memory)
         finally:
             process.terminate()
             process.wait(_LIMIT_S)
@@ -168,24 +178,31 @@ def _expect(client: socket.socket, path: str, token: str | None) -> None:
         raise DidNotStart(f"{path} was answered with {reply[:200]!r}")
 
 
-def _taken(pid: int) -> tuple[float, int, int]:
-    """Return seconds of CPU, resident bytes and private bytes of one process."""
-    stat = Path(f"/proc/{pid}/stat").read_text()
-    user, system = stat[stat.rindex(")") + 2 :].split()[11:13]
-    memory: Mapping[str, int] = {
-        name: int(rest.split()[0]) * 1024
+def _memory(pid: int) -> Memory:
+    kib: Mapping[str, int] = {
+        name: int(rest.split()[0])
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         for name, _, rest in (line.partition(":"),)
     }
-    private = memory["Private_Clean"] + memory["Private_Dirty"]
-    cpu_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-    return cpu_s, memory["Rss"], private
+    private = kib["Private_Clean"] + kib["Private_Dirty"]
+    return Memory(kib["Rss"] * 1024, private * 1024)
 
 
 def _table(runs: list[Run]) -> str:
     def line(title: str, values: list[float], unit: str) -> str:
         low, middle = min(values), statistics.median(values)
         return f"{title:44} {low:8.0f} {middle:8.0f} {unit}"
+
+    def memory(title: str, place: int) -> tuple[str, str]:
+        taken = [one.processes[place] for one in runs]
+        return (
+            line(
+                f"resident memory, {title}",
+                [one.resident / _MIB for one in taken],
+                "MiB",
+            ),
+            line("of it private", [one.private / _MIB for one in taken], "MiB"),
+        )
 
     return "\n".join(
         (
@@ -197,8 +214,8 @@ def _table(runs: list[Run]) -> str:
                 "ms",
             ),
             line("CPU until then", [1000 * one.cpu_s for one in runs], "ms"),
-            line("resident memory", [one.resident / _MIB for one in runs], "MiB"),
-            line("of it private", [one.private / _MIB for one in runs], "MiB"),
+            *memory("the process" if len(runs[0].processes) == 1 else "supervisor", 0),
+            *(memory("last worker", -1) if len(runs[0].processes) > 1 else ()),
         )
     )
 
@@ -207,19 +224,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.startup")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--python", default=sys.executable, help="the interpreter")
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     command = [given.python, "-c", "from gateway.cli import main; main()"]
     with _upstream() as upstream, serve_in_thread(CoreSettings()) as core:
         token = asyncio.run(_token(core))
         config = _CONFIG.format(port="{port}", core=core.url, upstream=upstream)
-        measure(command, config, token)  # writes the bytecode
-        runs = [measure(command, config, token) for _ in range(given.runs)]
+        measure(command, config, token, 1)  # writes the bytecode
+        runs = [
+            measure(command, config, token, given.workers) for _ in range(given.runs)
+        ]
     version = subprocess.run(
         [given.python, "--version"], capture_output=True, text=True, check=True
     )
     print(
         f"{version.stdout.strip()}, {platform.system()} {platform.machine()},"
-        f" {os.cpu_count()} CPUs, {given.runs} runs\n{_table(runs)}"
+        f" {os.cpu_count()} CPUs, workers: {given.workers},"
+        f" runs: {given.runs}\n{_table(runs)}"
     )
     fastest = min(one.public_s for one in runs)
     print(f"target: the first answer within {_TARGET_S:g} s")
