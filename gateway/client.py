@@ -10,10 +10,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from gateway import answers
 from gateway.answers import Answer
@@ -42,21 +45,18 @@ _KEEP_ALIVE: Field = (b"Connection", b"keep-alive")
 _CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
 
 
-class Sent(web.StreamResponse):
-    """Tells aiohttp's server that the answer is on the wire already."""
+class Connection(Protocol):
+    """What carries the request: the listener's, as far as one answer needs it."""
 
-    def __init__(self, *, keep_alive: bool) -> None:
-        self._sent_keep_alive = keep_alive
+    transport: asyncio.Transport | None
+    address: str
+    secure: bool
 
     @property
-    def keep_alive(self) -> bool | None:
-        return self._sent_keep_alive
+    def writing_paused(self) -> bool: ...
 
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing: the head was written."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing: the body was written."""
+    def set_parser(self, parser: Any, /) -> None: ...
+    async def drained(self) -> None: ...
 
 
 class Client:
@@ -64,13 +64,17 @@ class Client:
 
     __slots__ = (
         "_chunked",
+        "_content",
         "_continued",
         "_ends_with_connection",
         "_limits",
-        "_request",
+        "_message",
         "bytes_in",
         "bytes_out",
+        "connection",
         "fields",
+        "has_body",
+        "headers",
         "http10",
         "keep_alive",
         "method",
@@ -78,20 +82,37 @@ class Client:
         "version",
     )
 
-    def __init__(self, request: web.BaseRequest, limits: Limits) -> None:
-        self._request = request
+    def __init__(
+        self,
+        connection: Connection,
+        message: RawRequestMessage,
+        content: StreamReader,
+        limits: Limits,
+    ) -> None:
+        self.connection = connection
+        self._message = message
+        self._content = content
         self._limits = limits
         self._continued = False
         self._chunked = False
         self._ends_with_connection = False
-        self.method = request.method
-        self.fields: Fields = request.raw_headers
-        self.version: tuple[int, int] = request.version
-        self.http10 = request.version < (1, 1)
-        self.keep_alive = request.keep_alive
+        self.method = message.method
+        self.fields: Fields = message.raw_headers
+        self.headers = message.headers
+        """The same fields, to be found by name."""
+        self.version: tuple[int, int] = message.version
+        self.http10 = self.version < (1, 1)
+        # Some requests are the last on their connection, because aiohttp's parser
+        # (3.14.5) can't be trusted with what follows them: the last trailer field of a
+        # chunked body becomes the first field of the next request, and what comes in
+        # the same segment as a request with `Upgrade: h2c` is lost.
+        self.keep_alive = not (
+            message.should_close or message.chunked or message.upgrade
+        )
         """Cleared by whatever makes the connection unfit for another request."""
         self.started = False
         """A byte of the answer was written: from here on, failures only abort."""
+        self.has_body = content is not EMPTY_PAYLOAD
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -100,41 +121,23 @@ class Client:
     @property
     def target(self) -> bytes:
         """The request target, byte for byte."""
-        return self._request.raw_path.encode("utf-8", "surrogateescape")
-
-    @property
-    def address(self) -> str:
-        """The connected peer's IP address; `unix` for a Unix socket."""
-        return self._request.remote or "unix"
-
-    @property
-    def secure(self) -> bool:
-        """The connection to this gateway is TLS."""
-        return self._request.secure
+        return self._message.path.encode("utf-8", "surrogateescape")
 
     @property
     def gone(self) -> bool:
         """The client's connection is closed."""
-        return self._request.transport is None
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a field of this name, without a look at each."""
-        return name in self._request.headers
-
-    @property
-    def has_body(self) -> bool:
-        return self._request.body_exists
+        return self.connection.transport is None
 
     @property
     def content_length(self) -> int | None:
         """The declared size of the body; None when it is chunked or there is none."""
-        found = self._request.headers.get(hdrs.CONTENT_LENGTH)
+        found = self.headers.get(hdrs.CONTENT_LENGTH)
         return int(found) if found is not None else None
 
     @property
     def has_rest(self) -> bool:
         """Not all of the body has arrived yet."""
-        return not self._request.content.is_eof()
+        return not self._content.is_eof()
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if it came along with the head, else None.
@@ -143,7 +146,7 @@ class Client:
             ContentTooLarge: it has more than *max_size* bytes.
             BadRequest: the chunked framing is broken.
         """
-        content = self._request.content
+        content = self._content
         if not content.is_eof():
             return None
         try:
@@ -167,7 +170,7 @@ class Client:
                 `body_min_rate`, while the client is waited for (not the upstream).
             BadRequest: the chunked framing is broken.
         """
-        content, limits = self._request.content, self._limits
+        content, limits = self._content, self._limits
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
@@ -199,11 +202,7 @@ class Client:
 
     def _expects_continue(self) -> bool:
         """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
-        return (
-            not self.http10
-            and not self._continued
-            and hdrs.EXPECT in self._request.headers
-        )
+        return not self.http10 and not self._continued and hdrs.EXPECT in self.headers
 
     def _is_rest_small(self) -> bool:
         """Return whether the rest of the body will be taken to keep the connection.
@@ -223,7 +222,7 @@ class Client:
         bytes were left and came within 2 s. When it ends, the client is told so (FIN)
         and its bytes are taken for as long, up to 4 MiB of them.
         """
-        transport = self._request.transport
+        transport = self.connection.transport
         if transport is None or transport.is_closing():
             return
         left = self._limits.drain_body
@@ -231,7 +230,7 @@ class Client:
             left = max(left, _LINGER_BYTES)
             if transport.can_write_eof():
                 transport.write_eof()
-        content = self._request.content
+        content = self._content
         try:
             async with asyncio.timeout(_DRAIN_S):
                 while left >= 0:
@@ -275,12 +274,13 @@ class Client:
         size: int | None,
         first: bytes,
         complete: bool,
-    ) -> None:
+    ) -> bool:
         """Write a proxied reply's head, with what is there of its body.
 
-        *size* is the body's whole length if it is known. *complete* says that
-        *first* is all of the body. The framing is chosen here (RFC 9112 §6):
-        Content-Length, else chunked, else (HTTP/1.0) the end of the connection.
+        Returns what `write` does. *size* is the body's whole length if it is known.
+        *complete* says that *first* is all of the body. The framing is chosen here
+        (RFC 9112 §6): Content-Length, else chunked, else (HTTP/1.0) the end of the
+        connection.
         """
         # RFC 9110 §15: a refusal says that the rest of the body isn't wanted.
         if status >= 300 and self.has_rest and not self._is_rest_small():
@@ -307,6 +307,7 @@ class Client:
             self._write(b"%b%x\r\n%b\r\n" % (out, len(first), first))
         else:
             self._write(out + first)
+        return not self.connection.writing_paused
 
     def upgrade(self, reason: bytes, fields: list[Field]) -> None:
         """Write the head of a 101; what follows on the connection isn't HTTP."""
@@ -319,7 +320,7 @@ class Client:
             self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         else:
             self._write(chunk)
-        return not self._request.protocol.writing_paused
+        return not self.connection.writing_paused
 
     async def drain(self) -> None:
         """Return when the client has taken enough of what was written.
@@ -327,9 +328,7 @@ class Client:
         Raises:
             ConnectionError: it is gone.
         """
-        protocol = self._request.protocol
-        if protocol.writing_paused or protocol.transport is None:
-            await self._request.writer.drain()
+        await self.connection.drained()
 
     def finish(self) -> None:
         """End a body that is whole. Never called for one that was cut."""
@@ -339,7 +338,7 @@ class Client:
     def abort(self) -> None:
         """Drop the connection, so that a cut body can't be taken for a whole one."""
         self.keep_alive = False
-        transport = self._request.transport
+        transport = self.connection.transport
         if transport is None:
             return
         if self._ends_with_connection:
@@ -349,10 +348,6 @@ class Client:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
 
-    def sent(self) -> Sent:
-        """Return what aiohttp's server needs to know to go on."""
-        return Sent(keep_alive=self.keep_alive)
-
     def _end_of_head(self, fields: list[Field]) -> None:
         if not self.keep_alive:
             fields.append(_CLOSE)
@@ -360,7 +355,7 @@ class Client:
             fields.append(_KEEP_ALIVE)
 
     def _write(self, data: bytes) -> None:
-        transport = self._request.transport
+        transport = self.connection.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError
         self.bytes_out += len(data)

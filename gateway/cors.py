@@ -1,23 +1,26 @@
 """edge. Which browser origins may read the answers, decided by aiohttp-cors.
 
 One policy covers every route, because one SuperTokens frontend calls them all.
-aiohttp-cors decides; what it decided for an allowed origin is kept as raw fields,
-since it depends on nothing else of the request.
+aiohttp-cors decides; of a request it reads the method and the headers, which a
+`Client` has. What it decided for an allowed origin is kept as raw fields, since it
+depends on nothing else of the request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 import aiohttp_cors
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp_cors.abc import AbstractRouterAdapter
 
 from gateway import fields as raw
+from gateway.client import Client
 from gateway.config import Cors as CorsConfig
 from gateway.fields import Field, Fields
 
-MethodAllowed = Callable[[web.BaseRequest, str], bool]
+MethodAllowed = Callable[[Client, str], bool]
 """Whether the resource that the request names answers to this method."""
 
 # What SuperTokens' frontend SDKs must be able to read on any answer, besides what
@@ -42,20 +45,20 @@ class _RouteTableAdapter(AbstractRouterAdapter):
     def __init__(self, options: _Options, method_allowed: MethodAllowed) -> None:
         self._options = options
         self._method_allowed = method_allowed
-        self.preflight: Callable[[web.BaseRequest], Awaitable[web.Response]]
+        self.preflight: Callable[[Client], Awaitable[web.Response]]
 
     def add_preflight_handler(
         self,
         routing_entity: object,
-        handler: Callable[[web.BaseRequest], Awaitable[web.Response]],
+        handler: Callable[[Client], Awaitable[web.Response]],
         webview: bool = False,
     ) -> None:
         self.preflight = handler
 
-    def is_preflight_request(self, request: web.BaseRequest) -> bool:
-        return is_preflight(request.method, request.raw_headers)
+    def is_preflight_request(self, request: Any) -> bool:
+        return is_preflight(request.method, request.fields)
 
-    def is_cors_enabled_on_request(self, request: web.BaseRequest) -> bool:
+    def is_cors_enabled_on_request(self, request: Any) -> bool:
         return True
 
     def set_config_for_routing_entity(
@@ -64,13 +67,13 @@ class _RouteTableAdapter(AbstractRouterAdapter):
         """Nothing to record: the one policy was given at the start."""
 
     async def get_preflight_request_config(
-        self, preflight_request: web.BaseRequest, origin: str, requested_method: str
+        self, preflight_request: Any, origin: str, requested_method: str
     ) -> _Options:
         if not self._method_allowed(preflight_request, requested_method):
             raise KeyError(requested_method)
         return self._options
 
-    def get_non_preflight_request_config(self, request: web.BaseRequest) -> _Options:
+    def get_non_preflight_request_config(self, request: Any) -> _Options:
         return self._options
 
 
@@ -107,21 +110,19 @@ class Cors:
         self._signals.on_response_prepare.freeze()
         self._decided: dict[bytes, Fields] = {}
 
-    async def fields(self, request: web.BaseRequest) -> Fields:
+    async def fields(self, request: Client) -> Fields:
         """Return the Access-Control-* fields of the answer to *request*.
 
         Empty for a request without `Origin`, and for an origin that isn't allowed.
         `Vary: Origin` is not among them: every answer needs it (`headers`).
         """
-        if hdrs.ORIGIN not in request.headers:
-            return ()  # the usual case; names in a multidict are found without a scan
         origin = _origin(request)
         if origin is None:
             return ()
         decided = self._decided.get(origin)
         if decided is None:
             probe = web.Response()
-            await self._signals.on_response_prepare.send(request, probe)  # type: ignore[arg-type] # a BaseRequest has all that is read
+            await self._signals.on_response_prepare.send(request, probe)  # type: ignore[arg-type] # a Client has all that is read
             decided = tuple(
                 (name.encode(), value.encode())
                 for name, value in probe.headers.items()
@@ -131,7 +132,7 @@ class Cors:
                 self._decided[origin] = decided
         return decided
 
-    async def preflight(self, request: web.BaseRequest) -> Fields | None:
+    async def preflight(self, request: Client) -> Fields | None:
         """Return the fields of a 204 that grants the preflight, None to refuse it.
 
         No session is needed: browsers send none with a preflight.
@@ -164,9 +165,9 @@ def merged(granted: Fields, answer: Fields) -> Fields:
     return (*granted, VARY)
 
 
-def _origin(request: web.BaseRequest) -> bytes | None:
+def _origin(request: Client) -> bytes | None:
     """Return the request's one origin; None when it has none, or several."""
-    found = tuple(raw.values(request.raw_headers, b"origin"))
+    found = tuple(raw.values(request.fields, b"origin"))
     return found[0] if len(found) == 1 else None
 
 

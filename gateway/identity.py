@@ -133,9 +133,11 @@ class Undecided:
 Verdict = Allowed | Denied | Undecided
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRequest:
-    """What verification may see of a request: its head, nothing of its body."""
+class SessionRequest(NamedTuple):
+    """What verification may see of a request: its head, nothing of its body.
+
+    A NamedTuple and not a frozen dataclass: one is made per request.
+    """
 
     method: str
     path: str
@@ -219,7 +221,7 @@ def credentials(fields: Iterable[Field]) -> Credentials:
             if not authorized:
                 authorized = True
                 if value.startswith(_BEARER):
-                    bearer = value.decode("latin-1")[len(_BEARER) :].strip()
+                    bearer = value[len(_BEARER) :].decode("latin-1").strip()
         elif name == b"cookie":
             if b"sAccessToken" in value or b"sIdRefreshToken" in value:
                 more, old = _session_cookies(value.decode("latin-1"))

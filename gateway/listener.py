@@ -16,18 +16,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
 from aiohttp import hdrs, http_parser, web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.http_writer import StreamWriter
-from aiohttp.streams import StreamReader
+from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway import answers
+from gateway.client import Client
 from gateway.config import Limits
 from gateway.errors import BadRequest, GatewayError, RequestTimeout
 from gateway.framing import HeadTooLarge, TargetTooLong
 from gateway.observe import Observer, Record
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[Client], Awaitable[None]]
+"""Serves one request. When it returns, the answer is on the wire."""
 
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
@@ -55,7 +56,7 @@ def _owed(message: Any, body: StreamReader, data: bytes) -> int:
     Less than none: so many have come of the next one, whose head isn't whole; the
     parser doesn't tell. 0 in doubt (then `keep_alive` is the next head's limit): the
     end of the head isn't in *data*, because it was cut, or waited until there was
-    room among the messages. A chunked body is the last on its connection (`_request`).
+    room among the messages. A chunked body is the last on its connection (`Client`).
     """
     size = body.total_bytes
     if not body.is_eof():
@@ -65,7 +66,12 @@ def _owed(message: Any, body: StreamReader, data: bytes) -> int:
 
 
 class Connection(web.RequestHandler):
-    """One client connection."""
+    """One client connection: aiohttp's, without its requests and responses.
+
+    aiohttp parses and keeps the connection. What it makes of each request (an object
+    of many parts, a task, a response to be written) costs more than all of ours does,
+    and none of it is used: the handler gets the parsed message as a `Client`.
+    """
 
     __slots__ = (
         "_head_bytes",
@@ -75,13 +81,19 @@ class Connection(web.RequestHandler):
         "_stuck_since",
         "_unwritten",
         "_wire",
+        "address",
         "body",
+        "secure",
     )
 
     def __init__(self, listener: Listener, **kwargs: Any) -> None:
         super().__init__(listener.server, **kwargs)
         self._listener = listener
         self._wire: asyncio.Transport | None = None
+        self.address = "unix"
+        """The connected peer's IP address; `unix` for a Unix socket."""
+        self.secure = False
+        """The connection to this gateway is TLS."""
         self.body: StreamReader | None = None
         """Of the request that is served."""
         self._head_since = 0.0
@@ -97,6 +109,10 @@ class Connection(web.RequestHandler):
             wire.abort()
             return
         self._wire = wire
+        peer = wire.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = str(peer[0])
+        self.secure = wire.get_extra_info("sslcontext") is not None
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -104,19 +120,41 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        known = self._request_count
-        super().data_received(data)
-        if self._request_count == known:
-            self._owed -= len(data)
-        else:
-            self._owed = _owed(*self._messages[-1], data)
+        """Parse *data*; in place of aiohttp's, which does so for its applications."""
+        if self._payload_parser is not None or self._upgraded:
+            super().data_received(data)  # what a tunnel carries, or what waits for it
+            return
+        if self._force_close or self._close:
+            return
+        assert self._parser is not None
         waiter = self._waiter
+        try:
+            messages, self._upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError as exc:
+            error = _ErrInfo(status=400, exc=exc, message="")
+            messages, self._upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
+        if messages:
+            queue = self._messages
+            queue.extend(messages)
+            message, body = messages[-1]
+            if body is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
+                self._owed = 0  # as `_owed` would say; nearly always
+            else:
+                self._owed = _owed(message, body, data)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+            if len(queue) >= self._max_msg_queue_size and not self._buffer_paused:
+                self._pause_reading_for_buffer()
+            if isinstance(message, _ErrInfo):
+                self._break_body()
+            if self._upgraded and tail:
+                self._message_tail = tail
+        else:
+            self._owed -= len(data)
         if waiter is None or waiter.done():
             # A request is being served, or is about to be; its body is judged there.
             self._head_since = 0.0
             self._head_bytes = 0
-            if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-                self._break_body()
         elif data:
             # A head is on its way and not whole yet.
             if not self._head_since:
@@ -145,15 +183,11 @@ class Connection(web.RequestHandler):
         """Serve one request after the other, all in the connection's own task.
 
         In place of aiohttp's, which makes a task for each request, to give it a
-        context of its own, and does after each what its applications need. Nothing
-        here uses contexts, a task is a twentieth of a request's cost, and our handlers
-        write their answers, take the rest of a body and end in no error.
+        context of its own. Nothing here uses contexts, and our handlers write their
+        answers, take the rest of a body and end in no error.
         """
         messages, loop = self._messages, self._loop
-        writer = StreamWriter(self, loop)
-        factory, handler = self._request_factory, self._request_handler
-        assert factory is not None
-        assert handler is not None
+        handler, limits = self._listener.handler, self._listener.limits
         while not self._force_close:
             if not messages:
                 if self._owed < 0:
@@ -165,7 +199,7 @@ class Connection(web.RequestHandler):
                     await self._waiter
                 finally:
                     self._waiter = None
-            message, payload = messages.popleft()
+            message, body = messages.popleft()
             if self._parser is not None:
                 self._parser.message_consumed()
             if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
@@ -173,20 +207,16 @@ class Connection(web.RequestHandler):
             if isinstance(message, _ErrInfo):
                 self.refuse(self._listener.translated(message.exc))
                 break
-            # Without our task: a cancelled one holds, by its traceback, this frame and
-            # the request. In a ring they would stay, tokens and all, till the
-            # collector comes.
-            request = factory(message, payload, self, writer, cast("Any", None))
-            self._current_request = request
+            self.body = body
+            client = Client(self, message, body, limits)
             try:
-                answer = await handler(request)
+                await handler(client)
             except BaseException:
                 self.force_close()
                 raise
-            finally:
-                self._current_request = None
-            if not (answer.keep_alive and payload.is_eof()) or self._close:
+            if not (client.keep_alive and body.is_eof()) or self._close:
                 break
+            del client, message  # what was served isn't kept while nothing comes
             self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
             if self._keepalive_handle is None:
                 self._keepalive_handle = loop.call_at(
@@ -196,6 +226,15 @@ class Connection(web.RequestHandler):
             self._task_handler = None
             if self.transport is not None:
                 self.transport.close()
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was written.
+
+        Raises:
+            ConnectionError: it is gone.
+        """
+        if self._paused or self.transport is None:
+            await self._drain_helper()
 
     def resume_writing(self) -> None:
         self._stuck_since = 0.0  # the client has taken something
@@ -234,7 +273,7 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None:
             return
-        answer = self._listener.refused(error, self.peername)
+        answer = self._listener.refused(error, self.address)
         fields = [
             *answer.fields,
             (b"Content-Length", b"%d" % len(answer.body)),
@@ -242,6 +281,10 @@ class Connection(web.RequestHandler):
         ]
         transport.write(answers.head(answer.status, None, fields) + answer.body)
         self.force_close()
+
+
+async def _never(_request: web.BaseRequest) -> web.StreamResponse:
+    raise AssertionError("requests go to the listener's own handler")
 
 
 class Listener:
@@ -267,9 +310,9 @@ class Listener:
         self._open: set[Connection] = set()
         self._leaving = False
         self._emptied: asyncio.Future[None] | None = None
-        self.server = web.Server(
-            handler, handler_cancellation=True, request_factory=self._request
-        )
+        self.handler = handler
+        self.server = web.Server(_never, handler_cancellation=True)
+        """Where aiohttp keeps its connections."""
         self._sweep = self._loop.call_later(_SWEEP_S, self._look)
 
     def __call__(self) -> Connection:
@@ -288,26 +331,6 @@ class Listener:
             lingering_time=0,  # `Client.take_rest` does it, within limits
             auto_decompress=False,
         )
-
-    def _request(
-        self,
-        message: Any,
-        payload: StreamReader,
-        protocol: Any,
-        writer: Any,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        """Make the request that aiohttp's parser has read.
-
-        Some are the last on their connection, because the parser (aiohttp 3.14.5)
-        can't be trusted with what follows them: the last trailer field of a chunked
-        body becomes the first field of the next request, and what comes in the same
-        segment as a request with `Upgrade: h2c` is lost.
-        """
-        if message.chunked or message.upgrade:
-            message = message._replace(should_close=True)
-        protocol.body = payload
-        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
     @property
     def connections(self) -> int:
@@ -328,10 +351,9 @@ class Listener:
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)
 
-    def refused(self, error: GatewayError, peer: object) -> answers.Answer:
+    def refused(self, error: GatewayError, client: str) -> answers.Answer:
         """Record a request that never was one; return its answer."""
         request_id = self._make_id()
-        client = str(peer[0]) if isinstance(peer, tuple) else "unix"
         self._observer.observe(
             Record(
                 started=time.perf_counter(),

@@ -11,12 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from itertools import cycle
-from typing import assert_never
-
-from aiohttp import hdrs, web
+from typing import Any, assert_never
 
 from gateway import answers, cors, framing, headers, target, websocket
 from gateway.answers import Answer
@@ -34,6 +39,7 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.fields import Field, Fields
+from gateway.framing import Sound
 from gateway.headers import Forwarded, Networks
 from gateway.identity import (
     Allowed,
@@ -42,6 +48,7 @@ from gateway.identity import (
     SessionPolicy,
     SessionRequest,
     Undecided,
+    Verdict,
     Verifier,
     credentials,
 )
@@ -54,7 +61,6 @@ from gateway.upstream import Reply, UpstreamPool
 _log = logging.getLogger("gateway")
 
 _USER_METHODS = ("GET",)
-_REQUEST_ID = "X-Request-Id"
 _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
 
@@ -91,23 +97,25 @@ class Resources:
         self.user_path = user_path
         self._limits = limits
 
-    def target(self, client: Client) -> Target:
-        """Return what the request is for, once it is sure to mean one thing only.
+    def target(self, client: Client) -> tuple[Sound, Target]:
+        """Return what the request says, once it is sure to mean one thing only.
 
         Raises:
             GatewayError: two readers could take it for different requests.
         """
-        host = framing.check(
+        sound = framing.check(
             client.method,
             client.version,
             client.fields,
             max_head_size=self._limits.max_head_size,
         )
-        return target.parse(client.target, method=client.method, authority=host)
+        return sound, target.parse(
+            client.target, method=client.method, authority=sound.host
+        )
 
-    def method_allowed(self, request: web.BaseRequest, method: str) -> bool:
-        """Return whether the resource that *request* names answers to *method*."""
-        asked = self.target(Client(request, self._limits))
+    def method_allowed(self, client: Client, method: str) -> bool:
+        """Return whether the resource that the request names answers to *method*."""
+        _, asked = self.target(client)
         if asked.path == self.user_path:
             return method in _USER_METHODS
         if self.auth.owns(asked.path):
@@ -146,15 +154,9 @@ class Proxy:
         """Open sockets, and the handle of the session that each belongs to."""
         self.draining = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request; the answer is on the wire when this returns."""
-        client = Client(request, self.parts.limits)
-        await _Exchange(self, request, client).run()
-        if client.has_rest:
-            await client.take_rest()
-        if self.draining:
-            client.keep_alive = False
-        return client.sent()
+    def handle(self, client: Client) -> Coroutine[Any, Any, None]:
+        """Serve one request; the answer is on the wire when this is done."""
+        return _Exchange(self, client).run()
 
     def drain(self) -> None:
         """From now on, end every connection after its answer, and every socket."""
@@ -180,28 +182,22 @@ class _Exchange:
         "parts",
         "proxy",
         "record",
-        "request",
         "request_id",
+        "sound",
     )
 
-    def __init__(self, proxy: Proxy, request: web.BaseRequest, client: Client) -> None:
+    def __init__(self, proxy: Proxy, client: Client) -> None:
+        # 1 accept
         self.proxy = proxy
         self.parts = proxy.parts
-        self.request = request
-        # 1 accept
         self.client = client
-        make_id = proxy.parts.make_id
-        self.request_id = (
-            headers.request_id(client.fields, make_id)
-            if client.has(_REQUEST_ID)
-            else make_id().encode()
-        )
+        self.request_id = b""
         self.record = Record(
             started=time.perf_counter(),
-            client=client.address,
+            client=client.connection.address,
             method=client.method,
-            request_id=self.request_id.decode(),
         )
+        self.sound: Sound
         self.asked: Target
         self.forwarded: Forwarded
         self.new_tokens: Fields = ()
@@ -210,7 +206,7 @@ class _Exchange:
     async def run(self) -> None:
         client, record = self.client, self.record
         try:
-            await self._serve()
+            await self._next()
         except GatewayError as error:
             await self._fail(error)
         except asyncio.CancelledError:
@@ -234,19 +230,25 @@ class _Exchange:
             record.bytes_out = client.bytes_out
             record.duration_ms = (time.perf_counter() - record.started) * 1000
             self.parts.observer.observe(record)
+        if client.has_body and client.has_rest:
+            await client.take_rest()
+        if self.proxy.draining:
+            client.keep_alive = False
 
-    async def _serve(self) -> None:
+    def _next(self) -> Awaitable[None]:
+        """Return what is to be done for this request: one of the methods below."""
         parts, client, record = self.parts, self.client, self.record
         # 2 target
         record.stage = Stage.TARGET
         resources = parts.resources
-        self.asked = asked = resources.target(client)
+        self.sound, self.asked = sound, asked = resources.target(client)
+        self._identify(given=sound.has_request_id)
         record.path = asked.path
-        peer = client.address
+        peer = client.connection.address
         self.forwarded = Forwarded(
             peer,
             peer in parts.trusted,
-            "https" if client.secure else "http",
+            "https" if client.connection.secure else "http",
             asked.authority,
             "1.0" if client.http10 else "1.1",
         )
@@ -254,28 +256,37 @@ class _Exchange:
             record.client = headers.client_address(client.fields, peer, parts.trusted)
         # 3 match
         record.stage = Stage.MATCH
-        if client.method == "OPTIONS" and is_preflight(client.method, client.fields):
-            await self._preflight()
-        elif asked.path == resources.user_path:
-            await self._user()
-        elif resources.auth.owns(asked.path):
-            await self._auth()
-        elif asked.form is Form.ASTERISK:
-            await self._answer(Answer(status=204))
+        if sound.has_origin and is_preflight(client.method, client.fields):
+            return self._preflight()
+        if asked.path == resources.user_path:
+            return self._user()
+        if resources.auth.owns(asked.path):
+            return self._auth()
+        if asked.form is Form.ASTERISK:
+            return self._answer(Answer(status=204))
+        found = resources.table.match(client.method, asked.host, asked.path)
+        match found:
+            case Matched(route=route):
+                record.route = route.name
+                return self._forward(route)
+            case MethodNotAllowed(allow=allow):
+                return self._answer(
+                    answers.method_not_allowed(allow, record.request_id)
+                )
+            case NoRoute():
+                return self._answer(answers.no_route(record.request_id))
+            case _:
+                assert_never(found)
+
+    def _identify(self, *, given: bool) -> None:
+        """Give the request its id: its own, if it has one that is fit, or a new one."""
+        make_id = self.parts.make_id
+        if given:
+            self.request_id = headers.request_id(self.client.fields, make_id)
+            self.record.request_id = self.request_id.decode()
         else:
-            found = resources.table.match(client.method, asked.host, asked.path)
-            match found:
-                case Matched(route=route):
-                    record.route = route.name
-                    await self._forward(route)
-                case MethodNotAllowed(allow=allow):
-                    await self._answer(
-                        answers.method_not_allowed(allow, record.request_id)
-                    )
-                case NoRoute():
-                    await self._answer(answers.no_route(record.request_id))
-                case _:
-                    assert_never(found)
+            self.record.request_id = made = make_id()
+            self.request_id = made.encode()
 
     def _is_secure(self) -> bool:
         return headers.client_scheme(self.client.fields, self.forwarded) == "https"
@@ -285,7 +296,7 @@ class _Exchange:
     async def _preflight(self) -> None:
         # 4 preflight
         self.record.stage = Stage.PREFLIGHT
-        granted = await self.parts.cors.preflight(self.request)
+        granted = await self.parts.cors.preflight(self.client)
         if granted is None:
             self.record.decision = "denied"
             answer = answers.problem(
@@ -308,10 +319,13 @@ class _Exchange:
                 answers.method_not_allowed(_USER_METHODS, self.record.request_id)
             )
             return
-        verdict = await self._verify(_ANY_SESSION)
-        if verdict is not None:
-            assert verdict.identity is not None, "a required session has an identity"
-            await self._answer(answers.user(user(verdict.identity)))
+        verdict = await self._verdict(_ANY_SESSION)
+        if not isinstance(verdict, Allowed):
+            await self._refuse(verdict)
+            return
+        self._note_allowed(verdict)
+        assert verdict.identity is not None, "a required session has an identity"
+        await self._answer(answers.user(user(verdict.identity)))
 
     async def _auth(self) -> None:
         """Let the SuperTokens SDK answer with its own API."""
@@ -341,7 +355,7 @@ class _Exchange:
 
     async def _answer(self, answer: Answer, extra: Fields = ()) -> None:
         """Write *answer* with what every answer carries, CORS among it."""
-        granted = await self.parts.cors.fields(self.request)
+        granted = await self.parts.cors.fields(self.client)
         await self._write(
             answer,
             (
@@ -363,6 +377,8 @@ class _Exchange:
 
     async def _fail(self, error: GatewayError) -> None:
         """Answer a failure, or cut the answer that had begun."""
+        if not self.request_id:  # what failed is the reading of the request
+            self._identify(given=True)
         self._note_failure(error)
         if self.client.started:
             self.client.abort()
@@ -381,30 +397,36 @@ class _Exchange:
 
     # --- the way to the upstream ----------------------------------------------
 
-    async def _verify(self, policy: SessionPolicy) -> Allowed | None:
-        """Return the verdict that lets the request on; None: it was answered."""
+    def _verdict(self, policy: SessionPolicy) -> Awaitable[Verdict]:
+        """Ask for the verdict on the request's session."""
         # 5 verify
-        record, client = self.record, self.client
-        record.stage = Stage.VERIFY
-        verdict = await self.parts.verifier.verify(
+        client, asked = self.client, self.asked
+        self.record.stage = Stage.VERIFY
+        return self.parts.verifier.verify(
             SessionRequest(
-                method=client.method,
-                path=self.asked.path,
-                fields=client.fields,
-                secure=self._is_secure(),
-                authority=self.asked.authority,
+                client.method,
+                asked.path,
+                client.fields,
+                self._is_secure(),
+                asked.authority,
             ),
             policy,
         )
+
+    def _note_allowed(self, verdict: Allowed) -> None:
+        record, identity = self.record, verdict.identity
+        record.reason = verdict.reason
+        self.new_tokens = verdict.new_tokens
+        if identity is None:
+            record.decision = "anonymous"
+        else:
+            record.decision = "allowed"
+            record.user_id = identity.user_id
+
+    async def _refuse(self, verdict: Denied | Undecided) -> None:
+        record = self.record
         record.reason = verdict.reason
         match verdict:
-            case Allowed(identity=identity):
-                record.decision = "anonymous"
-                self.new_tokens = verdict.new_tokens
-                if identity is not None:
-                    record.decision = "allowed"
-                    record.user_id = identity.user_id
-                return verdict
             case Denied():
                 record.decision = "denied"
                 answer = answers.denied(verdict)
@@ -414,20 +436,21 @@ class _Exchange:
             case _:
                 assert_never(verdict)
         await self._answer(answer)
-        return None
 
     async def _forward(self, route: Route) -> None:
-        client, record, asked = self.client, self.record, self.asked
-        length = client.content_length
+        client, record, asked, sound = self.client, self.record, self.asked, self.sound
+        length = sound.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
-        upgrade = client.has(hdrs.UPGRADE) and websocket.wants_upgrade(client.fields)
+        upgrade = sound.has_upgrade and websocket.wants_upgrade(client.fields)
         if upgrade and (refused := self._refused_upgrade(route)) is not None:
             await self._answer(refused)
             return
-        verdict = await self._verify(route.session)
-        if verdict is None:
+        verdict = await self._verdict(route.session)
+        if not isinstance(verdict, Allowed):
+            await self._refuse(verdict)
             return
+        self._note_allowed(verdict)
         # 6 headers to the upstream
         record.stage = Stage.TO_UPSTREAM
         service = self.parts.services[route.service.name]
@@ -494,7 +517,7 @@ class _Exchange:
         path = route.upstream_path(asked.path).encode()
         start = b"%b %b%b HTTP/1.1" % (client.method.encode(), path, asked.query)
         body: bytes | AsyncIterator[bytes] | None = None
-        length = client.content_length
+        length = self.sound.content_length
         if client.has_body:
             body = client.body_now(route.max_body_size)
             if body is None:
@@ -553,13 +576,13 @@ class _Exchange:
         ):
             await self._refused_upstream(route)
             return
-        fields = await self._to_client(route, reply)
+        fields = self._to_client(route, reply, await self._granted())
         record.status = reply.status
         # 9 copy
         record.stage = Stage.COPY
         if self.proxy.draining:
             client.keep_alive = False
-        client.start(
+        full = not client.start(
             reply.status,
             reply.reason,
             fields,
@@ -574,13 +597,20 @@ class _Exchange:
             if full:
                 await client.drain()
         client.finish()
-        await client.drain()
+        if full:
+            await client.drain()
 
-    async def _to_client(self, route: Route, reply: Reply) -> list[Field]:
+    async def _granted(self) -> Fields:
+        """Return the CORS fields of the answer."""
+        if not self.sound.has_origin:
+            return ()
+        return await self.parts.cors.fields(self.client)
+
+    def _to_client(self, route: Route, reply: Reply, granted: Fields) -> list[Field]:
         fields, dropped = headers.to_client(
             reply.fields,
             reserved=self.proxy.reserved,
-            cors=await self.parts.cors.fields(self.request),
+            cors=granted,
             new_tokens=self.new_tokens,
             request_id=self.request_id,
             # An anonymous answer of an optional route is not for everybody, either.
@@ -613,7 +643,7 @@ class _Exchange:
         if not websocket.accepted(reply.status, reply.fields):
             raise BadReply("101 to something other than a WebSocket")
         client, record = self.client, self.record
-        fields = await self._to_client(route, reply)
+        fields = self._to_client(route, reply, await self._granted())
         record.status = 101
         record.stage = Stage.COPY
         client.keep_alive = False
@@ -623,7 +653,7 @@ class _Exchange:
             ends = max(0.0, verdict.identity.expires_at - time.time())
             session = verdict.identity.session_handle
         tunnel = websocket.Tunnel(
-            self.request,
+            client.connection,
             reply.upgrade(),
             websocket.Terms(
                 idle_timeout_s=route.websocket.idle_timeout,
@@ -650,8 +680,8 @@ def _host_value(route: Route, pool: UpstreamPool, asked: Target) -> bytes:
     """Return the upstream's Host: its own name, the client's, or the route's."""
     match route.host_header:
         case "upstream":
-            return pool.target.authority
+            return pool.authority
         case "preserve":
-            return (asked.authority or asked.host).encode() or pool.target.authority
+            return (asked.authority or asked.host).encode() or pool.authority
         case literal:
             return literal.encode()

@@ -15,9 +15,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
-
-from aiohttp import web
+from typing import Any, Protocol
 
 from gateway import fields as raw
 from gateway.answers import Answer, problem
@@ -251,6 +249,20 @@ class UpstreamSocket(Socket, Protocol):
         ...
 
 
+class ClientConnection(Protocol):
+    """The listener's connection, as far as a tunnel needs it."""
+
+    transport: asyncio.Transport | None
+
+    def set_parser(self, parser: Any, /) -> None:
+        """From now on, hand everything that arrives to *parser*."""
+        ...
+
+    async def drained(self) -> None:
+        """Return when the client has taken enough of what was written."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """How long a socket may live."""
@@ -264,10 +276,10 @@ class Terms:
 class _ClientSocket:
     """The client's end: what it sends is handed over by aiohttp, as to a parser."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        assert request.transport is not None
-        self._request = request
-        self._transport = request.transport
+    def __init__(self, connection: ClientConnection) -> None:
+        assert connection.transport is not None
+        self._connection = connection
+        self._transport = connection.transport
         self._parts: list[bytes] = []
         self._size = 0
         self._paused = False
@@ -307,7 +319,7 @@ class _ClientSocket:
             self._transport.write(data)
 
     async def drain(self) -> None:
-        await self._request.writer.drain()
+        await self._connection.drained()
 
     def write_eof(self) -> None:
         if not self._transport.is_closing() and self._transport.can_write_eof():
@@ -377,10 +389,10 @@ class Tunnel:
     """Two connections joined, until one of them ends or the terms do."""
 
     def __init__(
-        self, request: web.BaseRequest, upstream: UpstreamSocket, terms: Terms
+        self, connection: ClientConnection, upstream: UpstreamSocket, terms: Terms
     ) -> None:
-        client = _ClientSocket(request)
-        request.protocol.set_parser(client)  # type: ignore[arg-type] # has what aiohttp calls of a parser
+        client = _ClientSocket(connection)
+        connection.set_parser(client)
         self._upstream = upstream
         self._terms = terms
         # The ways know of this list and not of the tunnel, which so has no way back

@@ -34,16 +34,18 @@ class Pieces:
 
 def having(content: Any, **limits: Any) -> Client:
     """Return the client of a request with this body."""
-    request = SimpleNamespace(
+    message = SimpleNamespace(
         method="POST",
+        path="/",
         raw_headers=((b"Host", b"gw"),),
         headers=CIMultiDict({"Host": "gw"}),
         version=(1, 1),
-        keep_alive=True,
-        body_exists=True,
-        content=content,
+        should_close=False,
+        chunked=False,
+        upgrade=False,
     )
-    return Client(cast("web.BaseRequest", request), Limits(**limits))
+    nobody = SimpleNamespace(transport=None, writing_paused=False)
+    return Client(cast("Any", nobody), cast("Any", message), content, Limits(**limits))
 
 
 async def test_pieces_come_as_they_are() -> None:

@@ -14,7 +14,7 @@ HOST: Field = (b"Host", b"gw")
 def check(
     *fields: Field, method: str = "POST", version: tuple[int, int] = (1, 1)
 ) -> bytes | None:
-    return framing.check(method, version, fields, max_head_size=1000)
+    return framing.check(method, version, fields, max_head_size=1000).host
 
 
 @pytest.mark.parametrize(

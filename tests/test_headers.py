@@ -560,17 +560,6 @@ def test_answer_with_new_tokens_is_never_stored() -> None:
     assert got == [*tokens[:2], (b"Cache-Control", b"no-store"), VARY, REQUEST_ID]
 
 
-@pytest.mark.parametrize(
-    "bad", [b"a\x00b", b"a\rb", b"a\nb", b"\x01", b"\x0b", b"\x7f"]
-)
-def test_control_in_a_reply_is_a_bad_reply(bad: bytes) -> None:
-    """I2: a 502, before a byte of it reaches the client."""
-    with pytest.raises(BadReply):
-        back((b"X-A", bad))
-    with pytest.raises(BadReply):
-        back((b"Set-Cookie", bad))
-
-
 # --- the request id ---------------------------------------------------------
 
 
