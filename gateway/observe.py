@@ -45,9 +45,12 @@ _CUTS = (1024, 256, 64, 8)
 one it is, however the rest must be escaped."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Record:
-    """What happened to one request. Filled in as the request goes along."""
+    """What happened to one request. Filled in as the request goes along.
+
+    Without slots: what isn't set is found in the class, and costs a request nothing.
+    """
 
     started: float
     """`time.perf_counter()` when the head had been read."""
@@ -71,6 +74,15 @@ class Record:
     bytes_out: int = 0
     note: str = ""
     """Anything the operator should know: dropped cookies, the failure's cause."""
+
+    @classmethod
+    def begin(cls, started: float, client: str, method: str) -> Record:
+        """Return the record of a request that has just come in."""
+        record = cls.__new__(cls)  # the generated __init__ sets every field
+        record.started = started
+        record.client = client
+        record.method = method
+        return record
 
 
 class Observer(Protocol):

@@ -192,10 +192,8 @@ class _Exchange:
         self.parts = proxy.parts
         self.client = client
         self.request_id = b""
-        self.record = Record(
-            started=time.perf_counter(),
-            client=client.connection.address,
-            method=client.method,
+        self.record = Record.begin(
+            time.perf_counter(), client.connection.address, client.method
         )
         self.sound: Sound
         self.asked: Target
