@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.workers import delay_s, how_it_ended, shares, usable_cpus
+from gateway.workers import delay_s, how_it_ended, is_read, shares, usable_cpus
 
 # --- how many -------------------------------------------------------------------
 
@@ -129,3 +131,25 @@ def test_a_loop_of_crashes_gets_slower() -> None:
 def test_an_end_is_told_in_words(status: int, said: str) -> None:
     """As an operator looks for it."""
     assert how_it_ended(status) == said
+
+
+def test_what_nobody_reads_isn_t_written(tmp_path: Path) -> None:
+    """The supervisor must pass sign-outs on: it can't wait for a full pipe."""
+    reads, writes = os.pipe()
+    with (
+        os.fdopen(reads, "rb", buffering=0) as reader,
+        os.fdopen(writes, "w") as pipe,
+        (tmp_path / "file").open("w") as file,
+    ):
+        assert is_read(file)
+        assert is_read(pipe)
+        os.set_blocking(writes, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writes, bytes(4096))
+        assert not is_read(pipe)
+        reader.read(65536)
+        assert is_read(pipe)
+        file.close()
+        assert is_read(file)  # whoever writes to it will see
+    assert is_read(StringIO())

@@ -10,10 +10,11 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -416,7 +417,8 @@ async def test_a_reload_under_load_loses_nothing(
             assert (await crew.ask()).status == 200
             answered[1] += 1
 
-    async with connect(crew.port) as slow, asyncio.TaskGroup() as load:
+    async with crew.each(2) as wires, asyncio.TaskGroup() as load:
+        (slow, idle), (_, other) = wires
         await slow.send(request("POST", "/open", body=b"x"))
         await service.taken.wait()
         for _ in range(8):
@@ -428,6 +430,8 @@ async def test_a_reload_under_load_loses_nothing(
         await crew.said(rb"reloaded ")
         while (await crew.ask("/new")).status != 200:
             pass
+        for wire in (idle, other):
+            assert await wire.rest() == b""
         service.let_go.set()
         reply = await slow.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
@@ -539,20 +543,25 @@ async def test_a_closed_terminal_is_no_reload(
         environ = {**os.environ, "CORE": "http://127.0.0.1:9", "UPSTREAM": upstream.url}
         arguments = ("serve", "-c", str(path), "--workers", workers)
         os.execve(GATEWAY, (str(GATEWAY), *arguments), environ)
-    said = b""
-    while b"routes from" not in said:
-        said += await asyncio.to_thread(os.read, terminal, 4096)
-    port = int(said.partition(b"127.0.0.1:")[2].partition(b",")[0])
-    async with connect(port) as wire:
-        await wire.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
-        os.close(terminal)
-        await until_refused(port)
-        os.kill(pid, signal.SIGHUP)
-        service.let_go.set()
-        assert (await wire.reply()).status == 200
-    _, status = await asyncio.to_thread(os.waitpid, pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    try:
+        said = b""
+        while not (told := re.search(rb" on http://127\.0\.0\.1:(\d+), routes", said)):
+            said += await asyncio.to_thread(os.read, terminal, 4096)
+        port = int(told[1])
+        async with connect(port) as wire:
+            await wire.send(request("POST", "/open", body=b"x"))
+            await service.taken.wait()
+            os.close(terminal)
+            await until_refused(port)
+            os.kill(pid, signal.SIGHUP)
+            service.let_go.set()
+            assert (await wire.reply()).status == 200
+        async with asyncio.timeout(DEADLINE_S):
+            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 # --- the log ----------------------------------------------------------------------
