@@ -152,7 +152,7 @@ class Client:
         try:
             body = content.read_nowait()
         except (web.RequestPayloadError, HttpProcessingError) as exc:
-            raise BadRequest("broken body framing") from exc
+            raise BadRequest("broken body framing") from exc.with_traceback(None)
         self.bytes_in += len(body)
         if len(body) > max_size:
             raise ContentTooLarge
@@ -176,8 +176,9 @@ class Client:
             self._write(_CONTINUE)
         loop = asyncio.get_running_loop()
         waited = 0.0
+        idle = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as idle:
+            async with idle:
                 while True:
                     asked = loop.time()
                     idle.reschedule(asked + limits.body_idle_timeout)
@@ -198,7 +199,10 @@ class Client:
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
         except (web.RequestPayloadError, HttpProcessingError) as exc:
-            raise BadRequest("broken body framing") from exc
+            raise BadRequest("broken body framing") from exc.with_traceback(None)
+        finally:
+            # It knows the task, whose error may hold this frame: no ring is left.
+            del idle
 
     def _expects_continue(self) -> bool:
         """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
@@ -243,8 +247,8 @@ class Client:
             ConnectionError,
             web.RequestPayloadError,
             HttpProcessingError,
-        ):
-            pass
+        ) as exc:
+            exc.with_traceback(None)  # the body keeps it, and it would keep the body
         self.keep_alive = False
 
     # --- what goes back ----------------------------------------------------

@@ -117,6 +117,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._listener.forget(self)
+        self.body = None  # it knows this connection: no ring is left
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -131,7 +132,8 @@ class Connection(web.RequestHandler):
         try:
             messages, self._upgraded, tail = self._parser.feed_data(data)
         except HttpProcessingError as exc:
-            error = _ErrInfo(status=400, exc=exc, message="")
+            # Without its traceback, which holds this frame, which holds the error.
+            error = _ErrInfo(status=400, exc=exc.with_traceback(None), message="")
             messages, self._upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
         if messages:
             queue = self._messages

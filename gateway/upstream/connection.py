@@ -256,13 +256,15 @@ class Connection(asyncio.Protocol):
         """Hand the transport over; it keeps its place in the pool till its end."""
         assert self._transport is not None
         self.closed = True  # for HTTP
-        self._deadline.cancel()
+        self._deadline.end()
         self._stop_upload()
-        self._tunnel = Tunnel(
-            self._transport, first, on_lost=lambda: self._owner.lost(self)
-        )
+        self._tunnel = Tunnel(self._transport, first, on_lost=self._on_tunnel_lost)
         self._transport.set_protocol(self._tunnel)
         return self._tunnel
+
+    def _on_tunnel_lost(self) -> None:
+        self._tunnel = None
+        self._owner.lost(self)
 
     def _on_end(self, reply: Reply) -> None:
         """The reply is whole: hand the connection back, or close it."""
@@ -370,6 +372,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._cut(f"reset the connection ({type(exc).__name__})" if exc else "is gone")
         self._transport = None
+        self._deadline.end()
         self._owner.lost(self)
 
     def abort(self) -> None:

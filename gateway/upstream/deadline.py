@@ -62,6 +62,11 @@ class Deadline:
             self._timer.cancel()
             self._timer = None
 
+    def end(self) -> None:
+        """Never be late again, and let go of whoever would be told."""
+        self.cancel()
+        self._on_late = _nobody
+
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -75,3 +80,7 @@ class Deadline:
             self._on_late()
         elif self._at < math.inf:
             self._set_timer(self._at)
+
+
+def _nobody() -> None:
+    """Hear that something is late."""

@@ -149,6 +149,10 @@ class UpstreamPool:
                     # The client's stream is the caller's again only when nobody
                     # reads it.
                     await asyncio.wait((upload,), timeout=1.0)
+                del (
+                    waiter,
+                    upload,
+                )  # an error of theirs holds this frame: no ring is left
             # Once only: on a fresh connection nothing is `reused`.
             connection = await self._open(timeouts, total_at, fresh=True)
             self.replayed += 1

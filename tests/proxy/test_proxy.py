@@ -20,7 +20,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from faults import (
     BAD_REPLIES,
     CHUNKED_HEAD,
@@ -42,8 +41,10 @@ from gateway_under_test import gateway, until_cut
 from wire import Wire, WireReply, connect, request
 
 from gateway import proxy as proxy_module
+from gateway.client import Client
 from gateway.listener import Connection
 from gateway.observe import Record
+from gateway.upstream.connection import Connection as UpstreamConnection
 
 QUICK = {"timeouts": {"connect": 0.1, "response": 0.1, "idle": 0.1}}
 GET = request("GET", "/a")
@@ -783,11 +784,28 @@ async def test_p3_a_client_that_closes_its_side_is_gone() -> None:
         gone(await gw.record())
 
 
-async def test_a_request_isn_t_kept_when_its_connection_has_ended() -> None:
+UPLOAD = b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 5\r\n\r\n"
+CHUNKS = b"POST / HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        pytest.param([GET], 200, id="no body"),
+        pytest.param([UPLOAD + b"12345"], 200, id="a body at once"),
+        pytest.param([UPLOAD, b"123", b"45"], 200, id="a body in pieces"),
+        pytest.param([UPLOAD, b"123"], None, id="a body that stays out"),
+        pytest.param([CHUNKS, b"3\r\nabc\r\n", b"x\r\n"], 400, id="broken chunks"),
+        pytest.param([b"GET / HTTP/1.1\r\nHost gw\r\n\r\n"], 400, id="a broken head"),
+    ],
+)
+async def test_a_request_isn_t_kept_when_its_connection_has_ended(
+    pieces: list[bytes], status: int | None
+) -> None:
     """Nothing of it, tokens least of all, waits for the garbage collector."""
 
     def kept() -> int:
-        kinds = (Connection, web.BaseRequest)
+        kinds = (Connection, Client)
         return sum(isinstance(thing, kinds) for thing in gc.get_objects())
 
     async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
@@ -797,10 +815,34 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended() -> None:
         try:
             for _ in range(3):
                 async with gw.connect() as wire:
-                    await wire.send(GET)
-                    assert (await wire.reply()).status == 200
+                    for piece in pieces:
+                        await wire.send(piece)
+                        await asyncio.sleep(0.01)  # a segment each
+                    if status is not None:
+                        assert (await wire.reply()).status == status
             await until(lambda: not gw.listener.connections)
             await until(lambda: kept() == before)
+        finally:
+            gc.enable()
+
+
+async def test_an_upstream_connection_isn_t_kept_when_it_has_ended() -> None:
+    """Nor is the client's request in it."""
+
+    def kept() -> int:
+        return sum(isinstance(thing, UpstreamConnection) for thing in gc.get_objects())
+
+    async with (
+        FaultUpstream(FAULTS["close after reply"]) as upstream,
+        gateway(upstream.url) as gw,
+    ):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                assert (await gw.ask("GET", "/a")).status == 200
+            await until(lambda: not gw.pools[0].open)
+            await until(lambda: not kept())
         finally:
             gc.enable()
 
