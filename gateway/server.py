@@ -172,6 +172,9 @@ class Entrance:
         Requests in flight have `gateway.drain_timeout` to finish.
         """
         servers = tuple(self._doors)
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0)  # by then the loop has let go of their sockets
         waiting = [client for server in servers for client in self._last_of(server)]
         self._proxy.drain()
         loop = asyncio.get_running_loop()
@@ -183,16 +186,15 @@ class Entrance:
             await server.wait_closed()
 
     def _last_of(self, server: asyncio.Server) -> list[socket.socket]:
-        """Shut a door; return those who stood before it, and would be cut off."""
-        server.close()
-        sock = self._doors[server]
+        """Lock a door; return those who stood before it, and would be cut off."""
+        sock = self._doors.pop(server)
         waiting: list[socket.socket] = []
         with contextlib.suppress(OSError):  # nobody waits any more
             while len(waiting) < _BACKLOG:
                 client, _ = sock.accept()
                 client.setblocking(False)
                 waiting.append(client)
-        self._doors.pop(server).close()
+        sock.close()
         return waiting
 
     async def _linger(self) -> None:
