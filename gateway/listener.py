@@ -33,6 +33,10 @@ Handler = Callable[[Client], Awaitable[None]]
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
 
+_REST_S = 2.0
+"""A connection that waits for longer gives up its parser, which keeps the last head:
+with a token in it that is a third of what an idle connection takes."""
+
 _BODY_BYTES = 16 * 1024
 """Reading stops while twice this much of a body waits for the upstream. What is read at
 once comes on top of it: with uvloop up to 250 KiB."""
@@ -127,8 +131,9 @@ class Connection(web.RequestHandler):
             return
         if self._force_close or self._close:
             return
-        assert self._parser is not None
         waiter = self._waiter
+        if self._parser is None:
+            self._parser = self._new_parser()
         try:
             messages, self._upgraded, tail = self._parser.feed_data(data)
         except HttpProcessingError as exc:
@@ -164,6 +169,20 @@ class Connection(web.RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > self._listener.limits.max_head_size:
                 self.refuse(HeadTooLarge())
+
+    def _new_parser(self) -> http_parser.HttpRequestParser:
+        """Return a parser as aiohttp made the first one."""
+        return http_parser.HttpRequestParser(
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
 
     def eof_received(self) -> bool:  # type: ignore[override] # what asyncio.Protocol says
         """A FIN ends the connection, but a tunnel passes it on first."""
@@ -257,11 +276,18 @@ class Connection(web.RequestHandler):
         elif now - self._stuck_since > limits.write_idle_timeout:
             # Whoever serves it is told by `connection_lost`.
             self._wire.abort()
+        rests_since = self._next_keepalive_close_time - self._keepalive_timeout
+        if now - rests_since > _REST_S and self._is_idle():
+            self._parser = None
+
+    def _is_idle(self) -> bool:
+        """Return whether no request is being served, and none is on its way."""
+        waiter = self._waiter
+        return waiter is not None and not waiter.done() and not self._head_since
 
     def leave(self) -> None:
         """Close if no request is being served, and none is on its way."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done() and not self._head_since:
+        if self._is_idle():
             self.force_close()
 
     def cut(self) -> None:

@@ -186,6 +186,19 @@ async def test_a_slow_answer_is_no_slow_head() -> None:
         assert head.startswith(b"HTTP/1.1 200")
 
 
+async def test_an_idle_connection_keeps_nothing_of_its_last_head(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parser, which keeps it, is made anew when something comes."""
+    monkeypatch.setattr(listener, "_REST_S", 0.0)
+    async with running() as rig, talking(rig) as (reader, writer):
+        watched = await server_side(rig, writer)
+        for piece in (GET, BODY + b"12345678", GET):
+            await until(lambda: watched._parser is None)
+            writer.write(piece)
+            assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_idle_connection_is_closed() -> None:
     """`keep_alive`, also for a connection on which nothing was ever sent."""
     async with (
