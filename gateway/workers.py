@@ -491,24 +491,29 @@ class Supervisor:
         if events & selectors.EVENT_WRITE:
             self._flush(child)
 
-    def _hear(self, child: _Child) -> None:
-        """Take what a worker has said so far."""
-        while child.is_heard:
-            try:
-                data = child.channel.recv(_READ_BYTES)
-                messages = child.decoder.feed(data)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                data, messages = b"", []
-            except control.BadMessage as error:
-                self._end(child, str(error))
-                data, messages = b"", []
-            for message in messages:
-                self._on_message(child, message)
-            child.silent = 0
-            if not data:
-                self._close(child)
+    def _hear(self, child: _Child) -> bool:
+        """Take some of what a worker has said; return whether there may be more.
+
+        Not all of it, so that one that never stops keeps nobody else waiting.
+        """
+        if not child.is_heard:
+            return False
+        try:
+            data = child.channel.recv(_READ_BYTES)
+            messages = child.decoder.feed(data)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            data, messages = b"", []
+        except control.BadMessage as error:
+            self._end(child, str(error))
+            data, messages = b"", []
+        child.silent = 0
+        for message in messages:
+            self._on_message(child, message)
+        if not data:
+            self._close(child)
+        return bool(data)
 
     def _on_message(self, child: _Child, message: Message) -> None:
         match message:
@@ -669,11 +674,13 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            child = self._children.get(pid)
+            child = self._children.pop(pid, None)
             if child is None:
                 continue  # an orphan, which came to us because we are process 1
-            self._hear(child)  # its last words
-            del self._children[pid]
+            while self._hear(child):
+                pass  # its last words
+            if child.is_heard:
+                self._close(child)
             self._on_end(child, status)
 
     def _on_end(self, child: _Child, status: int) -> None:
@@ -717,8 +724,7 @@ class Supervisor:
     def _end(self, child: _Child, reason: str) -> None:
         """End a process that can't be trusted any more."""
         child.reason = child.reason or reason
-        if child.is_heard:
-            # It hasn't been waited for, so the id is still its own.
+        if child.pid in self._children:  # else the id may be another one's by now
             os.kill(child.pid, signal.SIGKILL)
 
     def _discard(self, child: _Child) -> None:
@@ -805,7 +811,8 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the old one must go on
             self._loaded = (f"the file can't be read: {type(error).__name__}",)
         finally:
-            self._wakes[1].send(b"\0")
+            with contextlib.suppress(OSError):  # nobody waits any more
+                self._wakes[1].send(b"\0")
 
     def _change_to(self, generation: _Generation) -> None:
         """Let *generation* serve, and those before it leave."""

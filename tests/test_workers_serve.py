@@ -290,6 +290,54 @@ async def test_without_a_supervisor_workers_finish_and_end(
     await until(lambda: all(map(has_ended, workers)))
 
 
+MISBEHAVING = """\
+import sys, time
+from gateway import settings, workers
+
+workers._TICK_S, workers._SILENT_TICKS, workers._START_TICKS = 0.02, 10, 10
+
+def work(_settings, end):
+    {behaviour}
+
+sys.exit(
+    workers.Supervisor(
+        settings.load(sys.argv[1], {{}}),
+        [],
+        workers=1,
+        work=work,
+        load=None,
+        say=lambda text: print(text, flush=True),
+        on_ready=lambda: None,
+    ).run()
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        ("time.sleep(60)", "it didn't answer"),
+        ("end.close(); time.sleep(60)", "it didn't answer"),
+        ("end.sendall(b'no message\\n'); time.sleep(60)", "a message isn't JSON"),
+        ("end.sendall(b'{\"drain\":true}\\n'); time.sleep(60)", "it said what no"),
+        ("[end.sendall(bytes(65536)) for _ in iter(int, 1)]", "a message is too long"),
+    ],
+    ids=["silent", "closes", "babbles", "commands", "floods"],
+)
+async def test_a_worker_that_misbehaves_is_replaced(
+    tmp_path: Path, behaviour: str, told: str
+) -> None:
+    """The supervisor takes nothing from it but what a worker says, and stays there."""
+    (tmp_path / "routes.yaml").write_text("version: 1\n")
+    program = (sys.executable, "-c", MISBEHAVING.format(behaviour=behaviour))
+    async with command("routes.yaml", cwd=tmp_path, program=program) as supervisor:
+        line = rb"worker 1 \(pid \d+\) was ended by SIGKILL: %b" % told.encode()
+        await supervisor.until_said(line + rb"(?s:.*)" + line)
+        supervisor.signal(signal.SIGTERM)
+        assert await supervisor.ended() == 0
+    assert not supervisor.err
+
+
 # --- the start --------------------------------------------------------------------
 
 MODULE = """\
