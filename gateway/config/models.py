@@ -103,7 +103,7 @@ class Limits(Model):
     write_idle_timeout: Seconds = 30.0
     """How long a client may take nothing of what was written to it."""
     max_connections: Positive = 10000
-    """Of each worker. Further clients are cut off at once. Each needs a file descriptor."""
+    """Of each worker. Further clients are cut off at once. Each takes a descriptor."""
 
     def conflicts(self) -> Iterator[Finding]:
         """A part of the head can't be larger than the whole."""
