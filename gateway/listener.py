@@ -1,4 +1,4 @@
-"""edge. aiohttp's server connection, with what an edge needs added.
+"""edge. The clients' connections: aiohttp's parser, with what an edge needs round it.
 
 A deadline for the head and a limit for all of it; errors with their right status,
 without an echo of what was received and without a traceback; an end for clients that
@@ -11,14 +11,16 @@ the two look the same, and a request must end when its client does. nginx does s
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Protocol, cast
 
 from aiohttp import hdrs, http_parser, web
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import _ErrInfo
+from aiohttp.tcp_helpers import tcp_keepalive
 
 from gateway import answers
 from gateway.client import Client
@@ -35,7 +37,10 @@ _SWEEP_S = 0.5
 
 _REST_S = 2.0
 """A connection that waits for longer gives up its parser, which keeps the last head:
-with a token in it that is a third of what an idle connection takes."""
+with a token in it that is more than half of what an idle connection takes."""
+
+_MOST_WAITING = 32
+"""Requests of one client that wait while one is served; then it is read no more."""
 
 _BODY_BYTES = 16 * 1024
 """Reading stops while twice this much of a body waits for the upstream. What is read at
@@ -69,96 +74,125 @@ def _owed(message: Any, body: StreamReader, data: bytes) -> int:
     return 0 if end < 0 else end + 4 + size - len(data)
 
 
-class Connection(web.RequestHandler):
-    """One client connection: aiohttp's, without its requests and responses.
+class Tunnel(Protocol):
+    """What takes a connection's bytes after an upgrade (`websocket`)."""
 
-    aiohttp parses and keeps the connection. What it makes of each request (an object
-    of many parts, a task, a response to be written) costs more than all of ours does,
-    and none of it is used: the handler gets the parsed message as a `Client`.
+    def feed_data(self, data: bytes) -> None: ...
+    def feed_eof(self) -> None: ...
+
+
+class Connection(BaseProtocol):
+    """One client connection: its requests parsed, and served one after the other.
+
+    aiohttp parses, and carries bodies; its own server connection isn't used. It makes
+    of each request an object of many parts, a task and a response, which cost more
+    than all that happens here, and it keeps a task for a client that sends nothing.
     """
 
     __slots__ = (
+        "_ending",
         "_head_bytes",
         "_head_since",
         "_listener",
+        "_messages",
         "_owed",
+        "_rests_since",
         "_stuck_since",
+        "_tail",
+        "_task",
+        "_tunnel",
         "_unwritten",
-        "_wire",
         "address",
         "body",
         "secure",
     )
 
-    def __init__(self, listener: Listener, **kwargs: Any) -> None:
-        super().__init__(listener.server, **kwargs)
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._listener = listener
-        self._wire: asyncio.Transport | None = None
         self.address = "unix"
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
         """The connection to this gateway is TLS."""
         self.body: StreamReader | None = None
         """Of the request that is served."""
+        self._task: asyncio.Task[None] | None = None
+        """Serves what has arrived; there is none while nothing has."""
+        self._messages: list[tuple[Any, StreamReader]] = []
+        """Requests that wait for their turn, or an error in place of the last one."""
+        self._tunnel: Tunnel | None = None
+        self._tail = b""
+        """What came behind a request to upgrade, before it was answered."""
+        self._ending = False
+        self._rests_since = 0.0
         self._head_since = 0.0
         self._head_bytes = 0
         self._owed = 0
         self._unwritten = 0
         self._stuck_since = 0.0
 
+    # --- asyncio.Protocol -----------------------------------------------------
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
         wire = cast("asyncio.Transport", transport)
         if not self._listener.admit(self):
+            self._ending = True
             wire.abort()
             return
-        self._wire = wire
         peer = wire.get_extra_info("peername")
         if isinstance(peer, tuple):
-            self.address = str(peer[0])
+            self.address = sys.intern(str(peer[0]))
         self.secure = wire.get_extra_info("sslcontext") is not None
-        super().connection_made(transport)
+        super().connection_made(wire)
+        tcp_keepalive(wire)
+        self._rests_since = self._loop.time()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell whoever serves a request that its client is gone."""
         self._listener.forget(self)
-        self.body = None  # it knows this connection: no ring is left
+        self._ending = True
         super().connection_lost(exc)
+        self._parser = None
+        self.body = None  # it knows this connection: no ring is left
+        self._messages.clear()
+        if self._task is not None:
+            self._task.cancel()
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.feed_eof()
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*; in place of aiohttp's, which does so for its applications."""
-        if self._payload_parser is not None or self._upgraded:
-            super().data_received(data)  # what a tunnel carries, or what waits for it
+        if self._tunnel is not None:
+            self._tunnel.feed_data(data)
             return
-        if self._force_close or self._close:
+        if self._ending:
             return
-        waiter = self._waiter
+        if self._upgraded:
+            self._tail += data
+            if len(self._tail) >= _BODY_BYTES and not self._buffer_paused:
+                self._pause_reading_for_buffer()
+            return
         if self._parser is None:
-            self._parser = self._new_parser()
+            self._parser = self._listener.new_parser(self)
         try:
             messages, self._upgraded, tail = self._parser.feed_data(data)
         except HttpProcessingError as exc:
             # Without its traceback, which holds this frame, which holds the error.
-            error = _ErrInfo(status=400, exc=exc.with_traceback(None), message="")
-            messages, self._upgraded, tail = [(error, EMPTY_PAYLOAD)], False, b""
+            messages = [(exc.with_traceback(None), EMPTY_PAYLOAD)]
+            self._upgraded, tail = False, b""
         if messages:
-            queue = self._messages
-            queue.extend(messages)
             message, body = messages[-1]
             if body is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
                 self._owed = 0  # as `_owed` would say; nearly always
             else:
                 self._owed = _owed(message, body, data)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
-            if len(queue) >= self._max_msg_queue_size and not self._buffer_paused:
-                self._pause_reading_for_buffer()
-            if isinstance(message, _ErrInfo):
-                self._break_body()
-            if self._upgraded and tail:
-                self._message_tail = tail
+            self._queue(messages)
+            if tail:
+                self._tail = tail
         else:
             self._owed -= len(data)
-        if waiter is None or waiter.done():
+        if self._task is not None:
             # A request is being served, or is about to be; its body is judged there.
             self._head_since = 0.0
             self._head_bytes = 0
@@ -170,83 +204,105 @@ class Connection(web.RequestHandler):
             if self._head_bytes > self._listener.limits.max_head_size:
                 self.refuse(HeadTooLarge())
 
-    def _new_parser(self) -> http_parser.HttpRequestParser:
-        """Return a parser as aiohttp made the first one."""
-        return http_parser.HttpRequestParser(
-            self,
-            self._loop,
-            self._read_bufsize,
-            max_line_size=self.max_line_size,
-            max_field_size=self.max_field_size,
-            max_headers=self.max_headers,
-            payload_exception=web.RequestPayloadError,
-            auto_decompress=False,
-            max_msg_queue_size=self._max_msg_queue_size,
-        )
-
-    def eof_received(self) -> bool:  # type: ignore[override] # what asyncio.Protocol says
+    def eof_received(self) -> bool:
         """A FIN ends the connection, but a tunnel passes it on first."""
-        if self._payload_parser is None:
+        if self._tunnel is None:
             return False
-        self._payload_parser.feed_eof()
+        self._tunnel.feed_eof()
         return True
+
+    def resume_writing(self) -> None:
+        self._stuck_since = 0.0  # the client has taken something
+        super().resume_writing()
+
+    # --- one request after the other ------------------------------------------
+
+    def _queue(self, messages: Sequence[tuple[Any, StreamReader]]) -> None:
+        """Have *messages* served, in their turn."""
+        queue = self._messages
+        queue += messages
+        if isinstance(queue[-1][0], HttpProcessingError):
+            self._break_body()
+        if len(queue) >= _MOST_WAITING and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve())
 
     def _break_body(self) -> None:
         """Tell the reader of the body that arrives that it will never be whole.
 
-        aiohttp's parser puts an error behind the request, whose handler would wait.
+        The parser puts its error behind the request, whose handler would wait.
         """
         body = self._messages[-2][1] if len(self._messages) > 1 else self.body
         if body is not None and not body.is_eof():
             body.set_exception(web.RequestPayloadError("broken framing"))
 
-    async def start(self) -> None:
-        """Serve one request after the other, all in the connection's own task.
+    async def _serve(self) -> None:
+        """Serve what waits, and what comes meanwhile.
 
-        In place of aiohttp's, which makes a task for each request, to give it a
-        context of its own. Nothing here uses contexts, and our handlers write their
-        answers, take the rest of a body and end in no error.
+        The handlers write their answers, take the rest of a body and end in no error.
         """
-        messages, loop = self._messages, self._loop
+        queue = self._messages
         handler, limits = self._listener.handler, self._listener.limits
-        while not self._force_close:
-            if not messages:
-                if self._owed < 0:
-                    # A head has begun behind what was served. Its time begins now.
-                    self._head_since = loop.time()
-                    self._head_bytes = -self._owed
-                self._waiter = loop.create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
-            message, body = messages.popleft()
-            if self._parser is not None:
-                self._parser.message_consumed()
-            if self._buffer_paused and len(messages) <= self._msg_queue_resume_size:
-                self._resume_reading_if_drained()
-            if isinstance(message, _ErrInfo):
-                self.refuse(self._listener.translated(message.exc))
-                break
-            self.body = body
-            client = Client(self, message, body, limits)
-            try:
+        try:
+            while queue and not self._ending:
+                message, body = queue.pop(0)
+                self._make_room()
+                if isinstance(message, HttpProcessingError):
+                    self.refuse(self._listener.translated(message))
+                    return
+                self.body = body
+                client = Client(self, message, body, limits)
+                del message
                 await handler(client)
-            except BaseException:
-                self.force_close()
-                raise
-            if not (client.keep_alive and body.is_eof()) or self._close:
-                break
-            del client, message  # what was served isn't kept while nothing comes
-            self._next_keepalive_close_time = loop.time() + self._keepalive_timeout
-            if self._keepalive_handle is None:
-                self._keepalive_handle = loop.call_at(
-                    self._next_keepalive_close_time, self._process_keepalive
-                )
-        if not self._force_close:
-            self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
+                if not (client.keep_alive and body.is_eof()):
+                    self.end()
+                    return
+                del client  # what was served isn't kept while nothing comes
+        except BaseException:
+            self.end()
+            raise
+        finally:
+            self._task = None
+            self._rest()
+
+    def _make_room(self) -> None:
+        """Let more requests in, now that one has left the line."""
+        assert self._parser is not None
+        self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= _MOST_WAITING // 2:
+            if not self._upgraded:
+                # The parser has kept what it had no room for. Still paused meanwhile.
+                self.data_received(b"")
+                if len(self._messages) >= _MOST_WAITING:
+                    return
+            self._resume_reading_for_buffer()
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        now = self._rests_since = self._loop.time()
+        self.body = None
+        if self._owed < 0:
+            # A head has begun behind what was served. Its time begins now.
+            self._head_since = now
+            self._head_bytes = -self._owed
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer a head that never became a request, and close."""
+        self._head_since = 0.0
+        transport = self.transport
+        if transport is None or self._ending:
+            return
+        answer = self._listener.refused(error, self.address)
+        fields = [
+            *answer.fields,
+            (b"Content-Length", b"%d" % len(answer.body)),
+            (b"Connection", b"close"),
+        ]
+        transport.write(answers.head(answer.status, None, fields) + answer.body)
+        self.end()
+
+    # --- for whoever answers --------------------------------------------------
 
     async def drained(self) -> None:
         """Return when the client has taken enough of what was written.
@@ -257,17 +313,34 @@ class Connection(web.RequestHandler):
         if self._paused or self.transport is None:
             await self._drain_helper()
 
-    def resume_writing(self) -> None:
-        self._stuck_since = 0.0  # the client has taken something
-        super().resume_writing()
+    def hand_over(self, tunnel: Tunnel) -> None:
+        """Give everything that comes from now on, HTTP no more, to *tunnel*."""
+        self._tunnel = tunnel
+        tail, self._tail = self._tail, b""
+        if tail:
+            tunnel.feed_data(tail)
+        if self._buffer_paused:
+            self._resume_reading_for_buffer()
+
+    # --- for the listener -----------------------------------------------------
 
     def look(self, now: float) -> None:
-        """End the connection if its head, or its client's reading, takes too long."""
+        """End the connection if its head, its client's reading or its rest is too long.
+
+        One that rests gives up its parser, which keeps the last head.
+        """
         limits = self._listener.limits
-        if self._head_since and now - self._head_since > limits.head_timeout:
-            self.refuse(RequestTimeout("the head didn't arrive in time"))
-        assert self._wire is not None
-        unwritten = self._wire.get_write_buffer_size()
+        if self._head_since:
+            if now - self._head_since > limits.head_timeout:
+                self.refuse(RequestTimeout("the head didn't arrive in time"))
+        elif self._task is None:
+            rested_s = now - self._rests_since
+            if rested_s > limits.keep_alive:
+                self.end()
+            elif rested_s > _REST_S:
+                self._parser = None
+        assert self.transport is not None
+        unwritten = self.transport.get_write_buffer_size()
         if not unwritten:
             self._stuck_since = 0.0
         elif not self._stuck_since or unwritten != self._unwritten:
@@ -275,44 +348,23 @@ class Connection(web.RequestHandler):
             self._stuck_since = now
         elif now - self._stuck_since > limits.write_idle_timeout:
             # Whoever serves it is told by `connection_lost`.
-            self._wire.abort()
-        rests_since = self._next_keepalive_close_time - self._keepalive_timeout
-        if now - rests_since > _REST_S and self._is_idle():
-            self._parser = None
-
-    def _is_idle(self) -> bool:
-        """Return whether no request is being served, and none is on its way."""
-        waiter = self._waiter
-        return waiter is not None and not waiter.done() and not self._head_since
+            self.transport.abort()
 
     def leave(self) -> None:
         """Close if no request is being served, and none is on its way."""
-        if self._is_idle():
-            self.force_close()
+        if self._task is None and not self._head_since:
+            self.end()
 
     def cut(self) -> None:
         """Cancel the request that is being served; whoever serves it closes."""
-        if self._task_handler is not None:
-            self._task_handler.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-    def refuse(self, error: GatewayError) -> None:
-        """Answer a head that never became a request, and close."""
-        self._head_since = 0.0
-        transport = self.transport
-        if transport is None:
-            return
-        answer = self._listener.refused(error, self.address)
-        fields = [
-            *answer.fields,
-            (b"Content-Length", b"%d" % len(answer.body)),
-            (b"Connection", b"close"),
-        ]
-        transport.write(answers.head(answer.status, None, fields) + answer.body)
-        self.force_close()
-
-
-async def _never(_request: web.BaseRequest) -> web.StreamResponse:
-    raise AssertionError("requests go to the listener's own handler")
+    def end(self) -> None:
+        """Close as soon as everything is sent; nothing is read any more."""
+        self._ending = True
+        if self.transport is not None:
+            self.transport.close()
 
 
 class Listener:
@@ -339,25 +391,26 @@ class Listener:
         self._leaving = False
         self._emptied: asyncio.Future[None] | None = None
         self.handler = handler
-        self.server = web.Server(_never, handler_cancellation=True)
-        """Where aiohttp keeps its connections."""
         self._sweep = self._loop.call_later(_SWEEP_S, self._look)
 
     def __call__(self) -> Connection:
+        return self.connection_class(self, self._loop)
+
+    def new_parser(self, connection: Connection) -> http_parser.HttpRequestParser:
+        """Return a parser that knows the limits, for *connection*."""
         limits = self.limits
-        return self.connection_class(
-            self,
-            loop=self._loop,
-            keepalive_timeout=limits.keep_alive,
-            access_log=None,
+        return http_parser.HttpRequestParser(
+            connection,
+            self._loop,
+            _BODY_BYTES,
             max_line_size=limits.max_target_size,
             # Distinct, so that the parser's error tells a target from a field.
             max_field_size=limits.max_field_size
             + (limits.max_field_size == limits.max_target_size),
             max_headers=limits.max_fields,
-            read_bufsize=_BODY_BYTES,
-            lingering_time=0,  # `Client.take_rest` does it, within limits
+            payload_exception=web.RequestPayloadError,
             auto_decompress=False,
+            max_msg_queue_size=_MOST_WAITING,
         )
 
     @property
@@ -409,8 +462,7 @@ class Listener:
         """Let requests in flight finish within *timeout_s* seconds, then cut them.
 
         The sockets must not accept any more when this is called, and whoever answers
-        must end each connection with its answer. (aiohttp's own shutdown isn't used:
-        it throws away what arrives of a body from then on.)
+        must end each connection with its answer.
         """
         self._leaving = True
         for connection in tuple(self._open):
@@ -420,7 +472,8 @@ class Listener:
             connection.cut()
         await self._empty(_CUT_S)
         self._sweep.cancel()
-        await self.server.shutdown(0)
+        for connection in tuple(self._open):
+            connection.end()
 
     async def _empty(self, timeout_s: float) -> None:
         """Return when no client is connected any more, or when the time is over."""

@@ -254,8 +254,8 @@ class ClientConnection(Protocol):
 
     transport: asyncio.Transport | None
 
-    def set_parser(self, parser: Any, /) -> None:
-        """From now on, hand everything that arrives to *parser*."""
+    def hand_over(self, tunnel: Any, /) -> None:
+        """Give everything that comes from now on to *tunnel*."""
         ...
 
     async def drained(self) -> None:
@@ -274,7 +274,7 @@ class Terms:
 
 
 class _ClientSocket:
-    """The client's end: what it sends is handed over by aiohttp, as to a parser."""
+    """The client's end: what it sends is handed over by the listener."""
 
     def __init__(self, connection: ClientConnection) -> None:
         assert connection.transport is not None
@@ -286,14 +286,13 @@ class _ClientSocket:
         self._ended = False
         self._arrived = asyncio.Event()
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+    def feed_data(self, data: bytes) -> None:
         self._parts.append(data)
         self._size += len(data)
         self._arrived.set()
         if self._size > _HIGH_WATER and not self._paused:
             self._paused = True
             self._transport.pause_reading()
-        return False, b""
 
     def feed_eof(self) -> None:
         self._ended = True
@@ -392,7 +391,7 @@ class Tunnel:
         self, connection: ClientConnection, upstream: UpstreamSocket, terms: Terms
     ) -> None:
         client = _ClientSocket(connection)
-        connection.set_parser(client)
+        connection.hand_over(client)
         self._upstream = upstream
         self._terms = terms
         # The ways know of this list and not of the tunnel, which so has no way back

@@ -406,8 +406,8 @@ async def test_a_client_that_takes_its_time_is_not() -> None:
             most = 0
             while taken < size:
                 taken += len(await reader.read(400_000))
-                assert watched._wire is not None
-                most = max(most, watched._wire.get_write_buffer_size())
+                assert watched.transport is not None
+                most = max(most, watched.transport.get_write_buffer_size())
                 await asyncio.sleep(0.02)
             assert most < 2_000_000
 
@@ -420,8 +420,8 @@ async def test_answers_left_lying_dont_hold_the_connection() -> None:
         rig.upstream.reply += bytes(50000)
         writer.transport.pause_reading()
         watched = await server_side(rig, writer)
-        assert watched._wire is not None
-        while not watched._wire.get_write_buffer_size():
+        assert watched.transport is not None
+        while not watched.transport.get_write_buffer_size():
             rig.records.clear()
             writer.write(GET)
             await until(lambda: rig.records)
