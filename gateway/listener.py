@@ -35,7 +35,7 @@ Handler = Callable[[Client], Awaitable[None]]
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
 
-_REST_S = 2.0
+_REST_S = 0.5
 """A connection that waits for longer gives up its parser, which keeps the last head:
 with a token in it that is more than half of what an idle connection takes."""
 
