@@ -11,6 +11,7 @@ the two look the same, and a request must end when its client does. nginx does s
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -59,19 +60,29 @@ def has_strict_parser() -> bool:
     return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
 
 
-def _owed(message: Any, body: StreamReader, data: bytes) -> int:
+def _owed(message: Any, body: StreamReader, data: bytes, *, is_alone: bool) -> float:
     """Return how many bytes of *message*, the last one in *data*, are yet to come.
 
     Less than none: so many have come of the next one, whose head isn't whole; the
-    parser doesn't tell. 0 in doubt (then `keep_alive` is the next head's limit): the
-    end of the head isn't in *data*, because it was cut, or waited until there was
-    room among the messages. A chunked body is the last on its connection (`Client`).
+    parser doesn't tell. *is_alone*: nothing stands before it in *data*. NaN in doubt,
+    when `keep_alive` is the next head's limit: the end of the head isn't in *data*,
+    because it was cut, or waited until there was room among the messages; or what
+    looks like its end may be a part of the body. A chunked body is the last on its
+    connection (`Client`).
     """
-    size = body.total_bytes
-    if not body.is_eof():
-        return int(message.headers.get(hdrs.CONTENT_LENGTH, size)) - size
-    end = data.rfind(b"\r\n\r\n", 0, len(data) - size)
-    return 0 if end < 0 else end + 4 + size - len(data)
+    size = 0
+    if body is not EMPTY_PAYLOAD:
+        size = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+    if is_alone:
+        end = data.find(b"\r\n\r\n")
+    elif body.total_bytes < size:
+        return size - body.total_bytes
+    else:
+        end = data.rfind(b"\r\n\r\n", 0, len(data) - size)
+    if end < 0:
+        return math.nan
+    owed = end + 4 + size - len(data)
+    return owed if owed or is_alone else math.nan
 
 
 class Tunnel(Protocol):
@@ -127,7 +138,7 @@ class Connection(BaseProtocol):
         self._rests_since = 0.0
         self._head_since = 0.0
         self._head_bytes = 0
-        self._owed = 0
+        self._owed = 0.0
         self._unwritten = 0
         self._stuck_since = 0.0
 
@@ -186,7 +197,8 @@ class Connection(BaseProtocol):
             if body is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
                 self._owed = 0  # as `_owed` would say; nearly always
             else:
-                self._owed = _owed(message, body, data)
+                is_alone = len(messages) == 1 and not self._owed
+                self._owed = _owed(message, body, data, is_alone=is_alone)
             self._queue(messages)
             if tail:
                 self._tail = tail
@@ -285,7 +297,7 @@ class Connection(BaseProtocol):
         if self._owed < 0:
             # A head has begun behind what was served. Its time begins now.
             self._head_since = now
-            self._head_bytes = -self._owed
+            self._head_bytes = int(-self._owed)
 
     def refuse(self, error: GatewayError) -> None:
         """Answer a head that never became a request, and close."""
@@ -337,7 +349,7 @@ class Connection(BaseProtocol):
             rested_s = now - self._rests_since
             if rested_s > limits.keep_alive:
                 self.end()
-            elif rested_s > _REST_S:
+            elif rested_s > _REST_S and not self._owed:  # nothing, and no doubt
                 self._parser = None
         assert self.transport is not None
         unwritten = self.transport.get_write_buffer_size()

@@ -199,6 +199,45 @@ async def test_an_idle_connection_keeps_nothing_of_its_last_head(
             assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 
 
+BIG = BODY.replace(b"8", b"40000") + bytes(40000)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param([GET], id="a head"),
+        pytest.param([GET[:-1], b"\n"], id="a head cut in its end"),
+        pytest.param([GET * 40], id="more than are queued"),
+        pytest.param([BODY + b"\r\n\r\n5678"], id="an odd body"),
+        pytest.param([GET + BODY + b"\r\n\r\n5678"], id="an odd body behind a head"),
+        pytest.param([BODY[:-1], b"\n\r\n\r\n5678"], id="an odd body and a head's end"),
+        pytest.param([BIG], id="a body larger than its buffer"),
+    ],
+)
+async def test_a_head_that_takes_its_time_keeps_its_beginning(
+    begun: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came of it behind another request isn't given up with the parser.
+
+    Else its rest would be read as a request of its own.
+    """
+    monkeypatch.setattr(listener, "_REST_S", 0.0)
+    async with running() as rig, talking(rig) as (reader, writer):
+        watched = await server_side(rig, writer)
+        *first, last = begun
+        sent = 0
+        for piece in (*first, last + GET[:4]):
+            writer.write(piece)
+            sent += len(piece)
+            await watched.until(sent)
+        for _ in range(b"".join(begun).count(b" HTTP/1.1")):
+            await reader.readuntil(b"/public/a")
+        await until(lambda: watched._task is None)
+        watched.look(watched._rests_since + 1)
+        writer.write(GET[4:])
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_idle_connection_is_closed() -> None:
     """`keep_alive`, also for a connection on which nothing was ever sent."""
     async with (

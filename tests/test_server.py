@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import sdk_reset
 from faults import FaultUpstream, Peer, closed_port, until
+from processes import until_refused
 from stack import Records, running
 from wire import DEADLINE_S, Wire, ask, connect, request
 
@@ -360,17 +361,6 @@ async def test_log_comes_without_another_request(
     with pytest.raises(asyncio.CancelledError):
         await run
     assert said.count("\n") == 1
-
-
-async def until_refused(port: int) -> None:
-    """Return when nobody is let in any more."""
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                async with connect(port) as wire:
-                    await wire.rest()
-            except ConnectionRefusedError:
-                return
 
 
 async def rest_or_reset(wire: Wire) -> bytes:

@@ -14,17 +14,19 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
 import pytest
+from click.testing import CliRunner
 from faults import OK, FaultUpstream, Peer
 from processes import DEADLINE_S, GATEWAY, Process, command, serving, until_refused
 from stack import Gateway, Records, User
 from wire import Wire, WireReply, ask, connect, request
 
 from gateway.app import App
+from gateway.cli import main
 from gateway.dev.core import ThreadedCore
 
 ROUTES = """\
@@ -295,44 +297,65 @@ import sys, time
 from gateway import settings, workers
 
 workers._TICK_S, workers._SILENT_TICKS, workers._START_TICKS = 0.02, 10, 10
+workers._FIRST_DELAY_S = 0.01
+said = []
+
+def silent(end):
+    pass
+
+def closes(end):
+    end.close()
+
+def babbles(end):
+    end.sendall(b"no message\\n")
+
+def commands(end):
+    end.sendall(b'{"drain":true}\\n')
+
+def floods(end):
+    while True:
+        end.sendall(bytes(65536))
 
 def work(_settings, end):
-    {behaviour}
+    (silent, closes, babbles, commands, floods)[len(said) % 5](end)
+    time.sleep(60)
+
+def say(text):
+    said.append(text)
+    print(text, flush=True)
 
 sys.exit(
     workers.Supervisor(
-        settings.load(sys.argv[1], {{}}),
+        settings.load(sys.argv[1], {}),
         [],
         workers=1,
         work=work,
         load=None,
-        say=lambda text: print(text, flush=True),
+        say=say,
         on_ready=lambda: None,
     ).run()
 )
 """
+"""A supervisor of one worker, each of which misbehaves in another way."""
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "told"),
-    [
-        ("time.sleep(60)", "it didn't answer"),
-        ("end.close(); time.sleep(60)", "it didn't answer"),
-        ("end.sendall(b'no message\\n'); time.sleep(60)", "a message isn't JSON"),
-        ("end.sendall(b'{\"drain\":true}\\n'); time.sleep(60)", "it said what no"),
-        ("[end.sendall(bytes(65536)) for _ in iter(int, 1)]", "a message is too long"),
-    ],
-    ids=["silent", "closes", "babbles", "commands", "floods"],
-)
-async def test_a_worker_that_misbehaves_is_replaced(
-    tmp_path: Path, behaviour: str, told: str
-) -> None:
+async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
     """The supervisor takes nothing from it but what a worker says, and stays there."""
     (tmp_path / "routes.yaml").write_text("version: 1\n")
-    program = (sys.executable, "-c", MISBEHAVING.format(behaviour=behaviour))
+    told = [
+        b"it didn't answer",
+        b"it didn't answer",
+        b"a message isn't JSON",
+        b"it said what no worker says",
+        b"a message is too long",
+        b"it didn't answer",  # of the one that took the last one's place
+    ]
+    lines = rb".*\n".join(
+        rb"worker 1 \(pid \d+\) was ended by SIGKILL: %b;" % why for why in told
+    )
+    program = (sys.executable, "-c", MISBEHAVING)
     async with command("routes.yaml", cwd=tmp_path, program=program) as supervisor:
-        line = rb"worker 1 \(pid \d+\) was ended by SIGKILL: %b" % told.encode()
-        await supervisor.until_said(line + rb"(?s:.*)" + line)
+        await supervisor.until_said(b"^" + lines)
         supervisor.signal(signal.SIGTERM)
         assert await supervisor.ended() == 0
     assert not supervisor.err
@@ -381,58 +404,69 @@ if not marker.exists():
     assert len(lines) == 2
 
 
-@pytest.mark.parametrize(
-    ("trouble", "told"),
-    [
-        ("raise OSError('no such thing')", "can't import own_module: OSError: no such"),
-        ("os._exit(3)", "ended with exit code 3"),
-    ],
-    ids=["raises", "exits"],
-)
 async def test_a_configuration_that_no_worker_can_serve_is_told_once(
-    tmp_path: Path, trouble: str, told: str
+    tmp_path: Path,
 ) -> None:
     """Exit code 1 as with one process: no loop, and no line for each worker."""
-    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=trouble))
-    (tmp_path / "routes.yaml").write_text(OWN_MODULE)
-    async with command(
-        *("serve", "-c", "routes.yaml", "--workers", "3"),
-        cwd=tmp_path,
-        environ={"UPSTREAM": "http://127.0.0.1:9", "PYTHONPATH": module_path(tmp_path)},
-    ) as failed:
-        assert await failed.ended() == 1
-    (line,) = failed.err.decode().splitlines()
-    assert told in line
-    assert failed.out == b""
+
+    async def fail(folder: Path, trouble: str, told: str) -> None:
+        folder.mkdir()
+        (folder / "own_module.py").write_text(MODULE.format(trouble=trouble))
+        (folder / "routes.yaml").write_text(OWN_MODULE)
+        async with command(
+            *("serve", "-c", "routes.yaml", "--workers", "3"),
+            cwd=folder,
+            environ={
+                "UPSTREAM": "http://127.0.0.1:9",
+                "PYTHONPATH": module_path(folder),
+            },
+        ) as failed:
+            assert await failed.ended() == 1
+        (line,) = failed.err.decode().splitlines()
+        assert told in line
+        assert failed.out == b""
+
+    async with asyncio.TaskGroup() as both:
+        why = "can't import own_module: OSError: no such"
+        raises = fail(tmp_path / "raises", "raise OSError('no such thing')", why)
+        both.create_task(raises)
+        why = "ended with exit code 3"
+        both.create_task(fail(tmp_path / "exits", "os._exit(3)", why))
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "100000"])
-async def test_a_number_that_is_none(tmp_path: Path, workers: str) -> None:
+def test_a_number_that_is_none(workers: str) -> None:
     """Whether it comes from the command line or the environment."""
-    environ = {"GATEWAY_WORKERS": workers}
-    async with command("serve", cwd=tmp_path, environ=environ) as failed:
-        assert await failed.ended() == 2
-    assert b"--workers" in failed.err
+    for arguments, variable in (([f"--workers={workers}"], None), ([], workers)):
+        environ = {"GATEWAY_WORKERS": variable}
+        failed = CliRunner().invoke(main, ["serve", *arguments], env=environ)
+        assert failed.exit_code == 2
+        assert "Invalid value for '--workers'" in failed.output
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_port_isnt_shared_with_another_gateway(
-    start: Start, tmp_path: Path, workers: str
+    start: Start, tmp_path: Path
 ) -> None:
-    """Of the same user, with workers of its own: half of the requests would be lost."""
+    """Of the same user, whatever its workers: half of the requests would be lost."""
     crew = await start()
-    async with command(
-        *("serve", "-c", crew.path, "--listen", f"127.0.0.1:{crew.port}"),
-        cwd=tmp_path,
-        environ={
-            "GATEWAY_WORKERS": workers,
-            "CORE": "http://127.0.0.1:9",
-            "UPSTREAM": "http://127.0.0.1:10",
-        },
-    ) as other:
-        assert await other.ended() == 1
-    (line,) = other.err.decode().splitlines()
-    assert line.startswith(f"port {crew.port} is in use on 127.0.0.1")
+
+    async def join(workers: str) -> None:
+        async with command(
+            *("serve", "-c", crew.path, "--listen", f"127.0.0.1:{crew.port}"),
+            cwd=tmp_path,
+            environ={
+                "GATEWAY_WORKERS": workers,
+                "CORE": "http://127.0.0.1:9",
+                "UPSTREAM": "http://127.0.0.1:10",
+            },
+        ) as other:
+            assert await other.ended() == 1
+        (line,) = other.err.decode().splitlines()
+        assert line.startswith(f"port {crew.port} is in use on 127.0.0.1")
+
+    async with asyncio.TaskGroup() as others:
+        for workers in ("1", "2"):
+            others.create_task(join(workers))
 
 
 # --- reloads ----------------------------------------------------------------------
@@ -579,6 +613,15 @@ async def test_a_second_signal_ends_all_at_once(start: Start, service: Service) 
     assert all(map(has_ended, workers))
 
 
+ON_A_TERMINAL = """\
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may have been started with nohup
+os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first one is a session's own
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command on a terminal, as the first process of a session."""
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_closed_terminal_is_no_reload(
     tmp_path: Path, upstream: FaultUpstream, service: Service, workers: str
@@ -586,30 +629,39 @@ async def test_a_closed_terminal_is_no_reload(
     """SIGHUP, once from the system and once from the shell, then means: finish."""
     path = tmp_path / "routes.yaml"
     path.write_text(ROUTES, encoding="utf-8")
-    pid, terminal = pty.fork()
-    if pid == 0:
-        environ = {**os.environ, "CORE": "http://127.0.0.1:9", "UPSTREAM": upstream.url}
-        arguments = ("serve", "-c", str(path), "--workers", workers)
-        os.execve(GATEWAY, (str(GATEWAY), *arguments), environ)
+    ours, theirs = pty.openpty()
+    terminal = os.fdopen(ours, "rb", buffering=0)
+    gateway = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ON_A_TERMINAL),
+        *(GATEWAY, "serve", "-c", path, "--workers", workers),
+        env={**os.environ, "CORE": "http://127.0.0.1:9", "UPSTREAM": upstream.url},
+        start_new_session=True,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
     try:
         said = b""
-        while not (told := re.search(rb" on http://127\.0\.0\.1:(\d+), routes", said)):
-            said += await asyncio.to_thread(os.read, terminal, 4096)
+        async with asyncio.timeout(DEADLINE_S):
+            while not (told := re.search(rb" on http://127\.0\.0\.1:(\d+),", said)):
+                said += await asyncio.to_thread(terminal.read, 4096)
         port = int(told[1])
         async with connect(port) as wire:
             await wire.send(request("POST", "/open", body=b"x"))
             await service.taken.wait()
-            os.close(terminal)
+            terminal.close()
             await until_refused(port)
-            os.kill(pid, signal.SIGHUP)
+            gateway.send_signal(signal.SIGHUP)
             service.let_go.set()
             assert (await wire.reply()).status == 200
         async with asyncio.timeout(DEADLINE_S):
-            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+            assert await gateway.wait() == 0
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if gateway.returncode is None:
+            gateway.kill()
+            await gateway.wait()
+        terminal.close()
 
 
 # --- the log ----------------------------------------------------------------------

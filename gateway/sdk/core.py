@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 from supertokens_python import querier
@@ -135,7 +135,7 @@ class CoreClient:
 
     def install(self) -> None:
         """Make the SDK's Querier use this client from now on."""
-        querier.AsyncClient = self._borrow  # type: ignore[attr-defined, assignment]
+        cast("Any", querier).AsyncClient = self._borrow
 
     def _borrow(self, **_: object) -> Self:
         return self
