@@ -26,7 +26,7 @@ from aiohttp.tcp_helpers import tcp_keepalive
 from gateway import answers
 from gateway.client import Client
 from gateway.config import Limits
-from gateway.errors import BadRequest, GatewayError, RequestTimeout
+from gateway.errors import BadRequest, GatewayError, RequestTimeout, ShuttingDown
 from gateway.framing import HeadTooLarge, TargetTooLong
 from gateway.observe import Observer, Record
 
@@ -65,10 +65,10 @@ def _owed(message: Any, body: StreamReader, data: bytes, *, is_alone: bool) -> f
 
     Less than none: so many have come of the next one, whose head isn't whole; the
     parser doesn't tell. *is_alone*: nothing stands before it in *data*. NaN in doubt,
-    when `keep_alive` is the next head's limit: the end of the head isn't in *data*,
-    because it was cut, or waited until there was room among the messages; or what
-    looks like its end may be a part of the body. A chunked body is the last on its
-    connection (`Client`).
+    when `keep_alive` is the next head's limit: the end of the head isn't whole in
+    *data*, because it was cut, or waited until there was room among the messages; or
+    what looks like its end may be a part of the body. A chunked body is the last on
+    its connection (`Client`).
     """
     size = 0
     if body is not EMPTY_PAYLOAD:
@@ -80,7 +80,8 @@ def _owed(message: Any, body: StreamReader, data: bytes, *, is_alone: bool) -> f
     else:
         end = data.rfind(b"\r\n\r\n", 0, len(data) - size)
     if end < 0:
-        return math.nan
+        is_all_end = data and not size and not data.strip(b"\r\n")
+        return 0 if is_all_end else math.nan
     owed = end + 4 + size - len(data)
     return owed if owed or is_alone else math.nan
 
@@ -188,9 +189,16 @@ class Connection(BaseProtocol):
             self._parser = self._listener.new_parser(self)
         try:
             messages, self._upgraded, tail = self._parser.feed_data(data)
-        except HttpProcessingError as exc:
+        except (HttpProcessingError, IndexError, ValueError) as exc:
+            if self._messages and isinstance(
+                self._messages[-1][0], HttpProcessingError
+            ):
+                return  # one is enough, and each holds what it refuses
+            # The others are yarl's, for some targets.
+            known = isinstance(exc, HttpProcessingError)
+            error = exc if known else BadHttpMessage("malformed target")
             # Without its traceback, which holds this frame, which holds the error.
-            messages = [(exc.with_traceback(None), EMPTY_PAYLOAD)]
+            messages = [(error.with_traceback(None), EMPTY_PAYLOAD)]
             self._upgraded, tail = False, b""
         if messages:
             message, body = messages[-1]
@@ -282,13 +290,13 @@ class Connection(BaseProtocol):
         """Let more requests in, now that one has left the line."""
         assert self._parser is not None
         self._parser.message_consumed()
+        if self._upgraded:
+            return  # nothing comes that needs it
         if self._buffer_paused and len(self._messages) <= _MOST_WAITING // 2:
-            if not self._upgraded:
-                # The parser has kept what it had no room for. Still paused meanwhile.
-                self.data_received(b"")
-                if len(self._messages) >= _MOST_WAITING:
-                    return
-            self._resume_reading_for_buffer()
+            # The parser has kept what it had no room for. Still paused meanwhile.
+            self.data_received(b"")
+            if len(self._messages) < _MOST_WAITING:
+                self._resume_reading_for_buffer()
 
     def _rest(self) -> None:
         """Wait for the next request."""
@@ -328,11 +336,11 @@ class Connection(BaseProtocol):
     def hand_over(self, tunnel: Tunnel) -> None:
         """Give everything that comes from now on, HTTP no more, to *tunnel*."""
         self._tunnel = tunnel
-        tail, self._tail = self._tail, b""
-        if tail:
-            tunnel.feed_data(tail)
         if self._buffer_paused:
             self._resume_reading_for_buffer()
+        tail, self._tail = self._tail, b""
+        if tail:
+            tunnel.feed_data(tail)  # last: it may pause reading itself
 
     # --- for the listener -----------------------------------------------------
 
@@ -369,8 +377,12 @@ class Connection(BaseProtocol):
 
     def cut(self) -> None:
         """Cancel the request that is being served; whoever serves it closes."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is None:
+            return
+        if self.body is None:
+            # Before its first step: then nothing of it runs.
+            self.refuse(ShuttingDown())
+        self._task.cancel()
 
     def end(self) -> None:
         """Close as soon as everything is sent; nothing is read any more."""

@@ -505,6 +505,41 @@ async def test_waiting_requests_are_few() -> None:
         assert len(rig.upstream.requests) == 1000
 
 
+async def test_what_follows_an_error_is_not_kept() -> None:
+    """C21: each error of the parser holds a copy of what it refuses."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+        watched = await server_side(rig, writer)
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        for number in range(1, 5):
+            writer.write(b"\x01" * 1000)
+            await watched.until(len(GET) + 1000 * number)
+        assert len(watched._messages) == 1
+        (upstream,) = rig.upstream.open
+        upstream._transport.write(b"ok")
+        assert (await reader.read()).startswith(b"okHTTP/1.1 400 ")
+
+
+async def test_an_odd_target_is_400() -> None:
+    """B: yarl, which aiohttp parses targets with, has errors of its own for some."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        writer.write(b"GET http://[::1]_:b@/[ HTTP/1.1\r\nHost: gw\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        assert [record.status for record in rig.records] == [400]
+        assert not rig.complaints.texts
+
+
+async def test_a_request_cut_before_its_first_step_is_answered() -> None:
+    """Whoever comes as the time to drain ends is told so, and there is a record."""
+    async with running() as rig, talking(rig) as (reader, writer):
+        watched = await server_side(rig, writer)
+        watched.data_received(GET)
+        watched.cut()
+        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        assert [record.status for record in rig.records] == [503]
+
+
 async def test_a_client_that_stops_sending_is_gone() -> None:
     """P3: FIN ends the request, as it does with nginx (see the module's docstring)."""
     async with running() as rig, talking(rig) as (reader, writer):
