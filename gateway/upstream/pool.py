@@ -148,11 +148,13 @@ class UpstreamPool:
                 if upload is not None and upload.cancelling():
                     # The client's stream is the caller's again only when nobody
                     # reads it.
-                    await asyncio.wait((upload,), timeout=1.0)
-                del (
-                    waiter,
-                    upload,
-                )  # an error of theirs holds this frame: no ring is left
+                    try:
+                        await asyncio.wait((upload,), timeout=1.0)
+                    except asyncio.CancelledError:
+                        connection.give_up(waiter)
+                        raise
+                # An error of theirs holds this frame: no ring is left.
+                del waiter, upload
             # Once only: on a fresh connection nothing is `reused`.
             connection = await self._open(timeouts, total_at, fresh=True)
             self.replayed += 1

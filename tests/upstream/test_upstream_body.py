@@ -280,6 +280,40 @@ async def test_cancelling_stops_the_upload(
         assert pool.open == 0
 
 
+async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """The reply is here, and nobody will ever read it: its connection must go."""
+    stopping, stopped = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"some"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopping.set()
+            await stopped.wait()
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nno")
+        await peer.gone()
+
+    unhurried = timeouts.model_copy(update={"idle": 60.0})
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        sent = asyncio.create_task(
+            pool.exchange(CHUNKED, method="POST", timeouts=unhurried, body=body())
+        )
+        await stopping.wait()
+        await asyncio.sleep(0)  # the exchange has its reply, and waits for the upload
+        sent.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sent
+        stopped.set()
+        await asyncio.wait_for(upstream.lost.wait(), 1)
+
+
 async def test_an_upstream_that_dies_ends_the_upload(
     upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
