@@ -6,7 +6,6 @@ Strict where parsers differ: what two of them could read as two things is refuse
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadReply
@@ -93,7 +92,6 @@ class Framing(NamedTuple):
     """How long the upstream keeps an idle connection, if it told."""
 
 
-@lru_cache(maxsize=256)  # a service has few
 def status_line(line: bytes) -> StatusLine:
     """Return the parts of a first line, given without its CRLF.
 
@@ -106,6 +104,10 @@ def status_line(line: bytes) -> StatusLine:
     if found is None:
         raise BadReply("malformed status line")
     return StatusLine(found[1], int(found[2]), found[3] or b"")
+
+
+_status_lines = Memo(status_line)
+"""A service has few."""
 
 
 class Head(NamedTuple):
@@ -125,7 +127,7 @@ def head_of(data: bytes, *, head_request: bool) -> Head:
     Source: RFC 9112 §2.2, §5, §6.1, §6.3, §9.3; RFC 9110 §5.1, §5.5.
     """
     lines = data.split(b"\r\n")
-    version, status, _ = line = status_line(lines[0])
+    version, status, _ = line = _status_lines[lines[0]]
     if len(lines) > MAX_FIELDS + 3:  # the status line, and what follows the last CRLFs
         raise BadReply(f"more than {MAX_FIELDS} fields in the reply")
     fields: list[Field] = []

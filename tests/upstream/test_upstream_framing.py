@@ -1,5 +1,7 @@
 """What a reply's head may be: each rule alone, without a socket."""
 
+import tracemalloc
+
 import pytest
 
 from gateway.errors import BadReply
@@ -226,3 +228,17 @@ def test_keep_alive_hints(value: bytes, seconds: float | None) -> None:
     """A second before the upstream closes; nonsense is no hint."""
     assert keep_alive_hint(value) == seconds
     assert framing(((b"keep-alive", value),)).keep_alive_s == seconds
+
+
+def test_what_an_upstream_makes_up_is_not_remembered() -> None:
+    """Lines are remembered because they come again; long ones are not."""
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            made_up = b"%05d" % number + b"x" * 50_000
+            lines = (b"HTTP/1.1 200 " + made_up, b"X-A: " + made_up, b"", b"")
+            head_of(b"\r\n".join(lines), head_request=False)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
