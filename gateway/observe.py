@@ -322,8 +322,10 @@ class Messages(logging.Handler):
     A pipe that nobody reads may lose messages, but never stops the event loop.
     """
 
-    def __init__(self, stream: Lines | None = None) -> None:
+    def __init__(self, stream: Lines | None = None, *, who: str = "") -> None:
+        """*who* begins every line, where several processes write to one stream."""
         super().__init__(logging.WARNING)
+        self._who = who
         self._stream = stream or _unbuffered(sys.stderr)
         self._queue: queue.Queue[str | None] = queue.Queue(_QUEUE_MESSAGES)
         self._lost = 0
@@ -335,7 +337,7 @@ class Messages(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Have it written; called by `logging`."""
         try:
-            self._queue.put_nowait(f"{self.format(record)}\n")
+            self._queue.put_nowait(f"{self._who}{self.format(record)}\n")
         except queue.Full:
             self._lost += 1
 
@@ -349,17 +351,19 @@ class Messages(logging.Handler):
         while (text := self._queue.get()) is not None:
             if self._lost:
                 lost, self._lost = self._lost, 0
-                text = f"{text}messages lost here, because nobody read them: {lost}\n"
+                text += (
+                    f"{self._who}messages lost here, because nobody read them: {lost}\n"
+                )
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(text)
                 self._stream.flush()
 
 
 @contextlib.contextmanager
-def messages() -> Iterator[None]:
+def messages(who: str = "") -> Iterator[None]:
     """Have `logging` write by `Messages` where nobody has configured anything else."""
     before = logging.lastResort
-    handler = logging.lastResort = Messages()
+    handler = logging.lastResort = Messages(who=who)
     try:
         yield
     finally:

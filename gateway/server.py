@@ -323,15 +323,21 @@ def check_parser() -> None:
 
 @contextlib.asynccontextmanager
 async def hosting(
-    settings: Settings, *, log_format: str, email: EmailSender | None = None
+    settings: Settings,
+    *,
+    log_format: str,
+    email: EmailSender | None = None,
+    who: str = "",
 ) -> AsyncIterator[App]:
     """Yield the gateway that *settings* describe, with its log, in this process.
+
+    What it says of itself on standard error begins with *who*.
 
     Raises: as `app.building`.
     """
     raise_descriptor_limit()
     log = NoLog() if log_format == "none" else AccessLog(log_format)
-    with messages():
+    with messages(who):
         try:
             async with (
                 building(

@@ -289,17 +289,24 @@ class _Worker:
             self._channel.tell(Deny({handle: until}))
 
 
+def _name(slot: int) -> str:
+    """Return what operators read of the worker of a slot."""
+    return f"worker {slot + 1}"
+
+
 async def _work(
     settings: Settings,
     end: socket.socket,
+    slot: int,
+    *,
     sockets: Sequence[socket.socket],
     log_format: str,
 ) -> int:
-    """Be a worker; return the exit code."""
+    """Be the worker of a slot; return the exit code."""
     async with contextlib.AsyncExitStack() as opened:
         try:
             app = await opened.enter_async_context(
-                hosting(settings, log_format=log_format)
+                hosting(settings, log_format=log_format, who=f"{_name(slot)}: ")
             )
         except (BadService, RecipeError) as error:
             end.setblocking(True)
@@ -346,7 +353,7 @@ class _Child:
     """It was ended because nobody needs it."""
 
     def __str__(self) -> str:
-        return f"worker {self.slot + 1} (pid {self.pid})"
+        return f"{_name(self.slot)} (pid {self.pid})"
 
     @property
     def is_heard(self) -> bool:
@@ -385,14 +392,14 @@ class Supervisor:
         sockets: Sequence[socket.socket],
         *,
         workers: int,
-        work: Callable[[Settings, socket.socket], int],
+        work: Callable[[Settings, socket.socket, int], int],
         load: Callable[[], Settings],
         say: Callable[[str], None],
         on_ready: Callable[[], None],
     ) -> None:
-        """*work* is what a worker does with its end of a channel, in a process of its
-        own; it returns the exit code. *load* reads the file again, in a thread, and
-        raises `ConfigError` if it can't be served.
+        """*work* is what a worker does with its end of a channel and the number of its
+        slot, in a process of its own; it returns the exit code. *load* reads the file
+        again, in a thread, and raises `ConfigError` if it can't be served.
         """
         self._count = workers
         self._sockets = sockets
@@ -593,11 +600,11 @@ class Supervisor:
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_worker(generation.settings, ours, theirs)
+                self._be_worker(generation.settings, slot, ours, theirs)
         except OSError as error:
             ours.close()
             ending = f"can't be started: {error.strerror}"
-            self._lost(generation, slot, f"worker {slot + 1} {ending}")
+            self._lost(generation, slot, f"{_name(slot)} {ending}")
             return
         finally:
             theirs.close()
@@ -615,7 +622,11 @@ class Supervisor:
             self._tell(child, denied)
 
     def _be_worker(
-        self, settings: Settings, ours: socket.socket, theirs: socket.socket
+        self,
+        settings: Settings,
+        slot: int,
+        ours: socket.socket,
+        theirs: socket.socket,
     ) -> NoReturn:
         """Leave all that is the supervisor's, and work. Only in a forked process."""
         code = 1
@@ -631,7 +642,7 @@ class Supervisor:
             for wake in self._wakes:
                 wake.close()
             self._selector.close()
-            code = self._work(settings, theirs)
+            code = self._work(settings, theirs, slot)
         except BaseException:  # noqa: BLE001 - nothing may go on as the supervisor
             with contextlib.suppress(OSError):
                 traceback.print_exc()
@@ -870,7 +881,9 @@ def supervise(
         settings,
         sockets,
         workers=workers,
-        work=lambda given, end: run(_work(given, end, sockets, log_format)),
+        work=lambda given, end, slot: run(
+            _work(given, end, slot, sockets=sockets, log_format=log_format)
+        ),
         load=load,
         say=lambda text: say(text) if is_read(sys.stderr) else None,
         on_ready=lambda: on_ready(url),

@@ -323,10 +323,10 @@ def message(text: str) -> logging.LogRecord:
 def test_messages_that_nobody_reads_stop_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are lost, and counted where they would have stood."""
+    """They are lost, and counted where they would have stood; by whom is said."""
     monkeypatch.setattr(observe, "_QUEUE_MESSAGES", 1)
     stream = Stuck()
-    messages = Messages(stream)
+    messages = Messages(stream, who="worker 2: ")
     messages.handle(message("first"))
     assert stream.reached.wait(10)
     for text in ("second", "third", "fourth"):
@@ -334,7 +334,9 @@ def test_messages_that_nobody_reads_stop_nobody(
     stream.let_go.set()
     messages.finish()
     assert stream.getvalue() == (
-        "first\nsecond\nmessages lost here, because nobody read them: 2\n"
+        "worker 2: first\n"
+        "worker 2: second\n"
+        "worker 2: messages lost here, because nobody read them: 2\n"
     )
 
 
