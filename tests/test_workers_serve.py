@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +28,7 @@ from wire import Wire, WireReply, ask, connect, request
 from gateway.app import App
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
+from gateway.server import bind, share
 
 ROUTES = """\
 version: 1
@@ -55,7 +56,7 @@ SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
 
 IMPATIENT = (
     "import gateway.workers as w; from gateway.cli import main;"
-    " w._TICK_S, w._SILENT_TICKS = 0.1, 10; main()"
+    " w._TICK_S, w._SILENT_TICKS, w._START_TICKS = 0.1, 10, 600; main()"
 )
 """The command with less time for a worker that hangs."""
 
@@ -298,6 +299,7 @@ from gateway import settings, workers
 
 workers._TICK_S, workers._SILENT_TICKS, workers._START_TICKS = 0.02, 10, 10
 workers._FIRST_DELAY_S = 0.01
+LONG_TICKS = 10_000  # for those that are noticed by what they say, however late
 said = []
 
 def silent(end):
@@ -316,12 +318,13 @@ def floods(end):
     while True:
         end.sendall(bytes(65536))
 
-def work(_settings, end):
+def work(_settings, end, _slot):
     (silent, closes, babbles, commands, floods)[len(said) % 5](end)
     time.sleep(60)
 
 def say(text):
     said.append(text)
+    workers._START_TICKS = 10 if len(said) % 5 < 2 else LONG_TICKS
     print(text, flush=True)
 
 sys.exit(
@@ -409,29 +412,31 @@ async def test_a_configuration_that_no_worker_can_serve_is_told_once(
 ) -> None:
     """Exit code 1 as with one process: no loop, and no line for each worker."""
 
-    async def fail(folder: Path, trouble: str, told: str) -> None:
-        folder.mkdir()
-        (folder / "own_module.py").write_text(MODULE.format(trouble=trouble))
-        (folder / "routes.yaml").write_text(OWN_MODULE)
-        async with command(
-            *("serve", "-c", "routes.yaml", "--workers", "3"),
-            cwd=folder,
-            environ={
-                "UPSTREAM": "http://127.0.0.1:9",
-                "PYTHONPATH": module_path(folder),
-            },
-        ) as failed:
+    async def fail(name: str, told: str) -> None:
+        environ = {
+            "UPSTREAM": "http://127.0.0.1:9",
+            "PYTHONPATH": module_path(tmp_path),
+        }
+        arguments = ("serve", "-c", f"{name}.yaml", "--workers", "3")
+        async with command(*arguments, cwd=tmp_path, environ=environ) as failed:
             assert await failed.ended() == 1
         (line,) = failed.err.decode().splitlines()
         assert told in line
         assert failed.out == b""
 
+    troubles = {
+        "raises": (
+            "raise OSError('no such thing')",
+            "can't import raises: OSError: no such",
+        ),
+        "exits": ("os._exit(3)", "ended with exit code 3"),
+    }
+    for name, (trouble, _) in troubles.items():
+        (tmp_path / f"{name}.py").write_text(MODULE.format(trouble=trouble))
+        (tmp_path / f"{name}.yaml").write_text(OWN_MODULE.replace("own_module", name))
     async with asyncio.TaskGroup() as both:
-        why = "can't import own_module: OSError: no such"
-        raises = fail(tmp_path / "raises", "raise OSError('no such thing')", why)
-        both.create_task(raises)
-        why = "ended with exit code 3"
-        both.create_task(fail(tmp_path / "exits", "os._exit(3)", why))
+        for name, (_, told) in troubles.items():
+            both.create_task(fail(name, told))
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "100000"])
@@ -444,15 +449,16 @@ def test_a_number_that_is_none(workers: str) -> None:
         assert "Invalid value for '--workers'" in failed.output
 
 
-async def test_a_port_isnt_shared_with_another_gateway(
-    start: Start, tmp_path: Path
-) -> None:
+async def test_a_port_isnt_shared_with_another_gateway(tmp_path: Path) -> None:
     """Of the same user, whatever its workers: half of the requests would be lost."""
-    crew = await start()
+    path = tmp_path / "routes.yaml"
+    path.write_text(ROUTES, encoding="utf-8")
+    sockets = share(bind("127.0.0.1:0"), 2)
+    port = sockets[0].getsockname()[1]
 
     async def join(workers: str) -> None:
         async with command(
-            *("serve", "-c", crew.path, "--listen", f"127.0.0.1:{crew.port}"),
+            *("serve", "-c", path, "--listen", f"127.0.0.1:{port}"),
             cwd=tmp_path,
             environ={
                 "GATEWAY_WORKERS": workers,
@@ -462,11 +468,14 @@ async def test_a_port_isnt_shared_with_another_gateway(
         ) as other:
             assert await other.ended() == 1
         (line,) = other.err.decode().splitlines()
-        assert line.startswith(f"port {crew.port} is in use on 127.0.0.1")
+        assert line.startswith(f"port {port} is in use on 127.0.0.1")
 
-    async with asyncio.TaskGroup() as others:
-        for workers in ("1", "2"):
-            others.create_task(join(workers))
+    with ExitStack() as opened:
+        for sock in sockets:
+            opened.enter_context(sock)
+        async with asyncio.TaskGroup() as others:
+            for workers in ("1", "2"):
+                others.create_task(join(workers))
 
 
 # --- reloads ----------------------------------------------------------------------
@@ -668,8 +677,10 @@ async def test_a_closed_terminal_is_no_reload(
 
 
 async def test_the_lines_of_several_processes_stay_whole(start: Start) -> None:
-    """In one pipe, however long the paths that clients choose."""
-    crew = await start(ROUTES, "--log-format", "json")
+    """In one pipe, however long the paths that clients choose; messages say whose."""
+    crew = await start(ROUTES, "--log-format", "json", CORE="http://127.0.0.1:9")
+    for number in (1, 2):
+        await crew.said(rb"(?m:^)worker %d: the signing keys can't be" % number)
     targets = [f"/open/{number}/" + "x" * (number * 40) for number in range(150)]
 
     async def ask_all(wire: Wire) -> None:
