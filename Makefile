@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
 	differential faults bench bench-quick bench-routes bench-startup \
-	bench-verify clean
+	bench-verify bench-workers clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ bench-startup: $(VENV)/.run ## how soon the gateway answers after its start, and
 
 bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
 	@$(BIN)/python -m bench.verify $(ARGS)
+
+bench-workers: $(VENV)/.run ## memory, sign-outs, restarts and reloads of several workers
+	@$(BIN)/python -m bench.workers $(ARGS)
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

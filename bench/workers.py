@@ -1,4 +1,4 @@
-"""Measure several workers: `python -m bench.workers`, half a minute.
+"""Measure several workers: `make bench-workers`, half a minute.
 
 What each takes of memory, how soon a sign-out in one is known in another, how soon one
 that was killed is replaced, and what is lost when the gateway reloads or stops under
