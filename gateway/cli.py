@@ -144,6 +144,7 @@ def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
 @click.option(
     "--workers",
     type=click.IntRange(1, _MAX_WORKERS),
+    metavar="N",
     envvar="GATEWAY_WORKERS",
     show_envvar=True,
     help="Processes that serve. Default: one for each CPU that may be used.",
