@@ -19,14 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
 
-from bench.processes import DidNotStart, cpu, family
+from bench.processes import DidNotStart, Share, cpu, family, share_of_memory
 from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _TARGET_S = 1.0
@@ -52,14 +52,6 @@ routes:
 """The recipes of config/routes.yaml: what is configured decides what is imported."""
 
 
-class Memory(NamedTuple):
-    """What one process holds."""
-
-    resident: int
-    private: int
-    """Bytes that no other process shares."""
-
-
 class Run(NamedTuple):
     """What one process took."""
 
@@ -69,7 +61,7 @@ class Run(NamedTuple):
     """Until an answer on a protected route, with a good token."""
     cpu_s: float
     """User and system time of all processes until then."""
-    processes: tuple[Memory, ...]
+    processes: tuple[Share, ...]
     """The one that was started, and its workers where it has some."""
 
 
@@ -136,7 +128,7 @@ def measure(command: list[str], config: str, token: str, workers: int) -> Run:
                 protected_s = time.perf_counter() - began
             used = cpu([process.pid])
             pids = sorted(family([process.pid]), key=lambda pid: pid != process.pid)
-            memory = tuple(map(_memory, pids))
+            memory = tuple(map(share_of_memory, pids))
             return Run(public_s, protected_s, sum(used), memory)
         finally:
             process.terminate()
@@ -176,16 +168,6 @@ def _expect(client: socket.socket, path: str, token: str | None) -> None:
         reply += piece
     if not reply.startswith(b"HTTP/1.1 200 "):
         raise DidNotStart(f"{path} was answered with {reply[:200]!r}")
-
-
-def _memory(pid: int) -> Memory:
-    kib: Mapping[str, int] = {
-        name: int(rest.split()[0])
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-        for name, _, rest in (line.partition(":"),)
-    }
-    private = kib["Private_Clean"] + kib["Private_Dirty"]
-    return Memory(kib["Rss"] * 1024, private * 1024)
 
 
 def _table(runs: list[Run]) -> str:

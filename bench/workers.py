@@ -23,10 +23,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.processes import share_of_memory
 from gateway.dev.core import serve_in_thread
 
 _GATEWAY = str(Path(sys.executable).with_name("gateway"))
 _START_S = 30.0
+_MIB = 1024 * 1024
 _FORM = (
     b'{"formFields":[{"id":"email","value":"%b"},'
     b'{"id":"password","value":"correct-horse-1"}]}'
@@ -179,25 +181,20 @@ async def running(
         await process.wait()
 
 
-def kib(pid: int) -> dict[str, int]:
-    """Return what a process takes: Rss, Pss and the like."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    return {line.split(":")[0]: int(line.split()[1]) for line in lines}
-
-
 async def memory(crew: Crew, requests: int) -> list[Figure]:
     """Measure the processes after some work."""
     async with crew.each(1) as wires:
         for (wire,) in wires:
             for _ in range(requests):
                 await wire.ask(b"GET /open")
-    own = [
-        kib(pid)["Private_Dirty"] + kib(pid)["Private_Clean"] for pid in crew.workers
-    ]
-    whole = [kib(pid)["Pss"] for pid in (crew.process.pid, *crew.workers)]
+    workers = [share_of_memory(pid) for pid in crew.workers]
+    own = statistics.median(one.private for one in workers)
+    whole = share_of_memory(crew.process.pid).proportional + sum(
+        one.proportional for one in workers
+    )
     return [
-        Figure("a worker's own memory", f"{statistics.median(own) / 1024:.1f} MiB"),
-        Figure(f"{crew.count} workers and supervisor", f"{sum(whole) / 1024:.0f} MiB"),
+        Figure("a worker's own memory", f"{own / _MIB:.1f} MiB"),
+        Figure(f"{crew.count} workers and supervisor", f"{whole / _MIB:.0f} MiB"),
     ]
 
 
