@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.sdk.binding import SdkReply, SdkRequest
     from gateway.sdk.delivery import EmailSender
 
-__all__ = ["Facts", "RecipeError", "Sdk", "SdkSession", "check", "start"]
+__all__ = ["Facts", "RecipeError", "Sdk", "SdkSession", "check", "preload", "start"]
 
 AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
 
