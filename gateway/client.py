@@ -232,10 +232,10 @@ class Client:
         left = self._limits.drain_body
         if not self.keep_alive:
             left = max(left, _LINGER_BYTES)
-            if transport.can_write_eof():
-                transport.write_eof()
         content = self._content
         try:
+            if not self.keep_alive and transport.can_write_eof():
+                transport.write_eof()
             async with asyncio.timeout(_DRAIN_S):
                 while left >= 0:
                     chunk = await content.readany()
@@ -243,8 +243,7 @@ class Client:
                         return
                     left -= len(chunk)
         except (
-            TimeoutError,
-            ConnectionError,
+            OSError,  # TimeoutError is one, and that the client is gone
             web.RequestPayloadError,
             HttpProcessingError,
         ) as exc:

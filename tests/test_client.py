@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -102,3 +103,23 @@ async def test_broken_framing_is_400() -> None:
         async for _ in having(Broken([])).body(9):
             pass
     assert "what the client sent" not in str(refused.value)
+
+
+async def test_a_rest_of_a_client_that_has_reset_isnt_waited_for() -> None:
+    """asyncio's own transports raise what the system says of it."""
+
+    class Reset:
+        def is_closing(self) -> bool:
+            return False
+
+        def can_write_eof(self) -> bool:
+            return True
+
+        def write_eof(self) -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    mine = having(Pieces([b"rest"]))
+    mine.connection.transport = cast("Any", Reset())
+    mine.keep_alive = False
+    await mine.take_rest()
+    assert mine.has_rest
