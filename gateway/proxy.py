@@ -208,15 +208,15 @@ class _Exchange:
         except GatewayError as error:
             await self._fail(error)
         except asyncio.CancelledError:
-            # aiohttp cancels the handler when its client is gone, and the listener
-            # when the time to drain is over.
+            # The listener does so when the client is gone, and when the time to drain
+            # is over.
             if client.gone:
                 self._note_failure(ClientGone())
             else:
                 await self._fail(ShuttingDown())
             raise
         except ConnectionError:
-            # Seen in writing. Raised further, aiohttp would log it with a traceback.
+            # Seen in writing. Raised further, the loop would log it with a traceback.
             self._note_failure(ClientGone())
             client.abort()
         except Exception:  # noqa: BLE001 - the boundary: nothing is forwarded after it

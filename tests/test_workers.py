@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.workers import delay_s, how_it_ended, is_read, shares, usable_cpus
+from gateway.workers import usable_cpus
+from gateway.workers.children import delay_s, how_it_ended, shares
+from gateway.workers.supervisor import is_read
 
 # --- how many -------------------------------------------------------------------
 

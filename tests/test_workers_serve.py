@@ -295,10 +295,11 @@ async def test_without_a_supervisor_workers_finish_and_end(
 
 MISBEHAVING = """\
 import sys, time
-from gateway import settings, workers
+from gateway import settings
+from gateway.workers import children, supervisor
 
-workers._TICK_S, workers._SILENT_TICKS, workers._START_TICKS = 0.02, 10, 10
-workers._FIRST_DELAY_S = 0.01
+supervisor._TICK_S, supervisor._SILENT_TICKS, supervisor._START_TICKS = 0.02, 10, 10
+children._FIRST_DELAY_S = 0.01
 LONG_TICKS = 10_000  # for those that are noticed by what they say, however late
 said = []
 
@@ -324,11 +325,11 @@ def work(_settings, end, _slot):
 
 def say(text):
     said.append(text)
-    workers._START_TICKS = 10 if len(said) % 5 < 2 else LONG_TICKS
+    supervisor._START_TICKS = 10 if len(said) % 5 < 2 else LONG_TICKS
     print(text, flush=True)
 
 sys.exit(
-    workers.Supervisor(
+    supervisor.Supervisor(
         settings.load(sys.argv[1], {}),
         [],
         workers=1,

@@ -1,0 +1,49 @@
+"""How many processes are worth having: the CPUs that this one may use."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Return how many CPUs this process may keep busy, at least 1.
+
+    Its affinity (`taskset`, cpusets) and the quota of its control group and of those
+    around it, which containers are limited by; a part of a CPU counts as one.
+    *root* is where `proc` and `sys` are mounted.
+
+    Source: Linux, admin-guide/cgroup-v2 (cpu.max), cgroup-v1 (cpu.cfs_quota_us).
+    """
+    if hasattr(os, "sched_getaffinity"):
+        most = len(os.sched_getaffinity(0))
+    else:
+        most = os.cpu_count() or 1
+    return max(1, min(most, math.ceil(min(_quotas(root), default=most))))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the limits in CPUs that control groups set for this process."""
+    groups = root / "sys/fs/cgroup"
+    with contextlib.suppress(OSError, ValueError):  # no such version, or no limit
+        period, quota = (
+            int((groups / "cpu" / f"cpu.cfs_{name}_us").read_text())
+            for name in ("period", "quota")
+        )
+        if quota > 0 and period > 0:
+            yield quota / period
+    place = "."
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::/"):
+                place = line.removeprefix("0::/")
+    for group in (groups / place, *(groups / place).parents):
+        with contextlib.suppress(OSError, ValueError):  # such as "max"
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            if quota > 0 and period > 0:
+                yield quota / period
+        if group == groups:
+            break

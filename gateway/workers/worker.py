@@ -1,0 +1,160 @@
+"""A process that serves: it hears what its supervisor says, and tells who signs out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Sequence
+
+from gateway import control
+from gateway.app import App, BadService
+from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
+from gateway.sdk import RecipeError
+from gateway.server import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
+from gateway.settings import Settings
+from gateway.workers.children import name_of
+
+_HANDOVER_S = 0.05
+"""How long a worker that drains goes on to accept, so that nobody is left in a queue
+whose other holders haven't closed it yet."""
+_MAX_UNREAD_BYTES = 4 * 1024 * 1024
+"""What a worker keeps for a supervisor that doesn't read; then it drains."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What a terminal or a service manager sends to all processes of a group."""
+
+
+class _Channel(asyncio.Protocol):
+    """A worker's end of its channel."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._decoder = control.Decoder()
+        self._wire: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
+        self._wire = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        assert self._wire is not None
+        try:
+            for message in self._decoder.feed(data):
+                self._worker.hear(message)
+        except control.BadMessage:
+            self._wire.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._worker.orphaned()
+
+    def tell(self, message: Message) -> None:
+        """Send *message*; a supervisor that reads nothing is as good as none."""
+        assert self._wire is not None
+        if not self._wire.is_closing():
+            self._wire.write(control.encode(message))
+        if self._wire.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._wire.abort()
+
+
+class Worker:
+    """What a process that serves is told, and does."""
+
+    def __init__(self, app: App, sockets: Sequence[socket.socket]) -> None:
+        self._app = app
+        self._sockets = sockets
+        self._channel = _Channel(self)
+        self._entrance = Entrance(app, linger_s=LAST_REQUESTS_S)
+        self._servers: dict[int, asyncio.Server] = {}
+        self._wanted: tuple[int, ...] = ()
+        self._told = asyncio.Event()
+        self._leaving = False
+        self._hears_of_denials = False
+        app.engine.on_denied = self._denied
+
+    async def run(self, end: socket.socket) -> None:
+        """Serve until the supervisor says otherwise at the other end of the channel."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self._channel, sock=end)
+        self._channel.tell(Ready())
+        while not self._leaving:
+            await self._told.wait()
+            self._told.clear()
+            await self._accept()
+        for sock in self._sockets:
+            sock.close()
+        await asyncio.sleep(_HANDOVER_S)
+        await self._entrance.close()
+
+    async def _accept(self) -> None:
+        """Accept where it is wanted, and nowhere else."""
+        for number in self._servers.keys() - set(self._wanted):
+            self._entrance.shut(self._servers.pop(number))
+        for number in self._wanted:
+            if number not in self._servers:
+                sock = self._sockets[number].dup()
+                self._servers[number] = await self._entrance.open(sock)
+
+    def hear(self, message: Message) -> None:
+        """Do what the supervisor says.
+
+        Raises:
+            BadMessage: a supervisor doesn't say that.
+        """
+        match message:
+            case Deny(ends):
+                self._hears_of_denials = True
+                for handle, until in ends.items():
+                    self._app.engine.deny(handle, until)
+                self._hears_of_denials = False
+            case Ping():
+                self._channel.tell(message)
+            case Accept(sockets) if all(
+                n in range(len(self._sockets)) for n in sockets
+            ):
+                self._wanted = sockets
+                self._told.set()
+            case Drain():
+                self._leave()
+            case _:
+                raise control.BadMessage("not for a worker")
+
+    def orphaned(self) -> None:
+        """Drain without a supervisor; from now on signals are this process's own."""
+        if not self._leaving:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            self._leave()
+
+    def _leave(self) -> None:
+        self._leaving = True
+        self._told.set()
+
+    def _denied(self, handle: str, until: float) -> None:
+        self._app.proxy.session_ended(handle)
+        if not self._hears_of_denials:
+            self._channel.tell(Deny({handle: until}))
+
+
+async def work(
+    settings: Settings,
+    end: socket.socket,
+    slot: int,
+    *,
+    sockets: Sequence[socket.socket],
+    log_format: str,
+) -> int:
+    """Be the worker of a slot; return the exit code."""
+    async with contextlib.AsyncExitStack() as opened:
+        try:
+            app = await opened.enter_async_context(
+                hosting(settings, log_format=log_format, who=f"{name_of(slot)}: ")
+            )
+        except (BadService, RecipeError) as error:
+            end.setblocking(True)
+            end.sendall(control.encode(Failed(str(error))))
+            return 1
+        worker = Worker(app, sockets)
+        settle_garbage()
+        await worker.run(end)
+    return 0
