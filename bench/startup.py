@@ -99,6 +99,13 @@ async def _token(core: ThreadedCore) -> str:
             return str((await reply.json())["accessToken"]["token"])
 
 
+def _environ() -> dict[str, str]:
+    """Return the environment, in which modules are compiled once, as usual."""
+    environ = dict(os.environ)
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environ
+
+
 def measure(command: list[str], config: str, token: str, workers: int) -> Run:
     """Start one gateway, take its times and its memory, and end it.
 
@@ -118,7 +125,7 @@ def measure(command: list[str], config: str, token: str, workers: int) -> Run:
                 [*command, "serve", "-c", str(path), "--log-format", "none"],
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "GATEWAY_WORKERS": str(workers)},
+                env={**_environ(), "GATEWAY_WORKERS": str(workers)},
             )
         try:
             with _connected(process, port, log) as client:
