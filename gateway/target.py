@@ -40,13 +40,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from gateway.errors import BadRequest, BadTarget
+from gateway.errors import BadTarget
 
 _UNRESERVED = frozenset(
     b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
@@ -114,7 +113,7 @@ class Host(NamedTuple):
 def parse(raw: bytes, *, method: str, authority: bytes | None) -> Target:
     """Return the one canonical form of the request target *raw*.
 
-    *authority* is the value of the Host field (see `host_field`).
+    *authority* is the value of the Host field; None: HTTP/1.0 without one.
 
     Raises:
         BadTarget: it has none; see the table above.
@@ -228,20 +227,6 @@ def _normalized(found: re.Match[bytes]) -> bytes:
     if byte in b"/\\":
         raise BadTarget("the path holds an escaped slash or backslash")
     return b"%%%02X" % byte
-
-
-def host_field(values: Sequence[bytes], *, http10: bool) -> bytes | None:
-    """Return the value of the request's one Host field; None if HTTP/1.0 sent none.
-
-    Raises:
-        BadRequest: there are several, or none in HTTP/1.1.
-    Source: RFC 9112 §3.2.
-    """
-    if len(values) == 1:
-        return values[0]
-    if values or not http10:
-        raise BadRequest("expected exactly one Host field")
-    return None
 
 
 _NO_HOST = Host("", "", None)

@@ -37,8 +37,38 @@ def test_sound_requests_give_their_host(
 
 
 def test_http10_needs_no_host() -> None:
-    """RFC 9112 §3.2 demands Host of HTTP/1.1 only."""
+    """RFC 9112 §3.2 demands Host of HTTP/1.1 only; two are too many for both."""
     assert check(version=(1, 0)) is None
+    assert check(HOST, version=(1, 0)) == b"gw"
+    with pytest.raises(BadRequest):
+        check(HOST, (b"Host", b"other"), version=(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ((b"Accept", b"*/*"), {}),
+        ((b"content-LENGTH", b"007"), {"content_length": 7}),
+        ((b"Upgrade", b""), {"has_upgrade": True}),
+        ((b"ORIGIN", b"null"), {"has_origin": True}),
+        ((b"x-Request-ID", b"a"), {"has_request_id": True}),
+        ((b"X_Request_Id", b"a"), {}),
+    ],
+    ids=["nothing", "length", "upgrade", "origin", "id", "alias"],
+)
+def test_what_a_request_says_is_told_once(
+    field: Field, told: dict[str, object]
+) -> None:
+    """However a name is written; what isn't told is taken for absent later on."""
+    silent = {
+        "host": b"gw",
+        "content_length": None,
+        "has_upgrade": False,
+        "has_origin": False,
+        "has_request_id": False,
+    }
+    found = framing.check("GET", (1, 1), (HOST, field), max_head_size=1000)
+    assert found._asdict() == silent | told
 
 
 LENGTH: Field = (b"Content-Length", b"5")

@@ -11,8 +11,8 @@ import yarl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import BadRequest, BadTarget
-from gateway.target import Form, Host, Target, canonical_path, host, host_field, parse
+from gateway.errors import BadTarget
+from gateway.target import Form, Host, Target, canonical_path, host, parse
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 
@@ -293,16 +293,6 @@ def test_malformed_host_is_refused(value: bytes) -> None:
     """D2: what isn't one name or address, perhaps with a port, gets a 400."""
     with pytest.raises(BadTarget):
         host(value)
-
-
-def test_host_field_is_there_once() -> None:
-    """D1: exactly one, except that HTTP/1.0 may have none."""
-    assert host_field([b"gw"], http10=False) == b"gw"
-    assert host_field([b"gw"], http10=True) == b"gw"
-    assert host_field([], http10=True) is None
-    for values, http10 in (([], False), ([b"a", b"a"], False), ([b"a", b"b"], True)):
-        with pytest.raises(BadRequest):
-            host_field(values, http10=http10)
 
 
 @pytest.mark.parametrize(
