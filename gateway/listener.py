@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol, cast
 
 from aiohttp import hdrs, http_parser, web
@@ -470,7 +471,9 @@ class Listener:
                 note=error.detail,
             )
         )
-        return answers.failure(error, request_id)
+        answer = answers.failure(error, request_id)
+        shown = (b"X-Request-Id", request_id.encode())
+        return replace(answer, fields=(*answer.fields, shown))
 
     def translated(self, exc: BaseException | None) -> GatewayError:
         """Return our error for one of aiohttp's parser, without its text."""

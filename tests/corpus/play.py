@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -339,3 +341,7 @@ def _judge_own_answers(rig: Rig, case: Case, out: Outcome) -> None:
             for leak in (b"python", b"aiohttp", b"traceback", b"127.0.0.1", b"server:"):
                 assert leak not in text, (leak, text)
             assert b"evil" not in text, text
+            shown = re.findall(rb"\r\nX-Request-Id: (\S+)\r\n", reply.head)
+            assert shown, reply.head
+            if b"application/problem+json" in reply.head:
+                assert [json.loads(reply.body)["request_id"].encode()] == shown
