@@ -238,7 +238,7 @@ async def test_k9_the_cores_clock(
     Further ahead, its tokens aren't valid yet: 401 and never forwarded.
     """
     clock_ahead = Core(CoreSettings(), clock=lambda: time.time() + ahead_s)
-    with serve_in_thread(clock_ahead) as core:
+    with contextlib.closing(clock_ahead), serve_in_thread(clock_ahead) as core:
         gateway = await start(ROUTES, CORE=core.url)
         user = await gateway.sign_up()
         reply = await user.get("/private")

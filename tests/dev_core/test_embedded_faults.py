@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import aiohttp
 import pytest
@@ -173,17 +174,16 @@ async def test_call_log(core: CoreClient, running: RunningCore) -> None:
 
 async def test_core_can_stop_and_come_back(http: aiohttp.ClientSession) -> None:
     """A core outlives its server: an outage, then the same data at the same port."""
-    core = Core(CoreSettings())
-    async with serve(core) as running:
-        port = running.port
-        user_id = await CoreClient(http, running.url).sign_up()
-    with pytest.raises(aiohttp.ClientConnectorError):
-        await CoreClient(http, running.url).call("GET", "/hello")
-    async with serve(core, port=port) as running:
-        got = await CoreClient(http, running.url).get("/user/id", userId=user_id)
-        assert got["status"] == "OK"
-    await core.close()
-    await core.close()
+    with closing(Core(CoreSettings())) as core:
+        async with serve(core) as running:
+            port = running.port
+            user_id = await CoreClient(http, running.url).sign_up()
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await CoreClient(http, running.url).call("GET", "/hello")
+        async with serve(core, port=port) as running:
+            got = await CoreClient(http, running.url).get("/user/id", userId=user_id)
+            assert got["status"] == "OK"
+        core.close()  # twice is fine
 
 
 async def test_failure_inside_is_500(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -109,7 +112,7 @@ def test_files_are_private(tmp_path: Path) -> None:
     files = list(path.parent.iterdir())
     assert {file.name for file in files} >= {"core.db", "core-other.db"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
-    asyncio.run(core.close())
+    core.close()
 
 
 def test_open_file_is_closed_up(tmp_path: Path) -> None:
@@ -117,7 +120,7 @@ def test_open_file_is_closed_up(tmp_path: Path) -> None:
     path = tmp_path / "core.db"
     path.touch(mode=0o644)
     tmp_path.chmod(0o755)
-    asyncio.run(Core(CoreSettings(database=path)).close())
+    Core(CoreSettings(database=path)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
@@ -146,6 +149,69 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="can't create"):
         Core(CoreSettings(database=tmp_path / "file" / "core.db"))
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Return the list of every database connection that a store makes from now on."""
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remember(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        made.append(connect(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(store.sqlite3, "connect", remember)
+    return made
+
+
+def is_closed(connection: sqlite3.Connection) -> bool:
+    """Say whether a connection refuses to work because it's closed."""
+    try:
+        connection.execute("SELECT 1")
+    except sqlite3.ProgrammingError:
+        return True
+    return False
+
+
+def another_version(path: Path) -> None:
+    """Write a database that another version of the core would have made."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+
+
+def no_database(path: Path) -> None:
+    """Write a file that SQLite can't read."""
+    path.write_bytes(b"precious" * 1000)
+
+
+@pytest.mark.parametrize("spoil", [another_version, no_database])
+@pytest.mark.parametrize(("spoiled", "opened"), [("core.db", 1), ("core-other.db", 2)])
+def test_core_that_cannot_be_made_leaves_no_database_open(
+    tmp_path: Path,
+    connections: list[sqlite3.Connection],
+    spoil: Callable[[Path], None],
+    spoiled: str,
+    opened: int,
+) -> None:
+    """Neither the one that's refused, nor those of the apps before it."""
+    spoil(tmp_path / spoiled)
+    connections.clear()
+    with pytest.raises(StoreError, match=spoiled):
+        Core(CoreSettings(database=tmp_path / "core.db", apps=("other",)))
+    assert [is_closed(connection) for connection in connections] == [True] * opened
+
+
+async def test_core_that_cannot_be_served_leaves_no_database_open(
+    connections: list[sqlite3.Connection],
+) -> None:
+    """A port that's taken closes the core that was made for it, and no other one."""
+    async with serve() as running:
+        with pytest.raises(OSError, match=str(running.port)):
+            async with serve(port=running.port):
+                pass
+        assert [is_closed(connection) for connection in connections] == [False, True]
+    assert [is_closed(connection) for connection in connections] == [True, True]
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 
 import aiohttp
 import jwt
@@ -20,13 +21,19 @@ _HOUR = 3600
 _SETTINGS = CoreSettings(access_token_jitter=0.0)
 
 
+@asynccontextmanager
+async def _served(core: Core) -> AsyncIterator[RunningCore]:
+    """Serve a core for the block, and close it at the end."""
+    with closing(core):
+        async with serve(core) as running:
+            yield running
+
+
 @pytest.fixture
 async def running(clock: Clock) -> AsyncIterator[RunningCore]:
     """Return a new core whose clock stands."""
-    core = Core(_SETTINGS, clock=clock)
-    async with serve(core) as served:
-        yield served
-    await core.close()
+    async with _served(Core(_SETTINGS, clock=clock)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ async def test_jitter_shortens_create_and_refresh_only(
 ) -> None:
     """Up to 5 % go off; promotion has the full life, regenerate the old end."""
     core = Core(CoreSettings(), clock=Clock(1_800_000_000.0), rng=_Fixed(share))
-    async with serve(core) as running:
+    async with _served(core) as running:
         client = CoreClient(http, running.url)
         created = await client.create()
         child = await client.refresh(refresh(created))
@@ -62,7 +69,6 @@ async def test_jitter_shortens_create_and_refresh_only(
         regenerated = await client.post(
             "/recipe/session/regenerate", {"accessToken": access(created)}
         )
-    await core.close()
 
     def life(answer: dict[str, object]) -> int:
         body = claims(access(answer))
@@ -141,8 +147,7 @@ async def test_check_database_looks_at_the_row_not_its_end(
     settings = CoreSettings(
         access_token_validity_s=48 * _HOUR, refresh_token_validity_s=60
     )
-    core = Core(settings, clock=clock)
-    async with serve(core) as running:
+    async with _served(Core(settings, clock=clock)) as running:
         client = CoreClient(http, running.url)
         created = await client.create()
         clock.push(11 * _HOUR)
@@ -153,7 +158,6 @@ async def test_check_database_looks_at_the_row_not_its_end(
         await client.create()
         verified = await client.verify(access(created), check_database=True)
         assert verified["status"] == "UNAUTHORISED"
-    await core.close()
 
 
 async def _kids(core: CoreClient) -> list[str]:

@@ -36,19 +36,14 @@ class App:
     rng: random.Random
 
 
-def open_app(
-    app_id: str,
+def make_app(
+    store: Store,
     settings: CoreSettings,
     *,
     now_ms: Callable[[], int],
     rng: random.Random,
 ) -> App:
-    """Open an app's database and return the app.
-
-    Raises:
-        StoreError: the database can't be used.
-    """
-    store = Store(settings.database_of(app_id))
+    """Return the app of a database, which stays the caller's to close."""
     keys = SigningKeys(store, settings, now_ms=now_ms, rng=rng)
     users = Users(store, now_ms=now_ms, rng=rng)
     return App(

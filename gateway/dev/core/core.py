@@ -10,12 +10,13 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Final
 
 from aiohttp import web
 
 from gateway.dev.core.api import CDI_VERSION, ENDPOINTS, Call, Endpoint, Scope
-from gateway.dev.core.apps import App, open_app
+from gateway.dev.core.apps import App, make_app
 from gateway.dev.core.faults import Faults, Met
 from gateway.dev.core.http import (
     Body,
@@ -28,6 +29,7 @@ from gateway.dev.core.http import (
     text_reply,
 )
 from gateway.dev.core.settings import PUBLIC, CoreSettings
+from gateway.dev.core.store import Store
 
 log: Final = logging.getLogger(__name__)
 
@@ -57,15 +59,17 @@ class Core:
         """
         self.settings = settings
         self.faults = Faults()
-        self._apps = {
-            app_id: open_app(
-                app_id,
-                settings,
-                now_ms=lambda: int(clock() * 1000),
-                rng=rng or random.SystemRandom(),
-            )
-            for app_id in (PUBLIC, *settings.apps)
-        }
+        self._apps: dict[str, App] = {}
+        with ExitStack() as stores:
+            for app_id in (PUBLIC, *settings.apps):
+                self._apps[app_id] = make_app(
+                    stores.enter_context(closing(Store(settings.database_of(app_id)))),
+                    settings,
+                    now_ms=lambda: int(clock() * 1000),
+                    rng=rng or random.SystemRandom(),
+                )
+            # All are open: `close` ends them, and not the failure of a later one.
+            self._stores = stores.pop_all()
 
     def app(self) -> web.Application:
         """Return a new aiohttp application that serves this core.
@@ -78,11 +82,10 @@ class Core:
         application.on_shutdown.append(self._stop)
         return application
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let waiting calls go and close the databases; twice is fine."""
         self.faults.release()
-        for app in self._apps.values():
-            app.store.close()
+        self._stores.close()
 
     async def rotate_keys(self, *, app_id: str = PUBLIC, drop_old: bool = False) -> str:
         """Make a dynamic key that signs from now on; return its kid.

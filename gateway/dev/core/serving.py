@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -96,23 +96,22 @@ async def serve(
         OSError: the port can't be had.
     """
     check_bind(host, unsafe_bind=unsafe_bind)
-    served = core if isinstance(core, Core) else Core(core or CoreSettings())
-    runner = web.AppRunner(
-        served.app(),
-        access_log=None,
-        handle_signals=False,
-        handler_cancellation=True,
-        shutdown_timeout=_SHUTDOWN_S,
-    )
-    try:
+    async with AsyncExitStack() as stack:
+        if not isinstance(core, Core):
+            core = Core(core or CoreSettings())
+            stack.callback(core.close)
+        runner = web.AppRunner(
+            core.app(),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN_S,
+        )
+        stack.push_async_callback(runner.cleanup)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
         address = runner.addresses[0]
-        yield RunningCore(core=served, host=address[0], port=address[1])
-    finally:
-        await runner.cleanup()
-        if served is not core:
-            await served.close()
+        yield RunningCore(core=core, host=address[0], port=address[1])
 
 
 @contextmanager

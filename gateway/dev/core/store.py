@@ -106,7 +106,11 @@ class Store:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            self._prepare(database)
+            try:
+                self._prepare(database)
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.Error as exc:
             raise StoreError(f"can't open the core's database {database}: {exc}") from (
                 exc
@@ -124,7 +128,6 @@ class Store:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         if version not in (0, _SCHEMA_VERSION):
-            self._db.close()
             raise StoreError(
                 f"{database} has schema version {version}, this core writes "
                 f"{_SCHEMA_VERSION}: move the file away and start again"
