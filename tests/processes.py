@@ -107,4 +107,6 @@ async def until_refused(port: int) -> None:
                     pass
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                pass  # the socket was closed while this one stood in its queue
             await asyncio.sleep(0.01)
