@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import ssl
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_close
 
 from gateway.config import Timeouts, Tls
@@ -20,6 +21,8 @@ from gateway.upstream import Upstreams, UpstreamTarget
 
 GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
 NOW = dt.datetime.now(dt.UTC)
+IS_STRICT = sys.version_info >= (3, 13)
+"""Python's own default asks for what RFC 5280 asks for (`VERIFY_X509_STRICT`)."""
 
 
 class Authority:
@@ -33,6 +36,7 @@ class Authority:
         certificate = (
             self._builder(self.name, self.name, self.key, NOW + dt.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(self.key, hashes.SHA256())
         )
         Path(self.ca_file).write_bytes(
@@ -40,9 +44,16 @@ class Authority:
         )
 
     def server(
-        self, *names: str, expired: bool = False, self_signed: bool = False
+        self,
+        *names: str,
+        expired: bool = False,
+        self_signed: bool = False,
+        names_authority: bool = True,
     ) -> ssl.SSLContext:
-        """Return a server's context with a certificate for *names*."""
+        """Return a server's context with a certificate for *names*.
+
+        Unless it *names_authority*, it doesn't say whose key has signed it.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         ends = NOW + dt.timedelta(days=-1 if expired else 1)
@@ -53,10 +64,21 @@ class Authority:
             for name in names
         ]
         issuer = subject if self_signed else self.name
-        builder = self._builder(subject, issuer, key, ends).add_extension(
-            x509.SubjectAlternativeName(alternatives), critical=False
+        signer = key if self_signed else self.key
+        server_auth = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        builder = (
+            self._builder(subject, issuer, key, ends)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.BasicConstraints(False, None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(server_auth, critical=False)
         )
-        certificate = builder.sign(key if self_signed else self.key, hashes.SHA256())
+        if names_authority:
+            builder = builder.add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+                critical=False,
+            )
+        certificate = builder.sign(signer, hashes.SHA256())
         file = self.folder / "server.pem"
         file.write_bytes(
             key.private_bytes(
@@ -85,7 +107,26 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(NOW - dt.timedelta(days=2))
             .not_valid_after(ends)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+                critical=False,
+            )
         )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Return what a key is for: certificates and their revocation, or TLS."""
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +209,25 @@ async def test_u15_bad_certificates_are_502(
             GET, method="GET", timeouts=timeouts
         )
         assert reply.read_now() == b"ok"
+
+
+async def test_a_certificate_that_doesnt_name_its_authority(
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+) -> None:
+    """From Python 3.13 on it is refused, and the log says what it lacks.
+
+    Source: RFC 5280 §4.2.1.1.
+    """
+    server = authority.server("127.0.0.1", names_authority=False)
+    tls = Tls(ca_file=authority.ca_file)
+    async with FaultUpstream(answer(OK), tls=server) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
+        try:
+            reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
+            outcome = bytes(reply.read_now()).decode()
+        except ConnectFailed as exc:
+            outcome = str(exc)
+    assert ("Missing Authority Key Identifier" if IS_STRICT else "ok") in outcome
 
 
 async def test_a_refused_certificate_isnt_tried_at_the_next_address(
