@@ -172,7 +172,9 @@ class Connection(asyncio.Protocol):
             if not piece:
                 continue
             if left is None:
-                self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+                # Not `writelines`: on asyncio's own loop some 3.12 and 3.13 never pause
+                # whoever uses it, and keep whatever the upstream doesn't take.
+                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             else:
                 left -= len(piece)
                 if left < 0:
