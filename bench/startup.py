@@ -3,6 +3,8 @@
 From the moment the process is made to the first answer on a public route, and to the
 first on a protected one with a good token, in fresh processes with warm bytecode; and
 what memory each process then holds. Ends with status 1 when the target is missed.
+
+The gateway runs on an optimised Python where there is one, as in `make bench`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from typing import NamedTuple
 
 import aiohttp
 
+from bench import interpreter
 from bench.processes import DidNotStart, Share, cpu, family, share_of_memory
+from bench.stage import ROOT, TOOLS
 from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _TARGET_S = 1.0
@@ -212,10 +216,16 @@ def _table(runs: list[Run]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.startup")
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--python", default=sys.executable, help="the interpreter")
+    parser.add_argument("--python", help="of an environment that has the gateway")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
-    command = [given.python, "-c", "from gateway.cli import main; main()"]
+    path = given.python or str(
+        interpreter.environment(TOOLS / "python", interpreter.choose(), ROOT) / "python"
+    )
+    python = interpreter.ask(path)
+    if python is None:
+        parser.error(f"--python: {path} is no Python")
+    command = [path, "-c", "from gateway.cli import main; main()"]
     with _upstream() as upstream, serve_in_thread(CoreSettings()) as core:
         token = asyncio.run(_token(core))
         config = _CONFIG.format(port="{port}", core=core.url, upstream=upstream)
@@ -223,11 +233,8 @@ def main() -> int:
         runs = [
             measure(command, config, token, given.workers) for _ in range(given.runs)
         ]
-    version = subprocess.run(
-        [given.python, "--version"], capture_output=True, text=True, check=True
-    )
     print(
-        f"{version.stdout.strip()}, {platform.system()} {platform.machine()},"
+        f"{python}, {platform.system()} {platform.machine()},"
         f" {os.cpu_count()} CPUs, workers: {given.workers},"
         f" runs: {given.runs}\n{_table(runs)}"
     )

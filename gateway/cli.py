@@ -1,6 +1,6 @@
 """edge. The `gateway` command: what a person types, and what they read back.
 
-Heavy imports (the SDK takes half a second) stand in the commands that need them.
+Heavy imports (the SDK takes half a second) stand where they are needed.
 Exit codes: 0 done, 1 a problem that is explained, 2 a wrong command line.
 """
 
@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from gateway import __version__
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gateway.sdk.delivery import EmailSender
     from gateway.settings import Settings
 
@@ -32,9 +31,6 @@ _UNBOUNDED = 10_000
 """Columns, for output that no terminal shows."""
 
 _T = TypeVar("_T")
-
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _config_option = click.option(
     "-c",
@@ -95,6 +91,13 @@ def _announce(text: str, colour: str | None = None) -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """Return what writes tables, and colours where a terminal shows them."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run *work* on uvloop where there is one; return its result."""
     try:
@@ -130,10 +133,11 @@ def _load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
         return _read(path, environ)
     except ConfigError as error:
         problems = error.problems
+    err = _console(stderr=True)
     for problem in problems:
-        _err.print(str(problem), markup=False, style="red")
+        err.print(str(problem), markup=False, style="red")
     count = len(problems)
-    _err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
+    err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
     sys.exit(1)
 
 
@@ -200,23 +204,28 @@ def check(config_path: Path) -> None:
     Exits with 0 when it can be served, and with 1 when it can't.
     """
     settings = _load(config_path)
+    err = _console(stderr=True)
     for warning in settings.warnings:
-        _err.print(f"warning: {warning}", markup=False, style="yellow")
-    _out.print(f"{config_path}: {len(settings.table.routes)} routes, no problem")
+        err.print(f"warning: {warning}", markup=False, style="yellow")
+    _console().print(f"{config_path}: {len(settings.table.routes)} routes, no problem")
 
 
 @main.command()
 @_config_option
 def routes(config_path: Path) -> None:
     """Print the routes in the order in which they are tried."""
+    from rich.markup import escape
+    from rich.table import Table
+
     shown = Table()
     for title in ("#", "name", "host", "path", "methods", "session", "upstream"):
         shown.add_column(title, overflow="fold")
     for row in _load(config_path).table.describe():
         shown.add_row(*map(escape, map(str, row)))
-    if not _out.is_terminal:
-        _out.width = _UNBOUNDED  # nothing is folded where there's no edge
-    _out.print(shown)
+    out = _console()
+    if not out.is_terminal:
+        out.width = _UNBOUNDED  # nothing is folded where there's no edge
+    out.print(shown)
 
 
 @main.command()
@@ -319,5 +328,5 @@ def dev(config_path: Path, log_format: str) -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    _err.print(text, markup=False, style="red")
+    _console(stderr=True).print(text, markup=False, style="red")
     sys.exit(1)

@@ -205,7 +205,10 @@ def test_production_imports_nothing_of_development() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("gateway.cli", ("supertokens_python", "gateway.dev", "aiohttp", "yaml")),
+        (
+            "gateway.cli",
+            ("supertokens_python", "gateway.dev", "aiohttp", "rich", "yaml"),
+        ),
         ("gateway.server", ("fastapi", "starlette", "flask", "django", "gateway.dev")),
         ("gateway.sdk.setup", ("fastapi", "starlette", "flask", "django")),
     ],

@@ -111,6 +111,41 @@ def test_fastapi_is_never_imported() -> None:
     )
 
 
+@pytest.mark.parametrize("begin", ["start(SuperTokens())", "preload(SuperTokens())"])
+def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
+    """Nor for the libraries that it brings. Whoever wants it can still have it."""
+    assert (
+        run(f"""
+            import sys
+            from gateway.config import SuperTokens
+            from gateway.sdk import preload, start
+
+            {begin}
+            print({{"httpx._main", "rich", "pygments"}} & set(sys.modules))
+            from httpx._main import main
+            print(main.name)
+        """)
+        == "set()\nmain\n"
+    )
+
+
+def test_httpx_that_is_there_already_is_left_alone() -> None:
+    """A program that has its command keeps it."""
+    assert (
+        run("""
+            import httpx
+            before = httpx.main
+            from gateway.config import SuperTokens
+            from gateway.sdk import preload
+
+            preload(SuperTokens())
+            import httpx._main
+            print(httpx.main is before is httpx._main.main)
+        """)
+        == "True\n"
+    )
+
+
 def test_only_what_is_configured_is_imported() -> None:
     """A start doesn't wait for recipes, or for a client to the core, nobody asked for.
 

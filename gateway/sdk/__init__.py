@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -269,11 +270,26 @@ _started: _Started | None = None
 
 def preload(settings: SuperTokens) -> None:
     """Import what `start` will need, for processes that are forked afterwards."""
-    os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
-    from gateway.sdk import core, setup  # noqa: F401 - being there is all
-
+    _import()
     for name in settings.recipes:
         importlib.import_module(f"supertokens_python.recipe.{name}")
+
+
+def _import() -> None:
+    """Import the SDK, and of httpx what a program needs of it.
+
+    httpx brings a command of its own wherever rich is installed, and that takes longer
+    than all the rest of it. `httpx.main` is then what it is without rich.
+    """
+    # The public suffix list in the package is enough.
+    os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
+    if "httpx" not in sys.modules:
+        sys.modules["httpx._main"] = None  # type: ignore[assignment] # no such module
+        try:
+            import httpx  # noqa: F401 - being there is all
+        finally:
+            del sys.modules["httpx._main"]
+    from gateway.sdk import core, setup  # noqa: F401 - as above
 
 
 def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
@@ -291,8 +307,7 @@ def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
     global _started  # noqa: PLW0603 - the SDK is global itself
     before = _started
     if before is None:
-        # Before the import: the public suffix list in the package is enough.
-        os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
+        _import()
         from gateway.sdk import setup
 
         facts = setup.init(settings, email, on_revoked=_tell)
