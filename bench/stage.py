@@ -74,12 +74,10 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
     home = interpreter.environment(TOOLS / "python", python, ROOT)
     with contextlib.ExitStack() as stack:
         clock = _Clock()
+        made = Core(CoreSettings(), clock=clock.now)
+        stack.callback(made.close)
         try:
-            core = stack.enter_context(
-                serve_in_thread(
-                    Core(CoreSettings(), clock=clock.now), port=PORTS["core"]
-                )
-            )
+            core = stack.enter_context(serve_in_thread(made, port=PORTS["core"]))
         except OSError as exc:
             raise PortInUse(f"port {PORTS['core']} is in use: {exc}") from exc
         stage = asyncio.run(_stage(folder, core, clock, home))
