@@ -110,6 +110,16 @@ def no_route(request_id: str) -> Answer:
     )
 
 
+def near_miss(request_id: str) -> Answer:
+    """Return the 404 of a path that may be read as that of a stricter route."""
+    return problem(
+        status=404,
+        code="near_miss",
+        title="No route matches this path, and another spelling of it is guarded",
+        request_id=request_id,
+    )
+
+
 def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Answer:
     """Return the 405 that names the methods there are.
 

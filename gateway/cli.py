@@ -213,14 +213,20 @@ def check(config_path: Path) -> None:
 @main.command()
 @_config_option
 def routes(config_path: Path) -> None:
-    """Print the routes in the order in which they are tried."""
+    """Print the routes in the order in which they are tried.
+
+    A note says what may not be meant: a route that asks for less than the one around
+    it, or a guard that another spelling of its path could pass.
+    """
     from rich.markup import escape
     from rich.table import Table
 
+    from gateway.routes import Row, rows
+
     shown = Table()
-    for title in ("#", "name", "host", "path", "methods", "session", "upstream"):
+    for title in ("#", *Row._fields[1:]):
         shown.add_column(title, overflow="fold")
-    for row in _load(config_path).table.describe():
+    for row in rows(_load(config_path).table):
         shown.add_row(*map(escape, map(str, row)))
     out = _console()
     if not out.is_terminal:

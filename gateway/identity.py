@@ -14,6 +14,12 @@ from urllib.parse import unquote
 
 from gateway.fields import Field, Fields
 
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Those that change nothing at a service.
+
+Source: RFC 9110 §9.2.1; TRACE is never forwarded.
+"""
+
 
 class Protection(StrEnum):
     """What a route demands of a request (`protected:` in the route table)."""

@@ -19,6 +19,10 @@ from typing import Final, NoReturn
 
 _ALPHABET: Final = frozenset(map(chr, range(0x21, 0x7F)))
 """What a canonical path is made of; nothing else matches anything, `.` included."""
+_EXAMPLES: Final = sorted(
+    _ALPHABET, key=lambda char: (not char.isalnum(), char.isupper(), char)
+)
+"""The alphabet, in the order of what reads best in an example."""
 _CLASSES: Final = {
     "d": frozenset("0123456789"),
     "w": frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"),
@@ -40,10 +44,12 @@ class BadPattern(ValueError):
 class Pattern:
     """A compiled pattern. Compared by its text."""
 
-    __slots__ = ("_automaton", "literal_prefix", "text")
+    __slots__ = ("_automaton", "_lower", "literal_prefix", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, lower: bool = False) -> None:
         """
+        *lower*: in place of a capital its small letter matches, too.
+
         Raises:
             BadPattern: *text* has a mistake, is too large, or asks for what an
                 automaton can't do (back references, looking around).
@@ -51,8 +57,13 @@ class Pattern:
         parser = _Parser(text)
         parser.parse()
         self.text = text
+        self._lower = lower
         self.literal_prefix = parser.literal_prefix()
         """What every match begins with, as far as it is plain characters."""
+        if lower:
+            parser.chars = [
+                chars | set(map(str.lower, chars)) for chars in parser.chars
+            ]
         self._automaton = _Automaton(parser)
 
     def matches(self, path: str) -> bool:
@@ -64,6 +75,23 @@ class Pattern:
                 return False
         return state.accepting
 
+    def example(self) -> str | None:
+        """Return one of the shortest paths that match; None if none is found soon."""
+        paths = {self._automaton.start.places: ""}
+        states = [self._automaton.start]
+        for state in states:
+            path = paths[state.places]
+            if state.accepting:
+                return path
+            for char in _EXAMPLES:
+                following = state[char]
+                if following.places and following.places not in paths:
+                    paths[following.places] = path + char
+                    states.append(following)
+            if len(states) > _MAX_STATES:
+                break
+        return None
+
     def begins_with(self, prefix: str) -> bool:
         """Return whether every match is *prefix*, or goes on after it with a slash."""
         if self.literal_prefix != prefix:
@@ -74,7 +102,11 @@ class Pattern:
         return not any(state[char].places for char in _ALPHABET - {"/"})
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and other.text == self.text
+        return (
+            isinstance(other, Pattern)
+            and other.text == self.text
+            and other._lower == self._lower
+        )
 
     def __hash__(self) -> int:
         return hash(self.text)

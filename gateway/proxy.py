@@ -42,6 +42,7 @@ from gateway.fields import Field, Fields
 from gateway.framing import Sound
 from gateway.headers import Forwarded, Networks
 from gateway.identity import (
+    SAFE_METHODS,
     Allowed,
     Denied,
     Protection,
@@ -53,8 +54,15 @@ from gateway.identity import (
     credentials,
 )
 from gateway.observe import Observer, Record
-from gateway.retry import SAFE, Budget, Tries
-from gateway.routes import Matched, MethodNotAllowed, NoRoute, Route, RouteTable
+from gateway.retry import Budget, Tries
+from gateway.routes import (
+    Matched,
+    MethodNotAllowed,
+    NearMiss,
+    NoRoute,
+    Route,
+    RouteTable,
+)
 from gateway.target import Form, Target
 from gateway.upstream import Reply, UpstreamPool
 
@@ -271,6 +279,12 @@ class _Exchange:
                 return self._answer(
                     answers.method_not_allowed(allow, record.request_id)
                 )
+            case NearMiss(route=route, guard=guard):
+                record.route = route.name
+                record.decision = "denied"
+                record.reason = "near_miss"
+                record.note = f"the path may be read as one of {guard.name}"
+                return self._answer(answers.near_miss(record.request_id))
             case NoRoute():
                 return self._answer(answers.no_route(record.request_id))
             case _:
@@ -543,7 +557,9 @@ class _Exchange:
                 )
             except UpstreamError as error:
                 if tries is None:
-                    is_safe = client.method in SAFE and body is None and not upgrade
+                    is_safe = (
+                        client.method in SAFE_METHODS and body is None and not upgrade
+                    )
                     tries = Tries(
                         retries,
                         targets=len(service.pools),

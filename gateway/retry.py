@@ -2,7 +2,9 @@
 
 What was certainly not sent goes on to the service's next target, whatever it is. What
 may have been sent is sent again only if that changes nothing: a safe method without a
-body, while the client has seen nothing of a reply. So no POST is ever sent twice.
+body, while the client has seen nothing of a reply. So no POST is ever sent twice. PUT
+and DELETE are idempotent by the letter (RFC 9110 §9.2.2), but doing one twice can undo
+what somebody did in between.
 """
 
 from __future__ import annotations
@@ -10,10 +12,6 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.errors import UpstreamClosed, UpstreamError
-
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""PUT and DELETE are idempotent by the letter (RFC 9110 §9.2.2), but doing one twice
-can undo what somebody did in between; only safe methods (§9.2.1) are repeated."""
 
 SHARE: Final = 0.2
 """Retries per request in the long run. When a service fails altogether, more would

@@ -76,9 +76,12 @@ class Settings:
     config: Config
     table: RouteTable = field(repr=False)
     path: str
-    warnings: tuple[Problem, ...]
-    """What can be served but is probably not what was meant."""
     _source: _Source = field(repr=False)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What can be served but is probably not what was meant. Found at each call."""
+        return self.problems(routes.warnings(self.config, self.table))
 
     def problems(self, findings: Iterable[Finding]) -> tuple[Problem, ...]:
         """Return *findings*, whoever made them, with their places in the file."""
@@ -105,12 +108,10 @@ def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
         raise ConfigError((*source.found, *source.problems(exc.findings))) from None
     if source.found:
         raise ConfigError(source.found)
-    doubts = source.problems(routes.warnings(checked))
     return Settings(
         config=checked,
         table=table,
         path=source.file,
-        warnings=tuple(doubts),
         _source=source,
     )
 

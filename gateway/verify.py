@@ -36,6 +36,7 @@ from gateway import config, requirements, tokens
 from gateway.errors import CoreUnavailable
 from gateway.fields import Field
 from gateway.identity import (
+    SAFE_METHODS,
     Allowed,
     CheckDatabase,
     Credentials,
@@ -64,7 +65,6 @@ _MAX_LOGGED = 64
 _KEY_CHARS = 32
 """By so much of a token's end its verdict is found: 192 bits of the signature. The rest
 is compared, which costs a tenth of what it costs to hash a thousand characters."""
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 _PUBLIC = Allowed(identity=None, reason="public")
 _ANONYMOUS = Allowed(identity=None, reason="anonymous")
@@ -669,7 +669,7 @@ def _asks_database(plan: _Plan, method: str, age_s: float) -> bool:
         case CheckDatabase.NEVER:
             return False
         case CheckDatabase.ON_WRITE:
-            return method not in _SAFE_METHODS
+            return method not in SAFE_METHODS
         case CheckDatabase.CACHED:
             return age_s > plan.max_age_s
         case CheckDatabase.ALWAYS:

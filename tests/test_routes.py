@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -118,20 +118,6 @@ def refused_by_schema(form: str, path: str) -> bool:
     return True
 
 
-def test_params() -> None:
-    """A template's names come with their segments; routes of one place may differ."""
-    table = compiled(
-        rule("template", "/a/{id}/{part}", methods=["GET"]),
-        rule("template", "/a/{order}/{item}"),
-    )
-    found = table.match("GET", "", "/a/1/x%20y")
-    assert isinstance(found, Matched)
-    assert found.params == {"id": "1", "part": "x%20y"}
-    found = table.match("POST", "", "/a/1/2")
-    assert isinstance(found, Matched)
-    assert found.params == {"order": "1", "item": "2"}
-
-
 # --- order ---
 
 ORDER = {
@@ -182,6 +168,10 @@ ORDER = {
     "regexes of equal beginnings in the file's order": (
         [rule("regex", "/a/[0-9]+"), rule("regex", "/a/[0-9a-z]+")],
         {"/a/1": 0, "/a/z": 1},
+    ),
+    "regexes in the file's order, whatever their methods": (
+        [rule("regex", "/[^/]+"), rule("regex", "/.*", methods=["GET"])],
+        {"/a": 0, "/a/b": 1},
     ),
     "regex that begins anyhow, before the prefix /": (
         [rule("prefix", "/"), rule("regex", "/(a|b)/c"), rule("regex", "/.*x|/y")],
@@ -465,6 +455,13 @@ def test_table_agrees_with_the_stated_order(
     method=st.sampled_from(["GET", "POST"]),
     path=REQUEST_PATHS,
 )
+# Two regexes are two places: the one that comes first in the file takes the request,
+# although only the other lists its method.
+@example(
+    rules=[rule("regex", "/[^/]+"), rule("regex", "/.*", methods=["POST"])],
+    method="POST",
+    path="/a",
+)
 def test_rows_stand_in_the_order_of_matching(
     rules: list[Any], method: str, path: str
 ) -> None:
@@ -544,7 +541,8 @@ def test_route_that_is_left_something() -> None:
     ]
     assert index(compiled(*rules).match("GET", "c.d", "/a")) == 1
     settings = config.parse({"version": 1, "routes": rules})
-    assert [(one.loc, one.see) for one in routes.warnings(settings)] == [
+    found = routes.warnings(settings, routes.compile(settings))
+    assert [(one.loc, one.see) for one in found] == [
         (("routes", 1), ("routes", 0)),
         (("routes", 3), ("routes", 2)),
     ]
@@ -890,7 +888,7 @@ def test_describe() -> None:
         ),
         supertokens=MODULE,
     )
-    assert [tuple(row) for row in table.describe()] == [
+    assert [tuple(row) for row in routes.rows(table)] == [
         (
             1,
             "one",
@@ -904,8 +902,9 @@ def test_describe() -> None:
                 " email verified, mfa, core asked on write"
             ),
             "http://up:80",
+            "another spelling, /a/x/, would go to 0:/",
         ),
-        (2, "0:/", "any", "/", "any", "public", "http://up:80"),
+        (2, "0:/", "any", "/", "any", "public", "http://up:80", ""),
     ]
 
 
@@ -989,7 +988,8 @@ def test_describe() -> None:
 def test_warnings(sections: dict[str, Any], places: list[str]) -> None:
     """What can be served but is hardly meant, and nothing else."""
     settings = config.parse({"version": 1, **sections})
-    assert [found.path for found in routes.warnings(settings)] == places
+    found = routes.warnings(settings, routes.compile(settings))
+    assert [one.path for one in found] == places
 
 
 # --- cost ---

@@ -20,7 +20,13 @@ from gateway.config.findings import (
     explain,
     path,
 )
-from gateway.config.forms import RECIPES, Address, address, core_addresses
+from gateway.config.forms import (
+    RECIPES,
+    Address,
+    address,
+    core_addresses,
+    same_host,
+)
 from gateway.config.models import (
     AnyAll,
     Cache,
@@ -36,6 +42,7 @@ from gateway.config.models import (
     Limits,
     Match,
     PathMatch,
+    Paths,
     RequestLimits,
     Require,
     Retry,
@@ -74,6 +81,7 @@ __all__ = [
     "Loc",
     "Match",
     "PathMatch",
+    "Paths",
     "RequestLimits",
     "Require",
     "Retry",
@@ -94,6 +102,7 @@ __all__ = [
     "json_schema",
     "parse",
     "path",
+    "same_host",
 ]
 
 

@@ -448,6 +448,12 @@ def address(url: str) -> Address:
     return _dialled(found[1], found[2])
 
 
+def same_host(host: str) -> str:
+    """Return one name for all the names of this machine."""
+    loopback = host in ("localhost", "[::1]") or host.startswith("127.")
+    return "localhost" if loopback else host
+
+
 def core_addresses(connection_uri: str) -> tuple[Address, ...]:
     """Return where the cores of a `connection_uri` are, without their paths.
 

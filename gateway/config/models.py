@@ -126,6 +126,13 @@ class Gateway(Model):
     """
     drain_timeout: Seconds = 30.0
     """How long requests in flight may take after SIGTERM, or a reload."""
+    near_misses: Literal["refuse", "forward"] = "refuse"
+    """What becomes of a path that a service may read as that of a stricter route, as
+    `/Admin` for `/admin`. See docs/security.md.
+
+    Risk: with `forward`, whoever writes the path of a guarded route in another way
+    passes its guard, at every service that reads more loosely than the route table.
+    """
     limits: Limits = Limits()
 
 
@@ -367,6 +374,41 @@ def _short_target(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
+class Paths(Model):
+    """How a service reads paths. `paths: exact`: it sees every difference.
+
+    What is unset may be either, as far as the gateway knows: a request whose path could
+    be read as that of a stricter route is refused (`gateway.near_misses`). What is set
+    to the looser value makes routes match as the service reads.
+
+    Risk: with a value that the service doesn't keep to, a request passes the guard of
+    the path that the service takes it for.
+    """
+
+    case: Literal["sensitive", "insensitive"] | None = None
+    """`/Orders` is `/orders` for Express, Koa and ASP.NET, and for few others."""
+    final_slash: Literal["significant", "ignored"] | None = None
+    """`/orders/` is `/orders` for Express, Koa, Rails, and Spring before 6."""
+    parameters: Literal["kept", "cut"] | None = None
+    """`/orders;x=1` is `/orders` for Tomcat, Jetty and Spring."""
+    extension: Literal["kept", "cut"] | None = None
+    """`/orders.json` is `/orders` for Rails, and Spring before 5.3."""
+    final_dots: Literal["kept", "cut"] | None = None
+    """`/orders.` and `/orders%20` are `/orders` for IIS and the files of Windows."""
+
+
+def _short_paths(value: object) -> object:
+    if value != "exact":
+        return value
+    return {
+        "case": "sensitive",
+        "final_slash": "significant",
+        "parameters": "kept",
+        "extension": "kept",
+        "final_dots": "kept",
+    }
+
+
 class Service(Model):
     """An upstream, by name."""
 
@@ -385,6 +427,10 @@ class Service(Model):
     max_connections: Positive = 256
     """Per target, of each worker."""
     tls: Tls = Tls()
+    paths: Annotated[
+        Paths,
+        BeforeValidator(_short_paths, json_schema_input_type=Paths | Literal["exact"]),
+    ] = Paths()
     host_header: HostHeader = "upstream"
     """`upstream` (the target's own), `preserve` (the client's), or a literal.
 

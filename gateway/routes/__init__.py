@@ -31,31 +31,38 @@ the core.
 from __future__ import annotations
 
 from gateway.routes.build import compile  # noqa: A004 # read as routes.compile
+from gateway.routes.describe import Row, rows
 from gateway.routes.lint import warnings
-from gateway.routes.table import (
+from gateway.routes.remarks import Kind, Remark, remarks
+from gateway.routes.route import (
     Form,
     Matched,
     MethodNotAllowed,
+    NearMiss,
     NoRoute,
     Outcome,
     Rewrite,
     Route,
-    RouteTable,
-    Row,
     Service,
 )
+from gateway.routes.table import RouteTable
 
 __all__ = [
     "Form",
+    "Kind",
     "Matched",
     "MethodNotAllowed",
+    "NearMiss",
     "NoRoute",
     "Outcome",
+    "Remark",
     "Rewrite",
     "Route",
     "RouteTable",
     "Row",
     "Service",
     "compile",
+    "remarks",
+    "rows",
     "warnings",
 ]

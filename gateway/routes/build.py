@@ -13,7 +13,8 @@ from gateway.identity import (
     SessionPolicy,
 )
 from gateway.routes import lint
-from gateway.routes.table import Form, Rewrite, Route, RouteTable, Service
+from gateway.routes.route import Form, Rewrite, Route, Service
+from gateway.routes.table import RouteTable
 
 
 def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.compile
@@ -41,7 +42,7 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         else:
             routes.append(_route(settings, services, index, given, policy))
     try:
-        table = RouteTable(routes)
+        table = RouteTable(routes, near_misses=settings.gateway.near_misses)
     except InvalidConfig as exc:
         findings += exc.findings
     else:
@@ -84,6 +85,7 @@ def _route(
         hosts=given.match.hosts if given.match else None,
         service=service,
         session=_session(settings.defaults, given),
+        says_protected=given.protected is not None,
         headers=policy,
         timeouts=timeouts,
         rewrite=_rewrite(given.rewrite, form, path),
@@ -101,6 +103,7 @@ def _service(name: str, given: config.Service) -> Service:
         targets=tuple(config.address(target.url) for target in given.targets),
         tls=given.tls,
         max_connections=given.max_connections,
+        paths=given.paths,
     )
 
 
@@ -123,7 +126,7 @@ def _rewrite(given: config.Rewrite, form: Form, path: str) -> Rewrite | None:
         assert form in ("exact", "prefix"), "the schema has refused the others"
         prefix = path
     return Rewrite(
-        strip=len(prefix.rstrip("/")),
+        strip=prefix.rstrip("/").count("/"),
         replacement=(given.replace_prefix or "").rstrip("/"),
     )
 

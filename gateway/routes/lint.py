@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from gateway import config
 from gateway.config import Address, Config, Finding
 from gateway.pattern import Pattern
-from gateway.routes.table import Form
+from gateway.routes import remarks
+from gateway.routes.route import Form
+from gateway.routes.table import RouteTable
 
 
 def own_paths(settings: Config) -> Iterator[Finding]:
@@ -35,11 +37,11 @@ def own_paths(settings: Config) -> Iterator[Finding]:
 def ways_to_the_core(settings: Config) -> Iterator[Finding]:
     """Yield upstreams that are the core: with them, clients could make sessions."""
     cores = {
-        (_same_host(core.host), core.port)
+        (config.same_host(core.host), core.port)
         for core in config.core_addresses(settings.supertokens.connection_uri)
     }
     for loc, target in _targets(settings):
-        if (_same_host(target.host), target.port) in cores:
+        if (config.same_host(target.host), target.port) in cores:
             yield Finding(
                 loc=loc,
                 message="this is the SuperTokens core, which clients must not reach",
@@ -92,18 +94,16 @@ def _targets(settings: Config) -> Iterator[tuple[config.Loc, Address]]:
             yield ("routes", index, "upstream"), config.address(route.upstream)
 
 
-def _same_host(host: str) -> str:
-    """Return one name for all the names of this machine."""
-    loopback = host in ("localhost", "[::1]") or host.startswith("127.")
-    return "localhost" if loopback else host
+def warnings(settings: Config, table: RouteTable) -> list[Finding]:
+    """Return what can be served but is probably not what was meant.
 
-
-def warnings(settings: Config) -> list[Finding]:
-    """Return what can be served but is probably not what was meant."""
+    *table* is what the routes of *settings* were compiled to.
+    """
     return [
         *_doubtful_cookies(settings.supertokens),
         *_doubtful_services(settings),
         *_overlaps(settings),
+        *_spellings(settings, table),
     ]
 
 
@@ -129,7 +129,7 @@ def _doubtful_cookies(given: config.SuperTokens) -> Iterator[Finding]:
                 loc=place,
                 message="browsers don't send secure cookies to an http api_domain",
             )
-        if _same_host(host) != "localhost":
+        if config.same_host(host) != "localhost":
             yield Finding(
                 loc=("supertokens", "api_domain"),
                 message="sessions can be read on the way: this isn't https",
@@ -139,9 +139,10 @@ def _doubtful_cookies(given: config.SuperTokens) -> Iterator[Finding]:
 def _doubtful_services(settings: Config) -> Iterator[Finding]:
     host, _, port = settings.gateway.listen.rpartition(":")
     for loc, target in _targets(settings):
-        here = host in ("0.0.0.0", "[::]") and _same_host(target.host) == "localhost"  # noqa: S104 # compared, not bound
+        everywhere = host in ("0.0.0.0", "[::]")  # noqa: S104 # compared, not bound
+        here = everywhere and config.same_host(target.host) == "localhost"
         if str(target.port) == port and (
-            here or _same_host(target.host) == _same_host(host)
+            here or config.same_host(target.host) == config.same_host(host)
         ):
             yield Finding(loc=loc, message="this is the gateway itself: a loop")
     used = {route.service for route in settings.routes}
@@ -177,6 +178,37 @@ def _overlaps(settings: Config) -> Iterator[Finding]:
                 message="an earlier route with this path takes some of its requests",
                 see=("routes", lost),
             )
+
+
+def _spellings(settings: Config, table: RouteTable) -> Iterator[Finding]:
+    """Yield the services that may read a path past the guard of another route."""
+    found: dict[str, list[remarks.Remark]] = {}
+    for remark in remarks.spellings(table):
+        assert remark.other is not None, "a near miss has two routes"
+        found.setdefault(remark.other.service.name, []).append(remark)
+    for service, guards in found.items():
+        first = guards[0]
+        names = list(dict.fromkeys(guard.route.name for guard in guards))
+        shown = ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
+        assert first.other is not None, "see above"
+        if table.refuses_near_misses:
+            message = f"what guards {shown} depends on how this service reads paths:"
+            message += f" {first.path} is 404, not forwarded by {first.other.name}"
+        else:
+            message = f"what guards {shown} may be passed: {first.path} is forwarded"
+            message += f" by {first.other.name}, and near_misses aren't refused"
+        yield Finding(
+            loc=("services", service)
+            if service in settings.services
+            else ("routes", first.other.index, "upstream"),
+            message=message,
+            hint="Say how it reads them: paths: exact, or see services.<name>.paths",
+            see=("routes", first.route.index),
+        )
+
+
+_SHOWN = 5
+"""Names of routes that one warning lists."""
 
 
 def form_of(given: config.Route) -> tuple[Form, str]:

@@ -1,0 +1,140 @@
+"""PURE. Near misses: requests that one route takes, and whose service reads another's.
+
+For the route table `/Admin` isn't `/admin`; for Express it is. So a path that isn't
+its own folded form is looked up once more, among the folded paths of all routes that
+lead to the same targets. If one of them asks for more than the route that would take
+the request, or refuses its method, the request is refused: the gateway can't know
+whether the service would serve what that route guards.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from gateway import config
+from gateway.routes.folding import Reading, fold, folded, possible
+from gateway.routes.route import (
+    Matched,
+    MethodNotAllowed,
+    Route,
+    Service,
+    shape,
+)
+from gateway.routes.strictness import asks_more
+from gateway.routes.tree import Forest, Place
+
+_ANY_METHODS = ("GET", "POST")
+"""One that reads and one that writes, for what a policy asks of methods."""
+
+
+class _FoldedPlace:
+    """The places whose paths fold to the same one."""
+
+    __slots__ = ("by_shape",)
+
+    def __init__(self) -> None:
+        self.by_shape: dict[str, Place] = {}
+
+
+class Guards:
+    """The routes to the same targets, by the paths that the service may read."""
+
+    __slots__ = ("_forest", "_has_folded", "_reading", "services")
+
+    def __init__(
+        self, services: frozenset[Service], routes: Iterable[Route], reading: Reading
+    ) -> None:
+        self.services = services
+        self._reading = reading
+        self._forest: Forest[_FoldedPlace] = Forest()
+        self._has_folded = False
+        """The path of a route isn't its folded form: a request's may be."""
+        for route in routes:
+            if route.form != "regex" and fold(route.path, reading) != route.path:
+                self._has_folded = True
+            for host in dict.fromkeys(route.hosts or (None,)):
+                tree = self._forest.tree(host)
+                place = tree.place(route.form, route.path, _FoldedPlace, reading)
+                place.by_shape.setdefault(shape(route), Place()).add(route)
+        for place in self._forest.places():
+            for one in place.by_shape.values():
+                one.close()
+
+    def forms(self, path: str) -> tuple[str, ...]:
+        """Return the folded forms of *path* that must be looked up; mostly none."""
+        forms = folded(path, self._reading)
+        return (path,) if self._has_folded and not forms else forms
+
+    def find(self, method: str, host: str, form: str, route: Route) -> Route | None:
+        """Return the guard of the folded *form* that *route* is laxer than, if any."""
+        place = self._forest.find(host, form)
+        if place is None:
+            return None
+        for one in place.by_shape.values():
+            guard = self.stricter(method, one, route)
+            if guard is not None:
+                return guard
+        return None
+
+    def stricter(self, method: str, place: Place, route: Route) -> Route | None:
+        """Return the route of *place* that refuses more than *route* does, if any.
+
+        Only routes to the same targets count.
+        """
+        outcome = place.choose(method)
+        match outcome:
+            case Matched(route=other):
+                if other.service in self.services and asks_more(
+                    other.session, route.session, method
+                ):
+                    return other
+            case MethodNotAllowed():
+                ours = (one for one in place.routes if one.service in self.services)
+                return next(ours, None)
+            case _:
+                pass  # a place always has a route, or none for this method
+        return None
+
+
+def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
+    """Return the guards for each route that is laxer than another to its targets."""
+    found: dict[Route, Guards] = {}
+    for services in _same_targets(dict.fromkeys(route.service for route in routes)):
+        ours = [route for route in routes if route.service in services]
+        made: dict[Reading, Guards] = {}
+        for route in _laxer(ours):
+            reading = possible(route.service.paths)
+            if reading not in made:
+                made[reading] = Guards(services, ours, reading)
+            found[route] = made[reading]
+    return found
+
+
+def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
+    """Yield the routes beside which another one refuses more."""
+    policies = {repr(route.session): route.session for route in routes}.values()
+    limited = {shape(route) for route in routes if route.methods is not None}
+    for route in routes:
+        if not limited <= {shape(route)} or any(
+            asks_more(policy, route.session, method)
+            for policy in policies
+            for method in _ANY_METHODS
+        ):
+            yield route
+
+
+def _same_targets(services: Iterable[Service]) -> list[frozenset[Service]]:
+    """Return the services in groups: those that share a target, directly or not."""
+    groups: dict[Service, set[Service]] = {}
+    by_target: dict[object, list[Service]] = defaultdict(list)
+    for service in services:
+        groups[service] = {service}
+        for target in service.targets:
+            key = (config.same_host(target.host), target.port, target.socket_path)
+            by_target[key].append(service)
+    for sharing in by_target.values():
+        whole = set().union(*(groups[service] for service in sharing))
+        for service in whole:
+            groups[service] = whole
+    return [frozenset(group) for group in {id(g): g for g in groups.values()}.values()]

@@ -1,0 +1,207 @@
+"""PURE. What in a table can be served, and may not be what was meant.
+
+Found by asking the table itself, with a path that shows it. `gateway routes` marks what
+is found, and `gateway check` warns of guards that a spelling could pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.identity import Protection
+from gateway.pattern import Pattern
+from gateway.routes.route import Matched, Route
+from gateway.routes.strictness import asks_more
+from gateway.routes.table import RouteTable
+
+_METHODS = ("GET", "POST")
+"""Asked about besides those that a route lists: one that reads, one that writes."""
+
+
+class Kind(StrEnum):
+    """What is remarkable about a route."""
+
+    SPELLING = "spelling"
+    """Its service may read a path of *other*, which asks for less, as one of its own:
+    only `gateway.near_misses` guards it."""
+    OPEN_BELOW_GUARD = "open_below_guard"
+    """No session is required, although *other*, around it, requires one."""
+    ASKS_LESS = "asks_less"
+    """It requires a session, but not all that *other*, around it, asks for."""
+    PUBLIC_BY_DEFAULT = "public_by_default"
+    """It's public, and only `defaults` says so."""
+    OTHER_HOST = "other_host"
+    """It takes requests for a host that *other* names in full, where that one's paths
+    don't match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One remark, about one route."""
+
+    kind: Kind
+    route: Route
+    other: Route | None = None
+    path: str = ""
+    """A path that shows it."""
+
+    def __str__(self) -> str:
+        """Return it in words, without the route's own name."""
+        other = "" if self.other is None else self.other.name
+        match self.kind:
+            case Kind.SPELLING:
+                return f"another spelling, {self.path}, would go to {other}"
+            case Kind.OPEN_BELOW_GUARD:
+                return f"open, below {other}"
+            case Kind.ASKS_LESS:
+                return f"asks for less than {other}"
+            case Kind.PUBLIC_BY_DEFAULT:
+                return "public by defaults only"
+            case Kind.OTHER_HOST:
+                return f"takes {self.path} of {other}'s host"
+
+
+def remarks(table: RouteTable) -> list[Remark]:
+    """Return everything that is remarkable, in the order of the file.
+
+    Each remark has a path that the table was asked about. Where a name of a template
+    or a regex lets a route have many shapes, one of them is tried: what is found is
+    true, and more may be there.
+    """
+    found = [
+        *spellings(table),
+        *_below(table),
+        *_by_default(table),
+        *_other_hosts(table),
+    ]
+    return sorted(found, key=lambda one: (one.route.index, one.kind))
+
+
+def spellings(table: RouteTable) -> Iterator[Remark]:
+    """Yield the guards that a laxer route would let other spellings of a path pass."""
+    services = table.guarded_services()
+    for guard in table.routes:
+        if guard.service not in services:
+            continue
+        seen: set[Route] = set()
+        for host, path in _examples(guard):
+            for spelling in _spellings(path, guard):
+                for method in dict.fromkeys((*(guard.methods or ()), *_METHODS)):
+                    found = table.near_miss(method, host, spelling)
+                    if found is None or found.guard is not guard:
+                        continue
+                    if found.route not in seen:
+                        seen.add(found.route)
+                        yield Remark(
+                            kind=Kind.SPELLING,
+                            route=guard,
+                            other=found.route,
+                            path=spelling,
+                        )
+
+
+def _below(table: RouteTable) -> Iterator[Remark]:
+    for route in table.routes:
+        for host, path in _examples(route):
+            around = _around(table, route, host, path)
+            if around is None:
+                continue
+            for method in route.methods or _METHODS:
+                if asks_more(around.session, route.session, method):
+                    closed = route.session.protection is Protection.REQUIRED
+                    yield Remark(
+                        kind=Kind.ASKS_LESS if closed else Kind.OPEN_BELOW_GUARD,
+                        route=route,
+                        other=around,
+                        path=path,
+                    )
+                    break
+            else:
+                continue
+            break
+
+
+def _around(table: RouteTable, route: Route, host: str, path: str) -> Route | None:
+    """Return the route that would take *path* if *route*'s place weren't there."""
+    method = (route.methods or _METHODS)[0]
+    places = table.candidates(host, path)
+    for place in places:
+        if route in place.routes:
+            break
+    for place in places:
+        outcome = place.choose(method)
+        return outcome.route if isinstance(outcome, Matched) else None
+    return None
+
+
+def _by_default(table: RouteTable) -> Iterator[Remark]:
+    for route in table.routes:
+        if route.session.protection is Protection.PUBLIC and not route.says_protected:
+            yield Remark(kind=Kind.PUBLIC_BY_DEFAULT, route=route, path=route.path)
+
+
+def _other_hosts(table: RouteTable) -> Iterator[Remark]:
+    named: dict[str, Route] = {}
+    for route in table.routes:
+        for host in route.hosts or ():
+            if not host.startswith("*."):
+                named.setdefault(host, route)
+    for route in table.routes:
+        wildcards = [host[1:] for host in route.hosts or () if host.startswith("*.")]
+        path = next((path for _, path in _examples(route)), None)
+        if not wildcards or path is None:
+            continue
+        for host, other in named.items():
+            if any(map(host.endswith, wildcards)) and other is not route:
+                method = (route.methods or _METHODS)[0]
+                outcome = table.decide(method, host, path)
+                if isinstance(outcome, Matched) and outcome.route is route:
+                    yield Remark(
+                        kind=Kind.OTHER_HOST, route=route, other=other, path=path
+                    )
+
+
+# --- examples -----------------------------------------------------------------
+
+
+def _examples(route: Route) -> Iterator[tuple[str, str]]:
+    """Yield a host and a path that the route matches, for each of its hosts."""
+    path: str | None = route.path
+    if route.form == "regex":
+        path = Pattern(route.path).example()
+    elif route.form == "template":
+        segments = route.path.split("/")
+        path = "/".join("x" if one.startswith("{") else one for one in segments)
+    if path is not None:
+        for host in route.hosts or ("",):
+            yield (f"x{host[1:]}" if host.startswith("*.") else host), path
+
+
+def _spellings(path: str, route: Route) -> Iterable[str]:
+    """Return other spellings of a path: each differs from it in one thing.
+
+    The table says which of them the service may read as *path*.
+    """
+    segments = path.split("/")
+    if segments[-1]:
+        yield f"{path}/"
+    else:
+        segments.pop()
+        yield "/".join(segments) or "/"
+    names = route.path.split("/") if route.form == "template" else segments
+    for at in reversed(range(1, len(segments))):
+        segment = segments[at]
+        if at < len(names) and names[at].startswith("{"):
+            continue
+        for spelled in (
+            segment.upper(),
+            segment.lower(),
+            f"{segment};x",
+            f"{segment}.",
+        ):
+            if segment and spelled != segment:
+                yield "/".join([*segments[:at], spelled, *segments[at + 1 :]])
+    if len(segments) > 1 and segments[-1]:
+        yield f"{'/'.join(segments)}.json"

@@ -1,0 +1,86 @@
+"""PURE. Whether one route asks a request for anything that another doesn't."""
+
+from __future__ import annotations
+
+from gateway.identity import (
+    SAFE_METHODS,
+    CheckDatabase,
+    Protection,
+    Requirements,
+    SessionPolicy,
+)
+
+_ORDER = (Protection.PUBLIC, Protection.OPTIONAL, Protection.REQUIRED)
+_NEVER_S = float("inf")
+
+
+def asks_more(one: SessionPolicy, other: SessionPolicy, method: str) -> bool:
+    """Return whether *one* asks a *method* request for anything that *other* doesn't.
+
+    Two policies can each ask for more than the other: one for a role, one for a tenant.
+    In doubt the answer is yes: conditions on claims are compared as they are written.
+    """
+    if one.protection is Protection.PUBLIC:
+        return False
+    return (
+        _ORDER.index(one.protection) > _ORDER.index(other.protection)
+        or not _is_implied(one.requirements, other.requirements)
+        or _core_age_s(one, method) < _core_age_s(other, method)
+    )
+
+
+def _is_implied(one: Requirements, other: Requirements) -> bool:
+    """Return whether every session that meets *other* meets *one*."""
+    if not one:
+        return True
+    return (
+        _any_is_implied(one.roles_any, other.roles_any, other.roles_all)
+        and _all_is_implied(one.roles_all, other.roles_any, other.roles_all)
+        and _any_is_implied(
+            one.permissions_any, other.permissions_any, other.permissions_all
+        )
+        and _all_is_implied(
+            one.permissions_all, other.permissions_any, other.permissions_all
+        )
+        and one.email_verified <= other.email_verified
+        and one.mfa <= other.mfa
+        and _any_is_implied(one.tenants, other.tenants, ())
+        and all(rule in other.claims for rule in one.claims)
+        and set(one.validators) <= set(other.validators)
+        and _age_s(one) >= _age_s(other)
+    )
+
+
+def _any_is_implied(
+    one: tuple[str, ...], other_any: tuple[str, ...], other_all: tuple[str, ...]
+) -> bool:
+    """Return whether having one of *one* follows from the other's two conditions."""
+    return (
+        not one
+        or (bool(other_any) and set(other_any) <= set(one))
+        or not set(one).isdisjoint(other_all)
+    )
+
+
+def _all_is_implied(
+    one: tuple[str, ...], other_any: tuple[str, ...], other_all: tuple[str, ...]
+) -> bool:
+    return all(item in other_all or other_any == (item,) for item in one)
+
+
+def _age_s(needs: Requirements) -> float:
+    """Return how old a claim may be."""
+    return _NEVER_S if needs.max_age_s is None else needs.max_age_s
+
+
+def _core_age_s(policy: SessionPolicy, method: str) -> float:
+    """Return how old the core's last word on the session may be, in seconds."""
+    match policy.check_database:
+        case CheckDatabase.ALWAYS:
+            return 0
+        case CheckDatabase.CACHED:
+            return policy.max_age_s
+        case CheckDatabase.ON_WRITE if method not in SAFE_METHODS:
+            return 0
+        case _:
+            return _NEVER_S
