@@ -55,6 +55,8 @@ class FakeVerifier:
         self.error: Exception | None = None
         self.ended: set[str] = set()
         """The handles of sessions that are over."""
+        self.lacking: set[str] = set()
+        """Users whose claims aren't what the routes ask for."""
 
     def has_ended(self, session_handle: str) -> bool:
         return session_handle in self.ended
@@ -68,6 +70,8 @@ class FakeVerifier:
                 return Denied(status=401, body=b'{"message":"unauthorised"}')
             return Allowed(identity=None, reason="public")
         user = shown.removeprefix(b"Bearer ").decode()
+        if user in self.lacking:
+            return Denied(status=403, body=b'{"message":"invalid claim"}')
         return Allowed(
             identity=Identity(
                 user_id=user,

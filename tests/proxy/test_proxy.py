@@ -620,6 +620,53 @@ async def test_c31_replies_without_a_body_have_none(
         assert upstream.connections == 1
 
 
+ANN = ("Authorization", "Bearer ann")
+BOB = ("Authorization", "Bearer bob")
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "status", "seen"),
+    [
+        pytest.param("/a", (), 401, 0, id="401 without a session"),
+        pytest.param("/a", (BOB,), 403, 0, id="403 of the session's claims"),
+        pytest.param("/a", (ANN,), 403, 1, id="403 for the service's 401"),
+        pytest.param("/b", (ANN,), 404, 0, id="404"),
+        pytest.param("/a/post", (ANN,), 405, 0, id="405"),
+        pytest.param("/user", (ANN,), 405, 0, id="405 of the user path"),
+        pytest.param("/a/cut", (ANN,), 502, 1, id="502"),
+    ],
+)
+async def test_c31_an_answer_of_the_gateways_own_to_head_has_no_body(
+    target: str, fields: tuple[tuple[str, str], ...], status: int, seen: int
+) -> None:
+    """The next answer follows the head at once, on the same connection.
+
+    Content-Length may say how long a GET's body would be (RFC 9110 §9.3.2).
+    """
+
+    async def refusing(peer: Peer) -> None:
+        while b"/cut" not in (await peer.request()).line:
+            await peer.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
+
+    match = {"path": {"prefix": "/a"}, "methods": ["GET"]}
+    if target == "/a/post":
+        match["methods"] = ["POST"]
+    route = {"path": None, "match": match, "protected": True, "retry": {"attempts": 0}}
+    async with (
+        FaultUpstream(refusing) as upstream,
+        gateway(upstream.url, route=route) as gw,
+        gw.connect() as wire,
+    ):
+        gw.verifier.lacking = {"bob"}
+        await wire.send(request("HEAD", target, *fields) + request("GET", "/user", ANN))
+        head = await wire.reply("HEAD")
+        assert head.status == status
+        assert head.one("Content-Length") != "0"
+        behind = await wire.reply()
+        assert (behind.status, behind.json()["userId"]) == (200, "ann")
+        assert len(upstream.requests) == seen
+
+
 async def test_c31_bytes_where_no_body_may_be_are_dropped() -> None:
     """A 204 with a body: the client gets the 204, and nobody gets the body."""
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
