@@ -477,13 +477,16 @@ def test_field_that_an_upstream_may_not_send(name: bytes) -> None:
     assert back((name, b"x")) == [VARY, REQUEST_ID]
 
 
-def test_connection_of_the_reply_is_obeyed() -> None:
+@pytest.mark.parametrize(
+    "cache_rule", [b"Cache-Control", b"CDN-Cache-Control", b"surrogate-control"]
+)
+def test_connection_of_the_reply_is_obeyed(cache_rule: bytes) -> None:
     """What it lists is dropped, and then isn't there for any other rule either."""
     got = back(
-        (b"Connection", b"close, X-A, Vary, Cache-Control"),
+        (b"Connection", b"close, X-A, Vary, " + cache_rule),
         (b"X-A", b"1"),
         (b"Vary", b"Origin"),
-        (b"Cache-Control", b"public"),
+        (cache_rule, b"public"),
         private=True,
     )
     assert got == [(b"Cache-Control", b"private, no-cache"), VARY, REQUEST_ID]

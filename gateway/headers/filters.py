@@ -237,7 +237,7 @@ def to_client(
             listed |= _listed(field[1])
     if listed:
         kept = [field for field in kept if field[0].lower() not in listed]
-        cache_rules = cache_rules and b"cache-control" not in listed
+        cache_rules = any(rules[name] is CACHE for name, _ in kept)
         varies = varies and b"vary" not in listed
     if new_tokens:
         # The SDK names the fields to expose; the gateway's CORS always exposes them.
