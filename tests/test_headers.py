@@ -457,6 +457,7 @@ def test_usual_reply() -> None:
         b"Transfer-Encoding",
         b"Upgrade",
         b"Proxy-Authenticate",
+        b"Proxy-Authentication-Info",
         b"Content-Length",
         b"X-Request-Id",
         b"front-token",
@@ -556,6 +557,7 @@ def test_answer_with_new_tokens_is_never_stored() -> None:
     got = back(
         (b"Cache-Control", b"public, max-age=3600"),
         (b"CDN-Cache-Control", b"max-age=3600"),
+        (b"Surrogate-Control", b"max-age=3600"),
         (b"front-token", b"upstream's"),
         new_tokens=tokens,
         private=True,

@@ -752,6 +752,45 @@ async def test_fields_keep_their_bytes_their_order_and_their_repeats() -> None:
         assert got.head.split(b"\r\n")[1 : 1 + len(sent)] == sent
 
 
+CACHE_RULES = [
+    pytest.param("Cache-Control", id="Cache-Control"),
+    pytest.param("CDN-Cache-Control", id="CDN-Cache-Control"),
+    pytest.param("Surrogate-Control", id="Surrogate-Control"),
+    pytest.param("surrogate-control", id="in lower case"),
+]
+
+
+@pytest.mark.parametrize("name", CACHE_RULES)
+async def test_no_rule_of_the_service_lets_a_cache_keep_new_tokens(name: str) -> None:
+    """Beside new tokens every field that a cache obeys becomes `no-store`.
+
+    Without them it stays as the service wrote it.
+    """
+    reply = OK.replace(b"\r\n\r\n", b"\r\n%b: max-age=60\r\n\r\n" % name.encode())
+    async with (
+        FaultUpstream(answer(reply)) as upstream,
+        gateway(upstream.url, route={"protected": True}) as gw,
+    ):
+        got = await gw.ask("GET", "/a", ANN)
+        assert got.all(name) == ["max-age=60"]
+        gw.verifier.new_tokens = ((b"st-access-token", b"fresh"),)
+        got = await gw.ask("GET", "/a", ANN)
+        assert got.one("st-access-token") == "fresh"
+        assert b"max-age" not in got.head
+        assert got.all("Cache-Control") == ["no-store"]
+
+
+async def test_what_a_proxy_tells_its_client_stays_on_its_hop() -> None:
+    """The service speaks to the gateway with these, whose client isn't meant."""
+    names = ("Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Connection")
+    told = "".join(f"\r\n{name}: theirs" for name in names).encode()
+    reply = OK.replace(b"\r\n\r\n", told + b"\r\n\r\n")
+    async with FaultUpstream(answer(reply)) as upstream, gateway(upstream.url) as gw:
+        got = await gw.ask("GET", "/a")
+        assert (got.status, got.body) == (200, b"ok")
+        assert b"theirs" not in got.head
+
+
 # --- the client goes away ---------------------------------------------------
 
 
