@@ -485,6 +485,56 @@ async def test_u13_a_stream_lives_as_long_as_it_moves() -> None:
         assert (await gw.record()).duration_ms > 300
 
 
+SILENT = [
+    pytest.param(1, {"response": 0.2, "idle": 0.5}, 0, id="later than the head's end"),
+    pytest.param(1, {"response": 60, "idle": 0.3}, 0, id="earlier than the head's end"),
+    pytest.param(1, {"response": 60, "idle": 0.3}, 4, id="after some pieces"),
+    pytest.param(2, {"response": 0.2, "idle": 0.5}, 0, id="again, later"),
+    pytest.param(2, {"response": 60, "idle": 0.3}, 0, id="again, earlier"),
+    pytest.param(2, {"response": 60, "idle": 0.3}, 4, id="again, after some pieces"),
+]
+
+
+@pytest.mark.parametrize(("number", "times", "pieces"), SILENT)
+async def test_u4_a_service_that_falls_silent_in_its_body_is_cut(
+    number: int, times: dict[str, float], pieces: int
+) -> None:
+    """`idle` begins anew with each piece, on a connection that was used before, too.
+
+    However often its end is moved away, it comes.
+    """
+    piece = b"4\r\nmore\r\n"
+
+    async def silent(peer: Peer) -> None:
+        for _ in range(number - 1):
+            await peer.request()
+            await peer.send(OK)
+        await peer.request()
+        await peer.send(CHUNKED_HEAD + piece)
+        for _ in range(pieces):
+            await asyncio.sleep(0.02)
+            await peer.send(piece)
+        await peer.gone()
+
+    async with (
+        FaultUpstream(silent) as upstream,
+        gateway(upstream.url, route={"timeouts": times}) as gw,
+        gw.connect() as wire,
+    ):
+        for _ in range(number - 1):
+            await wire.send(GET)
+            assert (await wire.reply()).body == b"ok"
+            await gw.record()
+        await wire.send(GET)
+        await wire.head()
+        assert await until_cut(wire) == piece * (1 + pieces)
+        await asyncio.wait_for(upstream.lost.wait(), 5)
+        record = await gw.record()
+        assert (record.status, record.reason) == (504, "upstream_timeout")
+        assert record.stage == "copy"
+        assert (upstream.connections, len(upstream.requests)) == (1, number)
+
+
 async def test_total_cuts_a_stream_that_never_stops() -> None:
     """`timeouts.total` counts from the beginning, also when bytes keep coming."""
     route = {"timeouts": {"total": 0.2}}

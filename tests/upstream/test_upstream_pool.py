@@ -288,6 +288,31 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
         assert 0.04 < time.monotonic() - started < 0.5
 
 
+@pytest.mark.parametrize("response_s", [0.1, 60], ids=["shorter", "longer"])
+async def test_an_idle_connection_grows_old_after_its_last_use(
+    response_s: float,
+) -> None:
+    """It is closed at its age, however long its replies might have taken."""
+    uses = 3
+
+    async def behaviour(peer: Peer) -> None:
+        for _ in range(uses):
+            await peer.request()
+            await peer.send(OK)
+        await peer.gone()
+
+    upstreams = Upstreams(keepalive_s=0.3)
+    async with FaultUpstream(behaviour) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
+        for _ in range(uses):
+            reply = await get(pool, Timeouts(response=response_s))
+            assert reply.read_now() == b"ok"
+        await asyncio.wait_for(upstream.lost.wait(), 5)
+        await until(lambda: not pool.open)
+        assert upstream.connections == 1
+        await upstreams.close()
+
+
 async def test_an_idle_connection_that_was_just_closed_isnt_taken(
     upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
