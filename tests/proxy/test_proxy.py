@@ -637,6 +637,70 @@ async def test_c30_bytes_after_a_reply_reach_nobody() -> None:
         assert upstream.connections == 3
 
 
+# --- which name the service is asked by -------------------------------------
+
+LITERAL = "shop.example.com:8080"
+
+
+@pytest.mark.parametrize(
+    ("setting", "first", "host", "sent"),
+    [
+        pytest.param("upstream", "GET /a", "GW.example:81", None, id="upstream"),
+        pytest.param("preserve", "GET /a", "GW.example:81", "GW.example:81", id="own"),
+        pytest.param("preserve", "GET /a", "[2001:DB8::1]", "[2001:DB8::1]", id="IPv6"),
+        pytest.param(
+            "preserve", "GET http://gw.example/a", "GW.example", "GW.example", id="URL"
+        ),
+        pytest.param("preserve", "GET /a", None, None, id="a client without one"),
+        pytest.param(LITERAL, "GET /a", "GW.example:81", LITERAL, id="literal"),
+        pytest.param(LITERAL, "GET /a", None, LITERAL, id="literal for none"),
+    ],
+)
+@pytest.mark.parametrize("place", ["route", "service"])
+async def test_host_header_says_whose_name_the_service_gets(
+    place: str, setting: str, first: str, host: str | None, sent: str | None
+) -> None:
+    """The target's own (here None), the client's as it wrote it, or a literal.
+
+    X-Forwarded-Host is the client's, whatever Host is.
+    """
+    told = {"host_header": setting}
+    fields = b"" if host is None else b"Host: %b\r\n" % host.encode()
+    version = "1.0" if host is None else "1.1"
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(
+            upstream.url,
+            route=told if place == "route" else None,
+            service=told if place == "service" else None,
+        ) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(b"%b HTTP/%b\r\n" % (first.encode(), version.encode()))
+        await wire.send(fields + b"\r\n")
+        assert (await wire.reply()).body == b"ok"
+        (seen,) = upstream.requests
+        own = f"127.0.0.1:{upstream.port}"
+        assert seen.head.split(b"\r\n")[1] == f"Host: {sent or own}".encode()
+        assert seen.head.lower().count(b"\nhost:") == 1
+        assert seen.field(b"x-forwarded-host") == (host or "").encode()
+
+
+async def test_each_target_is_asked_by_its_own_name() -> None:
+    """None gets the name of another one, also when that one has failed."""
+    async with (
+        FaultUpstream(FAULTS["close before reply"]) as bad,
+        FaultUpstream(answer()) as good,
+        gateway(bad.url, good.url) as gw,
+    ):
+        for _ in range(2):
+            assert (await gw.ask("GET", "/a")).body == b"ok"
+        assert (len(bad.requests), len(good.requests)) == (1, 2)
+        for upstream in (bad, good):
+            own = f"127.0.0.1:{upstream.port}".encode()
+            assert {seen.field(b"host") for seen in upstream.requests} == {own}
+
+
 # --- the shape of replies ---------------------------------------------------
 
 
