@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import sdk_reset
-from faults import FaultUpstream, closed_port
+from faults import FaultUpstream, answer, closed_port
 from stack import Records, Start, no_blocking, running
 
 from gateway import settings
-from gateway.app import App, building, id_maker
+from gateway.app import App, BadService, building, id_maker
 from gateway.dev.core import ThreadedCore
 from gateway.sdk import RecipeError
 from gateway.upstream import UpstreamPool
@@ -42,6 +43,68 @@ async def test_services_with_one_target_share_the_smallest_limit(start: Start) -
     gateway = await start(ROUTES)
     (pool,) = pools(gateway.app)
     assert pool.max_connections == 2
+
+
+TWO = """
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens: {connection_uri: "${CORE}", recipes: {emailpassword: {}}}
+services:
+  a: {targets: ["${UPSTREAM}"], tls: {%s}}
+  b: {targets: ["${OTHER}"], tls: {%s}}
+routes:
+  - {path: /a, service: a, protected: false}
+  - {path: /b, service: b, protected: false}
+"""
+LAX = "verify: false"
+STRICT = "verify: true"
+
+
+@pytest.mark.parametrize("content", [None, "no PEM"], ids=["missing", "unreadable"])
+@pytest.mark.parametrize("other", ["https://up.invalid", "https://other.invalid"])
+@pytest.mark.parametrize("tls", [LAX, STRICT])
+@pytest.mark.parametrize("place", ["a", "b"])
+async def test_a_ca_file_that_cant_be_read_ends_the_start(
+    tmp_path: Path, place: str, tls: str, other: str, content: str | None
+) -> None:
+    """The error names its service, also when another one has the same target."""
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    broken = f"{tls}, ca_file: {file}"
+    path = write(tmp_path, TWO % ((broken, tls) if place == "a" else (tls, broken)))
+    environ = {
+        "CORE": f"http://127.0.0.1:{closed_port()}",
+        "UPSTREAM": "https://up.invalid",
+        "OTHER": other,
+    }
+    loaded = settings.load(path, environ)
+    before = asyncio.all_tasks()
+    with pytest.raises(
+        BadService, match=rf"services\.{place}\.tls\.ca_file: .*ca\.pem"
+    ):
+        async with building(loaded.config, loaded.table, observer=Records()):
+            pytest.fail("it was built")
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+@pytest.mark.parametrize(
+    "tls", [(LAX, STRICT), (STRICT, LAX)], ids=["a is lax", "b is lax"]
+)
+async def test_one_target_is_verified_as_each_service_says(
+    start: Start, self_signed: ssl.SSLContext, tls: tuple[str, str], first: str
+) -> None:
+    """A service that verifies never gets a connection that another one has opened."""
+    async with FaultUpstream(answer(), tls=self_signed) as upstream:
+        gateway = await start(TWO % tls, UPSTREAM=upstream.url, OTHER=upstream.url)
+        lax = "ab"[tls.index(LAX)]
+        for name in (first, "ba"["ab".index(first)], first):
+            reply = await gateway.ask("GET", f"/{name}")
+            assert reply.status == (200 if name == lax else 502)
+        assert {seen.line for seen in upstream.requests} == {
+            f"GET /{lax} HTTP/1.1".encode()
+        }
 
 
 async def test_a_routes_own_identity_field_is_removed_on_every_route(

@@ -211,6 +211,41 @@ async def test_u15_bad_certificates_are_502(
         assert reply.read_now() == b"ok"
 
 
+@pytest.mark.parametrize(
+    "stricter",
+    [
+        pytest.param({"ca_file": None}, id="the system's bundle"),
+        pytest.param({"ca_file": "other"}, id="another bundle"),
+        pytest.param({"server_name": "other.test"}, id="another name"),
+    ],
+)
+async def test_a_connection_serves_those_who_would_have_made_it(
+    upstreams: Upstreams,
+    timeouts: Timeouts,
+    authority: Authority,
+    tmp_path: Path,
+    stricter: dict[str, Any],
+) -> None:
+    """Two services may name one target: each verifies it by its own `tls`."""
+    other = Authority(tmp_path).ca_file
+    named = {"ca_file": authority.ca_file, **stricter}
+    if named["ca_file"] == "other":
+        named["ca_file"] = other
+    server = authority.server("127.0.0.1")
+    async with FaultUpstream(answer(OK), tls=server) as upstream:
+        trusting = UpstreamTarget.parse(upstream.url, Tls(ca_file=authority.ca_file))
+        wary = UpstreamTarget.parse(upstream.url, Tls(**named))
+        for _ in range(2):
+            pool = upstreams.pool(trusting)
+            reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
+            assert reply.read_now() == b"ok"
+            with pytest.raises(ConnectFailed, match="certificate refused"):
+                await upstreams.pool(wary).exchange(
+                    GET, method="GET", timeouts=timeouts
+                )
+        assert len(upstream.requests) == 2
+
+
 async def test_a_certificate_that_doesnt_name_its_authority(
     upstreams: Upstreams, timeouts: Timeouts, authority: Authority
 ) -> None:
