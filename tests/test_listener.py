@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from corpus.rig import Rig, Watched, running, until
+from wire import connect
 
 from gateway import client, listener
 
@@ -322,6 +323,42 @@ async def test_a_body_that_drips_is_408(monkeypatch: pytest.MonkeyPatch) -> None
         assert whole.result().startswith(b"HTTP/1.1 408 ")
         await upstream_left(rig)
         assert not rig.upstream.requests
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "size", "status"),
+    [
+        pytest.param(9, 2, 200, id="too slow, in the grace"),
+        pytest.param(11, 2, 408, id="too slow, after it"),
+        pytest.param(11, 1000, 408, id="almost fast enough"),
+        pytest.param(11, 1200, 200, id="fast enough"),
+        pytest.param(59, 6000, 200, id="fast enough for long"),
+    ],
+)
+async def test_a_body_has_a_least_rate_after_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, waited_s: float, size: int, status: int
+) -> None:
+    """G6: all that has come, over the time that the client was waited for.
+
+    The loop's clock is put forward while the gateway waits for the second piece.
+    """
+    loop = asyncio.get_running_loop()
+    real = loop.time
+    first, second = b"a" * (size // 2), b"b" * (size // 2)
+    limits = {"body_idle_timeout": 60.0, "body_min_rate": 100}
+    async with running(limits=limits) as rig, connect(rig.port) as wire:
+        await wire.send(POST.replace(b"10000", b"%d" % size) + first)
+        async with asyncio.timeout(PATIENCE_S):
+            await until(lambda: b"\r\n\r\n" + first in b"".join(rig.upstream.begun))
+        monkeypatch.setattr(loop, "time", lambda: real() + waited_s)
+        await wire.send(second)
+        assert (await wire.reply()).status == status
+        if status == 200:
+            assert [one.body for one in rig.upstream.requests] == [first + second]
+        else:
+            async with asyncio.timeout(PATIENCE_S):
+                await upstream_left(rig)
+            assert not rig.upstream.requests
 
 
 async def test_100_comes_after_the_verdict() -> None:
