@@ -34,6 +34,7 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 
 from gateway import websocket
+from gateway.upstream import tunnel as upstream_tunnel
 
 HANDSHAKE = (
     ("Upgrade", "websocket"),
@@ -480,6 +481,125 @@ async def test_p7_draining_closes_all_sockets_on_both_ends() -> None:
             assert await up.end() == (1001, "shutting down")
         await stopping
         assert loop.time() - began < 2
+
+
+END_OF_IDLE = ({"websocket": {"idle_timeout": 0.05}}, 1001, "idle")
+END_OF_LIFE = ({"websocket": {"max_lifetime": 0.05}}, 1001, "lifetime")
+END_OF_SESSION = ({"protected": True}, 4401, "session ended")
+END_OF_ALL: tuple[dict[str, Any], int, str] = ({}, 1001, "shutting down")
+HELLO, BYE = b"\x82\x02hi", b"\x88\x00"
+"""What a service sends. A client masks it (with zeros, which change nothing)."""
+MASKED_HELLO, MASKED_BYE = b"\x82\x82\0\0\0\0hi", b"\x88\x80\0\0\0\0"
+
+
+@dataclass
+class Ends:
+    """Both ends of one tunnel, as bytes."""
+
+    gw: UnderTest
+    client: Wire
+    service: Wire
+
+    async def turn(self) -> None:
+        """Let the gateway read what was sent to it, and do what it does then."""
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    def is_open(self) -> bool:
+        """Return whether neither end has seen the gateway close."""
+        ends = (self.client.reader, self.service.reader)
+        return not any(end.at_eof() for end in ends)
+
+    async def said(self, code: int, reason: str) -> None:
+        """Assert that both ends are sent this close frame, and nothing else."""
+        payload = code.to_bytes(2, "big") + reason.encode()
+        size = len(payload)
+        assert await self.client.read(2 + size) == bytes((0x88, size)) + payload
+        frame = await self.service.read(6 + size)
+        mask, hidden = frame[2:6], frame[6:]
+        assert frame[:2] == bytes((0x88, 0x80 | size))
+        assert bytes(byte ^ mask[i % 4] for i, byte in enumerate(hidden)) == payload
+
+
+@asynccontextmanager
+async def joined(route: dict[str, Any]) -> AsyncIterator[Ends]:
+    """Open a tunnel of Ann's on a gateway with this route."""
+    arrived: asyncio.Queue[Wire] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def stay(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(SWITCH)
+        arrived.put_nowait(Wire(peer.reader, peer.writer))
+        await over.wait()
+
+    async with (
+        FaultUpstream(stay) as upstream,
+        gateway(upstream.url, route=route) as gw,
+        gw.connect() as wire,
+    ):
+        if route is END_OF_SESSION[0]:
+            gw.verifier.expires_in_s = 0.05
+        ann = ("Authorization", "Bearer ann")
+        await wire.send(request("GET", "/ws", *HANDSHAKE, ann))
+        assert (await wire.head()).status == 101
+        yield Ends(gw, wire, await arrived.get())
+        over.set()
+
+
+@pytest.mark.parametrize("first", ["client", "service"])
+@pytest.mark.parametrize(
+    ("route", "code", "reason"),
+    [END_OF_IDLE, END_OF_LIFE, END_OF_SESSION, END_OF_ALL],
+    ids=["idle", "lifetime", "session", "drain"],
+)
+async def test_both_ends_are_told_and_both_answers_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    route: dict[str, Any],
+    code: int,
+    reason: str,
+    first: str,
+) -> None:
+    """Each end gets a close frame of the gateway's, before the other has said a word.
+
+    The sockets stay open until both have sent their own, and end at once then. What
+    an end sends before it reaches nobody (RFC 6455 §5.5.1, §7.1.1).
+    """
+    monkeypatch.setattr(websocket, "_CLOSE_WAIT_S", 60)
+    monkeypatch.setattr(upstream_tunnel, "LINGER_S", 60)
+    async with joined(route) as ends:
+        ending = asyncio.create_task(ends.gw.stop()) if not route else None
+        await ends.said(code, reason)
+        answers = [(ends.client, MASKED_HELLO, MASKED_BYE), (ends.service, HELLO, BYE)]
+        for end, hello, bye in answers if first == "client" else answers[::-1]:
+            await ends.turn()
+            assert ends.is_open()
+            await end.send(hello)
+            await ends.turn()
+            assert ends.is_open()
+            await end.send(bye)
+        assert await ends.client.rest() == b""
+        assert await ends.service.rest() == b""
+        assert (await ends.gw.record()).reason == f"closed_{code}"
+        if ending is not None:
+            await asyncio.wait_for(ending, 5)
+
+
+@pytest.mark.parametrize("answering", ["client", "service", None])
+async def test_an_end_that_doesnt_answer_a_close_frame_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, answering: str | None
+) -> None:
+    """Then both sockets are closed, whoever of the two has answered."""
+    monkeypatch.setattr(websocket, "_CLOSE_WAIT_S", 0.3)
+    route, code, reason = END_OF_IDLE
+    async with joined(route) as ends:
+        await ends.said(code, reason)
+        if answering == "client":
+            await ends.client.send(MASKED_BYE)
+        elif answering == "service":
+            await ends.service.send(BYE)
+        assert await ends.client.rest() == b""
+        assert await ends.service.rest() == b""
 
 
 # --- one end dies -----------------------------------------------------------
