@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,22 @@ class Stage:
         self.runner.run(work)
 
 
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    """One gateway for all cases, on the event loop that production uses."""
+@contextmanager
+def staged(broad: bool | str | None = None) -> Iterator[Stage]:
+    """Run the gateway, on the event loop that production uses."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        opened = running(limits={"max_head_size": 32768}, trusted=("127.0.0.2",))
+        opened = running(
+            limits={"max_head_size": 32768}, trusted=("127.0.0.2",), broad=broad
+        )
         yield Stage(runner, runner.run(opened.__aenter__()))
         runner.run(opened.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    """One gateway for all cases, whose table has no route for all other paths."""
+    with staged() as made:
+        yield made
 
 
 each_case = pytest.mark.parametrize("case", CASES, ids=corpus.ids(CASES))
@@ -88,6 +98,27 @@ def test_cut_in_two(stage: Stage, case: Case) -> None:
             await play(stage.rig, case, cuts=(cut,))
 
     stage.run(all_cuts())
+
+
+@pytest.fixture(scope="module", params=[False, "optional", True], ids=str)
+def broad(request: pytest.FixtureRequest) -> Iterator[tuple[Stage, bool | str]]:
+    """A gateway whose table has such a route, and how that one is protected."""
+    with staged(request.param) as made:
+        yield made, request.param
+
+
+@pytest.mark.parametrize(
+    "case",
+    (targets := [case for case in CASES if case.id.startswith("B")]),
+    ids=corpus.ids(targets),
+)
+@pytest.mark.parametrize("pipelined", [False, True], ids=["whole", "pipelined"])
+def test_beside_a_broad_route(
+    broad: tuple[Stage, bool | str], case: Case, pipelined: bool
+) -> None:
+    """A route for all other paths forwards none that may be read as a guarded one."""
+    made, protected = broad
+    made.run(play(made.rig, corpus.beside(case, protected), pipelined=pipelined))
 
 
 def _weak_places(data: bytes) -> list[int]:

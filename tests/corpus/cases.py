@@ -27,6 +27,10 @@ content   the body of the last request that it got
 answer    texts that are in the reply's bytes;  unanswered: that aren't
 continued maybe: a 100 may come before the reply; unsaid: none does
 reply     what the upstream answers, byte for byte;  reply_closes: and then closes
+broad     what becomes of it beside a route for all other paths. Unsaid: the same;
+          forwarded: that route takes it; near_miss: it would, and asks for less than
+          the route that the path may be meant for; method_refused: that one refuses
+          the method, whatever the broad route asks for
 ends      true: the request isn't whole, and the client ends after it
 
 In all texts `\r \n \t \0 \\ \xNN` stand for bytes, `{text*80}` for 80 times the text;
@@ -37,7 +41,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +96,7 @@ class Case:
     ends: bool = False
     peer: str = "127.0.0.1"
     client: str | None = None
+    broad: str = "same"
     methods: tuple[bytes, ...] = field(default=())
     """The methods of the requests, to know which replies have no body."""
 
@@ -104,6 +109,7 @@ _AS_THEY_ARE = (
     "ends",
     "peer",
     "client",
+    "broad",
 )
 _TABLES = {
     "A": "Identity",
@@ -199,6 +205,26 @@ def _methods(sent: bytes, count: int) -> tuple[bytes, ...]:
     if count > 1:
         found = [m[1] for m in _REQUEST_LINE.finditer(sent)]
     return tuple((found + [b"GET"] * count)[:count])
+
+
+def beside(case: Case, protected: bool | str) -> Case:
+    """Return *case* as it ends beside a broad route that is *protected* so."""
+    if case.broad == "same":
+        return case
+    has_session = b"X-Corpus-Session" in case.sent
+    if protected is True and case.broad != "method_refused":
+        # As strict as any route of the rig that asks for a session only.
+        status, code = (200, b"") if has_session else (401, b"unauthorised")
+    elif case.broad != "forwarded":
+        status, code = 404, b'"code": "near_miss"'
+    else:
+        status, code = 200, b"X-From: upstream"
+    return replace(
+        case,
+        replies=(frozenset({status}),),
+        upstream=frozenset({int(status == 200)}),
+        answer=(code,),
+    )
 
 
 def one_line(text: str, limit: int = 160) -> str:

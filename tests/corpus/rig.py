@@ -323,6 +323,10 @@ ROUTES: dict[str, Any] = {
 """Name → route; all of them lead to the one upstream."""
 
 
+def _broad(protected: bool | str | None) -> dict[str, Any]:
+    return {} if protected is None else {"broad": {"path": "/", "protected": protected}}
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Return when *condition* holds; it is looked at in every turn of the loop.
 
@@ -353,8 +357,12 @@ async def running(
     limits: Mapping[str, Any] | None = None,
     trusted: tuple[str, ...] = (),
     upstream_port: int | None = None,
+    broad: bool | str | None = None,
 ) -> AsyncIterator[Rig]:
-    """Serve while the block runs, on a free port of the loopback interface."""
+    """Serve while the block runs, on a free port of the loopback interface.
+
+    *broad*: how a route that takes everything else is protected; None: there is none.
+    """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as opened:
         complaints = Complaints()
@@ -382,7 +390,7 @@ async def running(
                 },
                 "routes": [
                     {"name": name, "service": "only", **route}
-                    for name, route in ROUTES.items()
+                    for name, route in (ROUTES | _broad(broad)).items()
                 ],
             }
         )

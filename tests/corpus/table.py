@@ -67,6 +67,10 @@ def _happens(case: Case) -> str:
             said += f" … ({len(case.replies)} replies)"
     if case.closes:
         said += ", closed"
+    if case.broad == "forwarded":
+        said += " (forwarded by a route for all paths)"
+    elif case.broad != "same":
+        said += " (`near_miss` beside a laxer route)"
     count = max(case.upstream)
     if case.begun:
         return f"{said}; in part"
