@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -65,6 +66,29 @@ main()
 """
 """The command with less time for a worker that hangs, and as much for one that starts.
 """
+
+MODULE = """\
+import os, pathlib, signal
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.recipe import session
+
+{trouble}
+ORIGIN = "http://localhost:8000"
+app_info = InputAppInfo(app_name="a", api_domain=ORIGIN, website_domain=ORIGIN)
+supertokens_config = SupertokensConfig(os.environ["CORE"])
+recipe_list = [session.init()]
+"""
+OWN_MODULE = """\
+version: 1
+gateway: {listen: "127.0.0.1:0"}
+supertokens: {config_module: own_module}
+routes: [{path: /open, upstream: "${UPSTREAM}", protected: false}]
+"""
+
+
+def module_path(folder: Path) -> str:
+    """Return a PYTHONPATH with *folder* in it."""
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
 class Service:
@@ -175,6 +199,57 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+class Gate:
+    """Where workers wait while they start, as long as it is shut."""
+
+    WAIT = """\
+import socket
+with socket.create_connection(("127.0.0.1", int(os.environ["GATE"]))) as gate:
+    gate.sendall(b"%d\\n" % os.getpid())
+    gate.recv(1)
+"""
+    """What a `config_module` does to wait here."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._is_open = asyncio.Event()
+        self._is_open.set()
+        self._waiting: asyncio.Queue[int] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[Gate]:
+        """Let workers come for the block."""
+        server = await asyncio.start_server(self._on_worker, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            try:
+                yield self
+            finally:
+                self.open()
+
+    def shut(self) -> None:
+        self._is_open.clear()
+
+    def open(self) -> None:
+        self._is_open.set()
+
+    async def waits(self) -> int:
+        """Return the process id of the next worker that waits."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self._waiting.get()
+
+    async def _on_worker(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            pid = int(await reader.readline())
+            if not self._is_open.is_set():
+                self._waiting.put_nowait(pid)
+                await self._is_open.wait()
+        finally:
+            writer.close()
+
+
 Start = Callable[..., Awaitable[Crew]]
 
 
@@ -207,6 +282,20 @@ async def start(
                 return crew
 
         yield run
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    async with Gate().standing() as gate:
+        yield gate
+
+
+@pytest.fixture
+def start_gated(start: Start, gate: Gate, tmp_path: Path) -> Start:
+    """Return what runs a gateway whose workers wait at the gate when they start."""
+    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=Gate.WAIT))
+    environ = {"PYTHONPATH": module_path(tmp_path), "GATE": str(gate.port)}
+    return partial(start, OWN_MODULE, **environ)
 
 
 async def sign_up(crew: Crew, core: ThreadedCore) -> User:
@@ -255,9 +344,11 @@ async def test_a_sign_out_ends_the_session_in_every_worker(
 # --- ends that nobody asked for ---------------------------------------------------
 
 
-async def test_whoever_waits_at_a_dead_worker_s_door_is_served(start: Start) -> None:
+async def test_whoever_waits_at_a_dead_worker_s_door_is_served(
+    start_gated: Start, gate: Gate
+) -> None:
     """Connections that it hadn't taken are its sibling's, before it is replaced."""
-    crew = await start()
+    crew = await start_gated()
     first, second = crew.workers
     # Stopped, both leave what comes in their queues; one of them then dies.
     for worker in (first, second):
@@ -268,6 +359,7 @@ async def test_whoever_waits_at_a_dead_worker_s_door_is_served(start: Start) -> 
         ]
         for wire in wires:
             await wire.send(request("GET", "/open"))
+        gate.shut()
         os.kill(first, signal.SIGKILL)
         os.kill(second, signal.SIGCONT)
         for wire in wires:
@@ -276,7 +368,9 @@ async def test_whoever_waits_at_a_dead_worker_s_door_is_served(start: Start) -> 
         rb"worker \d \(pid %d\) was ended by SIGKILL; another one starts in 0\.1 s"
         % first
     )
-    await until(lambda: len(crew.workers) == 2)
+    replacing = await gate.waits()
+    assert crew.workers == {second, replacing}
+    gate.open()
     async with crew.each():
         pass
 
@@ -291,6 +385,22 @@ async def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
     await until(lambda: crew.workers - before and worker not in crew.workers)
     async with crew.each():
         pass
+
+
+async def test_a_slow_start_is_no_hang(start_gated: Start, gate: Gate) -> None:
+    """A worker that starts may be silent for longer than one that serves."""
+    crew = await start_gated(program=(sys.executable, "-c", IMPATIENT))
+    lost, hangs = crew.workers
+    gate.shut()
+    os.kill(lost, signal.SIGKILL)
+    slow = await gate.waits()
+    os.kill(hangs, signal.SIGSTOP)  # its silence begins later, and is too long
+    await crew.said(rb"pid %d\) was ended by SIGKILL: it didn't answer;" % hangs)
+    other = await gate.waits()
+    assert crew.workers == {slow, other}
+    gate.open()
+    async with crew.each():
+        assert crew.workers == {slow, other}
 
 
 async def test_without_a_supervisor_workers_finish_and_end(
@@ -383,29 +493,6 @@ async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
 
 
 # --- the start --------------------------------------------------------------------
-
-MODULE = """\
-import os, pathlib, signal
-from supertokens_python import InputAppInfo, SupertokensConfig
-from supertokens_python.recipe import session
-
-{trouble}
-ORIGIN = "http://localhost:8000"
-app_info = InputAppInfo(app_name="a", api_domain=ORIGIN, website_domain=ORIGIN)
-supertokens_config = SupertokensConfig(os.environ["CORE"])
-recipe_list = [session.init()]
-"""
-OWN_MODULE = """\
-version: 1
-gateway: {listen: "127.0.0.1:0"}
-supertokens: {config_module: own_module}
-routes: [{path: /open, upstream: "${UPSTREAM}", protected: false}]
-"""
-
-
-def module_path(folder: Path) -> str:
-    """Return a PYTHONPATH with *folder* in it."""
-    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
 async def test_a_worker_killed_while_it_starts_is_started_again(
@@ -583,15 +670,17 @@ async def test_what_can_t_be_served_isn_t_taken_over(
     await crew.until_served("/new")
 
 
-async def test_a_stop_during_a_reload(start: Start, service: Service) -> None:
+async def test_a_stop_during_a_reload(
+    start_gated: Start, service: Service, gate: Gate
+) -> None:
     """Those who come are let go, those who serve finish; exit 0."""
-    crew = await start()
-    before = crew.workers
+    crew = await start_gated()
     async with connect(crew.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
         await service.taken.wait()
+        gate.shut()
         crew.signal(signal.SIGHUP)
-        await until(lambda: crew.workers - before)
+        await gate.waits()
         crew.signal(signal.SIGTERM)
         await until_refused(crew.port)
         service.let_go.set()
