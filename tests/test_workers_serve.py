@@ -341,6 +341,43 @@ async def test_a_sign_out_ends_the_session_in_every_worker(
             assert (await get(wire, "/private", user.bearer)).status == 401
 
 
+async def test_every_sign_out_is_known_in_every_worker(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """Whichever worker it came to, how many came before, and who has started since."""
+    crew = await start()
+    users = [await sign_up(crew, st_core) for _ in range(3)]
+
+    async def sign_out(user: User, at: Wire, socket: Wire) -> None:
+        """Sign *user* out at one worker; return when another has closed *socket*."""
+        await socket.send(request("GET", "/private", user.bearer, *HANDSHAKE))
+        assert (await socket.head()).status == 101
+        assert (await get(at, "/private", user.bearer)).status == 200
+        await at.send(request("POST", "/auth/signout", user.bearer, body=b"{}"))
+        assert (await at.reply()).status == 200
+        assert await socket.rest() == SESSION_ENDED
+
+    async def refused(wire: Wire) -> list[bool]:
+        """Return of each user whether the worker at *wire* lets it in no more."""
+        replies = [await get(wire, "/private", user.bearer) for user in users]
+        return [reply.status == 401 for reply in replies]
+
+    async with crew.each(2) as ((ours, our_socket), (theirs, their_socket)):
+        await sign_out(users[0], ours, their_socket)
+        await sign_out(users[1], theirs, our_socket)
+        for wire in (ours, theirs):
+            assert await refused(wire) == [True, True, False]
+        known = [worker_of(await get(wire, "/open")) for wire in (ours, theirs)]
+    os.kill(min(crew.workers), signal.SIGKILL)
+    async with crew.each(workers=1, unlike=known) as ((new,),):
+        assert await refused(new) == [True, True, False]
+        unlike = [worker_of(await get(new, "/open"))]
+        async with crew.each(2, workers=1, unlike=unlike) as ((old, old_socket),):
+            await sign_out(users[2], new, old_socket)
+            for wire in (new, old):
+                assert await refused(wire) == [True, True, True]
+
+
 # --- ends that nobody asked for ---------------------------------------------------
 
 
