@@ -457,6 +457,48 @@ async def test_without_a_supervisor_workers_finish_and_end(
     await until(lambda: all(map(has_ended, workers)))
 
 
+ADOPTING = """\
+import ctypes, os, sys
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+reads, writes = os.pipe()
+parent = os.fork()
+if parent == 0:
+    orphan = os.fork()
+    if orphan == 0:
+        for number in (1, 2, writes):
+            os.close(number)
+        os.read(reads, 1)  # until the gateway has ended, at the latest
+    else:
+        print("orphan", orphan, flush=True)
+    os._exit(0)
+os.waitpid(parent, 0)
+os.close(reads)
+os.set_inheritable(writes, True)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a command that orphans come to, as to process 1, and has one already."""
+
+
+async def test_an_orphan_is_reaped(start: Start) -> None:
+    """A supervisor that is process 1 is left with no zombie, and loses nothing."""
+    crew = await start(program=(sys.executable, "-c", ADOPTING, GATEWAY))
+    orphan = int((await crew.process.until_said(rb"orphan (\d+)"))[1])
+    assert orphan in crew.workers
+    before = crew.workers - {orphan}
+    worker = min(before)
+    os.kill(orphan, signal.SIGKILL)
+    await until(lambda: not Path(f"/proc/{orphan}").exists())
+    assert crew.workers == before
+    os.kill(worker, signal.SIGKILL)
+    await until(lambda: worker not in crew.workers and len(crew.workers) == 2)
+    async with crew.each():
+        pass
+    crew.signal(signal.SIGTERM)
+    assert await crew.process.ended() == 0
+    assert b"pid %d)" % orphan not in crew.process.err
+
+
 MISBEHAVING = """\
 import sys, time
 from gateway import settings
