@@ -12,11 +12,14 @@ import os
 import pty
 import re
 import signal
+import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from socket import SO_LINGER, SOL_SOCKET
 from typing import cast
 
 import pytest
@@ -177,6 +180,26 @@ def worker_of(reply: WireReply) -> str:
     request_id = reply.one("X-Request-Id")
     assert request_id is not None
     return request_id[:16]
+
+
+@asynccontextmanager
+async def connect_from(port: int, source: int) -> AsyncIterator[Wire]:
+    """Connect for the block from a port, which is free again afterwards.
+
+    Or from one that is free if *source* is 0. Nobody else uses its address.
+    """
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, local_addr=("127.7.7.7", source)
+    )
+    try:
+        yield Wire(reader, writer)
+    finally:
+        # A reset: otherwise the port would stay in use for a minute.
+        writer.get_extra_info("socket").setsockopt(
+            SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.transport.abort()
+        await writer.wait_closed()
 
 
 def children(pid: int) -> set[int]:
@@ -410,6 +433,63 @@ async def test_whoever_waits_at_a_dead_worker_s_door_is_served(
     gate.open()
     async with crew.each():
         pass
+
+
+async def test_a_dead_worker_s_socket_is_one_other_s(
+    start_gated: Start, gate: Gate
+) -> None:
+    """Until it is replaced; then it is the new one's, and nobody else's.
+
+    From one port the system leads a client to the same socket each time. If only one
+    worker accepts there, the same one answers, whichever of the others is stopped.
+    """
+    crew = await start_gated(workers=3)
+    ports = [0] * 30
+
+    async def who_answers(stopped: int, wires: Sequence[Wire]) -> tuple[str, ...]:
+        """Ask from each of *ports* while one worker is *stopped*; return who answers.
+
+        *wires* lead to all workers. When the others have answered what is asked there
+        later, they have also accepted what they accept.
+        """
+        async with AsyncExitStack() as opened:
+            clients = []
+            os.kill(stopped, signal.SIGSTOP)
+            try:
+                for number, port in enumerate(ports):
+                    client = await opened.enter_async_context(
+                        connect_from(crew.port, port)
+                    )
+                    ports[number] = client.writer.get_extra_info("sockname")[1]
+                    await client.send(request("GET", "/open"))
+                    clients.append(client)
+                later = [asyncio.create_task(get(wire, "/open")) for wire in wires]
+                for answer in islice(asyncio.as_completed(later), len(wires) - 1):
+                    await answer
+            finally:
+                os.kill(stopped, signal.SIGCONT)
+            await asyncio.gather(*later)
+            return tuple([worker_of(await client.reply()) for client in clients])
+
+    async with crew.each(workers=3) as wires:
+        first, second, third = crew.workers
+        gate.shut()
+        os.kill(first, signal.SIGKILL)
+        await gate.waits()
+        left = []
+        for (wire,) in wires:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await get(wire, "/open")
+                left.append(wire)
+        assert len(left) == 2
+        answers = await who_answers(second, left)
+        assert len(set(answers)) == 2
+        assert await who_answers(third, left) == answers
+    gate.open()
+    async with crew.each(workers=3) as wires, asyncio.timeout(DEADLINE_S):
+        all_three = [wire for (wire,) in wires]
+        while len({await who_answers(pid, all_three) for pid in crew.workers}) > 1:
+            pass  # the one that stood in hasn't been told yet
 
 
 async def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
