@@ -19,7 +19,12 @@ _ASKED = {
     "exact": "/area7/thing7/list",
     "prefix": "/area7/thing7/a/b/c",
     "template": "/area7/thing7/42/items",
+    # By a public route for all other paths, so that near misses must be looked for:
+    # none can be in the first, the second is looked up once more.
+    "beside guards, plain": "/elsewhere/42/items",
+    "beside guards, not plain": "/Elsewhere/42/items/",
 }
+_BESIDE_GUARDS = [name for name in _ASKED if name.startswith("beside guards")]
 
 
 def _compiled(size: int, kind: str) -> routes.RouteTable:
@@ -28,6 +33,11 @@ def _compiled(size: int, kind: str) -> routes.RouteTable:
         "prefix": lambda n: {"prefix": f"/area{n % 100}/thing{n}"},
         "template": lambda n: {"template": f"/area{n % 100}/thing{n}/{{id}}/items"},
     }
+    rest = [{"path": "/", "upstream": "http://127.0.0.1", "protected": False}]
+    if kind in _BESIDE_GUARDS:
+        kind = "prefix"
+    else:
+        rest = []
     return routes.compile(
         config.parse(
             {
@@ -35,7 +45,8 @@ def _compiled(size: int, kind: str) -> routes.RouteTable:
                 "routes": [
                     {"match": {"path": paths[kind](n)}, "upstream": "http://127.0.0.1"}
                     for n in range(size)
-                ],
+                ]
+                + rest,
             }
         )
     )

@@ -58,7 +58,7 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
     permissions: set[str],
     tenant: str,
 ) -> None:
-    """Fail closed: two policies that a session tells apart are never taken for alike."""
+    """Fail closed: policies that a session tells apart are never taken for alike."""
     policies = SessionPolicy(requirements=one), SessionPolicy(requirements=other)
     if not asks_more(*policies, "GET") and meets(other, roles, permissions, tenant):
         assert meets(one, roles, permissions, tenant)

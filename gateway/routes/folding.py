@@ -31,10 +31,10 @@ _PCHAR = "!$&'()*+,;=:@"
 """What stands in a segment unescaped, besides the unreserved characters."""
 _PARAMETERS = re.compile(r";|%3B")
 _DOTS_AND_SPACES = ". \xa0\u3000"
-_IS_PLAIN = re.compile(r"(?:/[a-z0-9_~!$&'()*+,=:@-]+)+|/").fullmatch
-"""A path that has one folded form, itself, however it is read."""
+_PLAIN = re.compile(r"(?:/[a-z0-9_~!$&'()*+,=:@-]+)+|/").fullmatch
 _CACHE_MAX_CHARS = 512
-"""Longer paths aren't remembered: 4096 of this length are all that clients can fill."""
+"""Longer paths aren't remembered, nor looked at closely to save a look-up: in each of
+two caches, 4096 of this length are all that clients can fill, some 5 MiB."""
 
 
 class Reading(NamedTuple):
@@ -107,6 +107,11 @@ def fold(path: str, reading: Reading) -> str:
     return "/".join(segments) or "/"
 
 
+def is_plain(path: str) -> bool:
+    """Return whether *path* has one folded form, itself, however it is read."""
+    return len(path) <= _CACHE_MAX_CHARS and _is_plain_cached(path)
+
+
 def folded(path: str, reading: Reading) -> tuple[str, ...]:
     """Return every form that the canonical *path* of a request may be read in.
 
@@ -119,7 +124,7 @@ def folded(path: str, reading: Reading) -> tuple[str, ...]:
 
 
 def _folded(path: str, reading: Reading) -> tuple[str, ...]:
-    if _IS_PLAIN(path):
+    if _PLAIN(path):
         return ()
     form = fold(path, reading)
     forms = [form]
@@ -134,6 +139,11 @@ def _folded(path: str, reading: Reading) -> tuple[str, ...]:
         forms.append(head or "/")
     others = tuple(dict.fromkeys(forms))
     return () if others == (path,) else others
+
+
+@lru_cache(maxsize=4096)
+def _is_plain_cached(path: str) -> bool:
+    return _PLAIN(path) is not None
 
 
 _folded_cached = lru_cache(maxsize=4096)(_folded)

@@ -40,7 +40,7 @@ class _FoldedPlace:
 class Guards:
     """The routes to the same targets, by the paths that the service may read."""
 
-    __slots__ = ("_forest", "_has_folded", "_reading", "services")
+    __slots__ = ("_forest", "_reading", "has_folded", "services")
 
     def __init__(
         self, services: frozenset[Service], routes: Iterable[Route], reading: Reading
@@ -48,11 +48,11 @@ class Guards:
         self.services = services
         self._reading = reading
         self._forest: Forest[_FoldedPlace] = Forest()
-        self._has_folded = False
+        self.has_folded = False
         """The path of a route isn't its folded form: a request's may be."""
         for route in routes:
             if route.form != "regex" and fold(route.path, reading) != route.path:
-                self._has_folded = True
+                self.has_folded = True
             for host in dict.fromkeys(route.hosts or (None,)):
                 tree = self._forest.tree(host)
                 place = tree.place(route.form, route.path, _FoldedPlace, reading)
@@ -64,7 +64,7 @@ class Guards:
     def forms(self, path: str) -> tuple[str, ...]:
         """Return the folded forms of *path* that must be looked up; mostly none."""
         forms = folded(path, self._reading)
-        return (path,) if self._has_folded and not forms else forms
+        return (path,) if self.has_folded and not forms else forms
 
     def find(self, method: str, host: str, form: str, route: Route) -> Route | None:
         """Return the guard of the folded *form* that *route* is laxer than, if any."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from gateway.config import Finding, InvalidConfig
 from gateway.routes import guards
-from gateway.routes.folding import EXACT, Reading, folded, known
+from gateway.routes.folding import EXACT, Reading, folded, is_plain, known
 from gateway.routes.route import (
     Matched,
     NearMiss,
@@ -49,8 +49,14 @@ class RouteTable:
                 place.close()
         self.routes = tuple(sorted(routes, key=self._order))
         """In the order of matching."""
-        self.refuses_near_misses = near_misses == "refuse"
         self._guards = guards.by_route(routes)
+        self.refuses_near_misses = near_misses == "refuse"
+        if self.refuses_near_misses:
+            for forest in (self._as_sent, *self._as_read.values()):
+                for place in forest.places():
+                    found = [self._guards.get(route) for route in place.routes]
+                    place.has_guard = any(found)
+                    place.has_plain_guard = any(one and one.has_folded for one in found)
 
     def match(self, method: str, host: str, path: str) -> Outcome:
         """Return the route for a request, or why there is none.
@@ -60,12 +66,16 @@ class RouteTable:
         """
         if self._as_read:
             outcome = self._decide_as_read(method, host, path)
+            if not self.refuses_near_misses:
+                return outcome
         else:
             place = self._as_sent.find(host, path)
-            outcome = _NO_ROUTE if place is None else place.choose(method)
-        if self._guards and self.refuses_near_misses:
-            return self._near_miss(method, host, path, outcome) or outcome
-        return outcome
+            if place is None:
+                return _NO_ROUTE
+            outcome = place.choose(method)
+            if not place.has_guard or (not place.has_plain_guard and is_plain(path)):
+                return outcome
+        return self._near_miss(method, host, path, outcome) or outcome
 
     def near_miss(self, method: str, host: str, path: str) -> NearMiss | None:
         """Return the near miss that a request is, whatever becomes of near misses."""

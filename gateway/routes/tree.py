@@ -32,11 +32,23 @@ T = TypeVar("T")
 class Place:
     """The routes with one host and one path: methods choose among them."""
 
-    __slots__ = ("_allow", "_any", "_by_method", "rank", "routes")
+    __slots__ = (
+        "_allow",
+        "_any",
+        "_by_method",
+        "has_guard",
+        "has_plain_guard",
+        "rank",
+        "routes",
+    )
 
     def __init__(self, rank: Rank = ()) -> None:
         self.rank = rank
         self.routes: list[Route] = []
+        self.has_guard = False
+        """For a path that isn't plain, another route may be meant."""
+        self.has_plain_guard = False
+        """For a plain path, too."""
         self._by_method: dict[str, Matched] = {}
         self._any: Matched | None = None
         self._allow = MethodNotAllowed(())
