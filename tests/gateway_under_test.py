@@ -147,6 +147,7 @@ class _Observer:
 async def gateway(
     *targets: str,
     route: Mapping[str, Any] | None = None,
+    more_routes: Sequence[Mapping[str, Any]] = (),
     service: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
@@ -155,7 +156,8 @@ async def gateway(
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
     *route*, *service* and *settings* (`gateway:`) are keys of `routes.yaml`; the route
-    is public unless it says otherwise. *log_expected*: lines in the log are no fault.
+    is public unless it says otherwise. *more_routes* lead to the same service.
+    *log_expected*: lines in the log are no fault.
     """
     loaded = config.parse(
         {
@@ -164,7 +166,8 @@ async def gateway(
             "cors": {"allow_origins": [ORIGIN]},
             "services": {"up": {"targets": list(targets), **(service or {})}},
             "routes": [
-                {"path": "/", "service": "up", "protected": False, **(route or {})}
+                {"path": "/", "service": "up", "protected": False, **(route or {})},
+                *({"service": "up", **one} for one in more_routes),
             ],
         }
     )
