@@ -17,9 +17,11 @@ from gateway import core_session, keys, sdk
 from gateway.auth import Auth
 from gateway.config import Config
 from gateway.cors import Cors
+from gateway.decide import Resources
+from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.observe import Observer
-from gateway.proxy import Parts, Proxy, Resources, Service
+from gateway.proxy import Parts, Proxy
 from gateway.routes import RouteTable
 from gateway.upstream import Upstreams, UpstreamTarget
 from gateway.verify import Engine
@@ -151,7 +153,6 @@ async def building(
             table=table,
             auth=Auth(kit),
             user_path=config.gateway.user_path,
-            limits=limits,
         )
         proxy = Proxy(
             Parts(

@@ -1,9 +1,9 @@
 """edge. Which browser origins may read the answers, decided by aiohttp-cors.
 
 One policy covers every route, because one SuperTokens frontend calls them all.
-aiohttp-cors decides; of a request it reads the method and the headers, which a
-`Client` has. What it decided for an allowed origin is kept as raw fields, since it
-depends on nothing else of the request.
+aiohttp-cors decides; of a request it reads the method and the headers. What it decided
+for an allowed origin is kept as raw fields, since it depends on nothing else of the
+request.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 import aiohttp_cors
 from aiohttp import web
 from aiohttp_cors.abc import AbstractRouterAdapter
+from multidict import CIMultiDict
 
 from gateway import fields as raw
-from gateway.client import Client
 from gateway.config import Cors as CorsConfig
 from gateway.fields import Field, Fields
+from gateway.target import Target
 
-MethodAllowed = Callable[[Client, str], bool]
+MethodAllowed = Callable[[Target, str], bool]
 """Whether the resource that the request names answers to this method."""
 
 # What SuperTokens' frontend SDKs must be able to read on any answer, besides what
@@ -36,6 +37,19 @@ _VARY_PREFLIGHT: Field = (
 VARY: Field = (b"Vary", b"Origin")
 """On every answer: a cache must not give one origin's answer to another."""
 
+
+class _Asked:
+    """A request, as far as aiohttp-cors reads it."""
+
+    def __init__(self, method: str, fields: Fields, target: Target | None) -> None:
+        self.method = method
+        self.fields = fields
+        self.target = target
+        self.headers = CIMultiDict(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in fields
+        )
+
+
 _Options = Mapping[str, aiohttp_cors.ResourceOptions]
 
 
@@ -45,12 +59,12 @@ class _RouteTableAdapter(AbstractRouterAdapter):
     def __init__(self, options: _Options, method_allowed: MethodAllowed) -> None:
         self._options = options
         self._method_allowed = method_allowed
-        self.preflight: Callable[[Client], Awaitable[web.Response]]
+        self.preflight: Callable[[_Asked], Awaitable[web.Response]]
 
     def add_preflight_handler(
         self,
         routing_entity: object,
-        handler: Callable[[Client], Awaitable[web.Response]],
+        handler: Callable[[_Asked], Awaitable[web.Response]],
         webview: bool = False,
     ) -> None:
         self.preflight = handler
@@ -69,7 +83,7 @@ class _RouteTableAdapter(AbstractRouterAdapter):
     async def get_preflight_request_config(
         self, preflight_request: Any, origin: str, requested_method: str
     ) -> _Options:
-        if not self._method_allowed(preflight_request, requested_method):
+        if not self._method_allowed(preflight_request.target, requested_method):
             raise KeyError(requested_method)
         return self._options
 
@@ -110,19 +124,25 @@ class Cors:
         self._signals.on_response_prepare.freeze()
         self._decided: dict[bytes, Fields] = {}
 
-    async def fields(self, request: Client) -> Fields:
-        """Return the Access-Control-* fields of the answer to *request*.
+    def known(self, fields: Fields) -> Fields | None:
+        """Return what `fields` does, None where aiohttp-cors must be asked."""
+        origin = _origin(fields)
+        return () if origin is None else self._decided.get(origin)
+
+    async def fields(self, fields: Fields) -> Fields:
+        """Return the Access-Control-* fields of the answer to a request with *fields*.
 
         Empty for a request without `Origin`, and for an origin that isn't allowed.
         `Vary: Origin` is not among them: every answer needs it (`headers`).
         """
-        origin = _origin(request)
+        origin = _origin(fields)
         if origin is None:
             return ()
         decided = self._decided.get(origin)
         if decided is None:
             probe = web.Response()
-            await self._signals.on_response_prepare.send(request, probe)  # type: ignore[arg-type] # a Client has all that is read
+            asked: Any = _Asked("GET", fields, None)
+            await self._signals.on_response_prepare.send(asked, probe)
             decided = tuple(
                 (name.encode(), value.encode())
                 for name, value in probe.headers.items()
@@ -132,17 +152,19 @@ class Cors:
                 self._decided[origin] = decided
         return decided
 
-    async def preflight(self, request: Client) -> Fields | None:
+    async def preflight(
+        self, method: str, fields: Fields, target: Target
+    ) -> Fields | None:
         """Return the fields of a 204 that grants the preflight, None to refuse it.
 
         No session is needed: browsers send none with a preflight.
 
         Source: WHATWG Fetch, CORS-preflight fetch.
         """
-        if _origin(request) is None:
+        if _origin(fields) is None:
             return None
         try:
-            granted = await self._adapter.preflight(request)
+            granted = await self._adapter.preflight(_Asked(method, fields, target))
         except web.HTTPForbidden:
             return None
         allowed = [
@@ -165,9 +187,9 @@ def merged(granted: Fields, answer: Fields) -> Fields:
     return (*granted, VARY)
 
 
-def _origin(request: Client) -> bytes | None:
+def _origin(fields: Fields) -> bytes | None:
     """Return the request's one origin; None when it has none, or several."""
-    found = tuple(raw.values(request.fields, b"origin"))
+    found = tuple(raw.values(fields, b"origin"))
     return found[0] if len(found) == 1 else None
 
 

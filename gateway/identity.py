@@ -165,6 +165,12 @@ class Verifier(Protocol):
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict: ...
 
+    def verify_now(
+        self, request: SessionRequest, policy: SessionPolicy
+    ) -> Verdict | None:
+        """Return the verdict, or None: `verify` must be awaited for it."""
+        ...
+
     def has_ended(self, session_handle: str) -> bool:
         """Return whether a session, verified once, is known to be over by now."""
         ...

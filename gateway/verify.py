@@ -289,6 +289,21 @@ class Engine:
 
     # --- the verifier -------------------------------------------------------
 
+    def verify_now(
+        self, request: SessionRequest, policy: SessionPolicy
+    ) -> Verdict | None:
+        """Return the verdict if nobody must be asked for it, None otherwise."""
+        if policy.protection is Protection.PUBLIC:
+            return _PUBLIC
+        if self._rules.is_sdk_only:
+            return None
+        try:
+            plan = self._plans.get(policy) or self._plan(policy)
+            found = self._judge(request, plan)
+        except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
+            return self._undecided(exc)
+        return None if isinstance(found, _NeedsKey | _NeedsCore) else found
+
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         """Return whether *request* may go on under *policy*. Never raises.
 

@@ -26,7 +26,9 @@ from wire import DEADLINE_S, Wire, WireReply, ask, connect
 from gateway import config, routes, server
 from gateway.app import App
 from gateway.cors import Cors
+from gateway.decide import Resources
 from gateway.fields import first
+from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.identity import (
     Allowed,
@@ -39,7 +41,7 @@ from gateway.identity import (
 )
 from gateway.listener import Listener
 from gateway.observe import Record
-from gateway.proxy import Parts, Proxy, Resources, Service
+from gateway.proxy import Parts, Proxy
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
 
 ORIGIN = "https://app.example.com"
@@ -60,6 +62,9 @@ class FakeVerifier:
 
     def has_ended(self, session_handle: str) -> bool:
         return session_handle in self.ended
+
+    def verify_now(self, request: SessionRequest, policy: SessionPolicy) -> None:
+        """Ask: `verify` is always awaited."""
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         if self.error is not None:
@@ -177,7 +182,7 @@ async def gateway(
     verifier = FakeVerifier()
     limits = loaded.gateway.limits
     resources = Resources(
-        table=table, auth=NoAuth(), user_path=loaded.gateway.user_path, limits=limits
+        table=table, auth=NoAuth(), user_path=loaded.gateway.user_path
     )
     services = {
         each.name: Service(

@@ -43,13 +43,21 @@ EDGES: dict[str, str] = {
     "auth": "fields identity sdk",
     "verify": "config errors fields identity keys requirements tokens",
     "core_session": "identity requirements sdk tokens verify",
-    "cors": "client config fields",
+    "cors": "config fields target",
     "websocket": "answers errors fields",
     "client": "answers config errors fields",
     "listener": "answers client config errors framing observe",
+    "decide": (
+        "answers auth config cors errors fields framing headers identity observe"
+        " routes target websocket"
+    ),
+    "forward": (
+        "answers decide errors fields headers identity observe retry routes target"
+        " upstream websocket"
+    ),
     "proxy": (
-        "answers auth client config cors errors fields framing headers identity"
-        " observe retry routes target upstream websocket"
+        "client config cors decide errors fields forward headers identity observe"
+        " websocket"
     ),
     "server": "app listener observe sdk settings",
     "workers": "app control sdk server settings",
@@ -63,12 +71,13 @@ ROOMS["app"] = frozenset(ROOMS) - {"dev", "server", "workers"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "client cors dev keys listener proxy websocket",
+    "aiohttp": "client cors dev keys listener websocket",
     "aiohttp_cors": "cors",
     "click": "cli",
     "cryptography": "dev keys tokens verify",
     "httptools": "upstream",
     "httpx": "sdk",
+    "multidict": "cors",
     "jwt": "core_session sdk",
     "pydantic": "config sdk",
     "pydantic_core": "config",
@@ -94,6 +103,8 @@ TESTED_IN: dict[str, str] = {
     "errors": "test_answers.py",
     "client": "proxy/test_proxy.py",
     "listener": "proxy/test_proxy.py",
+    "decide": "test_decide.py",
+    "forward": "proxy/test_proxy.py",
     "proxy": "proxy/test_proxy.py",
     "upstream": "upstream/",
     "dev": "dev_core/ test_dev_demo.py test_dev_runner.py",

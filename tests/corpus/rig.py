@@ -17,7 +17,9 @@ from typing import Any, cast
 from gateway import config, listener, routes
 from gateway.auth import Auth
 from gateway.cors import Cors
+from gateway.decide import Resources
 from gateway.fields import first
+from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.identity import (
     Allowed,
@@ -29,7 +31,7 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
-from gateway.proxy import Parts, Proxy, Resources, Service
+from gateway.proxy import Parts, Proxy
 from gateway.upstream import Upstreams, UpstreamTarget
 
 SESSION = b"x-corpus-session"
@@ -40,6 +42,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-From: upstream\r\n\r\n%b"
 
 class Verifier:
     """Believes a field; everybody else is anonymous."""
+
+    def verify_now(self, request: SessionRequest, policy: SessionPolicy) -> None:
+        """Ask: `verify` is always awaited."""
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         user = first(request.fields, SESSION)
@@ -401,7 +406,6 @@ async def running(
             table=table,
             auth=cast("Auth", NoAuth()),
             user_path="/user",
-            limits=settings.gateway.limits,
         )
         records = Records()
         serial = count()

@@ -40,7 +40,6 @@ from faults import (
 from gateway_under_test import gateway, until_cut
 from wire import Wire, WireReply, connect, request
 
-from gateway import proxy as proxy_module
 from gateway.client import Client
 from gateway.listener import Connection
 from gateway.observe import Record
@@ -285,7 +284,7 @@ async def test_retries_end_with_their_budget() -> None:
         FaultUpstream(FAULTS["close before reply"]) as upstream,
         gateway(upstream.url) as gw,
     ):
-        gw.proxy.retries.left = 3
+        gw.proxy.forwarder.retries.left = 3
         for _ in range(10):
             assert (await gw.ask("GET", "/a")).status == 502
         assert len(upstream.requests) == 10 + 3 + 2
@@ -1089,7 +1088,7 @@ async def test_p12_a_fault_of_our_own_is_500(
         gateway(upstream.url, log_expected=True) as gw,
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(getattr(proxy_module, module), name, broken)
+            patch.setattr(f"gateway.{module}.{name}", broken)
             reply = await gw.ask("GET", "/a")
         record = await gw.record()
         assert (reply.status, reply.json()["code"]) == (500, "internal_error")
@@ -1120,7 +1119,7 @@ async def test_p12_a_fault_in_the_copy_cuts_the_reply(
     def broken(self: object, chunk: bytes) -> bool:
         raise ValueError("secret detail")
 
-    monkeypatch.setattr(proxy_module.Client, "write", broken)
+    monkeypatch.setattr("gateway.client.Client.write", broken)
     async with (
         FaultUpstream(FAULTS["echo while reading"]) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
