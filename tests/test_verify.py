@@ -780,6 +780,59 @@ async def test_an_answer_is_no_older_than_the_request(
     assert len(here.core.asked) == 2
 
 
+async def test_an_answer_about_a_claim_is_no_word_on_the_session(here: World) -> None:
+    """A claim is fetched without a look at the session, so it says nothing of that.
+
+    A session revoked at the core in between is refused by a `cached` route.
+    """
+    token = MINT.token(**{"st-role": role_claim("admin", age_s=100)})
+    fetches = SessionPolicy(
+        requirements=Requirements(roles_any=("admin",), max_age_s=60.0)
+    )
+    here.core.answer = allows(**{"st-role": role_claim("admin")})
+    assert who(await here.ask(token, fetches)) == "user-1"
+    here.core.answer = says(GONE)
+    cached = SessionPolicy(check_database=CheckDatabase.CACHED)
+    assert await here.ask(token, cached) == GONE
+    assert [asked["check_database"] for asked in here.core.asked] == [False, True]
+
+
+async def test_of_one_kind_of_question_one_is_asked_at_a_time(here: World) -> None:
+    """Those who come meanwhile share the next one; other questions wait for none."""
+    slow = Slow(here.core)
+
+    def ask(policy: SessionPolicy = ALWAYS) -> asyncio.Task[Verdict]:
+        return asyncio.create_task(here.ask(GOOD, policy))
+
+    def asked() -> list[list[str]]:
+        return [question["checks"] for question in here.core.asked]
+
+    first = ask()
+    await slow.asked(1)
+    second = [ask() for _ in range(3)]
+    other = ask(ADMINS)  # of another kind, and the last to come
+    await slow.asked(2)
+    assert asked() == [[], ["st-role"]]
+
+    slow.answers[0].set()
+    assert who(await first) == "user-1"
+    await slow.asked(3)
+    third = [ask() for _ in range(3)]
+    another = ask(SessionPolicy(requirements=Requirements(permissions_any=("x",))))
+    await slow.asked(4)
+    assert asked() == [[], ["st-role"], [], ["st-perm"]]
+
+    slow.answers[2].set()
+    assert [who(verdict) for verdict in await asyncio.gather(*second)] == ["user-1"] * 3
+    await slow.asked(5)
+    assert not any(task.done() for task in third)
+    for answer in slow.answers:
+        answer.set()
+    assert [who(verdict) for verdict in await asyncio.gather(*third)] == ["user-1"] * 3
+    await asyncio.gather(other, another)
+    assert len(here.core.asked) == 5
+
+
 async def test_an_answer_may_be_as_old_as_the_route_allows(here: World) -> None:
     """`cached` shares a question that was asked within `max_age`, and no older one."""
     slow = Slow(here.core)
