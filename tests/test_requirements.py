@@ -130,6 +130,44 @@ def test_claims_are_fetched_again_when_the_sdk_would(
     )
 
 
+@pytest.mark.parametrize(
+    ("is_verified", "max_age_s", "age_s", "is_fetched"),
+    [
+        (False, None, 10, False),
+        (False, None, 10.001, True),
+        (False, 5.0, 5, False),
+        (False, 5.0, 5.001, True),
+        (False, 600.0, 10, False),
+        (False, 600.0, 10.001, True),
+        (True, None, 10.001, False),
+        (True, 600.0, 600, False),
+        (True, 600.0, 600.001, True),
+    ],
+    ids=[
+        "no, 10 s",
+        "no, over 10 s",
+        "no, at a shorter max_age",
+        "no, over a shorter max_age",
+        "no, 10 s within a longer max_age",
+        "no, over 10 s within a longer max_age",
+        "yes, without max_age",
+        "yes, at max_age",
+        "yes, over max_age",
+    ],
+)
+def test_an_unverified_address_is_asked_about_at_the_earlier_of_two_ages(
+    is_verified: bool, max_age_s: float | None, age_s: float, is_fetched: bool
+) -> None:
+    """After 10 s, or after `max_age` if that is less; a verified one by `max_age`."""
+    required = Requirements(email_verified=True, max_age_s=max_age_s)
+    payload = {"st-ev": made(is_verified, age_s=age_s)}
+    assert is_stale(checks(required, globally_verified=False), payload, NOW) is (
+        is_fetched
+    )
+    (sdk,) = sdk_validators(required)
+    assert sdk.should_refetch(payload, {}) is is_fetched
+
+
 @given(REQUIREMENTS, sessions())
 @settings(max_examples=300, deadline=None)
 def test_refusals_are_the_sdks(required: Requirements, payload: dict[str, Any]) -> None:
