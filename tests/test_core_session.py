@@ -424,19 +424,31 @@ class Refuses(SessionClaimValidator):
         return ClaimValidationResult(is_valid=False, reason={"message": "no"})
 
 
+class RefusesByItself(Refuses):
+    """The same, of a class that needs no arguments."""
+
+    def __init__(self) -> None:
+        super().__init__("own")
+
+
 def refuses() -> Refuses:
     return Refuses("own")
 
 
+INSTANCE = Refuses("own")
 CLAIM = BooleanClaim("own", lambda *_: True)
 
 
-async def test_a_validator_by_name(here: World) -> None:
-    """It is judged by the SDK, after our own checks, in the same list."""
+@pytest.mark.parametrize("name", ["refuses", "RefusesByItself", "INSTANCE"])
+async def test_a_validator_by_name(here: World, name: str) -> None:
+    """A function, a class or an instance is judged by the SDK, after our own checks.
+
+    The refusal lists them all.
+    """
     token = (await new_session()).get_access_token()
     policy = SessionPolicy(
         requirements=Requirements(
-            roles_any=("admin",), validators=(f"{__name__}.refuses",)
+            roles_any=("admin",), validators=(f"{__name__}.{name}",)
         )
     )
     verdict = await here.ask(token, policy)
