@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import itertools
 import json
 import time
 from base64 import urlsafe_b64decode
@@ -288,11 +289,41 @@ def _last_bits_changed(text: str) -> str:
     return text[:-1] + alphabet[alphabet.index(text[-1]) + 1]
 
 
-def _in_standard_alphabet() -> str:
-    """Return a token whose signature is in base64 where it should be base64url."""
-    signatures = (MINT.token(n=n).rpartition(".") for n in range(1000))
-    signed, dot, last = next(parts for parts in signatures if "_" in parts[2])
-    return signed + dot + last.replace("_", "/").replace("-", "+")
+PARTS = ("header", "payload", "signature")
+
+
+def _with_letter(letter: str, part: str) -> str:
+    """Return a good token whose *part* has *letter*, `-` or `_`, and not the other."""
+    place = PARTS.index(part)
+    other, odd = {"-": ("_", ">>>"), "_": ("-", "???")}[letter]
+    texts = {
+        "header": lambda: iter([MINT.token({"odd": odd})]),
+        "payload": lambda: iter([MINT.token(odd=odd)]),
+        "signature": lambda: (MINT.token(n=n) for n in itertools.count()),
+    }[part]()
+    return next(
+        text
+        for text in texts
+        if letter in text.split(".")[place] and other not in text.split(".")[place]
+    )
+
+
+def _in_standard_alphabet(letter: str, part: str) -> str:
+    """Return such a token with base64's own *letter*, `+` or `/`, in its place."""
+    url_letter = {"+": "-", "/": "_"}[letter]
+    pieces = _with_letter(url_letter, part).split(".")
+    place = PARTS.index(part)
+    pieces[place] = pieces[place].replace(url_letter, letter)
+    return ".".join(pieces)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("letter", ["-", "_"])
+def test_both_letters_of_base64url_are_read(letter: str, part: str) -> None:
+    """Each of them alone, in each part: the token is good."""
+    token = parsed(_with_letter(letter, part))
+    assert tokens.flaw(token, RULES, NOW) is None
+    assert tokens.is_signed(token, KEY)
 
 
 PEM = KEY.public_bytes(
@@ -310,7 +341,11 @@ FORGED = {
     "longer": MINT.token() + "AAAA",
     "padded": MINT.token() + "==",
     "spaced": MINT.token() + " ",
-    "standard alphabet": _in_standard_alphabet(),
+    **{
+        f"{letter} in the {part}": _in_standard_alphabet(letter, part)
+        for letter in "+/"
+        for part in PARTS
+    },
     "other spelling": _last_bits_changed(MINT.token()),
     "one character": MINT.token().rpartition(".")[0] + ".A",
     "another's signature": MINT.token().rpartition(".")[0]
