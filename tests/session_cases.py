@@ -580,6 +580,7 @@ def transports(source: Source) -> Iterator[Case]:
         "last semicolon": "sAccessToken={};",
         "quoted": 'sAccessToken="{}"',
         "quote before": 'sAccessToken="{}',
+        "quote after": 'sAccessToken={}"',
         "quoted, escape": 'sAccessToken="\\{}"',
         "quoted, octal": 'sAccessToken="\\145{}"',
         "other case": "saccesstoken={}",

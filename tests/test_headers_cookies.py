@@ -62,6 +62,9 @@ NAMES = {
         pytest.param(b"a=b, sAccessToken=x; c=d", b"c=d", id="F2 comma between"),
         pytest.param(b'a="b; sAccessToken=x"; c=d', b'a="b; c=d', id="F2 ; in quotes"),
         pytest.param(b'a="b"sAccessToken=x; c=d', b"c=d", id="F2 after a quote"),
+        pytest.param(b'sAccessToken="x; a=b', b"a=b", id="F2 a quote before"),
+        pytest.param(b'sAccessToken=x"; a=b', b"a=b", id="F2 a quote after"),
+        pytest.param(b'a="b; sAccessToken=x; c=d', b'a="b; c=d', id="F2 an open quote"),
         pytest.param(
             b"$Version=1; sAccessToken=x; $Path=/",
             b"$Version=1; $Path=/",

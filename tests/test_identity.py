@@ -77,6 +77,11 @@ def test_first_field_of_a_name_counts() -> None:
         pytest.param([b"sAccessToken=a%2Fb%3D"], ("a/b=",), id="percent-encoded"),
         pytest.param([b'sAccessToken="a\\"b\\145"'], ('a"be',), id="quoted"),
         pytest.param([b'sAccessToken="'], ('"',), id="one quote"),
+        pytest.param([b'sAccessToken="abc'], ('"abc',), id="a quote before"),
+        pytest.param([b'sAccessToken=abc"'], ('abc"',), id="a quote after"),
+        pytest.param(
+            [b'sAccessToken="abc; a=b"'], ('"abc',), id="a semicolon in quotes"
+        ),
         pytest.param([b"sAccessToken="], ("",), id="empty"),
         pytest.param([b"sAccessToken=a=b"], ("a=b",), id="a second ="),
         pytest.param(

@@ -462,6 +462,8 @@ _COOKIES = st.lists(
             b"=c",
             b" a = 2 ",
             b'"',
+            b'a="1',
+            b'a=1"',
             b"a=\xff",
             b"a=b=c",
         ]
