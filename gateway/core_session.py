@@ -192,15 +192,22 @@ def _is_overridden() -> bool:
 
     recipe = SessionRecipe.get_instance()
     for name in ("get_session", "get_global_claim_validators", "validate_claims"):
-        function = getattr(recipe.recipe_implementation, name)
-        own = getattr(RecipeImplementation, name)
-        if getattr(function, "__func__", function) is not own:
+        if not _is_own(recipe.recipe_implementation, name, RecipeImplementation):
             return True
+    handlers = recipe.config.error_handlers
     for name in ("unauthorised", "try_refresh_token", "invalid_claim"):
-        callback = getattr(recipe.config.error_handlers, f"_ErrorHandlers__on_{name}")
+        if not _is_own(handlers, f"on_{name}", utils.ErrorHandlers):
+            return True
+        callback = getattr(handlers, f"_ErrorHandlers__on_{name}")
         if callback is not getattr(utils, f"default_{name}_callback"):
             return True
     return False
+
+
+def _is_own(instance: object, name: str, kind: type) -> bool:
+    """Tell whether the method *name* of *instance* is the one that *kind* gave it."""
+    method = getattr(instance, name)
+    return getattr(method, "__func__", method) is getattr(kind, name)
 
 
 def _judge_tokens_as_we_do() -> None:

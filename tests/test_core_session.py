@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,14 +92,21 @@ class World:
 
 
 @asynccontextmanager
-async def world(**settings: Any) -> AsyncIterator[World]:
-    """Run a core, the SDK, a key store and an engine, joined as in `app`."""
+async def world(
+    *, write_module: Callable[[str], str] | None = None, **settings: Any
+) -> AsyncIterator[World]:
+    """Run a core, the SDK, a key store and an engine, joined as in `app`.
+
+    *write_module* makes a `config_module` for the core at a URL, and returns its name.
+    """
     async with AsyncExitStack() as opened:
         core = await opened.enter_async_context(serve(CoreSettings()))
         values = {
             "connection_uri": core.url,
             "recipes": {"emailpassword": {}, "userroles": {}},
         }
+        if write_module is not None:
+            values = {"config_module": write_module(core.url)}
         supertokens = config.SuperTokens.model_validate(values | settings)
         sdk = await opened.enter_async_context(running(supertokens))
         store = keys.KeyStore(keys.hosts(core.url), supertokens.keys)
@@ -472,30 +481,138 @@ async def test_a_name_that_is_no_validator(here: World, name: str) -> None:
     assert verdict == Undecided(reason="internal_error")
 
 
-Change = Callable[[SessionRecipe, pytest.MonkeyPatch], None]
+# --- a config_module of the user's ---
+
+MODULE = """
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.exceptions import BadInputError
+from supertokens_python.recipe import emailpassword, session, userroles
+from supertokens_python.recipe.session.utils import InputErrorHandlers
+
+app_info = InputAppInfo(
+    app_name="theirs",
+    api_domain="http://localhost:8000",
+    website_domain="http://localhost:3000",
+)
+supertokens_config = SupertokensConfig(connection_uri="{core}")
 
 
-def _get_session(recipe: SessionRecipe, patch: pytest.MonkeyPatch) -> None:
-    own = recipe.recipe_implementation.get_session
-
-    async def get_session(*args: Any, **kwargs: Any) -> Any:
-        return await own(*args, **kwargs)
-
-    patch.setattr(recipe.recipe_implementation, "get_session", get_session)
+async def answer(request, what, response):
+    response.set_status_code(418)
+    response.set_json_content({{"message": "theirs"}})
+    return response
 
 
-def _handler(recipe: SessionRecipe, patch: pytest.MonkeyPatch) -> None:
-    name = "_ErrorHandlers__on_unauthorised"
-    patch.setattr(recipe.config.error_handlers, name, lambda *_: None)
+async def answer_as_method(self, *args):
+    return await answer(*args[-3:])
 
 
-@pytest.mark.parametrize("change", [_get_session, _handler])
-async def test_an_overridden_sdk_is_asked_itself(
-    here: World, change: Change, monkeypatch: pytest.MonkeyPatch
+async def refuse(*_, **__):
+    raise BadInputError("theirs")
+
+
+def handlers(**functions):
+    return {{"error_handlers": InputErrorHandlers(**functions)}}
+
+
+def methods(**functions):
+    return {{"error_handlers": type("Theirs", (InputErrorHandlers,), functions)()}}
+
+
+def functions(*names):
+    def override(original):
+        for name in names:
+            setattr(original, name, refuse)
+        return original
+
+    return {{"override": session.SessionOverrideConfig(functions=override)}}
+
+
+recipe_list = [
+    session.init(anti_csrf="NONE", **{settings}),
+    emailpassword.init(),
+    userroles.init(),
+]
+"""
+
+
+@asynccontextmanager
+async def with_module(
+    settings: str, folder: Path, patch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """Run a `world` whose session recipe has *settings*, in a module in *folder*."""
+    name = f"theirs_{folder.name.replace('-', '_')}"
+
+    def write(core_url: str) -> str:
+        text = MODULE.format(core=core_url, settings=settings)
+        (folder / f"{name}.py").write_text(text)
+        return name
+
+    patch.syspath_prepend(str(folder))
+    patch.setattr(sys, "dont_write_bytecode", True)
+    async with world(write_module=write) as here:
+        yield here
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["handlers({}=answer)", "methods({}=answer_as_method)"],
+    ids=["function", "method"],
+)
+@pytest.mark.parametrize(
+    "handler", ["on_unauthorised", "on_try_refresh_token", "on_invalid_claim"]
+)
+async def test_each_answer_of_the_users_own_is_given(
+    handler: str, settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a `config_module` changes, the engine can't know: it stands back."""
-    change(SessionRecipe.get_instance(), monkeypatch)
-    assert core_session.rules(here.sdk).is_sdk_only
+    """A `config_module` may change one of the three refusals alone."""
+    async with with_module(settings.format(handler), tmp_path, monkeypatch) as here:
+        good = (await new_session()).get_access_token()
+        refused = {
+            "on_unauthorised": await here.ask(None),
+            "on_try_refresh_token": await here.ask(good[:-8]),
+            "on_invalid_claim": await here.ask(good, ADMINS),
+        }
+    said = {name: message(verdict) for name, verdict in refused.items()}
+    assert said == {
+        "on_unauthorised": (401, "unauthorised"),
+        "on_try_refresh_token": (401, "try refresh token"),
+        "on_invalid_claim": (403, "invalid claim"),
+    } | {handler: (418, "theirs")}
+
+
+@pytest.mark.parametrize(
+    "function", ["get_session", "get_global_claim_validators", "validate_claims"]
+)
+async def test_each_function_of_the_users_own_is_run(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `config_module` may override one of the three functions that judge alone."""
+    settings = f"functions({function!r})"
+    async with with_module(settings, tmp_path, monkeypatch) as here:
+        good = (await new_session()).get_access_token()
+        assert message(await here.ask(good)) == (400, "theirs")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "{}",
+        "handlers()",
+        "handlers(on_token_theft_detected=answer)",
+        "handlers(on_clear_duplicate_session_cookies=answer)",
+        "functions('get_session_information', 'refresh_session')",
+    ],
+    ids=["nothing", "no handlers", "theft", "duplicate cookies", "other functions"],
+)
+async def test_what_judges_no_request_costs_no_speed(
+    settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions are judged here if a `config_module` changes only other things."""
+    async with with_module(settings, tmp_path, monkeypatch) as here:
+        verdict = await here.ask((await new_session()).get_access_token())
+        assert isinstance(verdict, Allowed)
+        assert verdict.reason == "local"
 
 
 async def test_other_global_validators_are_the_sdks(here: World) -> None:
