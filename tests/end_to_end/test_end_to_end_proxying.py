@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+from pathlib import Path
 
 import pytest
 from faults import FaultUpstream, Peer, echo, echo_while_reading
 from stack import Start, replies
 from wire import connect, request
+
+from gateway.dev.core import ThreadedCore
 
 ROUTES = """
 version: 1
@@ -219,6 +223,76 @@ async def test_forwarded_fields_of_a_trusted_proxy_count(
     assert seen.field(b"x-forwarded-proto") == b"https"
     assert seen.field(b"x-forwarded-host") == b"shop.example"
     assert (await gateway.record(reply)).client == "203.0.113.7"
+
+
+SAYS_THE_URL = """
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.exceptions import BadInputError
+from supertokens_python.recipe import emailpassword, session
+
+
+def functions(original):
+    async def get_session(*_, user_context, **__):
+        raise BadInputError(user_context["_default"]["request"].get_original_url())
+
+    original.get_session = get_session
+    return original
+
+
+app_info = InputAppInfo(
+    app_name="theirs",
+    api_domain="http://localhost:8000",
+    website_domain="http://localhost:3000",
+)
+supertokens_config = SupertokensConfig(connection_uri="{core}")
+recipe_list = [
+    session.init(override=session.SessionOverrideConfig(functions=functions)),
+    emailpassword.init(),
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("routes", "stated", "scheme"),
+    [
+        (LOOPBACK, "https", "https"),
+        (LOOPBACK, "http", "http"),
+        (NOBODY, "https", "http"),
+    ],
+    ids=["https", "http", "of a peer that isn't trusted"],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/private"), ("POST", "/auth/signout")],
+    ids=["a route", "the SDK's API"],
+)
+async def test_the_sdk_sees_the_scheme_that_a_trusted_proxy_states(
+    start: Start,
+    upstream: FaultUpstream,
+    st_core: ThreadedCore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+    routes: str,
+    stated: str,
+    scheme: str,
+) -> None:
+    """X-Forwarded-Proto counts where a session is judged, and in the SDK's own API."""
+    name = f"says_the_url_{tmp_path.name.replace('-', '_')}"
+    text = SAYS_THE_URL.replace("{core}", st_core.url)
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    gateway = await start(
+        routes.replace("recipes: {emailpassword: {}}", f"config_module: {name}")
+    )
+    reply = await gateway.ask(method, path, ("X-Forwarded-Proto", stated))
+    assert (reply.status, reply.json()["message"]) == (
+        400,
+        f"{scheme}://localhost{path}",
+    )
+    assert not upstream.requests
 
 
 @pytest.mark.parametrize(
