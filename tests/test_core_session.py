@@ -232,8 +232,10 @@ async def test_a_revoked_session(here: World) -> None:
     token = session.get_access_token()
     await here.ask(token)
     await session.revoke_session()
-    assert message(await here.ask(token)) == (401, "unauthorised")
-    assert message(await here.ask(token, ALWAYS)) == (401, "unauthorised")
+    for policy in (REQUIRED, ALWAYS):
+        verdict = await here.ask(token, policy)
+        assert message(verdict) == (401, "unauthorised")
+        assert verdict.reason == "session_ended"
 
 
 async def test_a_session_revoked_elsewhere(here: World) -> None:
@@ -395,7 +397,9 @@ async def test_a_key_that_was_withdrawn(here: World) -> None:
     await here.ask(old)
     await here.core.core.rotate_keys(drop_old=True)
     await here.store.refresh()
-    assert message(await here.ask(old)) == (401, "try refresh token")
+    verdict = await here.ask(old)
+    assert message(verdict) == (401, "try refresh token")
+    assert verdict.reason == "token_key_unknown"
 
 
 # --- how the SDK is set up ---
@@ -424,6 +428,7 @@ async def test_rules_say_how_the_sdk_is_set_up() -> None:
         assert who(await here.ask(None, cookie=token)) == session.get_user_id()
         verdict = await here.ask(None, cookie=token, method="POST")
         assert message(verdict) == (401, "try refresh token")
+        assert verdict.reason == "anti_csrf"
 
 
 class Refuses(SessionClaimValidator):

@@ -87,15 +87,25 @@ async def send(gateway: Gateway, token: str, path: str = "/private") -> WireRepl
 
 
 async def refuse(
-    gateway: Gateway, upstream: FaultUpstream, tokens: dict[str, str], said: object
+    gateway: Gateway,
+    upstream: FaultUpstream,
+    tokens: dict[str, str],
+    why: str | dict[str, str],
 ) -> None:
-    """Hold that each token is refused, costs the core nothing and goes nowhere."""
+    """Hold that each token is refused, costs the core nothing and goes nowhere.
+
+    *why* is the log's word for all of them, or for each.
+    """
     gateway.core.core.faults.forget_calls()
+    reasons = dict.fromkeys(tokens, why) if isinstance(why, str) else why
+    assert reasons.keys() == tokens.keys()
     for name, token in tokens.items():
         reply = await send(gateway, token)
+        reason = reasons[name]
+        said = UNAUTHORISED if reason == "unauthorised" else TRY_REFRESH
         assert (name, reply.status, reply.json()) == (name, 401, said)
         record = await gateway.record(reply)
-        assert record.decision == "denied"
+        assert (name, record.decision, record.reason) == (name, "denied", reason)
         assert record.user_id is None
     assert not upstream.requests
     assert not [
@@ -115,7 +125,7 @@ async def test_e1_no_algorithm(start: Start, upstream: FaultUpstream) -> None:
         header = segment(mint.header(alg=name))
         tokens[f"{name}, unsigned"] = f"{header}.{segment(mint.payload())}."
         tokens[f"{name}, signed"] = mint.token({"alg": name})
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_algorithm")
 
 
 async def test_e2_public_key_as_a_secret(start: Start, upstream: FaultUpstream) -> None:
@@ -132,7 +142,7 @@ async def test_e2_public_key_as_a_secret(start: Start, upstream: FaultUpstream) 
         signed = f"{segment(mint.header(alg='HS256'))}.{segment(mint.payload())}"
         mac = hmac.new(secret, signed.encode(), sha256).digest()
         tokens[name] = f"{signed}.{segment(mac)}"
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_algorithm")
 
 
 async def test_e3_other_algorithms_with_the_right_key(
@@ -150,7 +160,7 @@ async def test_e3_other_algorithms_with_the_right_key(
             ("PS256", pss, SHA256()),
         )
     }
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_algorithm")
 
 
 async def test_e4_key_ids(start: Start, upstream: FaultUpstream) -> None:
@@ -171,8 +181,11 @@ async def test_e4_key_ids(start: Start, upstream: FaultUpstream) -> None:
     }
     tokens = {name: mint.token({"kid": kid}) for name, kid in odd.items()}
     tokens["the static key itself"] = static.token()
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
-    await refuse(gateway, upstream, {"none": mint.token({"kid": ...})}, UNAUTHORISED)
+    why = dict.fromkeys(tokens, "token_key_kind")
+    why |= dict.fromkeys(["unknown", "long"], "token_key_unknown")
+    await refuse(gateway, upstream, tokens, why)
+    none = {"none": mint.token({"kid": ...})}
+    await refuse(gateway, upstream, none, "unauthorised")
     assert gateway.core.core.faults.count(JWKS) <= 1
 
 
@@ -220,9 +233,12 @@ async def test_e6_keys_in_the_token(start: Start, upstream: FaultUpstream) -> No
             "x5c": {"x5c": ["MIIB"]},
         }.items()
     }
-    tokens["crit"] = mint.token({"crit": ["exp"], "exp": 1})
-    tokens["b64"] = mint.token({"crit": ["b64"], "b64": True})
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_signature")
+    tokens = {
+        "crit": mint.token({"crit": ["exp"], "exp": 1}),
+        "b64": mint.token({"crit": ["b64"], "b64": True}),
+    }
+    await refuse(gateway, upstream, tokens, "token_algorithm")
 
 
 async def test_e7_times(start: Start, upstream: FaultUpstream) -> None:
@@ -230,19 +246,19 @@ async def test_e7_times(start: Start, upstream: FaultUpstream) -> None:
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     now = int(mint.now)
-    claims: dict[str, dict[str, Any]] = {
-        "expired": {"exp": now - 1},
-        "made in a minute": {"iat": now + 60},
-        "valid in a minute": {"nbf": now + 60},
-        "exp NaN": {"exp": float("nan")},
-        "exp -inf": {"exp": float("-inf")},
-        "exp inf": {"exp": float("inf")},
-        "iat NaN": {"iat": float("nan")},
+    claims: dict[str, tuple[dict[str, Any], str]] = {
+        "expired": ({"exp": now - 1}, "token_expired"),
+        "made in a minute": ({"iat": now + 60}, "token_not_yet_valid"),
+        "valid in a minute": ({"nbf": now + 60}, "token_not_yet_valid"),
+        "exp NaN": ({"exp": float("nan")}, "token_claim"),
+        "exp -inf": ({"exp": float("-inf")}, "token_claim"),
+        "exp inf": ({"exp": float("inf")}, "token_claim"),
+        "iat NaN": ({"iat": float("nan")}, "token_claim"),
+        "exp as text": ({"exp": str(now + 60)}, "unauthorised"),
     }
-    tokens = {name: mint.token(**changes) for name, changes in claims.items()}
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
-    text = {"exp as text": mint.token(exp=str(now + 60))}
-    await refuse(gateway, upstream, text, UNAUTHORISED)
+    tokens = {name: mint.token(**changes) for name, (changes, _) in claims.items()}
+    why = {name: reason for name, (_, reason) in claims.items()}
+    await refuse(gateway, upstream, tokens, why)
     # The end of time is an end like any other.
     reply = await send(gateway, mint.token(exp=2**63))
     assert (reply.status, len(upstream.requests)) == (200, 1)
@@ -261,14 +277,14 @@ async def test_e8_damage(start: Start, upstream: FaultUpstream) -> None:
         "short signature": f"{header}.{payload}.{signature[:-4]}",
         "padded signature": f"{header}.{payload}.{signature}==",
     }
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_signature")
     tokens = {
         "two parts": f"{header}.{payload}",
         "four parts": f"{header}.{payload}.{signature}.x",
         "six parts": ".".join([header, payload, signature] * 2),
         "half": f"{header}.{payload[:40]}.{signature}",
     }
-    await refuse(gateway, upstream, tokens, UNAUTHORISED)
+    await refuse(gateway, upstream, tokens, "unauthorised")
 
 
 async def test_e9_tokens_of_another_kind(start: Start, upstream: FaultUpstream) -> None:
@@ -282,10 +298,10 @@ async def test_e9_tokens_of_another_kind(start: Start, upstream: FaultUpstream) 
         "OAuth2 id token": mint.token(stt=2),
         "between machines": await core_jwt(gateway, {"sub": "service"}),
     }
-    await refuse(gateway, upstream, tokens, UNAUTHORISED)
+    await refuse(gateway, upstream, tokens, "unauthorised")
     claims = {"sub": "x", "sessionHandle": "h", "refreshTokenHash1": "r"}
     like = {"like a session": await core_jwt(gateway, claims)}
-    await refuse(gateway, upstream, like, TRY_REFRESH)
+    await refuse(gateway, upstream, like, "token_issuer")
 
 
 async def core_jwt(gateway: Gateway, payload: dict[str, str]) -> str:
@@ -325,9 +341,10 @@ async def test_e10_other_application_or_tenant(
         "other issuer": mint.token(iss="https://other.example/auth"),
         "no issuer": mint.token(iss=...),
         "issuer like ours": mint.token(iss=ISSUER + "/"),
-        "an audience": mint.token(aud="someone"),
     }
-    await refuse(gateway, upstream, tokens, TRY_REFRESH)
+    await refuse(gateway, upstream, tokens, "token_issuer")
+    audience = {"an audience": mint.token(aud="someone")}
+    await refuse(gateway, upstream, audience, "token_audience")
     assert (await send(gateway, mint.token(tId="blue"), "/tenant")).status == 200
     reply = await send(gateway, mint.token(tId="red"), "/tenant")
     assert reply.status == 403
@@ -350,7 +367,7 @@ async def test_e11_json_bombs(start: Start, upstream: FaultUpstream) -> None:
     }
     tokens = {name: mint.sign(mint.header(), text) for name, text in texts.items()}
     began = time.process_time()
-    await refuse(gateway, upstream, tokens, UNAUTHORISED)
+    await refuse(gateway, upstream, tokens, "unauthorised")
     assert time.process_time() - began < 0.5  # all of it, client and core included
     reply = await send(gateway, mint.token(sub="\ud800"))
     assert reply.status == 200
@@ -364,9 +381,10 @@ async def test_e13_deleted_user(start: Start, upstream: FaultUpstream) -> None:
     user = await gateway.sign_up()
     assert (await user.get("/checked")).status == 200
     await call_core(gateway, "/user/remove", {"userId": user.id})
-    for path in ("/checked", "/private"):
+    for path, reason in (("/checked", "unauthorised"), ("/private", "session_ended")):
         reply = await user.get(path)
         assert (reply.status, reply.json()) == (401, UNAUTHORISED)
+        assert (await gateway.record(reply)).reason == reason
     assert len(upstream.requests) == 1
 
 
@@ -428,6 +446,7 @@ async def test_e17_schemes(
     shown = [("Authorization", value.format(token, token)) for value in values]
     reply = await gateway.ask("GET", "/private", *shown)
     assert (reply.status, reply.json()) == (401, UNAUTHORISED)
+    assert (await gateway.record(reply)).reason == "unauthorised"
     assert not upstream.requests
 
 
@@ -448,7 +467,9 @@ async def test_e22_token_in_the_url(start: Start, upstream: FaultUpstream) -> No
     for name in ("access_token", "token", "sAccessToken", "st-access-token"):
         reply = await gateway.ask("GET", f"/private?{name}={user.access}")
         assert (reply.status, reply.json()) == (401, UNAUTHORISED)
-        assert user.access not in repr(await gateway.record(reply))
+        record = await gateway.record(reply)
+        assert record.reason == "unauthorised"
+        assert user.access not in repr(record)
     assert not upstream.requests
 
 
