@@ -7,8 +7,7 @@ Facts (supertokens-python 0.31.4, PyJWT 2.15):
 - A token that doesn't parse counts as absent: 401 `unauthorised`, or anonymous where
   the session is optional. One that parses and is flawed is 401 `try refresh token`.
 - The SDK decodes header and payload leniently (bytes outside the base64url alphabet
-  are skipped) to tell the two apart, and strictly when it verifies. Here the
-  signature settles it, because it covers both segments as they were sent.
+  are skipped) to tell the two apart, and strictly when it verifies; so it is here.
 
 Stricter than the SDK, each because nothing legitimate needs it:
 - `alg` must be RS256. The SDK takes the algorithm from the token (RFC 8725 §3.1).
@@ -17,7 +16,7 @@ Stricter than the SDK, each because nothing legitimate needs it:
   by `POST /recipe/jwt`, is no session here (RFC 8725 §3.8).
 - Version 2 tokens (before 2023) always need a refresh; the SDK asks the core.
 - A blank user id or session handle is refused.
-- A padded signature segment is refused, so that a token has one spelling.
+- A padded segment is refused, so that a token has one spelling.
 - A text longer than `MAX_TOKEN_SIZE` is no token.
 More lenient in one point: `iat` may be `IAT_LEEWAY_S` ahead of the clock.
 """
@@ -165,15 +164,9 @@ def is_signed(token: Token, key: RSAPublicKey) -> bool:
 
     Source: RFC 7518 §3.3, RFC 7515 §2 (base64url without padding).
     """
-    segment = token.signature
-    if b"+" in segment or b"/" in segment:
-        return False
-    standard = segment.translate(_URL_TO_STD)
-    try:
-        signature = a2b_base64(standard + b"==")
-    except ValueError:
-        return False
-    if b2a_base64(signature, newline=False).rstrip(b"=") != standard:
+    header, _, payload = token.signed.partition(b".")
+    signature = _strictly(token.signature)
+    if signature is None or _strictly(header) is None or _strictly(payload) is None:
         return False
     try:
         key.verify(signature, token.signed, _PADDING, _SHA256)
@@ -224,6 +217,19 @@ def _decode(segment: bytes) -> bytes | None:
         return a2b_base64(segment.translate(_URL_TO_STD) + b"==")
     except ValueError:
         return None
+
+
+def _strictly(segment: bytes) -> bytes | None:
+    """Return what *segment* encodes, or None when base64url spells it otherwise."""
+    if b"+" in segment or b"/" in segment:
+        return None
+    standard = segment.translate(_URL_TO_STD)
+    try:
+        decoded = a2b_base64(standard + b"==")
+    except ValueError:
+        return None
+    spelled = b2a_base64(decoded, newline=False).rstrip(b"=")
+    return decoded if spelled == standard else None
 
 
 def _json(segment: bytes) -> Any:

@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from base64 import urlsafe_b64decode
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -360,6 +361,35 @@ FORGED = {
 def test_not_signed(text: str) -> None:
     """Only RS256 by the very key, over the very bytes, in the one spelling."""
     assert not tokens.is_signed(parsed(text), KEY)
+
+
+def _signed(header: str, payload: str) -> str:
+    """Return the token that the core's key makes of two segments, whatever they are."""
+    text = f"{header}.{payload}"
+    signature = private_key().sign(text.encode(), padding.PKCS1v15(), SHA256())
+    return f"{text}.{segment(signature)}"
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "/": lambda text: text.replace("_", "/"),
+    "padded": lambda text: text + "=",
+    "junk": lambda text: text[:8] + "!" + text[8:],
+    "other last bits": _last_bits_changed,
+}
+
+
+@pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("part", ["header", "payload"])
+def test_the_key_vouches_for_base64url_only(
+    part: str, spell: Callable[[str], str]
+) -> None:
+    """A segment in another spelling is refused, even if the core's key signed it."""
+    header, payload, _ = MINT.token({"odd": "???"}, odd="a???").split(".")
+    assert tokens.is_signed(parsed(_signed(header, payload)), KEY)
+    odd = {"header": header, "payload": payload}
+    odd[part] = spell(odd[part])
+    assert odd[part] not in {header, payload}
+    assert not tokens.is_signed(parsed(_signed(**odd)), KEY)
 
 
 def test_the_other_spelling_decodes_to_the_same_bytes() -> None:
