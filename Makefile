@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential faults bench bench-quick bench-routes bench-startup \
+	differential lenient faults bench bench-quick bench-routes bench-startup \
 	bench-verify bench-workers clean
 
 help: ## what can be made
@@ -56,6 +56,9 @@ docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
 
 differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 	@PYTHONPATH=tests $(BIN)/python tools/differential.py
+
+lenient: ## which spellings of a path real upstreams read as one (two minutes)
+	@$(or $(PYTHON),python3) tools/lenient.py $(ARGS)
 
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.resources $(ARGS)
