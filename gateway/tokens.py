@@ -51,6 +51,8 @@ _FOREVER = 2.0**53
 
 _V2_HEADER = b64encode(b'{"alg":"RS256","typ":"JWT","version":"2"}')
 _URL_TO_STD = bytes.maketrans(b"-_", b"+/")
+_BASE64URL = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+"""Source: RFC 4648 §5."""
 _EXTENSIONS = ("crit", "b64")
 """Header fields that change what a signature covers, or ask for more than we know."""
 _PADDING = PKCS1v15()
@@ -165,11 +167,11 @@ def is_signed(token: Token, key: RSAPublicKey) -> bool:
     Source: RFC 7518 §3.3, RFC 7515 §2 (base64url without padding).
     """
     header, _, payload = token.signed.partition(b".")
-    signature = _strictly(token.signature)
-    if signature is None or _strictly(header) is None or _strictly(payload) is None:
+    if not (_is_strict(token.signature) and _is_strict(header) and _is_strict(payload)):
         return False
+    signature = _decode(token.signature)
     try:
-        key.verify(signature, token.signed, _PADDING, _SHA256)
+        key.verify(signature or b"", token.signed, _PADDING, _SHA256)
     except InvalidSignature:
         return False
     return True
@@ -219,17 +221,23 @@ def _decode(segment: bytes) -> bytes | None:
         return None
 
 
-def _strictly(segment: bytes) -> bytes | None:
-    """Return what *segment* encodes, or None when base64url spells it otherwise."""
-    if b"+" in segment or b"/" in segment:
-        return None
-    standard = segment.translate(_URL_TO_STD)
+def _is_strict(segment: bytes) -> bool:
+    """Return whether *segment* is spelled as base64url spells what it encodes.
+
+    Only the last characters can differ in more than their alphabet: their unused bits
+    are zero. (Encoding all of it again takes ten times as long.)
+    """
+    if segment.translate(None, _BASE64URL):
+        return False
+    last = segment[len(segment) // 4 * 4 :]
+    if not last:
+        return True
+    standard = last.translate(_URL_TO_STD)
     try:
         decoded = a2b_base64(standard + b"==")
     except ValueError:
-        return None
-    spelled = b2a_base64(decoded, newline=False).rstrip(b"=")
-    return decoded if spelled == standard else None
+        return False
+    return b2a_base64(decoded, newline=False).rstrip(b"=") == standard
 
 
 def _json(segment: bytes) -> Any:
