@@ -237,6 +237,43 @@ def test_paths_are_canonical_or_refused(text: str) -> None:
     assert parsed.path == canonical
 
 
+def test_paths_exact_is_all_of_the_stricter_values() -> None:
+    """A short form for services that see every difference; unset: nobody knows."""
+
+    def paths(value: object) -> config.Paths:
+        service = {"targets": ["http://s"], "paths": value}
+        return parse(services={"s": service}).services["s"].paths
+
+    assert paths("exact").model_dump() == {
+        "case": "sensitive",
+        "final_slash": "significant",
+        "parameters": "kept",
+        "extension": "kept",
+        "final_dots": "kept",
+    }
+    assert set(paths({}).model_dump().values()) == {None}
+    assert paths({"case": "insensitive"}).final_slash is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        ("exactly", "expected exact, or the differences", "Did you mean 'exact'?"),
+        ("loose", "expected exact, or the differences", "See docs/configuration.md"),
+        ({"case": "Sensitive"}, "expected 'sensitive' or 'insensitive'", ""),
+        ({"slash": "ignored"}, "unknown key 'slash'", ""),
+    ],
+    ids=str,
+)
+def test_bad_paths_of_services(value: object, message: str, hint: str) -> None:
+    """What is said names the forms that there are."""
+    service = {"targets": ["http://s"], "paths": value}
+    found = finding(services={"s": service})
+    assert found.path.startswith("services.s.paths")
+    assert found.message.startswith(message)
+    assert hint in found.hint
+
+
 def test_own_paths_leave_room_for_routes() -> None:
     """`api_base_path: /` would leave nothing to the routes."""
     assert parse(supertokens={"api_base_path": "/auth/"}).supertokens.api_base_path == (

@@ -398,8 +398,13 @@ class Paths(Model):
 
 
 def _short_paths(value: object) -> object:
-    if value != "exact":
+    if not isinstance(value, str):
         return value
+    if value != "exact":
+        raise wrong(
+            "expected exact, or the differences that the service sees",
+            did_you_mean(value, ("exact",)) or "See docs/configuration.md",
+        )
     return {
         "case": "sensitive",
         "final_slash": "significant",
