@@ -172,7 +172,9 @@ async def play(
 ) -> Outcome:
     """Send *case*, cut at *cuts*, and judge it.
 
-    *pipelined*: between a good request and the canary, all in one piece.
+    *pipelined*: between a good request and the canary, all in one piece. When the
+    case ends its connection, a canary on another one shows that the gateway still
+    forwards.
 
     Raises:
         AssertionError: something happened that the case doesn't allow.
@@ -184,6 +186,7 @@ async def play(
     rig.records.clear()
     name = b"/public/canary-%d" % next(rig.serial)
     canary = b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % name
+    forwarded = False
     async with asyncio.timeout(DEADLINE_S):
         talk = await _open(rig, case.peer)
         try:
@@ -203,12 +206,31 @@ async def play(
                 talk.writer.close()
                 await talk.watched.until_gone()
             elif whole and not talk.outcome.closed:
-                await _judge_canary(talk, case, name)
+                forwarded = await _judge_canary(talk, case, name)
         finally:
             talk.writer.transport.abort()
             await talk.watched.until_gone()
     _judge(rig, case, talk.outcome, name)
+    if not forwarded:
+        await _forwards(rig)
     return talk.outcome
+
+
+async def _forwards(rig: Rig) -> None:
+    """A good request on a connection of its own arrives, and nothing with it."""
+    name = b"/public/canary-%d" % next(rig.serial)
+    seen = len(rig.upstream.requests)
+    async with asyncio.timeout(DEADLINE_S):
+        talk = await _open(rig)
+        try:
+            await talk.send(b"GET %b HTTP/1.1\r\nHost: gw\r\n\r\n" % name)
+            assert await talk.reply(b"GET"), "no reply to a good request"
+        finally:
+            talk.writer.transport.abort()
+            await talk.watched.until_gone()
+    (reply,) = talk.outcome.replies
+    assert (reply.status, reply.body) == (200, name), reply
+    assert [one.target for one in rig.upstream.requests[seen:]] == [name]
 
 
 async def _send_cut(talk: Talk, data: bytes, cuts: Sequence[int]) -> None:
@@ -257,8 +279,8 @@ def _refused_together(case: Case) -> Case:
     )
 
 
-async def _judge_canary(talk: Talk, case: Case, name: bytes) -> None:
-    """The next reply is the canary's own, or there is none."""
+async def _judge_canary(talk: Talk, case: Case, name: bytes) -> bool:
+    """The next reply is the canary's own, or there is none; return which."""
     out = talk.outcome
     judged = len(out.replies)
     if await talk.reply(b"GET"):
@@ -268,8 +290,10 @@ async def _judge_canary(talk: Talk, case: Case, name: bytes) -> None:
             f"another reply came before the canary's: {reply}"
         )
         assert case.closes is not True, "the connection had to end"
-    else:
-        assert case.closes is not False, "the connection had to stay"
+        assert talk.rig.upstream.requests[-1].target == name
+        return True
+    assert case.closes is not False, "the connection had to stay"
+    return False
 
 
 def _judge(rig: Rig, case: Case, out: Outcome, canary: bytes) -> None:
