@@ -694,6 +694,7 @@ def test_property_what_no_rule_names_passes_byte_for_byte(fields: Fields) -> Non
 def test_property_what_passed_once_passes_again(fields: Fields) -> None:
     """Two gateways in a row: the second finds nothing left to take out."""
     once = send(*fields)
+    assert once[0] == (b"Host", b"orders:8080")
     kept = once[1 : -len(MADE) - 1]
     again = send(*once)
     assert again[1 : 1 + len(kept)] == kept
