@@ -17,7 +17,10 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
+
+DEADLINE_S = 10.0
+"""For what must happen: long enough on a busy machine, short enough to see a hang."""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -102,6 +105,14 @@ class Peer:
 Behaviour = Callable[[Peer], Awaitable[None]]
 
 
+class Happening(asyncio.Event):
+    """What must happen: to wait for it in vain fails the test instead of hanging it."""
+
+    async def wait(self) -> Literal[True]:
+        async with asyncio.timeout(DEADLINE_S):
+            return await super().wait()
+
+
 @dataclass
 class FaultUpstream:
     """A server on loopback whose connections are all handled by *behaviour*."""
@@ -114,8 +125,8 @@ class FaultUpstream:
     """0: a free one, which stands here once the server runs."""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
-    got_request: asyncio.Event = field(default_factory=asyncio.Event)
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    got_request: Happening = field(default_factory=Happening)
+    lost: Happening = field(default_factory=Happening)
     """Set when a `Peer.gone` has seen the gateway close."""
     errors: list[BaseException] = field(default_factory=list)
     """What behaviours raised, other than lost connections."""
