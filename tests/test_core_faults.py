@@ -235,7 +235,8 @@ async def test_k9_the_cores_clock(
 ) -> None:
     """A core may be 5 s ahead (`tokens.IAT_LEEWAY_S`), and behind by a token's life.
 
-    Further ahead, its tokens aren't valid yet: 401 and never forwarded.
+    Further ahead, its tokens aren't valid yet: 401 and never forwarded. What needs no
+    token is.
     """
     clock_ahead = Core(CoreSettings(), clock=lambda: time.time() + ahead_s)
     with contextlib.closing(clock_ahead), serve_in_thread(clock_ahead) as core:
@@ -246,3 +247,5 @@ async def test_k9_the_cores_clock(
         if status == 401:
             assert reply.json() == TRY_REFRESH
         assert len(upstream.requests) == (status == 200)
+        assert (await user.get("/public")).status == 200
+        assert upstream.requests[-1].line == b"GET /public HTTP/1.1"

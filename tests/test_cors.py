@@ -216,13 +216,17 @@ async def test_no_other_page_can_read_an_answer(
     assert len(upstream.requests) == 1
 
 
-async def test_origins_in_turn_on_one_gateway(start: Start) -> None:
+async def test_origins_in_turn_on_one_gateway(
+    start: Start, upstream: FaultUpstream
+) -> None:
     """What was decided for one origin is never given to the next."""
     gateway = await start(ROUTES)
     turn = [PAGE, "https://evil.example", "http://localhost:3000", "null", PAGE]
     found = await asyncio.gather(
         *(gateway.ask("GET", "/public", ("Origin", origin)) for origin in turn)
     )
+    assert {reply.status for reply in found} == {200}
+    assert len(upstream.requests) == len(turn)
     assert [cors_fields(r).get("access-control-allow-origin") for r in found] == [
         PAGE,
         None,
@@ -260,14 +264,20 @@ async def test_public_keys_are_open_to_every_page(start: Start) -> None:
         assert cors_fields(reply) == {"access-control-allow-origin": "*"}
 
 
-async def test_origins_are_the_website_unless_said(start: Start) -> None:
+async def test_origins_are_the_website_unless_said(
+    start: Start, upstream: FaultUpstream
+) -> None:
     """`cors` may be left out: the page of `website_domain` is who calls."""
     begin, end = ROUTES.index("cors:"), ROUTES.index("services:")
     gateway = await start(ROUTES[:begin] + ROUTES[end:])
-    reply = await gateway.ask("GET", "/private", ("Origin", PAGE))
-    assert cors_fields(reply)["access-control-allow-origin"] == PAGE
-    reply = await gateway.ask("GET", "/private", ("Origin", "http://localhost:3000"))
-    assert not cors_fields(reply)
+    for path, status in (("/private", 401), ("/public", 200)):
+        reply = await gateway.ask("GET", path, ("Origin", PAGE))
+        assert (path, reply.status) == (path, status)
+        assert cors_fields(reply)["access-control-allow-origin"] == PAGE
+        reply = await gateway.ask("GET", path, ("Origin", "http://localhost:3000"))
+        assert (path, reply.status) == (path, status)
+        assert not cors_fields(reply)
+    assert len(upstream.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,19 @@ async def begun(rig: Rig) -> None:
     await until(lambda: rig.upstream.begun or rig.upstream.requests)
 
 
+async def forwards(rig: Rig) -> None:
+    """Hold that a good request, on a connection of its own, is the first to arrive.
+
+    What was refused before it didn't reach the upstream, and this gateway's way there
+    is open.
+    """
+    assert rig.upstream.connections == 0
+    async with talking(rig) as (reader, writer):
+        writer.write(GET)
+        assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
+    assert [seen.target for seen in rig.upstream.requests] == [b"/public/a"]
+
+
 async def upstream_left(rig: Rig) -> None:
     """Return when no connection to the upstream is open."""
     await until(lambda: not rig.upstream.open)
@@ -74,8 +87,8 @@ async def test_a_slow_head_is_408(pieces: list[bytes]) -> None:
             reply = await reader.read()
         assert reply.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert b"Connection: close\r\n" in reply
-        assert rig.upstream.connections == 0
         assert [record.status for record in rig.records] == [408]
+        await forwards(rig)
 
 
 async def test_dripping_doesnt_put_the_deadline_off() -> None:
@@ -91,6 +104,7 @@ async def test_dripping_doesnt_put_the_deadline_off() -> None:
             if done:
                 break
         assert (await whole).startswith(b"HTTP/1.1 408 ")
+        await forwards(rig)
 
 
 async def test_a_second_slow_head_is_408_too() -> None:
@@ -241,11 +255,14 @@ async def test_a_head_that_takes_its_time_keeps_its_beginning(
 
 async def test_an_idle_connection_is_closed() -> None:
     """`keep_alive`, also for a connection on which nothing was ever sent."""
-    async with (
-        running(limits={"keep_alive": SHORT_S}) as rig,
-        talking(rig) as (reader, _writer),
-    ):
-        assert await reader.read() == b""
+    async with running(limits={"keep_alive": SHORT_S}) as rig:
+        async with talking(rig) as (reader, _writer):
+            assert await reader.read() == b""
+        async with talking(rig) as (reader, writer):
+            writer.write(GET)
+            reply = await reader.read()
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        assert reply.endswith(b"/public/a")
 
 
 async def test_a_head_too_large_is_refused_before_it_ends() -> None:
@@ -262,6 +279,7 @@ async def test_a_head_too_large_is_refused_before_it_ends() -> None:
             if watched.gone:
                 break
         assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+        await forwards(rig)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +308,7 @@ async def test_sizes_have_their_own_status(
     async with running(limits=limits) as rig, talking(rig) as (reader, writer):
         writer.write(request_bytes + b"\r\nHost: gw\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
-        assert rig.upstream.connections == 0
+        await forwards(rig)
 
 
 # --- bodies ---------------------------------------------------------------------
@@ -400,7 +418,7 @@ async def test_a_rest_that_doesnt_come_ends_the_connection(
     async with running() as rig, talking(rig) as (reader, writer):
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\nG")
         assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
-        assert rig.upstream.connections == 0
+        await forwards(rig)
 
 
 async def test_who_uploads_still_hears_the_refusal() -> None:
@@ -414,7 +432,7 @@ async def test_who_uploads_still_hears_the_refusal() -> None:
         reply = await reader.read()
         assert reply.startswith(b"HTTP/1.1 401 ")
         assert b"Connection: close\r\n" in reply
-        assert rig.upstream.connections == 0
+        await forwards(rig)
 
 
 async def test_an_endless_upload_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,6 +452,7 @@ async def test_an_endless_upload_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
             await upload()
         await watched.until_gone()
         assert watched.taken < 2_000_000
+        await forwards(rig)
 
 
 async def test_a_late_413_cuts_the_upstream() -> None:
@@ -565,6 +584,7 @@ async def test_an_odd_target_is_400() -> None:
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
         assert [record.status for record in rig.records] == [400]
         assert not rig.complaints.texts
+        await forwards(rig)
 
 
 async def test_a_request_cut_before_its_first_step_is_answered() -> None:

@@ -95,6 +95,7 @@ async def refuse(
     """Hold that each token is refused, costs the core nothing and goes nowhere.
 
     *why* is the log's word for all of them, or for each.
+    A good token of the same core arrives afterwards.
     """
     gateway.core.core.faults.forget_calls()
     reasons = dict.fromkeys(tokens, why) if isinstance(why, str) else why
@@ -111,6 +112,9 @@ async def refuse(
     assert not [
         call for call in gateway.core.core.faults.calls if call != ("GET", JWKS)
     ]
+    assert (await send(gateway, core_mint(gateway.core).token())).status == 200
+    assert len(upstream.requests) == 1
+    upstream.requests.clear()
 
 
 # --- tokens that were made up -------------------------------------------------------
@@ -440,7 +444,10 @@ async def test_e16_junk_bearer_and_a_good_cookie(
 async def test_e17_schemes(
     start: Start, upstream: FaultUpstream, values: Sequence[str]
 ) -> None:
-    """Anything but one `Bearer` and one token is no session; the first field counts."""
+    """Anything but one `Bearer` and one token is no session; the first field counts.
+
+    The same token, shown as it should be, is let in.
+    """
     gateway = await start(ROUTES)
     token = core_mint(gateway.core).token()
     shown = [("Authorization", value.format(token, token)) for value in values]
@@ -448,6 +455,8 @@ async def test_e17_schemes(
     assert (reply.status, reply.json()) == (401, UNAUTHORISED)
     assert (await gateway.record(reply)).reason == "unauthorised"
     assert not upstream.requests
+    assert (await send(gateway, token)).status == 200
+    assert len(upstream.requests) == 1
 
 
 async def test_e18_fifty_refreshes_at_once(start: Start) -> None:
@@ -461,7 +470,7 @@ async def test_e18_fifty_refreshes_at_once(start: Start) -> None:
 
 
 async def test_e22_token_in_the_url(start: Start, upstream: FaultUpstream) -> None:
-    """It isn't read, and the log doesn't have it."""
+    """It isn't read, and the log doesn't have it; in a header it is let in."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     for name in ("access_token", "token", "sAccessToken", "st-access-token"):
@@ -471,6 +480,8 @@ async def test_e22_token_in_the_url(start: Start, upstream: FaultUpstream) -> No
         assert record.reason == "unauthorised"
         assert user.access not in repr(record)
     assert not upstream.requests
+    assert (await user.get("/private")).status == 200
+    assert len(upstream.requests) == 1
 
 
 async def test_e23_sign_in_over_the_attackers_session(start: Start) -> None:

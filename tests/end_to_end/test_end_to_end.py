@@ -119,12 +119,23 @@ async def test_user_answers_get_only(start: Start, method: str) -> None:
     assert reply.one("Cache-Control") == "no-store"
 
 
-async def test_other_paths_below_user_are_routes(start: Start) -> None:
+async def test_other_paths_below_user_are_routes(
+    start: Start, upstream: FaultUpstream
+) -> None:
     """`/user` is the gateway's; `/user/x` and `/users` are whoever's has a route."""
-    gateway = await start(ROUTES)
+    paths = ("/user/x", "/users", "/authorize")
+    routed = [f"  - {{path: {path}, service: echo}}\n" for path in paths]
+    gateway = await start(ROUTES + "".join(routed))
     user = await gateway.sign_up()
-    for path in ("/user/x", "/users", "/authorize"):
-        assert (await user.get(path)).json()["code"] == "no_route"
+    for path in paths:
+        assert (await user.get(path)).status == 200
+    assert [seen.line for seen in upstream.requests] == [
+        f"GET {path} HTTP/1.1".encode() for path in paths
+    ]
+    for path in ("/user/y", "/userx", "/authorizer"):
+        reply = await user.get(path)
+        assert (reply.status, reply.json()["code"]) == (404, "no_route")
+    assert len(upstream.requests) == len(paths)
 
 
 # --- forgery -----------------------------------------------------------------
@@ -320,6 +331,7 @@ async def test_new_token_on_an_answer_of_our_own(
     reply = await user.get("/private")
     assert reply.status == 502
     assert_carries_new_token_once(reply)
+    assert len(upstream.requests) == 1
 
 
 async def test_new_token_as_cookie(start: Start) -> None:

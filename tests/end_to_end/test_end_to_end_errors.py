@@ -60,12 +60,18 @@ SECRET = ("X-Note", "s3cret")
 """Stands in path, query and a field; no error may repeat it."""
 
 
-async def test_no_route_is_404(start: Start) -> None:
-    """Whatever the method."""
+async def test_no_route_is_404(start: Start, upstream: FaultUpstream) -> None:
+    """Whatever the method; where there is a route, the same request arrives."""
     gateway = await start(ROUTES)
-    for method in ("GET", "POST", "OPTIONS", "PURGE"):
+    methods = ("GET", "POST", "OPTIONS", "PURGE")
+    for method in methods:
         reply = await gateway.ask(method, "/s3cret?s3cret", SECRET)
         assert_problem(reply, 404, "no_route")
+        reply = await gateway.ask(method, "/public/s3cret?s3cret", SECRET)
+        assert reply.status == 200
+    assert [seen.line for seen in upstream.requests] == [
+        f"{method} /public/s3cret?s3cret HTTP/1.1".encode() for method in methods
+    ]
 
 
 async def test_wrong_method_is_405_with_allow(
@@ -217,3 +223,5 @@ async def test_errors_reach_an_allowed_page(
         assert reply.all("Access-Control-Allow-Origin") == [ORIGIN]
         assert reply.all("Access-Control-Allow-Credentials") == ["true"]
         assert reply.all("Vary") == ["Origin"]
+    # The 502 is the service's own failure: it was asked, and nothing else arrived.
+    assert {seen.line for seen in upstream.requests} == {b"GET /public HTTP/1.1"}

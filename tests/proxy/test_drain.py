@@ -80,7 +80,7 @@ async def test_idle_connections_are_closed_at_once(upstream: FaultUpstream) -> N
     upstream.behaviour = answer()
     async with gateway(upstream.url) as gw, gw.connect() as new, gw.connect() as kept:
         await kept.send(GET)
-        await kept.reply()
+        assert (await kept.reply()).status == 200
         loop = asyncio.get_running_loop()
         began = loop.time()
         await gw.stop()

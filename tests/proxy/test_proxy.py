@@ -1001,7 +1001,10 @@ CHUNKS = b"POST / HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
 async def test_a_request_isn_t_kept_when_its_connection_has_ended(
     pieces: list[bytes], status: int | None
 ) -> None:
-    """Nothing of it, tokens least of all, waits for the garbage collector."""
+    """Nothing of it, tokens least of all, waits for the garbage collector.
+
+    Whatever was wrong with it, the next client's request arrives.
+    """
 
     def kept() -> int:
         kinds = (Connection, Client)
@@ -1023,6 +1026,8 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
             await until(lambda: kept() == before)
         finally:
             gc.enable()
+        assert (await gw.ask("GET", "/next")).body == b"ok"
+        assert upstream.requests[-1].line == b"GET /next HTTP/1.1"
 
 
 async def test_an_upstream_connection_isn_t_kept_when_it_has_ended() -> None:
@@ -1100,7 +1105,7 @@ async def test_p12_a_fault_of_our_own_is_500(
 
 
 async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
-    """Fail closed: an exception is no verdict."""
+    """Fail closed: an exception is no verdict. Once it works again, ann is let in."""
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(upstream.url, route={"protected": True}, log_expected=True) as gw,
@@ -1109,6 +1114,9 @@ async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
         reply = await gw.ask("GET", "/a", ("Authorization", "Bearer ann"))
         assert (reply.status, reply.json()["code"]) == (500, "internal_error")
         assert not upstream.requests
+        gw.verifier.error = None
+        reply = await gw.ask("GET", "/a", ("Authorization", "Bearer ann"))
+        assert (reply.status, len(upstream.requests)) == (200, 1)
 
 
 async def test_p12_a_fault_in_the_copy_cuts_the_reply(

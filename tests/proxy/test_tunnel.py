@@ -319,24 +319,38 @@ async def test_c24_what_is_no_101_to_a_websocket_opens_no_tunnel(
 async def test_f16_f17_a_refused_handshake_is_not_passed_on(
     fields: list[tuple[str, str]], status: int
 ) -> None:
-    """Nobody is dialled for it, and its connection ends."""
+    """Nobody is dialled for it, and its connection ends. A sound one is passed on."""
     sent = [each for each in HANDSHAKE if each[0] != "Origin"]
     async with FaultUpstream(answer()) as upstream, gateway(upstream.url) as gw:
         reply = await gw.ask("GET", "/ws", *sent, *fields)
         assert (reply.status, reply.one("Connection")) == (status, "close")
         assert not upstream.connections
         assert (await gw.record()).status == status
+        assert (await gw.ask("GET", "/ws", *HANDSHAKE)).status == 200
+        assert upstream.requests[0].field(b"upgrade") == b"websocket"
 
 
 async def test_a_session_is_needed_before_anyone_is_dialled() -> None:
-    """401 in SuperTokens' own words; and a route may take no sockets at all."""
+    """401 in SuperTokens' own words; and a route may take no sockets at all.
+
+    With a session the handshake is passed on, and without an upgrade the request is.
+    """
     async with FaultUpstream(answer()) as upstream:
         async with gateway(upstream.url, route={"protected": True}) as gw:
             reply = await gw.ask("GET", "/ws", *HANDSHAKE)
             assert (reply.status, reply.json()) == (401, {"message": "unauthorised"})
+            assert not upstream.connections
+            session = ("Authorization", "Bearer ann")
+            assert (await gw.ask("GET", "/ws", *HANDSHAKE, session)).status == 200
+        (seen,) = upstream.requests
+        assert seen.field(b"upgrade") == b"websocket"
+        dialled = upstream.connections
         async with gateway(upstream.url, route={"websocket": {"enabled": False}}) as gw:
-            assert (await gw.ask("GET", "/ws", *HANDSHAKE)).status == 403
-        assert not upstream.connections
+            reply = await gw.ask("GET", "/ws", *HANDSHAKE)
+            assert (reply.status, reply.json()["code"]) == (403, "websocket_disabled")
+            assert upstream.connections == dialled
+            assert (await gw.ask("GET", "/ws")).status == 200
+        assert len(upstream.requests) == 2
 
 
 # --- the terms end ----------------------------------------------------------
