@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import queue
@@ -21,8 +20,10 @@ import threading
 import time
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Protocol, TextIO
 
 from gateway.errors import Side, Stage
@@ -93,13 +94,12 @@ class Observer(Protocol):
 
 def text_line(record: Record, now: float) -> str:
     """Return the record as a line for a person; control characters escaped."""
-    at = datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S.%f")[:-3]
     who = f" user={record.user_id}" if record.user_id else ""
     why = f" ({record.reason})" if record.reason else ""
     to = f" -> {record.upstream}" if record.upstream else ""
     note = f" | {record.note}" if record.note else ""
     line = (
-        f"{at} {record.status or '-'} {record.method} {record.path}"
+        f"{_time(now)[11:]} {record.status or '-'} {record.method} {record.path}"
         f" [{record.route or '-'}] {record.decision}{why}{who}{to}"
         f" {record.duration_ms:.1f}ms in={record.bytes_in} out={record.bytes_out}"
         f" {record.client} {record.request_id}{note}"
@@ -108,29 +108,47 @@ def text_line(record: Record, now: float) -> str:
 
 
 def json_line(record: Record, now: float) -> str:
-    """Return the record as one line of JSON, for a log collector."""
-    return json.dumps(
-        {
-            "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-            "request_id": record.request_id,
-            "client": record.client,
-            "method": record.method,
-            "path": record.path,
-            "status": record.status,
-            "route": record.route,
-            "decision": record.decision,
-            "reason": record.reason,
-            "user_id": record.user_id,
-            "upstream": record.upstream,
-            "duration_ms": round(record.duration_ms, 2),
-            "bytes_in": record.bytes_in,
-            "bytes_out": record.bytes_out,
-            "stage": record.stage,
-            "side": record.side,
-            "note": record.note,
-        },
-        separators=(",", ":"),
+    """Return the record as one line of JSON, for a log collector.
+
+    The same as `json.dumps` without spaces, which takes nearly three times as long.
+    """
+    route, user_id, upstream = record.route, record.user_id, record.upstream
+    side = record.side
+    return (
+        f'{{"time":"{_time(now)}+00:00"'
+        f',"request_id":{_quoted(record.request_id)}'
+        f',"client":{_quoted(record.client)}'
+        f',"method":{_quoted(record.method)}'
+        f',"path":{_quoted(record.path)}'
+        f',"status":{record.status}'
+        f',"route":{"null" if route is None else _quoted(route)}'
+        f',"decision":{_quoted(record.decision)}'
+        f',"reason":{_quoted(record.reason)}'
+        f',"user_id":{"null" if user_id is None else _quoted(user_id)}'
+        f',"upstream":{"null" if upstream is None else _quoted(upstream)}'
+        f',"duration_ms":{round(record.duration_ms, 2)!r}'
+        f',"bytes_in":{record.bytes_in}'
+        f',"bytes_out":{record.bytes_out}'
+        f',"stage":{_quoted(record.stage)}'
+        f',"side":{"null" if side is None else _quoted(side)}'
+        f',"note":{_quoted(record.note)}}}'
     )
+
+
+def _time(now: float) -> str:
+    """Return the time in UTC as ISO 8601, cut to milliseconds, without its offset."""
+    second = int(now)
+    # To microseconds first, as `datetime` does: .9999999 is the next second.
+    micros = round((now - second) * 1e6)
+    if micros == 1_000_000:
+        second, micros = second + 1, 0
+    return f"{_second(second)}.{micros // 1000:03d}"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    """Return the second's part of `_time`; most lines have that of the line before."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 FORMATS = {"text": text_line, "json": json_line}
@@ -141,17 +159,19 @@ def fitting_line(form: str, record: Record, now: float) -> str:
 
     Where it would be longer, long texts are cut and end with an ellipsis.
     """
-    line = FORMATS[form](record, now)
-    cuts = iter(_CUTS)
+    write = FORMATS[form]
+    line = write(record, now)
     # Counted only where it may matter: a character has four bytes at most.
-    while len(line) >= _WHOLE_BYTES // 4 and len(line.encode()) >= _WHOLE_BYTES:
-        line = FORMATS[form](_cut(record, next(cuts)), now)
+    if len(line) >= _WHOLE_BYTES // 4:
+        cuts = iter(_CUTS)
+        while len(line.encode()) >= _WHOLE_BYTES:
+            line = write(_cut(record, next(cuts)), now)
     return line
 
 
 def _cut(record: Record, length: int) -> Record:
     shorter = copy(record)
-    for name, value in asdict(record).items():
+    for name, value in vars(record).items():  # unset ones are short
         if type(value) is str and len(value) > length:
             setattr(shorter, name, f"{value[:length]}…")
     return shorter

@@ -12,11 +12,12 @@ import select
 import socket
 import threading
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from processes import DEADLINE_S, GATEWAY
 from wire import connect, request
@@ -118,6 +119,105 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
     read = json.loads(packed)
     for name in ("client", "path", "user_id", "note", "route"):
         assert read[name] == getattr(record, name)
+
+
+# --- against the standard library ---------------------------------------------------
+
+
+def dumped(record: Record, now: float) -> str:
+    """The JSON line as `json` and `datetime` write it."""
+    names = "request_id client method path status route decision reason user_id"
+    return json.dumps(
+        {
+            "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            **{name: getattr(record, name) for name in names.split()},
+            "upstream": record.upstream,
+            "duration_ms": round(record.duration_ms, 2),
+            "bytes_in": record.bytes_in,
+            "bytes_out": record.bytes_out,
+            "stage": record.stage,
+            "side": record.side,
+            "note": record.note,
+        },
+        separators=(",", ":"),
+    )
+
+
+def printed(record: Record, now: float) -> str:
+    """The text line, word by word, with the time as `datetime` writes it."""
+    words = [
+        datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S.%f")[:-3],
+        str(record.status or "-"),
+        record.method,
+        record.path,
+        f"[{record.route or '-'}]",
+        record.decision,
+        *([f"({record.reason})"] if record.reason else []),
+        *([f"user={record.user_id}"] if record.user_id else []),
+        *(["->", record.upstream] if record.upstream else []),
+        f"{record.duration_ms:.1f}ms",
+        f"in={record.bytes_in}",
+        f"out={record.bytes_out}",
+        record.client,
+        record.request_id,
+        *(["|", record.note] if record.note else []),
+    ]
+    line = " ".join(words)
+    return line if line.isprintable() else line.encode("unicode_escape").decode()
+
+
+any_texts = st.text(st.characters(exclude_categories=()), max_size=20) | st.builds(
+    str.__mul__,
+    st.text(st.characters(exclude_categories=()), min_size=1, max_size=5),
+    st.integers(1, 2000),
+)
+sizes = st.integers(0, 600) | st.integers(0, 2**70)
+# Records as the pipeline has them: what isn't set, is found in the class.
+filled = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            ("client", "method", "path", "request_id", "decision", "reason", "note"),
+            any_texts,
+        ),
+        **dict.fromkeys(("route", "user_id", "upstream"), st.none() | any_texts),
+        **dict.fromkeys(("status", "bytes_in", "bytes_out"), sizes),
+        "duration_ms": st.sampled_from([0.005, 1e-7, 1.005, 2.675, 99.995, 1e16])
+        | st.floats(0, allow_infinity=False),
+        "stage": st.sampled_from(Stage),
+        "side": st.none() | st.sampled_from(Side),
+    },
+)
+
+
+@st.composite
+def times(draw: st.DrawFn) -> float:
+    """Any time, often close to where a second or a millisecond begins."""
+    edge = draw(st.integers(0, 4_000_000_000)) + draw(
+        st.just(0.0) | st.integers(0, 999).map(lambda millis: millis / 1000)
+    )
+    off = draw(st.sampled_from([0.0, 2e-7, 4e-7, 5e-7, 6e-7, 1e-6]) | st.floats(0, 1))
+    return max(0.0, draw(st.sampled_from([edge + off, edge - off])))
+
+
+@given(filled, st.lists(times(), min_size=1, max_size=5))
+@example({"route": "", "user_id": "", "upstream": "", "side": None}, [NOON])
+@example({}, [NOON, NOON + 0.4999999, NOON + 0.5, NOON, NOON - 0.5000001])
+def test_lines_are_what_the_standard_library_writes(
+    values: dict[str, object], ats: list[float]
+) -> None:
+    """Byte for byte: escapes, numbers and times, whichever time came before."""
+    record = Record.begin(0.0, "192.0.2.1", "GET")
+    for name, value in values.items():
+        setattr(record, name, value)
+    for at in ats:
+        for form, line in (("json", dumped(record, at)), ("text", printed(record, at))):
+            assert observe.FORMATS[form](record, at) == line
+            if len(line.encode()) < select.PIPE_BUF:
+                assert fitting_line(form, record, at) == line
+
+
+# --- the bound ------------------------------------------------------------------------
 
 
 long_texts = st.text(max_size=50) | st.builds(
