@@ -97,8 +97,8 @@ def _table(taken: dict[str, list[Sample]]) -> Table:
 # --- the load ---------------------------------------------------------------
 
 
-class _Peer:
-    """One connection, and the message whose echo it waits for."""
+class Peer:
+    """One WebSocket, and the message whose echo it waits for."""
 
     def __init__(self, port: int, token: str, number: int) -> None:
         key = base64.b64encode(number.to_bytes(16, "big")).decode()
@@ -148,7 +148,7 @@ class _Peer:
 
 
 def _sample(port: int, stage: Stage, pids: tuple[int, ...], seconds: float) -> Sample:
-    peers = [_Peer(port, stage.token, number) for number in range(_CONNECTIONS)]
+    peers = [Peer(port, stage.token, number) for number in range(_CONNECTIONS)]
     try:
         return _talk(peers, pids, seconds)
     finally:
@@ -156,7 +156,7 @@ def _sample(port: int, stage: Stage, pids: tuple[int, ...], seconds: float) -> S
             peer.sock.close()
 
 
-def _talk(peers: list[_Peer], pids: tuple[int, ...], seconds: float) -> Sample:
+def _talk(peers: list[Peer], pids: tuple[int, ...], seconds: float) -> Sample:
     took: list[float] = []
     by_number = {peer.sock.fileno(): peer for peer in peers}
     before, begun = cpu(pids), time.perf_counter()

