@@ -17,11 +17,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential lenient faults bench bench-quick bench-routes bench-startup \
-	bench-verify bench-workers clean
+	differential lenient faults bench bench-instructions bench-quick bench-routes \
+	bench-startup bench-verify bench-workers clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 venv: $(VENV)/.dev ## the virtual environment with all that development needs
 
@@ -71,6 +71,9 @@ bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (20 
 
 bench-quick: $(VENV)/.run ## requests only, against the last result (two minutes)
 	@$(BIN)/python -m bench --quick $(ARGS)
+
+bench-instructions: $(VENV)/.run ## instructions a request, under valgrind (ARGS=--check)
+	@$(BIN)/python -m bench.instructions $(ARGS)
 
 bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
 	@$(BIN)/python -m bench.routes

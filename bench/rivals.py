@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ PORTS = {
             "nginx_sockets",
             "big_upstream",
             "echo_upstream",
+            "mirror_upstream",
         )
     )
 }
@@ -302,7 +303,9 @@ http://127.0.0.1:{PORTS["caddy"]} {{
     return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
 
 
-def gateway_config(stage: Stage, name: str, *, cache_size: int) -> Path:
+def gateway_config(
+    stage: Stage, name: str, *, cache_size: int, trusted_proxies: Sequence[str] = ()
+) -> Path:
     """Write the gateway's route table; return its path."""
     path = stage.folder / f"{name}.yaml"
     origin = "http://localhost:8000"
@@ -310,6 +313,7 @@ def gateway_config(stage: Stage, name: str, *, cache_size: int) -> Path:
         f"""version: 1
 gateway:
   listen: "127.0.0.1:{PORTS[name]}"
+  trusted_proxies: {json.dumps(trusted_proxies)}
   limits: {{max_body_size: 8589934592, max_connections: 20000}}
 supertokens:
   connection_uri: http://127.0.0.1:{PORTS["core"]}

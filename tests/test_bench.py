@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import TextMessage
 
-from bench import big_upstream, frames, report
+from bench import big_upstream, frames, instructions, loads, mirror_upstream, report
+from bench.instructions import Figure
 from bench.interpreter import Interpreter
 from bench.processes import Cpu, Machine, PortInUse, family, running
 from bench.stage import forged
@@ -148,7 +152,204 @@ def test_the_latest_report_goes_by_date_and_has_requests() -> None:
     assert report.latest([other, {"date": "2026-01-02 00:00 UTC"}]) is None
 
 
+# --- instructions ---
+
+
+def test_the_total_of_a_count() -> None:
+    """callgrind writes the events, then functions, then the totals of all events."""
+    dump = "version: 1\npart: 2\nevents: Ir\nfn=(1) totals\n16 400\n\ntotals: 66731\n"
+    assert instructions.total(dump) == 66731
+
+
+@pytest.mark.parametrize(
+    "dump",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("events: Ir\nfn=(1) x\n16 400\n", id="cut off"),
+        pytest.param("events: Dr Ir\ntotals: 5 66731\n", id="reads of data first"),
+    ],
+)
+def test_a_count_without_a_total_is_none(dump: str) -> None:
+    """A figure of 0, or of something else, would look like a fast gateway."""
+    with pytest.raises(instructions.NoCount, match="no total of instructions"):
+        instructions.total(dump)
+
+
+def test_a_figure_is_the_middle_of_its_counts() -> None:
+    """One count with a full collection in it decides nothing; the spread shows it."""
+    figure = Figure(counts=(1000, 1001, 999, 1100))
+    assert figure.middle == 1000
+    assert figure.spread == pytest.approx(0.101)
+
+
+@pytest.mark.parametrize(
+    ("now", "is_worse", "change"),
+    [
+        pytest.param(100_000, False, "+0.0%", id="as before"),
+        pytest.param(60_000, False, "-40.0%", id="better"),
+        pytest.param(102_999, False, "+3.0%", id="just below 3 %"),
+        pytest.param(103_000, True, "+3.0%, worse", id="3 %"),
+        pytest.param(250_000, True, "+150.0%, worse", id="much more"),
+    ],
+)
+def test_three_percent_more_is_a_regression(
+    now: int, is_worse: bool, change: str
+) -> None:
+    """Counts of the same code differ by less than 1 %: no more room is needed."""
+    before = {"loads": {"same": {"instructions": 100_000}}}
+    (found,) = instructions.compare(before, {"same": Figure(counts=(now,))})
+    assert found.is_worse is is_worse
+    assert found.row() == ("same", "100,000", f"{now:,}", change)
+
+
+def test_loads_that_only_one_side_has_are_no_regression() -> None:
+    """A new load is shown as new; with --only, the others aren't missed."""
+    before = {"loads": {"same": {"instructions": 5}}}
+    (found,) = instructions.compare(before, {"public": Figure(counts=(7,))})
+    assert not found.is_worse
+    assert found.row() == ("public", "", "7", "new")
+
+
+def test_other_wheels_are_not_compared() -> None:
+    """The same code of ours costs something else on them; each reason is told."""
+    then = {"made_with": {"Python": "3.11.2", "aiohttp": "3.14.5", "old": "1"}}
+    assert instructions.why_not(then, then["made_with"]) == []
+    now = {"Python": "3.11.2", "aiohttp": "3.15.0", "new": "2"}
+    assert instructions.why_not(then, now) == [
+        "aiohttp was 3.14.5, is 3.15.0",
+        "old was 1, is not there",
+        "new was not there, is 2",
+    ]
+    assert instructions.why_not(None, now) == ["no result is committed"]
+
+
+def test_the_committed_figures_can_be_compared() -> None:
+    """They have each load, and what is written is what is read."""
+    committed = json.loads(instructions.RESULT.read_text())
+    assert list(committed["loads"]) == list(loads.BY_NAME)
+    figures = {
+        name: Figure(counts=tuple(load["counts"]))
+        for name, load in committed["loads"].items()
+    }
+    again = instructions.to_json(
+        figures, made_with=committed["made_with"], subject=committed["commit"]
+    )
+    assert {**again, "date": committed["date"]} == committed
+    assert [
+        change.row()[-1] for change in instructions.compare(committed, figures)
+    ] == ["+0.0%"] * len(figures)
+
+
 # --- what is sent and checked ---
+
+SESSION = loads.Session(user="ann", token="t0", new=("t1", "t2"))
+
+
+@pytest.mark.parametrize("load", loads.LOADS, ids=lambda load: load.name)
+def test_a_load_changes_what_it_says(load: loads.Load) -> None:
+    """Verbatim, or new each time; with as many lines and bytes as it tells."""
+    if load.ask is None:
+        return
+    one, two = (load.ask(SESSION, number).message(80) for number in (0, 1))
+    assert (one != two) is (load.name in {"path", "field", "new_token"})
+    assert len(one) == len(two)
+    head, _, body = one.partition(b"\r\n\r\n")
+    lines = len(head.split(b"\r\n")) - 1
+    assert lines == {"field": 5, "browser": 14}.get(load.name, lines)
+    assert len(body) == (40 if load.name == "post" else 0)
+    assert (b"t0" in head or b"t1" in head) is (load.name != "public")
+
+
+def test_a_mirror_says_what_it_saw() -> None:
+    """One answer for each whole request, always as long; the begin of one waits."""
+    asked = loads.Asked(method="POST", target="/a", lines=("X-User-Id: ann",))
+    get = asked.message(80)
+    post = get.replace(
+        b"\r\n\r\n", b"\r\nContent-Length: 3\r\nX-Forwarded-For: me\r\n\r\nabc"
+    )
+    answers, rest = mirror_upstream.answer(get + post + get[:9])
+    assert rest == get[:9]
+    _, first, second = (
+        part.partition(b"\r\n\r\n")[2] for part in answers.split(b"HTTP/1.1 200 OK")
+    )
+    assert first == mirror_upstream.body(user="ann", sender="", target="/a", size=0)
+    assert second == mirror_upstream.body(user="ann", sender="me", target="/a", size=3)
+    assert json.loads(second)["got"] == 3
+    assert len(first) == len(second) == mirror_upstream.SIZE
+    assert mirror_upstream.answer(post[:-1]) == (b"", post[:-1])
+
+
+@contextlib.contextmanager
+def mirror(change: tuple[bytes, bytes] = (b"", b"")) -> Iterator[int]:
+    """Yield the port of a mirror that takes one connection."""
+
+    def serve() -> None:
+        sock, _ = listening.accept()
+        with sock, contextlib.suppress(ConnectionError):
+            while data := sock.recv(65536):
+                sock.sendall(mirror_upstream.answer(data)[0].replace(*change))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+def asking(_: loads.Session, number: int) -> loads.Asked:
+    return loads.Asked(target=f"/{number}", lines=("X-User-Id: ann",), sender="")
+
+
+def test_right_answers_are_counted() -> None:
+    """All requests are sent, each once its answer before is there."""
+    load = loads.Load(name="x", does="x", ask=asking)
+    with (
+        mirror() as port,
+        contextlib.closing(
+            loads.Crowd(load, SESSION, port=port, connections=1)
+        ) as crowd,
+    ):
+        crowd.send(5)
+        crowd.send(2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param((b"200 OK", b"502 Bad Gateway"), id="status"),
+        pytest.param((b'"user":"ann"', b'"user":"bob"'), id="somebody else"),
+        pytest.param((b'"target":"/3"', b'"target":"/2"'), id="another's answer"),
+        pytest.param((b'x"}', b'x"}}'), id="more"),
+    ],
+)
+def test_a_wrong_answer_ends_the_count(change: tuple[bytes, bytes]) -> None:
+    """A gateway that fails is fast: its figure must not be one."""
+    load = loads.Load(name="x", does="x", ask=asking)
+    with (
+        mirror(change) as port,
+        contextlib.closing(
+            loads.Crowd(load, SESSION, port=port, connections=1)
+        ) as crowd,
+        pytest.raises(loads.WrongAnswer),
+    ):
+        crowd.send(5)
+
+
+def test_a_field_that_has_to_come_is_missed() -> None:
+    """Without it, CORS would cost nothing."""
+
+    def ask(session: loads.Session, number: int) -> loads.Asked:
+        return loads.Asked(lines=(), sender="", is_public=True, replies=b"x: y")
+
+    load = loads.Load(name="x", does="x", ask=ask)
+    with (
+        mirror() as port,
+        contextlib.closing(
+            loads.Crowd(load, SESSION, port=port, connections=1)
+        ) as crowd,
+        pytest.raises(loads.WrongAnswer),
+    ):
+        crowd.send(1)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 32, frames.SMALL])
