@@ -396,12 +396,15 @@ def reference(rules: Sequence[Any], method: str, host: str, path: str) -> object
         match = given_rule["match"]
         ((form, pattern),) = match["path"].items()
         hosts = match.get("hosts") or [None]
-        ranks = [rank for one in hosts if (rank := host_rank(one, host)) is not None]
+        ranks = [
+            (rank, one) for one in hosts if (rank := host_rank(one, host)) is not None
+        ]
         by_path = path_rank(form, pattern, path)
         if ranks and by_path is not None:
+            host_is, named = min(ranks, key=lambda pair: pair[0])
             # Different regexes are different places, in the file's order.
-            place = first_with(rules, form, pattern) if form == "regex" else 0
-            rank = (min(ranks), by_path, place)
+            place = first_with(rules, named, pattern) if form == "regex" else 0
+            rank = (host_is, by_path, place)
             found.append(Candidate(rank, number, match.get("methods")))
     if not found:
         return None
@@ -417,12 +420,13 @@ def reference(rules: Sequence[Any], method: str, host: str, path: str) -> object
     return tuple(sorted(allow | ({"HEAD"} if "GET" in allow else set())))
 
 
-def first_with(rules: Sequence[Any], form: str, pattern: str) -> int:
-    """Return the number of the first route with this path."""
+def first_with(rules: Sequence[Any], host: str | None, pattern: str) -> int:
+    """Return the number of the first route with this host and this regex."""
     return next(
         number
         for number, one in enumerate(rules)
-        if one["match"]["path"] == {form: pattern}
+        if one["match"]["path"] == {"regex": pattern}
+        and host in (one["match"].get("hosts") or [None])
     )
 
 
@@ -438,6 +442,16 @@ def first_with(rules: Sequence[Any], form: str, pattern: str) -> int:
         min_size=1,
         max_size=12,
     ),
+)
+# The same regex for another host is another place: it makes no difference here that the
+# file has it earlier.
+@example(
+    rules=[
+        rule("regex", "/[^/]+", hosts=["h.ex"]),
+        rule("regex", "/.*"),
+        rule("regex", "/[^/]+"),
+    ],
+    requests=[("GET", "", "/a")],
 )
 def test_table_agrees_with_the_stated_order(
     rules: list[Any], requests: list[tuple[str, str, str]]
