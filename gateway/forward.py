@@ -70,7 +70,11 @@ class Downstream(Protocol):
         ...
 
     def write(self, chunk: bytes) -> bool:
-        """Write a piece of the body; False asks the caller to `drain` first."""
+        """Write a piece of the body; False asks the caller to `drain` next.
+
+        Nothing else is awaited before that, so that what can't write at once may keep
+        the piece until then.
+        """
         ...
 
     async def drain(self) -> None:
@@ -82,7 +86,7 @@ class Downstream(Protocol):
         ...
 
     def finish(self) -> None:
-        """End a body that is whole."""
+        """End a body that is whole. Drained after it if the last piece asked for it."""
         ...
 
     def upgrade(self, reason: bytes, fields: list[Field]) -> None:
@@ -269,11 +273,13 @@ class Forwarder:
             complete=reply.complete,
         )
         while not reply.complete or reply.size:
+            if full:
+                # Before the next piece is waited for: one that keeps what it is given
+                # (`Downstream.write`) lets it go now.
+                await downstream.drain()
             chunk = await reply.read()
             full = bool(chunk) and not downstream.write(chunk)
             del chunk  # nor this one, while the client takes its time
-            if full:
-                await downstream.drain()
         downstream.finish()
         if full:
             await downstream.drain()

@@ -14,16 +14,16 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from gateway import headers, websocket
-from gateway.client import Client
+from gateway.answers import Answer
 from gateway.config import Limits
 from gateway.cors import Cors
-from gateway.decide import Answered, AuthCall, Decider, Forward, Resources
+from gateway.decide import Answered, AuthCall, Decider, Forward, Head, Resources
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
 from gateway.fields import Fields
-from gateway.forward import Forwarder, Service
+from gateway.forward import Downstream, Forwarder, Service
 from gateway.headers import Networks
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
@@ -32,6 +32,44 @@ _log = logging.getLogger("gateway")
 
 _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
+
+
+class Client(Head, Downstream, Protocol):
+    """Whoever sent one request and waits for its answer, on whatever server.
+
+    `gateway.client` has the listener's, `gateway.aiohttp_app` that of aiohttp's server.
+    """
+
+    @property
+    def started(self) -> bool:
+        """A byte of the answer was written: from here on, failures only abort."""
+        ...
+
+    @property
+    def gone(self) -> bool:
+        """The client's connection is closed."""
+        ...
+
+    @property
+    def has_rest(self) -> bool:
+        """Not all of the body has arrived yet."""
+        ...
+
+    async def answer(self, answer: Answer, extra: Fields = ()) -> None:
+        """Write a whole answer of the gateway's own, with the fields *extra*.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        ...
+
+    async def take_rest(self) -> None:
+        """Throw away what is left of the body, or see that the connection ends."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection, so that a cut body can't be taken for a whole one."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +88,7 @@ class Parts:
 
 
 class Proxy:
-    """Takes requests from the listener, one call each."""
+    """Takes requests from a server, one call each."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
@@ -124,7 +162,7 @@ class Proxy:
         except GatewayError as error:
             await self._fail(client, error, record, new_tokens)
         except asyncio.CancelledError:
-            # The listener does so when the client is gone, and when the time to drain
+            # The server does so when the client is gone, and when the time to drain
             # is over.
             if client.gone:
                 _note_failure(record, ClientGone())

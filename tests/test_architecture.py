@@ -56,7 +56,7 @@ EDGES: dict[str, str] = {
         " upstream websocket"
     ),
     "proxy": (
-        "client config cors decide errors fields forward headers identity observe"
+        "answers config cors decide errors fields forward headers identity observe"
         " websocket"
     ),
     "server": "app listener observe sdk settings",
@@ -104,7 +104,6 @@ TESTED_IN: dict[str, str] = {
     "client": "proxy/test_proxy.py",
     "listener": "proxy/test_proxy.py",
     "decide": "test_decide.py",
-    "forward": "proxy/test_proxy.py",
     "proxy": "proxy/test_proxy.py",
     "upstream": "upstream/",
     "dev": "dev_core/ test_dev_demo.py test_dev_runner.py",

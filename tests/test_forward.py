@@ -1,0 +1,143 @@
+"""Steps 6 to 9 for a downstream that writes later than it is told to.
+
+What clients of the listener get is in tests/proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer
+from gateway_under_test import gateway
+
+from gateway.decide import Forward
+from gateway.fields import Fields
+from gateway.observe import Record
+
+
+@dataclass
+class Head:
+    method: str = "GET"
+    target: bytes = b"/a"
+    version: tuple[int, int] = (1, 1)
+    fields: Fields = ((b"Host", b"gw"),)
+
+
+@dataclass
+class Keeping:
+    """Keeps what it is given until it is drained, as aiohttp's responses need it."""
+
+    kept: deque[bytes] = field(default_factory=deque)
+    written: list[bytes] = field(default_factory=list)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    names: list[tuple[str, bytes]] = field(default_factory=list)
+    """Names in `forward` that held a piece of the body while the client was slow."""
+    keep_alive: bool = True
+    bytes_in: int = 0
+    bytes_out: int = 0
+    has_body: bool = False
+    connection: Any = None
+
+    def body_now(self, max_size: int) -> bytes | None:
+        raise AssertionError("there is none")
+
+    def body(self, max_size: int) -> AsyncIterator[bytes]:
+        raise AssertionError("there is none")
+
+    def start(
+        self, status: int, reason: bytes, fields: Any, *, first: bytes, **_: Any
+    ) -> bool:
+        self.kept += [b"head", first] if first else [b"head"]
+        return False
+
+    def write(self, chunk: bytes) -> bool:
+        self.kept.append(chunk)
+        return False
+
+    async def drain(self) -> None:
+        while self.kept:
+            self.written.append(self.kept.popleft())
+        self.news.set()
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_globals["__name__"] == "gateway.forward":
+                self.names += [
+                    (name, value)
+                    for name, value in frame.f_locals.items()
+                    if isinstance(value, bytes)
+                ]
+            frame = frame.f_back
+        await asyncio.sleep(0)
+
+    def finish(self) -> None:
+        self.kept.append(b"end")
+
+    def upgrade(self, reason: bytes, fields: Any) -> None:
+        raise AssertionError("nothing is upgraded")
+
+    async def until(self, count: int) -> None:
+        """Return when *count* pieces were written."""
+        async with asyncio.timeout(5):
+            while len(self.written) < count:
+                self.news.clear()
+                await self.news.wait()
+
+
+async def forwarded(gw: Any, downstream: Keeping) -> None:
+    record = Record.begin(time.perf_counter(), "127.0.0.1", "GET")
+    decision = await gw.proxy.decider.decide(Head(), "127.0.0.1", record, secure=False)
+    assert isinstance(decision, Forward)
+    assert await gw.proxy.forwarder.forward(decision, downstream, record) is None
+
+
+async def test_what_is_kept_is_let_go_before_the_next_piece_is_awaited() -> None:
+    """Head and events leave at once: the service sends the next when one was seen."""
+    downstream = Keeping()
+
+    async def events(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD)
+        await downstream.until(1)
+        for number in range(3):
+            await peer.send(b"1\r\n%d\r\n" % number)
+            await downstream.until(2 + number)
+        await peer.send(b"0\r\n\r\n")
+
+    async with FaultUpstream(events) as upstream, gateway(upstream.url) as gw:
+        await forwarded(gw, downstream)
+    assert downstream.written == [b"head", b"0", b"1", b"2"]
+    assert list(downstream.kept) == [b"end"]
+
+
+@pytest.mark.parametrize("pieces", [1, 5])
+async def test_no_name_keeps_a_piece_while_the_client_is_slow(pieces: int) -> None:
+    """Each may be large, and there is one for every slow client."""
+
+    async def endless(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD)
+        for number in range(pieces):
+            await peer.send(b"1\r\n%d\r\n" % number)
+            await downstream.until(2 + number)
+        await peer.send(b"0\r\n\r\n")
+
+    downstream = Keeping()
+    async with FaultUpstream(endless) as upstream, gateway(upstream.url) as gw:
+        await forwarded(gw, downstream)
+    assert len(downstream.written) == 1 + pieces
+    assert not downstream.names
+
+
+async def test_the_end_of_a_whole_reply_is_drained_with_it() -> None:
+    """One that came in one piece needs one drain."""
+    downstream = Keeping()
+    async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
+        await forwarded(gw, downstream)
+    assert downstream.written == [b"head", b"ok", b"end"]
