@@ -12,6 +12,7 @@ policy must be, something to await comes back.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import NamedTuple, Protocol, assert_never
 
 from gateway import answers, cors, framing, headers, target, websocket
@@ -44,6 +45,10 @@ from gateway.routes import (
     RouteTable,
 )
 from gateway.target import Form, Target
+
+# Looking a member up in its enumeration costs three times what the assignment does.
+_TARGET, _MATCH = Stage.TARGET, Stage.MATCH
+_PREFLIGHT, _VERIFY = Stage.PREFLIGHT, Stage.VERIFY
 
 _USER_METHODS = ("GET",)
 
@@ -168,7 +173,7 @@ class Decider:
         request = self._understood(head, peer, record, secure=secure)
         asked = request.target
         # 3 match
-        record.stage = Stage.MATCH
+        record.stage = _MATCH
         if request.sound.has_origin and is_preflight(head.method, head.fields):
             return self._preflight(request, record)
         resources = self._resources
@@ -249,7 +254,7 @@ class Decider:
         Raises:
             GatewayError: two readers could take it for different requests.
         """
-        record.stage = Stage.TARGET
+        record.stage = _TARGET
         sound = framing.check(
             head.method,
             head.version,
@@ -267,19 +272,23 @@ class Decider:
         trusted = peer in self._trusted
         if trusted:
             record.client = headers.client_address(head.fields, peer, self._trusted)
-        forwarded = Forwarded(
-            peer,
-            trusted,
-            "https" if secure else "http",
-            asked.authority,
-            "1.0" if head.version < (1, 1) else "1.1",
+        forwarded = tuple.__new__(
+            Forwarded,
+            (
+                peer,
+                trusted,
+                "https" if secure else "http",
+                asked.authority,
+                "1.0" if head.version < (1, 1) else "1.1",
+            ),
         )
-        return Request(head, sound, asked, forwarded, request_id)
+        # Not by the class's own constructor, which takes twice the time; so below.
+        return tuple.__new__(Request, (head, sound, asked, forwarded, request_id))
 
     # --- 4 preflight ----------------------------------------------------------
 
     async def _preflight(self, request: Request, record: Record) -> Answered:
-        record.stage = Stage.PREFLIGHT
+        record.stage = _PREFLIGHT
         head = request.head
         granted = await self._cors.preflight(head.method, head.fields, request.target)
         own = (b"X-Request-Id", request.id)
@@ -332,8 +341,10 @@ class Decider:
         upgrade = sound.has_upgrade and websocket.wants_upgrade(request.head.fields)
         if upgrade and (refused := self._refused_upgrade(request, route, record)):
             return self._answered(request, refused)
-        record.stage = Stage.VERIFY
+        record.stage = _VERIFY
+        record.verify_at = perf_counter()
         verdict = self._verifier.verify_now(_session(request), route.session)
+        record.verified_at = perf_counter()
         granted = self._cors.known(request.head.fields) if sound.has_origin else ()
         if verdict is None or granted is None:
             return self._guarded_later(request, route, record, upgrade=upgrade)
@@ -351,8 +362,12 @@ class Decider:
         self, request: Request, policy: SessionPolicy, record: Record
     ) -> Verdict:
         """Return the verdict on the request's session."""
-        record.stage = Stage.VERIFY
-        return await self._verifier.verify(_session(request), policy)
+        record.stage = _VERIFY
+        record.verify_at = record.verify_at or perf_counter()
+        try:
+            return await self._verifier.verify(_session(request), policy)
+        finally:
+            record.verified_at = perf_counter()
 
     def _refused_upgrade(
         self, request: Request, route: Route, record: Record
@@ -433,8 +448,9 @@ def _carried(
 def _session(request: Request) -> SessionRequest:
     """Return what verification may see of the request."""
     head, asked = request.head, request.target
-    return SessionRequest(
-        head.method, asked.path, head.fields, request.is_secure, asked.authority
+    return tuple.__new__(
+        SessionRequest,
+        (head.method, asked.path, head.fields, request.is_secure, asked.authority),
     )
 
 
@@ -452,7 +468,7 @@ def _judged(
         answer = _refusal(verdict, record)
         return Answered(answer, _carried(request.id, granted, ()))
     _note_allowed(verdict, record)
-    return Forward(request, route, verdict, granted, upgrade)
+    return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:

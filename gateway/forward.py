@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import cycle
+from time import perf_counter
 from typing import Any, Protocol
 
 from gateway import answers, headers, websocket
@@ -22,6 +23,10 @@ from gateway.retry import Budget, Tries
 from gateway.routes import Route
 from gateway.target import Target
 from gateway.upstream import Reply, UpstreamPool
+
+# Looking a member up in its enumeration costs three times what the assignment does.
+_TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
+_TO_CLIENT, _COPY = Stage.TO_CLIENT, Stage.COPY
 
 
 class Downstream(Protocol):
@@ -161,7 +166,7 @@ class Forwarder:
         """
         route, request = forward.route, forward.request
         # 6 headers to the upstream
-        record.stage = Stage.TO_UPSTREAM
+        record.stage = _TO_UPSTREAM
         service = self._services[route.service.name]
         record.upstream = service.name
         fields = headers.to_upstream(
@@ -175,11 +180,13 @@ class Forwarder:
             upgrade=b"websocket" if forward.upgrade else None,
         )
         # 7 send
-        record.stage = Stage.SEND
+        record.stage = _SEND
         reply = await self._send(forward, service, fields, downstream, record)
         try:
             # 8 headers to the client
-            record.stage = Stage.TO_CLIENT
+            record.stage = _TO_CLIENT
+            record.replied_at = perf_counter()
+            record.connect_ms = reply.connect_ms
             return await self._pass_on(forward, reply, downstream, record)
         finally:
             reply.close()
@@ -261,7 +268,7 @@ class Forwarder:
         fields = self._to_client(forward, reply, record)
         record.status = reply.status
         # 9 copy
-        record.stage = Stage.COPY
+        record.stage = _COPY
         if self.draining:
             downstream.keep_alive = False
         full = not downstream.start(
@@ -308,7 +315,7 @@ class Forwarder:
         options, identity = forward.route.websocket, forward.verdict.identity
         fields = self._to_client(forward, reply, record)
         record.status = 101
-        record.stage = Stage.COPY
+        record.stage = _COPY
         downstream.keep_alive = False
         downstream.upgrade(reply.reason, [*fields, *websocket.UPGRADE])
         ends, session = None, None

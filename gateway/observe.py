@@ -71,10 +71,37 @@ class Record:
     user_id: str | None = None
     upstream: str | None = None
     duration_ms: float = 0.0
+    verify_at: float = 0.0
+    """When the session began to be checked, like `started`; 0: it wasn't. This and the
+    next two are plain stamps, because a context for each stage costs three times as
+    much as all of them; whoever writes the record subtracts."""
+    verified_at: float = 0.0
+    """When the verdict was there."""
+    replied_at: float = 0.0
+    """When the head of the upstream's reply was there."""
+    connect_ms: float | None = None
+    """How long a connection took that had to be made; None: there was one."""
     bytes_in: int = 0
     bytes_out: int = 0
     note: str = ""
     """Anything the operator should know: dropped cookies, the failure's cause."""
+
+    @property
+    def verify_ms(self) -> float | None:
+        """How long the check of the session took; None without one."""
+        if not self.verified_at:
+            return None
+        return (self.verified_at - self.verify_at) * 1000
+
+    @property
+    def upstream_ms(self) -> float | None:
+        """How long the upstream took for its reply's head; None without a reply.
+
+        The time to connect isn't in it; what the client took to send its body is.
+        """
+        if not self.replied_at:
+            return None
+        return (self.replied_at - self.verified_at) * 1000 - (self.connect_ms or 0.0)
 
     @classmethod
     def begin(cls, started: float, client: str, method: str) -> Record:
@@ -127,12 +154,19 @@ def json_line(record: Record, now: float) -> str:
         f',"user_id":{"null" if user_id is None else _quoted(user_id)}'
         f',"upstream":{"null" if upstream is None else _quoted(upstream)}'
         f',"duration_ms":{round(record.duration_ms, 2)!r}'
+        f',"verify_ms":{_milliseconds(record.verify_ms)}'
+        f',"connect_ms":{_milliseconds(record.connect_ms)}'
+        f',"upstream_ms":{_milliseconds(record.upstream_ms)}'
         f',"bytes_in":{record.bytes_in}'
         f',"bytes_out":{record.bytes_out}'
         f',"stage":{_quoted(record.stage)}'
         f',"side":{"null" if side is None else _quoted(side)}'
         f',"note":{_quoted(record.note)}}}'
     )
+
+
+def _milliseconds(value: float | None) -> str:
+    return "null" if value is None else f"{value:.2f}"
 
 
 def _time(now: float) -> str:

@@ -142,7 +142,7 @@ class Proxy:
             decision = self.decider.decide(
                 client, connection.address, record, secure=connection.secure
             )
-            if not isinstance(decision, (Forward, Answered, AuthCall)):
+            if not isinstance(decision, tuple):
                 decision = await decision
             match decision:
                 case Forward(verdict=verdict):

@@ -50,6 +50,9 @@ RECORD = Record(
     user_id="u-1",
     upstream="orders",
     duration_ms=1.23456,
+    verify_at=5.0,
+    verified_at=5.00025,
+    replied_at=5.00075,
     bytes_in=3,
     bytes_out=140,
 )
@@ -70,6 +73,9 @@ def test_json_line_has_all_that_was_asked_for() -> None:
         "user_id": "u-1",
         "upstream": "orders",
         "duration_ms": 1.23,
+        "verify_ms": 0.25,
+        "connect_ms": None,
+        "upstream_ms": 0.5,
         "bytes_in": 3,
         "bytes_out": 140,
         "stage": "copy",
@@ -127,12 +133,15 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
 def dumped(record: Record, now: float) -> str:
     """The JSON line as `json` and `datetime` write it."""
     names = "request_id client method path status route decision reason user_id"
-    return json.dumps(
+    line = json.dumps(
         {
             "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
             **{name: getattr(record, name) for name in names.split()},
             "upstream": record.upstream,
             "duration_ms": round(record.duration_ms, 2),
+            "verify_ms": None,
+            "connect_ms": None,
+            "upstream_ms": None,
             "bytes_in": record.bytes_in,
             "bytes_out": record.bytes_out,
             "stage": record.stage,
@@ -141,6 +150,11 @@ def dumped(record: Record, now: float) -> str:
         },
         separators=(",", ":"),
     )
+    for name in ("verify_ms", "connect_ms", "upstream_ms"):
+        took = getattr(record, name)
+        if took is not None:  # with two digits always, unlike json
+            line = line.replace(f'"{name}":null', f'"{name}":{took:.2f}')
+    return line
 
 
 def printed(record: Record, now: float) -> str:
@@ -184,6 +198,8 @@ filled = st.fixed_dictionaries(
         **dict.fromkeys(("status", "bytes_in", "bytes_out"), sizes),
         "duration_ms": st.sampled_from([0.005, 1e-7, 1.005, 2.675, 99.995, 1e16])
         | st.floats(0, allow_infinity=False),
+        **dict.fromkeys(("verify_at", "verified_at", "replied_at"), st.floats(0, 1e9)),
+        "connect_ms": st.none() | st.floats(0, 1e6),
         "stage": st.sampled_from(Stage),
         "side": st.none() | st.sampled_from(Side),
     },

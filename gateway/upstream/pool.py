@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncIterable
+from time import perf_counter
 from typing import Final
 
 from gateway.config import Timeouts
@@ -122,9 +123,12 @@ class UpstreamPool:
         total_at = math.inf
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
+        connect_s = 0.0
         connection = self._take(once=once)
         if connection is None:
+            began = perf_counter()
             connection = await self._open(timeouts, total_at)
+            connect_s = perf_counter() - began
         while True:
             waiter = connection.send(
                 head,
@@ -137,7 +141,10 @@ class UpstreamPool:
             )
             upload = connection.upload
             try:
-                return await waiter
+                reply = await waiter
+                if connect_s:
+                    reply.connect_ms = connect_s * 1000
+                return reply
             except asyncio.CancelledError:
                 connection.give_up(waiter)
                 raise
@@ -156,7 +163,9 @@ class UpstreamPool:
                 # An error of theirs holds this frame: no ring is left.
                 del waiter, upload
             # Once only: on a fresh connection nothing is `reused`.
+            began = perf_counter()
             connection = await self._open(timeouts, total_at, fresh=True)
+            connect_s = perf_counter() - began
             self.replayed += 1
 
     # --- places and connections -----------------------------------------------

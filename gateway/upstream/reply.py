@@ -32,6 +32,7 @@ class Reply:
         "_source",
         "_tunnel",
         "complete",
+        "connect_ms",
         "content_length",
         "fields",
         "reason",
@@ -59,6 +60,8 @@ class Reply:
         """True when the whole body has arrived; what is unread is in `read_now`."""
         self.size = 0
         """Bytes that have arrived and weren't read."""
+        self.connect_ms: float | None = None
+        """How long a new connection took, a place awaited; None: one was idle."""
         self._pieces: list[bytes] = []
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None

@@ -1068,6 +1068,30 @@ async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:
         assert len(upstream.requests) == 1
 
 
+async def test_a_record_says_where_the_time_went() -> None:
+    """Each part is there if it took place, and all are within the whole."""
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(upstream.url, route={"protected": True}) as gw,
+    ):
+        made, reused, refused = [
+            (await gw.ask("GET", "/a", *fields), await gw.record())[1]
+            for fields in ((ANN,), (ANN,), ())
+        ]
+        assert len(upstream.requests) == 2
+    assert made.connect_ms is not None
+    assert made.connect_ms > 0
+    assert reused.connect_ms is None
+    for record in (made, reused):
+        assert record.verify_ms is not None
+        assert record.upstream_ms is not None
+        assert min(record.verify_ms, record.upstream_ms) >= 0
+        parts = record.verify_ms + (record.connect_ms or 0) + record.upstream_ms
+        assert parts <= record.duration_ms
+    assert refused.verify_ms is not None
+    assert (refused.connect_ms, refused.upstream_ms) == (None, None)
+
+
 # --- the gateway fails ------------------------------------------------------
 
 
