@@ -1,28 +1,31 @@
 """edge. The client's side of one exchange: its body read, our bytes written.
 
-aiohttp's server parses requests and owns the connection. What goes back is
-written here as raw bytes, so that a proxied reply leaves exactly as it came.
+The listener reads heads and owns the connection. What goes back is written here as
+raw bytes, so that a proxied reply leaves exactly as it came.
 """
 
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import socket
 import struct
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
-
-from aiohttp import hdrs, web
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 from gateway import answers
 from gateway.answers import Answer
+from gateway.chunks import ChunkDecoder
 from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
 from gateway.fields import Field, Fields
+from gateway.heads import RequestHead
+
+BODY_BYTES: Final = 32 * 1024
+"""The connection isn't read while more than this much of a body waits for the upstream.
+What is read at once comes on top of it: with uvloop up to 250 KiB."""
 
 _RATE_GRACE_S = 10.0
 """A body may start slowly: its rate is judged after this long."""
@@ -59,69 +62,152 @@ class Connection(Protocol):
     async def drained(self) -> None: ...
 
 
+class Body:
+    """One request's body, as it arrives: fed by the connection, read by one task."""
+
+    __slots__ = (
+        "_chunks",
+        "_is_broken",
+        "_left",
+        "_on_room",
+        "_pieces",
+        "_waiter",
+        "complete",
+        "size",
+    )
+
+    def __init__(self, head: RequestHead, on_room: Callable[[], None]) -> None:
+        """*on_room* is called when somebody has read what was there."""
+        self.complete = not head.has_body
+        """All of it has arrived (some may still be unread)."""
+        self.size = 0
+        """Bytes that have arrived and are unread."""
+        self._chunks = ChunkDecoder() if head.chunked else None
+        self._left = head.content_length or 0
+        """Bytes to come, if its length was declared."""
+        self._is_broken = False
+        self._pieces: list[bytes] = []
+        self._on_room = on_room
+        self._waiter: asyncio.Future[None] | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes of the connection; return those behind the body's end.
+
+        A body whose framing is broken has no end: nothing behind it is a request.
+        """
+        if self._is_broken:
+            return b""
+        rest = b""
+        chunks = self._chunks
+        if chunks is not None:
+            try:
+                pieces = chunks.feed(data)
+            except BadRequest:
+                self._is_broken = True
+            else:
+                self._pieces += pieces
+                self.size += sum(map(len, pieces))
+                if chunks.ended:
+                    self.complete = True
+                    rest, chunks.rest = chunks.rest, b""
+        else:
+            if len(data) >= self._left:
+                self.complete = True
+                if len(data) > self._left:
+                    data, rest = data[: self._left], data[self._left :]
+            self._left -= len(data)
+            self.size += len(data)
+            self._pieces.append(data)
+        waiter = self._waiter
+        if waiter is not None and (self._pieces or self.complete or self._is_broken):
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        return rest
+
+    def read_now(self) -> bytes:
+        """Return what has arrived and is unread.
+
+        Raises:
+            BadRequest: the chunked framing is broken.
+        """
+        if self._is_broken:
+            raise BadRequest("broken body framing")
+        pieces = self._pieces
+        if not pieces:
+            return b""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.size = 0
+        self._on_room()
+        return data
+
+    async def read(self) -> bytes:
+        """Return what has arrived, as soon as anything has; b"" at the end.
+
+        Raises:
+            BadRequest: the chunked framing is broken.
+        """
+        while not (self._pieces or self.complete or self._is_broken):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self.read_now()
+
+
 class Client:
     """One request's client: used by one task, for one answer."""
 
     __slots__ = (
+        "_body",
         "_chunked",
-        "_content",
         "_continued",
         "_ends_with_connection",
         "_limits",
-        "_message",
         "bytes_in",
         "bytes_out",
         "connection",
+        "content_length",
         "fields",
         "has_body",
-        "headers",
+        "head",
         "http10",
         "keep_alive",
         "method",
         "started",
+        "target",
         "version",
     )
 
     def __init__(
-        self,
-        connection: Connection,
-        message: RawRequestMessage,
-        content: StreamReader,
-        limits: Limits,
+        self, connection: Connection, head: RequestHead, body: Body, limits: Limits
     ) -> None:
         self.connection = connection
-        self._message = message
-        self._content = content
+        self.head = head
+        self._body = body
         self._limits = limits
         self._continued = False
         self._chunked = False
         self._ends_with_connection = False
-        self.method = message.method
-        self.fields: Fields = message.raw_headers
-        self.headers = message.headers
-        """The same fields, to be found by name."""
-        self.version: tuple[int, int] = message.version
-        self.http10 = self.version < (1, 1)
-        # Some requests are the last on their connection, because aiohttp's parser
-        # (3.14.5) can't be trusted with what follows them: the last trailer field of a
-        # chunked body becomes the first field of the next request, and what comes in
-        # the same segment as a request with `Upgrade: h2c` is lost.
-        self.keep_alive = not (
-            message.should_close or message.chunked or message.upgrade
-        )
+        self.method = head.method
+        self.target = head.target
+        """The request target, byte for byte."""
+        self.fields: Fields = head.fields
+        self.version = head.version
+        self.http10 = head.http10
+        self.content_length = head.content_length
+        """The declared size of the body; None when it is chunked or there is none."""
+        self.has_body = head.has_body
+        self.keep_alive = head.keep_alive
         """Cleared by whatever makes the connection unfit for another request."""
         self.started = False
         """A byte of the answer was written: from here on, failures only abort."""
-        self.has_body = content is not EMPTY_PAYLOAD
         self.bytes_in = 0
         self.bytes_out = 0
 
     # --- what came ---------------------------------------------------------
-
-    @property
-    def target(self) -> bytes:
-        """The request target, byte for byte."""
-        return self._message.path.encode("utf-8", "surrogateescape")
 
     @property
     def gone(self) -> bool:
@@ -129,30 +215,19 @@ class Client:
         return self.connection.transport is None
 
     @property
-    def content_length(self) -> int | None:
-        """The declared size of the body; None when it is chunked or there is none."""
-        found = self.headers.get(hdrs.CONTENT_LENGTH)
-        return int(found) if found is not None else None
-
-    @property
     def has_rest(self) -> bool:
         """Not all of the body has arrived yet."""
-        return not self._content.is_eof()
+        return not self._body.complete
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if it came along with the head, else None.
 
         Raises:
             ContentTooLarge: it has more than *max_size* bytes.
-            BadRequest: the chunked framing is broken.
         """
-        content = self._content
-        if not content.is_eof():
+        if not self._body.complete:
             return None
-        try:
-            body = content.read_nowait()
-        except (web.RequestPayloadError, HttpProcessingError) as exc:
-            raise BadRequest("broken body framing") from exc.with_traceback(None)
+        body = self._body.read_now()
         self.bytes_in += len(body)
         if len(body) > max_size:
             raise ContentTooLarge
@@ -170,7 +245,7 @@ class Client:
                 `body_min_rate`, while the client is waited for (not the upstream).
             BadRequest: the chunked framing is broken.
         """
-        content, limits = self._content, self._limits
+        content, limits = self._body, self._limits
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
@@ -182,7 +257,7 @@ class Client:
                 while True:
                     asked = loop.time()
                     idle.reschedule(asked + limits.body_idle_timeout)
-                    chunk = await content.readany()
+                    chunk = await content.read()
                     idle.reschedule(None)
                     if not chunk:
                         return
@@ -198,26 +273,26 @@ class Client:
                     yield chunk
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
-        except (web.RequestPayloadError, HttpProcessingError) as exc:
-            raise BadRequest("broken body framing") from exc.with_traceback(None)
         finally:
             # It knows the task, whose error may hold this frame: no ring is left.
             del idle
 
     def _expects_continue(self) -> bool:
         """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
-        return not self.http10 and not self._continued and hdrs.EXPECT in self.headers
+        return self.head.expects_continue and not self._continued
 
-    def _is_rest_small(self) -> bool:
-        """Return whether the rest of the body will be taken to keep the connection.
+    def _has_much_left(self) -> bool:
+        """Return whether too much of the body is left to keep the connection.
 
-        Not when the client waits for a 100: it may as well send its next request in
-        place of the body, and the two can't be told apart.
+        It always is when the client waits for a 100 that didn't come: it may as well
+        send its next request in place of the body, and the two can't be told apart.
         """
-        if self._expects_continue():
+        if self.has_body and not self.bytes_in and self._expects_continue():
+            return True
+        if not self.has_rest:
             return False
         length = self.content_length
-        return length is None or length - self.bytes_in <= self._limits.drain_body
+        return length is not None and length - self.bytes_in > self._limits.drain_body
 
     async def take_rest(self) -> None:
         """Throw the rest of an unwanted body away, or see that the connection ends.
@@ -232,31 +307,26 @@ class Client:
         left = self._limits.drain_body
         if not self.keep_alive:
             left = max(left, _LINGER_BYTES)
-        content = self._content
         try:
             if not self.keep_alive and transport.can_write_eof():
                 transport.write_eof()
             async with asyncio.timeout(_DRAIN_S):
                 while left >= 0:
-                    chunk = await content.readany()
+                    chunk = await self._body.read()
                     if not chunk:
                         return
                     left -= len(chunk)
-        except (
-            OSError,  # TimeoutError is one, and that the client is gone
-            web.RequestPayloadError,
-            HttpProcessingError,
-        ) as exc:
-            exc.with_traceback(None)  # the body keeps it, and it would keep the body
+        except (OSError, BadRequest):
+            pass  # TimeoutError is an OSError, and so is that the client is gone
         self.keep_alive = False
 
     # --- what goes back ----------------------------------------------------
 
     async def answer(self, answer: Answer, extra: Fields = ()) -> None:
         """Write a whole answer of the gateway's own, in one piece."""
-        if answer.close or (self.has_rest and not self._is_rest_small()):
+        if answer.close or self._has_much_left():
             self.keep_alive = False
-        fields = [*answer.fields, *extra, (b"Date", rfc822_formatted_time().encode())]
+        fields = [*answer.fields, *extra, (b"Date", _date(int(time.time())))]
         bodiless = answer.status in (204, 304)
         if not bodiless:
             fields.append((b"Content-Length", b"%d" % len(answer.body)))
@@ -286,7 +356,7 @@ class Client:
         connection.
         """
         # RFC 9110 §15: a refusal says that the rest of the body isn't wanted.
-        if status >= 300 and self.has_rest and not self._is_rest_small():
+        if status >= 300 and self._has_much_left():
             self.keep_alive = False
         bodiless = self.method == "HEAD" or status in (204, 304)
         if complete and size is None and not bodiless:
@@ -363,3 +433,9 @@ class Client:
             raise ConnectionResetError
         self.bytes_out += len(data)
         transport.write(data)
+
+
+@lru_cache(maxsize=1)
+def _date(at: int) -> bytes:
+    """Return the value of Date for *at*, in seconds since 1970 (RFC 9110 §5.6.7)."""
+    return email.utils.formatdate(at, usegmt=True).encode()

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import NamedTuple, Protocol, assert_never
+from typing import NamedTuple, assert_never
 
-from gateway import answers, cors, framing, headers, target, websocket
+from gateway import answers, cors, headers, target, websocket
 from gateway.answers import Answer
 from gateway.auth import Auth, user
-from gateway.config import Limits
 from gateway.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
 from gateway.fields import Fields
-from gateway.framing import Sound
 from gateway.headers import Forwarded, Networks
+from gateway.heads import RequestHead
 from gateway.identity import (
     Allowed,
     Denied,
@@ -58,19 +57,6 @@ _EXPOSE = b"access-control-expose-headers"
 _ANY_SESSION = SessionPolicy(protection=Protection.REQUIRED)
 
 
-class Head(Protocol):
-    """A request's head, as it was received."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def target(self) -> bytes: ...
-    @property
-    def version(self) -> tuple[int, int]: ...
-    @property
-    def fields(self) -> Fields: ...
-
-
 class Request(NamedTuple):
     """A request that means one thing only: what step 2 makes of a head.
 
@@ -78,8 +64,7 @@ class Request(NamedTuple):
     request has one of them.
     """
 
-    head: Head
-    sound: Sound
+    head: RequestHead
     target: Target
     forwarded: Forwarded
     id: bytes
@@ -146,7 +131,6 @@ class Decider:
         resources: Resources,
         verifier: Verifier,
         policy: Cors,
-        limits: Limits,
         trusted: Networks,
         make_id: Callable[[], str],
     ) -> None:
@@ -154,12 +138,11 @@ class Decider:
         self._resources = resources
         self._verifier = verifier
         self._cors = policy
-        self._limits = limits
         self._trusted = trusted
         self._make_id = make_id
 
     def decide(
-        self, head: Head, peer: str, record: Record, *, secure: bool
+        self, head: RequestHead, peer: str, record: Record, *, secure: bool
     ) -> Decision | Awaitable[Decision]:
         """Return what becomes of a request.
 
@@ -174,7 +157,7 @@ class Decider:
         asked = request.target
         # 3 match
         record.stage = _MATCH
-        if request.sound.has_origin and is_preflight(head.method, head.fields):
+        if request.head.has_origin and is_preflight(head.method, head.fields):
             return self._preflight(request, record)
         resources = self._resources
         if asked.path == resources.user_path:
@@ -229,7 +212,7 @@ class Decider:
         return await _now(self._answered(request, answer, own))
 
     async def failed(
-        self, error: GatewayError, head: Head, record: Record, new_tokens: Fields
+        self, error: GatewayError, head: RequestHead, record: Record, new_tokens: Fields
     ) -> Answered:
         """Return what the client of a request that failed is told.
 
@@ -247,22 +230,16 @@ class Decider:
     # --- 2 target -------------------------------------------------------------
 
     def _understood(
-        self, head: Head, peer: str, record: Record, *, secure: bool
+        self, head: RequestHead, peer: str, record: Record, *, secure: bool
     ) -> Request:
-        """Return what the request says, once it is sure to mean one thing only.
+        """Return the request with its one target, and where it came from.
 
         Raises:
-            GatewayError: two readers could take it for different requests.
+            BadTarget: two readers could take it for different ones.
         """
         record.stage = _TARGET
-        sound = framing.check(
-            head.method,
-            head.version,
-            head.fields,
-            max_head_size=self._limits.max_head_size,
-        )
-        asked = target.parse(head.target, method=head.method, authority=sound.host)
-        if sound.has_request_id:
+        asked = target.parse(head.target, method=head.method, authority=head.host)
+        if head.has_request_id:
             request_id = headers.request_id(head.fields, self._make_id)
             record.request_id = request_id.decode()
         else:
@@ -279,11 +256,11 @@ class Decider:
                 trusted,
                 "https" if secure else "http",
                 asked.authority,
-                "1.0" if head.version < (1, 1) else "1.1",
+                "1.0" if head.http10 else "1.1",
             ),
         )
         # Not by the class's own constructor, which takes twice the time; so below.
-        return tuple.__new__(Request, (head, sound, asked, forwarded, request_id))
+        return tuple.__new__(Request, (head, asked, forwarded, request_id))
 
     # --- 4 preflight ----------------------------------------------------------
 
@@ -334,18 +311,18 @@ class Decider:
         Raises:
             ContentTooLarge: the request says that its body is larger than it may be.
         """
-        sound = request.sound
-        length = sound.content_length
+        head = request.head
+        length = head.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
-        upgrade = sound.has_upgrade and websocket.wants_upgrade(request.head.fields)
+        upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
         if upgrade and (refused := self._refused_upgrade(request, route, record)):
             return self._answered(request, refused)
         record.stage = _VERIFY
         record.verify_at = perf_counter()
         verdict = self._verifier.verify_now(_session(request), route.session)
         record.verified_at = perf_counter()
-        granted = self._cors.known(request.head.fields) if sound.has_origin else ()
+        granted = self._cors.known(head.fields) if head.has_origin else ()
         if verdict is None or granted is None:
             return self._guarded_later(request, route, record, upgrade=upgrade)
         return _judged(request, route, verdict, granted, record, upgrade=upgrade)
@@ -415,7 +392,7 @@ class Decider:
 
         *own* are fields that the SDK gave its answer.
         """
-        if not request.sound.has_origin:
+        if not request.head.has_origin:
             return Answered(answer, _carried(request.id, (), new_tokens, own))
         return self._answered_across(request, answer, own, new_tokens)
 

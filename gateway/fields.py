@@ -17,6 +17,8 @@ Fields = tuple[Field, ...]
 is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 """Source: RFC 9110 §5.6.2."""
 
+_CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
+
 _T = TypeVar("_T")
 
 
@@ -39,6 +41,22 @@ class Memo(dict[bytes, _T]):
                 self.clear()
             self[text] = found
         return found
+
+
+def field_of(line: bytes) -> Field | None:
+    """Return the field in *line*, which is given without its CRLF; None: it holds none.
+
+    The name is a token and the colon follows at once, so a folded line is no field. The
+    value has no control byte but HTAB; blanks at its ends aren't part of it.
+
+    Source: RFC 9112 §5, §5.1, §5.2; RFC 9110 §5.5.
+    """
+    name, colon, value = line.partition(b":")
+    if not colon or not is_token(name):
+        return None
+    if len(value.translate(None, _CONTROLS)) != len(value):
+        return None
+    return name, value.strip(b" \t")
 
 
 def values(fields: Iterable[Field], name: bytes) -> Iterator[bytes]:

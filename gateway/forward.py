@@ -208,7 +208,7 @@ class Forwarder:
         path = route.upstream_path(asked.path).encode()
         start = b"%b %b%b HTTP/1.1" % (method.encode(), path, asked.query)
         body: bytes | AsyncIterator[bytes] | None = None
-        length = forward.request.sound.content_length
+        length = forward.request.head.content_length
         if downstream.has_body:
             body = downstream.body_now(route.max_body_size)
             if body is None:

@@ -1,4 +1,4 @@
-"""edge. The clients' connections: aiohttp's parser, with what an edge needs round it.
+"""edge. The clients' connections: heads read, requests served one after the other.
 
 A deadline for the head and a limit for all of it; errors with their right status,
 without an echo of what was received and without a traceback; an end for clients that
@@ -11,24 +11,18 @@ the two look the same, and a request must end when its client does. nginx does s
 from __future__ import annotations
 
 import asyncio
-import math
+import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
-from aiohttp import hdrs, http_parser, web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_exceptions import BadHttpMessage, HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.tcp_helpers import tcp_keepalive
-
-from gateway import answers
-from gateway.client import Client
+from gateway import answers, heads
+from gateway.client import BODY_BYTES, Body, Client
 from gateway.config import Limits
-from gateway.errors import BadRequest, GatewayError, RequestTimeout, ShuttingDown
-from gateway.framing import HeadTooLarge, TargetTooLong
+from gateway.errors import GatewayError, RequestTimeout, ShuttingDown
+from gateway.heads import HeadTooLarge, RequestHead
 from gateway.observe import Observer, Record
 
 Handler = Callable[[Client], Awaitable[None]]
@@ -37,54 +31,15 @@ Handler = Callable[[Client], Awaitable[None]]
 _SWEEP_S = 0.5
 """How often all connections are looked at: by so much a deadline may be late."""
 
-_REST_S = 0.5
-"""A connection that waits for longer gives up its parser, which keeps the last head:
-with a token in it that is more than half of what an idle connection takes."""
-
 _MOST_WAITING = 32
-"""Requests of one client that wait while one is served; then it is read no more."""
+"""Requests of one client that are served in a row before it is others' turn."""
 
-_BODY_BYTES = 16 * 1024
-"""Reading stops while twice this much of a body waits for the upstream. What is read at
-once comes on top of it: with uvloop up to 250 KiB."""
+_UNREAD_BYTES = 32 * 1024
+"""The connection isn't read while more than this much waits for its turn. What is read
+at once comes on top of it: with uvloop up to 250 KiB."""
 
 _CUT_S = 1.0
 """How long requests that were cut may take to say so."""
-
-
-def has_strict_parser() -> bool:
-    """Return whether aiohttp parses requests with llhttp, in C.
-
-    Its other parser, in Python, takes some requests that llhttp refuses (a chunk size
-    of twenty digits, say): what the corpus proves holds for llhttp only.
-    """
-    return http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
-
-
-def _owed(message: Any, body: StreamReader, data: bytes, *, is_alone: bool) -> float:
-    """Return how many bytes of *message*, the last one in *data*, are yet to come.
-
-    Less than none: so many have come of the next one, whose head isn't whole; the
-    parser doesn't tell. *is_alone*: nothing stands before it in *data*. NaN in doubt,
-    when `keep_alive` is the next head's limit: the end of the head isn't whole in
-    *data*, because it was cut, or waited until there was room among the messages; or
-    what looks like its end may be a part of the body. A chunked body is the last on
-    its connection (`Client`).
-    """
-    size = 0
-    if body is not EMPTY_PAYLOAD:
-        size = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
-    if is_alone:
-        end = data.find(b"\r\n\r\n")
-    elif body.total_bytes < size:
-        return size - body.total_bytes
-    else:
-        end = data.rfind(b"\r\n\r\n", 0, len(data) - size)
-    if end < 0:
-        is_all_end = data and not size and not data.strip(b"\r\n")
-        return 0 if is_all_end else math.nan
-    owed = end + 4 + size - len(data)
-    return owed if owed or is_alone else math.nan
 
 
 class Tunnel(Protocol):
@@ -94,53 +49,66 @@ class Tunnel(Protocol):
     def feed_eof(self) -> None: ...
 
 
-class Connection(BaseProtocol):
-    """One client connection: its requests parsed, and served one after the other.
+class Connection(asyncio.Protocol):
+    """One client connection: its requests read, and served one after the other.
 
-    aiohttp parses, and carries bodies; its own server connection isn't used. It makes
-    of each request an object of many parts, a task and a response, which cost more
-    than all that happens here, and it keeps a task for a client that sends nothing.
+    What comes while a request is served waits as it came, so that whoever serves it may
+    still turn the connection into a tunnel. Then the next head is read.
     """
 
     __slots__ = (
+        "_at",
+        "_drained",
         "_ending",
+        "_head",
         "_head_bytes",
         "_head_since",
         "_listener",
-        "_messages",
-        "_owed",
+        "_loop",
+        "_reading",
         "_rests_since",
         "_stuck_since",
-        "_tail",
         "_task",
         "_tunnel",
+        "_unread",
         "_unwritten",
         "address",
         "body",
         "secure",
+        "transport",
+        "writing_paused",
     )
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
+        self._loop = loop
         self._listener = listener
+        self.transport: asyncio.Transport | None = None
+        """None before the connection is made and after it is lost."""
         self.address = "unix"
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
         """The connection to this gateway is TLS."""
-        self.body: StreamReader | None = None
+        self.body: Body | None = None
         """Of the request that is served."""
+        self.writing_paused = False
+        """The client has much to take before more should be written."""
+        self._drained: asyncio.Future[None] | None = None
+        """Done when that is over; there is none while nobody waits for it."""
         self._task: asyncio.Task[None] | None = None
         """Serves what has arrived; there is none while nothing has."""
-        self._messages: list[tuple[Any, StreamReader]] = []
-        """Requests that wait for their turn, or an error in place of the last one."""
+        self._head: RequestHead | None = None
+        """Of a request that was read and whose turn hasn't come."""
+        self._unread = b""
+        """What came and wasn't read, from `_at` on."""
+        self._at = 0
+        self._reading = True
         self._tunnel: Tunnel | None = None
-        self._tail = b""
-        """What came behind a request to upgrade, before it was answered."""
         self._ending = False
         self._rests_since = 0.0
         self._head_since = 0.0
+        """When the first byte came of a head that isn't whole; 0: there is none."""
         self._head_bytes = 0
-        self._owed = 0.0
+        """The bytes of empty lines before it."""
         self._unwritten = 0
         self._stuck_since = 0.0
 
@@ -157,18 +125,23 @@ class Connection(BaseProtocol):
         if isinstance(peer, tuple):
             self.address = sys.intern(str(peer[0]))
         self.secure = wire.get_extra_info("sslcontext") is not None
-        super().connection_made(wire)
-        tcp_keepalive(wire)
+        self.transport = wire
+        sock = wire.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._rests_since = self._loop.time()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell whoever serves a request that its client is gone."""
         self._listener.forget(self)
         self._ending = True
-        super().connection_lost(exc)
-        self._parser = None
+        self.transport = None
         self.body = None  # it knows this connection: no ring is left
-        self._messages.clear()
+        self._head = None
+        self._unread = b""
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_exception(ConnectionResetError())
         if self._task is not None:
             self._task.cancel()
         tunnel, self._tunnel = self._tunnel, None
@@ -181,49 +154,24 @@ class Connection(BaseProtocol):
             return
         if self._ending:
             return
-        if self._upgraded:
-            self._tail += data
-            if len(self._tail) >= _BODY_BYTES and not self._buffer_paused:
-                self._pause_reading_for_buffer()
-            return
-        if self._parser is None:
-            self._parser = self._listener.new_parser(self)
-        try:
-            messages, self._upgraded, tail = self._parser.feed_data(data)
-        except (HttpProcessingError, IndexError, ValueError) as exc:
-            if self._messages and isinstance(
-                self._messages[-1][0], HttpProcessingError
-            ):
-                return  # one is enough, and each holds what it refuses
-            # The others are yarl's, for some targets.
-            known = isinstance(exc, HttpProcessingError)
-            error = exc if known else BadHttpMessage("malformed target")
-            # Without its traceback, which holds this frame, which holds the error.
-            messages = [(error.with_traceback(None), EMPTY_PAYLOAD)]
-            self._upgraded, tail = False, b""
-        if messages:
-            message, body = messages[-1]
-            if body is EMPTY_PAYLOAD and data.endswith(b"\r\n\r\n"):
-                self._owed = 0  # as `_owed` would say; nearly always
-            else:
-                is_alone = len(messages) == 1 and not self._owed
-                self._owed = _owed(message, body, data, is_alone=is_alone)
-            self._queue(messages)
-            if tail:
-                self._tail = tail
-        else:
-            self._owed -= len(data)
+        body = self.body
+        if body is not None and not body.complete:
+            data = body.feed(data)
         if self._task is not None:
-            # A request is being served, or is about to be; its body is judged there.
-            self._head_since = 0.0
-            self._head_bytes = 0
-        elif data:
-            # A head is on its way and not whole yet.
-            if not self._head_since:
-                self._head_since = self._loop.time()
-            self._head_bytes += len(data)
-            if self._head_bytes > self._listener.limits.max_head_size:
-                self.refuse(HeadTooLarge())
+            if data:
+                self._unread = self._unread[self._at :] + data
+                self._at = 0
+            self._settle_reading()
+            return
+        # Nothing is served, and a head that has begun stands at the beginning.
+        known = len(self._unread)
+        self._unread = self._unread + data if known else data
+        try:
+            if self._next(known):
+                self._task = self._loop.create_task(self._serve())
+                self._settle_reading()
+        except GatewayError as error:
+            self.refuse(error)
 
     def eof_received(self) -> bool:
         """A FIN ends the connection, but a tunnel passes it on first."""
@@ -232,81 +180,120 @@ class Connection(BaseProtocol):
         self._tunnel.feed_eof()
         return True
 
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
     def resume_writing(self) -> None:
         self._stuck_since = 0.0  # the client has taken something
-        super().resume_writing()
+        self.writing_paused = False
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     # --- one request after the other ------------------------------------------
 
-    def _queue(self, messages: Sequence[tuple[Any, StreamReader]]) -> None:
-        """Have *messages* served, in their turn."""
-        queue = self._messages
-        queue += messages
-        if isinstance(queue[-1][0], HttpProcessingError):
-            self._break_body()
-        if len(queue) >= _MOST_WAITING and not self._buffer_paused:
-            self._pause_reading_for_buffer()
-        if self._task is None:
-            self._task = self._loop.create_task(self._serve())
+    def _next(self, known: int) -> bool:
+        """Read the next head, and what is there of its body; False if it isn't whole.
 
-    def _break_body(self) -> None:
-        """Tell the reader of the body that arrives that it will never be whole.
+        The first *known* bytes were looked at before.
 
-        The parser puts its error behind the request, whose handler would wait.
+        Raises:
+            GatewayError: it is no sound head (`heads.read`, `heads.check_begun`).
         """
-        body = self._messages[-2][1] if len(self._messages) > 1 else self.body
-        if body is not None and not body.is_eof():
-            body.set_exception(web.RequestPayloadError("broken framing"))
+        data, at = self._unread, self._at
+        # RFC 9112 §2.2: empty lines before a request are skipped.
+        while data.startswith(b"\r\n", at):
+            at += 2
+            self._head_bytes += 2
+        end = data.find(b"\r\n\r\n", max(at, known - 3)) + 4
+        if end >= 4:
+            self._head = head = heads.read(
+                data[at:end] if at or end < len(data) else data, self._listener.bounds
+            )
+            self._head_since = 0.0
+            self._head_bytes = 0
+            self.body = body = Body(head, self._settle_reading)
+            if end == len(data):
+                self._unread, self._at = b"", 0
+            elif body.complete:
+                self._at = end
+            else:
+                self._unread, self._at = body.feed(data[end:]), 0
+            return True
+        self._at = 0
+        if at:
+            self._unread = data = data[at:]
+            known = max(0, known - at)
+        heads.check_begun(data, known, self._listener.bounds)
+        if self._head_bytes + len(data) > self._listener.bounds.head:
+            raise HeadTooLarge("empty lines before the request")
+        if not self._head_since and (data or at):
+            self._head_since = self._loop.time()
+        return False
 
     async def _serve(self) -> None:
-        """Serve what waits, and what comes meanwhile.
+        """Serve what has arrived, and what comes meanwhile.
 
         The handlers write their answers, take the rest of a body and end in no error.
         """
-        queue = self._messages
         handler, limits = self._listener.handler, self._listener.limits
+        served = 0
         try:
-            while queue and not self._ending:
-                message, body = queue.pop(0)
-                self._make_room()
-                if isinstance(message, HttpProcessingError):
-                    self.refuse(self._listener.translated(message))
-                    return
-                self.body = body
-                client = Client(self, message, body, limits)
-                del message
+            while not self._ending:
+                head, self._head = self._head, None
+                body = self.body
+                assert head is not None
+                assert body is not None
+                client = Client(self, head, body, limits)
+                del head
                 await handler(client)
-                if not (client.keep_alive and body.is_eof()):
+                if not (client.keep_alive and body.complete):
                     self.end()
                     return
-                del client  # what was served isn't kept while nothing comes
+                del client, body  # what was served isn't kept while nothing comes
+                self.body = None
+                served += 1
+                if served % _MOST_WAITING == 0:
+                    await asyncio.sleep(0)
+                if self._at == len(self._unread):
+                    return
+                try:
+                    if not self._next(0):
+                        if not self._unread:  # empty lines behind a request
+                            self._head_since = 0.0
+                            self._head_bytes = 0
+                        return
+                except GatewayError as error:
+                    self.refuse(error)
+                    return
+                self._settle_reading()
         except BaseException:
             self.end()
             raise
         finally:
             self._task = None
-            self._rest()
+            self.body = None
+            if self._at == len(self._unread):
+                self._unread, self._at = b"", 0
+            self._rests_since = self._loop.time()
+            self._settle_reading()
 
-    def _make_room(self) -> None:
-        """Let more requests in, now that one has left the line."""
-        assert self._parser is not None
-        self._parser.message_consumed()
-        if self._upgraded:
-            return  # nothing comes that needs it
-        if self._buffer_paused and len(self._messages) <= _MOST_WAITING // 2:
-            # The parser has kept what it had no room for. Still paused meanwhile.
-            self.data_received(b"")
-            if len(self._messages) < _MOST_WAITING:
-                self._resume_reading_for_buffer()
-
-    def _rest(self) -> None:
-        """Wait for the next request."""
-        now = self._rests_since = self._loop.time()
-        self.body = None
-        if self._owed < 0:
-            # A head has begun behind what was served. Its time begins now.
-            self._head_since = now
-            self._head_bytes = int(-self._owed)
+    def _settle_reading(self) -> None:
+        """Read the connection if there is room for what comes, else don't."""
+        body = self.body
+        has_room = len(self._unread) - self._at <= _UNREAD_BYTES and (
+            body is None or body.size <= BODY_BYTES
+        )
+        if has_room == self._reading or self._tunnel is not None:
+            return
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self._reading = has_room
+        if has_room:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def refuse(self, error: GatewayError) -> None:
         """Answer a head that never became a request, and close."""
@@ -331,35 +318,34 @@ class Connection(BaseProtocol):
         Raises:
             ConnectionError: it is gone.
         """
-        if self._paused or self.transport is None:
-            await self._drain_helper()
+        if self.transport is None:
+            raise ConnectionResetError
+        if not self.writing_paused:
+            return
+        drained = self._drained
+        if drained is None or drained.done():  # whoever waited was cancelled
+            drained = self._drained = self._loop.create_future()
+        await drained
 
     def hand_over(self, tunnel: Tunnel) -> None:
         """Give everything that comes from now on, HTTP no more, to *tunnel*."""
+        rest = self._unread[self._at :]
+        self._unread, self._at = b"", 0
+        self._settle_reading()
         self._tunnel = tunnel
-        if self._buffer_paused:
-            self._resume_reading_for_buffer()
-        tail, self._tail = self._tail, b""
-        if tail:
-            tunnel.feed_data(tail)  # last: it may pause reading itself
+        if rest:
+            tunnel.feed_data(rest)  # last: it may pause reading itself
 
     # --- for the listener -----------------------------------------------------
 
     def look(self, now: float) -> None:
-        """End the connection if its head, its client's reading or its rest is too long.
-
-        One that rests gives up its parser, which keeps the last head.
-        """
+        """End the connection if its head, its rest or its client is too slow."""
         limits = self._listener.limits
         if self._head_since:
             if now - self._head_since > limits.head_timeout:
                 self.refuse(RequestTimeout("the head didn't arrive in time"))
-        elif self._task is None:
-            rested_s = now - self._rests_since
-            if rested_s > limits.keep_alive:
-                self.end()
-            elif rested_s > _REST_S and not self._owed:  # nothing, and no doubt
-                self._parser = None
+        elif self._task is None and now - self._rests_since > limits.keep_alive:
+            self.end()
         assert self.transport is not None
         unwritten = self.transport.get_write_buffer_size()
         if not unwritten:
@@ -380,7 +366,7 @@ class Connection(BaseProtocol):
         """Cancel the request that is being served; whoever serves it closes."""
         if self._task is None:
             return
-        if self.body is None:
+        if self._head is not None:
             # Before its first step: then nothing of it runs.
             self.refuse(ShuttingDown())
         self._task.cancel()
@@ -409,6 +395,12 @@ class Listener:
         make_id: Callable[[], str],
     ) -> None:
         self.limits = limits
+        self.bounds = heads.Bounds(
+            target=limits.max_target_size,
+            field=limits.max_field_size,
+            head=limits.max_head_size,
+            fields=limits.max_fields,
+        )
         self._observer = observer
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
@@ -420,23 +412,6 @@ class Listener:
 
     def __call__(self) -> Connection:
         return self.connection_class(self, self._loop)
-
-    def new_parser(self, connection: Connection) -> http_parser.HttpRequestParser:
-        """Return a parser that knows the limits, for *connection*."""
-        limits = self.limits
-        return http_parser.HttpRequestParser(
-            connection,
-            self._loop,
-            _BODY_BYTES,
-            max_line_size=limits.max_target_size,
-            # Distinct, so that the parser's error tells a target from a field.
-            max_field_size=limits.max_field_size
-            + (limits.max_field_size == limits.max_target_size),
-            max_headers=limits.max_fields,
-            payload_exception=web.RequestPayloadError,
-            auto_decompress=False,
-            max_msg_queue_size=_MOST_WAITING,
-        )
 
     @property
     def connections(self) -> int:
@@ -474,16 +449,6 @@ class Listener:
         answer = answers.failure(error, request_id)
         shown = (b"X-Request-Id", request_id.encode())
         return replace(answer, fields=(*answer.fields, shown))
-
-    def translated(self, exc: BaseException | None) -> GatewayError:
-        """Return our error for one of aiohttp's parser, without its text."""
-        if isinstance(exc, LineTooLong):
-            if exc.args[1] == self.limits.max_target_size:
-                return TargetTooLong()
-            return HeadTooLarge()
-        if isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many"):
-            return HeadTooLarge("too many fields")
-        return BadRequest(f"the parser refused the request: {type(exc).__name__}")
 
     async def close(self, timeout_s: float) -> None:
         """Let requests in flight finish within *timeout_s* seconds, then cut them.

@@ -20,11 +20,12 @@ from gateway import headers, websocket
 from gateway.answers import Answer
 from gateway.config import Limits
 from gateway.cors import Cors
-from gateway.decide import Answered, AuthCall, Decider, Forward, Head, Resources
+from gateway.decide import Answered, AuthCall, Decider, Forward, Resources
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
 from gateway.fields import Fields
 from gateway.forward import Downstream, Forwarder, Service
 from gateway.headers import Networks
+from gateway.heads import RequestHead
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
 
@@ -34,11 +35,11 @@ _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
 
 
-class Client(Head, Downstream, Protocol):
-    """Whoever sent one request and waits for its answer, on whatever server.
+class Client(Downstream, Protocol):
+    """Whoever sent one request and waits for its answer, on whatever server."""
 
-    `gateway.client` has the listener's, `gateway.aiohttp_app` that of aiohttp's server.
-    """
+    @property
+    def head(self) -> RequestHead: ...
 
     @property
     def started(self) -> bool:
@@ -96,7 +97,6 @@ class Proxy:
             resources=parts.resources,
             verifier=parts.verifier,
             policy=parts.cors,
-            limits=parts.limits,
             trusted=parts.trusted,
             make_id=parts.make_id,
         )
@@ -135,12 +135,13 @@ class Proxy:
     async def _handle(self, client: Client) -> None:
         # 1 accept
         connection = client.connection
-        record = Record.begin(time.perf_counter(), connection.address, client.method)
+        head = client.head
+        record = Record.begin(time.perf_counter(), connection.address, head.method)
         new_tokens: Fields = ()
         try:
             # 2 target, 3 match, 4 preflight, 5 verify
             decision = self.decider.decide(
-                client, connection.address, record, secure=connection.secure
+                head, connection.address, record, secure=connection.secure
             )
             if not isinstance(decision, tuple):
                 decision = await decision
@@ -202,7 +203,7 @@ class Proxy:
             client.abort()
             return
         try:
-            found = await self.decider.failed(error, client, record, new_tokens)
+            found = await self.decider.failed(error, client.head, record, new_tokens)
             await self._write(client, found, record)
         except ConnectionError:
             client.abort()

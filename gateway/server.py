@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from gateway.app import App, building
-from gateway.listener import Listener, has_strict_parser
+from gateway.listener import Listener
 from gateway.observe import AccessLog, NoLog, messages
 from gateway.settings import Settings
 
@@ -294,7 +294,6 @@ async def _running(
     listen: str | None = None,
     email: EmailSender | None = None,
 ) -> AsyncIterator[str]:
-    check_parser()
     sock = bind(listen or settings.config.gateway.listen)
     try:
         async with (
@@ -305,20 +304,6 @@ async def _running(
             yield url
     finally:
         sock.close()
-
-
-def check_parser() -> None:
-    """Make sure that requests are read by the parser that was tested.
-
-    Raises:
-        ListenError: it isn't installed.
-    """
-    if not has_strict_parser():
-        raise ListenError(
-            "aiohttp was installed without its C extensions, and its other parser is"
-            " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
-            " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
-        )
 
 
 @contextlib.asynccontextmanager

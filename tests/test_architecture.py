@@ -22,7 +22,8 @@ PURE: dict[str, str] = {
     "pattern": "",
     "retry": "errors",
     "target": "errors",
-    "framing": "errors fields",
+    "heads": "errors fields",
+    "chunks": "errors fields",
     "identity": "fields",
     "requirements": "identity",
     "tokens": "identity",
@@ -45,19 +46,19 @@ EDGES: dict[str, str] = {
     "core_session": "identity requirements sdk tokens verify",
     "cors": "config fields target",
     "websocket": "answers errors fields",
-    "client": "answers config errors fields",
-    "listener": "answers client config errors framing observe",
+    "client": "answers chunks config errors fields heads",
+    "listener": "answers client config errors heads observe",
     "decide": (
-        "answers auth config cors errors fields framing headers identity observe"
-        " routes target websocket"
+        "answers auth cors errors fields headers heads identity observe routes target"
+        " websocket"
     ),
     "forward": (
         "answers decide errors fields headers identity observe retry routes target"
         " upstream websocket"
     ),
     "proxy": (
-        "answers config cors decide errors fields forward headers identity observe"
-        " websocket"
+        "answers config cors decide errors fields forward headers heads identity"
+        " observe websocket"
     ),
     "server": "app listener observe sdk settings",
     "workers": "app control sdk server settings",
@@ -71,14 +72,14 @@ ROOMS["app"] = frozenset(ROOMS) - {"dev", "server", "workers"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "client cors dev keys listener websocket",
+    "aiohttp": "cors dev keys",
     "aiohttp_cors": "cors",
     "click": "cli",
     "cryptography": "dev keys tokens verify",
     "httptools": "upstream",
     "httpx": "sdk",
-    "multidict": "cors",
     "jwt": "core_session sdk",
+    "multidict": "cors",
     "pydantic": "config sdk",
     "pydantic_core": "config",
     "rich": "cli",

@@ -9,44 +9,40 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiohttp import web
-from multidict import CIMultiDict
 
-from gateway import client
-from gateway.client import Client
+from gateway import client, heads
+from gateway.client import Body, Client
 from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
+from gateway.heads import RequestHead
 
 
-class Pieces:
+class Pieces(Body):
     """A body whose pieces are there at once, or after a while each."""
 
+    __slots__ = ("_after_s", "_coming")
+
     def __init__(self, pieces: Iterable[bytes], after_s: float = 0) -> None:
-        self._pieces = list(pieces)
+        super().__init__(head(b"Transfer-Encoding: chunked"), lambda: None)
+        self._coming = list(pieces)
         self._after_s = after_s
 
-    async def readany(self) -> bytes:
+    async def read(self) -> bytes:
         await asyncio.sleep(self._after_s)
-        return self._pieces.pop(0) if self._pieces else b""
-
-    def is_eof(self) -> bool:
-        return not self._pieces
+        return self._coming.pop(0) if self._coming else b""
 
 
-def having(content: Any, **limits: Any) -> Client:
+def head(*lines: bytes) -> RequestHead:
+    """Return the head of a request with these fields."""
+    whole = b"\r\n".join([b"POST / HTTP/1.1", b"Host: gw", *lines, b"", b""])
+    return heads.read(whole, heads.Bounds(100, 100, 1000, 10))
+
+
+def having(body: Body, **limits: Any) -> Client:
     """Return the client of a request with this body."""
-    message = SimpleNamespace(
-        method="POST",
-        path="/",
-        raw_headers=((b"Host", b"gw"),),
-        headers=CIMultiDict({"Host": "gw"}),
-        version=(1, 1),
-        should_close=False,
-        chunked=False,
-        upgrade=False,
-    )
     nobody = SimpleNamespace(transport=None, writing_paused=False)
-    return Client(cast("Any", nobody), cast("Any", message), content, Limits(**limits))
+    of_chunks = head(b"Transfer-Encoding: chunked")
+    return Client(cast("Any", nobody), of_chunks, body, Limits(**limits))
 
 
 async def test_pieces_come_as_they_are() -> None:
@@ -92,17 +88,52 @@ async def test_a_slow_upstream_isnt_the_clients_fault(
     assert quick.bytes_in == 3
 
 
+def chunked() -> tuple[Body, list[int]]:
+    """Return a chunked body, and the size that was unread whenever there was room."""
+    room: list[int] = []
+    body = Body(
+        head(b"Transfer-Encoding: chunked"), lambda: room.append(cast("int", body.size))
+    )
+    return body, room
+
+
 async def test_broken_framing_is_400() -> None:
-    """aiohttp's error, without its text."""
-
-    class Broken(Pieces):
-        async def readany(self) -> bytes:
-            raise web.RequestPayloadError("what the client sent")
-
+    """Whoever waits for the body is told, and never gets it as a whole one."""
+    body, _ = chunked()
+    body.feed(b"2\r\nab\r\n")
+    pieces = having(body).body(9)
+    assert await anext(pieces) == b"ab"
+    waiting = asyncio.ensure_future(anext(pieces))
+    await asyncio.sleep(0)
+    assert body.feed(b"what the client sent\r\n") == b""
     with pytest.raises(BadRequest) as refused:
-        async for _ in having(Broken([])).body(9):
-            pass
+        await waiting
     assert "what the client sent" not in str(refused.value)
+    assert not body.complete
+    assert body.feed(b"0\r\n\r\nGET / HTTP/1.1\r\n") == b""
+    assert not body.complete
+    with pytest.raises(BadRequest):
+        await body.read()
+
+
+async def test_a_body_ends_where_its_framing_says() -> None:
+    """What stands behind it is given back."""
+    body, room = chunked()
+    assert body.feed(b"2\r\nab\r\n1\r") == b""
+    assert (body.size, body.complete) == (2, False)
+    assert body.feed(b"\nc\r\n0\r\n\r\nGET") == b"GET"
+    assert (body.size, body.complete) == (3, True)
+    assert await body.read() == b"abc"
+    assert room == [0]
+    assert await body.read() == b""
+    sized = Body(head(b"Content-Length: 3"), lambda: None)
+    assert sized.feed(b"ab") == b""
+    assert not sized.complete
+    assert sized.feed(b"cGET") == b"GET"
+    assert sized.complete
+    assert await sized.read() == b"abc"
+    assert Body(head(b"Content-Length: 0"), lambda: None).complete
+    assert Body(head(), lambda: None).complete
 
 
 async def test_a_rest_of_a_client_that_has_reset_isnt_waited_for() -> None:

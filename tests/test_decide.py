@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from gateway import config, routes
+from gateway import config, heads, routes
 from gateway.auth import Auth, AuthReply
 from gateway.cors import Cors
 from gateway.decide import (
@@ -22,6 +22,7 @@ from gateway.decide import (
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
 from gateway.fields import Fields, first
 from gateway.headers import Networks
+from gateway.heads import RequestHead
 from gateway.identity import (
     Allowed,
     Denied,
@@ -51,22 +52,17 @@ ROUTES: list[dict[str, Any]] = [
 ]
 
 
-class Head(NamedTuple):
-    """A head that nobody received."""
-
-    method: str
-    target: bytes
-    fields: Fields
-    version: tuple[int, int] = (1, 1)
+Asked = RequestHead
+BOUNDS = heads.Bounds(target=8192, field=16384, head=65536, fields=100)
 
 
-def head(method: str, target: str, **fields: str | bytes) -> Head:
+def head(method: str, target: str, **fields: str | bytes) -> RequestHead:
     """Return the head of a request; `x_y` stands for the field `x-y`."""
-    named = [(b"Host", b"gw")]
+    lines = [f"{method} {target} HTTP/1.1".encode(), b"Host: gw"]
     for name, value in fields.items():
         raw = value if isinstance(value, bytes) else value.encode()
-        named.append((name.replace("_", "-").encode(), raw))
-    return Head(method, target.encode(), tuple(named))
+        lines.append(name.replace("_", "-").encode() + b": " + raw)
+    return heads.read(b"\r\n".join([*lines, b"", b""]), BOUNDS)
 
 
 class Sessions:
@@ -152,7 +148,6 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
             sdk_headers=("rid",),
             method_allowed=resources.method_allowed,
         ),
-        limits=settings.gateway.limits,
         trusted=Networks(trusted),
         make_id=lambda: "made",
     )
@@ -166,7 +161,10 @@ class Decided(NamedTuple):
 
 
 async def decide(
-    asked: Head, *, sessions: Sessions | None = None, trusted: tuple[str, ...] = ()
+    asked: Asked,
+    *,
+    sessions: Sessions | None = None,
+    trusted: tuple[str, ...] = (),
 ) -> Decided:
     """Return what becomes of a request from 192.0.2.1."""
     record = Record.begin(0.0, "192.0.2.1", asked.method)
@@ -213,7 +211,7 @@ FORWARDED = {
     ("asked", "route", "user", "at_once"), FORWARDED.values(), ids=FORWARDED
 )
 async def test_what_may_go_on(
-    asked: Head, route: str, user: str | None, at_once: bool
+    asked: Asked, route: str, user: str | None, at_once: bool
 ) -> None:
     """A Forward holds all that is known; it comes at once if nobody must be asked."""
     decision, record, came_at_once = await decide(asked)
@@ -283,7 +281,7 @@ REFUSED = {
     ("asked", "status", "decision", "reason", "at_once"), REFUSED.values(), ids=REFUSED
 )
 async def test_what_is_refused(
-    asked: Head, status: int, decision: str, reason: str, at_once: bool
+    asked: Asked, status: int, decision: str, reason: str, at_once: bool
 ) -> None:
     """The answer is whole, and the record says why."""
     found, record, came_at_once = await decide(asked)
@@ -361,7 +359,7 @@ async def test_a_trusted_peer_speaks_for_its_client(trusted: tuple[str, ...]) ->
     ],
     ids=["target", "size", "verifier"],
 )
-async def test_a_failure_is_no_decision(asked: Head, error: type[Exception]) -> None:
+async def test_a_failure_is_no_decision(asked: Asked, error: type[Exception]) -> None:
     """Whatever fails, nothing comes back that could be forwarded."""
     with pytest.raises(error):
         await decide(asked)
@@ -375,7 +373,7 @@ async def test_a_failure_is_no_decision(asked: Head, error: type[Exception]) -> 
         (head("GET", "/a/%2F", x_request_id="two words"), "made"),
     ],
 )
-async def test_the_answer_to_a_failure(asked: Head, request_id: str) -> None:
+async def test_the_answer_to_a_failure(asked: Asked, request_id: str) -> None:
     """It has an id even if the head couldn't be read, and keeps new tokens."""
     record = Record.begin(0.0, "-", "GET")
     error: GatewayError = BadTarget()

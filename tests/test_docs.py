@@ -15,8 +15,8 @@ from gateway import config, sdk, settings
 from gateway.config import Limits, Timeouts, reference
 from gateway.config.models import Model
 from gateway.errors import GatewayError, Side, Stage
-from gateway.framing import HeadTooLarge
 from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
+from gateway.heads import HeadTooLarge
 from gateway.sdk import core, recipes
 from gateway.tokens import Flaw
 

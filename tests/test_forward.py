@@ -17,17 +17,14 @@ import pytest
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer
 from gateway_under_test import gateway
 
+from gateway import heads
 from gateway.decide import Forward
-from gateway.fields import Fields
 from gateway.observe import Record
 
-
-@dataclass
-class Head:
-    method: str = "GET"
-    target: bytes = b"/a"
-    version: tuple[int, int] = (1, 1)
-    fields: Fields = ((b"Host", b"gw"),)
+HEAD = heads.read(
+    b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n",
+    heads.Bounds(target=8192, field=16384, head=65536, fields=100),
+)
 
 
 @dataclass
@@ -92,7 +89,7 @@ class Keeping:
 
 async def forwarded(gw: Any, downstream: Keeping) -> None:
     record = Record.begin(time.perf_counter(), "127.0.0.1", "GET")
-    decision = await gw.proxy.decider.decide(Head(), "127.0.0.1", record, secure=False)
+    decision = await gw.proxy.decider.decide(HEAD, "127.0.0.1", record, secure=False)
     assert isinstance(decision, Forward)
     assert await gw.proxy.forwarder.forward(decision, downstream, record) is None
 

@@ -21,7 +21,6 @@ from gateway import control, sdk
 from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.server import (
     bind,
-    check_parser,
     has_nohup,
     share,
     url_of,
@@ -562,7 +561,6 @@ def supervise(
     Raises:
         ListenError: the address can't be listened on.
     """
-    check_parser()
     first = bind(listen or settings.config.gateway.listen)
     url = url_of(first)
     sockets = share(first, workers)
