@@ -46,7 +46,7 @@ _METHOD_MAX_BYTES = 24
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _METHOD = rb"%b{1,%d}" % (_TOKEN, _METHOD_MAX_BYTES)
 _request_line = re.compile(
-    rb"(%b) +([^\x00-\x20\x7f]+) +HTTP/([0-9])\.([0-9])" % _METHOD
+    rb"(%b) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])" % _METHOD
 ).fullmatch
 _has_method = re.compile(rb"%b " % _METHOD).match
 _may_begin = re.compile(rb"(?:%b(?: |\r?\Z)|\r?\Z)" % _METHOD).match
@@ -216,7 +216,7 @@ def _judge_request_line(line: bytes) -> _RequestLine:
     """Return the parts of a request line, given without its CRLF.
 
     Raises:
-        BadRequest: it isn't of three parts with spaces between each two.
+        BadRequest: it isn't of three parts with one space between each two.
         VersionNotSupported: not HTTP/1.0 or 1.1.
         MethodNotImplemented: none of METHODS.
     Source: RFC 9112 §2.3, §3; RFC 9110 §9.1, §9.3.6, §9.3.8, §15.6.2.

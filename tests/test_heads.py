@@ -219,7 +219,7 @@ def test_http10_expects_no_100() -> None:
             b"GET /",
             b"GET / ",
             b" GET / HTTP/1.1",
-            b"GET / HTTP/1.1 ",
+            *(b"GET / HTTP/1.1 ", b"GET  / HTTP/1.1", b"GET /  HTTP/1.1"),
         ),
         *(b"GET\t/ HTTP/1.1", b"GET /\tHTTP/1.1", b"GET /a b HTTP/1.1"),
         *(b"GET / http/1.1", b"GET / HTTP/1", b"GET / HTTP/1.", b"GET / HTTP/+1.1"),
