@@ -69,7 +69,7 @@ _HOST_MAX_BYTES = _NAME_MAX_BYTES + len(".:65535")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})"
 _HOST = re.compile(
     rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)\.?|\[(?P<v6>[0-9A-Fa-f:.]+)\])"
-    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?::(?P<port>[0-9]{0,5}))?"
 ).fullmatch
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
 
@@ -98,7 +98,8 @@ class Target(NamedTuple):
     host: str
     """Lower case, no final dot, no port; `[…]` round an IPv6 address. Empty: none."""
     authority: str
-    """`host[:port]` as the client wrote it; empty for HTTP/1.0 without Host."""
+    """`host[:port]` as the client wrote it, without the colon of an empty port; empty
+    for HTTP/1.0 without Host."""
     form: Form
 
 
@@ -235,6 +236,8 @@ _NO_HOST = Host("", "", None)
 def host(value: bytes) -> Host:
     """Return the parts of a Host field: a DNS name, IPv4 or `[IPv6]`, maybe a port.
 
+    An empty port (`name:`) is legal and none (RFC 3986 §3.2.3, §6.2.3).
+
     Stricter than RFC 3986's reg-name, which would let `a,b` and `a%2Fb` pass: only
     letters, digits, `-`, `_` and dots. A name whose last label is a number must be an
     IPv4 address, because some resolvers read `2130706433` and `0x7f.1` as one.
@@ -255,6 +258,7 @@ def _host(value: bytes) -> Host:
     port = int(parts["port"]) if parts and parts["port"] else None
     if parts is None or (port or 0) > 0xFFFF:
         raise BadTarget("the Host field is malformed")
+    text = text.removesuffix(":")
     name = parts["name"]
     if name is not None and len(name) > _NAME_MAX_BYTES:
         raise BadTarget("the Host field is too long")

@@ -317,6 +317,8 @@ _SOCKET_PATH_MAX: Final = 103
 def _host_and_port(text: str) -> target.Host:
     """Return the parts of `host[:port]`, with the host in lower case."""
     try:
+        if text.endswith(":"):  # a client may send it, a person forgot the port
+            raise BadTarget("the port is empty")
         return target.host(text.encode())
     except BadTarget:
         if not text.isascii():
