@@ -26,7 +26,8 @@ raw bytes above 0x7E, controls, space       refused
 ``"<>[]^{|}`` and the backtick              percent-encoded (browsers send them raw)
 letters                                     as they are: paths are case-sensitive
 a final slash, ``/a.``, ``/a%20``           as they are: another resource than ``/a``
-the query, from its ``?`` on                byte for byte; controls and space refused
+the query, from its ``?`` on                byte for byte, above 0x7F as well; controls,
+                                            space and ``#`` refused
 ``http://host/path`` (absolute-form)        as origin-form, if its authority is the
                                             Host field's; refused otherwise
 ``*``                                       for OPTIONS only

@@ -31,6 +31,8 @@ broad     what becomes of it beside a route for all other paths. Unsaid: the sam
           forwarded: that route takes it; near_miss: it would, and asks for less than
           the route that the path may be meant for; method_refused: that one refuses
           the method, whatever the broad route asks for
+readers   some: parsers may refuse what goes on, and those that take it read it alike;
+          unsaid: all take it
 ends      true: the request isn't whole, and the client ends after it
 
 In all texts `\r \n \t \0 \\ \xNN` stand for bytes, `{text*80}` for 80 times the text;
@@ -97,6 +99,7 @@ class Case:
     peer: str = "127.0.0.1"
     client: str | None = None
     broad: str = "same"
+    readers: str = "all"
     methods: tuple[bytes, ...] = field(default=())
     """The methods of the requests, to know which replies have no body."""
 
@@ -110,6 +113,7 @@ _AS_THEY_ARE = (
     "peer",
     "client",
     "broad",
+    "readers",
 )
 _TABLES = {
     "A": "Identity",

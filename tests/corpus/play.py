@@ -296,7 +296,7 @@ def _judge(rig: Rig, case: Case, out: Outcome, canary: bytes) -> None:
     for text in case.unanswered:
         assert text.lower() not in out.raw.lower(), (text, out.raw)
     for request in requests:
-        _judge_forwarded(request)
+        _judge_forwarded(request, case)
     _judge_own_answers(rig, case, out)
     if case.client is not None and case.replies:
         others = ("/public/good", canary.decode())
@@ -305,7 +305,7 @@ def _judge(rig: Rig, case: Case, out: Outcome, canary: bytes) -> None:
     assert not rig.complaints.texts, rig.complaints.texts
 
 
-def _judge_forwarded(request: Seen) -> None:
+def _judge_forwarded(request: Seen, case: Case) -> None:
     """Rules for whatever goes to an upstream, in every case."""
     names = [name.lower() for name, _ in request.fields]
     assert names.count(b"host") == 1, names
@@ -323,6 +323,8 @@ def _judge_forwarded(request: Seen) -> None:
         if name.lower() == b"cookie" and b"/credentials" not in request.target:
             assert not any(c in value.lower() for c in _SESSION_COOKIES), value
     read = readings(request.raw)
+    if case.readers == "some":
+        read = {name: each for name, each in read.items() if not isinstance(each, str)}
     first = next(iter(read.values()))
     assert isinstance(first, tuple), read
     assert len(first) == 1, read
