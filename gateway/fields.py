@@ -52,11 +52,14 @@ def field_of(line: bytes) -> Field | None:
     Source: RFC 9112 §5, §5.1, §5.2; RFC 9110 §5.5.
     """
     name, colon, value = line.partition(b":")
-    if not colon or not is_token(name):
-        return None
-    if len(value.translate(None, _CONTROLS)) != len(value):
+    if not colon or not is_token(name) or has_control(value):
         return None
     return name, value.strip(b" \t")
+
+
+def has_control(value: bytes) -> bool:
+    """Return whether *value* holds a control byte other than HTAB (RFC 9110 §5.5)."""
+    return len(value.translate(None, _CONTROLS)) != len(value)
 
 
 def values(fields: Iterable[Field], name: bytes) -> Iterator[bytes]:

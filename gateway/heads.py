@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from gateway.errors import BadRequest, GatewayError, Side, Stage
-from gateway.fields import Field, Fields, field_of
+from gateway.fields import Field, Fields, Memo, has_control, is_token
 
 METHODS: Final = frozenset(
     (
@@ -32,8 +32,7 @@ METHODS: Final = frozenset(
 LINE_MAX_BYTES: Final = 512
 """Longer lines aren't remembered."""
 LINES_MAX_BYTES: Final = 1024 * 1024
-"""What all remembered field lines may take, by estimate; then the memory is emptied.
-The request lines may take as much."""
+"""What all remembered lines may take, by estimate; then the memory is emptied."""
 _ENTRY_BYTES = 400
 """What one remembered line takes besides its bytes, which are there twice."""
 
@@ -46,7 +45,7 @@ _METHOD_MAX_BYTES = 24
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _METHOD = rb"%b{1,%d}" % (_TOKEN, _METHOD_MAX_BYTES)
 _request_line = re.compile(
-    rb"(%b) ([^\x00-\x20\x7f]+) HTTP/([0-9])\.([0-9])" % _METHOD
+    rb"(%b) [^\x00-\x20\x7f]+ (HTTP/[0-9]\.[0-9])" % _METHOD
 ).fullmatch
 _has_method = re.compile(rb"%b " % _METHOD).match
 _may_begin = re.compile(rb"(?:%b(?: |\r?\Z)|\r?\Z)" % _METHOD).match
@@ -149,19 +148,8 @@ class RequestHead(NamedTuple):
         return self.version == (1, 0)
 
 
-class _RequestLine(NamedTuple):
-    method: str
-    target: bytes
-    version: tuple[int, int]
-
-
-class _Line(NamedTuple):
-    """One line of a head: its field, and what that means for the request."""
-
-    field: Field
-    meaning: int
-    says: Any = None
-
+_Line = tuple[Field, int, Any]
+"""One line of a head: its field, what that means for the request, and what it says."""
 
 # No enumeration: its attributes cost more than all the rest of a line.
 _NOTHING, _HOST, _CODING, _LENGTH, _EXPECT, _CONNECTION = range(6)
@@ -192,7 +180,7 @@ class _Memory(dict[bytes, _T], Generic[_T]):
     def __init__(
         self,
         judge: Callable[[bytes], _T],
-        may_keep: Callable[[bytes, _T], bool],
+        may_keep: Callable[[_T], bool],
     ) -> None:
         super().__init__()
         self._judge = judge
@@ -202,7 +190,7 @@ class _Memory(dict[bytes, _T], Generic[_T]):
 
     def __missing__(self, line: bytes) -> _T:
         found = self._judge(line)
-        if len(line) <= LINE_MAX_BYTES and self._may_keep(line, found):
+        if self._may_keep(found):
             size = 2 * len(line) + _ENTRY_BYTES
             if self.size + size > LINES_MAX_BYTES:
                 self.clear()
@@ -212,8 +200,13 @@ class _Memory(dict[bytes, _T], Generic[_T]):
         return found
 
 
-def _judge_request_line(line: bytes) -> _RequestLine:
-    """Return the parts of a request line, given without its CRLF.
+_VERSIONS = {b"HTTP/1.1": (1, 1), b"HTTP/1.0": (1, 0)}
+_METHOD_OF = {name.encode(): name for name in METHODS}
+_NEVER_IN_TARGET = bytes(range(0x21)) + b"\x7f"
+
+
+def _request_parts(line: bytes) -> tuple[str, bytes, tuple[int, int]]:
+    """Return method, target and version of a request line, given without its CRLF.
 
     Raises:
         BadRequest: it isn't of three parts with one space between each two.
@@ -221,17 +214,34 @@ def _judge_request_line(line: bytes) -> _RequestLine:
         MethodNotImplemented: none of METHODS.
     Source: RFC 9112 §2.3, §3; RFC 9110 §9.1, §9.3.6, §9.3.8, §15.6.2.
     """
+    parts = line.split(b" ")
+    if len(parts) == 3:
+        name, target, protocol = parts
+        method = _METHOD_OF.get(name)
+        version = _VERSIONS.get(protocol)
+        if (
+            method is not None
+            and version is not None
+            and target
+            and len(target.translate(None, _NEVER_IN_TARGET)) == len(target)
+        ):
+            return method, target, version
     found = _request_line(line)
     if found is None:
         raise BadRequest("malformed request line")
-    name, target, major, minor = found.groups()
-    version = (int(major), int(minor))
-    if version not in ((1, 1), (1, 0)):
+    if found[2] not in _VERSIONS:
         raise VersionNotSupported
-    method = name.decode("ascii")
-    if method not in METHODS:
-        raise MethodNotImplemented
-    return _RequestLine(method, target, version)
+    raise MethodNotImplemented
+
+
+def _meaning_of(name: bytes) -> int:
+    """Return what a field's name means here; below zero: it's no name."""
+    if not is_token(name):
+        return -1
+    return _MEANINGS.get(name.lower(), _NOTHING)
+
+
+_meanings = Memo(_meaning_of)
 
 
 def _judge_line(text: bytes) -> _Line:
@@ -243,13 +253,16 @@ def _judge_line(text: bytes) -> _Line:
         ExpectationFailed: an Expect other than 100-continue.
     Source: RFC 9112 §5, §6.1, §6.3, §9.3; RFC 9110 §8.6, §10.1.1.
     """
-    field = field_of(text)
-    if field is None:
+    name, colon, value = text.partition(b":")
+    meaning = _meanings[name]
+    # A folded line has no name; a value has no control byte but HTAB.
+    if meaning < 0 or not colon or has_control(value):
         raise BadRequest("a line of the head is no field")
-    name, value = field
-    meaning = _MEANINGS.get(name.lower(), _NOTHING)
+    value = value.strip(b" \t")
     says: Any = None
-    if meaning == _HOST:
+    if not meaning:
+        pass
+    elif meaning == _HOST:
         says = value
     elif meaning == _LENGTH:
         # Digits of ASCII; int() would take `+5`, `1_0` and digits of other scripts.
@@ -269,12 +282,11 @@ def _judge_line(text: bytes) -> _Line:
             + _KEEP * (b"keep-alive" in options)
             + _SWITCH * (b"upgrade" in options)
         )
-    return _Line(field, meaning, says)
+    return (name, value), meaning, says
 
 
-# A query may hold a secret (a code, a link's token).
-_request_lines = _Memory(_judge_request_line, lambda line, _: b"?" not in line)
-_lines = _Memory(_judge_line, lambda _, line: not _is_secret(line.field[0]))
+_secret_names = Memo(lambda name: _is_secret(name) is not None)
+_lines = _Memory(_judge_line, lambda line: not _secret_names[line[0][0]])
 
 
 def read(data: bytes, bounds: Bounds) -> RequestHead:
@@ -298,7 +310,7 @@ def read(data: bytes, bounds: Bounds) -> RequestHead:
         _check_target_size(first, bounds.target)
     if len(data) > bounds.head:
         raise HeadTooLarge
-    method, target, version = _request_lines[first]
+    method, target, version = _request_parts(first)
     del lines[0], lines[-2:]
     if len(lines) > bounds.fields:
         raise HeadTooLarge("too many fields")
@@ -313,7 +325,10 @@ def read(data: bytes, bounds: Bounds) -> RequestHead:
     connection = 0
     chunked = expect = upgrade = origin = request_id = False
     for text in lines:
-        field, meaning, says = _lines[text]
+        if len(text) <= LINE_MAX_BYTES:
+            field, meaning, says = _lines[text]
+        else:
+            field, meaning, says = _judge_line(text)
         fields.append(field)
         if not meaning:
             continue
