@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential lenient faults bench bench-instructions bench-quick bench-routes \
+	differential fuzz lenient faults bench bench-instructions bench-quick bench-routes \
 	bench-startup bench-verify bench-workers clean
 
 help: ## what can be made
@@ -59,6 +59,10 @@ differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 
 lenient: ## which spellings of a path real upstreams read as one (two minutes)
 	@$(or $(PYTHON),python3) tools/lenient.py $(ARGS)
+
+fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SECONDS=600)
+	@$(BIN)/python tools/fuzz.py requests --seconds $(or $(FUZZ_SECONDS),600)
+	@$(BIN)/python tools/fuzz.py replies --seconds $(or $(FUZZ_SECONDS),600)
 
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.resources $(ARGS)
