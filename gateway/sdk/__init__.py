@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from gateway.sdk.binding import SdkReply, SdkRequest
     from gateway.sdk.delivery import EmailSender
 
-__all__ = ["Facts", "RecipeError", "Sdk", "SdkSession", "check", "preload", "start"]
+__all__ = [
+    "AlreadyStarted",
+    "Facts",
+    "RecipeError",
+    "Sdk",
+    "SdkSession",
+    "check",
+    "preload",
+    "start",
+]
 
 AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
 
@@ -268,6 +277,10 @@ class _Started:
 _started: _Started | None = None
 
 
+class AlreadyStarted(RuntimeError):
+    """The SDK runs in this process with other settings, and can't be told new ones."""
+
+
 def preload(settings: SuperTokens) -> None:
     """Import what `start` will need, for processes that are forked afterwards."""
     _import()
@@ -302,7 +315,7 @@ def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
 
     Raises:
         RecipeError: the settings are wrong; it names the YAML path.
-        RuntimeError: the SDK runs already with other settings.
+        AlreadyStarted: the SDK runs already with other settings.
     """
     global _started  # noqa: PLW0603 - the SDK is global itself
     before = _started
@@ -314,12 +327,18 @@ def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
     elif (before.settings, before.email) == (settings, email):
         facts = before.facts
     else:
-        raise RuntimeError(
+        raise AlreadyStarted(
             "the SuperTokens SDK already runs in this process with other settings"
         )
     sdk = Sdk(settings, facts)
     _started = _Started(settings, email, facts, sdk)
     return sdk
+
+
+def forget() -> None:
+    """Take the SDK as never started; `testing.reset` makes that true."""
+    global _started  # noqa: PLW0603 - as above
+    _started = None
 
 
 def _tell(handle: str) -> None:
