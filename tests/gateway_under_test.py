@@ -148,21 +148,28 @@ class _Observer:
         self.records.put_nowait(record)
 
 
-@asynccontextmanager
-async def gateway(
+@dataclass
+class Made:
+    """A gateway that nothing serves yet, and the fakes in it."""
+
+    app: App
+    verifier: FakeVerifier
+    records: asyncio.Queue[Record]
+    upstreams: Upstreams
+    pools: Sequence[UpstreamPool]
+
+
+def make(
     *targets: str,
     route: Mapping[str, Any] | None = None,
     more_routes: Sequence[Mapping[str, Any]] = (),
     service: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
-    log_expected: bool = False,
-) -> AsyncIterator[UnderTest]:
-    """Run a gateway with one route, `/`, to one service with these *targets*.
+) -> Made:
+    """Return a gateway as `gateway` has it. Its `upstreams` are the caller's to close.
 
-    *route*, *service* and *settings* (`gateway:`) are keys of `routes.yaml`; the route
-    is public unless it says otherwise. *more_routes* lead to the same service.
-    *log_expected*: lines in the log are no fault.
+    The arguments are those of `gateway`.
     """
     loaded = config.parse(
         {
@@ -227,6 +234,21 @@ async def gateway(
         keys=None,
         make_id=make_id,
     )
+    return Made(app, verifier, observer.records, upstreams, services["up"].pools)
+
+
+@asynccontextmanager
+async def gateway(
+    *targets: str, log_expected: bool = False, **options: Any
+) -> AsyncIterator[UnderTest]:
+    """Run a gateway with one route, `/`, to one service with these *targets*.
+
+    Of the *options* (see `make`), *route*, *service* and *settings* (`gateway:`) are
+    keys of `routes.yaml`; the route is public unless it says otherwise. *more_routes*
+    lead to the same service. *log_expected*: lines in the log are no fault.
+    """
+    made = make(*targets, **options)
+    app = made.app
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()
@@ -256,20 +278,20 @@ async def gateway(
         yield UnderTest(
             app=app,
             port=port,
-            verifier=verifier,
+            verifier=made.verifier,
             listener=listeners[0],
-            pools=services["up"].pools,
-            records=observer.records,
+            pools=made.pools,
+            records=made.records,
             log=log,
             stop=stop,
         )
     finally:
         await stop()
-        await upstreams.close()
+        await made.upstreams.close()
         sock.close()
         logging.getLogger().removeHandler(log)
     # What the gateway cancels ends a step later.
-    await until(lambda: not any(pool.open for pool in upstreams.pools))
+    await until(lambda: not any(pool.open for pool in made.upstreams.pools))
     await until(lambda: not _left(before), within_s=2)
     assert log_expected or not log.lines, log.lines
 

@@ -61,6 +61,7 @@ EDGES: dict[str, str] = {
         " observe websocket"
     ),
     "server": "app listener observe sdk settings",
+    "aiohttp_app": "answers app config errors fields heads observe sdk settings",
     "workers": "app control sdk server settings",
     "dev": "",
 }
@@ -68,18 +69,18 @@ ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
 # The composition root joins all but what is for development; the commands, all.
-ROOMS["app"] = frozenset(ROOMS) - {"dev", "server", "workers"}
+ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "server", "workers"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "cors dev keys",
+    "aiohttp": "aiohttp_app cors dev keys",
     "aiohttp_cors": "cors",
     "click": "cli",
     "cryptography": "dev keys tokens verify",
     "httptools": "upstream",
     "httpx": "sdk",
     "jwt": "core_session sdk",
-    "multidict": "cors",
+    "multidict": "aiohttp_app cors",
     "pydantic": "config sdk",
     "pydantic_core": "config",
     "rich": "cli",
@@ -202,10 +203,12 @@ def test_proxy_and_verification_meet_in_app_only() -> None:
 def test_composition_root_is_used_at_the_top_only() -> None:
     """Nothing that is composed knows how."""
     top = {"server", "workers", "cli"}
-    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top
+    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top | {
+        "aiohttp_app"
+    }
     assert {room(p) for p in FILES if "server" in rooms_imported(p)} <= top
     assert {room(p) for p in FILES if "workers" in rooms_imported(p)} == {"cli"}
-    assert not [p for p in FILES if "cli" in rooms_imported(p)]
+    assert not [p for p in FILES if rooms_imported(p) & {"aiohttp_app", "cli"}]
 
 
 def test_production_imports_nothing_of_development() -> None:

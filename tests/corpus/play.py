@@ -72,7 +72,7 @@ class Talk:
                 out.closed = True
                 return False
             start = head.split(b"\r\n", 1)[0]
-            assert start.startswith(b"HTTP/1.1 "), start
+            assert start.startswith(self.rig.versions), start
             status = int(start[9:12])
             if status >= 200 or status == 101:
                 break

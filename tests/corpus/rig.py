@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -349,10 +349,13 @@ class Rig:
     port_of_both: int
     """Where an IPv6 socket takes IPv4, too: as `listen: "[::]:8000"` does on Linux."""
     upstream: Upstream
-    listener: WatchedListener
+    listener: Any
+    """`WatchedListener`, or what `running` was told to serve with."""
     proxy: Proxy
     records: Records
     complaints: Complaints
+    versions: tuple[bytes, ...] = (b"HTTP/1.1 ",)
+    """With which of them replies may begin."""
     serial: count[int] = field(default_factory=count)
 
 
@@ -363,10 +366,13 @@ async def running(
     trusted: tuple[str, ...] = (),
     upstream_port: int | None = None,
     broad: bool | str | None = None,
+    serve: Callable[[Proxy, config.Config], Awaitable[Any]] | None = None,
 ) -> AsyncIterator[Rig]:
     """Serve while the block runs, on a free port of the loopback interface.
 
     *broad*: how a route that takes everything else is protected; None: there is none.
+    *serve* makes what serves in the listener's place: a factory of connections, with
+    `watched` and `close` as the listener has them.
     """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as opened:
@@ -442,12 +448,16 @@ async def running(
                 make_id=make_id,
             )
         )
-        watching = WatchedListener(
-            proxy.handle,
-            limits=settings.gateway.limits,
-            observer=records,
-            make_id=make_id,
-        )
+        watching: Any
+        if serve is not None:
+            watching = await serve(proxy, settings)
+        else:
+            watching = WatchedListener(
+                proxy.handle,
+                limits=settings.gateway.limits,
+                observer=records,
+                make_id=make_id,
+            )
         accepting = await loop.create_server(watching, "127.0.0.1", 0)
         of_both = socket.create_server(
             ("::", 0), family=socket.AF_INET6, dualstack_ipv6=True
