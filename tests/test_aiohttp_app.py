@@ -10,6 +10,9 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ from faults import (
 )
 from gateway_under_test import ORIGIN, Log, Made, make, until_cut
 from stack import Records, form
+from test_aiohttp_app_corpus import CASES, REFUSED_BY_AIOHTTP
 from websockets.asyncio.client import connect as dialled
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -725,3 +729,74 @@ async def test_the_other_parser_is_refused(
     monkeypatch.setattr(http_parser, "HttpRequestParser", lax)
     with pytest.raises(aiohttp_app.NoStrictParser):
         await web.AppRunner(table()).setup()
+
+
+# --- docs/embedding.md -------------------------------------------------------------
+
+PAGE = (Path(__file__).parent.parent / "docs" / "embedding.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the blocks of *language* on the page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def main_of(text: str) -> web.Application:
+    """Return what the function `main` of the program *text* makes."""
+    names: dict[str, Any] = {"__name__": "service"}
+    exec(text, names)
+    made = names["main"]()
+    assert isinstance(made, web.Application)
+    return made
+
+
+async def test_the_page_s_programs_serve(
+    aiohttp_client: Callable[..., Awaitable[TestClient[Any, Any]]],
+    st_core: ThreadedCore,
+    upstream: FaultUpstream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One application, and one beside routes of its own."""
+    alone, beside, _ = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORE", st_core.url)
+    monkeypatch.setenv("UPSTREAM", upstream.url)
+    aiohttp_app.reset()
+    Path("routes.yaml").write_text(ROUTES, encoding="utf-8")
+    client = await aiohttp_client(main_of(alone))
+    assert (await client.get("/open")).status == 200
+    await client.close()
+    moved = ROUTES.replace("path: /", "path: /api/")
+    Path("routes.yaml").write_text(moved, encoding="utf-8")
+    client = await aiohttp_client(main_of(beside))
+    assert await (await client.get("/health")).text() == "fine"
+    assert (await client.get("/api/open")).status == 200
+    assert (await client.get("/api/orders")).status == 401
+    assert (await client.get("/open")).status == 404
+    await client.close()
+    aiohttp_app.reset()
+
+
+def test_the_page_s_test_passes(tmp_path: Path) -> None:
+    """As somebody would run it who has the gateway installed."""
+    (table,) = blocks("yaml")
+    (tmp_path / "routes.yaml").write_text(table, "utf-8")
+    (tmp_path / "test_routes.py").write_text(blocks("python")[-1], "utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
+def test_the_page_counts_the_cases() -> None:
+    """So many of the corpus are answered by aiohttp."""
+    refused, all_cases = len(REFUSED_BY_AIOHTTP), len(CASES)
+    assert f"{refused} of {all_cases} end so" in " ".join(PAGE.split())
