@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import logging
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -580,6 +581,95 @@ async def test_a_refused_handshake_reaches_no_service() -> None:
     assert not upstream.requests
 
 
+async def test_the_last_frames_of_a_client_that_leaves_arrive() -> None:
+    """It sends a message and closes: aiohttp cancels, the tunnel ends by itself."""
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def each(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for message in socket:
+                heard.put_nowait(message)
+
+    async with serve(each, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with served(f"http://127.0.0.1:{port}") as gw:
+            ws = await dial(gw)
+            await ws.send("last words")
+            ws.transport.close()
+            async with asyncio.timeout(DEADLINE_S):
+                assert await heard.get() == "last words"
+            record = await gw.record()
+    assert (record.status, record.reason) == (101, "client_closed")
+
+
+# --- connections ---------------------------------------------------------------------
+
+
+async def test_tls_and_unix_sockets(
+    tmp_path: Path, self_signed: ssl.SSLContext
+) -> None:
+    """The service is told of https; a peer without an address is `unix` in the log."""
+    context = ssl.create_default_context(cafile=tmp_path / "server.pem")
+    context.check_hostname = False
+    asked = request("GET", "/a", ("Connection", "close"))
+    async with FaultUpstream(answer()) as upstream, served(upstream.url) as gw:
+        path = str(tmp_path / "socket")
+        tls = web.TCPSite(gw.runner, "127.0.0.1", 0, ssl_context=self_signed)
+        await tls.start()
+        await web.UnixSite(gw.runner, path).start()
+        port = gw.runner.addresses[1][1]
+        for opened in (
+            asyncio.open_connection("127.0.0.1", port, ssl=context),
+            asyncio.open_unix_connection(path),
+        ):
+            reader, writer = await opened
+            writer.write(asked)
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.transport.abort()
+        assert [(await gw.record()).client for _ in range(2)] == ["127.0.0.1", "unix"]
+    told = [one.field(b"x-forwarded-proto") for one in upstream.requests]
+    assert told == [b"https", b"http"]
+
+
+async def test_nothing_is_served_behind_a_chunked_request() -> None:
+    """aiohttp's parser isn't trusted with what follows it on its connection."""
+    chunked = request("POST", "/a", ("Transfer-Encoding", "chunked")) + b"0\r\n\r\n"
+    async with (
+        FaultUpstream(answer()) as upstream,
+        served(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(chunked + request("GET", "/b"))
+        found = await wire.reply()
+        assert (found.status, found.one("Connection")) == (200, "close")
+        assert await wire.rest() == b""
+    assert len(upstream.requests) == 1
+
+
+async def test_a_request_in_flight_is_finished_at_the_end() -> None:
+    """And its answer says that the connection ends."""
+    go_on = asyncio.Event()
+
+    async def slowly(peer: Peer) -> None:
+        await peer.request()
+        await go_on.wait()
+        await peer.send(OK)
+
+    async with (
+        FaultUpstream(slowly) as upstream,
+        served(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("GET", "/a"))
+        await upstream.got_request.wait()
+        ending = asyncio.create_task(gw.runner.cleanup())
+        await until(lambda: gw.made.app.proxy.draining)
+        go_on.set()
+        found = await wire.reply()
+        assert (found.body, found.one("Connection")) == (b"ok", "close")
+        await ending
+
+
 # --- as a part of another application --------------------------------------------
 
 
@@ -758,17 +848,20 @@ async def test_the_page_s_programs_serve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One application, and one beside routes of its own."""
+
+    def write(text: str) -> None:
+        (tmp_path / "routes.yaml").write_text(text, encoding="utf-8")
+
     alone, beside, _ = blocks("python")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CORE", st_core.url)
     monkeypatch.setenv("UPSTREAM", upstream.url)
     aiohttp_app.reset()
-    Path("routes.yaml").write_text(ROUTES, encoding="utf-8")
+    write(ROUTES)
     client = await aiohttp_client(main_of(alone))
     assert (await client.get("/open")).status == 200
     await client.close()
-    moved = ROUTES.replace("path: /", "path: /api/")
-    Path("routes.yaml").write_text(moved, encoding="utf-8")
+    write(ROUTES.replace("path: /", "path: /api/"))
     client = await aiohttp_client(main_of(beside))
     assert await (await client.get("/health")).text() == "fine"
     assert (await client.get("/api/open")).status == 200
