@@ -37,7 +37,7 @@ from faults import (
 )
 from gateway_under_test import ORIGIN, Log, Made, make, until_cut
 from stack import Records, form
-from test_aiohttp_app_corpus import CASES, REFUSED_BY_AIOHTTP
+from test_aiohttp_app_corpus import CASES, REFUSED
 from websockets.asyncio.client import connect as dialled
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -891,5 +891,5 @@ def test_the_page_s_test_passes(tmp_path: Path) -> None:
 
 def test_the_page_counts_the_cases() -> None:
     """So many of the corpus are answered by aiohttp."""
-    refused, all_cases = len(REFUSED_BY_AIOHTTP), len(CASES)
+    refused, all_cases = len(REFUSED), len(CASES)
     assert f"{refused} of {all_cases} end so" in " ".join(PAGE.split())

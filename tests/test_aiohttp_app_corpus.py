@@ -121,7 +121,8 @@ def stage() -> Iterator[Stage]:
 REFUSED_BY_AIOHTTP = frozenset(
     """
     A10-byte-above-0x7F-in-a-name B9-raw-control B9-raw-NUL B10-raw-UTF-8
-    B10-raw-byte-above-0x7F B10-DEL-in-the-query B13-control-in-the-query B15-no-leading-slash
+    B10-raw-byte-above-0x7F B10-DEL-in-the-query B13-control-in-the-query
+    B15-no-leading-slash
     B15-asterisk-with-GET B15-tab B15-space-in-the-target B15-no-target
     B15-leading-space B15-authority-form C1-length-and-chunks C1-chunks-and-length
     C1-hidden-request-behind-the-chunks C1-length-zero-and-chunks C2-unknown-coding
