@@ -332,7 +332,9 @@ class Decider:
     ) -> Decision:
         """Return the same, when the core, its keys or the CORS policy must be asked."""
         verdict = await self._verified(request, route.session, record)
-        granted = await self._cors.fields(request.head.fields)
+        granted: Fields = ()
+        if request.head.has_origin:
+            granted = await self._cors.fields(request.head.fields)
         return _judged(request, route, verdict, granted, record, upgrade=upgrade)
 
     async def _verified(
