@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import re
 import resource
 import sys
 import time
@@ -113,15 +114,19 @@ def judge(rig: Rig, data: bytes, received: bytes) -> None:
     )
     seen = len(rig.upstream.requests)
     # A safe request is sent once more when a reply breaks off.
-    passed = (len(rig.records) - refused) * (2 if rig.upstream.reply else 1)
+    passed = (len(rig.records) - refused) * (1 if rig.upstream.reply is None else 2)
     if seen > passed:
         raise Found(f"{seen} requests reached the service, {passed} were passed on")
     for request in rig.upstream.requests:
         users = [v for n, v in request.fields if n.lower() == b"x-user-id"]
         if len(users) > 1 or (users and SESSION not in data.lower()):
             raise Found(f"an identity that nobody has: {request.head!r}")
-        if b"evil" in b"".join(users):
+        # The rig believes what the session's field says, mutated or not.
+        if b"evil" in b"".join(users) and not _evil_session(data):
             raise Found(f"an identity of the client's: {request.head!r}")
+
+
+_evil_session = re.compile(re.escape(SESSION) + rb":[^\r\n]*evil", re.IGNORECASE).search
 
 
 async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
