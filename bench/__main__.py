@@ -2,7 +2,8 @@
 
 Results go to bench/results/<date>-<revision>.md and .json. With --quick only the
 gateway and nginx are loaded, and compared with the last committed result: exit 1 when
-a request costs more than 15 % more than then, as a multiple of nginx in the same run.
+a request costs more than 15 % more than then, as a multiple of nginx in the same run;
+exit 2 when that result is of another build of nginx.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench import (
     bodies,
+    builds,
     client,
     growth,
     idle,
@@ -37,7 +40,7 @@ from bench import (
 )
 from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse, machine
 from bench.rivals import BY_NAME, Stage
-from bench.stage import ROOT, NotVerified, install, opened, say, versions
+from bench.stage import ROOT, TOOLS, NotVerified, install, opened, say
 
 _RESULTS = Path(__file__).parent / "results"
 _DESCRIPTORS = 65_536
@@ -75,7 +78,7 @@ def main() -> int:
     print(page)
     wrong = _wrong(parts)
     if given.quick:
-        return max(wrong, _compare(parts))
+        return max(wrong, _compare(head, parts))
     if given.keep:
         _RESULTS.mkdir(exist_ok=True)
         stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
@@ -167,13 +170,15 @@ def _measure(
         for name in given.part or _PARTS:
             say(f"{name} …")
             parts[name] = _PARTS[name](stage, given)
+        made = builds.describe(TOOLS)
         head: dict[str, Any] = {
             "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
             "revision": _revision(),
             "machine": f"{platform.system()} {platform.machine()},"
             f" {os.cpu_count()} CPUs",
             "python": f"The gateway (and FastAPI) on {python}",
-            "versions": versions(stage),
+            "builds": {name: asdict(build) for name, build in made.items()},
+            "notes": builds.notes(made),
         }
     return parts, head
 
@@ -209,8 +214,11 @@ def _wrong(parts: dict[str, report.Part]) -> int:
     return int(bool(found))
 
 
-def _compare(parts: dict[str, report.Part]) -> int:
-    """Compare with the last committed result; return 1 when a request costs more."""
+def _compare(head: dict[str, Any], parts: dict[str, report.Part]) -> int:
+    """Compare with the last committed result.
+
+    Returns 1 when a request costs more, 2 when the two can't be compared.
+    """
     known = subprocess.run(
         ["git", "ls-files", "-z", "--", "*.json"],
         cwd=_RESULTS,
@@ -225,6 +233,9 @@ def _compare(parts: dict[str, report.Part]) -> int:
         print("there is no committed result to compare with")
         return 0
     print(f"then: {before['revision']}, {before['date']}. {before['python']}")
+    if reason := report.why_not(before, head):
+        print(f"not compared: {reason}. A full run, committed, is the remedy")
+        return 2
     found = report.compare(
         before["parts"]["requests"]["samples"],
         parts["requests"].samples,

