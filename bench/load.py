@@ -17,13 +17,11 @@ from bench.processes import LOAD_CORE, cpu
 _SCRIPT = """
 local wanted = os.getenv("BENCH_HAS")
 local length = tonumber(os.getenv("BENCH_LENGTH") or "")
-local body = os.getenv("BENCH_BODY")
-if body then
-  local file = io.open(body, "rb")
-  wrk.method = "POST"
-  wrk.body = file:read("*a")
-  file:close()
-end
+local file = io.open(os.getenv("BENCH_MESSAGE"), "rb")
+local message = file:read("*a")
+file:close()
+-- wrk calls init once in each thread, and then format for the one request it sends.
+function init(args) wrk.format = function() return message end end
 local bad = 0
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
@@ -69,32 +67,29 @@ class Sample:
 
 
 def run(
-    url: str,
+    port: int,
+    message: bytes,
     *,
     pids: Sequence[int],
-    token: str | None,
     seconds: float,
     connections: int,
     folder: Path,
-    user: str | None = None,
     has: str | None = None,
     length: int | None = None,
-    body: Path | None = None,
-    fields: Sequence[tuple[str, str]] = (),
     cores: Sequence[int] = (LOAD_CORE,),
 ) -> Sample:
-    """Load *url* for *seconds* and return what it cost the processes *pids*.
+    """Send *message*, a whole request, for *seconds*; return the cost to *pids*.
 
-    An answer is right when its status is 200, it tells that the upstream saw *user*,
-    holds the text *has* and is *length* bytes long, as far as they are given. With a
-    *body*, a file, it's POSTed.
+    An answer is right when its status is 200, it holds the text *has* and is *length*
+    bytes long, as far as they are given.
 
     Raises:
         Failed: wrk has no result; the text says why.
     """
     script = folder / "check.lua"
     script.write_text(_SCRIPT)
-    wanted = has if user is None else f'"user":"{user}"'
+    sent = folder / "message"
+    sent.write_bytes(message)
     command = [
         "taskset",
         "-c",
@@ -104,14 +99,12 @@ def run(
         f"-c{connections}",
         f"-d{max(1, round(seconds))}s",
         f"-s{script}",
-        *(f"-H{name}: {value}" for name, value in fields),
+        f"http://127.0.0.1:{port}/",
     ]
-    if token is not None:
-        command.append(f"-HAuthorization: Bearer {token}")
-    told_to = {"BENCH_HAS": wanted, "BENCH_LENGTH": length, "BENCH_BODY": body}
+    told_to = {"BENCH_MESSAGE": sent, "BENCH_HAS": has, "BENCH_LENGTH": length}
     before, begun = cpu(pids), time.monotonic()
     ended = subprocess.run(
-        [*command, url],
+        command,
         capture_output=True,
         text=True,
         check=False,

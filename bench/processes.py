@@ -129,14 +129,19 @@ class Machine:
 
     def meanwhile(self, before: Machine) -> str:
         """Return a line on what else went on: the less, the more the figures mean."""
-        whole = (self.at_s - before.at_s) * (os.cpu_count() or 1)
-        ours = self.ours_s - before.ours_s
-        others = max(0.0, self.busy_s - before.busy_s - ours)
-        stolen = self.stolen_s - before.stolen_s
+        stolen = (self.stolen_s - before.stolen_s) / self._whole(before)
         return (
-            f"{others / whole:.0%} of the machine's CPU time went to others meanwhile,"
-            f" {stolen / whole:.0%} to other virtual machines"
+            f"{self.others(before):.0%} of the machine's CPU time went to others"
+            f" meanwhile, {stolen:.0%} to other virtual machines"
         )
+
+    def others(self, before: Machine) -> float:
+        """Return the share of all CPU time that other processes here have used."""
+        ours = self.ours_s - before.ours_s
+        return max(0.0, self.busy_s - before.busy_s - ours) / self._whole(before)
+
+    def _whole(self, before: Machine) -> float:
+        return (self.at_s - before.at_s) * (os.cpu_count() or 1)
 
 
 def machine() -> Machine:

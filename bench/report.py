@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+QUIET = 0.10
+"""The share of the machine that others may use meanwhile; the goals are meant so."""
 WORSE = 1.15
 """How many times the earlier ratio to nginx is a regression."""
 
-
+_VERDICTS = {True: "reached", False: "**not reached**", None: "told only"}
 _HOW = (
     "CPU is user and system time of the proxy's whole process tree, as the system"
     " accounts it; the median of all rounds (least to most)."
@@ -61,8 +63,11 @@ class Table:
 
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
+    title: str = ""
 
     def markdown(self) -> Iterator[str]:
+        if self.title:
+            yield from (f"### {self.title}", "")
         yield _row(self.columns)
         yield "|" + "---|" * len(self.columns)
         for row in self.rows:
@@ -77,7 +82,8 @@ class Target:
     what: str
     measured: str
     goal: str
-    is_reached: bool
+    is_reached: bool | None
+    """None: there is no goal, it's told only."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,30 +108,19 @@ class Part:
             yield from (f"{note}.", "")
 
 
-def at_most(
-    number: str, what: str, values: Sequence[float], goal: float, *, unit: str = ""
-) -> list[Target]:
-    """Return a target on the median of *values*; none when nothing was measured."""
-    if not values:
-        return []
-    found = spread(values)
-    return [
-        Target(
-            number=number,
-            what=what,
-            measured=f"{found.text(2)}{unit}",
-            goal=f"≤ {goal:g}{unit}",
-            is_reached=found.median <= goal,
-        )
-    ]
-
-
-def page(head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
-    """Return the whole report as Markdown."""
+def page(
+    head: Mapping[str, Any],
+    parts: Mapping[str, Part],
+    targets: Sequence[Target],
+    picture: str = "",
+) -> str:
+    """Return the whole report as Markdown; *picture* is the file name of its plot."""
     lines = [f"# Benchmark of {head['revision']}, {head['date']}", ""]
     lines += [f"{head['machine']}. {head['python']}. {head['wall']}.", ""]
+    lines += [f"{busy(head['others'])}.", ""]
     lines += [_HOW, ""]
-    targets = [target for part in parts.values() for target in part.targets]
+    if picture:
+        lines += [f"![CPU of one request, by proxy and load]({picture})", ""]
     if targets:
         table = Table(
             columns=("target", "what", "measured", "goal", ""),
@@ -135,7 +130,7 @@ def page(head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
                     target.what,
                     target.measured,
                     target.goal,
-                    "reached" if target.is_reached else "**not reached**",
+                    _VERDICTS[target.is_reached],
                 )
                 for target in targets
             ],
@@ -154,6 +149,15 @@ def page(head: Mapping[str, Any], parts: Mapping[str, Part]) -> str:
     for note in head["notes"]:
         lines += ["", f"{note}."]
     return "\n".join(lines) + "\n"
+
+
+def busy(others: Mapping[str, float]) -> str:
+    """Return a line on how busy the machine was otherwise, part by part."""
+    told = ", ".join(f"{name} {share:.0%}" for name, share in others.items())
+    line = f"CPU time that other processes used, by part: {told}"
+    if any(share > QUIET for share in others.values()):
+        line += f". More than {QUIET:.0%} is too much for a judgement: run it again"
+    return line
 
 
 def to_json(head: Mapping[str, Any], parts: Mapping[str, Part]) -> dict[str, Any]:

@@ -1,116 +1,306 @@
-"""P1 to P6: what a request costs, beside everyone else."""
+"""P1 to P6 and P13 to P15: what a request costs beside everyone else, by its kind.
+
+What is sent is defined in `loads`, for this and for the count of instructions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
+from bench import client, goals, loads, plot
 from bench.load import Sample, run
-from bench.report import Part, Table, at_most, ratios, spread
+from bench.loads import Asked, Session
+from bench.report import Part, Table, Target, ratios, spread
 from bench.rivals import RIVALS, Rival, Stage
 from bench.stage import in_turn
 
 CONNECTIONS = 64
+_LOG_S = 5.0
+"""How long the last lines of an access log may take."""
+
+TITLES = {
+    "same": "token seen before",
+    "new_token": "every token new",
+    "public": "public route",
+    "browser": "a browser's 14 lines, the session in a cookie",
+    "fwd": "behind a trusted terminator, access log in JSON",
+    "post": "POST with a body of 40 bytes",
+}
+"""The loads of this part, in their order, as they are called in the report."""
 
 _TARGETS = (
-    ("P1", "gateway", "haproxy", 1.0, "token seen before, vs HAProxy `jwt_verify`"),
-    ("P2", "gateway", "envoy", 0.5, "token seen before, vs Envoy `jwt_authn`"),
-    ("P3", "gateway", "caddy", 0.5, "token seen before, vs Caddy without verification"),
-    ("P4", "gateway", "nginx", 3.0, "token seen before, vs nginx without verification"),
-    ("P5", "gateway_no_cache", "haproxy", 1.5, "every token new, vs HAProxy"),
-    ("P6", "gateway", "gateway_public", 1.15, "protected vs public route"),
+    ("P1", "gateway", "haproxy"),
+    ("P2", "gateway", "envoy"),
+    ("P3", "gateway", "caddy"),
+    ("P4", "gateway", "nginx"),
+    ("P5", "gateway_no_cache", "haproxy"),
+    ("P6", "gateway", "gateway_public"),
+    ("P13", "gateway, browser", "haproxy, browser"),
+    ("P14", "gateway, fwd", "haproxy, fwd"),
+    ("P15", "gateway, post", "haproxy, post"),
 )
 
 
+class NotLogged(client.Failed):
+    """The access log lacks requests: writing it would have cost too little."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One rival with one load, as the report shows it."""
+
+    key: str
+    """Of its samples."""
+    load: str
+    who: str
+    does: str
+
+
+def shown(rivals: Sequence[Rival] = RIVALS) -> Iterator[Shown]:
+    """Yield what is measured, load by load."""
+    for load in TITLES:
+        for rival in rivals:
+            if load in rival.loads:
+                does = "a route without a session" if load == "public" else rival.does
+                yield Shown(key=key(rival, load), load=load, who=rival.who, does=does)
+
+
+def key(rival: Rival, load: str) -> str:
+    """Return the name of a rival's samples with a load.
+
+    The first three are those of all reports so far, which are compared by them.
+    """
+    if load in ("same", "new_token"):
+        return rival.name
+    if load == "public":
+        return f"{rival.name}_public"
+    return f"{rival.who}, {load}"
+
+
+def asked(load: str, session: Session) -> Asked:
+    """Return what is sent each time.
+
+    Who remembers no token (`new_token`) needs no other one each time. The public route
+    is asked with a token, so that it differs by what is verified and nothing else.
+    """
+    name = "same" if load in ("new_token", "public") else load
+    ask = loads.BY_NAME[name].ask
+    assert ask is not None, "WebSockets are another part"
+    found = ask(session, 0)
+    if load == "public":
+        return dataclasses.replace(found, target="/open", is_public=True)
+    return found
+
+
+def expected(load: str, request: Asked, user: str) -> str:
+    """Return what the upstream's answer must say.
+
+    What follows the client's address in `for` is written with or without a space.
+    """
+    length = str(len(request.body) or "")
+    said = f'"user":"{"" if request.is_public else user}","got":"{length}"'
+    if loads.BY_NAME[load].is_terminated:
+        said += f',"for":"{request.sender.partition(" ")[0]}'
+    return said
+
+
 def measure(
-    stage: Stage, *, rounds: int, seconds: float, only: Sequence[str] = ()
+    stage: Stage,
+    *,
+    rounds: int,
+    seconds: float,
+    only: Sequence[str] = (),
+    only_loads: Sequence[str] = (),
 ) -> Part:
     """Load everyone in turn with the same requests."""
-    rivals = [rival for rival in RIVALS if not only or rival.name in only]
+    wanted = tuple(only_loads) or tuple(TITLES)
+    rivals = [
+        dataclasses.replace(
+            rival, loads=tuple(load for load in rival.loads if load in wanted)
+        )
+        for rival in RIVALS
+        if (not only or rival.name in only) and set(rival.loads) & set(wanted)
+    ]
 
     def one(rival: Rival, pids: tuple[int, ...]) -> dict[str, Sample]:
         return _samples(rival, pids, stage, seconds)
 
     turns = in_turn(rivals, stage, rounds=rounds, measure=one)
     taken: dict[str, list[Sample]] = {}
-    for both in (found for turn in turns.taken.values() for found in turn):
-        for name, sample in both.items():
+    for every in (found for turn in turns.taken.values() for found in turn):
+        for name, sample in every.items():
             taken.setdefault(name, []).append(sample)
-    does = {rival.name: rival.does for rival in rivals}
     return Part(
         title="Requests",
-        how=f"`GET` over {CONNECTIONS} keep-alive connections, a token of"
-        f" {len(stage.token)} bytes, a reply of 150, {rounds} rounds of {seconds:g} s"
-        " each. The proxy has one core, load generator and upstream the other. Every"
-        " answer was checked: status, and the user that the upstream saw. Whoever"
-        " verifies refused a forged and an expired token before each round.",
-        tables=[_table(taken, does)],
-        targets=[
-            target
-            for number, ours, theirs, goal, what in _TARGETS
-            for target in at_most(
-                number, what, ratios(_cpu(taken, ours), _cpu(taken, theirs)), goal
-            )
-        ],
+        how=f"{CONNECTIONS} keep-alive connections, a token of {len(stage.token)}"
+        f" bytes, a reply of about 150, {rounds} rounds of {seconds:g} s each, all"
+        " rivals and loads in each round. The proxy has one core, load generator and"
+        " upstream the other. Every answer was checked: status, the user that the upstream saw, the"
+        " length of its body, and behind a terminator the client's address. Whoever"
+        " verifies refused a forged and an expired token before each round. An access"
+        " log was counted: it has a line for each request. Busy is the CPU of the proxy"
+        " as a share of its core: well below 100 %, the load side was the slower one.",
+        tables=_tables(taken, rivals),
+        targets=targets({name: _cpu(found) for name, found in taken.items()}),
         notes=turns.missing,
         samples={name: [asdict(s) for s in found] for name, found in taken.items()},
     )
 
 
-def _cpu(taken: dict[str, list[Sample]], name: str) -> list[float]:
-    return [sample.cpu_us for sample in taken.get(name, [])]
+def targets(taken: Mapping[str, Sequence[float]]) -> list[Target]:
+    """Return what became of this part's goals; *taken* are µs of CPU by key."""
+    return [
+        target
+        for number, ours, theirs in _TARGETS
+        for target in goals.judged(
+            number, ratios(taken.get(ours, ()), taken.get(theirs, ()))
+        )
+    ]
+
+
+_DRAWN = {
+    "gateway": "verifies the session as SuperTokens does; nothing on a public route",
+    "haproxy": "verifies signature and expiry each time (jwt_verify)",
+    "envoy": "verifies signature and expiry each time (jwt_authn)",
+    "nginx": "verifies nothing (proxy_pass)",
+    "caddy": "verifies nothing (reverse_proxy)",
+}
+_AS_BEFORE = {"new_token": ("haproxy", "envoy"), "public": ("nginx", "caddy")}
+"""Who does the same work as with `same`, whatever token comes: its bars stand there,
+too, for comparison."""
+_REPEATED = (
+    "HAProxy and Envoy verify every token anew, nginx and Caddy none: their first bars"
+    " are repeated in the next two groups."
+)
+_NAMES = {"haproxy": "HAProxy", "envoy": "Envoy", "caddy": "Caddy"}
+
+
+def chart(samples: Mapping[str, Sequence[Mapping[str, float]]]) -> plot.Chart | None:
+    """Return the plot of this part's samples; None when there is nothing to draw."""
+    groups = []
+    for load, title in TITLES.items():
+        keys = {one.who: one.key for one in shown() if one.load == load}
+        keys |= {who: who for who in _AS_BEFORE.get(load, ())}
+        bars = {
+            _NAMES.get(who, who): _drawn(samples[keys[who]])
+            for who in _DRAWN
+            if who in keys and keys[who] in samples
+        }
+        if bars:
+            groups.append(plot.Group(title=title, bars=bars))
+    if not groups:
+        return None
+    return plot.Chart(
+        title="CPU of one request, by proxy and load",
+        axis="microseconds of CPU a request, in the program and in the system",
+        series={_NAMES.get(who, who): does for who, does in _DRAWN.items()},
+        groups=groups,
+        notes=(
+            "Median of the rounds; the line goes from the least to the most.",
+            _REPEATED,
+        ),
+    )
+
+
+def _drawn(samples: Sequence[Mapping[str, float]]) -> plot.Bar:
+    found = spread([sample["cpu_us"] for sample in samples])
+    return plot.Bar(value=found.median, low=found.low, high=found.high)
+
+
+def _cpu(samples: Sequence[Sample]) -> list[float]:
+    return [sample.cpu_us for sample in samples]
 
 
 def _samples(
     rival: Rival, pids: tuple[int, ...], stage: Stage, seconds: float
 ) -> dict[str, Sample]:
-    seen = stage.user if rival.verifies else "bench"
+    session = Session(user=stage.user, token=stage.token)
+    user = stage.user if rival.verifies else "bench"
+    sent = 0
 
-    def once(path: str, user: str, seconds: float) -> Sample:
-        return run(
-            f"http://127.0.0.1:{rival.port}{path}",
+    def once(load: str, seconds: float) -> Sample:
+        request = asked(load, session)
+        found = run(
+            rival.port,
+            request.message(rival.port),
             pids=pids,
-            token=stage.token,
-            user=user,
+            has=expected(load, request, user),
             seconds=seconds,
             connections=CONNECTIONS,
             folder=stage.folder,
         )
+        nonlocal sent
+        sent += found.requests
+        return found
 
-    once("/", seen, 1)  # warm
-    taken = {rival.name: once("/", seen, seconds)}
-    if rival.name == "gateway":
-        once("/open", "", 1)
-        taken["gateway_public"] = once("/open", "", seconds)
+    once(rival.loads[0], 1)  # warm
+    taken = {key(rival, load): once(load, seconds) for load in rival.loads}
+    if rival.access_log:
+        _must_be_logged(rival, stage, sent)
     return taken
 
 
-def _table(taken: dict[str, list[Sample]], does: dict[str, str]) -> Table:
-    does = {**does, "gateway_public": "a public route of the gateway"}
-    return Table(
-        columns=(
-            "who",
-            "CPU µs/request",
-            "user",
-            "system",
-            "requests/s",
-            "p50 ms",
-            "p99 ms",
-            "wrong",
-            "does",
-        ),
-        rows=[
-            (
-                name,
-                spread([s.cpu_us for s in found]).text(),
-                f"{spread([s.user_us for s in found]).median:.1f}",
-                f"{spread([s.system_us for s in found]).median:.1f}",
-                f"{spread([s.per_s for s in found]).median:,.0f}",
-                f"{spread([s.p50_us for s in found]).median / 1000:.2f}",
-                f"{spread([s.p99_us for s in found]).median / 1000:.2f}",
-                str(sum(s.wrong + s.errors for s in found)),
-                does[name],
+def _must_be_logged(rival: Rival, stage: Stage, requests: int) -> None:
+    """Hold that the access log has each request that was answered.
+
+    Raises:
+        NotLogged: lines are missing.
+    """
+    path = stage.folder / rival.access_log
+    deadline = time.monotonic() + _LOG_S
+    while (lines := path.read_bytes().count(b'"status":200')) < requests:
+        if time.monotonic() > deadline:
+            raise NotLogged(
+                f"{rival.name}: its access log has {lines:,} of {requests:,} requests"
             )
-            for name, found in taken.items()
-        ],
+        time.sleep(0.5)
+
+
+def _tables(taken: Mapping[str, list[Sample]], rivals: Sequence[Rival]) -> list[Table]:
+    return [
+        Table(
+            title=title,
+            columns=(
+                "who",
+                "CPU µs/request",
+                "user",
+                "system",
+                "busy",
+                "requests/s",
+                "p50 ms",
+                "p99 ms",
+                "wrong",
+                "does",
+            ),
+            rows=rows,
+        )
+        for load, title in TITLES.items()
+        if (
+            rows := [
+                _row(one, taken[one.key])
+                for one in shown(rivals)
+                if one.load == load and one.key in taken
+            ]
+        )
+    ]
+
+
+def _row(one: Shown, found: list[Sample]) -> tuple[str, ...]:
+    def middle(values: list[float]) -> float:
+        return spread(values).median
+
+    return (
+        one.who,
+        spread(_cpu(found)).text(),
+        f"{middle([s.user_us for s in found]):.1f}",
+        f"{middle([s.system_us for s in found]):.1f}",
+        f"{middle([s.busy for s in found]):.0%}",
+        f"{middle([s.per_s for s in found]):,.0f}",
+        f"{middle([s.p50_us for s in found]) / 1000:.2f}",
+        f"{middle([s.p99_us for s in found]) / 1000:.2f}",
+        str(sum(s.wrong + s.errors for s in found)),
+        one.does,
     )

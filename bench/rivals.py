@@ -35,9 +35,20 @@ PORTS = {
             "big_upstream",
             "echo_upstream",
             "mirror_upstream",
+            "haproxy_cookie",
+            "envoy_cookie",
+            "gateway_logged",
+            "nginx_logged",
+            "haproxy_logged",
+            "envoy_logged",
+            "caddy_logged",
         )
     )
 }
+
+
+SIZES = (0, 1024, 64 * 1024, 1024 * 1024)
+"""Bytes of the replies that the upstream has besides its small one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,14 +88,37 @@ class Rival:
     port: int
     command: Callable[[Stage, str], list[str]]
     """Writes the configuration; returns the command line. Given: the program's path."""
+    label: str = ""
+    """Where it isn't the program."""
+    loads: tuple[str, ...] = ("same",)
+    """Those of `requests` that it's measured with."""
     verifies: bool = False
     """It takes the token, checks it and forwards the user id from it."""
+    in_cookie: bool = False
+    """It takes the token from a cookie, and from nowhere else."""
+    access_log: str = ""
+    """The file in the stage's folder that has a line of JSON for each request."""
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def who(self) -> str:
+        """What it's called in tables: several rivals may be ways to set up one."""
+        return self.label or self.program
 
 
 def upstream(stage: Stage, program: str) -> list[str]:
-    """Return the command of the upstream: nginx answering 150 bytes of JSON."""
-    body = '{"user":"$http_x_user_id","pad":"' + "x" * 80 + '"}'
+    """Return the command of the upstream: nginx answering 150 bytes of JSON.
+
+    They say what it saw; `/bytes/<n>` is answered with as many bytes, for `SIZES`.
+    """
+    body = (
+        '{"user":"$http_x_user_id","got":"$content_length"'
+        ',"for":"$http_x_forwarded_for","pad":"' + "x" * 60 + '"}'
+    )
+    files = stage.folder / "files" / "bytes"
+    files.mkdir(parents=True, exist_ok=True)
+    for size in SIZES:
+        (files / str(size)).write_bytes(bytes(size))
     return _nginx(
         stage,
         program,
@@ -92,6 +126,9 @@ def upstream(stage: Stage, program: str) -> list[str]:
         f"""server {{
           listen 127.0.0.1:{PORTS["upstream"]} backlog=4096;
           location / {{ default_type application/json; return 200 '{body}'; }}
+          location /bytes/ {{
+            root {files.parent}; sendfile on; open_file_cache max=16;
+          }}
         }}""",
     )
 
@@ -169,10 +206,73 @@ def _auth_request(stage: Stage, program: str) -> list[str]:
     )
 
 
-def _haproxy(stage: Stage, program: str) -> list[str]:
-    config = stage.folder / "haproxy.cfg"
-    config.write_text(
-        f"""global
+def _nginx_logged(stage: Stage, program: str) -> list[str]:
+    log = _fresh(stage, "nginx_logged.access")
+    fields = (
+        '"time":"$time_iso8601","request_id":"$request_id","client":"$remote_addr"'
+        ',"method":"$request_method","path":"$uri","status":$status'
+        ',"upstream":"$upstream_addr","duration_s":$request_time'
+        ',"connect_s":"$upstream_connect_time","upstream_s":"$upstream_header_time"'
+        ',"bytes_in":$request_length,"bytes_out":$body_bytes_sent'
+    )
+    return _nginx(
+        stage,
+        program,
+        "nginx_logged",
+        f"""log_format fields escape=json '{{{fields}}}';
+        server {{
+          listen 127.0.0.1:{PORTS["nginx_logged"]} backlog=4096;
+          access_log {log} fields buffer=64k flush=1s;
+          set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For;
+          location / {{
+            proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_set_header X-Forwarded-For
+              "$http_x_forwarded_for, $realip_remote_addr";
+            proxy_set_header X-Request-Id $request_id;
+            proxy_set_header X-User-Id bench; proxy_pass http://up;
+          }}
+        }}""",
+    )
+
+
+def _fresh(stage: Stage, name: str) -> Path:
+    """Return the path of a log that the program itself opens, and adds to."""
+    path = stage.folder / name
+    path.unlink(missing_ok=True)
+    return path
+
+
+_HAPROXY_BEARER = """
+  http-request set-var(txn.token) http_auth_bearer
+  http-request del-header Authorization
+"""
+_HAPROXY_COOKIE = """
+  http-request set-var(txn.token) req.cook(sAccessToken)
+"""
+_HAPROXY_LOG = """
+  log stdout format raw local0
+  unique-id-format %[uuid()]
+  unique-id-header X-Request-Id
+  http-request set-var(txn.peer) src
+  http-request set-var(txn.path) path
+  http-request set-src hdr_ip(X-Forwarded-For,-1) if { src 127.0.0.1 }
+  http-request add-header X-Forwarded-For %[var(txn.peer)]
+  log-format '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%S)]","request_id":"%ID",\
+"client":"%ci","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,\
+"user_id":"%[var(txn.user)]","upstream":"%b/%s","duration_ms":%Ta,"connect_ms":%Tc,\
+"upstream_ms":%Tr,"bytes_in":%U,"bytes_out":%B}'
+"""
+
+
+def _haproxy(
+    name: str, take: str = _HAPROXY_BEARER, more: str = ""
+) -> Callable[[Stage, str], list[str]]:
+    """Return the command of an HAProxy that gets its token with the lines *take*."""
+
+    def command(stage: Stage, program: str) -> list[str]:
+        config = stage.folder / f"{name}.cfg"
+        config.write_text(
+            f"""global
   nbthread 1
   maxconn 12000
   no strict-limits
@@ -183,86 +283,91 @@ defaults
   timeout server 60s
   http-reuse always
 frontend front
-  bind 127.0.0.1:{PORTS["haproxy"]}
-  http-request set-var(txn.bearer) http_auth_bearer
-  acl valid var(txn.bearer),jwt_verify("RS256","{stage.public_key}") 1
+  bind 127.0.0.1:{PORTS[name]}
+  {more.strip()}
+  {take.strip()}
+  acl valid var(txn.token),jwt_verify("RS256","{stage.public_key}") 1
   http-request deny deny_status 401 unless valid
-  http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
+  http-request set-var(txn.exp) var(txn.token),jwt_payload_query('$.exp','int')
   http-request set-var(txn.now) date()
   acl expired var(txn.exp),sub(txn.now) -m int le 0
   http-request deny deny_status 401 if expired
-  http-request set-header X-User-Id %[var(txn.bearer),jwt_payload_query('$.sub')]
-  http-request del-header Authorization
+  http-request set-var(txn.user) var(txn.token),jwt_payload_query('$.sub')
+  http-request set-header X-User-Id %[var(txn.user)]
   default_backend back
 backend back
   server one 127.0.0.1:{stage.upstream}
 """
-    )
-    return [program, "-f", str(config), "-db"]
+        )
+        return [program, "-f", str(config), "-db"]
+
+    return command
 
 
-def _envoy(stage: Stage, program: str) -> list[str]:
-    config = {
-        "static_resources": {
-            "listeners": [
-                {
-                    "address": _address(PORTS["envoy"]),
-                    "filter_chains": [{"filters": [_envoy_http(stage)]}],
-                }
-            ],
-            "clusters": [
-                {
-                    "name": "up",
-                    "type": "STATIC",
-                    "load_assignment": {
-                        "cluster_name": "up",
-                        "endpoints": [
-                            {
-                                "lb_endpoints": [
-                                    {"endpoint": {"address": _address(stage.upstream)}}
-                                ]
-                            }
+def _envoy(
+    name: str, *, cookie: str = "", log: str = ""
+) -> Callable[[Stage, str], list[str]]:
+    """Return the command of an Envoy with the token in *cookie*, and a log."""
+
+    def command(stage: Stage, program: str) -> list[str]:
+        endpoint = {"endpoint": {"address": _address(stage.upstream)}}
+        manager = _envoy_manager(stage, cookie)
+        if log:
+            manager.update(_envoy_terminated(_fresh(stage, log)))
+        config = {
+            "static_resources": {
+                "listeners": [
+                    {
+                        "address": _address(PORTS[name]),
+                        "filter_chains": [
+                            {"filters": [{"name": "http", "typed_config": manager}]}
                         ],
-                    },
-                }
-            ],
+                    }
+                ],
+                "clusters": [
+                    {
+                        "name": "up",
+                        "type": "STATIC",
+                        "load_assignment": {
+                            "cluster_name": "up",
+                            "endpoints": [{"lb_endpoints": [endpoint]}],
+                        },
+                    }
+                ],
+            }
         }
-    }
-    path = stage.folder / "envoy.json"
-    path.write_text(json.dumps(config))
-    return [
-        program,
-        "-c",
-        str(path),
-        "--concurrency",
-        "1",
-        "-l",
-        "error",
-        "--disable-hot-restart",
-    ]
+        path = stage.folder / f"{name}.json"
+        path.write_text(json.dumps(config))
+        words = ["--concurrency", "1", "-l", "error", "--disable-hot-restart"]
+        return [program, "-c", str(path), *words]
+
+    return command
 
 
 def _address(port: int) -> dict[str, object]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-_ENVOY = "type.googleapis.com/envoy.extensions.filters"
+_ENVOY = "type.googleapis.com/envoy.extensions"
 
 
-def _envoy_http(stage: Stage) -> dict[str, object]:
+def _envoy_manager(stage: Stage, cookie: str) -> dict[str, object]:
+    provider: dict[str, object] = {
+        "local_jwks": {"inline_string": json.dumps(stage.jwks)},
+        "claim_to_headers": [{"header_name": "x-user-id", "claim_name": "sub"}],
+        "forward": False,
+    }
+    if cookie:
+        provider["from_cookies"] = [cookie]
     jwt = {
-        "@type": f"{_ENVOY}.http.jwt_authn.v3.JwtAuthentication",
-        "providers": {
-            "core": {
-                "local_jwks": {"inline_string": json.dumps(stage.jwks)},
-                "claim_to_headers": [{"header_name": "x-user-id", "claim_name": "sub"}],
-                "forward": False,
-            }
-        },
+        "@type": f"{_ENVOY}.filters.http.jwt_authn.v3.JwtAuthentication",
+        "providers": {"core": provider},
         "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "core"}}],
     }
-    manager = {
-        "@type": f"{_ENVOY}.network.http_connection_manager.v3.HttpConnectionManager",
+    router = f"{_ENVOY}.filters.http.router.v3.Router"
+    return {
+        "@type": f"{_ENVOY}.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
         "stat_prefix": "bench",
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "route_config": {
@@ -276,31 +381,74 @@ def _envoy_http(stage: Stage) -> dict[str, object]:
         },
         "http_filters": [
             {"name": "jwt", "typed_config": jwt},
-            {
-                "name": "router",
-                "typed_config": {"@type": f"{_ENVOY}.http.router.v3.Router"},
-            },
+            {"name": "router", "typed_config": {"@type": router}},
         ],
     }
-    return {"name": "http", "typed_config": manager}
 
 
-def _caddy(stage: Stage, program: str) -> list[str]:
-    config = stage.folder / "Caddyfile"
-    config.write_text(
-        f"""{{
+def _envoy_terminated(log: Path) -> dict[str, object]:
+    fields = {
+        "time": "%START_TIME%",
+        "request_id": "%REQ(X-REQUEST-ID)%",
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%REQ(:PATH)%",
+        "status": "%RESPONSE_CODE%",
+        "route": "%ROUTE_NAME%",
+        "user_id": "%REQ(X-USER-ID)%",
+        "upstream": "%UPSTREAM_HOST%",
+        "duration_ms": "%DURATION%",
+        "upstream_ms": "%RESPONSE_DURATION%",
+        "bytes_in": "%BYTES_RECEIVED%",
+        "bytes_out": "%BYTES_SENT%",
+        "reason": "%RESPONSE_CODE_DETAILS%",
+    }
+    typed = {
+        "@type": f"{_ENVOY}.access_loggers.file.v3.FileAccessLog",
+        "path": str(log),
+        "log_format": {"json_format": fields},
+    }
+    return {
+        "use_remote_address": True,
+        "xff_num_trusted_hops": 1,
+        "access_log": [{"name": "file", "typed_config": typed}],
+    }
+
+
+def _caddy(name: str, *, log: str = "") -> Callable[[Stage, str], list[str]]:
+    def command(stage: Stage, program: str) -> list[str]:
+        config = stage.folder / f"{name}.Caddyfile"
+        trusted = logged = request_id = ""
+        if log:
+            trusted = """servers {
+    trusted_proxies static 127.0.0.1/32
+  }"""
+            logged = f"""log {{
+    output file {_fresh(stage, log)} {{
+      roll_disabled
+    }}
+    format json
+  }}"""
+            request_id = "header_up X-Request-Id {http.request.uuid}"
+        config.write_text(
+            f"""{{
   admin off
   auto_https off
   persist_config off
+  {trusted}
 }}
-http://127.0.0.1:{PORTS["caddy"]} {{
+http://127.0.0.1:{PORTS[name]} {{
+  {logged}
   reverse_proxy 127.0.0.1:{stage.upstream} {{
     header_up X-User-Id bench
+    {request_id}
   }}
 }}
 """
-    )
-    return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
+        )
+        return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
+
+    return command
 
 
 def gateway_config(
@@ -332,10 +480,16 @@ routes:
     return path
 
 
-def _gateway(name: str, cache_size: int) -> Callable[[Stage, str], list[str]]:
+def _gateway(
+    name: str, *, cache_size: int = 20000, is_terminated: bool = False
+) -> Callable[[Stage, str], list[str]]:
     def command(stage: Stage, program: str) -> list[str]:
-        config = gateway_config(stage, name, cache_size=cache_size)
-        return [program, "serve", "-c", str(config), "--log-format", "none"]
+        trusted = ("127.0.0.1/32",) if is_terminated else ()
+        config = gateway_config(
+            stage, name, cache_size=cache_size, trusted_proxies=trusted
+        )
+        log = "json" if is_terminated else "none"
+        return [program, "serve", "-c", str(config), "--log-format", log]
 
     return command
 
@@ -343,41 +497,89 @@ def _gateway(name: str, cache_size: int) -> Callable[[Stage, str], list[str]]:
 ONE_WORKER = {"GATEWAY_WORKERS": "1"}
 """For one core. By default there is a worker for each that may be used."""
 
+_PLAIN = ("same", "browser", "post")
+_NGINX = Rival(
+    name="nginx",
+    does="proxy_pass; verifies nothing, sets a constant identity field",
+    program="nginx",
+    port=PORTS["nginx"],
+    command=_proxy_pass("nginx"),
+    loads=_PLAIN,
+)
+_HAPROXY = Rival(
+    name="haproxy",
+    does="jwt_verify RS256 and expiry on each request, identity field from the"
+    " claim; no anti-CSRF, no revocation",
+    program="haproxy",
+    port=PORTS["haproxy"],
+    command=_haproxy("haproxy"),
+    verifies=True,
+    loads=("same", "post"),
+)
+_ENVOY_JWT = Rival(
+    name="envoy",
+    does="jwt_authn on each request, claim_to_headers; no anti-CSRF, no revocation",
+    program="envoy",
+    port=PORTS["envoy"],
+    command=_envoy("envoy"),
+    verifies=True,
+    loads=("same", "post"),
+)
+_CADDY = Rival(
+    name="caddy",
+    does="reverse_proxy; verifies nothing, sets a constant identity field",
+    program="caddy",
+    port=PORTS["caddy"],
+    command=_caddy("caddy"),
+    environ={"GOMAXPROCS": "1"},
+    loads=_PLAIN,
+)
+_GATEWAY = Rival(
+    name="gateway",
+    does="session, anti-CSRF, deny-list, identity fields, credentials stripped",
+    program="gateway",
+    port=PORTS["gateway"],
+    command=_gateway("gateway"),
+    environ=ONE_WORKER,
+    verifies=True,
+    loads=("same", "public", "browser", "post"),
+)
+
+
+def _variant(
+    rival: Rival,
+    name: str,
+    command: Callable[[Stage, str], list[str]],
+    *,
+    load: str,
+    does: str,
+    in_cookie: bool = False,
+    access_log: str = "",
+) -> Rival:
+    """Return another way to set up *rival*, for one load; *does* is what it does, too.
+
+    It listens on a port of its own, so that nobody is taken for somebody else.
+    """
+    return replace(
+        rival,
+        name=name,
+        port=PORTS[name],
+        command=command,
+        does=f"{rival.does.partition('; no ')[0]}; {does}",
+        loads=(load,),
+        in_cookie=in_cookie,
+        access_log=access_log,
+    )
+
+
 RIVALS = (
-    Rival(
-        name="nginx",
-        does="proxy_pass; verifies nothing, sets a constant identity field",
-        program="nginx",
-        port=PORTS["nginx"],
-        command=_proxy_pass("nginx"),
-    ),
-    Rival(
-        name="haproxy",
-        does="jwt_verify RS256 and expiry on each request, identity field from the"
-        " claim; no anti-CSRF, no revocation",
-        program="haproxy",
-        port=PORTS["haproxy"],
-        command=_haproxy,
-        verifies=True,
-    ),
-    Rival(
-        name="envoy",
-        does="jwt_authn on each request, claim_to_headers; no anti-CSRF, no revocation",
-        program="envoy",
-        port=PORTS["envoy"],
-        command=_envoy,
-        verifies=True,
-    ),
-    Rival(
-        name="caddy",
-        does="reverse_proxy; verifies nothing, sets a constant identity field",
-        program="caddy",
-        port=PORTS["caddy"],
-        command=_caddy,
-        environ={"GOMAXPROCS": "1"},
-    ),
+    _NGINX,
+    _HAPROXY,
+    _ENVOY_JWT,
+    _CADDY,
     Rival(
         name="auth_request",
+        label="auth_request",
         does="nginx auth_request to FastAPI with the SDK's verify_session:"
         " what SuperTokens' users build today",
         program="nginx",
@@ -385,23 +587,69 @@ RIVALS = (
         command=_auth_request,
         verifies=True,
     ),
-    Rival(
-        name="gateway",
-        does="session, anti-CSRF, deny-list, identity fields, credentials stripped",
-        program="gateway",
-        port=PORTS["gateway"],
-        command=_gateway("gateway", 20000),
-        environ=ONE_WORKER,
-        verifies=True,
+    _GATEWAY,
+    _variant(
+        _GATEWAY,
+        "gateway_no_cache",
+        _gateway("gateway_no_cache", cache_size=0),
+        load="new_token",
+        does="no verdict is remembered, so that every token is new",
     ),
-    Rival(
-        name="gateway_no_cache",
-        does="the same with no verdict remembered: every token is new",
-        program="gateway",
-        port=PORTS["gateway_no_cache"],
-        command=_gateway("gateway_no_cache", 0),
-        environ=ONE_WORKER,
-        verifies=True,
+    _variant(
+        _HAPROXY,
+        "haproxy_cookie",
+        _haproxy("haproxy_cookie", _HAPROXY_COOKIE),
+        load="browser",
+        does="the token from req.cook(sAccessToken); the cookie goes on to the service",
+        in_cookie=True,
+    ),
+    _variant(
+        _ENVOY_JWT,
+        "envoy_cookie",
+        _envoy("envoy_cookie", cookie="sAccessToken"),
+        load="browser",
+        does="the token by from_cookies; the cookie goes on to the service",
+        in_cookie=True,
+    ),
+    _variant(
+        _NGINX,
+        "nginx_logged",
+        _nginx_logged,
+        load="fwd",
+        does="real_ip, log_format in JSON with 12 fields, buffered",
+        access_log="nginx_logged.access",
+    ),
+    _variant(
+        _HAPROXY,
+        "haproxy_logged",
+        _haproxy("haproxy_logged", more=_HAPROXY_LOG),
+        load="fwd",
+        does="set-src, log-format in JSON with 13 fields, each line a write",
+        access_log="haproxy_logged.log",
+    ),
+    _variant(
+        _ENVOY_JWT,
+        "envoy_logged",
+        _envoy("envoy_logged", log="envoy_logged.access"),
+        load="fwd",
+        does="use_remote_address, json_format with 14 fields, buffered",
+        access_log="envoy_logged.access",
+    ),
+    _variant(
+        _CADDY,
+        "caddy_logged",
+        _caddy("caddy_logged", log="caddy_logged.access"),
+        load="fwd",
+        does="trusted_proxies, Caddy's own JSON, which has all header fields",
+        access_log="caddy_logged.access",
+    ),
+    _variant(
+        _GATEWAY,
+        "gateway_logged",
+        _gateway("gateway_logged", is_terminated=True),
+        load="fwd",
+        does="trusted_proxies, access log in JSON with 20 fields, written in batches",
+        access_log="gateway_logged.log",
     ),
 )
 

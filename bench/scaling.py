@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bench import load
+from bench import client, goals, load
 from bench.processes import CORES
-from bench.report import Part, Table, Target, ratios, spread
+from bench.report import Part, Table, ratios, spread
 from bench.requests import CONNECTIONS
 from bench.rivals import Rival, Stage, gateway_with
 from bench.stage import in_turn
-
-_SAME = 0.10
-"""How far CPU per request may be apart."""
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
@@ -35,10 +32,10 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     def sample(rival: Rival, pids: tuple[int, ...]) -> load.Sample:
         def once(seconds: float) -> load.Sample:
             return load.run(
-                f"http://127.0.0.1:{rival.port}/",
+                rival.port,
+                client.head(rival.port, token=stage.token),
                 pids=pids,
-                token=stage.token,
-                user=stage.user,
+                has=f'"user":"{stage.user}"',
                 seconds=seconds,
                 connections=CONNECTIONS,
                 folder=stage.folder,
@@ -56,25 +53,10 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
         title="Workers",
         how=how,
         tables=[_table(turns.taken)],
-        targets=_target(ratios(double, single)),
+        targets=goals.judged("P11", ratios(double, single)),
         notes=turns.missing,
         samples={name: [asdict(s) for s in f] for name, f in turns.taken.items()},
     )
-
-
-def _target(found: list[float]) -> list[Target]:
-    if not found:
-        return []
-    ratio = spread(found)
-    return [
-        Target(
-            number="P11",
-            what="CPU per request with two workers, vs one",
-            measured=ratio.text(2),
-            goal=f"within {_SAME:.0%}",
-            is_reached=ratio.median <= 1 + _SAME,
-        )
-    ]
 
 
 def _table(taken: dict[str, list[load.Sample]]) -> Table:

@@ -241,7 +241,12 @@ def _must_verify(rival: Rival, stage: Stage) -> None:
 def _status(rival: Rival, token: str) -> int:
     try:
         with client.connected(rival.port) as sock:
-            return client.ask(sock, client.head(rival.port, token=token)).status
+            head = (
+                client.head(rival.port, more=f"Cookie: sAccessToken={token}\r\n")
+                if rival.in_cookie
+                else client.head(rival.port, token=token)
+            )
+            return client.ask(sock, head).status
     except (client.NotAnswered, OSError) as exc:
         raise client.NotAnswered(f"{rival.name}: {exc}") from exc
 

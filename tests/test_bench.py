@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from wsproto import ConnectionType
@@ -21,10 +22,14 @@ from bench import (
     big_upstream,
     builds,
     frames,
+    goals,
     instructions,
     loads,
     mirror_upstream,
+    plot,
     report,
+    requests,
+    rivals,
 )
 from bench.instructions import Figure
 from bench.interpreter import Interpreter
@@ -62,19 +67,67 @@ def test_cpu_time_since() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "is_reached"), [([0.9, 1.0, 9.0], True), ([0.9, 1.1, 1.2], False)]
+    ("key", "values", "number", "measured", "goal", "is_reached"),
+    [
+        ("P1", [0.5, 0.6, 9.0], "P1", "0.60 (0.50 to 9.00)", "≤ 0.6", True),
+        ("P1", [0.5, 0.61, 0.7], "P1", "0.61 (0.50 to 0.70)", "≤ 0.6", False),
+        ("P7 memory, upload", [16.5], "P7", "16.50 MiB", "≤ 16 MiB", False),
+        ("P13", [2.0], "P13", "2.00", "none", None),
+        ("P13 counted", [149_000], "P13", "149,000", "≤ 150,000", True),
+    ],
 )
 def test_a_target_is_judged_by_the_median(
-    values: list[float], is_reached: bool
+    key: str,
+    values: list[float],
+    number: str,
+    measured: str,
+    goal: str,
+    is_reached: bool | None,
 ) -> None:
-    """One noisy round decides nothing."""
-    (target,) = report.at_most("P1", "it", values, 1.0)
-    assert target.is_reached is is_reached
+    """One noisy round decides nothing; what has no goal is told only."""
+    (target,) = goals.judged(key, values)
+    assert target == report.Target(
+        number=number,
+        what=goals.GOALS[key].what,
+        measured=measured,
+        goal=goal,
+        is_reached=is_reached,
+    )
 
 
 def test_what_was_not_measured_reaches_nothing() -> None:
     """A missing rival leaves no target behind that looks reached."""
-    assert report.at_most("P1", "it", [], 1.0) == []
+    assert goals.judged("P1", []) == []
+    assert requests.targets({"gateway": [1.0], "haproxy": []}) == []
+
+
+def test_goals_stand_in_the_order_of_their_numbers() -> None:
+    """As numbers, not as text; what came first within one stays so."""
+    keys = ("P10", "P2", "P7 download", "P7 upload")
+    found = goals.in_order(
+        target for key in keys for target in goals.judged(key, [1.0])
+    )
+    assert [target.number for target in found] == ["P2", "P7", "P7", "P10"]
+    assert "download" in found[1].what
+
+
+def test_counted_goals_are_those_of_the_committed_count() -> None:
+    """The page says whose they are; a load that it lacks isn't judged."""
+    loads_of_it = {"browser": {"instructions": 160_000}, "post": {"instructions": 1}}
+    part = goals.counted({"commit": "It", "date": "2026-01-01", "loads": loads_of_it})
+    assert '"It" on 2026-01-01' in part.how
+    assert [(one.number, one.is_reached) for one in part.targets] == [
+        ("P13", False),
+        ("P15", True),
+    ]
+
+
+def test_each_goal_of_requests_is_one_that_is_known_and_measured() -> None:
+    """A key that is written differently somewhere would lose its goal in silence."""
+    keys = {one.key for one in requests.shown()}
+    for number, ours, theirs in requests._TARGETS:
+        assert number in goals.GOALS
+        assert {ours, theirs} <= keys
 
 
 # --- the page ---
@@ -85,8 +138,9 @@ def test_the_page_has_targets_tables_and_what_is_missing() -> None:
     part = report.Part(
         title="Requests",
         how="It was loaded",
-        tables=[report.Table(columns=("who", "µs"), rows=[("nginx", "23")])],
-        targets=report.at_most("P1", "it", [2.0], 1.0),
+        tables=[
+            report.Table(title="Small", columns=("who", "µs"), rows=[("nginx", "23")])
+        ],
         notes=["envoy is missing: there is none"],
     )
     head = {
@@ -95,19 +149,176 @@ def test_the_page_has_targets_tables_and_what_is_missing() -> None:
         "machine": "Linux",
         "python": "Python",
         "wall": "A minute",
+        "others": {"requests": 0.02, "bodies": 0.1},
         "builds": {"nginx": {"version": "1.0.0", "source": "us", "flags": ""}},
         "notes": ["It is slow"],
     }
-    page = report.page(head, {"requests": part})
+    targets = [
+        *goals.judged("P1", [2.0]),
+        *goals.judged("P6", [1.0]),
+        *goals.judged("P13", [2.0]),
+    ]
+    page = report.page(head, {"requests": part}, targets, "x.svg")
     for line in (
-        "| P1 | it | 2.00 | ≤ 1 | **not reached** |",
-        "| who | µs |\n|---|---|\n| nginx | 23 |",
+        "| 2.00 | ≤ 0.6 | **not reached** |",
+        "| 1.00 | ≤ 1.1 | reached |",
+        "| 2.00 | none | told only |",
+        "### Small\n\n| who | µs |\n|---|---|\n| nginx | 23 |",
+        "other processes used, by part: requests 2%, bodies 10%.",
+        "](x.svg)",
         "envoy is missing: there is none.",
         "| nginx | 1.0.0 | us | - |\n\nIt is slow.",
     ):
         assert line in page
     parts = report.to_json(head, {"requests": part})["parts"]
     assert json.loads(json.dumps(parts))["requests"]["title"] == "Requests"
+
+
+def test_a_busy_machine_is_told() -> None:
+    """Its figures decide nothing, and the page says so."""
+    assert "run it again" not in report.busy({"requests": 0.1})
+    assert "run it again" in report.busy({"requests": 0.01, "bodies": 0.11})
+
+
+# --- the plot ---
+
+
+def svg_of(chart: plot.Chart) -> ET.Element:
+    return ET.fromstring(plot.svg(chart))
+
+
+def tags(root: ET.Element, name: str) -> list[ET.Element]:
+    return list(root.iter(f"{{http://www.w3.org/2000/svg}}{name}"))
+
+
+def boxes(
+    root: ET.Element,
+) -> Iterator[tuple[str, float, float, float, float]]:
+    """Yield each text with where it is, from above, for a wide font."""
+    for text in tags(root, "text"):
+        size, x, y = (float(text.attrib[name]) for name in ("font-size", "x", "y"))
+        said = text.text or ""
+        width = 0.62 * size * len(said)
+        left = (
+            x
+            - {"start": 0.0, "middle": 0.5, "end": 1.0}[
+                text.attrib.get("text-anchor", "start")
+            ]
+            * width
+        )
+        yield said, left, left + width, y - 0.8 * size, y + 0.25 * size
+
+
+def figures(**times: float) -> dict[str, list[dict[str, float]]]:
+    """Return samples as `requests` has them; *times* say how slow somebody is."""
+    return {
+        one.key: [
+            {"cpu_us": 20.0 * times.get(one.who, 1.0) * noise}
+            for noise in (0.9, 1.0, 1.3)
+        ]
+        for one in requests.shown()
+    }
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param({}, id="alike"),
+        pytest.param({"envoy": 90.0}, id="one is far slower"),
+        pytest.param({"gateway": 1e-3}, id="one costs nothing"),
+        pytest.param({"gateway": 1e4, "caddy": 1e4}, id="figures with many digits"),
+    ],
+)
+def test_no_text_of_a_plot_lies_on_another(times: dict[str, float]) -> None:
+    """Whatever the figures are, and nothing is outside."""
+    chart = requests.chart(figures(**times))
+    assert chart is not None
+    root = svg_of(chart)
+    found = list(boxes(root))
+    wide, high = (float(root.attrib[name]) for name in ("width", "height"))
+    for place, (said, left, right, top, bottom) in enumerate(found):
+        assert left >= 0, said
+        assert right <= wide, said
+        assert top >= 0, said
+        assert bottom <= high, said
+        for other, before, after, above, below in found[:place]:
+            apart = left >= after or right <= before or top >= below or bottom <= above
+            assert apart, (said, other)
+
+
+def test_a_plot_says_what_it_is_for_every_reader() -> None:
+    """Title, axis and legend; colours for the light and the dark; XML is escaped."""
+    bar = plot.Bar(value=12.34, low=10.0, high=20.0)
+    chart = plot.Chart(
+        title="A < B & C",
+        axis="apples",
+        series={"one": "the first", "two": "the other"},
+        groups=[plot.Group(title="here", bars={"one": bar})],
+        notes=["a note"],
+    )
+    said = [text for text, *_ in boxes(svg_of(chart))]
+    for text in ("A < B & C", "apples", "one: the first", "here", "12.3", "a note"):
+        assert text in said
+    assert "two" not in said
+    (style,) = tags(svg_of(chart), "style")
+    assert style.text is not None
+    light, _, dark = style.text.partition("@media(prefers-color-scheme:dark)")
+    for rule in (".page", "text", ".grid", ".s0", ".s1"):
+        assert f"{rule}{{" in light
+        assert f"{rule}{{" in dark
+
+
+def test_bars_are_as_long_as_their_figures() -> None:
+    """From 0 on: twice the figure is twice the bar."""
+    chart = requests.chart(figures(haproxy=2.0))
+    assert chart is not None
+    bars = [
+        float(rect.attrib["width"])
+        for rect in tags(svg_of(chart), "rect")
+        if rect.attrib.get("height") == "14"
+    ]
+    assert bars[1] == pytest.approx(2 * bars[0], abs=0.2)
+
+
+def test_who_does_the_same_work_stands_in_each_group() -> None:
+    """A new token costs HAProxy what any costs it, and has to be compared with it."""
+    chart = requests.chart(figures(haproxy=2.0))
+    assert chart is not None
+    bars = {group.title: group.bars for group in chart.groups}
+    assert list(bars) == list(requests.TITLES.values())
+    new = bars[requests.TITLES["new_token"]]
+    assert new["HAProxy"] == bars[requests.TITLES["same"]]["HAProxy"]
+    assert set(new) == {"gateway", "HAProxy", "Envoy"}
+
+
+def test_without_figures_there_is_no_plot() -> None:
+    """A run of other parts has none; a rival that is missing leaves its place."""
+    assert requests.chart({}) is None
+    one = requests.chart({"gateway": [{"cpu_us": 1.0}]})
+    assert one is not None
+    assert [set(group.bars) for group in one.groups] == [{"gateway"}]
+
+
+@pytest.mark.parametrize(
+    ("most", "ticks"),
+    [
+        (0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]),
+        (6, [0, 1, 2, 3, 4, 5, 6]),
+        (61, [0, 20, 40, 60, 80]),
+        (1234, [0, 500, 1000, 1500]),
+    ],
+)
+def test_ticks_are_round(most: float, ticks: list[float]) -> None:
+    """The last one isn't below what is drawn."""
+    assert plot.ticks_to(most) == pytest.approx(ticks)
+
+
+def test_nothing_is_not_drawn() -> None:
+    """An axis up to 0 has no scale."""
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot.ticks_to(0)
+    with pytest.raises(ValueError, match="0 bars"):
+        plot.svg(plot.Chart(title="", axis="", series={}, groups=[]))
 
 
 # --- the guard ---
@@ -287,6 +498,30 @@ def test_a_load_changes_what_it_says(load: loads.Load) -> None:
     assert lines == {"field": 5, "browser": 14}.get(load.name, lines)
     assert len(body) == (40 if load.name == "post" else 0)
     assert (b"t0" in head or b"t1" in head) is (load.name != "public")
+
+
+@pytest.mark.parametrize("load", requests.TITLES)
+def test_what_everyone_is_asked_is_a_load(load: str) -> None:
+    """Each kind of request is sent, with a token, and its answer is checked."""
+    request = requests.asked(load, SESSION)
+    assert b"t0" in request.message(80)
+    found = requests.expected(load, request, "ann")
+    user = "" if load == "public" else "ann"
+    length = "40" if load == "post" else ""
+    assert found.startswith(f'"user":"{user}","got":"{length}"')
+    assert ("203.0.113.7," in found) is (load == "fwd")
+    assert any(one.load == load for one in requests.shown())
+
+
+def test_samples_of_a_kind_have_one_name() -> None:
+    """Two rivals under one key would be mixed; a load nobody knows wouldn't be sent."""
+    keys = [one.key for one in requests.shown()]
+    assert len(set(keys)) == len(keys)
+    for rival in rivals.RIVALS:
+        assert set(rival.loads) <= set(requests.TITLES)
+        assert ("fwd" in rival.loads) is bool(rival.access_log)
+    ports = [rival.port for rival in rivals.RIVALS]
+    assert len(set(ports)) == len(ports)
 
 
 def test_a_mirror_says_what_it_saw() -> None:
