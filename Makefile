@@ -70,7 +70,7 @@ resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minute
 faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
 	@$(BIN)/python -m bench.faults $(ARGS)
 
-bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (20 minutes)
+bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (12 minutes)
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-quick: $(VENV)/.run ## requests only, against the last result (two minutes)

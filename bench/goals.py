@@ -6,7 +6,7 @@ Nothing here measures: a part says what it found, and `judged` what that means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.report import Part, Target, spread
@@ -102,6 +102,17 @@ def counted(result: Mapping[str, Any]) -> Part:
     )
 
 
-def in_order(targets: Iterable[Target]) -> list[Target]:
-    """Return targets by their numbers: P2 before P10, and as they came within one."""
-    return sorted(targets, key=lambda target: int(target.number[1:]))
+def in_order(
+    targets: Iterable[Target], *, may_judge_nginx: bool = True
+) -> list[Target]:
+    """Return targets by their numbers: P2 before P10, and as they came within one.
+
+    Beside a slow nginx, without *may_judge_nginx*, ratios to it are told only.
+    """
+    found = sorted(targets, key=lambda target: int(target.number[1:]))
+    if may_judge_nginx:
+        return found
+    return [
+        replace(one, is_reached=None) if "vs nginx" in one.what else one
+        for one in found
+    ]

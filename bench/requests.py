@@ -138,11 +138,12 @@ def measure(
         how=f"{CONNECTIONS} keep-alive connections, a token of {len(stage.token)}"
         f" bytes, a reply of about 150, {rounds} rounds of {seconds:g} s each, all"
         " rivals and loads in each round. The proxy has one core, load generator and"
-        " upstream the other. Every answer was checked: status, the user that the upstream saw, the"
-        " length of its body, and behind a terminator the client's address. Whoever"
-        " verifies refused a forged and an expired token before each round. An access"
-        " log was counted: it has a line for each request. Busy is the CPU of the proxy"
-        " as a share of its core: well below 100 %, the load side was the slower one.",
+        " upstream the other. Every answer was checked: status, the user that the"
+        " upstream saw, the length of its body, and behind a terminator the client's"
+        " address. Whoever verifies refused a forged and an expired token before each"
+        " round. An access log was counted: it has a line for each request. Busy is the"
+        " CPU of the proxy as a share of its core: well below 100 %, the load side was"
+        " the slower one.",
         tables=_tables(taken, rivals),
         targets=targets({name: _cpu(found) for name, found in taken.items()}),
         notes=turns.missing,

@@ -339,6 +339,8 @@ def _envoy(
         path = stage.folder / f"{name}.json"
         path.write_text(json.dumps(config))
         words = ["--concurrency", "1", "-l", "error", "--disable-hot-restart"]
+        # As often as nginx and the gateway: by default, lines wait for ten seconds.
+        words += ["--file-flush-interval-msec", "1000"]
         return [program, "-c", str(path), *words]
 
     return command

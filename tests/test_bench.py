@@ -111,6 +111,17 @@ def test_goals_stand_in_the_order_of_their_numbers() -> None:
     assert "download" in found[1].what
 
 
+def test_a_slow_nginx_judges_nothing() -> None:
+    """A goal that is reached beside a handicapped rival isn't reached."""
+    keys = ("P1", "P4", "P7 upload", "P12", "P17 1 MiB")
+    found = goals.in_order(
+        (target for key in keys for target in goals.judged(key, [0.1])),
+        may_judge_nginx=False,
+    )
+    judged = [target.number for target in found if target.is_reached is not None]
+    assert judged == ["P1"]
+
+
 def test_counted_goals_are_those_of_the_committed_count() -> None:
     """The page says whose they are; a load that it lacks isn't judged."""
     loads_of_it = {"browser": {"instructions": 160_000}, "post": {"instructions": 1}}
