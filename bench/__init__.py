@@ -4,7 +4,9 @@
 writes the report to `bench/results/`. Nothing here is part of the gateway.
 
 `__main__` runs the parts: `requests`, `bodies`, `idle`, `routes`, `latency`, `scaling`,
-`sockets`, `growth`. They stand on `stage` (what is there for all of them), `rivals`
-(who is measured), `interpreter` (with which Python), `load`, `pace`, `client` and
-`frames` (what is sent) and `processes` (what it cost); `report` says what came of it.
+`sockets`, `growth`, `startup`. They use `stage` (the common set-up), `rivals` (how
+each rival is configured), `builds` (which build of it runs), `interpreter` (which
+Python runs the gateway), `loads` (the requests), `load`, `pace`, `client` and `frames`
+(how they are sent) and `processes` (their cost). `report` writes the result, `goals`
+judges it, `plot` draws it.
 """

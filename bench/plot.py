@@ -1,7 +1,7 @@
 """A bar chart as SVG: figures in, text out.
 
-It's read in the light and in the dark, as its reader's system is set. Colours are those
-of Okabe and Ito, which colour-blind people can tell apart; each bar has its name, too.
+It follows the reader's light or dark colour scheme. The colours are based on Okabe and
+Ito's, which colour-blind readers can tell apart; each bar is labelled as well.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _COLOURS = (
     ("#cc79a7", "#d990b8"),
     ("#b58900", "#e6b23c"),
 )
-"""In the light and in the dark."""
+"""For the light and for the dark colour scheme."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A figure, and from where to where its rounds went."""
+    """A figure, and the range of its rounds."""
 
     value: float
     low: float
@@ -41,7 +41,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Bars that are compared: the names are those of the chart's series."""
+    """Bars to compare, by the names of the chart's series."""
 
     title: str
     bars: Mapping[str, Bar]
@@ -49,12 +49,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """All that is drawn."""
+    """What is drawn."""
 
     title: str
     axis: str
     series: Mapping[str, str]
-    """What each is, by its name: the legend. Bars stand in this order."""
+    """The legend: a text for each name. Bars have this order."""
     groups: Sequence[Group]
     notes: Sequence[str] = ()
 
@@ -63,7 +63,7 @@ def svg(chart: Chart) -> str:
     """Return the chart as an SVG document.
 
     Raises:
-        ValueError: it has no bar, or more series than there are colours.
+        ValueError: there are no bars, or more series than colours.
     """
     bars = [bar for group in chart.groups for bar in group.bars.values()]
     if not bars or len(chart.series) > len(_COLOURS):
@@ -96,10 +96,10 @@ def svg(chart: Chart) -> str:
 
 
 def ticks_to(most: float) -> list[float]:
-    """Return round figures from 0, at equal steps, the last one not below *most*.
+    """Return round figures in equal steps from 0 up to *most* or above.
 
     Raises:
-        ValueError: *most* isn't above 0.
+        ValueError: *most* isn't positive.
     """
     if most <= 0:
         raise ValueError(f"nothing to draw up to {most}")

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 QUIET = 0.10
-"""The share of the machine that others may use meanwhile; the goals are meant so."""
+"""The share of the machine that other processes may use for the goals to count."""
 WORSE = 1.15
 """How many times the earlier ratio to nginx is a regression."""
 
-_VERDICTS = {True: "reached", False: "**not reached**", None: "told only"}
+_VERDICTS = {True: "reached", False: "**not reached**", None: "no verdict"}
 _HOW = (
     "CPU is user and system time of the proxy's whole process tree, as the system"
     " accounts it; the median of all rounds (least to most)."
@@ -83,7 +83,7 @@ class Target:
     measured: str
     goal: str
     is_reached: bool | None
-    """None: there is no goal, it's told only."""
+    """None: no verdict, the value is reported only."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,11 +152,11 @@ def page(
 
 
 def busy(others: Mapping[str, float]) -> str:
-    """Return a line on how busy the machine was otherwise, part by part."""
-    told = ", ".join(f"{name} {share:.0%}" for name, share in others.items())
-    line = f"CPU time that other processes used, by part: {told}"
+    """Return a line on what other processes used of the machine, part by part."""
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in others.items())
+    line = f"CPU time that other processes used, by part: {shares}"
     if any(share > QUIET for share in others.values()):
-        line += f". More than {QUIET:.0%} is too much for a judgement: run it again"
+        line += f". Above {QUIET:.0%} the verdicts mean little: run it again"
     return line
 
 
@@ -200,7 +200,7 @@ def latest(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def why_not(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return why two reports can't be compared; empty when they can.
 
-    Every ratio is one to nginx, and another build of it costs something else.
+    Every ratio is relative to nginx, and another build of it has another cost.
     """
     was, is_now = (
         {name: one[name] for name in ("version", "source")} if one else None
@@ -208,8 +208,8 @@ def why_not(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     )
     if was == is_now:
         return ""
-    told = was["source"] if was else "not told"
-    return f"nginx was another build then ({told})"
+    known = was["source"] if was else "not recorded"
+    return f"nginx was another build then ({known})"
 
 
 def compare(then: Samples, now: Samples, names: Sequence[str]) -> list[Compared]:

@@ -29,7 +29,7 @@ TITLES = {
     "fwd": "behind a trusted terminator, access log in JSON",
     "post": "POST with a body of 40 bytes",
 }
-"""The loads of this part, in their order, as they are called in the report."""
+"""The loads of this part, in the order of the report, with their titles."""
 
 _TARGETS = (
     ("P1", "gateway", "haproxy"),
@@ -45,15 +45,15 @@ _TARGETS = (
 
 
 class NotLogged(client.Failed):
-    """The access log lacks requests: writing it would have cost too little."""
+    """The access log lacks requests, so its cost would be understated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """One rival with one load, as the report shows it."""
+    """One rival under one load: a row of the report."""
 
     key: str
-    """Of its samples."""
+    """The name of its samples."""
     load: str
     who: str
     does: str
@@ -69,9 +69,9 @@ def shown(rivals: Sequence[Rival] = RIVALS) -> Iterator[Shown]:
 
 
 def key(rival: Rival, load: str) -> str:
-    """Return the name of a rival's samples with a load.
+    """Return the name of a rival's samples under a load.
 
-    The first three are those of all reports so far, which are compared by them.
+    The first three have the names of earlier reports, for `report.compare`.
     """
     if load in ("same", "new_token"):
         return rival.name
@@ -81,10 +81,10 @@ def key(rival: Rival, load: str) -> str:
 
 
 def asked(load: str, session: Session) -> Asked:
-    """Return what is sent each time.
+    """Return the request of a load.
 
-    Who remembers no token (`new_token`) needs no other one each time. The public route
-    is asked with a token, so that it differs by what is verified and nothing else.
+    `new_token` repeats one token: its rival remembers none. The public route gets a
+    token too, so that the two routes differ in the verification only.
     """
     name = "same" if load in ("new_token", "public") else load
     ask = loads.BY_NAME[name].ask
@@ -96,9 +96,9 @@ def asked(load: str, session: Session) -> Asked:
 
 
 def expected(load: str, request: Asked, user: str) -> str:
-    """Return what the upstream's answer must say.
+    """Return the text that the upstream's answer must contain.
 
-    What follows the client's address in `for` is written with or without a space.
+    It ends behind the client's address: proxies append theirs with or without a space.
     """
     length = str(len(request.body) or "")
     said = f'"user":"{"" if request.is_public else user}","got":"{length}"'
@@ -115,7 +115,7 @@ def measure(
     only: Sequence[str] = (),
     only_loads: Sequence[str] = (),
 ) -> Part:
-    """Load everyone in turn with the same requests."""
+    """Send the same requests through each rival in turn."""
     wanted = tuple(only_loads) or tuple(TITLES)
     rivals = [
         dataclasses.replace(
@@ -140,10 +140,10 @@ def measure(
         " rivals and loads in each round. The proxy has one core, load generator and"
         " upstream the other. Every answer was checked: status, the user that the"
         " upstream saw, the length of its body, and behind a terminator the client's"
-        " address. Whoever verifies refused a forged and an expired token before each"
-        " round. An access log was counted: it has a line for each request. Busy is the"
-        " CPU of the proxy as a share of its core: well below 100 %, the load side was"
-        " the slower one.",
+        " address. Rivals that verify refused a forged and an expired token before"
+        " each round. Access logs were checked for a line per request. Busy is the"
+        " proxy's CPU as a share of its core: well below 100 %, the load generator or"
+        " the upstream was the bottleneck.",
         tables=_tables(taken, rivals),
         targets=targets({name: _cpu(found) for name, found in taken.items()}),
         notes=turns.missing,
@@ -152,7 +152,7 @@ def measure(
 
 
 def targets(taken: Mapping[str, Sequence[float]]) -> list[Target]:
-    """Return what became of this part's goals; *taken* are µs of CPU by key."""
+    """Return the verdicts on this part's goals; *taken* is CPU in µs by key."""
     return [
         target
         for number, ours, theirs in _TARGETS
@@ -170,8 +170,8 @@ _DRAWN = {
     "caddy": "verifies nothing (reverse_proxy)",
 }
 _AS_BEFORE = {"new_token": ("haproxy", "envoy"), "public": ("nginx", "caddy")}
-"""Who does the same work as with `same`, whatever token comes: its bars stand there,
-too, for comparison."""
+"""Rivals that do the same work for these loads as for `same`: their bars are repeated
+for comparison."""
 _REPEATED = (
     "HAProxy and Envoy verify every token anew, nginx and Caddy none: their first bars"
     " are repeated in the next two groups."
@@ -179,8 +179,14 @@ _REPEATED = (
 _NAMES = {"haproxy": "HAProxy", "envoy": "Envoy", "caddy": "Caddy"}
 
 
-def chart(samples: Mapping[str, Sequence[Mapping[str, float]]]) -> plot.Chart | None:
-    """Return the plot of this part's samples; None when there is nothing to draw."""
+Samples = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+def chart(samples: Samples, messages: Samples) -> plot.Chart | None:
+    """Return the plot of this part's samples; None when there is nothing to draw.
+
+    *messages* are the samples of the part `sockets`: one more group.
+    """
     groups = []
     for load, title in TITLES.items():
         keys = {one.who: one.key for one in shown() if one.load == load}
@@ -192,6 +198,15 @@ def chart(samples: Mapping[str, Sequence[Mapping[str, float]]]) -> plot.Chart | 
         }
         if bars:
             groups.append(plot.Group(title=title, bars=bars))
+    echoes = {
+        _NAMES.get(who, who): _drawn(found)
+        for who in _DRAWN
+        for name, found in messages.items()
+        if name.removesuffix("_sockets") == who
+    }
+    if echoes:
+        title = "a WebSocket message of 32 bytes, and its echo"
+        groups.append(plot.Group(title=title, bars=echoes))
     if not groups:
         return None
     return plot.Chart(
@@ -200,7 +215,7 @@ def chart(samples: Mapping[str, Sequence[Mapping[str, float]]]) -> plot.Chart | 
         series={_NAMES.get(who, who): does for who, does in _DRAWN.items()},
         groups=groups,
         notes=(
-            "Median of the rounds; the line goes from the least to the most.",
+            "Median of all rounds; the thin line is their range.",
             _REPEATED,
         ),
     )
@@ -245,10 +260,10 @@ def _samples(
 
 
 def _must_be_logged(rival: Rival, stage: Stage, requests: int) -> None:
-    """Hold that the access log has each request that was answered.
+    """Check that the access log has a line for each answered request.
 
     Raises:
-        NotLogged: lines are missing.
+        NotLogged: it hasn't.
     """
     path = stage.folder / rival.access_log
     deadline = time.monotonic() + _LOG_S

@@ -84,7 +84,7 @@ def test_a_target_is_judged_by_the_median(
     goal: str,
     is_reached: bool | None,
 ) -> None:
-    """One noisy round decides nothing; what has no goal is told only."""
+    """One noisy round decides nothing; a value without a goal gets no verdict."""
     (target,) = goals.judged(key, values)
     assert target == report.Target(
         number=number,
@@ -173,7 +173,7 @@ def test_the_page_has_targets_tables_and_what_is_missing() -> None:
     for line in (
         "| 2.00 | ≤ 0.6 | **not reached** |",
         "| 1.00 | ≤ 1.1 | reached |",
-        "| 2.00 | none | told only |",
+        "| 2.00 | none | no verdict |",
         "### Small\n\n| who | µs |\n|---|---|\n| nginx | 23 |",
         "other processes used, by part: requests 2%, bodies 10%.",
         "](x.svg)",
@@ -242,7 +242,7 @@ def figures(**times: float) -> dict[str, list[dict[str, float]]]:
 )
 def test_no_text_of_a_plot_lies_on_another(times: dict[str, float]) -> None:
     """Whatever the figures are, and nothing is outside."""
-    chart = requests.chart(figures(**times))
+    chart = requests.chart(figures(**times), {})
     assert chart is not None
     root = svg_of(chart)
     found = list(boxes(root))
@@ -281,7 +281,7 @@ def test_a_plot_says_what_it_is_for_every_reader() -> None:
 
 def test_bars_are_as_long_as_their_figures() -> None:
     """From 0 on: twice the figure is twice the bar."""
-    chart = requests.chart(figures(haproxy=2.0))
+    chart = requests.chart(figures(haproxy=2.0), {})
     assert chart is not None
     bars = [
         float(rect.attrib["width"])
@@ -293,7 +293,7 @@ def test_bars_are_as_long_as_their_figures() -> None:
 
 def test_who_does_the_same_work_stands_in_each_group() -> None:
     """A new token costs HAProxy what any costs it, and has to be compared with it."""
-    chart = requests.chart(figures(haproxy=2.0))
+    chart = requests.chart(figures(haproxy=2.0), {})
     assert chart is not None
     bars = {group.title: group.bars for group in chart.groups}
     assert list(bars) == list(requests.TITLES.values())
@@ -302,10 +302,19 @@ def test_who_does_the_same_work_stands_in_each_group() -> None:
     assert set(new) == {"gateway", "HAProxy", "Envoy"}
 
 
+def test_websocket_messages_are_drawn_last() -> None:
+    """They come from another part, where nginx has a set-up of its own."""
+    one = [{"cpu_us": 9.0}]
+    messages = {"nginx_sockets": one, "haproxy": one, "no proxy": one}
+    chart = requests.chart(figures(), messages)
+    assert chart is not None
+    assert set(chart.groups[-1].bars) == {"nginx", "HAProxy"}
+
+
 def test_without_figures_there_is_no_plot() -> None:
     """A run of other parts has none; a rival that is missing leaves its place."""
-    assert requests.chart({}) is None
-    one = requests.chart({"gateway": [{"cpu_us": 1.0}]})
+    assert requests.chart({}, {}) is None
+    one = requests.chart({"gateway": [{"cpu_us": 1.0}]}, {})
     assert one is not None
     assert [set(group.bars) for group in one.groups] == [{"gateway"}]
 
@@ -383,7 +392,7 @@ def test_what_was_not_there_then_is_not_compared() -> None:
             {"builds": {"nginx": {"version": "1", "source": "PyPI", "flags": ""}}},
             "nginx was another build then (PyPI)",
         ),
-        ({"versions": ["nginx 1"]}, "nginx was another build then (not told)"),
+        ({"versions": ["nginx 1"]}, "nginx was another build then (not recorded)"),
     ],
 )
 def test_another_nginx_is_not_compared_with(
