@@ -73,7 +73,7 @@ faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
 bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (12 minutes)
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-quick: $(VENV)/.run ## requests only, against the last result (two minutes)
+bench-quick: $(VENV)/.run ## requests only, against the last result (a minute)
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 bench-instructions: $(VENV)/.run ## instructions a request, under valgrind (ARGS=--check)

@@ -3,7 +3,7 @@
 Results go to bench/results/<date>-<revision>.md and .json. With --quick only the
 gateway and nginx are loaded, and compared with the last committed result: exit 1 when
 a request costs more than 15 % more than then, as a multiple of nginx in the same run;
-exit 2 when that result is of another build of nginx.
+exit 2 when there is no such result, or it is of another build of nginx.
 """
 
 from __future__ import annotations
@@ -61,6 +61,13 @@ def main() -> int:
     try:
         _must_be_possible()
         install()
+        before_quick = _last_committed() if given.quick else None
+        if given.quick and (reason := _why_not(before_quick)):
+            print(
+                f"not compared: {reason}. Remedy: make bench, and commit its result",
+                file=sys.stderr,
+            )
+            return 2
         python = interpreter.choose()
         say(f"the gateway runs on {python}")
         if not python.is_optimised:
@@ -90,8 +97,8 @@ def main() -> int:
     page = report.page(head, parts, targets, name)
     print(page)
     wrong = _wrong(parts)
-    if given.quick:
-        return max(wrong, _compare(head, parts))
+    if given.quick and before_quick is not None:
+        return max(wrong, _compare(before_quick, parts))
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(report.to_json(head, parts), indent=1)
@@ -288,11 +295,8 @@ def _wrong(parts: dict[str, report.Part]) -> int:
     return int(bool(found))
 
 
-def _compare(head: dict[str, Any], parts: dict[str, report.Part]) -> int:
-    """Compare with the last committed result.
-
-    Returns 1 when a request costs more, 2 when the two can't be compared.
-    """
+def _last_committed() -> Mapping[str, Any] | None:
+    """Return the committed result that --quick compares with."""
     known = subprocess.run(
         ["git", "ls-files", "-z", "--", "*.json"],
         cwd=_RESULTS,
@@ -302,14 +306,21 @@ def _compare(head: dict[str, Any], parts: dict[str, report.Part]) -> int:
     )
     paths = [_RESULTS / name for name in known.stdout.split("\0") if name]
     reports = [json.loads(path.read_text()) for path in paths if path.exists()]
-    before = report.latest(reports)
+    return report.latest(reports)
+
+
+def _why_not(before: Mapping[str, Any] | None) -> str:
+    """Return why nothing can be compared; asked before anything is measured."""
     if before is None:
-        print("there is no committed result to compare with")
-        return 0
+        return "there is no committed result"
+    made = builds.describe(TOOLS)
+    now = {"builds": {name: asdict(build) for name, build in made.items()}}
+    return report.why_not(before, now)
+
+
+def _compare(before: Mapping[str, Any], parts: dict[str, report.Part]) -> int:
+    """Compare with a committed result; return 1 when a request costs more."""
     print(f"then: {before['revision']}, {before['date']}. {before['python']}")
-    if reason := report.why_not(before, head):
-        print(f"not compared: {reason}. A full run, committed, is the remedy")
-        return 2
     found = report.compare(
         before["parts"]["requests"]["samples"],
         parts["requests"].samples,
