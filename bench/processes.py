@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -124,7 +124,7 @@ class Machine:
     stolen_s: float
     """Wanted by this virtual machine, and given to another one."""
     ours_s: float
-    """Of this process and its children that have ended."""
+    """Of this process and all below it, those that have ended included."""
     at_s: float
 
     def meanwhile(self, before: Machine) -> str:
@@ -151,9 +151,21 @@ def machine() -> Machine:
     return Machine(
         busy_s=(user + nice + system + irq + softirq) * _TICK_S,
         stolen_s=stolen * _TICK_S,
-        ours_s=sum(os.times()[:4]),
+        ours_s=_whole_s(family([os.getpid()])),
         at_s=time.monotonic(),
     )
+
+
+def _whole_s(pids: Iterable[int]) -> float:
+    """Return the CPU time of processes and of their children that have ended.
+
+    Source: proc(5), /proc/pid/stat, utime to cstime.
+    """
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, _stat(Path(f"/proc/{pid}/stat"))[11:15]))
+    return ticks * _TICK_S
 
 
 def family(pids: Sequence[int]) -> set[int]:

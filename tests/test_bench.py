@@ -8,6 +8,8 @@ import dataclasses
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +35,7 @@ from bench import (
 )
 from bench.instructions import Figure
 from bench.interpreter import Interpreter
-from bench.processes import Cpu, Machine, PortInUse, family, running
+from bench.processes import Cpu, Machine, PortInUse, family, machine, running
 from bench.stage import forged
 
 # --- figures ---
@@ -796,6 +798,23 @@ def test_what_others_did_meanwhile() -> None:
         "20% of the machine's CPU time went to others meanwhile,"
         " 10% to other virtual machines"
     )
+
+
+def test_what_our_own_processes_use_is_no_noise() -> None:
+    """An upstream that lives through all parts isn't somebody else's load."""
+    burn = (
+        "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True); input()"
+    )
+    before = machine()
+    with subprocess.Popen(
+        [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        while_it_lives = machine()
+        child.kill()
+    assert while_it_lives.ours_s - before.ours_s >= 0.15
+    assert machine().ours_s >= while_it_lives.ours_s
 
 
 def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
