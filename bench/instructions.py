@@ -62,7 +62,6 @@ _VGDB_S = 120.0
 _WHEELS = (
     "aiohttp",
     "cryptography",
-    "httptools",
     "multidict",
     "supertokens-python",
     "uvloop",

@@ -28,7 +28,14 @@ import aiohttp
 
 from gateway import config, keys, tokens, verify
 from gateway.dev.core import CoreSettings, serve_in_thread
-from gateway.identity import Allowed, SessionPolicy, SessionRequest
+from gateway.fields import Fields, block
+from gateway.http.request_head import Bounds, RequestHead, RequestReader
+from gateway.identity import (
+    CREDENTIAL_FIELDS,
+    Allowed,
+    SessionPolicy,
+    SessionRequest,
+)
 
 _ORIGIN = "http://localhost:8000"
 _ROUNDS = 15
@@ -152,16 +159,33 @@ async def _sessions(url: str, payload: dict[str, Any]) -> list[str]:
     return made
 
 
+_READER = RequestReader(
+    Bounds(target=8192, field=16384, head=65536, fields=100),
+    credentials=CREDENTIAL_FIELDS,
+)
+
+
+class _Asking:
+    """A request as verification sees it."""
+
+    def __init__(self, head: RequestHead) -> None:
+        self.method, self.path = head.method, "/x"
+        self.fields, self.shown = head.fields, head.shown
+        self.is_secure, self.authority = False, ""
+
+
+def _asking(fields: Fields) -> SessionRequest:
+    return _Asking(_READER.read(b"GET /x HTTP/1.1\r\n%b\r\n" % block(fields)))
+
+
 def _bearer(token: str) -> SessionRequest:
     shown = (b"Authorization", b"Bearer " + token.encode())
-    return SessionRequest(method="GET", path="/x", fields=(*_CLIENT, shown))
+    return _asking((*_CLIENT, shown))
 
 
 def _cookie(token: str) -> SessionRequest:
     shown = b"theme=dark; sAccessToken=%b; sFrontToken=x; lang=de" % token.encode()
-    return SessionRequest(
-        method="GET", path="/x", fields=(*_BROWSER, (b"Cookie", shown))
-    )
+    return _asking((*_BROWSER, (b"Cookie", shown)))
 
 
 # --- the engine -------------------------------------------------------------------

@@ -29,7 +29,14 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -41,7 +48,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
-from gateway import answers, heads, sdk, settings
+from gateway import answers, sdk, settings
 from gateway.answers import Answer
 from gateway.app import App, building
 from gateway.config import Limits
@@ -53,8 +60,8 @@ from gateway.errors import (
     GatewayError,
     RequestTimeout,
 )
-from gateway.fields import Field, Fields
-from gateway.heads import RequestHead
+from gateway.fields import Field, Fields, block
+from gateway.http.request_head import RequestHead, RequestReader
 from gateway.observe import NoLog, Observer, Record
 from gateway.sdk import testing
 
@@ -263,7 +270,7 @@ class _Everything(web.PlainResource):
 async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
     limits = gateway.config.gateway.limits
     try:
-        head = _head(request, limits)
+        head = _head(request, gateway.proxy.parts.reader)
     except GatewayError as error:
         return _refused(request, gateway, error)
     client = _Client(request, head, limits)
@@ -274,28 +281,16 @@ async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
     return client.response()
 
 
-def _head(request: web.Request, limits: Limits) -> RequestHead:
+def _head(request: web.Request, reader: RequestReader) -> RequestHead:
     """Return the request's head as the listener would have read it.
 
     Raises:
-        GatewayError: it isn't sound (`heads.read`).
+        GatewayError: it isn't sound (`RequestReader.read`).
     """
     major, minor = request.version
     target = request.raw_path.encode("utf-8", "surrogateescape")
-    lines = [
-        b"%b %b HTTP/%d.%d" % (request.method.encode(), target, major, minor),
-        *(b"%b: %b" % field for field in request.raw_headers),
-        *(b"", b""),
-    ]
-    return heads.read(
-        b"\r\n".join(lines),
-        heads.Bounds(
-            target=limits.max_target_size,
-            field=limits.max_field_size,
-            head=limits.max_head_size,
-            fields=limits.max_fields,
-        ),
-    )
+    start = b"%b %b HTTP/%d.%d\r\n" % (request.method.encode(), target, major, minor)
+    return reader.read(b"%b%b\r\n" % (start, block(request.raw_headers)))
 
 
 def _refused(
@@ -441,9 +436,6 @@ class _Client:
         self._raw_bytes = 0
         """What was written past aiohttp."""
         self.connection = _Connection(request)
-        self.method = head.method
-        self.version = head.version
-        self.has_body = request.body_exists
         # aiohttp's parser (3.14.5) can't be trusted with what follows such a request on
         # its connection: it makes the last trailer of a chunked body a field of the
         # next request, and loses what comes behind an upgrade to h2c.
@@ -541,7 +533,7 @@ class _Client:
     def _expects_continue(self) -> bool:
         """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
         return (
-            self.version >= (1, 1)
+            not self.head.http10
             and not self._continued
             and hdrs.EXPECT in self._request.headers
         )
@@ -572,9 +564,8 @@ class _Client:
             self.keep_alive = False
         self._kept.clear()
         date = (b"Date", rfc822_formatted_time().encode())
-        self._begin(
-            answer.status, None, [*answer.fields, *extra, date], size=len(answer.body)
-        )
+        fields = (*answer.fields, *extra, date)
+        self._begin(answer.status, None, fields, size=len(answer.body))
         if not self._is_bodiless(answer.status):
             self._kept.append(answer.body)
         self.finish()
@@ -582,10 +573,8 @@ class _Client:
 
     def start(
         self,
+        head: bytes,
         status: int,
-        reason: bytes,
-        fields: list[Field],
-        *,
         size: int | None,
         first: bytes,
         complete: bool,
@@ -602,18 +591,25 @@ class _Client:
             self.keep_alive = False
         if complete and size is None and not self._is_bodiless(status):
             size = len(first)
-        self._begin(status, reason, fields, size=size)
+        start, *lines = head.removesuffix(b"\r\n").split(b"\r\n")
+        pairs = (line.partition(b": ") for line in lines)
+        self._begin(
+            status,
+            start.split(b" ", 2)[2],
+            ((name, value) for name, _, value in pairs),
+            size=size,
+        )
         self._kept.append(first)
         return False
 
     def _is_bodiless(self, status: int) -> bool:
-        return self.method == "HEAD" or status in (204, 304)
+        return self.head.method == "HEAD" or status in (204, 304)
 
     def _begin(
         self,
         status: int,
         reason: bytes | None,
-        fields: list[Field],
+        fields: Iterable[Field],
         *,
         size: int | None,
     ) -> None:
@@ -637,7 +633,7 @@ class _Client:
                 phrase = reason.decode()
         if size is not None and status != 204:
             sent[hdrs.CONTENT_LENGTH] = str(size)
-        elif not self._is_bodiless(status) and self.version < (1, 1):
+        elif not self._is_bodiless(status) and self.head.http10:
             self.keep_alive = False
         reply = self._reply = _Reply(status, phrase, sent)
         if not self.keep_alive:
@@ -704,10 +700,10 @@ class _Client:
         finally:
             handle.cancel()
 
-    def upgrade(self, reason: bytes, fields: list[Field]) -> None:
-        """Write the head of a 101; what follows on the connection isn't HTTP."""
+    def upgrade(self, head: bytes) -> None:
+        """Write a 101 with *head*; what follows on the connection isn't HTTP."""
         self.started = self.is_tunnel = True
-        self._write_raw(answers.head(101, reason, fields))
+        self._write_raw(head + b"\r\n")
 
     def abort(self) -> None:
         """Drop the connection, so that a cut body can't be taken for a whole one."""
@@ -718,7 +714,7 @@ class _Client:
             return
         # Some replies to HTTP/1.0 end with the connection, and an end by FIN would be
         # a clean one: only a reset tells (RFC 9112 §8).
-        if self.version < (1, 1):
+        if self.head.http10:
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -32,26 +32,12 @@ class Answer:
     """The connection ends with this answer."""
 
 
-def head(status: int, reason: bytes | None, fields: list[Field] | Fields) -> bytes:
-    """Return a whole HTTP/1.1 reply head, the empty line included.
+def start(status: int) -> bytes:
+    """Return the status line of an answer of the gateway's own, with its CRLF.
 
-    Source: RFC 9112 §4, §5.
+    Source: RFC 9112 §4.
     """
-    if reason is None:
-        reason = _REASONS.get(status, b"")
-    return _head(b"HTTP/1.1 %d %b" % (status, reason), fields)
-
-
-def request_head(start: bytes, fields: list[Field]) -> bytes:
-    """Return a whole HTTP/1.1 request head: the *start* line, then *fields*.
-
-    Source: RFC 9112 §3, §5.
-    """
-    return _head(start, fields)
-
-
-def _head(start: bytes, fields: list[Field] | Fields) -> bytes:
-    return b"\r\n".join((start, *map(b": ".join, fields), b"\r\n"))
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
 
 
 def user(body: bytes) -> Answer:

@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import core_session, keys, sdk
+from gateway import core_session, headers, keys, sdk
 from gateway.auth import Auth
-from gateway.config import Config
+from gateway.config import Config, Limits
 from gateway.cors import Cors
 from gateway.decide import Resources
 from gateway.forward import Service
 from gateway.headers import Networks
+from gateway.http.reply_head import ReplyHeadReader
+from gateway.http.request_head import Bounds, RequestReader
+from gateway.identity import CREDENTIAL_FIELDS
 from gateway.observe import Observer
 from gateway.proxy import Parts, Proxy
 from gateway.routes import RouteTable
@@ -87,6 +90,23 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
     return services
 
 
+def readers(table: RouteTable, limits: Limits) -> tuple[RequestReader, ReplyHeadReader]:
+    """Return what reads the heads of requests, and of replies, for *table*."""
+    reserved = headers.reserved(
+        name.decode() for route in table.routes for name, _ in route.headers.writers
+    )
+    bounds = Bounds(
+        target=limits.max_target_size,
+        field=limits.max_field_size,
+        head=limits.max_head_size,
+        fields=limits.max_fields,
+    )
+    return (
+        RequestReader(bounds, headers.request_rules(reserved), CREDENTIAL_FIELDS),
+        ReplyHeadReader(headers.reply_rules(reserved)),
+    )
+
+
 def _check_validators(table: RouteTable) -> None:
     """Load what the routes name as `validators`, so that no request has to.
 
@@ -144,10 +164,11 @@ async def building(
         await store.start()
         opened.push_async_callback(store.close)
 
-        upstreams = Upstreams()
+        limits = config.gateway.limits
+        reader, replies = readers(table, limits)
+        upstreams = Upstreams(replies)
         opened.push_async_callback(upstreams.close)
         services = _services(table, upstreams)
-        limits = config.gateway.limits
         make_id = id_maker()
         resources = Resources(
             table=table,
@@ -156,6 +177,7 @@ async def building(
         )
         proxy = Proxy(
             Parts(
+                reader=reader,
                 resources=resources,
                 services=services,
                 verifier=engine,

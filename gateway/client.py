@@ -17,11 +17,12 @@ from typing import Any, Final, Protocol
 
 from gateway import answers
 from gateway.answers import Answer
-from gateway.chunks import ChunkDecoder
 from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
-from gateway.fields import Field, Fields
-from gateway.heads import RequestHead
+from gateway.fields import Fields, block
+from gateway.http.chunks import ChunkDecoder
+from gateway.http.request_head import RequestHead
+from gateway.running import Wait, in_task
 
 BODY_BYTES: Final = 32 * 1024
 """The connection isn't read while more than this much of a body waits for the upstream.
@@ -43,9 +44,9 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER, on and with no time: closing sends a RST."""
 
-_CLOSE: Field = (b"Connection", b"close")
-_KEEP_ALIVE: Field = (b"Connection", b"keep-alive")
-_CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
+_CLOSE = b"Connection: close\r\n\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 class Connection(Protocol):
@@ -66,12 +67,12 @@ class Body:
     """One request's body, as it arrives: fed by the connection, read by one task."""
 
     __slots__ = (
+        "_arrival",
         "_chunks",
         "_is_broken",
         "_left",
         "_on_room",
         "_pieces",
-        "_waiter",
         "complete",
         "size",
     )
@@ -82,13 +83,13 @@ class Body:
         """All of it has arrived (some may still be unread)."""
         self.size = 0
         """Bytes that have arrived and are unread."""
-        self._chunks = ChunkDecoder() if head.chunked else None
+        self._chunks = ChunkDecoder(BadRequest) if head.chunked else None
         self._left = head.content_length or 0
         """Bytes to come, if its length was declared."""
         self._is_broken = False
         self._pieces: list[bytes] = []
         self._on_room = on_room
-        self._waiter: asyncio.Future[None] | None = None
+        self._arrival: Wait[None] | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the connection; return those behind the body's end.
@@ -118,12 +119,14 @@ class Body:
             self._left -= len(data)
             self.size += len(data)
             self._pieces.append(data)
-        waiter = self._waiter
-        if waiter is not None and (self._pieces or self.complete or self._is_broken):
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
         return rest
+
+    def wake(self) -> None:
+        """Let a reader that waits have what is there. It may run it: call it last."""
+        arrival = self._arrival
+        if arrival is not None and (self._pieces or self.complete or self._is_broken):
+            self._arrival = None
+            arrival.end(None)
 
     def read_now(self) -> bytes:
         """Return what has arrived and is unread.
@@ -149,12 +152,32 @@ class Body:
             BadRequest: the chunked framing is broken.
         """
         while not (self._pieces or self.complete or self._is_broken):
-            self._waiter = asyncio.get_running_loop().create_future()
+            arrival: Wait[None] = Wait()
+            self._arrival = arrival
             try:
-                await self._waiter
+                await arrival
             finally:
-                self._waiter = None
+                self._arrival = None
         return self.read_now()
+
+
+class _NoBody(Body):
+    """The body of a request that has none: nothing of it changes."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.complete = True
+        self.size = 0
+
+    def read_now(self) -> bytes:
+        return b""
+
+    async def read(self) -> bytes:
+        return b""
+
+
+NO_BODY: Final = _NoBody()
 
 
 class Client:
@@ -169,16 +192,9 @@ class Client:
         "bytes_in",
         "bytes_out",
         "connection",
-        "content_length",
-        "fields",
-        "has_body",
         "head",
-        "http10",
         "keep_alive",
-        "method",
         "started",
-        "target",
-        "version",
     )
 
     def __init__(
@@ -186,26 +202,17 @@ class Client:
     ) -> None:
         self.connection = connection
         self.head = head
-        self._body = body
-        self._limits = limits
-        self._continued = False
-        self._chunked = False
-        self._ends_with_connection = False
-        self.method = head.method
-        self.target = head.target
-        """The request target, byte for byte."""
-        self.fields: Fields = head.fields
-        self.version = head.version
-        self.http10 = head.http10
-        self.content_length = head.content_length
-        """The declared size of the body; None when it is chunked or there is none."""
-        self.has_body = head.has_body
         self.keep_alive = head.keep_alive
         """Cleared by whatever makes the connection unfit for another request."""
         self.started = False
         """A byte of the answer was written: from here on, failures only abort."""
         self.bytes_in = 0
         self.bytes_out = 0
+        self._body = body
+        self._limits = limits
+        self._continued = False
+        self._chunked = False
+        self._ends_with_connection = False
 
     # --- what came ---------------------------------------------------------
 
@@ -249,6 +256,7 @@ class Client:
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
+        await in_task()  # for its deadlines
         loop = asyncio.get_running_loop()
         waited = 0.0
         idle = asyncio.timeout(None)
@@ -287,11 +295,11 @@ class Client:
         It always is when the client waits for a 100 that didn't come: it may as well
         send its next request in place of the body, and the two can't be told apart.
         """
-        if self.has_body and not self.bytes_in and self._expects_continue():
+        if self.head.has_body and not self.bytes_in and self._expects_continue():
             return True
         if not self.has_rest:
             return False
-        length = self.content_length
+        length = self.head.content_length
         return length is not None and length - self.bytes_in > self._limits.drain_body
 
     async def take_rest(self) -> None:
@@ -304,6 +312,7 @@ class Client:
         transport = self.connection.transport
         if transport is None or transport.is_closing():
             return
+        await in_task()  # for its deadline
         left = self._limits.drain_body
         if not self.keep_alive:
             left = max(left, _LINGER_BYTES)
@@ -326,66 +335,73 @@ class Client:
         """Write a whole answer of the gateway's own, in one piece."""
         if answer.close or self._has_much_left():
             self.keep_alive = False
-        fields = [*answer.fields, *extra, (b"Date", _date(int(time.time())))]
-        bodiless = answer.status in (204, 304)
-        if not bodiless:
-            fields.append((b"Content-Length", b"%d" % len(answer.body)))
-        self._end_of_head(fields)
-        out = answers.head(answer.status, None, fields)
-        if not bodiless and self.method != "HEAD":
-            out += answer.body
+        date = (b"Date", _date(int(time.time())))
+        parts = [
+            answers.start(answer.status),
+            block((*answer.fields, *extra, date)),
+        ]
+        is_bodiless = answer.status in (204, 304)
+        if not is_bodiless:
+            parts.append(b"Content-Length: %d\r\n" % len(answer.body))
+        parts.append(self._end_of_head())
+        if not is_bodiless and self.head.method != "HEAD":
+            parts.append(answer.body)
         self.started = True
-        self._write(out)
+        self._write(b"".join(parts))
         await self.drain()
 
     def start(
         self,
+        head: bytes,
         status: int,
-        reason: bytes,
-        fields: list[Field],
-        *,
         size: int | None,
         first: bytes,
         complete: bool,
     ) -> bool:
         """Write a proxied reply's head, with what is there of its body.
 
-        Returns what `write` does. *size* is the body's whole length if it is known.
-        *complete* says that *first* is all of the body. The framing is chosen here
-        (RFC 9112 §6): Content-Length, else chunked, else (HTTP/1.0) the end of the
-        connection.
+        Returns what `write` does. *head* is the status line and the fields, each with
+        CRLF. *size* is the body's whole length if it is known. *complete* says that
+        *first* is all of the body. The framing is chosen here (RFC 9112 §6):
+        Content-Length, else chunked, else (HTTP/1.0) the end of the connection.
         """
         # RFC 9110 §15: a refusal says that the rest of the body isn't wanted.
         if status >= 300 and self._has_much_left():
             self.keep_alive = False
-        bodiless = self.method == "HEAD" or status in (204, 304)
-        if complete and size is None and not bodiless:
-            size = len(first)
+        framing = b""
         if size is not None:
             if status != 204:
-                fields.append((b"Content-Length", b"%d" % size))
-        elif not bodiless:
-            if self.http10:
-                self.keep_alive = False
-                self._ends_with_connection = True
-            else:
-                self._chunked = True
-                fields.append(_CHUNKED)
-        self._end_of_head(fields)
-        self.started = True
-        out = answers.head(status, reason, fields)
-        if not first:
-            self._write(out)
-        elif self._chunked:
-            self._write(b"%b%x\r\n%b\r\n" % (out, len(first), first))
+                framing = b"Content-Length: %d\r\n" % size
+        elif self.head.method == "HEAD" or status in (204, 304):
+            pass
+        elif complete:
+            framing = b"Content-Length: %d\r\n" % len(first)
+        elif self.head.http10:
+            self.keep_alive = False
+            self._ends_with_connection = True
         else:
-            self._write(out + first)
-        return not self.connection.writing_paused
-
-    def upgrade(self, reason: bytes, fields: list[Field]) -> None:
-        """Write the head of a 101; what follows on the connection isn't HTTP."""
+            self._chunked = True
+            framing = _CHUNKED
+            if first:
+                first = b"%x\r\n%b\r\n" % (len(first), first)
+        if self.keep_alive and not self.head.http10:
+            end = b"\r\n"
+        else:
+            end = self._end_of_head()
         self.started = True
-        self._write(answers.head(101, reason, fields))
+        connection = self.connection
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        out = b"".join((head, framing, end, first))
+        self.bytes_out += len(out)
+        transport.write(out)
+        return not connection.writing_paused
+
+    def upgrade(self, head: bytes) -> None:
+        """Write a 101 with *head*; what follows on the connection isn't HTTP."""
+        self.started = True
+        self._write(head + b"\r\n")
 
     def write(self, chunk: bytes) -> bool:
         """Write a piece of the body; False asks the caller to `drain` first."""
@@ -421,11 +437,11 @@ class Client:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
 
-    def _end_of_head(self, fields: list[Field]) -> None:
+    def _end_of_head(self) -> bytes:
+        """Return the empty line, with Connection before it where that is needed."""
         if not self.keep_alive:
-            fields.append(_CLOSE)
-        elif self.http10:
-            fields.append(_KEEP_ALIVE)
+            return _CLOSE
+        return _KEEP_ALIVE if self.head.http10 else b"\r\n"
 
     def _write(self, data: bytes) -> None:
         transport = self.connection.transport

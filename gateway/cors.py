@@ -8,7 +8,7 @@ request.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import aiohttp_cors
@@ -124,24 +124,23 @@ class Cors:
         self._signals.on_response_prepare.freeze()
         self._decided: dict[bytes, Fields] = {}
 
-    def known(self, fields: Fields) -> Fields | None:
+    def known(self, origins: Sequence[bytes]) -> Fields | None:
         """Return what `fields` does, None where aiohttp-cors must be asked."""
-        origin = _origin(fields)
-        return () if origin is None else self._decided.get(origin)
+        return self._decided.get(origins[0]) if len(origins) == 1 else ()
 
-    async def fields(self, fields: Fields) -> Fields:
-        """Return the Access-Control-* fields of the answer to a request with *fields*.
+    async def fields(self, origins: Sequence[bytes]) -> Fields:
+        """Return the Access-Control-* fields of the answer to a request.
 
-        Empty for a request without `Origin`, and for an origin that isn't allowed.
-        `Vary: Origin` is not among them: every answer needs it (`headers`).
+        *origins* are its values of Origin. Empty without one, with several, and for an
+        origin that isn't allowed. `Vary: Origin` is not among them: every answer needs
+        it (`headers`).
         """
-        origin = _origin(fields)
-        if origin is None:
+        if len(origins) != 1:
             return ()
-        decided = self._decided.get(origin)
+        decided = self._decided.get(origins[0])
         if decided is None:
             probe = web.Response()
-            asked: Any = _Asked("GET", fields, None)
+            asked: Any = _Asked("GET", ((b"Origin", origins[0]),), None)
             await self._signals.on_response_prepare.send(asked, probe)
             decided = tuple(
                 (name.encode(), value.encode())
@@ -149,7 +148,7 @@ class Cors:
                 if name.lower().startswith("access-control-")
             )
             if decided:  # only allowed origins are kept: the store can't be flooded
-                self._decided[origin] = decided
+                self._decided[origins[0]] = decided
         return decided
 
     async def preflight(
@@ -161,7 +160,7 @@ class Cors:
 
         Source: WHATWG Fetch, CORS-preflight fetch.
         """
-        if _origin(fields) is None:
+        if sum(1 for _ in raw.values(fields, b"origin")) != 1:
             return None
         try:
             granted = await self._adapter.preflight(_Asked(method, fields, target))
@@ -185,12 +184,6 @@ def merged(granted: Fields, answer: Fields) -> Fields:
     if b"access-control-allow-origin" in given:
         return (VARY,)
     return (*granted, VARY)
-
-
-def _origin(fields: Fields) -> bytes | None:
-    """Return the request's one origin; None when it has none, or several."""
-    found = tuple(raw.values(fields, b"origin"))
-    return found[0] if len(found) == 1 else None
 
 
 def is_preflight(method: str, fields: Fields) -> bool:

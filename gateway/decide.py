@@ -11,9 +11,10 @@ policy must be, something to await comes back.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from enum import Enum, auto
 from time import perf_counter
-from typing import NamedTuple, assert_never
+from typing import Any, Final, NamedTuple, assert_never
 
 from gateway import answers, cors, headers, target, websocket
 from gateway.answers import Answer
@@ -21,14 +22,14 @@ from gateway.auth import Auth, user
 from gateway.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
 from gateway.fields import Fields
-from gateway.headers import Forwarded, Networks
-from gateway.heads import RequestHead
+from gateway.headers import Networks, Way, Ways
+from gateway.http.lines import Line
+from gateway.http.request_head import RequestHead
 from gateway.identity import (
     Allowed,
     Denied,
     Protection,
     SessionPolicy,
-    SessionRequest,
     Undecided,
     Verdict,
     Verifier,
@@ -39,7 +40,7 @@ from gateway.routes import (
     Matched,
     MethodNotAllowed,
     NearMiss,
-    NoRoute,
+    Outcome,
     Route,
     RouteTable,
 )
@@ -49,7 +50,15 @@ from gateway.target import Form, Target
 _TARGET, _MATCH = Stage.TARGET, Stage.MATCH
 _PREFLIGHT, _VERIFY = Stage.PREFLIGHT, Stage.VERIFY
 
+_new = object.__new__
+
 _USER_METHODS = ("GET",)
+
+KNOWN_MAX_BYTES: Final = 512
+"""Longer targets, with their Host, aren't remembered. Nor are those with a query, which
+may hold a secret."""
+_KNOWN_MAX = 4096
+"""Resources that are remembered: with the above, 2 MiB and what was found."""
 
 _EXPOSE = b"access-control-expose-headers"
 """The SDK's own; `cors` exposes the same names on every answer."""
@@ -57,22 +66,37 @@ _EXPOSE = b"access-control-expose-headers"
 _ANY_SESSION = SessionPolicy(protection=Protection.REQUIRED)
 
 
-class Request(NamedTuple):
+class Request:
     """A request that means one thing only: what step 2 makes of a head.
 
-    This and the decisions are NamedTuples and not frozen dataclasses, because each
-    request has one of them.
+    Nothing in it changes once it is made. It is also what verification may see of the
+    request (`identity.SessionRequest`).
     """
+
+    __slots__ = ("head", "id", "method", "shown", "target", "way")
 
     head: RequestHead
     target: Target
-    forwarded: Forwarded
+    way: Way
     id: bytes
+    method: str
+    shown: tuple[Line, ...]
+
+    @property
+    def path(self) -> str:
+        return self.target.path
+
+    @property
+    def authority(self) -> str:
+        return self.target.authority
 
     @property
     def is_secure(self) -> bool:
-        """The client's side is https, directly or as a trusted proxy says."""
-        return headers.client_scheme(self.head.fields, self.forwarded) == "https"
+        return self.way.is_secure
+
+    @property
+    def fields(self) -> Fields:
+        return self.head.fields
 
 
 class Answered(NamedTuple):
@@ -104,6 +128,26 @@ class Forward(NamedTuple):
 Decision = Answered | AuthCall | Forward
 
 
+class Resource:
+    """What a request names. Nothing in it changes once it is made."""
+
+    __slots__ = ("outcome", "route", "target")
+
+    target: Target
+    route: Route | None
+    """The route that decides; None: `outcome` says what else."""
+    outcome: Outcome | Own
+
+
+class Own(Enum):
+    """What the gateway answers itself."""
+
+    USER = auto()
+    AUTH = auto()
+    ASTERISK = auto()
+    """`OPTIONS *`: the gateway as a whole."""
+
+
 class Resources:
     """What there is to be asked for: `/user`, the SDK's API, and the route table."""
 
@@ -111,15 +155,44 @@ class Resources:
         self.table = table
         self.auth = auth
         self.user_path = user_path
+        self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
+        """What `find` has found, by its arguments: each looks it up here first."""
+
+    def find(self, method: str, raw: bytes, host: bytes | None) -> Resource:
+        """Return what a request names by its method, its target and its Host.
+
+        Raises:
+            BadTarget: two readers could take it for different ones (`target.parse`).
+        """
+        resource: Resource = _new(Resource)
+        resource.target = asked = target.parse(raw, method, host)
+        resource.route = None
+        resource.outcome = outcome = self._outcome(method, asked)
+        if isinstance(outcome, Matched):
+            resource.route = outcome.route
+        if not asked.query and len(raw) + len(host or b"") <= KNOWN_MAX_BYTES:
+            if len(self.known) >= _KNOWN_MAX:
+                self.known.clear()
+            self.known[method, raw, host] = resource
+        return resource
 
     def method_allowed(self, asked: Target, method: str) -> bool:
         """Return whether the resource that a request names answers to *method*."""
-        if asked.path == self.user_path:
-            return method in _USER_METHODS
-        if self.auth.owns(asked.path):
-            return True
-        found = self.table.match(method, asked.host, asked.path)
-        return not isinstance(found, MethodNotAllowed)
+        match self._outcome(method, asked):
+            case Own.USER:
+                return method in _USER_METHODS
+            case outcome:
+                return not isinstance(outcome, MethodNotAllowed)
+
+    def _outcome(self, method: str, asked: Target) -> Outcome | Own:
+        path = asked.path
+        if path == self.user_path:
+            return Own.USER
+        if self.auth.owns(path):
+            return Own.AUTH
+        if asked.form is Form.ASTERISK:
+            return Own.ASTERISK
+        return self.table.match(method, asked.host, path)
 
 
 class Decider:
@@ -138,12 +211,12 @@ class Decider:
         self._resources = resources
         self._verifier = verifier
         self._cors = policy
-        self._trusted = trusted
+        self._ways = Ways(trusted)
         self._make_id = make_id
 
     def decide(
-        self, head: RequestHead, peer: str, record: Record, *, secure: bool
-    ) -> Decision | Awaitable[Decision]:
+        self, head: RequestHead, peer: str, record: Record, secure: bool
+    ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return what becomes of a request.
 
         *peer* is the address of the connection's other end, *secure* whether that
@@ -153,25 +226,67 @@ class Decider:
             GatewayError: the request is refused before a route is known, or its body
                 is too large for its route. `failed` has the answer.
         """
-        request = self._understood(head, peer, record, secure=secure)
-        asked = request.target
-        # 3 match
+        # 2 target, 3 match
+        record.stage = _TARGET
+        method, resources = head.method, self._resources
+        request: Request = _new(Request)
+        if head.request_ids:
+            request.id = headers.request_id(head.request_ids, self._make_id)
+            record.request_id = request.id.decode()
+        else:
+            record.request_id = made = self._make_id()
+            request.id = made.encode()
+        resource = resources.known.get(
+            (method, head.target, head.host)
+        ) or resources.find(method, head.target, head.host)
+        request.head = head
+        request.method = method
+        request.shown = head.shown
+        request.target = asked = resource.target
+        record.path = asked.path
+        request.way = way = self._ways.find(head, peer, asked.authority, secure)
+        record.client = way.client
         record.stage = _MATCH
-        if request.head.has_origin and is_preflight(head.method, head.fields):
+        origins = head.origins
+        # 4 preflight
+        if origins and is_preflight(method, head.fields):
             return self._preflight(request, record)
-        resources = self._resources
-        if asked.path == resources.user_path:
-            return self._user(request, record)
-        if resources.auth.owns(asked.path):
-            record.route = "/auth"
-            return AuthCall(request)
-        if asked.form is Form.ASTERISK:
-            return self._answered(request, Answer(status=204))
-        found = resources.table.match(head.method, asked.host, asked.path)
-        match found:
-            case Matched(route=route):
-                record.route = route.name
-                return self._guarded(request, route, record)
+        route = resource.route
+        if route is None:
+            return self._elsewhere(request, resource.outcome, record)
+        record.route = route.name
+        length = head.content_length
+        if length is not None and length > route.max_body_size:
+            raise ContentTooLarge
+        upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
+        if upgrade and (refused := self._refused_upgrade(request, route, record)):
+            return self._answered(request, refused)
+        # 5 verify
+        record.stage = _VERIFY
+        record.verify_at = perf_counter()
+        verdict = self._verifier.verify_now(request, route.session)
+        record.verified_at = perf_counter()
+        granted = self._cors.known(origins) if origins else ()
+        if type(verdict) is Allowed and granted is not None:
+            _note_allowed(verdict, record)
+            # Not by the class's own constructor, which takes twice the time.
+            return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
+        if verdict is None or granted is None:
+            return self._guarded_later(request, route, record, upgrade)
+        return _judged(request, route, verdict, granted, record, upgrade)
+
+    def _elsewhere(
+        self, request: Request, outcome: Outcome | Own, record: Record
+    ) -> Decision | Coroutine[Any, Any, Decision]:
+        """Return what becomes of a request that no route may have."""
+        match outcome:
+            case Own.USER:
+                return self._user(request, record)
+            case Own.AUTH:
+                record.route = "/auth"
+                return AuthCall(request)
+            case Own.ASTERISK:
+                answer = Answer(status=204)
             case MethodNotAllowed(allow=allow):
                 answer = answers.method_not_allowed(allow, record.request_id)
             case NearMiss(route=route, guard=guard):
@@ -180,10 +295,8 @@ class Decider:
                 record.reason = "near_miss"
                 record.note = f"the path may be read as one of {guard.name}"
                 answer = answers.near_miss(record.request_id)
-            case NoRoute():
-                answer = answers.no_route(record.request_id)
             case _:
-                assert_never(found)
+                answer = answers.no_route(record.request_id)
         return self._answered(request, answer)
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Answered:
@@ -195,12 +308,12 @@ class Decider:
         request, head = auth.request, auth.request.head
         reply = await self._resources.auth.handle(
             method=head.method,
-            path=request.target.path,
+            path=request.path,
             query=request.target.query[1:],
             fields=head.fields,
             body=body,
             secure=request.is_secure,
-            authority=request.target.authority,
+            authority=request.authority,
         )
         if reply is None:
             return await _now(
@@ -219,48 +332,13 @@ class Decider:
         *new_tokens* are those that verification issued before.
         """
         if record.request_id == Record.request_id:  # what failed is the reading of it
-            request_id = headers.request_id(head.fields, self._make_id)
+            request_id = headers.request_id(head.request_ids, self._make_id)
             record.request_id = request_id.decode()
-        granted = await self._cors.fields(head.fields)
+        granted = await self._cors.fields(head.origins)
         answer = answers.failure(error, record.request_id)
         return Answered(
             answer, _carried(record.request_id.encode(), granted, new_tokens)
         )
-
-    # --- 2 target -------------------------------------------------------------
-
-    def _understood(
-        self, head: RequestHead, peer: str, record: Record, *, secure: bool
-    ) -> Request:
-        """Return the request with its one target, and where it came from.
-
-        Raises:
-            BadTarget: two readers could take it for different ones.
-        """
-        record.stage = _TARGET
-        asked = target.parse(head.target, method=head.method, authority=head.host)
-        if head.has_request_id:
-            request_id = headers.request_id(head.fields, self._make_id)
-            record.request_id = request_id.decode()
-        else:
-            record.request_id = made = self._make_id()
-            request_id = made.encode()
-        record.path = asked.path
-        trusted = peer in self._trusted
-        if trusted:
-            record.client = headers.client_address(head.fields, peer, self._trusted)
-        forwarded = tuple.__new__(
-            Forwarded,
-            (
-                peer,
-                trusted,
-                "https" if secure else "http",
-                asked.authority,
-                "1.0" if head.http10 else "1.1",
-            ),
-        )
-        # Not by the class's own constructor, which takes twice the time; so below.
-        return tuple.__new__(Request, (head, asked, forwarded, request_id))
 
     # --- 4 preflight ----------------------------------------------------------
 
@@ -284,7 +362,9 @@ class Decider:
 
     # --- 5 verify -------------------------------------------------------------
 
-    def _user(self, request: Request, record: Record) -> Answered | Awaitable[Answered]:
+    def _user(
+        self, request: Request, record: Record
+    ) -> Answered | Coroutine[Any, Any, Answered]:
         """Answer with the session's own information, whatever the request says."""
         record.route = "/user"
         if request.head.method not in _USER_METHODS:
@@ -303,39 +383,15 @@ class Decider:
             self._answered(request, answer, new_tokens=verdict.new_tokens)
         )
 
-    def _guarded(
-        self, request: Request, route: Route, record: Record
-    ) -> Decision | Awaitable[Decision]:
-        """Return what *route* makes of the request.
-
-        Raises:
-            ContentTooLarge: the request says that its body is larger than it may be.
-        """
-        head = request.head
-        length = head.content_length
-        if length is not None and length > route.max_body_size:
-            raise ContentTooLarge
-        upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
-        if upgrade and (refused := self._refused_upgrade(request, route, record)):
-            return self._answered(request, refused)
-        record.stage = _VERIFY
-        record.verify_at = perf_counter()
-        verdict = self._verifier.verify_now(_session(request), route.session)
-        record.verified_at = perf_counter()
-        granted = self._cors.known(head.fields) if head.has_origin else ()
-        if verdict is None or granted is None:
-            return self._guarded_later(request, route, record, upgrade=upgrade)
-        return _judged(request, route, verdict, granted, record, upgrade=upgrade)
-
     async def _guarded_later(
-        self, request: Request, route: Route, record: Record, *, upgrade: bool
+        self, request: Request, route: Route, record: Record, upgrade: bool
     ) -> Decision:
         """Return the same, when the core, its keys or the CORS policy must be asked."""
         verdict = await self._verified(request, route.session, record)
         granted: Fields = ()
-        if request.head.has_origin:
-            granted = await self._cors.fields(request.head.fields)
-        return _judged(request, route, verdict, granted, record, upgrade=upgrade)
+        if request.head.origins:
+            granted = await self._cors.fields(request.head.origins)
+        return _judged(request, route, verdict, granted, record, upgrade)
 
     async def _verified(
         self, request: Request, policy: SessionPolicy, record: Record
@@ -344,7 +400,7 @@ class Decider:
         record.stage = _VERIFY
         record.verify_at = record.verify_at or perf_counter()
         try:
-            return await self._verifier.verify(_session(request), policy)
+            return await self._verifier.verify(request, policy)
         finally:
             record.verified_at = perf_counter()
 
@@ -362,7 +418,7 @@ class Decider:
                 close=True,
             )
         refused = websocket.refuse_handshake(
-            head.method, head.version, head.fields, request_id
+            head.method, head.fields, request_id, http10=head.http10
         )
         if refused is not None:
             return refused
@@ -370,7 +426,7 @@ class Decider:
         if not websocket.origin_allowed(
             head.fields,
             self._cors.origins if allowed is None else frozenset(allowed),
-            by_cookie=bool(credentials(head.fields).access_cookies),
+            by_cookie=bool(credentials(head.shown).access_cookies),
         ):
             return answers.problem(
                 status=403,
@@ -389,12 +445,12 @@ class Decider:
         answer: Answer,
         own: Fields = (),
         new_tokens: Fields = (),
-    ) -> Answered | Awaitable[Answered]:
+    ) -> Answered | Coroutine[Any, Any, Answered]:
         """Return *answer* with what every answer carries, CORS among it.
 
         *own* are fields that the SDK gave its answer.
         """
-        if not request.head.has_origin:
+        if not request.head.origins:
             return Answered(answer, _carried(request.id, (), new_tokens, own))
         return self._answered_across(request, answer, own, new_tokens)
 
@@ -402,7 +458,7 @@ class Decider:
         self, request: Request, answer: Answer, own: Fields, new_tokens: Fields
     ) -> Answered:
         """Return the same for a request of another origin."""
-        granted = await self._cors.fields(request.head.fields)
+        granted = await self._cors.fields(request.head.origins)
         return Answered(answer, _carried(request.id, granted, new_tokens, own))
 
 
@@ -424,22 +480,12 @@ def _carried(
     )
 
 
-def _session(request: Request) -> SessionRequest:
-    """Return what verification may see of the request."""
-    head, asked = request.head, request.target
-    return tuple.__new__(
-        SessionRequest,
-        (head.method, asked.path, head.fields, request.is_secure, asked.authority),
-    )
-
-
 def _judged(
     request: Request,
     route: Route,
     verdict: Verdict,
     granted: Fields,
     record: Record,
-    *,
     upgrade: bool,
 ) -> Answered | Forward:
     """Return what the verdict on its session makes of a request for *route*."""
@@ -447,7 +493,7 @@ def _judged(
         answer = _refusal(verdict, record)
         return Answered(answer, _carried(request.id, granted, ()))
     _note_allowed(verdict, record)
-    return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
+    return Forward(request, route, verdict, granted, upgrade)
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:
@@ -474,5 +520,5 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Answer:
             assert_never(verdict)
 
 
-async def _now(found: Answered | Awaitable[Answered]) -> Answered:
+async def _now(found: Answered | Coroutine[Any, Any, Answered]) -> Answered:
     return found if isinstance(found, Answered) else await found

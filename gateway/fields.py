@@ -17,7 +17,8 @@ Fields = tuple[Field, ...]
 is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 """Source: RFC 9110 §5.6.2."""
 
-_CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
+CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
+"""Bytes that no field value may hold; HTAB is allowed (RFC 9110 §5.5)."""
 
 _T = TypeVar("_T")
 
@@ -59,7 +60,15 @@ def field_of(line: bytes) -> Field | None:
 
 def has_control(value: bytes) -> bool:
     """Return whether *value* holds a control byte other than HTAB (RFC 9110 §5.5)."""
-    return len(value.translate(None, _CONTROLS)) != len(value)
+    return len(value.translate(None, CONTROLS)) != len(value)
+
+
+def block(fields: Iterable[Field]) -> bytes:
+    """Return *fields* as the lines of a head, each with its CRLF (RFC 9112 §5)."""
+    lines: list[bytes] = []
+    for name, value in fields:
+        lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines)
 
 
 def values(fields: Iterable[Field], name: bytes) -> Iterator[bytes]:

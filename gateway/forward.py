@@ -7,26 +7,27 @@ is: the listener's client, or another server's request.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from itertools import cycle
 from time import perf_counter
 from typing import Any, Protocol
 
 from gateway import answers, headers, websocket
-from gateway.decide import Answered, Forward, answered
+from gateway.config import Timeouts
+from gateway.decide import Answered, Forward, Request, answered
 from gateway.errors import BadReply, Stage, UpstreamError
-from gateway.fields import Field
-from gateway.headers import Reserved
+from gateway.http.reply_head import ReplyHead
 from gateway.identity import SAFE_METHODS, Protection, Verifier
 from gateway.observe import Record
-from gateway.retry import Budget, Tries
+from gateway.retry import RESERVE, Budget, Tries
 from gateway.routes import Route
-from gateway.target import Target
+from gateway.running import in_task
 from gateway.upstream import Reply, UpstreamPool
 
 # Looking a member up in its enumeration costs three times what the assignment does.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
 _TO_CLIENT, _COPY = Stage.TO_CLIENT, Stage.COPY
+_PUBLIC = Protection.PUBLIC
 
 
 class Downstream(Protocol):
@@ -36,9 +37,6 @@ class Downstream(Protocol):
     """Cleared by whatever makes its connection unfit for another request."""
     bytes_in: int
     bytes_out: int
-
-    @property
-    def has_body(self) -> bool: ...
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if it is there already, else None.
@@ -58,19 +56,13 @@ class Downstream(Protocol):
         ...
 
     def start(
-        self,
-        status: int,
-        reason: bytes,
-        fields: list[Field],
-        *,
-        size: int | None,
-        first: bytes,
-        complete: bool,
+        self, head: bytes, status: int, size: int | None, first: bytes, complete: bool
     ) -> bool:
         """Write a reply's head, and *first* of its body; return what `write` does.
 
-        *size* is the body's length in bytes, None when it isn't known; *complete*:
-        *first* is all of it.
+        *head* is the status line and the fields, each with CRLF; framing fields and the
+        head's end aren't in it. *size* is the body's length in bytes, None when it
+        isn't known; *complete*: *first* is all of it.
         """
         ...
 
@@ -94,8 +86,8 @@ class Downstream(Protocol):
         """End a body that is whole. Drained after it if the last piece asked for it."""
         ...
 
-    def upgrade(self, reason: bytes, fields: list[Field]) -> None:
-        """Write the head of a 101."""
+    def upgrade(self, head: bytes) -> None:
+        """Write the head of a 101: status line and fields, each with CRLF."""
         ...
 
     @property
@@ -123,16 +115,8 @@ class Service:
 class Forwarder:
     """Sends requests on to the services of one configuration."""
 
-    def __init__(
-        self,
-        services: Mapping[str, Service],
-        *,
-        reserved: Reserved,
-        verifier: Verifier,
-    ) -> None:
-        """*reserved* are the fields that only the gateway sets, on any route."""
+    def __init__(self, services: Mapping[str, Service], *, verifier: Verifier) -> None:
         self._services = services
-        self._reserved = reserved
         self._verifier = verifier
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, str | None] = {}
@@ -164,160 +148,163 @@ class Forwarder:
                 `record.stage` is before `copy`.
             ConnectionError: the downstream is gone.
         """
-        route, request = forward.route, forward.request
+        request, route, verdict, granted, upgrade = forward
         # 6 headers to the upstream
         record.stage = _TO_UPSTREAM
         service = self._services[route.service.name]
         record.upstream = service.name
+        head = request.head
         fields = headers.to_upstream(
-            request.head.fields,
-            policy=route.headers,
-            reserved=self._reserved,
-            identity=forward.verdict.identity,
-            host=request.target.authority.encode(),
-            forwarded=request.forwarded,
-            request_id=request.id,
-            upgrade=b"websocket" if forward.upgrade else None,
+            head, route.headers, request.way, verdict.identity, request.id
         )
+        if upgrade:
+            fields += websocket.UPGRADE
         # 7 send
         record.stage = _SEND
-        reply = await self._send(forward, service, fields, downstream, record)
+        body: bytes | AsyncIterator[bytes] | None = None
+        length = head.content_length
+        if head.has_body:
+            body = downstream.body_now(route.max_body_size)
+            if body is None:
+                body = downstream.body(route.max_body_size)
+            if length is None:
+                fields += b"Transfer-Encoding: chunked\r\n"
+        if length is not None:
+            fields += b"Content-Length: %d\r\n" % length
+        retries = self.retries
+        if retries.left < RESERVE:
+            retries.earn()
+        pools: Sequence[UpstreamPool] = service.pools
+        if len(pools) > 1:
+            pools = service.in_turn()
+        pool = pools[0]
+        try:
+            reply = await pool.exchange(
+                _message(request, route, pool, fields),
+                head.method,
+                route.timeouts,
+                body,
+                length,
+                upgrade,
+                route.retry.attempts > 0,
+            )
+        except UpstreamError as error:
+            message = Message(forward, fields, body, length)
+            reply = await self._send_again(error, message, pools, record)
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
             record.replied_at = perf_counter()
             record.connect_ms = reply.connect_ms
-            return await self._pass_on(forward, reply, downstream, record)
+            answer = reply.head
+            record.status = status = answer.status
+            if upgrade and status == 101:
+                await self._tunnel(forward, reply, downstream, record)
+                return None
+            if (
+                status == 401
+                and verdict.identity is not None
+                and route.upstream_401 != "pass"
+            ):
+                return _instead_of_401(forward, record)
+            fields = headers.to_client(
+                answer,
+                request.id,
+                granted,
+                verdict.new_tokens,
+                # An anonymous answer of an optional route is not for everybody, either.
+                route.session.protection is not _PUBLIC,
+            )
+            if answer.marks & headers.SETS_SESSION:
+                _note_cookies(answer, record)
+            # 9 copy
+            record.stage = _COPY
+            if self.draining:
+                downstream.keep_alive = False
+            full = not downstream.start(
+                answer.start + fields,
+                status,
+                answer.content_length,
+                reply.read_now(),  # not bound to a name, which would pin it
+                reply.complete,
+            )
+            while not reply.complete or reply.size:
+                if full:
+                    # Before the next piece is waited for: one that keeps what it is
+                    # given (`Downstream.write`) lets it go now.
+                    await downstream.drain()
+                chunk = await reply.read()
+                full = bool(chunk) and not downstream.write(chunk)
+                del chunk  # nor this one, while the client takes its time
+            downstream.finish()
+            if full:
+                await downstream.drain()
+            return None
         finally:
-            reply.close()
+            if not reply.complete:
+                reply.close()
 
-    async def _send(
+    async def _send_again(
         self,
-        forward: Forward,
-        service: Service,
-        fields: list[Field],
-        downstream: Downstream,
+        error: UpstreamError,
+        message: Message,
+        pools: Sequence[UpstreamPool],
         record: Record,
     ) -> Reply:
-        """Send the request to one of the service's targets; return its reply.
+        """Return the reply of another target, or of the same one, after a failure.
 
-        `retry` says what follows a failure; `timeouts.total` bounds it all.
+        `retry` says what may be sent again; `timeouts.total` bounds it all.
+
+        Raises:
+            GatewayError: the last failure.
         """
-        route, upgrade = forward.route, forward.upgrade
-        method, asked = forward.request.head.method, forward.request.target
-        path = route.upstream_path(asked.path).encode()
-        start = b"%b %b%b HTTP/1.1" % (method.encode(), path, asked.query)
-        body: bytes | AsyncIterator[bytes] | None = None
-        length = forward.request.head.content_length
-        if downstream.has_body:
-            body = downstream.body_now(route.max_body_size)
-            if body is None:
-                body = downstream.body(route.max_body_size)
-            if length is None:
-                fields.append((b"Transfer-Encoding", b"chunked"))
-        if length is not None:
-            fields.append((b"Content-Length", b"%d" % length))
-        retries = self.retries
-        retries.earn()
-        tries: Tries | None = None
-        began = time.monotonic()
-        timeouts = route.timeouts
-        for pool in cycle(service.in_turn()):
-            fields[0] = (b"Host", _host_value(route, pool, asked))
-            try:
-                return await pool.exchange(
-                    answers.request_head(start, fields),
-                    method=method,
-                    timeouts=timeouts,
-                    body=body,
-                    content_length=length,
-                    upgrade=upgrade,
-                    replay=route.retry.attempts > 0,
-                )
-            except UpstreamError as error:
-                if tries is None:
-                    is_safe = method in SAFE_METHODS and body is None and not upgrade
-                    tries = Tries(
-                        retries,
-                        targets=len(service.pools),
-                        attempts=route.retry.attempts if is_safe else 0,
-                    )
+        route = message.route
+        total, timeouts = route.timeouts.total, route.timeouts
+        tries = Tries(
+            self.retries,
+            targets=len(pools),
+            attempts=route.retry.attempts if message.is_safe else 0,
+        )
+        try:
+            for pool in cycle((*pools[1:], pools[0])):
                 if not tries.again(error):
-                    raise
+                    break
                 record.note = error.detail
-                total = route.timeouts.total
                 if total is not None:
-                    left = began + total - time.monotonic()
+                    left = record.verified_at + total - perf_counter()
                     if left <= 0:
-                        raise
+                        break
                     timeouts = timeouts.model_copy(update={"total": left})
-        raise AssertionError("a service has at least one target")
-
-    async def _pass_on(
-        self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
-    ) -> Answered | None:
-        if forward.upgrade and reply.status == 101:
-            await self._tunnel(forward, reply, downstream, record)
-            return None
-        if (
-            reply.status == 401
-            and forward.verdict.identity is not None
-            and forward.route.upstream_401 != "pass"
-        ):
-            return _instead_of_401(forward, record)
-        fields = self._to_client(forward, reply, record)
-        record.status = reply.status
-        # 9 copy
-        record.stage = _COPY
-        if self.draining:
-            downstream.keep_alive = False
-        full = not downstream.start(
-            reply.status,
-            reply.reason,
-            fields,
-            size=reply.content_length,
-            first=reply.read_now(),  # no name keeps it while the rest is copied
-            complete=reply.complete,
-        )
-        while not reply.complete or reply.size:
-            if full:
-                # Before the next piece is waited for: one that keeps what it is given
-                # (`Downstream.write`) lets it go now.
-                await downstream.drain()
-            chunk = await reply.read()
-            full = bool(chunk) and not downstream.write(chunk)
-            del chunk  # nor this one, while the client takes its time
-        downstream.finish()
-        if full:
-            await downstream.drain()
-        return None
-
-    def _to_client(self, forward: Forward, reply: Reply, record: Record) -> list[Field]:
-        fields, dropped = headers.to_client(
-            reply.fields,
-            reserved=self._reserved,
-            cors=forward.cors,
-            new_tokens=forward.verdict.new_tokens,
-            request_id=forward.request.id,
-            # An anonymous answer of an optional route is not for everybody, either.
-            private=forward.route.session.protection is not Protection.PUBLIC,
-        )
-        if dropped:
-            record.note = f"the upstream tried to set {', '.join(dropped)}"
-        return fields
+                try:
+                    return await message.send(pool, timeouts)
+                except UpstreamError as another:
+                    error = another
+            raise error
+        finally:
+            del error  # it holds this frame: no ring is left
 
     async def _tunnel(
         self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
     ) -> None:
         """Join both sides after the upstream's 101."""
-        if not websocket.accepted(reply.status, reply.fields):
+        if not websocket.accepted(reply.head.status, reply.head.fields):
             raise BadReply("101 to something other than a WebSocket")
+        await in_task()  # a tunnel makes tasks of its own
         options, identity = forward.route.websocket, forward.verdict.identity
-        fields = self._to_client(forward, reply, record)
+        head = reply.head
+        fields = headers.to_client(
+            head,
+            forward.request.id,
+            forward.cors,
+            forward.verdict.new_tokens,
+            forward.route.session.protection is not _PUBLIC,
+        )
+        if head.marks & headers.SETS_SESSION:
+            _note_cookies(head, record)
         record.status = 101
         record.stage = _COPY
         downstream.keep_alive = False
-        downstream.upgrade(reply.reason, [*fields, *websocket.UPGRADE])
+        downstream.upgrade(head.start + fields + websocket.UPGRADE)
         ends, session = None, None
         if identity is not None and options.close_on_session_end:
             ends = max(0.0, identity.expires_at - time.time())
@@ -345,6 +332,84 @@ class Forwarder:
             downstream.bytes_out += tunnel.bytes_out
 
 
+def _message(
+    request: Request, route: Route, pool: UpstreamPool, fields: bytes
+) -> bytes:
+    """Return the head of a request as it is sent to one of the service's targets.
+
+    *fields* are all but Host, each with CRLF.
+    """
+    target = request.target
+    path = route.upstream_path(target.path)
+    host = route.host_header
+    if host == "upstream":
+        authority = pool.authority
+    elif host == "preserve":
+        authority = (target.authority or target.host).encode() or pool.authority
+    else:
+        authority = host.encode()
+    return b"".join(
+        (
+            request.method.encode(),
+            b" ",
+            path.encode(),
+            target.query,
+            b" HTTP/1.1\r\nHost: ",
+            authority,
+            b"\r\n",
+            fields,
+            b"\r\n",
+        )
+    )
+
+
+class Message:
+    """A request that failed once, as it may be sent again."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        fields: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
+    ) -> None:
+        self.route = forward.route
+        self._forward = forward
+        self._fields = fields
+        self._body = body
+        self._length = length
+
+    @property
+    def is_safe(self) -> bool:
+        """It changes nothing at the service, and can be sent again."""
+        is_safe = self._forward.request.method in SAFE_METHODS
+        return is_safe and self._body is None and not self._forward.upgrade
+
+    def send(
+        self, pool: UpstreamPool, timeouts: Timeouts
+    ) -> Coroutine[Any, Any, Reply]:
+        """Return what sends the request to a target, and returns its reply.
+
+        Raises, when it is awaited:
+            GatewayError: as `UpstreamPool.exchange`.
+        """
+        request, route = self._forward.request, self.route
+        return pool.exchange(
+            _message(request, route, pool, self._fields),
+            request.method,
+            timeouts,
+            self._body,
+            self._length,
+            self._forward.upgrade,
+            route.retry.attempts > 0,
+        )
+
+
+def _note_cookies(reply: ReplyHead, record: Record) -> None:
+    names = headers.session_cookies(reply)
+    record.note = f"the upstream tried to set {', '.join(names)}"
+
+
 def _instead_of_401(forward: Forward, record: Record) -> Answered:
     """Return the answer in place of an upstream's 401 to a session that is valid.
 
@@ -360,14 +425,3 @@ def _instead_of_401(forward: Forward, record: Record) -> Answered:
         request_id=record.request_id,
     )
     return answered(forward, answer)
-
-
-def _host_value(route: Route, pool: UpstreamPool, asked: Target) -> bytes:
-    """Return the upstream's Host: its own name, the client's, or the route's."""
-    match route.host_header:
-        case "upstream":
-            return pool.authority
-        case "preserve":
-            return (asked.authority or asked.host).encode() or pool.authority
-        case literal:
-            return literal.encode()

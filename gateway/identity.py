@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
 
-from gateway.fields import Field, Fields
+from gateway.fields import Fields
+from gateway.http.lines import Line
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Those that change nothing at a service.
@@ -102,7 +104,7 @@ class Identity:
     """The access token payload, whole."""
     expires_at: float
     """When the access token ends, in seconds since the epoch."""
-    written: dict[object, Fields] = field(default_factory=dict, init=False, repr=False)
+    written: dict[object, bytes] = field(default_factory=dict, init=False, repr=False)
     """A store for `headers`: these facts as fields, by header policy."""
 
 
@@ -139,19 +141,32 @@ class Undecided:
 Verdict = Allowed | Denied | Undecided
 
 
-class SessionRequest(NamedTuple):
-    """What verification may see of a request: its head, nothing of its body.
+class SessionRequest(Protocol):
+    """What verification may see of a request: its head, nothing of its body."""
 
-    A NamedTuple and not a frozen dataclass: one is made per request.
-    """
+    @property
+    def method(self) -> str: ...
 
-    method: str
-    path: str
-    """The canonical path (see `target`), without query."""
-    fields: Fields
-    secure: bool = False
-    """The client's side is https, directly or as a trusted proxy says."""
-    authority: str = ""
+    @property
+    def path(self) -> str:
+        """The canonical path (see `target`), without query."""
+        ...
+
+    @property
+    def fields(self) -> Fields: ...
+
+    @property
+    def shown(self) -> Sequence[Line]:
+        """The lines that may hold credentials, read with CREDENTIAL_FIELDS."""
+        ...
+
+    @property
+    def is_secure(self) -> bool:
+        """The client's side is https, directly or as a trusted proxy says."""
+        ...
+
+    @property
+    def authority(self) -> str: ...
 
 
 class Verifier(Protocol):
@@ -183,15 +198,9 @@ _LEGACY_COOKIE = "sIdRefreshToken"
 _BEARER = b"Bearer "
 _ESCAPED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
 
-_NAMES = frozenset({b"authorization", b"cookie", b"anti-csrf", b"rid", b"st-auth-mode"})
-_NAME_LENGTHS = frozenset(map(len, _NAMES))
-
 
 class Credentials(NamedTuple):
-    """What a request shows to prove its session: nothing here is verified.
-
-    A NamedTuple and not a frozen dataclass: one is made per request.
-    """
+    """What a request shows to prove its session: nothing here is verified."""
 
     bearer: str | None = None
     """What stands after `Bearer `, maybe nothing; None without that scheme."""
@@ -205,50 +214,93 @@ class Credentials(NamedTuple):
     """A `sIdRefreshToken` cookie is there: the session of an old SDK, to refresh."""
     auth_mode: str | None = None
     """`st-auth-mode` in lower case."""
+    is_authorized: bool = False
+    """An Authorization field is there, whatever it holds."""
 
 
-def credentials(fields: Iterable[Field]) -> Credentials:
-    """Return the credentials among *fields*, read as the SDK's FastAPI binding would.
+def _authorization(value: bytes) -> Credentials:
+    bearer = None
+    if value.startswith(_BEARER):
+        bearer = value[len(_BEARER) :].decode("latin-1").strip()
+    return Credentials(bearer=bearer, is_authorized=True)
 
-    1. Values are Latin-1, so that no byte is lost: a token with a byte above 0x7F
-       can't be a JWT, and is not made one by dropping the byte.
-    2. Of a field that comes twice the first counts; of Cookie fields all count.
-    3. `Bearer` is case-sensitive and followed by a space.
-    4. Cookies are split at `;`, then at the first `=`; spaces round both are cut, a
-       quoted value is unquoted, then percent-decoded.
-    5. A cookie whose percent-decoded name is `sAccessToken` is another one of that
-       name, but is never the one that is read. (The SDK counts only those in the
-       first Cookie field and without a second `=`: two are refused here in any case.)
 
-    Source: supertokens_python 0.31.4, recipe/session/cookie_and_header.py;
-    starlette 1.x, requests.cookie_parser.
+def _cookies(value: bytes) -> Credentials:
+    if b"sAccessToken" not in value and b"sIdRefreshToken" not in value:
+        return _NO_CREDENTIALS
+    access_cookies, legacy = _session_cookies(value.decode("latin-1"))
+    return Credentials(access_cookies=access_cookies, legacy=legacy)
+
+
+def _anti_csrf(value: bytes) -> Credentials:
+    return Credentials(anti_csrf=value.decode("latin-1"))
+
+
+def _rid(_: bytes) -> Credentials:
+    return Credentials(has_rid=True)
+
+
+def _auth_mode(value: bytes) -> Credentials:
+    return Credentials(auth_mode=value.decode("latin-1").lower())
+
+
+_NO_CREDENTIALS = Credentials()
+CREDENTIAL_FIELDS: Mapping[bytes, Callable[[bytes], Credentials]] = MappingProxyType(
+    {
+        b"authorization": _authorization,
+        b"cookie": _cookies,
+        b"anti-csrf": _anti_csrf,
+        b"rid": _rid,
+        b"st-auth-mode": _auth_mode,
+    }
+)
+"""What reads the credentials of one field: its name in lower case → from its value.
+
+1. Values are Latin-1, so that no byte is lost: a token with a byte above 0x7F can't be
+   a JWT, and is not made one by dropping the byte.
+2. `Bearer` is case-sensitive and followed by a space.
+3. Cookies are split at `;`, then at the first `=`; spaces round both are cut, a quoted
+   value is unquoted, then percent-decoded.
+4. A cookie whose percent-decoded name is `sAccessToken` is another one of that name,
+   but is never the one that is read. (The SDK counts only those in the first Cookie
+   field and without a second `=`: two are refused here in any case.)
+
+Source: supertokens_python 0.31.4, recipe/session/cookie_and_header.py; starlette 1.x,
+requests.cookie_parser.
+"""
+
+
+def credentials(shown: Sequence[Line]) -> Credentials:
+    """Return the credentials in lines that were read with CREDENTIAL_FIELDS.
+
+    Of a field that comes twice the first counts; of Cookie fields all count.
     """
+    if len(shown) == 1:
+        only: Credentials = shown[0].says
+        return only
     bearer = anti_csrf = auth_mode = None
-    authorized = has_rid = legacy = False
+    is_authorized = has_rid = legacy = False
     cookies: tuple[str, ...] = ()
-    for name, value in fields:
-        if len(name) not in _NAME_LENGTHS or (name := name.lower()) not in _NAMES:
-            continue
-        if name == b"authorization":
-            if not authorized:
-                authorized = True
-                if value.startswith(_BEARER):
-                    bearer = value[len(_BEARER) :].decode("latin-1").strip()
-        elif name == b"cookie":
-            if b"sAccessToken" in value or b"sIdRefreshToken" in value:
-                more, old = _session_cookies(value.decode("latin-1"))
-                cookies += more
-                legacy = legacy or old
-        elif name == b"rid":
-            has_rid = True
-        elif name == b"anti-csrf":
-            if anti_csrf is None:
-                anti_csrf = value.decode("latin-1")
-        elif auth_mode is None:
-            auth_mode = value.decode("latin-1").lower()
-    # Not by the class's own constructor, which takes a third of the time of all this.
-    return tuple.__new__(
-        Credentials, (bearer, cookies, anti_csrf, has_rid, legacy, auth_mode)
+    for line in shown:
+        part: Credentials = line.says
+        if part.is_authorized and not is_authorized:
+            is_authorized = True
+            bearer = part.bearer
+        cookies += part.access_cookies
+        legacy = legacy or part.legacy
+        has_rid = has_rid or part.has_rid
+        if anti_csrf is None:
+            anti_csrf = part.anti_csrf
+        if auth_mode is None:
+            auth_mode = part.auth_mode
+    return Credentials(
+        bearer=bearer,
+        access_cookies=cookies,
+        anti_csrf=anti_csrf,
+        has_rid=has_rid,
+        legacy=legacy,
+        auth_mode=auth_mode,
+        is_authorized=is_authorized,
     )
 
 

@@ -11,21 +11,31 @@ the two look the same, and a request must end when its client does. nginx does s
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
-from gateway import answers, heads
-from gateway.client import BODY_BYTES, Body, Client
+from gateway import answers
+from gateway.client import BODY_BYTES, NO_BODY, Body, Client
 from gateway.config import Limits
-from gateway.errors import GatewayError, RequestTimeout, ShuttingDown
-from gateway.heads import HeadTooLarge, RequestHead
+from gateway.errors import GatewayError, RequestTimeout
+from gateway.fields import block
+from gateway.http.request_head import (
+    HeadTooLarge,
+    RequestHead,
+    RequestReader,
+    check_begun,
+)
 from gateway.observe import Observer, Record
+from gateway.running import Runner, Wait
 
-Handler = Callable[[Client], Awaitable[None]]
+_log = logging.getLogger("gateway")
+
+Handler = Callable[[Client], Coroutine[Any, Any, None]]
 """Serves one request. When it returns, the answer is on the wire."""
 
 _SWEEP_S = 0.5
@@ -49,7 +59,7 @@ class Tunnel(Protocol):
     def feed_eof(self) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(Runner, asyncio.Protocol):
     """One client connection: its requests read, and served one after the other.
 
     What comes while a request is served waits as it came, so that whoever serves it may
@@ -58,17 +68,18 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_at",
+        "_client",
         "_drained",
         "_ending",
-        "_head",
         "_head_bytes",
         "_head_since",
+        "_is_busy",
+        "_is_reading",
+        "_is_serving",
         "_listener",
-        "_loop",
-        "_reading",
         "_rests_since",
+        "_served",
         "_stuck_since",
-        "_task",
         "_tunnel",
         "_unread",
         "_unwritten",
@@ -80,7 +91,7 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._listener = listener
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
@@ -92,16 +103,20 @@ class Connection(asyncio.Protocol):
         """Of the request that is served."""
         self.writing_paused = False
         """The client has much to take before more should be written."""
-        self._drained: asyncio.Future[None] | None = None
-        """Done when that is over; there is none while nobody waits for it."""
-        self._task: asyncio.Task[None] | None = None
-        """Serves what has arrived; there is none while nothing has."""
-        self._head: RequestHead | None = None
-        """Of a request that was read and whose turn hasn't come."""
+        self._drained: Wait[None] | None = None
+        """Ends when that is over; there is none while nobody waits for it."""
+        self._is_busy = False
+        """A request is served, or waits for its turn."""
+        self._is_serving = False
+        """`_serve` runs."""
+        self._client: Client | None = None
+        """Of the request that is served."""
+        self._served = 0
+        """Requests that were served since the loop had a turn."""
         self._unread = b""
         """What came and wasn't read, from `_at` on."""
         self._at = 0
-        self._reading = True
+        self._is_reading = True
         self._tunnel: Tunnel | None = None
         self._ending = False
         self._rests_since = 0.0
@@ -137,18 +152,37 @@ class Connection(asyncio.Protocol):
         self._ending = True
         self.transport = None
         self.body = None  # it knows this connection: no ring is left
-        self._head = None
         self._unread = b""
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_exception(ConnectionResetError())
-        if self._task is not None:
-            self._task.cancel()
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.feed_eof()
+        drained, self._drained = self._drained, None
+        self.cancel()
+        if drained is not None and not drained.is_over:
+            drained.fail(ConnectionResetError())
 
     def data_received(self, data: bytes) -> None:
+        if self._is_busy:
+            self._take(data)
+            return
+        if self._ending:
+            return
+        # Nothing is served, and a head that has begun stands at the beginning.
+        known = 0
+        if self._unread:
+            known = len(self._unread)
+            data = self._unread + data
+        self._unread = data
+        try:
+            head = self._next(known)
+        except GatewayError as error:
+            self.refuse(error)
+            return
+        if head is not None:
+            self._serve(head)
+
+    def _take(self, data: bytes) -> None:
+        """Take what comes while a request is served."""
         if self._tunnel is not None:
             self._tunnel.feed_data(data)
             return
@@ -157,21 +191,14 @@ class Connection(asyncio.Protocol):
         body = self.body
         if body is not None and not body.complete:
             data = body.feed(data)
-        if self._task is not None:
-            if data:
-                self._unread = self._unread[self._at :] + data
-                self._at = 0
-            self._settle_reading()
-            return
-        # Nothing is served, and a head that has begun stands at the beginning.
-        known = len(self._unread)
-        self._unread = self._unread + data if known else data
-        try:
-            if self._next(known):
-                self._task = self._loop.create_task(self._serve())
-                self._settle_reading()
-        except GatewayError as error:
-            self.refuse(error)
+        else:
+            body = None
+        if data:
+            self._unread = self._unread[self._at :] + data
+            self._at = 0
+        self._settle_reading()
+        if body is not None:
+            body.wake()
 
     def eof_received(self) -> bool:
         """A FIN ends the connection, but a tunnel passes it on first."""
@@ -187,13 +214,13 @@ class Connection(asyncio.Protocol):
         self._stuck_since = 0.0  # the client has taken something
         self.writing_paused = False
         drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        if drained is not None:
+            drained.end(None)
 
     # --- one request after the other ------------------------------------------
 
-    def _next(self, known: int) -> bool:
-        """Read the next head, and what is there of its body; False if it isn't whole.
+    def _next(self, known: int) -> RequestHead | None:
+        """Read the next head, and what is there of its body; None if it isn't whole.
 
         The first *known* bytes were looked at before.
 
@@ -205,78 +232,113 @@ class Connection(asyncio.Protocol):
         while data.startswith(b"\r\n", at):
             at += 2
             self._head_bytes += 2
-        end = data.find(b"\r\n\r\n", max(at, known - 3)) + 4
+        end = data.find(b"\r\n\r\n", known - 3 if known > 3 else at) + 4
         if end >= 4:
-            self._head = head = heads.read(
-                data[at:end] if at or end < len(data) else data, self._listener.bounds
+            head = self._listener.reader.read(
+                data[at:end] if at or end < len(data) else data
             )
             self._head_since = 0.0
             self._head_bytes = 0
-            self.body = body = Body(head, self._settle_reading)
+            body = Body(head, self._settle_reading) if head.has_body else NO_BODY
+            self.body = body
             if end == len(data):
-                self._unread, self._at = b"", 0
+                self._unread = b""
+                self._at = 0
             elif body.complete:
                 self._at = end
             else:
                 self._unread, self._at = body.feed(data[end:]), 0
-            return True
+            return head
         self._at = 0
         if at:
             self._unread = data = data[at:]
             known = max(0, known - at)
-        heads.check_begun(data, known, self._listener.bounds)
-        if self._head_bytes + len(data) > self._listener.bounds.head:
+        check_begun(data, known, self._listener.reader.bounds)
+        if self._head_bytes + len(data) > self._listener.reader.bounds.head:
             raise HeadTooLarge("empty lines before the request")
         if not self._head_since and (data or at):
             self._head_since = self._loop.time()
-        return False
+        return None
 
-    async def _serve(self) -> None:
-        """Serve what has arrived, and what comes meanwhile.
-
-        The handlers write their answers, take the rest of a body and end in no error.
-        """
-        handler, limits = self._listener.handler, self._listener.limits
-        served = 0
-        try:
-            while not self._ending:
-                head, self._head = self._head, None
-                body = self.body
-                assert head is not None
-                assert body is not None
-                client = Client(self, head, body, limits)
-                del head
-                await handler(client)
-                if not (client.keep_alive and body.complete):
-                    self.end()
-                    return
-                del client, body  # what was served isn't kept while nothing comes
-                self.body = None
-                served += 1
-                if served % _MOST_WAITING == 0:
-                    await asyncio.sleep(0)
-                if self._at == len(self._unread):
-                    return
-                try:
-                    if not self._next(0):
-                        if not self._unread:  # empty lines behind a request
-                            self._head_since = 0.0
-                            self._head_bytes = 0
-                        return
-                except GatewayError as error:
-                    self.refuse(error)
-                    return
+    def _serve(self, head: RequestHead) -> None:
+        """Serve the request that was read, and those behind it, until one waits."""
+        listener = self._listener
+        self._is_serving = True
+        while head is not None:
+            body = self.body
+            assert body is not None
+            self._is_busy = True
+            client = Client(self, head, body, listener.limits)
+            self._client = client
+            if self._unread or not (body.complete and self._is_reading):
                 self._settle_reading()
-        except BaseException:
+            self.run(listener.handler(client))
+            if self._client is not None:
+                break  # it waits, and `on_end` goes on
+            head = self._following()
+        self._is_serving = False
+
+    def on_end(self, error: BaseException | None) -> None:
+        """Go on with what came while a request was served, or end the connection.
+
+        The handlers write their answers, take the rest of a body and end in no error
+        but that they were cancelled.
+        """
+        client, body = self._client, self.body
+        self._client = self.body = None
+        if error is not None:
             self.end()
-            raise
-        finally:
-            self._task = None
-            self.body = None
-            if self._at == len(self._unread):
-                self._unread, self._at = b"", 0
-            self._rests_since = self._loop.time()
+            if isinstance(error, Exception):
+                _log.error("a request failed in its end", exc_info=error)
+            elif not isinstance(error, asyncio.CancelledError):
+                raise error
+        elif not (
+            client is not None
+            and client.keep_alive
+            and body is not None
+            and body.complete
+        ):
+            self.end()
+        if self._is_serving:
+            return  # `_serve` goes on
+        self._go_on()
+
+    def _following(self) -> RequestHead | None:
+        """Return the head of the next request, None if it isn't to be served now."""
+        if self._unread and not self._ending and self._at < len(self._unread):
+            self._served += 1
+            if self._served == _MOST_WAITING:
+                self._served = 0
+                self._loop.call_soon(self._go_on)
+                return None
+            try:
+                head = self._next(0)
+            except GatewayError as error:
+                self.refuse(error)
+                return None
+            if head is not None:
+                return head
+            if not self._unread:  # empty lines behind a request
+                self._head_since = 0.0
+                self._head_bytes = 0
+        else:
+            self._unread = b""
+            self._at = 0
+        self._served = 0
+        self._is_busy = False
+        self._rests_since = self._loop.time()
+        if not self._is_reading:
             self._settle_reading()
+        return None
+
+    def _go_on(self) -> None:
+        """Serve more of the requests that wait."""
+        try:
+            if (head := self._following()) is not None:
+                self._serve(head)
+        except Exception:  # noqa: BLE001 - whoever has called us has no part in it
+            _log.exception("a client's connection failed")
+            self.end()
 
     def _settle_reading(self) -> None:
         """Read the connection if there is room for what comes, else don't."""
@@ -284,12 +346,12 @@ class Connection(asyncio.Protocol):
         has_room = len(self._unread) - self._at <= _UNREAD_BYTES and (
             body is None or body.size <= BODY_BYTES
         )
-        if has_room == self._reading or self._tunnel is not None:
+        if has_room == self._is_reading or self._tunnel is not None:
             return
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        self._reading = has_room
+        self._is_reading = has_room
         if has_room:
             transport.resume_reading()
         else:
@@ -302,12 +364,13 @@ class Connection(asyncio.Protocol):
         if transport is None or self._ending:
             return
         answer = self._listener.refused(error, self.address)
-        fields = [
+        fields = (
             *answer.fields,
             (b"Content-Length", b"%d" % len(answer.body)),
             (b"Connection", b"close"),
-        ]
-        transport.write(answers.head(answer.status, None, fields) + answer.body)
+        )
+        head = b"%b%b\r\n" % (answers.start(answer.status), block(fields))
+        transport.write(head + answer.body)
         self.end()
 
     # --- for whoever answers --------------------------------------------------
@@ -322,10 +385,11 @@ class Connection(asyncio.Protocol):
             raise ConnectionResetError
         if not self.writing_paused:
             return
-        drained = self._drained
-        if drained is None or drained.done():  # whoever waited was cancelled
-            drained = self._drained = self._loop.create_future()
+        drained: Wait[None] = Wait()
+        self._drained = drained
         await drained
+        if self.transport is None:
+            raise ConnectionResetError
 
     def hand_over(self, tunnel: Tunnel) -> None:
         """Give everything that comes from now on, HTTP no more, to *tunnel*."""
@@ -344,7 +408,7 @@ class Connection(asyncio.Protocol):
         if self._head_since:
             if now - self._head_since > limits.head_timeout:
                 self.refuse(RequestTimeout("the head didn't arrive in time"))
-        elif self._task is None and now - self._rests_since > limits.keep_alive:
+        elif not self._is_busy and now - self._rests_since > limits.keep_alive:
             self.end()
         assert self.transport is not None
         unwritten = self.transport.get_write_buffer_size()
@@ -359,17 +423,15 @@ class Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Close if no request is being served, and none is on its way."""
-        if self._task is None and not self._head_since:
+        if not self._is_busy and not self._head_since:
             self.end()
 
     def cut(self) -> None:
         """Cancel the request that is being served; whoever serves it closes."""
-        if self._task is None:
-            return
-        if self._head is not None:
-            # Before its first step: then nothing of it runs.
-            self.refuse(ShuttingDown())
-        self._task.cancel()
+        if self.is_running:
+            self.cancel()
+        elif self._is_busy:
+            self.end()
 
     def end(self) -> None:
         """Close as soon as everything is sent; nothing is read any more."""
@@ -390,17 +452,13 @@ class Listener:
         self,
         handler: Handler,
         *,
+        reader: RequestReader,
         limits: Limits,
         observer: Observer,
         make_id: Callable[[], str],
     ) -> None:
         self.limits = limits
-        self.bounds = heads.Bounds(
-            target=limits.max_target_size,
-            field=limits.max_field_size,
-            head=limits.max_head_size,
-            fields=limits.max_fields,
-        )
+        self.reader = reader
         self._observer = observer
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()

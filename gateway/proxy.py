@@ -11,25 +11,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, assert_never
+from time import perf_counter
+from typing import Protocol
 
-from gateway import headers, websocket
+from gateway import websocket
 from gateway.answers import Answer
 from gateway.config import Limits
 from gateway.cors import Cors
-from gateway.decide import Answered, AuthCall, Decider, Forward, Resources
+from gateway.decide import Answered, Decider, Forward, Resources
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
 from gateway.fields import Fields
 from gateway.forward import Downstream, Forwarder, Service
 from gateway.headers import Networks
-from gateway.heads import RequestHead
+from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
+from gateway.running import in_task
 
 _log = logging.getLogger("gateway")
+
+_new = object.__new__
 
 _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
@@ -77,6 +80,8 @@ class Client(Downstream, Protocol):
 class Parts:
     """What the pipeline is made of; joined by `app`."""
 
+    reader: RequestReader
+    """Reads the heads of the requests, whoever receives them."""
     resources: Resources
     services: Mapping[str, Service]
     verifier: Verifier
@@ -102,11 +107,6 @@ class Proxy:
         )
         self.forwarder = Forwarder(
             parts.services,
-            reserved=headers.reserved(
-                name.decode()
-                for route in parts.resources.table.routes
-                for name, _ in route.headers.writers
-            ),
             verifier=parts.verifier,
         )
 
@@ -128,38 +128,41 @@ class Proxy:
         """Close the sockets of a session that was signed out or revoked."""
         self.forwarder.session_ended(handle)
 
-    def handle(self, client: Client) -> Coroutine[Any, Any, None]:
+    async def handle(self, client: Client) -> None:
         """Serve one request; the answer is on the wire when this is done."""
-        return self._handle(client)
-
-    async def _handle(self, client: Client) -> None:
         # 1 accept
         connection = client.connection
         head = client.head
-        record = Record.begin(time.perf_counter(), connection.address, head.method)
+        record: Record = _new(Record)  # the generated __init__ sets every field
+        record.started = perf_counter()
+        record.client = connection.address
+        record.method = head.method
         new_tokens: Fields = ()
         try:
             # 2 target, 3 match, 4 preflight, 5 verify
             decision = self.decider.decide(
-                head, connection.address, record, secure=connection.secure
+                head, connection.address, record, connection.secure
             )
             if not isinstance(decision, tuple):
-                decision = await decision
-            match decision:
-                case Forward(verdict=verdict):
-                    new_tokens = verdict.new_tokens
-                    # 6 headers to the upstream, 7 send, 8 headers to the client, 9 copy
-                    instead = await self.forwarder.forward(decision, client, record)
-                    if instead is not None:
-                        await self._write(client, instead, record)
-                case Answered():
-                    await self._write(client, decision, record)
-                case AuthCall():
-                    body = await _whole_body(client)
-                    found = await self.decider.call(decision, body, record)
-                    await self._write(client, found, record)
-                case _:
-                    assert_never(decision)
+                deciding = decision
+                try:
+                    await in_task()  # for the SDK and the deadlines of the core
+                    decision = await deciding
+                finally:
+                    deciding.close()  # if it never began
+            if isinstance(decision, Forward):
+                new_tokens = decision.verdict.new_tokens
+                # 6 headers to the upstream, 7 send, 8 headers to the client, 9 copy
+                instead = await self.forwarder.forward(decision, client, record)
+                if instead is not None:
+                    await self._write(client, instead, record)
+            elif isinstance(decision, Answered):
+                await self._write(client, decision, record)
+            else:
+                await in_task()
+                body = await _whole_body(client)
+                found = await self.decider.call(decision, body, record)
+                await self._write(client, found, record)
         except GatewayError as error:
             await self._fail(client, error, record, new_tokens)
         except asyncio.CancelledError:
@@ -181,11 +184,11 @@ class Proxy:
             # 10 record
             record.bytes_in = client.bytes_in
             record.bytes_out = client.bytes_out
-            record.duration_ms = (time.perf_counter() - record.started) * 1000
+            record.duration_ms = (perf_counter() - record.started) * 1000
             self.parts.observer.observe(record)
-        if client.has_body and client.has_rest:
+        if head.has_body and client.has_rest:
             await client.take_rest()
-        if self.draining:
+        if self.forwarder.draining:
             client.keep_alive = False
 
     async def _write(self, client: Client, found: Answered, record: Record) -> None:
@@ -210,7 +213,7 @@ class Proxy:
 
 
 async def _whole_body(client: Client) -> bytes:
-    if not client.has_body:
+    if not client.head.has_body:
         return b""
     return b"".join([piece async for piece in client.body(_MAX_AUTH_BODY)])
 

@@ -147,6 +147,7 @@ class Entrance:
         self._linger_s = min(linger_s, gateway.drain_timeout)
         self._listener = Listener(
             app.proxy.handle,
+            reader=app.proxy.parts.reader,
             limits=gateway.limits,
             observer=app.observer,
             make_id=app.make_id,

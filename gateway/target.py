@@ -74,9 +74,6 @@ _HOST = re.compile(
 ).fullmatch
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*").fullmatch
 
-_CACHE_MAX_BYTES = 512
-"""Longer targets aren't remembered: 4096 of 512 bytes is all that clients can fill."""
-
 
 class Form(StrEnum):
     """How the target was written; absolute-form has become origin-form."""
@@ -112,7 +109,7 @@ class Host(NamedTuple):
     port: int | None
 
 
-def parse(raw: bytes, *, method: str, authority: bytes | None) -> Target:
+def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
     """Return the one canonical form of the request target *raw*.
 
     *authority* is the value of the Host field; None: HTTP/1.0 without one.
@@ -128,12 +125,6 @@ def parse(raw: bytes, *, method: str, authority: bytes | None) -> Target:
             raise BadTarget("asterisk-form is for OPTIONS only")
         name, text, _ = _NO_HOST if authority is None else host(authority)
         return Target("*", b"", name, text, Form.ASTERISK)
-    if len(raw) + len(authority or b"") > _CACHE_MAX_BYTES:
-        return _parse(raw, authority)
-    return _parse_cached(raw, authority)
-
-
-def _parse(raw: bytes, authority: bytes | None) -> Target:
     name, text, port = given = _NO_HOST if authority is None else host(authority)
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
@@ -160,9 +151,6 @@ def _parse(raw: bytes, authority: bytes | None) -> Target:
     if _NEVER_IN_QUERY(query):
         raise BadTarget("the query holds a control, a space or a fragment")
     return Target(_canonical(raw[:mark]), query, name, text, Form.ORIGIN)
-
-
-_parse_cached = lru_cache(maxsize=4096)(_parse)
 
 
 def canonical_path(text: str) -> str:

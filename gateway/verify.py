@@ -35,11 +35,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from gateway import config, requirements, tokens
 from gateway.errors import CoreUnavailable
 from gateway.fields import Field
+from gateway.http.lines import HELD_MAX_BYTES, Line
 from gateway.identity import (
     SAFE_METHODS,
     Allowed,
     CheckDatabase,
-    Credentials,
     Denied,
     Identity,
     Protection,
@@ -68,6 +68,8 @@ is compared, which costs a tenth of what it costs to hash a thousand characters.
 _JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 _PUBLIC = Allowed(identity=None, reason="public")
 _ANONYMOUS = Allowed(identity=None, reason="anonymous")
+# Looking a member up in its enumeration costs more than all the rest of the test.
+_IS_PUBLIC = Protection.PUBLIC
 
 _log = logging.getLogger("gateway.verify")
 
@@ -186,6 +188,7 @@ class _Entry:
         "anti_csrf",
         "core_at",
         "identity",
+        "line",
         "needs_core",
         "text",
         "until",
@@ -201,6 +204,18 @@ class _Entry:
         """When it must be verified again, in seconds since the epoch."""
         self.core_at = float("-inf")
         """When the core last said that the session exists."""
+        self.line: Line | None = None
+        """The line that showed the token last. The reader of heads finds it again
+        without judging its bytes, for as long as it is held here."""
+
+
+def _line_of(text: str, shown: Sequence[Line]) -> Line:
+    """Return the line among *shown* that has the token *text*."""
+    return next(
+        line
+        for line in shown
+        if line.says.bearer is text or text in line.says.access_cookies
+    )
 
 
 class _NeedsKey(NamedTuple):
@@ -267,6 +282,7 @@ class Engine:
         self._keys = keys
         self._core = core
         self._rules = rules
+        self._is_sdk_only = rules.is_sdk_only
         self._clock = clock
         self._max_entries = cache.size
         self._max_age_s = cache.max_age
@@ -293,27 +309,29 @@ class Engine:
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict | None:
         """Return the verdict if nobody must be asked for it, None otherwise."""
-        if policy.protection is Protection.PUBLIC:
+        if policy.protection is _IS_PUBLIC:
             return _PUBLIC
-        if self._rules.is_sdk_only:
+        if self._is_sdk_only:
             return None
         try:
             plan = self._plans.get(policy) or self._plan(policy)
             found = self._judge(request, plan)
         except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
             return self._undecided(exc)
-        return None if isinstance(found, _NeedsKey | _NeedsCore) else found
+        if type(found) is Allowed:  # nearly always
+            return found
+        return None if isinstance(found, (_NeedsKey, _NeedsCore)) else found
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         """Return whether *request* may go on under *policy*. Never raises.
 
         Cancellation excepted, which ends only this request's own wait.
         """
-        if policy.protection is Protection.PUBLIC:
+        if policy.protection is _IS_PUBLIC:
             return _PUBLIC
         try:
             plan = self._plans.get(policy) or self._plan(policy)
-            if self._rules.is_sdk_only:
+            if self._is_sdk_only:
                 return await self._by_sdk(request, plan)
             found = self._judge(request, plan)
             if isinstance(found, Allowed):  # nearly always
@@ -335,28 +353,28 @@ class Engine:
     ) -> Verdict | _NeedsKey | _NeedsCore:
         """Return the verdict on *request*, or what must be waited for to have one."""
         # 2 credentials
-        shown = credentials(request.fields)
-        if shown.legacy:
+        lines = request.shown
+        text, cookies, anti_csrf, has_rid, is_legacy, _, _ = credentials(lines)
+        if is_legacy:
             return self._try_refresh("legacy_session")
         entries = self._entries
         entry: _Entry | None = None
         token: Token | None = None
-        text = shown.bearer
         if text is not None and self._takes_header:
             entry = entries.get(text[-_KEY_CHARS:])
             if entry is None or entry.text != text:
                 entry, token = None, tokens.parse(text)
         by_header = entry is not None or token is not None
         if not by_header:
-            if not shown.access_cookies or not self._takes_cookie:
+            if not cookies or not self._takes_cookie:
                 return self._absent(plan)
-            text = shown.access_cookies[-1]
+            text = cookies[-1]
             entry = entries.get(text[-_KEY_CHARS:])
             if entry is None or entry.text != text:
                 entry, token = None, tokens.parse(text)
                 if token is None:
                     return self._absent(plan)
-            if len(shown.access_cookies) > 1:
+            if len(cookies) > 1:
                 return self._try_refresh("several_access_cookies")
         assert text is not None
 
@@ -376,12 +394,15 @@ class Engine:
             allowed = Allowed(identity=entry.identity, reason="local")
             if not entry.needs_core:
                 self._remember(entry, now)
+        line = lines[0] if len(lines) == 1 else _line_of(text, lines)
+        if len(line.raw) <= HELD_MAX_BYTES:
+            entry.line = line
         if self._denied and self._is_denied(entry.identity.session_handle, now):
             return self._gone
 
         # 4 anti-CSRF
         if not by_header and request.method != "GET":
-            refused = self._forged(shown, entry)
+            refused = self._forged(anti_csrf, entry, has_rid=has_rid)
             if refused is not None:
                 return refused
 
@@ -429,13 +450,15 @@ class Engine:
             case _:
                 return None
 
-    def _forged(self, shown: Credentials, entry: _Entry) -> Denied | None:
+    def _forged(
+        self, anti_csrf: str | None, entry: _Entry, *, has_rid: bool
+    ) -> Denied | None:
         """Return the refusal of a request that another site may have made."""
         match self._rules.anti_csrf:
-            case AntiCsrf.VIA_CUSTOM_HEADER if not shown.has_rid:
+            case AntiCsrf.VIA_CUSTOM_HEADER if not has_rid:
                 return self._try_refresh("anti_csrf")
             case AntiCsrf.VIA_TOKEN if (
-                shown.anti_csrf is None or shown.anti_csrf != entry.anti_csrf
+                anti_csrf is None or anti_csrf != entry.anti_csrf
             ):
                 return self._try_refresh("anti_csrf")
             case _:

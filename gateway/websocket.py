@@ -25,7 +25,7 @@ from gateway.fields import Fields
 GOING_AWAY = 1001
 SESSION_ENDED = 4401
 
-UPGRADE: Fields = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 """The fields of one hop that open a WebSocket, in both directions.
 
 Source: RFC 9110 §7.8.
@@ -52,7 +52,7 @@ def wants_upgrade(fields: Fields) -> bool:
 
 
 def refuse_handshake(
-    method: str, version: tuple[int, int], fields: Fields, request_id: str
+    method: str, fields: Fields, request_id: str, *, http10: bool
 ) -> Answer | None:
     """Return the answer to a handshake that isn't one, None when it is sound.
 
@@ -61,7 +61,7 @@ def refuse_handshake(
 
     Source: RFC 6455 §4.2.1, §4.2.2 (426 names the version that is spoken).
     """
-    if method != "GET" or version != (1, 1) or _has_body(fields):
+    if method != "GET" or http10 or _has_body(fields):
         return problem(
             status=400,
             code="bad_handshake",

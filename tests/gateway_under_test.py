@@ -24,7 +24,7 @@ from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes, server
-from gateway.app import App
+from gateway.app import App, readers
 from gateway.cors import Cors
 from gateway.decide import Resources
 from gateway.fields import first
@@ -55,6 +55,8 @@ class FakeVerifier:
         self.new_tokens: tuple[tuple[bytes, bytes], ...] = ()
         self.expires_in_s = 3600.0
         self.error: Exception | None = None
+        self.at_once = False
+        """Nobody needs to be asked, and nothing awaited."""
         self.ended: set[str] = set()
         """The handles of sessions that are over."""
         self.lacking: set[str] = set()
@@ -63,10 +65,16 @@ class FakeVerifier:
     def has_ended(self, session_handle: str) -> bool:
         return session_handle in self.ended
 
-    def verify_now(self, request: SessionRequest, policy: SessionPolicy) -> None:
-        """Ask: `verify` is always awaited."""
+    def verify_now(
+        self, request: SessionRequest, policy: SessionPolicy
+    ) -> Verdict | None:
+        """Return the verdict if it is known `at_once`; else `verify` is awaited."""
+        return self._verdict(request, policy) if self.at_once else None
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
+        return self._verdict(request, policy)
+
+    def _verdict(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         if self.error is not None:
             raise self.error
         shown = first(request.fields, b"authorization")
@@ -184,10 +192,11 @@ def make(
         }
     )
     table = routes.compile(loaded)
-    upstreams = Upstreams()
+    limits = loaded.gateway.limits
+    reader, replies = readers(table, limits)
+    upstreams = Upstreams(replies)
     observer = _Observer()
     verifier = FakeVerifier()
-    limits = loaded.gateway.limits
     resources = Resources(
         table=table, auth=NoAuth(), user_path=loaded.gateway.user_path
     )
@@ -211,6 +220,7 @@ def make(
 
     proxy = Proxy(
         Parts(
+            reader=reader,
             resources=resources,
             services=services,
             verifier=verifier,

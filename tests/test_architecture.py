@@ -22,46 +22,46 @@ PURE: dict[str, str] = {
     "pattern": "",
     "retry": "errors",
     "target": "errors",
-    "heads": "errors fields",
-    "chunks": "errors fields",
-    "identity": "fields",
+    "http": "errors fields",
+    "identity": "fields http",
     "requirements": "identity",
     "tokens": "identity",
     "answers": "errors fields identity",
     "control": "",
     "config": "errors pattern target",
-    "headers": "errors fields identity target",
+    "headers": "errors fields http identity target",
     "routes": "config headers identity pattern",
 }
 """Pure rooms: name → the rooms that it may import. No sockets here, and no clock."""
 
 EDGES: dict[str, str] = {
+    "running": "",
     "settings": "config routes",
     "observe": "errors",
     "keys": "config errors",
-    "upstream": "config errors fields",
+    "upstream": "config errors fields http running",
     "sdk": "config errors fields identity",
     "auth": "fields identity sdk",
-    "verify": "config errors fields identity keys requirements tokens",
+    "verify": "config errors fields http identity keys requirements tokens",
     "core_session": "identity requirements sdk tokens verify",
     "cors": "config fields target",
     "websocket": "answers errors fields",
-    "client": "answers chunks config errors fields heads",
-    "listener": "answers client config errors heads observe",
+    "client": "answers config errors fields http running",
+    "listener": "answers client config errors fields http observe running",
     "decide": (
-        "answers auth cors errors fields headers heads identity observe routes target"
+        "answers auth cors errors fields headers http identity observe routes target"
         " websocket"
     ),
     "forward": (
-        "answers decide errors fields headers identity observe retry routes target"
-        " upstream websocket"
+        "answers config decide errors headers http identity observe retry routes"
+        " running target upstream websocket"
     ),
     "proxy": (
-        "answers config cors decide errors fields forward headers heads identity"
-        " observe websocket"
+        "answers config cors decide errors fields forward headers http identity"
+        " observe running websocket"
     ),
     "server": "app listener observe sdk settings",
-    "aiohttp_app": "answers app config errors fields heads observe sdk settings",
+    "aiohttp_app": "answers app config errors fields http observe sdk settings",
     "workers": "app control sdk server settings",
     "dev": "",
 }
@@ -77,7 +77,6 @@ LIBRARIES: dict[str, str] = {
     "aiohttp_cors": "cors",
     "click": "cli",
     "cryptography": "dev keys tokens verify",
-    "httptools": "upstream",
     "httpx": "sdk",
     "jwt": "core_session sdk",
     "multidict": "aiohttp_app cors",
@@ -103,6 +102,7 @@ IMPURE = (
 # Who tests a room that has no test file of its own name.
 TESTED_IN: dict[str, str] = {
     "errors": "test_answers.py",
+    "http": "test_lines.py test_request_head.py test_reply_head.py test_chunks.py",
     "client": "proxy/test_proxy.py",
     "listener": "proxy/test_proxy.py",
     "decide": "test_decide.py",

@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from sdk_answers import Seen, bearer, cookies, normal
 from sdk_reset import running
+from session_request import session_request
 from supertokens_python.framework.fastapi import get_middleware
 from supertokens_python.recipe.session.framework.fastapi import verify_session
 
@@ -23,7 +24,7 @@ from gateway.config import SuperTokens
 from gateway.dev.core import Core, CoreSettings, Faults, serve
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError
 from gateway.fields import Fields
-from gateway.identity import Denied, Identity, SessionRequest
+from gateway.identity import Denied, Identity
 from gateway.sdk import Sdk
 from gateway.sdk.core import UnknownTenant
 
@@ -267,7 +268,7 @@ def ours(sdk: Sdk) -> Ask:
                 return Seen(status=0)
             return Seen(status=reply.status, fields=reply.fields, body=reply.body)
         session = await sdk.get_session(
-            SessionRequest(method=call.method, path=call.path, fields=call.fields),
+            session_request(call.method, call.path, call.fields),
             check_database=call.path.endswith("/db"),
         )
         assert session is not None

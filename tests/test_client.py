@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from gateway import client, heads
+from gateway import client
 from gateway.client import Body, Client
 from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
-from gateway.heads import RequestHead
+from gateway.http.request_head import Bounds, RequestHead, RequestReader
 
 
 class Pieces(Body):
@@ -35,7 +35,7 @@ class Pieces(Body):
 def head(*lines: bytes) -> RequestHead:
     """Return the head of a request with these fields."""
     whole = b"\r\n".join([b"POST / HTTP/1.1", b"Host: gw", *lines, b"", b""])
-    return heads.read(whole, heads.Bounds(100, 100, 1000, 10))
+    return RequestReader(Bounds(100, 100, 1000, 10)).read(whole)
 
 
 def having(body: Body, **limits: Any) -> Client:
@@ -106,6 +106,7 @@ async def test_broken_framing_is_400() -> None:
     waiting = asyncio.ensure_future(anext(pieces))
     await asyncio.sleep(0)
     assert body.feed(b"what the client sent\r\n") == b""
+    body.wake()
     with pytest.raises(BadRequest) as refused:
         await waiting
     assert "what the client sent" not in str(refused.value)

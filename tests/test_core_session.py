@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.hashes import SHA512
 from minting import Mint
 from sdk_reset import running
+from session_request import session_request
 from supertokens_python.recipe.emailpassword.asyncio import sign_up
 from supertokens_python.recipe.emailpassword.interfaces import SignUpOkResult
 from supertokens_python.recipe.emailverification.asyncio import (
@@ -84,7 +85,7 @@ class World:
             fields = ((b"Authorization", b"Bearer " + token.encode()),)
         if cookie is not None:
             fields = (*fields, (b"Cookie", b"sAccessToken=" + cookie.encode()))
-        request = SessionRequest(method=method, path="/x", fields=fields)
+        request = session_request(method, fields=fields)
         return await self.engine.verify(request, policy)
 
     def calls(self, path: str = "/recipe/session/verify") -> int:
@@ -136,7 +137,7 @@ async def here() -> AsyncIterator[World]:
 
 def bearer(token: str) -> SessionRequest:
     fields = ((b"Authorization", b"Bearer " + token.encode()),)
-    return SessionRequest(method="GET", path="/x", fields=fields)
+    return session_request(fields=fields)
 
 
 async def new_user(email: str = "user@example.com") -> str:
@@ -667,7 +668,7 @@ async def test_optional_and_nobody_there(here: World) -> None:
     optional = SessionPolicy(protection=Protection.OPTIONAL)
     sdk = core_session.SdkSessions(here.sdk)
     verdict = await sdk.check(
-        SessionRequest(method="GET", path="/x", fields=()),
+        session_request(),
         is_required=False,
         check_database=False,
         checks=(),

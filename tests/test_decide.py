@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from gateway import config, heads, routes
+from gateway import config, headers, routes
 from gateway.auth import Auth, AuthReply
 from gateway.cors import Cors
 from gateway.decide import (
@@ -22,8 +22,9 @@ from gateway.decide import (
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
 from gateway.fields import Fields, first
 from gateway.headers import Networks
-from gateway.heads import RequestHead
+from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import (
+    CREDENTIAL_FIELDS,
     Allowed,
     Denied,
     Identity,
@@ -53,7 +54,11 @@ ROUTES: list[dict[str, Any]] = [
 
 
 Asked = RequestHead
-BOUNDS = heads.Bounds(target=8192, field=16384, head=65536, fields=100)
+READER = RequestReader(
+    Bounds(target=8192, field=16384, head=65536, fields=100),
+    headers.request_rules(headers.reserved(())),
+    CREDENTIAL_FIELDS,
+)
 
 
 def head(method: str, target: str, **fields: str | bytes) -> RequestHead:
@@ -62,7 +67,7 @@ def head(method: str, target: str, **fields: str | bytes) -> RequestHead:
     for name, value in fields.items():
         raw = value if isinstance(value, bytes) else value.encode()
         lines.append(name.replace("_", "-").encode() + b": " + raw)
-    return heads.read(b"\r\n".join([*lines, b"", b""]), BOUNDS)
+    return READER.read(b"\r\n".join([*lines, b"", b""]))
 
 
 class Sessions:
@@ -343,7 +348,7 @@ async def test_a_trusted_peer_speaks_for_its_client(trusted: tuple[str, ...]) ->
     )
     _, record, _ = await decide(asked, sessions=sessions, trusted=trusted)
     (shown,) = sessions.asked
-    assert shown.secure is bool(trusted)
+    assert shown.is_secure is bool(trusted)
     assert record.client == ("198.51.100.7" if trusted else "192.0.2.1")
 
 

@@ -16,7 +16,7 @@ from gateway.config import Limits, Timeouts, reference
 from gateway.config.models import Model
 from gateway.errors import GatewayError, Side, Stage
 from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
-from gateway.heads import HeadTooLarge
+from gateway.http.request_head import HeadTooLarge
 from gateway.sdk import core, recipes
 from gateway.tokens import Flaw
 

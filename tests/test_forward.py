@@ -17,13 +17,12 @@ import pytest
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer
 from gateway_under_test import gateway
 
-from gateway import heads
 from gateway.decide import Forward
+from gateway.http.request_head import Bounds, RequestReader
 from gateway.observe import Record
 
-HEAD = heads.read(
-    b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n",
-    heads.Bounds(target=8192, field=16384, head=65536, fields=100),
+HEAD = RequestReader(Bounds(target=8192, field=16384, head=65536, fields=100)).read(
+    b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n"
 )
 
 
@@ -49,7 +48,7 @@ class Keeping:
         raise AssertionError("there is none")
 
     def start(
-        self, status: int, reason: bytes, fields: Any, *, first: bytes, **_: Any
+        self, head: bytes, status: int, size: int | None, first: bytes, complete: bool
     ) -> bool:
         self.kept += [b"head", first] if first else [b"head"]
         return False
@@ -68,7 +67,7 @@ class Keeping:
                 self.names += [
                     (name, value)
                     for name, value in frame.f_locals.items()
-                    if isinstance(value, bytes)
+                    if isinstance(value, bytes) and b"piece" in value
                 ]
             frame = frame.f_back
         await asyncio.sleep(0)
@@ -76,7 +75,7 @@ class Keeping:
     def finish(self) -> None:
         self.kept.append(b"end")
 
-    def upgrade(self, reason: bytes, fields: Any) -> None:
+    def upgrade(self, head: bytes) -> None:
         raise AssertionError("nothing is upgraded")
 
     async def until(self, count: int) -> None:
@@ -121,7 +120,7 @@ async def test_no_name_keeps_a_piece_while_the_client_is_slow(pieces: int) -> No
         await peer.request()
         await peer.send(CHUNKED_HEAD)
         for number in range(pieces):
-            await peer.send(b"1\r\n%d\r\n" % number)
+            await peer.send(b"7\r\npiece-%d\r\n" % number)
             await downstream.until(2 + number)
         await peer.send(b"0\r\n\r\n")
 

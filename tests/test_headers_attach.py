@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.headers import MAX_IDENTITY_BYTES, IdentityTooLarge, policy
+from gateway.headers import (
+    IDENTITY_NAMES,
+    MAX_IDENTITY_BYTES,
+    IdentityTooLarge,
+    policy,
+)
 from gateway.headers.attach import identity_fields
 from gateway.identity import Identity
 
@@ -31,9 +36,13 @@ def identity(**changes: Any) -> Identity:
 
 
 def written(who: Identity, headers: dict[str, str] | None = None) -> dict[str, str]:
-    fields = identity_fields(who, policy(headers or {}))
-    got = {name.decode(): value.decode() for name, value in fields}
-    assert len(got) == len(fields)  # no name comes twice
+    """Return the fields by name: each is a line of the block, and none comes twice."""
+    headers = headers or {}
+    *lines, end = identity_fields(who, policy(headers)).decode("ascii").split("\r\n")
+    assert end == ""
+    got = dict(line.split(": ", 1) for line in lines)
+    assert len(got) == len(lines)
+    assert got.keys() <= {*IDENTITY_NAMES, *headers}
     return got
 
 

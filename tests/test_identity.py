@@ -15,16 +15,43 @@ from supertokens_python.recipe.session.cookie_and_header import (
 from supertokens_python.recipe.session.utils import get_auth_mode_from_header
 from supertokens_python.utils import get_rid_from_header
 
-from gateway.fields import Fields
-from gateway.identity import ClaimRule, Credentials, Identity, Requirements, credentials
+from gateway.fields import Field, Fields, block
+from gateway.http.request_head import Bounds, RequestReader
+from gateway.identity import (
+    CREDENTIAL_FIELDS,
+    ClaimRule,
+    Credentials,
+    Identity,
+    Requirements,
+    credentials,
+)
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+
+READER = RequestReader(
+    Bounds(target=8192, field=16384, head=65536, fields=100),
+    credentials=CREDENTIAL_FIELDS,
+)
+"""One for all tests: what it remembers of one request must not change another."""
+
+
+def shown(*fields: Field) -> Credentials:
+    """Return the credentials of a request with *fields*, read twice.
+
+    The first head is held meanwhile, so that the second one finds its lines.
+    """
+    data = b"GET / HTTP/1.1\r\nHost: gw\r\n" + block(fields) + b"\r\n"
+    first, second = READER.read(data), READER.read(data)
+    found = credentials(first.shown)
+    assert credentials(second.shown) == found
+    return found
 
 
 def test_no_field_no_credentials() -> None:
     """A request that shows nothing is a request of nobody."""
-    fields = ((b"Host", b"gw"), (b"Accept", b"*/*"), (b"Origin", b"http://gw"))
-    assert credentials(fields) == Credentials()
+    fields = ((b"Accept", b"*/*"), (b"Origin", b"http://gw"), (b"X-Rid", b"x"))
+    assert shown(*fields) == shown() == Credentials()
+    assert credentials(()) == Credentials()
 
 
 @pytest.mark.parametrize(
@@ -32,36 +59,59 @@ def test_no_field_no_credentials() -> None:
     [
         (b"Bearer abc", "abc"),
         (b"Bearer   abc \t", "abc"),
-        (b"Bearer ", ""),
         (b"Bearer a, Bearer b", "a, Bearer b"),
         (b"Bearer a\xffb", "a\xffb"),
         (b"bearer abc", None),
         (b"Bearer\tabc", None),
         (b"Basic abc", None),
+        (b"Bearer", None),
         (b"", None),
     ],
     ids=ascii,
 )
 def test_bearer_is_read_as_the_sdk_reads_it(value: bytes, bearer: str | None) -> None:
     """E17: case-sensitive, one space, and no byte is ever lost."""
-    assert credentials([(b"Authorization", value)]).bearer == bearer
+    assert shown((b"Authorization", value)) == Credentials(
+        bearer=bearer, is_authorized=True
+    )
 
 
 def test_first_field_of_a_name_counts() -> None:
     """E17: a second Authorization, anti-csrf or st-auth-mode changes nothing."""
-    got = credentials(
-        [
-            (b"AUTHORIZATION", b"Basic x"),
-            (b"authorization", b"Bearer abc"),
-            (b"Anti-Csrf", b"one"),
-            (b"anti-csrf", b"two"),
-            (b"st-auth-mode", b"Header"),
-            (b"St-Auth-Mode", b"cookie"),
-            (b"RID", b""),
-        ]
+    fields = (
+        (b"AUTHORIZATION", b"Basic x"),
+        (b"authorization", b"Bearer abc"),
+        (b"Anti-Csrf", b"one"),
+        (b"anti-csrf", b"two"),
+        (b"st-auth-mode", b"Header"),
+        (b"St-Auth-Mode", b"cookie"),
+        (b"RID", b""),
     )
-    assert got == Credentials(
-        bearer=None, anti_csrf="one", auth_mode="header", has_rid=True
+    assert shown(*fields) == Credentials(
+        bearer=None,
+        anti_csrf="one",
+        auth_mode="header",
+        has_rid=True,
+        is_authorized=True,
+    )
+    assert shown(*reversed(fields)) == Credentials(
+        bearer="abc",
+        anti_csrf="two",
+        auth_mode="cookie",
+        has_rid=True,
+        is_authorized=True,
+    )
+
+
+def test_first_field_of_a_name_counts_though_it_is_empty() -> None:
+    """E17: one without a value is there, and a later one doesn't stand in for it."""
+    fields = [
+        (name, value)
+        for name in (b"Authorization", b"anti-csrf", b"st-auth-mode")
+        for value in (b"", b"Bearer x")
+    ]
+    assert shown(*fields) == Credentials(
+        bearer=None, anti_csrf="", auth_mode="", is_authorized=True
     )
 
 
@@ -100,14 +150,32 @@ def test_first_field_of_a_name_counts() -> None:
 )
 def test_access_cookies(cookies: list[bytes], tokens: tuple[str, ...]) -> None:
     """Every access token cookie is seen; the last one is the SDK's."""
-    assert credentials([(b"Cookie", c) for c in cookies]).access_cookies == tokens
+    assert shown(*((b"Cookie", c) for c in cookies)).access_cookies == tokens
 
 
 def test_legacy_session_is_seen() -> None:
     """A `sIdRefreshToken` cookie makes the SDK ask for a refresh, even empty."""
-    assert credentials([(b"cookie", b"a=b; sIdRefreshToken=")]).legacy
-    assert not credentials([(b"cookie", b"sIdRefreshToken")]).legacy
-    assert not credentials([(b"cookie", b"a=sIdRefreshToken")]).legacy
+    assert shown((b"cookie", b"a=b; sIdRefreshToken=")).legacy
+    assert shown((b"cookie", b"sIdRefreshToken=x"), (b"cookie", b"a=b")).legacy
+    assert not shown((b"cookie", b"sIdRefreshToken")).legacy
+    assert not shown((b"cookie", b"a=sIdRefreshToken")).legacy
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        (b"authorization", b"Bearer ", Credentials(bearer="", is_authorized=True)),
+        (b"authorization", b"\xa0Bearer x", Credentials(is_authorized=True)),
+        (b"cookie", b" sAccessToken = x ", Credentials(access_cookies=("x",))),
+        (b"cookie", b"a=b", Credentials()),
+        (b"anti-csrf", b"", Credentials(anti_csrf="")),
+        (b"rid", b"", Credentials(has_rid=True)),
+        (b"st-auth-mode", b"HEADER\xff", Credentials(auth_mode="header\xff")),
+    ],
+)
+def test_one_value_is_read(name: bytes, value: bytes, found: Credentials) -> None:
+    """By itself, for whoever has no head: also with blanks that a head cuts off."""
+    assert CREDENTIAL_FIELDS[name](value) == found
 
 
 # --- the SDK, on the same bytes ---------------------------------------------
@@ -167,9 +235,15 @@ def test_property_the_sdk_reads_the_same(fields: Fields) -> None:
     Where the SDK sees two access cookies, so do we; not the other way round.
     """
     sdk = FastApiRequest(
-        Request({"type": "http", "headers": [(n.lower(), v) for n, v in fields]})
+        Request(
+            {
+                "type": "http",
+                "headers": [(n.lower(), v.strip(b" \t")) for n, v in fields],
+            }
+        )
     )
-    got = credentials(fields)
+    got = shown(*fields)
+    assert got.is_authorized == any(n.lower() == b"authorization" for n, _ in fields)
     last = got.access_cookies[-1] if got.access_cookies else None
     assert got.bearer == get_token(sdk, "access", "header")
     assert last == get_token(sdk, "access", "cookie")

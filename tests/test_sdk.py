@@ -21,6 +21,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from sdk_reset import reset, running
+from session_request import session_request
 from starlette.requests import Request
 from starlette.responses import Response
 from supertokens_python.exceptions import BadInputError
@@ -41,7 +42,7 @@ from gateway.config import SuperTokens
 from gateway.dev.core import CoreSettings, RunningCore, serve
 from gateway.errors import CoreUnavailable, GatewayError
 from gateway.fields import Fields, first
-from gateway.identity import Denied, SessionRequest
+from gateway.identity import Denied
 from gateway.sdk import RecipeError, Sdk, SdkSession, check, start
 from gateway.sdk.binding import SdkReply, SdkRequest
 from gateway.sdk.core import CoreClient
@@ -89,14 +90,16 @@ def test_fastapi_is_never_imported() -> None:
     assert (
         run("""
             import asyncio, sys
+            from types import SimpleNamespace
             from gateway.auth import Auth
             from gateway.config import SuperTokens
-            from gateway.identity import SessionRequest
             from gateway.sdk import start
 
             async def main():
                 sdk = start(SuperTokens())
-                await sdk.get_session(SessionRequest(method="GET", path="/", fields=()))
+                await sdk.get_session(SimpleNamespace(
+                    method="GET", path="/", fields=(), is_secure=False, authority=""
+                ))
                 reply = await Auth(sdk).handle(
                     method="POST", path="/auth/signout", query=b"", fields=(),
                     body=b"", secure=False, authority="",
@@ -399,9 +402,7 @@ def functions(original):
         "override=session.SessionOverrideConfig(functions=functions)",
     )
     async with running(settings(config_module=write_module(text))) as sdk:
-        denied = await sdk.get_session(
-            SessionRequest(method="GET", path="/", fields=())
-        )
+        denied = await sdk.get_session(session_request())
     assert isinstance(denied, Denied)
     assert (denied.status, denied.reason) == (400, "refused")
     assert denied.body == b'{"message":"come back on Monday"}'
@@ -670,7 +671,7 @@ class Person:
         self, *fields: tuple[bytes, bytes], method: str = "GET", **how: Any
     ) -> SdkSession | Denied | None:
         return await self.sdk.get_session(
-            SessionRequest(method=method, path="/x", fields=fields or (self.access,)),
+            session_request(method, fields=fields or (self.access,)),
             **how,
         )
 

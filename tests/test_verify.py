@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from minting import ISSUER, NOW, Mint, private_key
+from session_request import session_request
 
 from gateway import config, tokens, verify
 from gateway.errors import CoreUnavailable
@@ -186,7 +187,7 @@ def request(
         pairs.append((b"Authorization", b"Bearer " + token.encode("latin-1")))
     if cookies:
         pairs.append((b"Cookie", "; ".join(cookies).encode("latin-1")))
-    return SessionRequest(method=method, path="/x", fields=tuple(pairs))
+    return session_request(method, fields=tuple(pairs))
 
 
 RULES = Rules(tokens=tokens.Rules(issuers=frozenset({ISSUER})))

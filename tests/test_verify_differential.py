@@ -37,11 +37,12 @@ from session_cases import (
     real,
     transports,
 )
+from session_request import session_request
 
 from gateway import config, routes
 from gateway.app import building
 from gateway.dev.core import ThreadedCore, serve_in_thread
-from gateway.identity import Allowed, Denied, SessionRequest, Undecided
+from gateway.identity import Allowed, Denied, Undecided
 from gateway.routes import Matched, RouteTable
 from gateway.verify import Engine
 
@@ -193,7 +194,7 @@ class Ours:
         found = self.table.match(method, "localhost", path)
         assert isinstance(found, Matched)
         verdict = await self.engine.verify(
-            SessionRequest(method=method, path=path, fields=fields), found.route.session
+            session_request(method, path, fields), found.route.session
         )
         match verdict:
             case Allowed(identity=None):

@@ -34,25 +34,25 @@ def test_only_a_websocket_is_an_upgrade(fields: Fields, wanted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "version", "fields", "status"),
+    ("method", "http10", "fields", "status"),
     [
-        ("GET", (1, 1), (KEY, VERSION), None),
-        ("POST", (1, 1), (KEY, VERSION), 400),
-        ("GET", (1, 0), (KEY, VERSION), 400),
-        ("GET", (1, 1), (KEY,), 426),
-        ("GET", (1, 1), (KEY, (b"Sec-WebSocket-Version", b"8")), 426),
-        ("GET", (1, 1), (KEY, VERSION, VERSION), 426),
-        ("GET", (1, 1), (VERSION,), 400),
-        ("GET", (1, 1), (VERSION, KEY, KEY), 400),
-        ("GET", (1, 1), (VERSION, (b"Sec-WebSocket-Key", b"c2hvcnQ=")), 400),
-        ("GET", (1, 1), (VERSION, (b"Sec-WebSocket-Key", b"\xff")), 400),
+        ("GET", False, (KEY, VERSION), None),
+        ("POST", False, (KEY, VERSION), 400),
+        ("GET", True, (KEY, VERSION), 400),
+        ("GET", False, (KEY,), 426),
+        ("GET", False, (KEY, (b"Sec-WebSocket-Version", b"8")), 426),
+        ("GET", False, (KEY, VERSION, VERSION), 426),
+        ("GET", False, (VERSION,), 400),
+        ("GET", False, (VERSION, KEY, KEY), 400),
+        ("GET", False, (VERSION, (b"Sec-WebSocket-Key", b"c2hvcnQ=")), 400),
+        ("GET", False, (VERSION, (b"Sec-WebSocket-Key", b"\xff")), 400),
     ],
 )
 def test_a_handshake_must_be_one(
-    method: str, version: tuple[int, int], fields: Fields, status: int | None
+    method: str, http10: bool, fields: Fields, status: int | None
 ) -> None:
     """RFC 6455 §4.2.1; 426 says which version is spoken."""
-    refused = websocket.refuse_handshake(method, version, fields, "id")
+    refused = websocket.refuse_handshake(method, fields, "id", http10=http10)
     assert (refused and refused.status) == status
     if status == 426:
         assert refused is not None

@@ -24,31 +24,40 @@ from gateway.headers.attach import (
     policy,
 )
 from gateway.headers.cookies import without_session_cookies
-from gateway.headers.filters import request_id, to_client, to_upstream
-from gateway.headers.forwarded import (
-    Forwarded,
-    Networks,
-    client_address,
-    client_host,
-    client_scheme,
+from gateway.headers.filters import (
+    reply_rules,
+    request_id,
+    request_rules,
+    session_cookies,
+    to_client,
+    to_upstream,
 )
-from gateway.headers.names import IDENTITY_NAMES, Reserved, fold, reserved
+from gateway.headers.forwarded import Networks, Way, Ways
+from gateway.headers.names import (
+    IDENTITY_NAMES,
+    SETS_SESSION,
+    Reserved,
+    fold,
+    reserved,
+)
 
 __all__ = [
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
-    "Forwarded",
+    "SETS_SESSION",
     "HeaderPolicy",
     "IdentityTooLarge",
     "Networks",
     "Reserved",
-    "client_address",
-    "client_host",
-    "client_scheme",
+    "Way",
+    "Ways",
     "fold",
     "policy",
+    "reply_rules",
     "request_id",
+    "request_rules",
     "reserved",
+    "session_cookies",
     "to_client",
     "to_upstream",
     "without_session_cookies",

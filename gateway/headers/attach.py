@@ -11,9 +11,12 @@ from operator import attrgetter
 from typing import Any
 
 from gateway.errors import GatewayError, Stage
-from gateway.fields import Field, Fields, is_token
+from gateway.fields import Field, block, is_token
 from gateway.headers.names import (
     DROP,
+    HAS_CREDENTIALS,
+    HAS_ODD,
+    LISTS,
     REQUEST_RULES,
     STANDARD,
     STANDARD_PREFIXES,
@@ -60,6 +63,8 @@ class HeaderPolicy:
     forward_credentials: bool
     allowed: frozenset[bytes]
     """Odd names in lower case that are let through."""
+    marks: int
+    """Of the request's lines: with one of these, the policy is asked about each."""
 
 
 def policy(
@@ -112,6 +117,9 @@ def _policy(
         writers=tuple(writers.values()),
         forward_credentials=forward_credentials,
         allowed=frozenset(name.lower().encode() for name in allow_field_names),
+        marks=LISTS
+        | (HAS_CREDENTIALS if forward_credentials else 0)
+        | (HAS_ODD if allow_field_names else 0),
     )
 
 
@@ -157,7 +165,7 @@ def _place(name: str) -> _Read:
 def _claim(claims: Any, path: Sequence[str]) -> Any:
     """Return the claim at *path*, None when there is none."""
     for key in path:
-        if not isinstance(claims, Mapping) or key not in claims:
+        if not isinstance(claims, dict) or key not in claims:
             return None
         claims = claims[key]
     return claims
@@ -168,13 +176,24 @@ def _claim(claims: Any, path: Sequence[str]) -> Any:
 # Printable ASCII but `%`, no space at the ends: goes as it is.
 _IS_SAFE = re.compile(r"(?:[!-$&-~](?:[ -$&-~]*[!-$&-~])?)?").fullmatch
 _UNSAFE = re.compile(rb"^ +| +$|[^ !-$&-~]")
+# The same without the comma.
+_IS_SAFE_ELEMENT = re.compile(
+    r"(?:[!-$&-+\x2d-~](?:[ -$&-+\x2d-~]*[!-$&-+\x2d-~])?)?"
+).fullmatch
 _UNSAFE_ELEMENT = re.compile(rb"^ +| +$|[^ !-$&-+\x2d-~]")
 
 
-def _escaped(text: str, unsafe: re.Pattern[bytes] = _UNSAFE) -> str:
+def _escaped(text: str) -> str:
     """Return *text* as visible ASCII that percent-decoding turns into it again."""
-    if unsafe is _UNSAFE and _IS_SAFE(text):
-        return text
+    return text if _IS_SAFE(text) else _percent_encoded(text, _UNSAFE)
+
+
+def _escaped_element(text: str) -> str:
+    """Return the same for an element of a list, in which commas are escaped, too."""
+    return text if _IS_SAFE_ELEMENT(text) else _percent_encoded(text, _UNSAFE_ELEMENT)
+
+
+def _percent_encoded(text: str, unsafe: re.Pattern[bytes]) -> str:
     return unsafe.sub(
         lambda found: b"".join(b"%%%02X" % byte for byte in found[0]),
         text.encode("utf-8", "surrogatepass"),
@@ -192,7 +211,7 @@ def _written(value: Any) -> str:
         return _escaped(value)
     if isinstance(value, list):
         return ",".join(
-            _escaped(part if isinstance(part, str) else _json(part), _UNSAFE_ELEMENT)
+            _escaped_element(part if isinstance(part, str) else _json(part))
             for part in value
         )
     return _escaped(_json(value))
@@ -240,8 +259,8 @@ _MAX_WRITTEN = 8
 """Policies whose fields one identity remembers: it holds them as long as it lives."""
 
 
-def identity_fields(identity: Identity, policy: HeaderPolicy) -> Fields:
-    """Return the fields that tell the upstream who is asking.
+def identity_fields(identity: Identity, policy: HeaderPolicy) -> bytes:
+    """Return the fields that tell the upstream who is asking, each with CRLF.
 
     Raises:
         IdentityTooLarge: together they exceed `MAX_IDENTITY_BYTES`.
@@ -258,5 +277,5 @@ def identity_fields(identity: Identity, policy: HeaderPolicy) -> Fields:
         raise IdentityTooLarge
     if len(identity.written) >= _MAX_WRITTEN:
         identity.written.clear()
-    identity.written[policy] = written = tuple(made)
+    identity.written[policy] = written = block(made)
     return written

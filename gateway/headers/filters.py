@@ -3,49 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
-from gateway.errors import BadRequest
-from gateway.fields import Field, Fields
+from gateway.fields import Fields, block
 from gateway.headers.attach import ANONYMOUS, HeaderPolicy, identity_fields
 from gateway.headers.cookies import sets_session_cookie, without_session_cookies
-from gateway.headers.forwarded import Forwarded, client_host, client_scheme
+from gateway.headers.forwarded import Way
 from gateway.headers.names import (
     AUTHORIZATION,
     CACHE,
-    CHAIN,
     CONNECTION,
-    CONTROLS,
     COOKIE,
+    CREDENTIAL,
     DROP,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PROTO,
+    HAS_CREDENTIALS,
+    HAS_FORWARDED,
+    HAS_ODD,
+    HAS_TRUSTED,
     KEEP,
+    LISTS,
     ODD,
+    RULES_CACHES,
     SET_COOKIE,
+    SETS_SESSION,
     TRUSTED,
+    VARIES,
     VARY,
     Reserved,
+    Rule,
 )
+from gateway.http.lines import Line, Rules, Ruling
+from gateway.http.reply_head import ReplyHead
+from gateway.http.request_head import RequestHead
 from gateway.identity import Identity
-
-_VIA = {"1.1": (b"Via", b"1.1 gateway"), "1.0": (b"Via", b"1.0 gateway")}
 
 _IS_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 
 
-def request_id(fields: Iterable[Field], make: Callable[[], str]) -> bytes:
+def request_id(values: Sequence[bytes], make: Callable[[], str]) -> bytes:
     """Return the request's X-Request-Id, or a new one.
 
-    The client's is taken if it is the only one, and 1 to 128 of `A-Za-z0-9._-`: it
-    goes into logs, and to the upstream.
+    The client's is taken if it is the only one of *values*, and 1 to 128 of
+    `A-Za-z0-9._-`: it goes into logs, and to the upstream.
     """
-    found = [
-        value
-        for name, value in fields
-        if len(name) == 12 and name.lower() == b"x-request-id"
-    ]
-    if len(found) == 1 and _IS_REQUEST_ID(found[0]):
-        return found[0]
+    if len(values) == 1 and _IS_REQUEST_ID(values[0]):
+        return values[0]
     return make().encode()
 
 
@@ -70,187 +76,200 @@ def _listed(value: bytes) -> frozenset[bytes]:
     return frozenset(name.strip(b" \t") for name in value.lower().split(b","))
 
 
-def _values_are_clean(fields: list[Field]) -> bool:
-    """Return whether the values are free of controls (tabs are none)."""
-    text = b"".join([value for _, value in fields])
-    return len(text.translate(None, CONTROLS)) == len(text)
+_REQUEST_MARKS: Mapping[Rule, int] = {
+    CREDENTIAL: HAS_CREDENTIALS,
+    ODD: HAS_ODD,
+    TRUSTED: HAS_TRUSTED,
+    FORWARDED_FOR: HAS_FORWARDED,
+    FORWARDED_PROTO: HAS_FORWARDED,
+    FORWARDED_HOST: HAS_FORWARDED,
+}
 
 
-@lru_cache(maxsize=1024)  # a client's requests have the same
-def _way(peer: str, scheme: str, host: str, version: str) -> Fields:
-    """Return the fields that say which way a request came, as far as it is known."""
-    told = (
-        _VIA[version],
-        (b"X-Forwarded-Proto", scheme.encode()),
-        (b"X-Forwarded-Host", host.encode()),
-    )
-    return ((b"X-Forwarded-For", peer.encode()), *told) if peer else told
-
-
-def to_upstream(
-    fields: Sequence[Field],
-    *,
-    policy: HeaderPolicy,
-    reserved: Reserved,
-    identity: Identity | None,
-    host: bytes,
-    forwarded: Forwarded,
-    request_id: bytes,
-    upgrade: bytes | None = None,
-) -> list[Field]:
-    """Return the fields of the request that is sent to the upstream.
-
-    *host* is the value of Host, which comes first; *upgrade* the protocol to ask for.
-    Framing fields are the sender's to add.
+def request_rules(reserved: Reserved) -> Rules:
+    """Return the rules for fields of requests, for the reader of their heads.
 
     1. Fields of this hop go, and those that Connection lists.
     2. Identity names go, in every spelling; so do odd names that aren't let through.
     3. Credentials go unless the route forwards them: session cookies, every Bearer
        token, the SDKs' own fields. Other cookies and schemes stay.
     4. Forwarded fields go, or some stay if the peer is trusted; For, Proto and Host
-       are made anew.
-    5. The gateway's own are added: set, never appended to what a client sent.
+       are made anew (`Ways`).
+
+    Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
+    """
+
+    def judge(name: bytes, value: bytes, raw: bytes) -> Ruling:
+        rule = reserved.request[name]
+        if rule is KEEP:
+            return Ruling(KEEP, raw)
+        if rule is CONNECTION:
+            return Ruling(CONNECTION, b"", LISTS if _listed(value) else 0)
+        if rule is COOKIE:
+            cookies = without_session_cookies(value)
+            if cookies is value:
+                return Ruling(KEEP, raw)
+            stripped = b"" if cookies is None else b"%b: %b\r\n" % (name, cookies)
+            return Ruling(CREDENTIAL, stripped, HAS_CREDENTIALS)
+        if rule is AUTHORIZATION:
+            if not value.startswith(b"Bearer ") and not _BEARER(value):
+                return Ruling(KEEP, raw)
+            return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
+        return Ruling(rule, b"", _REQUEST_MARKS.get(rule, 0))
+
+    return judge
+
+
+def to_upstream(
+    head: RequestHead,
+    policy: HeaderPolicy,
+    way: Way,
+    identity: Identity | None,
+    request_id: bytes,
+) -> bytes:
+    """Return the fields of the request that is sent to the upstream, each with CRLF.
+
+    *head* was read with `request_rules`. Host, the framing fields and an upgrade are
+    the sender's to add. What the rules let through stays in order. The gateway's own
+    fields follow: set, never appended to what a client sent.
 
     Raises:
-        BadRequest: a name that is no token, or a control in a value that would pass.
         IdentityTooLarge: the identity fields exceed `MAX_IDENTITY_BYTES`.
-    Source: RFC 9110 §5.5, §7.6.1, §7.6.3 (Via), §7.8; attack table A1 to A19.
+    Source: RFC 9110 §7.6.1, §7.6.3 (Via); attack table A1 to A19.
     """
-    rules = reserved.request
-    kept: list[Field] = [(b"Host", host)]
-    listed = _NOTHING
-    chain: list[bytes] = []
-    for field in fields:
-        rule = rules[field[0]]
-        if rule is KEEP:
-            kept.append(field)
-        elif rule is DROP:
-            pass
-        elif rule is CONNECTION:
-            listed |= _listed(field[1])
-        elif rule is ODD:
-            if field[0].lower() in policy.allowed:
-                kept.append(field)
-        elif rule is CHAIN or rule is TRUSTED:
-            if forwarded.trusted:
-                if rule is CHAIN:
-                    chain.append(field[1])
-                else:
-                    kept.append(field)
-        elif policy.forward_credentials:
-            kept.append(field)
-        elif rule is COOKIE:
-            cookies = without_session_cookies(field[1])
-            if cookies is not None:
-                kept.append(field if cookies is field[1] else (field[0], cookies))
-        elif rule is AUTHORIZATION:
-            value = field[1]
-            if not value.startswith(b"Bearer ") and not _BEARER(value):
-                kept.append(field)
-    if listed:
-        kept[1:] = [field for field in kept[1:] if field[0].lower() not in listed]
-    if forwarded.trusted:
-        if forwarded.peer:
-            chain.append(forwarded.peer.encode())
-        if chain:
-            kept.append((b"X-Forwarded-For", b", ".join(chain)))
-    if len(kept) > 1 and not _values_are_clean(kept):
-        raise BadRequest("a field value holds a control character")
-    if forwarded.trusted:
-        scheme, name = client_scheme(fields, forwarded), client_host(fields, forwarded)
-        kept += _way("", scheme, name, forwarded.version)
+    if head.marks & (policy.marks | way.marks):
+        listed = _all_listed(head.lines)
+        lines = [_kept(line, policy, way, listed) for line in head.lines]
     else:
-        kept += _way(
-            forwarded.peer, forwarded.scheme, forwarded.host, forwarded.version
-        )
-    kept.append((b"X-Request-Id", request_id))
-    kept += (ANONYMOUS,) if identity is None else identity_fields(identity, policy)
-    if upgrade is not None:
-        kept += ((b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
-    return kept
+        lines = [*map(_kept_by_default, head.lines)]
+    lines += (
+        way.fields,
+        b"X-Request-Id: ",
+        request_id,
+        b"\r\n",
+        _ANONYMOUS if identity is None else identity_fields(identity, policy),
+    )
+    return b"".join(lines)
 
 
-_PRIVATE: Field = (b"Cache-Control", b"private, no-cache")
-_NO_STORE: Field = (b"Cache-Control", b"no-store")
-_VARY_ORIGIN: Field = (b"Vary", b"Origin")
+_kept_by_default = attrgetter("kept")
+
+
+def _kept(
+    line: Line, policy: HeaderPolicy, way: Way, listed: frozenset[bytes]
+) -> bytes:
+    """Return what goes on of *line* when the route or the peer matters.
+
+    *listed* are the names in Connection, in lower case.
+    """
+    rule = line.rule
+    if listed and line.name.lower() in listed:
+        return b""
+    if (
+        (rule is CREDENTIAL and policy.forward_credentials)
+        or (rule is TRUSTED and way.is_trusted)
+        or (rule is ODD and line.name.lower() in policy.allowed)
+    ):
+        return line.raw
+    return line.kept
+
+
+def _all_listed(lines: Iterable[Line]) -> frozenset[bytes]:
+    """Return the names that the Connection fields among *lines* list."""
+    listed = (_listed(line.value) for line in lines if line.rule is CONNECTION)
+    return frozenset().union(*listed)
+
+
+_ANONYMOUS = block((ANONYMOUS,))
+_PRIVATE = b"Cache-Control: private, no-cache\r\n"
+_NO_STORE = b"Cache-Control: no-store\r\n"
 _VARIES_BY_ORIGIN = re.compile(
     rb"(?:^|,)[ \t]*(?:origin|\*)[ \t]*(?:,|$)", re.IGNORECASE
 ).search
 
 
-def to_client(
-    fields: Iterable[Field],
-    *,
-    reserved: Reserved,
-    cors: Fields = (),
-    new_tokens: Fields = (),
-    request_id: bytes,
-    private: bool = False,
-) -> tuple[list[Field], tuple[str, ...]]:
-    """Return the fields of the answer, and the session cookies that were dropped.
-
-    *private*: the route is not a public one. Framing fields (and, for a 101,
-    Upgrade) are the sender's to add. `Server`, `Date` and `Via` stay the upstream's:
-    the gateway adds no name of its own to an answer that isn't.
+def reply_rules(reserved: Reserved) -> Rules:
+    """Return the rules for fields of replies, for the reader of their heads.
 
     1. Fields of this hop go, and those that Connection lists.
     2. Identity names go; an upstream sets no session: Set-Cookie of SuperTokens'
        names, front-token, anti-csrf and `st-` fields go.
-    3. Access-Control-* are the gateway's, and every answer varies by Origin.
-    4. *new_tokens* are added, and then nobody may store the answer, whatever the
+    3. Access-Control-* go: they are the gateway's.
+
+    Source: RFC 9110 §7.6.1; attack table A18, F3, F14, I2, I6.
+    """
+
+    def judge(name: bytes, value: bytes, raw: bytes) -> Ruling:
+        rule = reserved.reply[name]
+        if rule is DROP:
+            return Ruling(DROP, b"")
+        if rule is CONNECTION:
+            return Ruling(CONNECTION, b"", LISTS if _listed(value) else 0)
+        if rule is CACHE:
+            return Ruling(CACHE, raw, RULES_CACHES)
+        if rule is VARY:
+            return Ruling(VARY, raw, VARIES if _VARIES_BY_ORIGIN(value) else 0)
+        if rule is SET_COOKIE and sets_session_cookie(value) is not None:
+            return Ruling(SET_COOKIE, b"", SETS_SESSION)
+        return Ruling(KEEP, raw)
+
+    return judge
+
+
+def to_client(
+    head: ReplyHead,
+    request_id: bytes,
+    cors: Fields = (),
+    new_tokens: Fields = (),
+    private: bool = False,
+) -> bytes:
+    """Return the fields of the answer, each with CRLF.
+
+    *head* was read with `reply_rules`. *private*: the route is not a public one.
+    Framing fields (and, for a 101, Upgrade) are the sender's to add. `Server`, `Date`
+    and `Via` stay the upstream's: the gateway adds no name of its own to an answer that
+    isn't.
+
+    1. Every answer varies by Origin.
+    2. *new_tokens* are added, and then nobody may store the answer, whatever the
        upstream allows. A private answer without Cache-Control becomes `private,
        no-cache`: no shared cache keeps it, a browser asks again before it shows it
        (to the next user, say), and 304 still works. Cache-Control of the upstream's
        own stays.
 
-    Raises:
-        BadReply: a name that is no token. (Controls in values: `upstream` has refused
-            them, with the whole reply.)
-    Source: RFC 9110 §5.5, §7.6.1, §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2;
-    attack table A18, F3, F14, I2, I6.
+    Source: RFC 9110 §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
     """
-    rules = reserved.reply
-    kept: list[Field] = []
-    listed = _NOTHING
-    dropped: tuple[str, ...] = ()
-    cache_rules = varies = False
-    for field in fields:
-        rule = rules[field[0]]
-        if rule is KEEP:
-            kept.append(field)
-        elif rule is DROP:
-            pass
-        elif rule is VARY:
-            kept.append(field)
-            varies = varies or bool(_VARIES_BY_ORIGIN(field[1]))
-        elif rule is CACHE:
-            cache_rules = True
-            if not new_tokens:
-                kept.append(field)
-        elif rule is SET_COOKIE:
-            name = sets_session_cookie(field[1])
-            if name is None:
-                kept.append(field)
-            else:
-                dropped += (name,)
-        elif rule is CONNECTION:
-            listed |= _listed(field[1])
-    if listed:
-        kept = [field for field in kept if field[0].lower() not in listed]
-        cache_rules = any(rules[name] is CACHE for name, _ in kept)
-        varies = varies and b"vary" not in listed
+    marks, passed = head.marks, head.lines
+    if marks & LISTS:
+        listed = _all_listed(passed)
+        passed = [line for line in passed if line.name.lower() not in listed]
+        marks = 0
+        for line in passed:
+            marks |= line.marks
+    if new_tokens and marks & RULES_CACHES:
+        passed = [line for line in passed if line.rule is not CACHE]
+    lines = [*map(_kept_by_default, passed)]
     if new_tokens:
         # The SDK names the fields to expose; the gateway's CORS always exposes them.
-        kept += (
-            field
-            for field in new_tokens
-            if not field[0].lower().startswith(b"access-control-")
-        )
-        kept.append(_NO_STORE)
-    elif private and not cache_rules:
-        kept.append(_PRIVATE)
-    kept += cors
-    if not varies:
-        kept.append(_VARY_ORIGIN)
-    kept.append((b"X-Request-Id", request_id))
-    return kept, dropped
+        own = [f for f in new_tokens if not f[0].lower().startswith(b"access-control-")]
+        lines += (block(own), _NO_STORE)
+    elif private and not marks & RULES_CACHES:
+        lines.append(_PRIVATE)
+    if cors:
+        lines.append(block(cors))
+    lines += (
+        b"X-Request-Id: " if marks & VARIES else b"Vary: Origin\r\nX-Request-Id: ",
+        request_id,
+        b"\r\n",
+    )
+    return b"".join(lines)
+
+
+def session_cookies(head: ReplyHead) -> tuple[str, ...]:
+    """Return the names of the session cookies that an upstream tried to set."""
+    found = (
+        sets_session_cookie(line.value)
+        for line in head.lines
+        if line.rule is SET_COOKIE and not line.kept
+    )
+    return tuple(name for name in found if name is not None)

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from gateway import fields as raw
 from gateway.errors import BadTarget
 from gateway.fields import Field
+from gateway.headers.names import (
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    HAS_FORWARDED,
+    HAS_TRUSTED,
+)
+from gateway.http.request_head import RequestHead
 from gateway.target import host as valid_host
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
-
-
-class Forwarded(NamedTuple):
-    """How a request reached the gateway. Made per request, hence no dataclass."""
-
-    peer: str
-    """The address of the connection's other end; empty for a Unix socket."""
-    trusted: bool
-    """The peer is in `gateway.trusted_proxies`: its X-Forwarded-* fields count."""
-    scheme: str
-    """`http` or `https`, of the connection itself."""
-    host: str
-    """The authority that the request named (`Target.authority`)."""
-    version: Literal["1.0", "1.1"] = "1.1"
-    """Of the protocol that the request came in."""
 
 
 class Networks:
@@ -39,6 +32,9 @@ class Networks:
         """Raises: ValueError: one of *cidrs* is no network."""
         self._networks = tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
         self._known: dict[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
 
     def __contains__(self, peer: object) -> bool:
         if not self._networks or not isinstance(peer, str):
@@ -67,18 +63,18 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 _NODE = re.compile(r"(?:(\d[\d.]*)|\[([^\[\]]*)\])(?::\d{1,5})?").fullmatch
 
 
-def client_address(fields: Iterable[Field], peer: str, trusted: Networks) -> str:
+def client_address(stated: Sequence[bytes], peer: str, trusted: Networks) -> str:
     """Return the address of the client, as far as it is vouched for.
 
-    X-Forwarded-For is read from its end: each trusted proxy wrote down who came to
-    it. The first address that isn't trusted is the client's; what stands before it
-    is the client's own word. An entry that is no address ends the walk.
+    *stated* are the values of X-Forwarded-For. They are read from the end: each trusted
+    proxy wrote down who came to it. The first address that isn't trusted is the
+    client's; what stands before it is the client's own word. An entry that is no
+    address ends the walk.
     """
     if peer not in trusted:
         return peer
-    chain = b",".join(raw.values(fields, b"x-forwarded-for")).decode("latin-1")
     client = peer
-    for entry in reversed(chain.split(",")):
+    for entry in reversed(b",".join(stated).decode("latin-1").split(",")):
         text = entry.strip(" \t")
         if node := _NODE(text):
             text = node[1] or node[2]
@@ -91,25 +87,122 @@ def client_address(fields: Iterable[Field], peer: str, trusted: Networks) -> str
     return client
 
 
-def client_scheme(fields: Iterable[Field], forwarded: Forwarded) -> str:
+def client_scheme(stated: Sequence[bytes], scheme: str) -> str:
     """Return `http` or `https`: what the client speaks, as far as it is known.
 
-    A trusted peer's X-Forwarded-Proto counts; two of them, or another word, don't.
+    *stated* are the values of a trusted peer's X-Forwarded-Proto, and *scheme* is that
+    of the connection: it holds when there are two values, or another word.
     """
-    if forwarded.trusted:
-        stated = tuple(raw.values(fields, b"x-forwarded-proto"))
-        if len(stated) == 1:
-            return _SCHEMES.get(stated[0].lower(), forwarded.scheme)
-    return forwarded.scheme
+    if len(stated) == 1:
+        return _SCHEMES.get(stated[0].lower(), scheme)
+    return scheme
 
 
-def client_host(fields: Iterable[Field], forwarded: Forwarded) -> str:
+def client_host(stated: Sequence[bytes], host: str) -> str:
     """Return the authority that the client asked for; X-Forwarded-Host as above."""
-    if forwarded.trusted:
-        stated = tuple(raw.values(fields, b"x-forwarded-host"))
-        if len(stated) == 1:
-            try:
-                return valid_host(stated[0]).authority
-            except BadTarget:
-                pass
-    return forwarded.host
+    if len(stated) == 1:
+        with contextlib.suppress(BadTarget):
+            return valid_host(stated[0]).authority
+    return host
+
+
+class Way:
+    """How a request reached the gateway. Nothing in it changes once it is made."""
+
+    __slots__ = ("client", "fields", "is_secure", "is_trusted", "marks")
+
+    client: str
+    """The address of the client, as far as it is vouched for."""
+    is_secure: bool
+    """The client's side is https, directly or as a trusted proxy says."""
+    is_trusted: bool
+    """The peer is in `gateway.trusted_proxies`: its X-Forwarded-* fields count."""
+    marks: int
+    """Of the request's lines: with one of these, the peer matters for each."""
+    fields: bytes
+    """X-Forwarded-For, -Proto, -Host and Via as they go on, each with CRLF."""
+
+
+_NOTHING_STATED: tuple[Sequence[bytes], ...] = ((), (), ())
+_WAYS_MAX = 1024
+"""Ways that are remembered."""
+_STATED_MAX_BYTES = 512
+"""Ways with more than this from a proxy aren't remembered."""
+
+
+class Ways:
+    """How requests reach the gateway, each way worked out once."""
+
+    def __init__(self, trusted: Networks) -> None:
+        """*trusted* are the peers whose X-Forwarded-* fields count."""
+        self._trusted = trusted
+        self._trusts_any = bool(trusted)
+        self._known: dict[object, Way] = {}
+
+    def find(self, head: RequestHead, peer: str, authority: str, secure: bool) -> Way:
+        """Return the way of a request.
+
+        *peer* is the address of the connection's other end, empty for a Unix socket;
+        *secure* says whether that connection is TLS; *authority* is what the request
+        names (`Target.authority`).
+        """
+        key: object = (peer, authority, secure, head.http10)
+        stated = None
+        if self._trusts_any and peer in self._trusted:
+            stated = _stated(head)
+            key = (key, stated)
+        way = self._known.get(key)
+        if way is None:
+            way = self._made(head, peer, authority, secure=secure, stated=stated)
+            if sum(map(len, chain(*(stated or ())))) <= _STATED_MAX_BYTES:
+                if len(self._known) >= _WAYS_MAX:
+                    self._known.clear()
+                self._known[key] = way
+        return way
+
+    def _made(
+        self,
+        head: RequestHead,
+        peer: str,
+        authority: str,
+        *,
+        secure: bool,
+        stated: tuple[Sequence[bytes], ...] | None,
+    ) -> Way:
+        addresses, schemes, hosts = stated or _NOTHING_STATED
+        scheme = client_scheme(schemes, "https" if secure else "http")
+        way = Way()
+        way.is_trusted = stated is not None
+        way.marks = HAS_TRUSTED if way.is_trusted else 0
+        way.client = client_address(addresses, peer, self._trusted)
+        way.is_secure = scheme == "https"
+        fields: list[Field] = []
+        hops = [*addresses, peer.encode()] if peer else addresses
+        if hops:
+            fields.append((b"X-Forwarded-For", b", ".join(hops)))
+        fields += (
+            (b"Via", b"1.0 gateway" if head.http10 else b"1.1 gateway"),
+            (b"X-Forwarded-Proto", scheme.encode()),
+            (b"X-Forwarded-Host", client_host(hosts, authority).encode()),
+        )
+        way.fields = raw.block(fields)
+        return way
+
+
+def _stated(head: RequestHead) -> tuple[Sequence[bytes], ...]:
+    """Return the values of X-Forwarded-For, -Proto and -Host."""
+    if not head.marks & HAS_FORWARDED:
+        return _NOTHING_STATED
+    addresses: tuple[bytes, ...] = ()
+    schemes: tuple[bytes, ...] = ()
+    hosts: tuple[bytes, ...] = ()
+    for line in head.lines:
+        if line.marks & HAS_FORWARDED:
+            rule = line.rule
+            if rule is FORWARDED_FOR:
+                addresses += (line.value,)
+            elif rule is FORWARDED_PROTO:
+                schemes += (line.value,)
+            else:
+                hosts += (line.value,)
+    return addresses, schemes, hosts

@@ -149,7 +149,7 @@ class Sdk:
             method=request.method,
             path=request.path,
             fields=request.fields,
-            secure=request.secure,
+            secure=request.is_secure,
             authority=request.authority,
         )
         context = default_user_context(asked)

@@ -22,6 +22,7 @@ class Deadline:
         "_at",
         "_loop",
         "_on_late",
+        "_time",
         "_timer",
         "_timer_at",
         "total_at",
@@ -36,6 +37,7 @@ class Deadline:
         self.total_at = math.inf
         """The end of the whole exchange, in loop time: no window reaches beyond."""
         self._loop = loop
+        self._time = loop.time
         self._on_late = on_late
         self._at = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -45,10 +47,15 @@ class Deadline:
     def is_total_over(self) -> bool:
         return self.total_at <= self._loop.time() + _SLACK_S
 
+    @property
+    def left_s(self) -> float:
+        """The time until it is late, in seconds; infinite when it never is."""
+        return self._at - self._loop.time()
+
     def within(self, seconds: float) -> None:
         """Be late in *seconds* from now; infinite: when `total_at` is over, if ever."""
         self.window_s = seconds
-        at = self._loop.time() + seconds
+        at = self._time() + seconds
         if at > self.total_at:
             at = self.total_at
         self._at = at

@@ -138,7 +138,8 @@ class Dialer:
     def __init__(self, target: UpstreamTarget, resolver: Resolver) -> None:
         self._target = target
         self._resolver = resolver
-        self._is_named = target.scheme != "unix" and not target.is_address
+        self.is_named = target.scheme != "unix" and not target.is_address
+        """A name leads there, and may lead elsewhere later."""
         self._context = tls_context(target.tls) if target.scheme == "https" else None
 
     async def dial(
@@ -167,7 +168,7 @@ class Dialer:
 
     def leads_away(self, address: str) -> bool:
         """Return whether the target is known to have left *address*."""
-        if not self._is_named:
+        if not self.is_named:
             return False
         target = self._target
         return self._resolver.has_moved(target.host, target.port, address)

@@ -20,8 +20,10 @@ from gateway.errors import (
     UpstreamBusy,
     UpstreamClosed,
 )
+from gateway.http.reply_head import ReplyHeadReader
+from gateway.running import in_task
 from gateway.upstream.address import UpstreamTarget
-from gateway.upstream.connection import Connection
+from gateway.upstream.connection import Connection, State
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
 from gateway.upstream.reply import Reply
 
@@ -31,6 +33,7 @@ that it is mostly we who close. Those who keep them for less (Node.js, 5 s) say 
 
 _REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLOSE_TIMEOUT_S: Final = 1.0
+_IDLE = State.IDLE
 
 
 class UpstreamPool:
@@ -40,6 +43,7 @@ class UpstreamPool:
         self,
         target: UpstreamTarget,
         *,
+        heads: ReplyHeadReader,
         resolver: Resolver,
         max_connections: int,
         keepalive_s: float,
@@ -59,7 +63,9 @@ class UpstreamPool:
         self.replayed = 0
         """Requests that were sent a second time (see the package's docstring)."""
         self._name = str(target)
+        self._heads = heads
         self._dialer = Dialer(target, resolver)
+        self._is_named = self._dialer.is_named
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._places = 0
@@ -90,7 +96,6 @@ class UpstreamPool:
     async def exchange(
         self,
         head: bytes,
-        *,
         method: str,
         timeouts: Timeouts,
         body: bytes | AsyncIterable[bytes] | None = None,
@@ -124,29 +129,29 @@ class UpstreamPool:
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
         connect_s = 0.0
-        connection = self._take(once=once)
+        connection = self._take(once)
         if connection is None:
             began = perf_counter()
             connection = await self._open(timeouts, total_at)
             connect_s = perf_counter() - began
         while True:
-            waiter = connection.send(
+            wait = connection.send(
                 head,
-                head_request=method == "HEAD",
-                body=body,
-                content_length=content_length,
-                timeouts=timeouts,
-                total_at=total_at,
-                upgrade=upgrade,
+                method == "HEAD",
+                body,
+                content_length,
+                timeouts,
+                total_at,
+                upgrade,
             )
             upload = connection.upload
             try:
-                reply = await waiter
+                reply = await wait
                 if connect_s:
                     reply.connect_ms = connect_s * 1000
                 return reply
             except asyncio.CancelledError:
-                connection.give_up(waiter)
+                connection.give_up(wait)
                 raise
             except UpstreamClosed as exc:
                 if once or connection.begun or not exc.reused:
@@ -158,10 +163,10 @@ class UpstreamPool:
                     try:
                         await asyncio.wait((upload,), timeout=1.0)
                     except asyncio.CancelledError:
-                        connection.give_up(waiter)
+                        connection.give_up(wait)
                         raise
                 # An error of theirs holds this frame: no ring is left.
-                del waiter, upload
+                del wait, upload
             # Once only: on a fresh connection nothing is `reused`.
             began = perf_counter()
             connection = await self._open(timeouts, total_at, fresh=True)
@@ -170,12 +175,12 @@ class UpstreamPool:
 
     # --- places and connections -----------------------------------------------
 
-    def _take(self, *, once: bool) -> Connection | None:
+    def _take(self, once: bool) -> Connection | None:
         """Return the idle connection that was used last, if one is alive."""
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if connection.closed:
+            if connection.state is not _IDLE:
                 continue
             if once and not connection.looks_quiet():
                 connection.abort()
@@ -192,6 +197,7 @@ class UpstreamPool:
         """
         if self._closed:
             raise UpstreamBusy(f"{self._name}: the pool is closed")
+        await in_task()  # for its deadlines
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
         while self._places >= self.max_connections:
@@ -209,7 +215,7 @@ class UpstreamPool:
             self._places += 1
         try:
             made = await self._dialer.dial(
-                lambda: Connection(self, self._name, loop), deadline
+                lambda: Connection(self, self._name, self._heads, loop), deadline
             )
         except BaseException:
             self._free_place()
@@ -273,11 +279,9 @@ class UpstreamPool:
 
     def put(self, connection: Connection) -> None:
         """Take back a connection that may be used again, unless its name has moved."""
-        if self._dialer.leads_away(connection.address):
+        if self._is_named and self._dialer.leads_away(connection.address):
             connection.abort()
-            return
-        waiter = self._next_waiter() if self._waiters else None
-        if waiter is not None:
+        elif self._waiters and (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
         else:
             self._idle.append(connection)
@@ -307,11 +311,14 @@ class Upstreams:
 
     def __init__(
         self,
+        heads: ReplyHeadReader | None = None,
         *,
         keepalive_s: float = KEEPALIVE_S,
         dns_ttl_s: float = DNS_TTL_S,
         lookup: Lookup | None = None,
     ) -> None:
+        """*heads* reads the replies; unset: all their fields are passed on."""
+        self._heads = heads or ReplyHeadReader()
         self._keepalive_s = keepalive_s
         self._resolver = Resolver(ttl_s=dns_ttl_s, lookup=lookup)
         self._pools: dict[UpstreamTarget, UpstreamPool] = {}
@@ -330,6 +337,7 @@ class Upstreams:
         if pool is None:
             pool = self._pools[target] = UpstreamPool(
                 target,
+                heads=self._heads,
                 resolver=self._resolver,
                 max_connections=max_connections,
                 keepalive_s=self._keepalive_s,

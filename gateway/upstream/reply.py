@@ -1,4 +1,4 @@
-"""A reply as its reader sees it: the head, and a body that arrives in pieces.
+"""A reply on its way to the client: the head whole, the body as it comes in pieces.
 
 It is detached from its connection with the last byte, so a slow reader of a small
 reply holds nothing, and nothing it does later can touch the next user's exchange.
@@ -6,12 +6,12 @@ reply holds nothing, and nothing it does later can touch the next user's exchang
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from gateway.errors import UpstreamClosed
 from gateway.fields import Fields
-from gateway.upstream.framing import StatusLine
+from gateway.http.reply_head import ReplyHead
+from gateway.running import Wait
 from gateway.upstream.tunnel import Tunnel
 
 
@@ -33,42 +33,52 @@ class Reply:
         "_tunnel",
         "complete",
         "connect_ms",
-        "content_length",
-        "fields",
-        "reason",
+        "head",
         "size",
-        "status",
-        "version",
     )
 
     def __init__(
         self,
-        line: StatusLine,
-        fields: Fields,
-        content_length: int | None,
-        *,
+        head: ReplyHead,
+        pieces: list[bytes],
         source: Source | None,
         tunnel: Tunnel | None = None,
     ) -> None:
-        self.version, self.status, self.reason = line
-        """The version is `1.1` or `1.0`."""
-        self.fields = fields
-        """As they arrived, trailers excluded."""
-        self.content_length = content_length
-        """What Content-Length says, also for HEAD and 304; None without one."""
+        """*pieces* are what came of the body with the head; the list becomes ours.
+
+        *source* is None when that is all of it.
+        """
+        self.head = head
         self.complete = source is None and tunnel is None
         """True when the whole body has arrived; what is unread is in `read_now`."""
-        self.size = 0
+        self.size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         """Bytes that have arrived and weren't read."""
         self.connect_ms: float | None = None
         """How long a new connection took, a place awaited; None: one was idle."""
-        self._pieces: list[bytes] = []
+        self._pieces = pieces
         self._error: Exception | None = None
-        self._arrival: asyncio.Future[None] | None = None
+        self._arrival: Wait[None] | None = None
         self._source = source
         self._tunnel = tunnel
 
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    @property
+    def fields(self) -> Fields:
+        """The fields as they arrived, trailers excluded."""
+        return self.head.fields
+
     # --- the reader's side ----------------------------------------------------
+
+    @property
+    def is_awaited(self) -> bool:
+        """The reader waits, and has the next piece before `wake` returns.
+
+        A task has it later, and more may come before.
+        """
+        return self._arrival is not None and self._arrival.is_prompt
 
     def read_now(self) -> bytes:
         """Return what has arrived since the last read, at once; maybe nothing."""
@@ -91,16 +101,20 @@ class Reply:
         """
         while not self._pieces:
             if self._error is not None:
-                raise self._error
+                try:
+                    raise self._error
+                finally:  # it holds this frame: no ring is left
+                    self._error = UpstreamClosed("the reply has failed before")
             if self.complete:
                 return b""
             # Not before: the last piece may still wait for the client to take it.
             if self._source is not None:
                 self._source.resume()
-            self._arrival = asyncio.get_running_loop().create_future()
+            arrival: Wait[None] = Wait()
+            self._arrival = arrival
             try:
-                await self._arrival
-            except asyncio.CancelledError:
+                await arrival
+            except BaseException:
                 self.close()
                 raise
             finally:
@@ -129,32 +143,35 @@ class Reply:
 
     # --- the connection's side ------------------------------------------------
 
-    def feed(self, pieces: list[bytes]) -> None:
-        """Add to the body."""
+    def add(self, pieces: list[bytes]) -> None:
+        """Add to the body; `wake` tells the reader."""
         self._pieces += pieces
         for piece in pieces:
             self.size += len(piece)
-        if self._arrival is not None:
-            self._wake()
 
     def detach(self) -> None:
         """The connection is no longer this reply's: all of the body has arrived."""
         self._source = None
 
     def finish(self) -> None:
-        """The reader may know that the body is whole, and its connection is free."""
+        """Tell the reader that the body is whole.
+
+        Like the next two, it may run the reader: call it last.
+        """
         self._source = None
         self.complete = True
-        if self._arrival is not None:
-            self._wake()
+        self.wake()
 
     def fail(self, error: Exception) -> None:
         """The body will never be whole; *error* is raised once all pieces are read."""
         if self._error is None:
             self._error = error
+        del error  # see `Wait.fail`
         self._source = None
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
+    def wake(self) -> None:
+        """Let a reader that waits have what is there."""
+        arrival = self._arrival
+        if arrival is not None and not arrival.is_over:
+            arrival.end(None)

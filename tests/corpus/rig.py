@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any, cast
 
 from gateway import config, listener, routes
+from gateway.app import readers
 from gateway.auth import Auth
 from gateway.cors import Cors
 from gateway.decide import Resources
@@ -406,7 +407,8 @@ async def running(
             }
         )
         table = routes.compile(settings)
-        upstreams = Upstreams()
+        reader, replies = readers(table, settings.gateway.limits)
+        upstreams = Upstreams(replies)
         opened.push_async_callback(upstreams.close)
         resources = Resources(
             table=table,
@@ -421,6 +423,7 @@ async def running(
 
         proxy = Proxy(
             Parts(
+                reader=reader,
                 resources=resources,
                 services={
                     service.name: Service(
@@ -454,6 +457,7 @@ async def running(
         else:
             watching = WatchedListener(
                 proxy.handle,
+                reader=reader,
                 limits=settings.gateway.limits,
                 observer=records,
                 make_id=make_id,

@@ -18,6 +18,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from faults import (
@@ -31,22 +32,26 @@ from faults import (
     FaultUpstream,
     Peer,
     answer,
+    answer_and_close,
     answer_and_hang,
     black_hole,
     closed_port,
     drip,
     until,
 )
-from gateway_under_test import gateway, until_cut
+from gateway_under_test import ORIGIN, gateway, until_cut
 from wire import Wire, WireReply, connect, request
 
 from gateway.client import Client
+from gateway.decide import Request
 from gateway.listener import Connection
 from gateway.observe import Record
+from gateway.upstream import Reply
 from gateway.upstream.connection import Connection as UpstreamConnection
 
 QUICK = {"timeouts": {"connect": 0.1, "response": 0.1, "idle": 0.1}}
 GET = request("GET", "/a")
+POST_AND_CLOSE = request("POST", "/a", ("Connection", "close"), body=b"hi")
 
 End = Callable[[Wire], None]
 """How a client leaves."""
@@ -1030,6 +1035,74 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
         assert upstream.requests[-1].line == b"GET /next HTTP/1.1"
 
 
+KEPT_FAULTS = {
+    name: FAULTS[name]
+    for name in (
+        *("close before reply", "reset before reply"),
+        *("hang before head", "hang in head"),
+    )
+} | {
+    "a cut body": answer_and_close(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"),
+    "a body that hangs": answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"),
+    "broken chunks": answer(CHUNKED_HEAD + b"x\r\n"),
+    "a broken head": answer(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
+    "the client goes": FAULTS["hang before head"],
+    "the client goes, in the body": answer(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"
+    ),
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
+@pytest.mark.parametrize("is_warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("fault", KEPT_FAULTS)
+async def test_a_request_that_failed_isn_t_kept(
+    fault: str, is_warm: bool, at_once: bool
+) -> None:
+    """An error holds the frames that it was raised through, and these the request.
+
+    No ring may be among them, or tokens stay until the garbage collector comes.
+    """
+
+    def kept() -> list[object]:
+        kinds = (Client, Request, Reply)
+        return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+
+    async def behaviour(peer: Peer) -> None:
+        if is_warm:
+            await peer.request()
+            await peer.send(OK)
+        await KEPT_FAULTS[fault](peer)
+
+    async with (
+        FaultUpstream(behaviour) as upstream,
+        gateway(upstream.url, route=QUICK | {"retry": {"attempts": 0}}) as gw,
+    ):
+        gw.verifier.at_once = at_once
+        for _ in range(2):
+            if is_warm:
+                assert (await gw.ask("GET", "/a")).status == 200
+                await gw.record()
+            gc.collect()
+            gc.disable()
+            try:
+                async with gw.connect() as wire:
+                    await wire.send(POST_AND_CLOSE)
+                    if fault.startswith("the client"):
+                        await asyncio.wait_for(upstream.got_request.wait(), 1)
+                        upstream.got_request.clear()
+                        if fault.endswith("body"):
+                            await wire.head()
+                        reset(wire)
+                    else:
+                        await until_cut(wire)
+                await gw.record()
+                await until(lambda: not gw.listener.connections)
+                await until(lambda: not kept())
+            finally:
+                gc.enable()
+
+
 async def test_an_upstream_connection_isn_t_kept_when_it_has_ended() -> None:
     """Nor is the client's request in it."""
 
@@ -1095,19 +1168,42 @@ async def test_a_record_says_where_the_time_went() -> None:
 # --- the gateway fails ------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "seen"),
-    [
-        ("target", "parse", 0),
-        ("headers", "to_upstream", 0),
-        ("answers", "request_head", 0),
-        ("headers", "to_client", 1),
-    ],
+_GET = ("GET", "/a")
+_PREFLIGHT = (
+    *("OPTIONS", "/a", ("Origin", ORIGIN)),
+    ("Access-Control-Request-Method", "GET"),
 )
+_NEW = ("GET", "/a?query")
+"""With a query, which isn't remembered: it is looked at each time."""
+
+FAULTY = {
+    # What fails: in what, at which step, and how many requests the upstream has seen.
+    "target.parse": (_NEW, b"", "target", 0),
+    "headers.Ways.find": (_GET, b"", "target", 0),
+    "routes.RouteTable.match": (_NEW, b"", "target", 0),
+    "cors.Cors.preflight": (_PREFLIGHT, b"", "preflight", 0),
+    "decide._note_allowed": (_GET, b"", "verify", 0),
+    "headers.to_upstream": (_GET, b"", "to_upstream", 0),
+    "forward._message": (_GET, b"", "send", 0),
+    "client.Client.body_now": (("POST", "/a"), b"hi", "send", 0),
+    "routes.Route.upstream_path": (_GET, b"", "send", 0),
+    "upstream.UpstreamPool.exchange": (_GET, b"", "send", 0),
+    "headers.to_client": (_GET, b"", "to_client", 1),
+    "upstream.Reply.read_now": (_GET, b"", "copy", 1),
+    "client.Client.start": (_GET, b"", "copy", 1),
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
+@pytest.mark.parametrize("name", FAULTY)
 async def test_p12_a_fault_of_our_own_is_500(
-    monkeypatch: pytest.MonkeyPatch, module: str, name: str, seen: int
+    monkeypatch: pytest.MonkeyPatch, name: str, at_once: bool
 ) -> None:
-    """Told without a word about it; before step 7 the upstream saw nothing."""
+    """Told without a word about it; before step 7 the upstream saw nothing.
+
+    Each step has a function of its own that fails. Of the next request nothing does.
+    """
+    asked, body, stage, seen = FAULTY[name]
 
     def broken(*args: object, **kw: object) -> None:
         raise ValueError("secret detail")
@@ -1116,16 +1212,22 @@ async def test_p12_a_fault_of_our_own_is_500(
         FaultUpstream(answer()) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
     ):
-        with monkeypatch.context() as patch:
-            patch.setattr(f"gateway.{module}.{name}", broken)
-            reply = await gw.ask("GET", "/a")
-        record = await gw.record()
-        assert (reply.status, reply.json()["code"]) == (500, "internal_error")
-        assert b"secret" not in reply.head + reply.body
-        assert (record.status, record.side) == (500, "gateway")
-        assert len(upstream.requests) == seen
-        assert len(gw.log.lines) == 1
-        assert (await gw.ask("GET", "/a")).body == b"ok"
+        gw.verifier.at_once = at_once
+        for is_warm in (False, True):
+            log, before = len(gw.log.lines), len(upstream.requests)
+            with monkeypatch.context() as patch:
+                patch.setattr(f"gateway.{name}", broken)
+                reply = await gw.ask(*asked, body=body or None)
+            record = await gw.record()
+            assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+            assert b"secret" not in reply.head + reply.body
+            assert (record.status, record.side) == (500, "gateway")
+            assert record.stage == stage
+            assert len(upstream.requests) == before + seen
+            assert len(gw.log.lines) == log + 1
+            if not is_warm:  # once more, over a connection that the pool has
+                assert (await gw.ask("GET", "/a")).body == b"ok"
+                await gw.record()
 
 
 async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
@@ -1163,6 +1265,138 @@ async def test_p12_a_fault_in_the_copy_cuts_the_reply(
         assert await until_cut(wire) == b""
         record = await gw.record()
         assert (record.status, record.stage, record.side) == (500, "copy", "gateway")
+
+
+class Broken:
+    """Does as it did, but fails when it is called for the *at*-th time."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, at: int = 1) -> None:
+        self.calls = 0
+        owner, _, method = name.rpartition(".")
+        kind = resolve_name(":".join(owner.rsplit(".", 1)))
+        real = getattr(kind, method)
+
+        def call(*args: object, **kw: object) -> object:
+            self.calls += 1
+            if self.calls == at:
+                raise ValueError("secret detail")
+            return real(*args, **kw)
+
+        patch.setattr(kind, method, call)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
+@pytest.mark.parametrize(
+    ("name", "path"), [("finish", "/a"), ("drain", "/b")], ids=["reply", "answer"]
+)
+async def test_p12_a_fault_behind_the_answer_cuts_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, path: str, at_once: bool
+) -> None:
+    """All of it was written, so no other can follow. There is a record."""
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(
+            upstream.url,
+            route={"match": {"path": {"exact": "/a"}}, "path": None},
+            log_expected=True,
+        ) as gw,
+    ):
+        gw.verifier.at_once = at_once
+        broken = Broken(monkeypatch, f"gateway.client.Client.{name}")
+        async with gw.connect() as wire:
+            await wire.send(request("GET", path))
+            await until_cut(wire)
+        record = await gw.record()
+        assert broken.calls == 1
+        assert (record.status, record.side) == (500, "gateway")
+        assert len(gw.log.lines) == 1
+        assert (await gw.ask("GET", "/a")).body == b"ok"
+
+
+CALLBACKS = {
+    # What fails, and at which call: what the client sends, and how much is answered.
+    "a head": ("gateway.http.request_head.RequestReader.read", 1, GET, 0),
+    "the next head": ("gateway.http.request_head.RequestReader.read", 2, GET * 3, 1),
+    "what follows": ("gateway.listener.Connection._following", 1, GET * 3, 1),
+    "the observer": ("gateway_under_test._Observer.observe", 1, GET * 3, 1),
+}
+
+
+@pytest.mark.parametrize("is_warm", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
+@pytest.mark.parametrize("what", CALLBACKS)
+async def test_p12_a_fault_of_a_client_s_connection_ends_that_one(
+    monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool, is_warm: bool
+) -> None:
+    """At once, with a line in the log; whoever else is served doesn't notice.
+
+    The connection to the upstream, whose bytes may have led there, is kept.
+    """
+    name, at, sent, answered = CALLBACKS[what]
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(upstream.url, log_expected=True) as gw,
+        gw.connect() as other,
+    ):
+        gw.verifier.at_once = at_once
+        if is_warm:
+            assert (await gw.ask("GET", "/a")).body == b"ok"
+        with monkeypatch.context() as patch:
+            Broken(patch, name, at)
+            async with gw.connect() as wire:
+                await wire.send(sent)
+                received = await until_cut(wire)
+        assert received.count(b"HTTP/1.1 200 ") == answered
+        assert b"secret" not in received
+        assert len(gw.log.lines) == 1
+        await other.send(GET)
+        assert (await other.reply()).body == b"ok"
+        assert upstream.connections == max(1, is_warm or answered)
+        assert gw.listener.connections == 1
+
+
+async def in_two_pieces(peer: Peer) -> None:
+    """Answer; the body comes when the head has been read."""
+    while await peer.request():
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await asyncio.sleep(0.01)
+        await peer.send(b"ok")
+
+
+REPLIES = {"at once": answer(), "in two pieces": in_two_pieces}
+UPSTREAM_CALLBACKS = {
+    "its bytes": "gateway.upstream.reader.ReplyReader.feed",
+    "its head": "gateway.http.reply_head.ReplyHeadReader.read",
+    "what is given back": "gateway.upstream.pool.UpstreamPool.put",
+}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
+@pytest.mark.parametrize("what", UPSTREAM_CALLBACKS)
+@pytest.mark.parametrize("behaviour", REPLIES.values(), ids=REPLIES)
+async def test_p12_a_fault_of_an_upstream_s_connection_ends_that_one(
+    monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool, behaviour: Behaviour
+) -> None:
+    """Its request fails at once and the log says why; the next one is served."""
+    async with (
+        FaultUpstream(behaviour) as upstream,
+        gateway(upstream.url, log_expected=True) as gw,
+    ):
+        gw.verifier.at_once = at_once
+        with monkeypatch.context() as patch:
+            Broken(patch, UPSTREAM_CALLBACKS[what])
+            async with gw.connect() as wire:
+                await wire.send(POST_AND_CLOSE)
+                received = await until_cut(wire)
+        record = await gw.record()
+        assert record.status in (500, 502)
+        # What had begun is cut, if its last byte wasn't out by then.
+        status = 200 if record.stage == "copy" else record.status
+        assert received.startswith(b"HTTP/1.1 %d " % status)
+        assert b"secret" not in received
+        assert gw.log.lines
+        await until(lambda: not gw.pools[0].open)
+        assert (await gw.ask("GET", "/a")).status == 200
 
 
 async def test_p4_a_gateway_without_file_descriptors_recovers() -> None:

@@ -9,7 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadReply
-from gateway.upstream.reader import ReplyReader
+from gateway.http.reply_head import ReplyHeadReader
+from gateway.upstream.reader import MAX_INTERIM_REPLIES, ReplyReader
+
+HEADS = ReplyHeadReader()
 
 
 @dataclass
@@ -24,9 +27,14 @@ class Outcome:
     refused: bool = False
 
 
+def begin(*, head_request: bool = False, upgrade: bool = False) -> ReplyReader:
+    reader = ReplyReader(HEADS)
+    reader.begin(head_request=head_request, upgrade=upgrade)
+    return reader
+
+
 def read(*segments: bytes, head_request: bool = False) -> Outcome:
-    reader = ReplyReader()
-    reader.begin(head_request=head_request, upgrade=False)
+    reader = begin(head_request=head_request)
     refused = False
     try:
         for segment in segments:
@@ -34,8 +42,8 @@ def read(*segments: bytes, head_request: bool = False) -> Outcome:
     except BadReply:
         refused = True
     return Outcome(
-        status=reader.line.status if reader.has_head else 0,
-        fields=reader.fields,
+        status=reader.head.status if reader.head else 0,
+        fields=reader.head.fields if reader.head else (),
         body=b"".join(reader.pieces),
         ended=reader.ended,
         surplus=reader.surplus,
@@ -119,8 +127,7 @@ def test_bad_replies_are_refused_byte_by_byte(name: str) -> None:
 
 def test_eof_ends_only_what_has_no_other_end() -> None:
     """A body until close, once its head is there; nothing else."""
-    reader = ReplyReader()
-    reader.begin(head_request=False, upgrade=False)
+    reader = begin()
     assert not reader.eof()
     reader.feed(b"HTTP/1.1 200 OK\r\n")
     assert not reader.eof()
@@ -135,8 +142,50 @@ def test_eof_ends_only_what_has_no_other_end() -> None:
 def test_101_leaves_what_follows_untouched() -> None:
     """After the switch it is no HTTP any more."""
     head = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
-    reader = ReplyReader()
-    reader.begin(head_request=False, upgrade=True)
+    reader = begin(upgrade=True)
     reader.feed(head + b"\0\xffHTTP")
-    assert (reader.line.status, reader.pieces) == (101, [b"\0\xffHTTP"])
-    assert reader.fields == ((b"Upgrade", b"x"), (b"Connection", b"upgrade"))
+    assert reader.head is not None
+    assert (reader.head.status, reader.pieces) == (101, [b"\0\xffHTTP"])
+    assert reader.head.fields == ((b"Upgrade", b"x"), (b"Connection", b"upgrade"))
+    assert (reader.ended, reader.surplus) == (True, False)
+
+
+def test_interim_replies_are_swallowed_up_to_a_number() -> None:
+    """They may say anything about a body; they have none."""
+    early = b"HTTP/1.1 103 Early\r\nLink: x\r\nContent-Length: 2\r\n\r\n"
+    whole = Outcome(200, ((b"Content-Length", b"2"),), b"ok", ended=True)
+    assert read(early * MAX_INTERIM_REPLIES + OK) == whole
+    assert read(*([early] * MAX_INTERIM_REPLIES), OK) == whole
+    assert read(early * (MAX_INTERIM_REPLIES + 1) + OK).refused
+
+
+def test_one_reader_reads_one_reply_after_another() -> None:
+    """Nothing of a reply is left for the next one."""
+    reader = ReplyReader(HEADS)
+    for _ in range(2):
+        for reply in (chunked([b"a"], b"A: b\r\n"), OK, chunked([b"ok"])):
+            reader.begin(head_request=False, upgrade=False)
+            assert (reader.begun, reader.head, reader.ended) == (False, None, False)
+            reader.feed(reply)
+            assert (reader.begun, reader.ended, reader.surplus) == (True, True, False)
+            assert reader.pieces.pop() in (b"a", b"ok")
+            assert reader.pieces == []
+
+
+def test_the_pieces_of_a_body_are_not_copied() -> None:
+    """A read that holds nothing else is passed on as it came."""
+    for head in (b"Content-Length: 300000", b"Transfer-Encoding: chunked", b"A: b"):
+        reader = begin()
+        reader.feed(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
+        if head.endswith(b"chunked"):
+            reader.feed(b"40000\r\n")
+        data = bytes(65536)
+        reader.feed(data)
+        assert reader.pieces[-1] is data
+
+
+def test_padded_chunk_sizes_are_taken() -> None:
+    """As services pad them (`test_chunks` has the table)."""
+    data = CHUNKED_HEAD + b"2   \r\nok\r\n0   \r\n\r\n"
+    outcome = read(data)
+    assert (outcome.body, outcome.ended, outcome.surplus) == (b"ok", True, False)

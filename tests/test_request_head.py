@@ -1,33 +1,47 @@
-"""Heads: one reading or a refusal, and never another reading than llhttp's."""
+"""Request heads: one reading or a refusal, never another reading than llhttp's."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import httptools
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway import heads, target
+from gateway import target
 from gateway.errors import BadRequest, BadTarget, GatewayError
-from gateway.fields import Field, Fields
-from gateway.heads import Bounds, HeadTooLarge, RequestHead, TargetTooLong
+from gateway.fields import Field, Fields, block
+from gateway.http import request_head
+from gateway.http.lines import LINE_MAX_BYTES, Ruling
+from gateway.http.request_head import (
+    METHODS,
+    Bounds,
+    ExpectationFailed,
+    HeadTooLarge,
+    MethodNotImplemented,
+    RequestHead,
+    RequestReader,
+    TargetTooLong,
+    VersionNotSupported,
+    check_begun,
+)
 
 BOUNDS = Bounds(target=200, field=300, head=1000, fields=10)
 HOST: Field = (b"Host", b"gw")
+READER = RequestReader(BOUNDS)
+"""One for most tests, so that what one has read is known to the next."""
 
 
 def head(
     *fields: Field, method: str = "POST", version: tuple[int, int] = (1, 1)
 ) -> bytes:
     start = b"%b / HTTP/%d.%d\r\n" % (method.encode(), *version)
-    return start + b"".join(b"%b: %b\r\n" % field for field in fields) + b"\r\n"
+    return start + block(fields) + b"\r\n"
 
 
 def read(data: bytes) -> RequestHead:
-    return heads.read(data, BOUNDS)
+    return READER.read(data)
 
 
 def check(
@@ -66,47 +80,109 @@ def test_http10_needs_no_host() -> None:
         check(HOST, (b"Host", b"other"), version=(1, 0))
 
 
+SILENT: dict[str, object] = {
+    "host": b"gw",
+    "content_length": None,
+    "chunked": False,
+    "has_body": False,
+    "keep_alive": True,
+    "expects_continue": False,
+    "has_upgrade": False,
+    "origins": (),
+    "request_ids": (),
+    "shown": (),
+}
+"""What a head says that says nothing."""
+
+
 @pytest.mark.parametrize(
     ("field", "told"),
     [
         ((b"Accept", b"*/*"), {}),
-        ((b"content-LENGTH", b"007"), {"content_length": 7}),
-        ((b"transfer-ENCODING", b"Chunked"), {"chunked": True}),
+        ((b"content-LENGTH", b"007"), {"content_length": 7, "has_body": True}),
+        ((b"Content-Length", b"0"), {"content_length": 0}),
+        ((b"transfer-ENCODING", b"Chunked"), {"chunked": True, "has_body": True}),
         ((b"Expect", b"100-Continue"), {"expects_continue": True}),
         ((b"Connection", b"x, Close"), {"keep_alive": False}),
         ((b"Connection", b"closed, keep-alive"), {}),
         ((b"Upgrade", b""), {"has_upgrade": True}),
-        ((b"ORIGIN", b"null"), {"has_origin": True}),
-        ((b"x-Request-ID", b"a"), {"has_request_id": True}),
+        ((b"ORIGIN", b"null"), {"origins": (b"null",)}),
+        ((b"Origin", b""), {"origins": (b"",)}),
+        ((b"x-Request-ID", b"a"), {"request_ids": (b"a",)}),
         ((b"X_Request_Id", b"a"), {}),
+        ((b"Authorization", b"a"), {}),
     ],
     ids=[
-        *("nothing", "length", "chunked", "expect", "close", "no-close", "upgrade"),
-        *("origin", "id", "alias"),
+        *("nothing", "length", "length-0", "chunked", "expect", "close", "no-close"),
+        *("upgrade", "origin", "empty-origin", "id", "alias", "not-asked-for"),
     ],
 )
 def test_what_a_request_says_is_told_once(
     field: Field, told: dict[str, object]
 ) -> None:
     """However a name is written; what isn't told is taken for absent later on."""
-    silent = {
-        "host": b"gw",
-        "content_length": None,
-        "chunked": False,
-        "keep_alive": True,
-        "expects_continue": False,
-        "has_upgrade": False,
-        "has_origin": False,
-        "has_request_id": False,
-    }
-    found = read(head(HOST, field, method="GET"))._asdict()
-    start = {
-        "method": "GET",
-        "target": b"/",
-        "version": (1, 1),
-        "fields": (HOST, field),
-    }
-    assert found == start | silent | told
+    found = read(head(HOST, field, method="GET"))
+    assert (found.method, found.target, found.http10) == ("GET", b"/", False)
+    assert found.fields == (HOST, field)
+    assert [line.kept for line in found.lines] == [block((HOST,)), block((field,))]
+    assert found.marks == 0
+    assert {name: getattr(found, name) for name in SILENT} == SILENT | told
+
+
+def test_what_is_said_twice_is_told_twice() -> None:
+    """In order: who asks for one only must see that there are more."""
+    found = read(
+        head(
+            HOST,
+            (b"Origin", b"b"),
+            (b"X-Request-Id", b"2"),
+            (b"origin", b"a"),
+            (b"x-request-id", b"1"),
+            (b"ORIGIN", b"b"),
+        )
+    )
+    assert found.origins == (b"b", b"a", b"b")
+    assert found.request_ids == (b"2", b"1")
+
+
+def test_fields_that_may_hold_credentials_are_shown() -> None:
+    """Whoever asked for a name gets its lines, in order, with what it read there."""
+    reader = RequestReader(BOUNDS, credentials={b"cookie": len, b"rid": bytes.upper})
+    data = head(HOST, (b"RID", b"x"), (b"X_Rid", b"x"), (b"Cookie", b"abc"))
+    found = reader.read(data)
+    assert [(line.field, line.says) for line in found.shown] == [
+        ((b"RID", b"x"), b"X"),
+        ((b"Cookie", b"abc"), 3),
+    ]
+    assert [*found.shown] == [found.lines[1], found.lines[3]]
+
+
+def test_the_rules_decide_what_goes_on() -> None:
+    """Each line once; a head has the marks of all its lines, whatever they mean."""
+    asked: list[bytes] = []
+    marks = {b"Ask": 1, b"Host": 2, b"Change": 4, b"Never": 8}
+
+    def rules(name: bytes, value: bytes, raw: bytes) -> Ruling:
+        asked.append(raw)
+        kept = {b"Keep": raw, b"Change": b"Changed: yes\r\n"}.get(name, b"")
+        return Ruling(name, kept, marks.get(name, 0))
+
+    reader = RequestReader(BOUNDS, rules)
+    data = b"GET / HTTP/1.1\r\nKeep:1 \r\nAsk: 2\r\nHost: gw\r\nChange: 4\r\n\r\n"
+    for _ in range(2):
+        found = reader.read(data)
+        kept = [line.kept for line in found.lines]
+        assert kept == [b"Keep: 1\r\n", b"", b"", b"Changed: yes\r\n"]
+        assert [line.rule for line in found.lines] == [
+            *(b"Keep", b"Ask", b"Host", b"Change"),
+        ]
+        assert found.marks == 1 | 2 | 4
+        assert (found.host, found.has_upgrade, found.expects_continue) == (
+            *(b"gw", False, False),
+        )
+    assert [line.partition(b":")[0] for line in asked] == [
+        *(b"Keep", b"Ask", b"Host", b"Change"),
+    ]
 
 
 LENGTH: Field = (b"Content-Length", b"5")
@@ -139,8 +215,8 @@ CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
         ((HOST, (b"Transfer-Encoding", b"chunked, identity")), BadRequest),
         ((HOST, (b"Transfer-Encoding", b'"chunked"')), BadRequest),
         ((HOST, (b"Transfer-Encoding", b"\x0bchunked")), BadRequest),
-        ((HOST, (b"Expect", b"100-continue, x")), heads.ExpectationFailed),
-        ((HOST, (b"Expect", b"")), heads.ExpectationFailed),
+        ((HOST, (b"Expect", b"100-continue, x")), ExpectationFailed),
+        ((HOST, (b"Expect", b"")), ExpectationFailed),
         ((HOST, (b"X", b"x" * 1000)), HeadTooLarge),
     ],
 )
@@ -156,7 +232,7 @@ def test_ambiguous_framing_is_refused(
 @pytest.mark.parametrize("version", [(0, 9), (1, 2), (1, 10), (2, 0), (3, 0)])
 def test_other_versions_are_refused(version: tuple[int, int]) -> None:
     """One digit each, and no others than 1.0 and 1.1 (RFC 9112 §2.3)."""
-    with pytest.raises(BadRequest if version == (1, 10) else heads.VersionNotSupported):
+    with pytest.raises(BadRequest if version == (1, 10) else VersionNotSupported):
         check(HOST, version=version)
 
 
@@ -169,7 +245,7 @@ def test_chunks_need_http11() -> None:
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
 def test_echo_and_tunnel_are_not_offered(method: str) -> None:
     """TRACE gives cookies back to scripts; CONNECT reaches any host."""
-    with pytest.raises(heads.MethodNotImplemented) as refused:
+    with pytest.raises(MethodNotImplemented) as refused:
         check(HOST, method=method)
     assert refused.value.close
 
@@ -237,13 +313,13 @@ def test_malformed_request_lines_are_refused(line: bytes) -> None:
 @pytest.mark.parametrize("method", ["get", "FOO", "PRI", "TRACK", "GETT", "A-B"])
 def test_unknown_methods_are_not_implemented(method: str) -> None:
     """RFC 9110 §9.1: methods have case, and 501 is for those that aren't known."""
-    with pytest.raises(heads.MethodNotImplemented):
+    with pytest.raises(MethodNotImplemented):
         check(HOST, method=method)
 
 
 def test_llhttps_methods_are_known() -> None:
     """But for CONNECT and TRACE."""
-    for method in heads.METHODS:
+    for method in METHODS:
         assert read(head(HOST, method=method)).method == method
         assert llhttp(head(HOST, method=method)).method == method.encode()
 
@@ -279,6 +355,7 @@ def test_fields_keep_their_bytes(line: bytes, field: Field) -> None:
     """All but the blanks round a value, which are none of it (RFC 9110 §5.5)."""
     found = read(b"GET /\xff HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % line)
     assert found.fields == (HOST, field)
+    assert [line.kept for line in found.lines] == [block((HOST,)), block((field,))]
     assert found.target == b"/\xff"
 
 
@@ -301,24 +378,26 @@ def test_fields_keep_their_bytes(line: bytes, field: Field) -> None:
 )
 def test_sizes_are_bounded(data: bytes, error: type[GatewayError] | None) -> None:
     """At the bound, and over it; the second time as well, when lines are known."""
+    reader = RequestReader(BOUNDS)
     for _ in range(2):
         if error is None:
-            read(data)
+            reader.read(data)
         else:
             with pytest.raises(error):
-                read(data)
+                reader.read(data)
 
 
-def test_a_line_that_is_known_is_still_bounded() -> None:
-    """Two listeners may have other bounds."""
-    data = head(HOST, (b"A", b"b" * 100))
-    read(data)
+def test_lines_that_are_known_are_still_bounded() -> None:
+    """That each of them fits says nothing of a head of many."""
+    reader = RequestReader(BOUNDS)
+    field = (b"A", b"b" * 200)
+    assert len(reader.read(head(HOST, *[field] * 4)).lines) == 5
     with pytest.raises(HeadTooLarge):
-        heads.read(data, BOUNDS._replace(field=50))
+        reader.read(head(HOST, *[field] * 5))
+    small = (b"A", b"b")
+    assert len(reader.read(head(HOST, *[small] * 9)).lines) == 10
     with pytest.raises(HeadTooLarge):
-        heads.read(data, BOUNDS._replace(head=50))
-    with pytest.raises(TargetTooLong):
-        heads.read(data.replace(b"/", b"/abc", 1), BOUNDS._replace(target=3))
+        reader.read(head(HOST, *[small] * 10))
 
 
 # --- what hasn't all come ---------------------------------------------------------
@@ -327,8 +406,8 @@ def test_a_line_that_is_known_is_still_bounded() -> None:
 def begun(data: bytes) -> None:
     """Have the beginnings of *data* looked at, byte by byte and all at once."""
     for size in range(1, len(data) + 1):
-        heads.check_begun(data[:size], size - 1, BOUNDS)
-    heads.check_begun(data, 0, BOUNDS)
+        check_begun(data[:size], size - 1, BOUNDS)
+    check_begun(data, 0, BOUNDS)
 
 
 @pytest.mark.parametrize(
@@ -369,51 +448,28 @@ def test_a_beginning_of_nothing_is_refused(
     with pytest.raises(error):
         begun(data)
     with pytest.raises(error):
-        heads.check_begun(data, 0, BOUNDS)
+        check_begun(data, 0, BOUNDS)
 
 
-# --- what is remembered ---------------------------------------------------------
+# --- what is remembered: the rest is in `test_lines` --------------------------------
 
 
-@pytest.fixture
-def memory() -> Any:
-    """The lines that are remembered: none at first."""
-    heads._lines.clear()
-    heads._lines.size = 0
-    return heads._lines
+def test_lines_are_judged_once() -> None:
+    """The second head holds the very same lines, but for secrets and long ones."""
+    reader = RequestReader(BOUNDS._replace(field=1000))
+    data = head(HOST, (b"A", b"b"), (b"Cookie", b"c"), (b"B", b"b" * LINE_MAX_BYTES))
+    first, second = (reader.read(data) for _ in range(2))
+    assert first.fields == second.fields
+    same = [a is b for a, b in zip(first.lines, second.lines, strict=True)]
+    assert same == [True, True, False, False]
 
 
-def test_lines_are_judged_once(memory: Any) -> None:
-    """The second head holds the very same fields."""
-    first, second = (read(head(HOST, (b"A", b"b"))) for _ in range(2))
-    assert all(a is b for a, b in zip(first.fields, second.fields, strict=True))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(b"Cookie", b"authorization", b"Proxy-Authorization", b"st-access-token"),
-        *(b"ST-Refresh-Token", b"anti-csrf", b"Front-Token", b"X-Api-Key"),
-        *(b"X-Corpus-Session", b"id-refresh-token", b"X-Amz-Security-Token"),
-    ],
-)
-def test_credentials_are_not_remembered(name: bytes, memory: Any) -> None:
-    """Nor is a request line: its query may hold a code or a token."""
-    read(b"GET /?secret HTTP/1.1\r\nHost: gw\r\n%b: secret\r\n\r\n" % name)
-    assert [*memory] == [b"Host: gw"]
-
-
-def test_memory_is_bounded(memory: Any) -> None:
-    """Whatever clients make up; long lines aren't kept at all."""
-    lines = memory
-    bounds = Bounds(target=8192, field=16384, head=65536, fields=100)
-    for number in range(100):
-        made_up = [(b"A%d" % i, b"%d" % number + b"b" * 400) for i in range(99)]
-        heads.read(head(HOST, *made_up), bounds)
-        assert lines.size <= heads.LINES_MAX_BYTES
-        assert lines.size == sum(2 * len(x) + heads._ENTRY_BYTES for x in lines)
-    heads.read(head(HOST, (b"B", b"b" * heads.LINE_MAX_BYTES)), bounds)
-    assert not any(line.startswith(b"B") for line in lines)
+def test_request_lines_with_a_query_are_not_remembered() -> None:
+    """A query may hold a code or a token."""
+    reader = RequestReader(BOUNDS)
+    reader.read(b"GET /?s3cret HTTP/1.1\r\nHost: gw\r\n\r\n")
+    assert [*reader._lines] == [b"Host: gw"]
+    assert not [line for line in request_head._request_lines if b"s3cret" in line]
 
 
 # --- llhttp ---------------------------------------------------------------------
@@ -520,12 +576,16 @@ def test_llhttp_reads_what_is_accepted_in_the_same_way(data: bytes) -> None:
     assert told.whole
     assert ours.method.encode() == told.method
     assert ours.target == told.target
-    assert "{}.{}".format(*ours.version) == told.version
+    assert ours.http10 == (told.version == "1.0")
+    assert told.version in ("1.0", "1.1")
     assert [*ours.fields] == told.fields
+    assert b"".join(line.kept for line in ours.lines) == block(told.fields)
     if ours.keep_alive:  # llhttp keeps more of them: `close, keep-alive`
         assert told.keep_alive
     lengths = [v for n, v in told.fields if n.lower() == b"content-length"]
-    assert [ours.content_length] == ([int(v) for v in lengths] or [None])
+    assert ours.content_length == (int(lengths[0]) if lengths else None)
+    assert len(lengths) < 2
     assert ours.chunked == any(
         n.lower() == b"transfer-encoding" for n, _ in told.fields
     )
+    assert ours.has_body == (ours.chunked or any(map(int, lengths)))

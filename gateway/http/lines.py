@@ -1,0 +1,191 @@
+"""PURE. Lines of heads: each distinct one is judged once, and then looked up.
+
+A line's judgement holds all that follows from its bytes: what it means for the message,
+and the bytes that go on in its place. Most lines of a client or a service are the same
+from one message to the next.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.errors import GatewayError
+from gateway.fields import Field, Memo, has_control, is_token
+
+LINE_MAX_BYTES: Final = 512
+"""Longer lines aren't remembered, except by whoever holds one (`Lines.judge`)."""
+LINES_MAX_BYTES: Final = 1024 * 1024
+"""The size of all remembered lines, by estimate. A full memory is emptied."""
+_ENTRY_BYTES = 500
+"""The size of a remembered line besides its bytes, which it holds three times."""
+HELD_MAX_BYTES: Final = 4096
+"""Longer lines with credentials are judged each time, whoever holds them."""
+_TAIL_BYTES = 32
+"""Lines with credentials are found by their last bytes, and then compared."""
+
+# The lines of fields with such names aren't remembered: their values are secrets.
+_is_secret = re.compile(
+    rb"^st-|auth|cookie|csrf|key|passw|secret|session|token", re.IGNORECASE
+).search
+
+
+class Line:
+    """One line of a head. Nothing in it changes once it is made."""
+
+    __slots__ = ("__weakref__", "kept", "marks", "meaning", "raw", "rule", "says")
+
+    raw: bytes
+    """The field as it goes on when nothing is changed: `Name: value` and CRLF."""
+    kept: bytes
+    """The bytes that go on, unless `marks` say that a route may want others. Empty for
+    a line that is dropped."""
+    meaning: int
+    """The field's meaning for the head it stands in, or MARKED; 0: neither."""
+    says: Any
+    """The value, as far as it has a meaning."""
+    rule: Any
+    """The header rule that the field falls under (`headers`)."""
+    marks: int
+    """Bits with which the rule asks for a closer look at the head."""
+
+    @property
+    def name(self) -> bytes:
+        """The field's name, as it came."""
+        return self.raw.partition(b": ")[0]
+
+    @property
+    def value(self) -> bytes:
+        """The field's value, without the blanks round it."""
+        return self.raw.partition(b": ")[2][:-2]
+
+    @property
+    def field(self) -> Field:
+        """The field's name and value."""
+        name, _, value = self.raw.partition(b": ")
+        return name, value[:-2]
+
+
+MARKED: Final = -1
+"""The meaning of a line that has marks, and no meaning for the head."""
+
+
+class Ruling(NamedTuple):
+    """What a header rule makes of a field. See the attributes of `Line`."""
+
+    rule: Any
+    kept: bytes
+    marks: int = 0
+
+
+Rules = Callable[[bytes, bytes, bytes], Ruling]
+"""The header rules of one direction: name, value and `Line.raw` → what goes on."""
+
+
+def keep_all(_name: bytes, _value: bytes, raw: bytes) -> Ruling:
+    """Return that the field goes on as it is: for whoever has no rules."""
+    return Ruling(None, raw)
+
+
+Meaning = tuple[int, Callable[[bytes], Any] | None]
+"""The meaning of a field's name, and what reads its value."""
+_MEANS_NOTHING: Meaning = (0, None)
+
+
+class Lines(dict[bytes, Line]):
+    """The lines of one direction, remembered by their bytes exactly.
+
+    `lines[text]` is for lines of at most LINE_MAX_BYTES, `judge` for all. At most
+    LINES_MAX_BYTES are remembered. Lines whose names promise a secret never are; but
+    while somebody holds the `Line` of one with a meaning, it is found again.
+    """
+
+    def __init__(
+        self,
+        meanings: Mapping[bytes, Meaning],
+        rules: Rules,
+        error: type[GatewayError],
+    ) -> None:
+        """*meanings* has field names in lower case. *error* is raised for a line that
+        is no field."""
+        super().__init__()
+        self._error = error
+        self._meanings = meanings
+        self._rules = rules
+        self._names = Memo(self._name)
+        self._held: dict[bytes, _Held] = {}
+        self.size = 0
+        """An estimate of the bytes that the remembered lines take."""
+
+    def __missing__(self, text: bytes) -> Line:
+        if self._held:
+            held = self._held.get(text[-_TAIL_BYTES:])
+            if held is not None and held.text == text and (line := held()) is not None:
+                return line
+        name, colon, value = text.partition(b":")
+        meaning, read, is_secret = self._names[name]
+        if not colon:
+            raise self._error("a line of the head is no field")
+        if has_control(value):
+            raise self._error("control byte in the head")
+        value = value.strip(b" \t")
+        line = Line()
+        line.raw = raw = b"%b: %b\r\n" % (name, value)
+        line.says = None if read is None else read(value)
+        line.rule, line.kept, line.marks = self._rules(name, value, raw)
+        line.meaning = meaning or (MARKED if line.marks else 0)
+        if not is_secret:
+            if len(text) <= LINE_MAX_BYTES:
+                self._remember(text, line)
+        elif meaning and len(text) <= HELD_MAX_BYTES:
+            held = _Held(line, self._let_go)
+            held.text = text
+            held.tail = tail = text[-_TAIL_BYTES:]
+            self._held[tail] = held
+        return line
+
+    judge = __missing__
+    """Return the judgement of a line.
+
+    Raises:
+        GatewayError: it is no field (a folded line is none), or has a control byte.
+    Source: RFC 9112 §5, §5.1, §5.2; RFC 9110 §5.5.
+    """
+
+    @property
+    def held(self) -> int:
+        """How many lines with secrets somebody holds."""
+        return len(self._held)
+
+    def _remember(self, text: bytes, line: Line) -> None:
+        if text in self:
+            return
+        size = 3 * len(text) + _ENTRY_BYTES
+        if self.size + size > LINES_MAX_BYTES:
+            self.clear()
+            self.size = 0
+        self.size += size
+        self[text] = line
+
+    def _let_go(self, held: weakref.ref[Line]) -> None:
+        assert isinstance(held, _Held)
+        if self._held.get(held.tail) is held:
+            del self._held[held.tail]
+
+    def _name(self, name: bytes) -> tuple[int, Callable[[bytes], Any] | None, bool]:
+        """Return the meaning of a name, and whether its values are secrets."""
+        if not is_token(name):
+            raise self._error("a line of the head is no field")
+        meaning, read = self._meanings.get(name.lower(), _MEANS_NOTHING)
+        return meaning, read, _is_secret(name) is not None
+
+
+class _Held(weakref.ref[Line]):
+    """A line that is remembered for as long as somebody else holds it."""
+
+    __slots__ = ("tail", "text")
+
+    tail: bytes
+    text: bytes

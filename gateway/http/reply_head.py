@@ -1,0 +1,263 @@
+"""PURE. A reply's head: what it says, where the body ends, and what is refused.
+
+A head is read line by line, in one way only: a reply that two parsers could read
+differently is refused. Most lines of a service's replies are the same from one to the
+next, so each distinct line is judged once and then looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from gateway.errors import BadReply
+from gateway.fields import Fields, Memo
+from gateway.http.lines import (
+    LINE_MAX_BYTES,
+    Line,
+    Lines,
+    Meaning,
+    Rules,
+    keep_all,
+)
+
+CHUNKED: Final = -1
+"""The body is chunked."""
+UNTIL_CLOSE: Final = -2
+"""The body ends where the connection does."""
+
+MAX_HEAD_BYTES: Final = 65536
+"""The largest head. nginx takes 4 to 8 KiB, Go 1 MiB."""
+MAX_FIELDS: Final = 256
+_SMALL_BYTES = 4 * MAX_FIELDS
+"""The size of a head that can't exceed the limits: a field takes four bytes."""
+
+_status_line = re.compile(
+    rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?"
+).fullmatch
+_BEGIN = b"HTTP/1."
+
+
+class ReplyHead:
+    """The facts of a sound head. Nothing in it changes once it is made."""
+
+    __slots__ = (
+        "_fields",
+        "content_length",
+        "keep_alive",
+        "keep_alive_s",
+        "length",
+        "lines",
+        "marks",
+        "reason",
+        "start",
+        "status",
+    )
+
+    start: bytes
+    """The status line for a client, with CRLF: HTTP/1.1, whatever the service spoke."""
+    status: int
+    reason: bytes
+    length: int
+    """The size of the body that follows, or CHUNKED, or UNTIL_CLOSE."""
+    content_length: int | None
+    """The value of Content-Length; for HEAD and 304 that isn't what follows."""
+    keep_alive: bool
+    """The connection may be used for another request after this reply."""
+    keep_alive_s: float | None
+    """How long the service keeps an idle connection; None: it doesn't say."""
+    lines: list[Line]
+    """All lines of fields, in order."""
+    marks: int
+    """The marks of all lines (`Line.marks`)."""
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, in order, with their bytes as they came."""
+        try:
+            return self._fields
+        except AttributeError:
+            self._fields: Fields = tuple([line.field for line in self.lines])
+            return self._fields
+
+
+# The meanings of fields. No enumeration: its attributes cost more than all the rest of
+# a line.
+_LENGTH, _CONNECTION, _CODING, _KEEP_FOR = range(1, 5)
+# What Connection asks for; both may stand in it.
+_CLOSE, _KEEP = 1, 2
+
+
+def _length(value: bytes) -> int:
+    # Digits of ASCII; int() would take `+5`, `1_0` and digits of other scripts.
+    if not (value.isdigit() and len(value) <= 18):
+        raise BadReply("malformed Content-Length")
+    return int(value)
+
+
+def _coding(value: bytes) -> None:
+    if value.lower() != b"chunked":
+        raise BadReply("the transfer coding is not chunked")
+
+
+def _connection(value: bytes) -> int:
+    options = {option.strip(b" \t") for option in value.lower().split(b",")}
+    return _CLOSE * (b"close" in options) + _KEEP * (b"keep-alive" in options)
+
+
+def keep_alive_hint(value: bytes) -> float | None:
+    """Return for how many seconds an idle connection is safe to use, None if unsaid.
+
+    A second less than the service says (half, when it says one or none), because
+    its clock starts before ours.
+
+    Source: RFC 2068 §19.7.1.1 (`Keep-Alive: timeout=5, max=100`).
+    """
+    for part in value.split(b","):
+        name, _, number = part.partition(b"=")
+        number = number.strip()
+        if name.strip().lower() == b"timeout" and number.isdigit():
+            seconds = float(number[:9])
+            return max(seconds - 1, seconds / 2)
+    return None
+
+
+_MEANINGS: dict[bytes, Meaning] = {
+    b"content-length": (_LENGTH, _length),
+    b"transfer-encoding": (_CODING, _coding),
+    b"connection": (_CONNECTION, _connection),
+    b"keep-alive": (_KEEP_FOR, keep_alive_hint),
+}
+
+
+def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
+    """Return the parts of a status line, given without its CRLF.
+
+    They are: the line that goes on, status, reason, whether the version is HTTP/1.0,
+    and whether no body can follow.
+
+    Raises:
+        BadReply: not HTTP/1.1 or 1.0, a status that isn't 100 to 599, or a control
+            byte in the reason.
+    Source: RFC 9112 §4, §6.3; RFC 9110 §15.
+    """
+    found = _status_line(line)
+    if found is None:
+        raise BadReply("malformed status line")
+    version, digits, reason = found[1], found[2], found[3] or b""
+    status = int(digits)
+    start = b"HTTP/1.1 %b %b\r\n" % (digits, reason)
+    bodiless = status < 200 or status in (204, 304)
+    return start, status, reason, version == b"1.0", bodiless
+
+
+_status_lines = Memo(_status_parts)
+"""A service has few."""
+
+_new = object.__new__
+
+
+class ReplyHeadReader:
+    """Reads the heads of replies, for one set of header rules."""
+
+    def __init__(self, rules: Rules = keep_all) -> None:
+        self._lines = Lines(_MEANINGS, rules, BadReply)
+        self._known = self._lines.__getitem__
+
+    def read(self, data: bytes, head_request: bool) -> ReplyHead:
+        """Return the facts of a whole head, its empty line included.
+
+        *head_request*: it replies to HEAD, so no body follows.
+
+        Raises:
+            BadReply: a head or a number of fields above the limits; a status line that
+                isn't one of HTTP/1.1 or 1.0, with a status from 100 to 599; a line that
+                is no field (a folded one, one with a control byte, a bare CR or LF in
+                it); a Transfer-Encoding that isn't exactly `chunked`, comes twice, with
+                Content-Length or over HTTP/1.0; a Content-Length that is no plain
+                number, or comes twice.
+        Source: RFC 9112 §2.2, §4, §5, §6.1, §6.3, §9.3; RFC 9110 §5.1, §5.5.
+        """
+        texts = data.split(b"\r\n")
+        if len(data) > _SMALL_BYTES:
+            _check_size(data, texts)
+        start, status, reason, http10, bodiless = _status_lines[texts[0]]
+        lines: list[Line]
+        if len(data) <= LINE_MAX_BYTES:  # as most are: a loop in C
+            lines = [*map(self._known, texts[1:-2])]
+        else:
+            lines = [*map(self._of_any_size, texts[1:-2])]
+        length: int | None = None
+        connection = marks = 0
+        chunked = False
+        keep_alive_s: float | None = None
+        for line in lines:
+            if not line.meaning:
+                continue
+            meaning = line.meaning
+            marks |= line.marks
+            if meaning == _LENGTH:
+                if length is not None:
+                    raise BadReply("more than one Content-Length")
+                length = line.says
+            elif meaning == _CONNECTION:
+                connection |= line.says
+            elif meaning == _KEEP_FOR:
+                keep_alive_s = line.says
+            elif meaning == _CODING:
+                if chunked:
+                    raise BadReply("more than one Transfer-Encoding")
+                chunked = True
+        head: ReplyHead = _new(ReplyHead)
+        head.content_length = length
+        if chunked:
+            if length is not None:
+                raise BadReply("Content-Length and Transfer-Encoding in one reply")
+            if http10:
+                raise BadReply("Transfer-Encoding in an HTTP/1.0 reply")
+            length = CHUNKED
+        elif length is None:
+            length = UNTIL_CLOSE
+        if bodiless or head_request:
+            length = 0
+        head.start = start
+        head.status = status
+        head.reason = reason
+        head.length = length
+        head.keep_alive = length != UNTIL_CLOSE and not (
+            connection & _CLOSE or (http10 and not connection & _KEEP)
+        )
+        head.keep_alive_s = keep_alive_s
+        head.lines = lines
+        head.marks = marks
+        return head
+
+    def _of_any_size(self, text: bytes) -> Line:
+        known = self._lines
+        return known[text] if len(text) <= LINE_MAX_BYTES else known.judge(text)
+
+
+def _check_size(data: bytes, texts: list[bytes]) -> None:
+    """Refuse a head that is larger than the limits, or has more fields."""
+    if len(data) > MAX_HEAD_BYTES:
+        raise BadReply("the reply's head is too large")
+    if len(texts) > MAX_FIELDS + 3:  # the status line, and what ends the head
+        raise BadReply(f"more than {MAX_FIELDS} fields in the reply")
+
+
+def check_begun(data: bytes, known: int) -> None:
+    """Refuse at once what can't become a head.
+
+    *data* is all that came of it; the first *known* bytes were checked before.
+
+    Raises:
+        BadReply: it is larger than MAX_HEAD_BYTES already, it doesn't begin as HTTP/1
+            does, or a line ends in a bare LF.
+    """
+    if not data.startswith(_BEGIN[: len(data)]):
+        raise BadReply("the reply is not HTTP/1.1 or HTTP/1.0")
+    # From where a CR may stand whose LF is new.
+    if data.count(b"\n", known) != data.count(b"\r\n", max(0, known - 1)):
+        raise BadReply("a line of the head ends in a bare LF")
+    if len(data) > MAX_HEAD_BYTES:
+        raise BadReply("the reply's head is too large")

@@ -1,0 +1,416 @@
+"""PURE. A request's head: what it says, how its body is framed, and what is refused.
+
+A head is read line by line, in one way only: what two readers could take for different
+requests is refused here, before a route is matched or a session is read. Most lines of
+a client's requests are the same from one to the next, so each distinct line is judged
+once and then looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from gateway.errors import BadRequest, GatewayError, Side, Stage
+from gateway.fields import Fields, Memo
+from gateway.http.lines import (
+    LINE_MAX_BYTES,
+    Line,
+    Lines,
+    Meaning,
+    Rules,
+    keep_all,
+)
+
+METHODS: Final = frozenset(
+    (
+        *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"),
+        *("QUERY", "SOURCE", "PURGE", "LINK", "UNLINK"),
+        # WebDAV and its family
+        *("COPY", "LOCK", "UNLOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH"),
+        *("BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT"),
+        *("MERGE", "MKCALENDAR"),
+        # UPnP
+        *("M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE"),
+    )
+)
+"""The methods that are passed on: llhttp's, but for CONNECT and TRACE."""
+
+_METHOD_MAX_BYTES = 24
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_METHOD = rb"%b{1,%d}" % (_TOKEN, _METHOD_MAX_BYTES)
+_request_line = re.compile(
+    rb"(%b) ([^\x00-\x20\x7f]+) HTTP/([0-9]\.[0-9])" % _METHOD
+).fullmatch
+_has_method = re.compile(rb"%b " % _METHOD).match
+_may_begin = re.compile(rb"(?:%b(?: |\r?\Z)|\r?\Z)" % _METHOD).match
+
+
+class HeadTooLarge(GatewayError):
+    """The request's fields are too many, or too large."""
+
+    side = Side.CLIENT
+    status = 431
+    code = "head_too_large"
+    title = "The request's header fields are too large"
+    close = True
+
+
+class TargetTooLong(GatewayError):
+    """The request target is longer than `gateway.limits.max_target_size`."""
+
+    side = Side.CLIENT
+    status = 414
+    code = "target_too_long"
+    title = "The request target is too long"
+    close = True
+
+
+class VersionNotSupported(GatewayError):
+    """The request isn't HTTP/1.0 or HTTP/1.1."""
+
+    side = Side.CLIENT
+    status = 505
+    code = "http_version"
+    title = "This HTTP version isn't supported"
+    close = True
+
+
+class MethodNotImplemented(GatewayError):
+    """TRACE would echo credentials, CONNECT would open a tunnel; others are unknown."""
+
+    side = Side.CLIENT
+    stage = Stage.MATCH
+    status = 501
+    code = "method_not_implemented"
+    title = "This method isn't supported"
+    close = True
+
+
+class ExpectationFailed(GatewayError):
+    """`Expect` asks for something other than 100-continue."""
+
+    side = Side.CLIENT
+    status = 417
+    code = "expectation_failed"
+    title = "This expectation isn't supported"
+    close = True
+
+
+class Bounds(NamedTuple):
+    """How large a head may be, in bytes, and how many fields it may have."""
+
+    target: int
+    field: int
+    """One field, name and value, as its line holds them."""
+    head: int
+    """The request line and all fields."""
+    fields: int
+
+
+class RequestHead:
+    """The facts of a sound head. Nothing in it changes once it is made.
+
+    No frozen dataclass: one is made per request, and each read of a NamedTuple's
+    attribute takes five times as long.
+    """
+
+    __slots__ = (
+        "_fields",
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "has_body",
+        "has_upgrade",
+        "host",
+        "http10",
+        "keep_alive",
+        "lines",
+        "marks",
+        "method",
+        "origins",
+        "request_ids",
+        "shown",
+        "target",
+    )
+
+    method: str
+    target: bytes
+    http10: bool
+    """The version is HTTP/1.0, not HTTP/1.1."""
+    host: bytes | None
+    """The value of Host; None: HTTP/1.0 without one."""
+    content_length: int | None
+    """The declared size of the body; None when it is chunked or there is none."""
+    chunked: bool
+    has_body: bool
+    keep_alive: bool
+    """The connection may be used for another request. Not if the client asks for
+    another protocol: it may speak that one next, whatever the answer is."""
+    expects_continue: bool
+    """The body may not be sent before a 100 (RFC 9110 §10.1.1)."""
+    has_upgrade: bool
+    origins: tuple[bytes, ...]
+    """The values of Origin."""
+    request_ids: tuple[bytes, ...]
+    """The values of X-Request-Id."""
+    shown: tuple[Line, ...]
+    """The lines that may hold credentials."""
+    lines: list[Line]
+    """All lines of fields, in order."""
+    marks: int
+    """The marks of all lines (`Line.marks`)."""
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, in order, with their bytes as they came."""
+        try:
+            return self._fields
+        except AttributeError:
+            self._fields: Fields = tuple([line.field for line in self.lines])
+            return self._fields
+
+
+# The meanings of fields. No enumeration: its attributes cost more than all the rest of
+# a line.
+_NOTHING, _HOST, _CODING, _LENGTH, _EXPECT, _CONNECTION = range(6)
+_UPGRADE, _ORIGIN, _REQUEST_ID, _CREDENTIAL = range(6, 10)
+# What Connection asks for; all may stand in it.
+_CLOSE, _KEEP, _SWITCH = 1, 2, 4
+
+
+_IS_HTTP10 = {b"1.1": False, b"1.0": True}
+_METHOD_OF = {name.encode(): name for name in METHODS}
+
+
+def _request_parts(line: bytes) -> tuple[str, bytes, bool]:
+    """Return method, target and whether it is HTTP/1.0 of a line without its CRLF.
+
+    Raises:
+        BadRequest: it isn't of three parts with one space between each two.
+        VersionNotSupported: not HTTP/1.0 or 1.1.
+        MethodNotImplemented: none of METHODS.
+    Source: RFC 9112 §2.3, §3; RFC 9110 §9.1, §9.3.6, §9.3.8, §15.6.2.
+    """
+    found = _request_line(line)
+    if found is None:
+        raise BadRequest("malformed request line")
+    name, target, version = found.groups()
+    http10 = _IS_HTTP10.get(version)
+    if http10 is None:
+        raise VersionNotSupported
+    method = _METHOD_OF.get(name)
+    if method is None:
+        raise MethodNotImplemented
+    return method, target, http10
+
+
+class _RequestLines(Memo[tuple[str, bytes, bool]]):
+    """Request lines, remembered unless they have a query: it may hold a secret."""
+
+    def __missing__(self, line: bytes) -> tuple[str, bytes, bool]:
+        return _request_parts(line) if b"?" in line else super().__missing__(line)
+
+
+_request_lines = _RequestLines(_request_parts, max_size=LINE_MAX_BYTES)
+
+
+def _length(value: bytes) -> int:
+    # Digits of ASCII; int() would take `+5`, `1_0` and digits of other scripts.
+    if not (value.isdigit() and len(value) <= 18):
+        raise BadRequest("Content-Length is no plain number")
+    return int(value)
+
+
+def _coding(value: bytes) -> None:
+    if value.lower() != b"chunked":
+        raise BadRequest("unsupported Transfer-Encoding")
+
+
+def _expectation(value: bytes) -> None:
+    if value.lower() != b"100-continue":
+        raise ExpectationFailed
+
+
+def _connection(value: bytes) -> int:
+    options = {option.strip(b" \t") for option in value.lower().split(b",")}
+    return (
+        _CLOSE * (b"close" in options)
+        + _KEEP * (b"keep-alive" in options)
+        + _SWITCH * (b"upgrade" in options)
+    )
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
+
+
+_MEANINGS: dict[bytes, Meaning] = {
+    b"host": (_HOST, _as_it_is),
+    b"transfer-encoding": (_CODING, _coding),
+    b"content-length": (_LENGTH, _length),
+    b"expect": (_EXPECT, _expectation),
+    b"connection": (_CONNECTION, _connection),
+    b"upgrade": (_UPGRADE, None),
+    b"origin": (_ORIGIN, _as_it_is),
+    b"x-request-id": (_REQUEST_ID, _as_it_is),
+}
+
+_new = object.__new__
+
+
+class RequestReader:
+    """Reads the heads of requests, for one set of header rules."""
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        rules: Rules = keep_all,
+        credentials: Mapping[bytes, Callable[[bytes], Any]] = MappingProxyType({}),
+    ) -> None:
+        """*credentials* reads the values of fields that may hold some: name in lower
+        case → what becomes `Line.says`."""
+        self.bounds = bounds
+        shown = {name: (_CREDENTIAL, read) for name, read in credentials.items()}
+        self._lines = Lines(_MEANINGS | shown, rules, BadRequest)
+        self._small = min(bounds.target, bounds.field, bounds.head)
+        """The size of a head that can't exceed a bound but for the number of fields."""
+        self._max_texts = bounds.fields + 3  # the request line, and what ends the head
+
+    def read(self, data: bytes) -> RequestHead:
+        """Return the facts of a whole head, its empty line included.
+
+        Raises:
+            TargetTooLong, HeadTooLarge: it is larger than the bounds.
+            VersionNotSupported: not HTTP/1.0 or 1.1.
+            MethodNotImplemented: none of METHODS.
+            ExpectationFailed: an Expect other than 100-continue.
+            BadRequest: a malformed request line; a line that is no field (a folded
+                one, one with a control byte, a bare CR or LF in it); no Host, or
+                several; a Transfer-Encoding that isn't exactly `chunked`, comes twice,
+                with Content-Length or over HTTP/1.0; a Content-Length that is no plain
+                number, or comes twice.
+        Source: RFC 9112 §2.2, §2.3, §3, §3.2, §5, §6.1, §6.3, §9.3; RFC 9110 §5.5,
+        §10.1.1.
+        """
+        texts = data.split(b"\r\n")
+        if len(data) > self._small:
+            self._check_sizes(data, texts)
+        head: RequestHead = _new(RequestHead)
+        head.method, head.target, http10 = _request_lines[texts[0]]
+        if len(texts) > self._max_texts:
+            raise HeadTooLarge("too many fields")
+        known = self._lines
+        lines: list[Line] = []
+        host: bytes | None = None
+        length: int | None = None
+        connection = marks = 0
+        chunked = expects = upgrade = False
+        origins: tuple[bytes, ...] = ()
+        request_ids: tuple[bytes, ...] = ()
+        shown: tuple[Line, ...] = ()
+        for text in texts[1:-2]:
+            line = known[text] if len(text) <= LINE_MAX_BYTES else known.judge(text)
+            lines.append(line)
+            meaning = line.meaning
+            if not meaning:
+                continue
+            marks |= line.marks
+            if meaning == _HOST:
+                if host is not None:
+                    raise BadRequest("several Host fields")
+                host = line.says
+            elif meaning == _CREDENTIAL:
+                shown += (line,)
+            elif meaning == _CONNECTION:
+                connection |= line.says
+            elif meaning == _LENGTH:
+                if length is not None:
+                    raise BadRequest("several Content-Length fields")
+                length = line.says
+            elif meaning == _CODING:
+                if chunked:
+                    raise BadRequest("several Transfer-Encoding fields")
+                chunked = True
+            elif meaning == _ORIGIN:
+                origins += (line.says,)
+            elif meaning == _UPGRADE:
+                upgrade = True
+            elif meaning == _REQUEST_ID:
+                request_ids += (line.says,)
+            elif meaning == _EXPECT:
+                expects = True
+        if host is None and not http10:
+            raise BadRequest("no Host field")
+        if chunked:
+            if length is not None:
+                raise BadRequest("Transfer-Encoding with Content-Length")
+            if http10:
+                raise BadRequest("Transfer-Encoding over HTTP/1.0")
+        head.lines = lines
+        head.marks = marks
+        head.host = host
+        head.http10 = http10
+        head.content_length = length
+        head.chunked = chunked
+        head.has_body = True if length else chunked
+        head.keep_alive = not http10
+        if connection:
+            head.keep_alive = not (
+                connection & _CLOSE
+                or (http10 and not connection & _KEEP)
+                or (upgrade and connection & _SWITCH)
+            )
+        head.expects_continue = expects and not http10
+        head.has_upgrade = upgrade
+        head.origins = origins
+        head.request_ids = request_ids
+        head.shown = shown
+        return head
+
+    def _check_sizes(self, data: bytes, texts: Sequence[bytes]) -> None:
+        """Refuse a head that is larger than the bounds."""
+        bounds = self.bounds
+        if len(texts[0]) > bounds.target:
+            _check_target_size(texts[0], bounds.target)
+        if len(data) > bounds.head:
+            raise HeadTooLarge
+        if len(data) > bounds.field and max(map(len, texts[1:])) > bounds.field:
+            raise HeadTooLarge("a field is too long")
+
+
+def check_begun(data: bytes, known: int, bounds: Bounds) -> None:
+    """Refuse at once what can't become a head.
+
+    *data* is all that came of it; the first *known* bytes were checked before.
+
+    Raises:
+        TargetTooLong, HeadTooLarge: it is larger than *bounds* already.
+        BadRequest: it doesn't begin with a method, or a line ends in a bare CR or LF.
+    """
+    if known <= _METHOD_MAX_BYTES and not _may_begin(data):
+        raise BadRequest("the request doesn't begin with a method")
+    # From where a CR may stand whose LF is new. The last byte may be such a CR.
+    start = max(0, known - 1)
+    ends = data.count(b"\r\n", start)
+    if data.count(b"\n", known) != ends or (
+        data.count(b"\r", start) - data.endswith(b"\r") != ends
+    ):
+        raise BadRequest("a line of the head ends in a bare CR or LF")
+    line = data.rfind(b"\n") + 1
+    if not line:
+        _check_target_size(data, bounds.target + len("\r"))
+    elif len(data) - line > bounds.field + len("\r"):
+        raise HeadTooLarge("a field is too long")
+    if len(data) > bounds.head:
+        raise HeadTooLarge
+
+
+def _check_target_size(line: bytes, limit: int) -> None:
+    """Refuse a request line whose target has more than *limit* bytes."""
+    if _has_method(line):
+        target = line.split(b" ", 2)[1]
+        if len(target) > limit:
+            raise TargetTooLong

@@ -1,0 +1,43 @@
+"""Requests as verification sees them (`identity.SessionRequest`), made from fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.fields import Fields
+from gateway.http.lines import Line
+from gateway.identity import CREDENTIAL_FIELDS, SessionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    fields: Fields
+    shown: Sequence[Line]
+    is_secure: bool
+    authority: str
+
+
+def session_request(
+    method: str = "GET",
+    path: str = "/x",
+    fields: Fields = (),
+    *,
+    is_secure: bool = False,
+    authority: str = "",
+) -> SessionRequest:
+    """Return a request that shows the credentials in *fields*, if there are any.
+
+    Values that the reader of heads would refuse are shown, too.
+    """
+    shown: list[Line] = []
+    for name, value in fields:
+        read = CREDENTIAL_FIELDS.get(name.lower())
+        if read is not None:
+            line = Line()
+            line.raw = b"%b: %b\r\n" % (name, value)
+            line.says = read(value)
+            shown.append(line)
+    return _Request(method, path, tuple(fields), shown, is_secure, authority)

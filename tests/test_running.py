@@ -1,0 +1,721 @@
+"""Who resumes a coroutine, and when: with waits of our own, and with asyncio's.
+
+Each test runs on both event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import uvloop
+
+from gateway import running
+from gateway.running import Runner, Wait, in_task
+
+PATIENCE_S = 5.0
+
+Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def on_both_loops(test: Test) -> Callable[..., None]:
+    """Make a test that runs *test* on asyncio's own loop, and on uvloop's."""
+
+    def run(make_loop: Callable[[], asyncio.AbstractEventLoop], **given: Any) -> None:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            complaints: list[dict[str, Any]] = []
+            runner.get_loop().set_exception_handler(
+                lambda _, context: complaints.append(context)
+            )
+            runner.run(asyncio.wait_for(test(**given), PATIENCE_S))
+            assert running._current is None
+        assert not complaints
+
+    asked = inspect.signature(test)
+    first = inspect.Parameter("make_loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    run.__signature__ = asked.replace(  # type: ignore[attr-defined]
+        parameters=[first, *asked.parameters.values()]
+    )
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    run.__dict__.update(test.__dict__)  # marks
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return pytest.mark.parametrize("make_loop", loops.values(), ids=loops)(run)
+
+
+class Run(Runner):
+    """Drives one coroutine, and tells *ends* when it is over."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, None],
+        ends: Callable[[BaseException | None], object],
+    ) -> None:
+        super().__init__(loop)
+        self._ends = ends
+        self._coroutine = coroutine
+
+    def on_end(self, error: BaseException | None) -> None:
+        self._ends(error)
+
+
+class Ends:
+    """Whatever a run's *on_end* was told, in order."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException | None] = []
+        self._is_over = asyncio.Event()
+
+    def __call__(self, error: BaseException | None) -> None:
+        self.errors.append(error)
+        self._is_over.set()
+
+    @property
+    def kinds(self) -> list[type[BaseException] | None]:
+        return [None if error is None else type(error) for error in self.errors]
+
+    async def some(self) -> list[type[BaseException] | None]:
+        """Return the kinds of all errors, None for none, once there is one."""
+        await self._is_over.wait()
+        await turns()
+        return self.kinds
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop do all that is due, and what follows from that."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def begin(coroutine: Coroutine[Any, Any, None], ends: Ends) -> Run:
+    """Drive *coroutine* until it waits for the first time."""
+    run = Run(asyncio.get_running_loop(), coroutine, ends)
+    run.step()
+    return run
+
+
+# --- a wait, ended ---------------------------------------------------------------
+
+
+@on_both_loops
+async def test_whoever_ends_a_wait_resumes_the_coroutine_at_once() -> None:
+    """No turn of the loop lies between, up to the coroutine's end."""
+    said: list[object] = []
+    first, second = Wait[int](), Wait[str]()
+
+    async def waiting() -> None:
+        said.append("begun")
+        said.append(await first)
+        said.append(await second)
+
+    ends = Ends()
+    begin(waiting(), ends)
+    assert said == ["begun"]
+    first.end(1)
+    assert (said, ends.errors) == (["begun", 1], [])
+    second.end("2")
+    assert (said, ends.errors) == (["begun", 1, "2"], [None])
+
+
+@on_both_loops
+async def test_a_wait_that_has_ended_isnt_waited_for() -> None:
+    """Its value, or its error, is there at once."""
+    good, bad = Wait[int](), Wait[int]()
+    good.end(1)
+    bad.fail(ValueError("bad"))
+    said: list[object] = []
+
+    async def waiting() -> None:
+        said.append(await good)
+        with pytest.raises(ValueError, match="bad"):
+            await bad
+        said.append("failed")
+
+    ends = Ends()
+    begin(waiting(), ends)
+    assert (said, ends.errors) == ([1, "failed"], [None])
+
+
+@on_both_loops
+async def test_an_error_is_raised_where_somebody_waits() -> None:
+    """What isn't caught there reaches `on_end`, and nobody else, once."""
+    wait = Wait[None]()
+    error = ValueError()
+
+    async def waiting() -> None:
+        await wait
+
+    ends = Ends()
+    begin(waiting(), ends)
+    wait.fail(error)
+    assert ends.errors == [error]
+    await turns()
+    assert ends.errors == [error]
+
+
+KINDS = [ValueError, asyncio.CancelledError, KeyboardInterrupt, SystemExit]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("when", ["at once", "after a wait"])
+@on_both_loops
+async def test_an_error_of_the_coroutine_reaches_on_end(
+    kind: type[BaseException], when: str
+) -> None:
+    """Whatever it is, and never whoever has resumed the coroutine."""
+    wait = Wait[None]()
+
+    async def failing() -> None:
+        if when != "at once":
+            await wait
+        raise kind
+
+    ends = Ends()
+    begin(failing(), ends)
+    wait.end(None)
+    await turns()
+    assert ends.kinds == [kind]
+
+
+@pytest.mark.parametrize("again", ["end", "fail"])
+@on_both_loops
+async def test_a_wait_ended_twice_resumes_once(again: str) -> None:
+    """Whatever the coroutine waits for by then isn't disturbed."""
+    first, second = Wait[int](), Wait[int]()
+    said: list[int] = []
+
+    async def waiting() -> None:
+        said.append(await first)
+        said.append(await second)
+
+    ends = Ends()
+    begin(waiting(), ends)
+    first.end(1)
+    first.end(3) if again == "end" else first.fail(ValueError())
+    assert (said, ends.errors) == ([1], [])
+    second.end(2)
+    assert (said, ends.errors) == ([1, 2], [None])
+
+
+@pytest.mark.parametrize("how", ["end", "fail"])
+@on_both_loops
+async def test_a_wait_whose_waiter_has_gone_resumes_nobody(how: str) -> None:
+    """Neither the coroutine that goes on after its cancellation, nor one that ended."""
+    for goes_on in (True, False):
+        wait, next_one = Wait[int](), Wait[int]()
+        said: list[object] = []
+
+        async def waiting(
+            wait: Wait[int], next_one: Wait[int], said: list[object], goes_on: bool
+        ) -> None:
+            try:
+                await wait
+            except asyncio.CancelledError:
+                said.append("cancelled")
+                if goes_on:
+                    said.append(await next_one)
+                raise
+
+        ends = Ends()
+        begin(waiting(wait, next_one, said, goes_on), ends).cancel()
+        wait.end(1) if how == "end" else wait.fail(ValueError())
+        assert said == ["cancelled"]
+        assert ends.errors == [] if goes_on else ends.kinds == [asyncio.CancelledError]
+        next_one.end(2)
+        assert said == (["cancelled", 2] if goes_on else ["cancelled"])
+        assert ends.kinds == [asyncio.CancelledError]
+
+
+# --- one run within another --------------------------------------------------------
+
+
+@on_both_loops
+async def test_a_run_that_ends_anothers_wait_goes_on_as_itself() -> None:
+    """What runs within it is over before it goes on; its next wait is its own."""
+    inner_waits, outer_waits = Wait[None](), Wait[None]()
+    said: list[str] = []
+
+    async def inner() -> None:
+        await inner_waits
+        said.append("inner")
+
+    async def outer() -> None:
+        inner_waits.end(None)
+        said.append("outer")
+        await outer_waits
+        said.append("outer again")
+
+    inner_ends, outer_ends = Ends(), Ends()
+    begin(inner(), inner_ends)
+    begin(outer(), outer_ends)
+    assert said == ["inner", "outer"]
+    assert (inner_ends.errors, outer_ends.errors) == ([None], [])
+    outer_waits.end(None)
+    assert said == ["inner", "outer", "outer again"]
+    assert outer_ends.errors == [None]
+
+
+@on_both_loops
+async def test_a_run_that_fails_within_another_is_its_own_matter() -> None:
+    """The outer one hears nothing of it, whether the inner one ends or is cancelled."""
+    never, failing = Wait[None](), Wait[None]()
+    said: list[str] = []
+
+    async def waits_for(wait: Wait[None]) -> None:
+        await wait
+
+    first_ends, second_ends, outer_ends = Ends(), Ends(), Ends()
+    cancelled = begin(waits_for(never), first_ends)
+    begin(waits_for(failing), second_ends)
+
+    async def outer() -> None:
+        failing.fail(ValueError())
+        cancelled.cancel()
+        said.append("outer")
+        await in_task()  # it is known still who runs
+        assert asyncio.current_task() is not None
+        said.append("in a task")
+
+    begin(outer(), outer_ends)
+    assert first_ends.kinds == [asyncio.CancelledError]
+    assert second_ends.kinds == [ValueError]
+    assert said == ["outer"]
+    assert await outer_ends.some() == [None]
+    assert said == ["outer", "in a task"]
+
+
+@on_both_loops
+async def test_a_task_can_end_the_wait_of_a_run() -> None:
+    """The run isn't taken for the task within which it is resumed."""
+    wait = Wait[None]()
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def waiting() -> None:
+        await wait
+        await in_task()
+        tasks.append(asyncio.current_task())
+
+    ends = Ends()
+    begin(waiting(), ends)
+    mine = asyncio.current_task()
+    wait.end(None)
+    assert asyncio.current_task() is mine
+    assert await ends.some() == [None]
+    assert tasks[0] not in (None, mine)
+
+
+# --- asyncio's ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waits_before", [False, True])
+@pytest.mark.parametrize("is_done", ["before", "at once", "later"])
+@pytest.mark.parametrize("fails", [False, True])
+@on_both_loops
+async def test_what_awaits_something_of_asyncios_goes_on_as_a_task(
+    waits_before: bool, is_done: str, fails: bool
+) -> None:
+    """Whenever that is done; a wait is like a future there. It ends once."""
+    loop = asyncio.get_running_loop()
+    before, after, again = Wait[int](), Wait[int](), Wait[int]()
+    foreign: asyncio.Future[int] = loop.create_future()
+    said: list[object] = []
+
+    async def waiting() -> None:
+        if waits_before:
+            said.append(await before)
+        try:
+            said.append(await foreign)
+        except ValueError:
+            said.append("failed")
+        said.append(await after)
+        said.append(await again)
+        assert asyncio.current_task() is not None or is_done == "before"
+
+    def be_done() -> None:
+        foreign.set_exception(ValueError()) if fails else foreign.set_result(2)
+
+    if is_done == "before":
+        be_done()
+    ends = Ends()
+    begin(waiting(), ends)
+    before.end(1)
+    if is_done == "at once":
+        be_done()
+    elif is_done == "later":
+        await turns()
+        be_done()
+    await turns()
+    expected: list[object] = [1] if waits_before else []
+    expected.append("failed" if fails else 2)
+    assert said == expected
+    after.end(3)
+    again.end(4)
+    assert await ends.some() == [None]
+    assert said == [*expected, 3, 4]
+
+
+@on_both_loops
+async def test_a_wait_in_a_task_is_ended_once() -> None:
+    """A second end, or one after the waiter was cancelled, is no error."""
+    first, second = Wait[int](), Wait[int]()
+
+    async def waiting() -> int:
+        return await first
+
+    task = asyncio.create_task(waiting())
+    await turns()
+    first.end(1)
+    first.end(1)
+    assert await task == 1
+
+    async def cancelled() -> None:
+        await second
+
+    task_2 = asyncio.create_task(cancelled())
+    await turns()
+    task_2.cancel()
+    second.end(1)
+    await turns()
+    assert task_2.cancelled()
+    second.fail(ValueError())
+
+
+@on_both_loops
+async def test_a_wait_serves_a_task_that_no_run_has_begun() -> None:
+    """Values and errors arrive there as with a future."""
+    good, bad = Wait[int](), Wait[int]()
+
+    async def waiting(wait: Wait[int]) -> int:
+        return await wait
+
+    tasks = [asyncio.create_task(waiting(wait)) for wait in (good, bad)]
+    await turns()
+    good.end(1)
+    bad.fail(ValueError("bad"))
+    assert not tasks[0].done()
+    assert await tasks[0] == 1
+    with pytest.raises(ValueError, match="bad"):
+        await tasks[1]
+
+
+@on_both_loops
+async def test_a_deadline_works_after_in_task() -> None:
+    """`asyncio.timeout` needs a task; it ends a wait, and what comes next is whole."""
+    never, last = Wait[None](), Wait[None]()
+    is_late = asyncio.Event()
+
+    async def waiting() -> None:
+        await in_task()
+        await in_task()  # once is enough
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await never
+        is_late.set()
+        await last
+
+    ends = Ends()
+    begin(waiting(), ends)
+    await is_late.wait()
+    never.end(None)
+    last.end(None)
+    assert await ends.some() == [None]
+
+
+@pytest.mark.parametrize("kind", [ValueError, asyncio.CancelledError])
+@on_both_loops
+async def test_an_error_in_a_task_reaches_on_end_once(
+    kind: type[BaseException],
+) -> None:
+    """And no log says that nobody has fetched it."""
+
+    async def failing() -> None:
+        await in_task()
+        raise kind
+
+    ends = Ends()
+    begin(failing(), ends)
+    assert await ends.some() == [kind]
+    gc.collect()
+
+
+# --- cancelled ---------------------------------------------------------------------
+
+PLACES = ["a wait", "a wait in a task", "asyncio's", "asyncio's, adopted", "in_task"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("turns_before", [0, 1, 2, 5])
+@on_both_loops
+async def test_cancelled_where_it_waits(place: str, turns_before: int) -> None:
+    """It is told so there, may clean up with waits of its own, and ends once.
+
+    Also before asyncio has taken the first step of the task: that is when a client
+    goes, or the time to drain is over, while its request is adopted.
+    """
+    loop = asyncio.get_running_loop()
+    wait, cleaned = Wait[None](), Wait[None]()
+    foreign: asyncio.Future[None] = loop.create_future()
+    said: list[str] = []
+
+    async def waiting() -> None:
+        try:
+            if place == "in_task":
+                await in_task()
+                await foreign
+            if place == "asyncio's, adopted":
+                await asyncio.sleep(0)
+            if place == "a wait in a task":
+                await in_task()
+            if place.startswith("a wait"):
+                await wait
+            else:
+                await foreign
+        except asyncio.CancelledError:
+            said.append("cancelled")
+            await cleaned
+            said.append("cleaned")
+            raise
+
+    ends = Ends()
+    run = begin(waiting(), ends)
+    await turns(turns_before)
+    run.cancel()
+    await turns()
+    assert (said, ends.errors) == (["cancelled"], [])
+    cleaned.end(None)
+    assert await ends.some() == [asyncio.CancelledError]
+    assert said == ["cancelled", "cleaned"]
+
+
+@pytest.mark.parametrize("turns_before", [0, 3])
+@on_both_loops
+async def test_a_task_that_is_awaited_is_cancelled_along(turns_before: int) -> None:
+    """As asyncio does it: nothing is left that works for nobody."""
+    was_cancelled = asyncio.Event()
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
+
+    async def waiting() -> None:
+        await task
+
+    task = asyncio.create_task(child())
+    await turns()
+    ends = Ends()
+    run = begin(waiting(), ends)
+    await turns(turns_before)
+    run.cancel()
+    assert await ends.some() == [asyncio.CancelledError]
+    assert was_cancelled.is_set()
+
+
+@pytest.mark.parametrize("goes_on_to", ["wait", "asyncio", "in_task", "end", "fail"])
+@on_both_loops
+async def test_cancelled_while_it_runs(goes_on_to: str) -> None:
+    """It is told so where it waits next; if it ends before, that is its end."""
+    wait = Wait[None]()
+    foreign = asyncio.get_running_loop().create_future()
+    said: list[str] = []
+
+    async def cancels_itself() -> None:
+        run.cancel()
+        said.append("goes on")
+        try:
+            if goes_on_to == "wait":
+                await wait
+            elif goes_on_to == "asyncio":
+                await foreign
+            elif goes_on_to == "in_task":
+                await in_task()
+                await foreign
+            elif goes_on_to == "fail":
+                raise ValueError
+        except asyncio.CancelledError:
+            said.append("cancelled")
+            raise
+
+    ends = Ends()
+    run = Run(asyncio.get_running_loop(), cancels_itself(), ends)
+    run.step()
+    await turns()
+    if goes_on_to in ("end", "fail"):
+        assert ends.kinds == [None if goes_on_to == "end" else ValueError]
+        assert said == ["goes on"]
+    else:
+        assert ends.kinds == [asyncio.CancelledError]
+        assert said == ["goes on", "cancelled"]
+
+
+@on_both_loops
+async def test_cancelled_by_a_run_within_it() -> None:
+    """A run that is resumed by another's step may cancel that one."""
+    inner_waits, never = Wait[None](), Wait[None]()
+    said: list[str] = []
+
+    async def inner() -> None:
+        await inner_waits
+        outer_run.cancel()
+        said.append("inner")
+
+    async def outer() -> None:
+        inner_waits.end(None)
+        said.append("outer")
+        await never
+
+    inner_ends, outer_ends = Ends(), Ends()
+    begin(inner(), inner_ends)
+    outer_run = Run(asyncio.get_running_loop(), outer(), outer_ends)
+    outer_run.step()
+    assert said == ["inner", "outer"]
+    assert inner_ends.errors == [None]
+    assert await outer_ends.some() == [asyncio.CancelledError]
+
+
+@on_both_loops
+async def test_cancelled_before_it_has_begun_it_never_runs() -> None:
+    """And `on_end` is told."""
+    said: list[str] = []
+
+    async def never() -> None:
+        said.append("begun")
+
+    ends = Ends()
+    Run(asyncio.get_running_loop(), never(), ends).cancel()
+    await turns()
+    assert (said, ends.kinds) == ([], [asyncio.CancelledError])
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+@on_both_loops
+async def test_cancelled_after_its_end_is_nothing(is_adopted: bool) -> None:
+    """A client may go in the moment in which its answer is whole."""
+
+    async def ending() -> None:
+        if is_adopted:
+            await in_task()
+
+    ends = Ends()
+    run = begin(ending(), ends)
+    assert await ends.some() == [None]
+    run.cancel()
+    run.cancel()
+    await turns()
+    assert ends.errors == [None]
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+@on_both_loops
+async def test_a_cancellation_that_is_caught_ends_nothing(is_adopted: bool) -> None:
+    """The coroutine goes on, and its end is a good one."""
+    wait, last = Wait[None](), Wait[int]()
+    said: list[int] = []
+
+    async def stubborn() -> None:
+        if is_adopted:
+            await in_task()
+        with pytest.raises(asyncio.CancelledError):
+            await wait
+        said.append(await last)
+
+    ends = Ends()
+    run = begin(stubborn(), ends)
+    await turns()
+    run.cancel()
+    await turns()
+    wait.end(None)
+    last.end(1)
+    assert await ends.some() == [None]
+    assert said == [1]
+
+
+# --- what is left ------------------------------------------------------------------
+
+
+class Thing:
+    """What a request holds."""
+
+
+class Fault(Exception):
+    """What goes wrong with it."""
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+HOW_IT_ENDS = [
+    *("well", "raises", "wait fails", "wait fails, handled", "cancelled"),
+    *("cancelled, handled", "foreign fails", "first foreign fails"),
+    "foreign is cancelled",
+]
+
+
+@pytest.mark.parametrize("is_adopted", [False, True])
+@pytest.mark.parametrize("how", HOW_IT_ENDS)
+@on_both_loops
+async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
+    """What a coroutine held is gone with it, and waits for no garbage collector."""
+    loop = asyncio.get_running_loop()
+
+    async def work(
+        thing: Thing, wait: Wait[None], foreign: list[asyncio.Future[None]]
+    ) -> None:
+        if is_adopted:
+            await in_task()
+        try:
+            if how == "first foreign fails":
+                await foreign.pop()
+            await wait
+            if how.startswith("foreign"):
+                await foreign.pop()
+            if how == "raises":
+                raise Fault
+        except (Fault, asyncio.CancelledError):
+            if "handled" not in how:
+                raise
+
+    async def once() -> list[weakref.ref[Any]]:
+        thing, faults = Thing(), [Fault()]
+        left = [weakref.ref(thing), weakref.ref(faults[0])]
+        wait = Wait[None]()
+        foreign = loop.create_future()
+        is_over = asyncio.Event()
+        run = Run(loop, work(thing, wait, [foreign]), lambda _: is_over.set())
+        run.step()
+        await turns()
+        if how.startswith("wait fails"):
+            wait.fail(faults.pop())
+        elif how.startswith("cancelled"):
+            run.cancel()
+        elif how == "first foreign fails":
+            foreign.set_exception(faults.pop())
+        else:
+            wait.end(None)
+        await turns()
+        if how == "foreign fails":
+            foreign.set_exception(faults.pop())
+        elif how == "foreign is cancelled":
+            foreign.cancel()
+        await is_over.wait()
+        return left
+
+    with no_collector():
+        left = await once()
+        await turns()
+        assert [ref() for ref in left if ref() is not None] == []
