@@ -1,0 +1,137 @@
+"""The walk of one request in docs/architecture.md is what the gateway does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import gateway_under_test
+from minting import ISSUER, Mint
+
+import gateway
+from gateway import config, tokens
+from gateway.listener import Connection, Listener
+from gateway.upstream.connection import Connection as UpstreamConnection
+from gateway.verify import Engine, Rules
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = str(Path(gateway.__file__).parent) + "/"
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Keys:
+    """A key store that has the one key."""
+
+    def __init__(self, mint: Mint) -> None:
+        self._mint = mint
+
+    def get(self, _: str) -> Any:
+        return self._mint.key.public_key()
+
+    def usable_for_s(self) -> float:
+        return 3600.0
+
+
+class Wire:
+    """A transport without a socket: what is written is kept."""
+
+    def __init__(self) -> None:
+        self.out = b""
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else None
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.out += data
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    abort = close
+
+
+class WithDescriptor(Wire):
+    """The same for a service's side, which is asked for its descriptor."""
+
+    def get_extra_info(self, name: str) -> Any:
+        return self if name == "socket" else super().get_extra_info(name)
+
+    def fileno(self) -> int:
+        return -1
+
+
+def calls_of(serve: Any) -> list[str]:
+    """Return the gateway's functions that run in *serve*, as `file function`."""
+    found: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        path = frame.f_code.co_filename
+        if event == "call" and path.startswith(PACKAGE):
+            found.append(f"{path.removeprefix(PACKAGE)} {frame.f_code.co_qualname}")
+
+    sys.setprofile(note)
+    try:
+        serve()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
+    """A protected GET, the session's token seen before, over connections that exist.
+
+    A function that waits stands there twice: when it begins, and when it goes on.
+    """
+    mint = Mint(now=time.time())
+    made = gateway_under_test.make("http://127.0.0.1:1", route={"protected": True})
+    proxy, loop = made.app.proxy, asyncio.get_running_loop()
+    engine = Engine(
+        keys=cast("Any", Keys(mint)),
+        core=cast("Any", None),
+        rules=Rules(tokens=tokens.Rules(issuers=frozenset({ISSUER}))),
+        cache=config.Cache(),
+        client=config.CoreClient(),
+    )
+    proxy.decider._verifier = proxy.forwarder._verifier = engine
+    listener = Listener(
+        proxy.handle,
+        reader=proxy.parts.reader,
+        limits=proxy.parts.limits,
+        observer=proxy.parts.observer,
+        make_id=made.app.make_id,
+    )
+    (pool,) = made.pools
+    service = UpstreamConnection(pool, "service", pool._heads, loop)
+    service.connection_made(cast("Any", WithDescriptor()))
+    pool._idle.append(service)
+    pool._connections.add(service)
+    client, wire = Connection(listener, loop), Wire()
+    client.connection_made(cast("Any", wire))
+    token = mint.token().encode()
+    request = b"GET /a HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % token
+
+    def serve() -> None:
+        wire.out = b""
+        client.data_received(request)
+        service.data_received(REPLY)
+        assert wire.out.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert wire.out.endswith(b"\r\n\r\nok")
+
+    serve()
+    walked = calls_of(serve)
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    shown = re.search(r"call by call\n.*?```text\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    told = [line.partition(" · ")[0].strip() for line in shown[1].splitlines()]
+    assert walked == told, "\n".join(walked)
+    service.abort()
+    await listener.close(0)
+    await made.upstreams.close()
