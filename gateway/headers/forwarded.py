@@ -6,17 +6,19 @@ import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from itertools import chain
 
 from gateway import fields as raw
 from gateway.errors import BadTarget
 from gateway.fields import Field
 from gateway.headers.names import (
     FORWARDED_FOR,
+    FORWARDED_HOST,
     FORWARDED_PROTO,
     HAS_FORWARDED,
     HAS_TRUSTED,
+    Rule,
 )
+from gateway.http.lines import Line
 from gateway.http.request_head import RequestHead
 from gateway.target import host as valid_host
 
@@ -123,7 +125,6 @@ class Way:
     """X-Forwarded-For, -Proto, -Host and Via as they go on, each with CRLF."""
 
 
-_NOTHING_STATED: tuple[Sequence[bytes], ...] = ((), (), ())
 _WAYS_MAX = 1024
 """Ways that are remembered."""
 _STATED_MAX_BYTES = 512
@@ -146,15 +147,17 @@ class Ways:
         *secure* says whether that connection is TLS; *authority* is what the request
         names (`Target.authority`).
         """
-        key: object = (peer, authority, secure, head.http10)
-        stated = None
+        stated: tuple[Line, ...] | None = None
         if self._trusts_any and peer in self._trusted:
-            stated = _stated(head)
-            key = (key, stated)
+            stated = ()
+            if head.marks & HAS_FORWARDED:
+                stated = tuple([x for x in head.lines if x.marks & HAS_FORWARDED])
+        # Lines of the same bytes are the same object for as long as they're remembered.
+        key = (peer, authority, secure, head.http10, stated)
         way = self._known.get(key)
         if way is None:
-            way = self._made(head, peer, authority, secure=secure, stated=stated)
-            if sum(map(len, chain(*(stated or ())))) <= _STATED_MAX_BYTES:
+            way = self._made(peer, authority, secure, head.http10, stated)
+            if sum([len(line.raw) for line in stated or ()]) <= _STATED_MAX_BYTES:
                 if len(self._known) >= _WAYS_MAX:
                     self._known.clear()
                 self._known[key] = way
@@ -162,15 +165,17 @@ class Ways:
 
     def _made(
         self,
-        head: RequestHead,
         peer: str,
         authority: str,
-        *,
         secure: bool,
-        stated: tuple[Sequence[bytes], ...] | None,
+        http10: bool,
+        stated: Sequence[Line] | None,
     ) -> Way:
-        addresses, schemes, hosts = stated or _NOTHING_STATED
-        scheme = client_scheme(schemes, "https" if secure else "http")
+        """Return the way by which a request came, with what a trusted peer *stated*."""
+        addresses = _values(stated, FORWARDED_FOR)
+        scheme = "https" if secure else "http"
+        scheme = client_scheme(_values(stated, FORWARDED_PROTO), scheme)
+        host = client_host(_values(stated, FORWARDED_HOST), authority)
         way = Way()
         way.is_trusted = stated is not None
         way.marks = HAS_TRUSTED if way.is_trusted else 0
@@ -181,28 +186,13 @@ class Ways:
         if hops:
             fields.append((b"X-Forwarded-For", b", ".join(hops)))
         fields += (
-            (b"Via", b"1.0 gateway" if head.http10 else b"1.1 gateway"),
+            (b"Via", b"1.0 gateway" if http10 else b"1.1 gateway"),
             (b"X-Forwarded-Proto", scheme.encode()),
-            (b"X-Forwarded-Host", client_host(hosts, authority).encode()),
+            (b"X-Forwarded-Host", host.encode()),
         )
         way.fields = raw.block(fields)
         return way
 
 
-def _stated(head: RequestHead) -> tuple[Sequence[bytes], ...]:
-    """Return the values of X-Forwarded-For, -Proto and -Host."""
-    if not head.marks & HAS_FORWARDED:
-        return _NOTHING_STATED
-    addresses: tuple[bytes, ...] = ()
-    schemes: tuple[bytes, ...] = ()
-    hosts: tuple[bytes, ...] = ()
-    for line in head.lines:
-        if line.marks & HAS_FORWARDED:
-            rule = line.rule
-            if rule is FORWARDED_FOR:
-                addresses += (line.value,)
-            elif rule is FORWARDED_PROTO:
-                schemes += (line.value,)
-            else:
-                hosts += (line.value,)
-    return addresses, schemes, hosts
+def _values(stated: Sequence[Line] | None, rule: Rule) -> list[bytes]:
+    return [line.value for line in stated or () if line.rule is rule]
