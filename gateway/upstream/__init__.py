@@ -45,8 +45,9 @@ When a connection is used again
 """
 
 from gateway.upstream.address import UpstreamTarget
+from gateway.upstream.events import Events
 from gateway.upstream.pool import UpstreamPool, Upstreams
 from gateway.upstream.reply import Reply
 from gateway.upstream.tunnel import Tunnel
 
-__all__ = ["Reply", "Tunnel", "UpstreamPool", "UpstreamTarget", "Upstreams"]
+__all__ = ["Events", "Reply", "Tunnel", "UpstreamPool", "UpstreamTarget", "Upstreams"]

@@ -25,6 +25,7 @@ from gateway.running import in_task
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.connection import Connection, State
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
+from gateway.upstream.events import Events, NoEvents
 from gateway.upstream.reply import Reply
 
 KEEPALIVE_S: Final = 30.0
@@ -44,6 +45,7 @@ class UpstreamPool:
         target: UpstreamTarget,
         *,
         heads: ReplyHeadReader,
+        events: Events,
         resolver: Resolver,
         max_connections: int,
         keepalive_s: float,
@@ -64,6 +66,7 @@ class UpstreamPool:
         """Requests that were sent a second time (see the package's docstring)."""
         self._name = str(target)
         self._heads = heads
+        self._events = events
         self._dialer = Dialer(target, resolver)
         self._is_named = self._dialer.is_named
         self._idle: list[Connection] = []
@@ -172,6 +175,7 @@ class UpstreamPool:
             connection = await self._open(timeouts, total_at, fresh=True)
             connect_s = perf_counter() - began
             self.replayed += 1
+            self._events.replayed(self.target)
 
     # --- places and connections -----------------------------------------------
 
@@ -213,15 +217,18 @@ class UpstreamPool:
                 break
         else:
             self._places += 1
+        began = loop.time()
         try:
             made = await self._dialer.dial(
                 lambda: Connection(self, self._name, self._heads, loop), deadline
             )
-        except BaseException:
+        except BaseException as exc:
             self._free_place()
+            self._events.connect_failed(self.target, exc)
             raise
         assert isinstance(made, Connection)
         self.dialled += 1
+        self._events.connected(self.target, loop.time() - began)
         if made.closed or self._closed:
             made.abort()
             self._free_place()
@@ -293,6 +300,7 @@ class UpstreamPool:
             if connection in self._idle:
                 self._idle.remove(connection)
             self._free_place()
+            self._events.closed(self.target, connection.served)
 
     async def close(self) -> None:
         """Close every connection; exchanges and waiters fail. Idempotent."""
@@ -313,12 +321,14 @@ class Upstreams:
         self,
         heads: ReplyHeadReader | None = None,
         *,
+        events: Events | None = None,
         keepalive_s: float = KEEPALIVE_S,
         dns_ttl_s: float = DNS_TTL_S,
         lookup: Lookup | None = None,
     ) -> None:
         """*heads* reads the replies; unset: all their fields are passed on."""
         self._heads = heads or ReplyHeadReader()
+        self._events = events or NoEvents()
         self._keepalive_s = keepalive_s
         self._resolver = Resolver(ttl_s=dns_ttl_s, lookup=lookup)
         self._pools: dict[UpstreamTarget, UpstreamPool] = {}
@@ -338,6 +348,7 @@ class Upstreams:
             pool = self._pools[target] = UpstreamPool(
                 target,
                 heads=self._heads,
+                events=self._events,
                 resolver=self._resolver,
                 max_connections=max_connections,
                 keepalive_s=self._keepalive_s,

@@ -666,3 +666,95 @@ async def test_no_socket_is_left(timeouts: Timeouts) -> None:
     assert open_files() == before
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert served  # some faults come after a whole reply
+
+
+# --- what is told of connections ----------------------------------------------------
+
+
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Heard:
+    """Keeps what a pool tells."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+
+    def connected(self, target: UpstreamTarget, seconds: float) -> None:
+        assert 0 <= seconds < 2
+        self.events.append(("connected", target.port))
+
+    def connect_failed(self, target: UpstreamTarget, error: BaseException) -> None:
+        self.events.append(("failed", target.port, type(error)))
+
+    def replayed(self, target: UpstreamTarget) -> None:
+        self.events.append(("replayed", target.port))
+
+    def closed(self, target: UpstreamTarget, exchanges: int) -> None:
+        self.events.append(("closed", target.port, exchanges))
+
+
+async def test_connections_are_told_of(timeouts: Timeouts) -> None:
+    """Made, failed, closed with their number of exchanges, and replays."""
+    heard = Heard()
+    mine = Upstreams(events=heard)
+    refusing = closed_port()
+    asked = 0
+
+    async def twice(peer: Peer) -> None:
+        nonlocal asked
+        while asked < 2:
+            await peer.request()
+            asked += 1
+            await peer.send(WHOLE)
+        await peer.request()
+
+    async with FaultUpstream(twice) as upstream:
+        target = UpstreamTarget.parse(upstream.url)
+        pool = mine.pool(target)
+        for _ in range(2):
+            await (await get(pool, timeouts)).read()
+        assert heard.events == [("connected", target.port)]
+        with pytest.raises(ConnectFailed):
+            await get(
+                mine.pool(UpstreamTarget.parse(f"http://127.0.0.1:{refusing}")),
+                timeouts,
+            )
+        assert heard.events[1:] == [("failed", refusing, ConnectFailed)]
+        del heard.events[:]
+        with pytest.raises(UpstreamClosed):
+            await get(pool, timeouts)  # on the old connection, then on a new one
+        await until(lambda: len(heard.events) == 4)
+        assert sorted(heard.events, key=str) == [
+            ("closed", target.port, 1),
+            ("closed", target.port, 3),
+            ("connected", target.port),
+            ("replayed", target.port),
+        ]
+    await mine.close()
+
+
+async def test_a_connection_says_what_it_is_doing(
+    upstreams: Upstreams, timeouts: Timeouts
+) -> None:
+    """For whoever debugs: target, state, exchanges, who holds it back, deadline."""
+
+    async def slower(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(WHOLE)
+        await peer.request()
+        await peer.send(WHOLE[:-1])
+        await peer.gone()
+
+    async with FaultUpstream(slower) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
+        await (await get(pool, timeouts)).read()
+        (connection,) = pool._connections
+        assert f"<{upstream.url} idle exchanges=1 deadline in " in repr(connection)
+        asking = asyncio.create_task(get(pool, timeouts))
+        await asyncio.sleep(0)
+        assert " waiting exchanges=2 deadline in " in repr(connection)
+        reply = await asking
+        assert " replying exchanges=2 deadline in " in repr(connection)
+        reply.close()
+        assert " closed exchanges=2>" in repr(connection)
