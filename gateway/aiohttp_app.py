@@ -51,6 +51,7 @@ from multidict import CIMultiDict
 from gateway import answers, sdk, settings
 from gateway.answers import Answer
 from gateway.app import App, building
+from gateway.client import check_upload
 from gateway.config import Limits
 from gateway.errors import (
     BadReply,
@@ -80,9 +81,6 @@ application that has the gateway as a sub-application. The gateway's own has the
 
 GATEWAY: web.AppKey[App] = web.AppKey("supertokens_gateway", App)
 """The gateway in its application, from startup to cleanup."""
-
-_RATE_GRACE_S = 10.0
-"""A body may start slowly: its rate is judged after this long."""
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 """The content codings that aiohttp takes off a body unless it is told not to."""
@@ -507,10 +505,7 @@ class _Client:
                 return
             waited += loop.time() - asked
             self.bytes_in += len(piece)
-            if self.bytes_in > max_size:
-                raise ContentTooLarge
-            if waited > _RATE_GRACE_S and self.bytes_in < limits.body_min_rate * waited:
-                raise RequestTimeout("body below gateway.limits.body_min_rate")
+            check_upload(self.bytes_in, waited, max_size, limits)
             yield piece
 
     def _check_coding(self) -> None:

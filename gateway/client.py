@@ -180,6 +180,21 @@ class _NoBody(Body):
 NO_BODY: Final = _NoBody()
 
 
+def check_upload(size: int, waited_s: float, max_size: int, limits: Limits) -> None:
+    """Refuse a body that is too large, or comes too slowly.
+
+    *size* is what came of it, in bytes, and *waited_s* how long that was waited for.
+
+    Raises:
+        ContentTooLarge: it has more than *max_size* bytes.
+        RequestTimeout: it comes at a rate below `gateway.limits.body_min_rate`.
+    """
+    if size > max_size:
+        raise ContentTooLarge
+    if waited_s > _RATE_GRACE_S and size < limits.body_min_rate * waited_s:
+        raise RequestTimeout("body below gateway.limits.body_min_rate")
+
+
 class Client:
     """One request's client: used by one task, for one answer."""
 
@@ -271,13 +286,7 @@ class Client:
                         return
                     waited += loop.time() - asked
                     self.bytes_in += len(chunk)
-                    if self.bytes_in > max_size:
-                        raise ContentTooLarge
-                    if (
-                        waited > _RATE_GRACE_S
-                        and self.bytes_in < limits.body_min_rate * waited
-                    ):
-                        raise RequestTimeout("body below gateway.limits.body_min_rate")
+                    check_upload(self.bytes_in, waited, max_size, limits)
                     yield chunk
         except TimeoutError:
             raise RequestTimeout("body stalled") from None

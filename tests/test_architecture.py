@@ -61,7 +61,7 @@ EDGES: dict[str, str] = {
         " observe running websocket"
     ),
     "server": "app listener observe sdk settings",
-    "aiohttp_app": "answers app config errors fields http observe sdk settings",
+    "aiohttp_app": "answers app client config errors fields http observe sdk settings",
     "workers": "app control sdk server settings",
     "dev": "",
 }
