@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadRequest, GatewayError, Side, Stage
-from gateway.fields import Fields, Memo
+from gateway.fields import Fields
 from gateway.http.lines import (
     LINE_MAX_BYTES,
     Line,
@@ -207,14 +207,22 @@ def _request_parts(line: bytes) -> tuple[str, bytes, bool]:
     return method, target, http10
 
 
-class _RequestLines(Memo[tuple[str, bytes, bool]]):
-    """Request lines, remembered unless they have a query: it may hold a secret."""
+class _RequestLines(dict[bytes, tuple[str, bytes, bool]]):
+    """At most 1024 request lines of at most LINE_MAX_BYTES, remembered.
+
+    Not those with a query, which may hold a secret.
+    """
 
     def __missing__(self, line: bytes) -> tuple[str, bytes, bool]:
-        return _request_parts(line) if b"?" in line else super().__missing__(line)
+        parts = _request_parts(line)
+        if len(line) <= LINE_MAX_BYTES and b"?" not in line:
+            if len(self) >= 1024:
+                self.clear()
+            self[line] = parts
+        return parts
 
 
-_request_lines = _RequestLines(_request_parts, max_size=LINE_MAX_BYTES)
+_request_lines = _RequestLines()
 
 
 def _length(value: bytes) -> int:
