@@ -17,7 +17,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core lint format types check docs resources \
-	differential fuzz lenient faults bench bench-instructions bench-quick bench-routes \
+	differential fuzz lenient faults bench bench-instructions bench-pieces bench-quick \
+	bench-routes \
 	bench-startup bench-verify bench-workers clean
 
 help: ## what can be made
@@ -78,6 +79,9 @@ bench-quick: $(VENV)/.run ## requests only, against the last result (a minute)
 
 bench-instructions: $(VENV)/.run ## instructions a request, under valgrind (ARGS=--check)
 	@$(BIN)/python -m bench.instructions $(ARGS)
+
+bench-pieces: $(VENV)/.run ## where they go, piece by piece (half a minute)
+	@$(BIN)/python -m bench.pieces
 
 bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
 	@$(BIN)/python -m bench.routes
