@@ -21,7 +21,10 @@ from gateway.sdk import core, recipes
 from gateway.tokens import Flaw
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 CODE = [
     path
     for path in sorted((ROOT / "gateway").rglob("*.py"))
