@@ -1,6 +1,7 @@
-"""How many workers there are, and what the supervisor decides about them.
+"""How many workers there are, and what is said of them.
 
-What becomes of it is tests/test_workers_serve.py's.
+What the supervisor decides is tests/test_workers_plan.py's, and what becomes of it
+tests/test_workers_serve.py's.
 """
 
 from __future__ import annotations
@@ -12,12 +13,9 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gateway.workers import usable_cpus
-from gateway.workers.children import delay_s, how_it_ended, shares
-from gateway.workers.supervisor import is_read
+from gateway.workers.supervisor import how_it_ended, is_read
 
 # --- how many -------------------------------------------------------------------
 
@@ -88,51 +86,22 @@ def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert usable_cpus() >= 1
 
 
-# --- what is decided ------------------------------------------------------------
-
-
-@given(st.integers(1, 20), st.sets(st.integers(0, 19)))
-def test_no_socket_is_left_alone(sockets: int, ready: set[int]) -> None:
-    """While anybody is ready, each socket is one worker's; its own one's, if it is."""
-    slots = sorted(ready & set(range(sockets)))
-    dealt = shares(sockets, slots)
-    assert sorted(dealt) == slots
-    if sockets == 1 or not slots:
-        return
-    assert sorted(number for share in dealt.values() for number in share) == [
-        *range(sockets)
-    ]
-    assert all(share[0] == slot for slot, share in dealt.items())
-    sizes = {len(share) for share in dealt.values()}
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_a_single_socket_is_everybodys() -> None:
-    """Where the system doesn't spread connections over several."""
-    assert shares(1, (0, 2)) == {0: (0,), 2: (0,)}
-
-
-def test_a_loop_of_crashes_gets_slower() -> None:
-    """From a tenth of a second to half a minute, and no further."""
-    waits = [delay_s(failures) for failures in range(1, 2000)]
-    assert waits[:3] == [0.1, 0.2, 0.4]
-    assert waits == sorted(waits)
-    assert waits[-1] == 30
+# --- what is said ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("code", "said"),
     [
         (0, "ended with exit code 0"),
-        (3 << 8, "ended with exit code 3"),
-        (9, "was ended by SIGKILL"),
-        (signal.SIGSEGV, "was ended by SIGSEGV"),
-        (63, "was ended by signal 63"),
+        (3, "ended with exit code 3"),
+        (-9, "was ended by SIGKILL"),
+        (-signal.SIGSEGV, "was ended by SIGSEGV"),
+        (-63, "was ended by signal 63"),
     ],
 )
-def test_an_end_is_told_in_words(status: int, said: str) -> None:
+def test_an_end_is_told_in_words(code: int, said: str) -> None:
     """As an operator looks for it."""
-    assert how_it_ended(status) == said
+    assert how_it_ended(code) == said
 
 
 def test_what_nobody_reads_isn_t_written(tmp_path: Path) -> None:

@@ -59,12 +59,13 @@ SWITCH = (
 SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
 
 IMPATIENT = """\
+from functools import partial
+from gateway import workers
 from gateway.cli import main
-from gateway.workers import supervisor
+from gateway.workers.plan import Pace
 
-limits = {"_TICK_S": 0.1, "_SILENT_TICKS": 20, "_START_TICKS": 600}
-assert limits.keys() <= vars(supervisor).keys()
-vars(supervisor).update(limits)
+pace = Pace(tick_s=0.1, silent_ticks=20, start_ticks=600)
+workers.supervise = partial(workers.supervise, pace=pace)
 main()
 """
 """The command with less time for a worker that hangs, and as much for one that starts.
@@ -582,15 +583,10 @@ async def test_an_orphan_is_reaped(start: Start) -> None:
 MISBEHAVING = """\
 import sys, time
 from gateway import settings
-from gateway.workers import children, supervisor
+from gateway.workers.plan import Pace
+from gateway.workers.supervisor import Supervisor
 
-supervisor._TICK_S, supervisor._SILENT_TICKS, supervisor._START_TICKS = 0.02, 10, 10
-children._FIRST_DELAY_S = 0.01
-LONG_TICKS = 10_000  # for those that are noticed by what they say, however late
 said = []
-
-def silent(end):
-    pass
 
 def closes(end):
     end.close()
@@ -606,16 +602,15 @@ def floods(end):
         end.sendall(bytes(65536))
 
 def work(_settings, end, _slot):
-    (silent, closes, babbles, commands, floods)[len(said) % 5](end)
+    (closes, babbles, commands, floods)[len(said) % 4](end)
     time.sleep(60)
 
 def say(text):
     said.append(text)
-    supervisor._START_TICKS = 10 if len(said) % 5 < 2 else LONG_TICKS
     print(text, flush=True)
 
 sys.exit(
-    supervisor.Supervisor(
+    Supervisor(
         settings.load(sys.argv[1], {}),
         [],
         workers=1,
@@ -623,6 +618,7 @@ sys.exit(
         load=None,
         say=say,
         on_ready=lambda: None,
+        pace=Pace(tick_s=0.02, silent_ticks=10, start_ticks=10_000, first_delay_s=0.01),
     ).run()
 )
 """
@@ -633,7 +629,6 @@ async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
     """The supervisor takes nothing from it but what a worker says, and stays there."""
     (tmp_path / "routes.yaml").write_text("version: 1\n")
     told = [
-        b"it didn't answer",
         b"it didn't answer",
         b"a message isn't JSON",
         b"it said what no worker says",

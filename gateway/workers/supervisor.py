@@ -1,4 +1,5 @@
-"""The process that forks the workers, replaces them, and passes on what they say."""
+"""The process that forks the workers: it does what the plan says, and tells it what
+happens."""
 
 from __future__ import annotations
 
@@ -15,40 +16,49 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TextIO
 
-from gateway import control, sdk
-from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
-from gateway.server import (
-    bind,
-    has_nohup,
-    share,
-    url_of,
-)
+from gateway import sdk
+from gateway.control import Message
+from gateway.server import bind, has_nohup, share, url_of
 from gateway.settings import ConfigError, Settings
-from gateway.workers.children import (
-    Child,
-    Generation,
-    State,
-    delay_s,
-    how_it_ended,
-    name_of,
-    shares,
+from gateway.workers.channel import Channel, Hangup
+from gateway.workers.plan import (
+    Action,
+    Announce,
+    Closed,
+    CloseSockets,
+    Config,
+    Event,
+    Exit,
+    Exited,
+    FileLoaded,
+    FileRefused,
+    Fork,
+    Heard,
+    Kill,
+    Load,
+    NotStarted,
+    Now,
+    Pace,
+    Plan,
+    Say,
+    Send,
+    Signal,
+    Signalled,
+    Tick,
 )
 from gateway.workers.worker import SIGNALS, work
 
-_TICK_S = 1.0
-"""How often a worker is asked whether it reads what it is told."""
-_SILENT_TICKS = 15
-"""After so many without an answer it is ended: it hangs, and doesn't know of sign-outs.
-Counted, not measured: when the machine sleeps, nobody is late."""
-_START_TICKS = 60
-"""The same for one that starts: a `config_module` may take its time."""
-_DRAIN_EXTRA_S = 10.0
-"""Beyond `drain_timeout`, for cut requests and the log. Then a worker is ended."""
-_STEADY_S = 30.0
-"""A worker that lived so long begins with the first delay again."""
-_READ_BYTES = 64 * 1024
+
+def how_it_ended(code: int) -> str:
+    """Return in words what `os.waitstatus_to_exitcode` says of a process."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
 
 
 def has_terminal() -> bool:
@@ -72,8 +82,18 @@ def is_read(stream: TextIO) -> bool:
     return bool(ready)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Process:
+    """A child that hasn't exited."""
+
+    child: int
+    """Its number in the plan."""
+    pid: int
+    channel: Channel
+
+
 class Supervisor:
-    """Starts workers and replaces them, until it is told to stop."""
+    """Performs what the plan decides, until it is over."""
 
     def __init__(
         self,
@@ -85,54 +105,64 @@ class Supervisor:
         load: Callable[[], Settings],
         say: Callable[[str], None],
         on_ready: Callable[[], None],
+        pace: Pace | None = None,
     ) -> None:
         """*work* is what a worker does with its end of a channel and the number of its
         slot, in a process of its own; it returns the exit code. *load* reads the file
         again, in a thread, and raises `ConfigError` if it can't be served.
         """
-        self._count = workers
         self._sockets = sockets
         self._work = work
         self._load = load
         self._say = say
         self._on_ready = on_ready
-        self._serving = Generation(settings=settings)
-        self._coming: Generation | None = None
-        """What will serve when all of its workers are ready."""
-        self._children: dict[int, Child] = {}
-        """All that haven't ended, by process id, whatever they do."""
-        self._denied = control.DenyList()
+        self._settings = {1: settings}
+        """By generation: those whose workers may still be forked."""
+        self._plan = Plan(
+            _config(1, settings), workers=workers, sockets=len(sockets), pace=pace
+        )
+        self._events: deque[Event] = deque()
+        self._processes: dict[int, _Process] = {}
+        """By the child's number in the plan."""
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
         self._wakes = socket.socketpair()
-        self._next_tick = time.monotonic() + _TICK_S
-        self._is_stopping = False
-        self._exit_code = 0
-        self._is_reload_asked = False
         self._loading: threading.Thread | None = None
         self._loaded: Settings | tuple[str, ...] = ()
-        """What the thread read, or all that is wrong with it."""
+        """What the thread has read, or all that is wrong with it."""
+        self._exit_code: int | None = None
 
     def run(self) -> int:
-        """Look after workers until none is left; return the exit code."""
+        """Look after the workers until none is left; return the exit code."""
         has_had_terminal = has_terminal() and not has_nohup()
         with self._noting_signals():
-            _share_memory()
-            self._schedule(self._serving, range(1))
-            while self._children or not self._is_stopping:
-                self._start_due()
-                for key, events in self._selector.select(self._wait_s()):
-                    self._on_event(key.data, events)
+            gc.enable()
+            gc.freeze()
+            while self._exit_code is None:
+                self._feed(Tick())
+                wait_s = max(0.0, self._plan.due - time.monotonic())
+                if self._exit_code is None:
+                    for key, events in self._selector.select(wait_s):
+                        self._on_ready_channel(key.data, events)
                 while self._signals:
-                    number = self._signals.popleft()
                     is_lost = has_had_terminal and not has_terminal()
-                    self._on_signal(number, is_terminal_lost=is_lost)
+                    self._on_signal(self._signals.popleft(), is_terminal_lost=is_lost)
                 self._reap()
-                self._reload()
-                self._tick()
+                self._take_loaded()
         return self._exit_code
 
     # --- what comes in --------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        """Tell the plan what has happened, and do what follows."""
+        self._events.append(event)
+        if len(self._events) > 1:
+            return  # it came while actions are performed: in turn
+        while self._events:
+            now = Now(time.monotonic(), time.time())
+            for action in self._plan.on(self._events[0], now):
+                self._perform(action)
+            self._events.popleft()
 
     @contextlib.contextmanager
     def _noting_signals(self) -> Iterator[None]:
@@ -156,131 +186,132 @@ class Supervisor:
             reads.close()
             wakes.close()
 
-    def _wait_s(self) -> float:
-        """Return for how long nothing has to be done if nothing happens."""
-        times = [self._next_tick]
-        if not self._is_stopping and self._loading is None:
-            times += self._serving.due.values()
-        return max(0.0, min(times) - time.monotonic())
-
     def _on_signal(self, number: int, *, is_terminal_lost: bool) -> None:
         match number:
             case signal.SIGCHLD:
                 pass  # it has woken us
-            case signal.SIGHUP if not is_terminal_lost:
-                self._is_reload_asked = True
-            case signal.SIGTERM | signal.SIGINT if self._is_stopping:
-                self._exit_code = 130
-                for child in self._children.values():
-                    self._discard(child)
+            case signal.SIGHUP if is_terminal_lost:
+                self._feed(Signalled(Signal.HANG_UP))
+            case signal.SIGHUP:
+                self._feed(Signalled(Signal.RELOAD))
             case _:
-                self._stop()
+                self._feed(Signalled(Signal.STOP))
 
-    def _on_event(self, child: Child | None, events: int) -> None:
-        if child is None:
+    def _on_ready_channel(self, process: _Process | None, events: int) -> None:
+        if process is None:
             with contextlib.suppress(BlockingIOError):
-                while self._wakes[0].recv(_READ_BYTES):
+                while self._wakes[0].recv(4096):
                     pass
             return
         if events & selectors.EVENT_READ:
-            self._hear(child)
-        if events & selectors.EVENT_WRITE:
-            self._flush(child)
+            self._receive(process)
+        if events & selectors.EVENT_WRITE and process.channel.is_open:
+            process.channel.flush()
+            self._watch(process)
 
-    def _hear(self, child: Child) -> bool:
-        """Take some of what a worker has said; return whether there may be more.
-
-        Not all of it, so that one that never stops keeps nobody else waiting.
-        """
-        if not child.is_heard:
+    def _receive(self, process: _Process) -> bool:
+        """Take some of what a child has sent; return whether there may be more."""
+        if not process.channel.is_open:
             return False
         try:
-            data = child.channel.recv(_READ_BYTES)
-            messages = child.decoder.feed(data)
-        except BlockingIOError:
+            messages = process.channel.receive()
+        except Hangup as hangup:
+            # First what follows: a child that is killed must not complain of its end.
+            self._feed(Closed(process.child, str(hangup) or None))
+            self._close(process)
             return False
-        except ConnectionError:
-            data, messages = b"", []
-        except control.BadMessage as error:
-            self._end(child, str(error))
-            data, messages = b"", []
-        child.silent = 0
-        for message in messages:
-            self._on_message(child, message)
-        if not data:
-            self._close(child)
-        return bool(data)
+        for message in messages or ():
+            self._feed(Heard(process.child, message))
+        return messages is not None
 
-    def _on_message(self, child: Child, message: Message) -> None:
-        match message:
-            case Deny(ends):
-                news = Deny(self._denied.add(ends, time.time()))
-                for other in tuple(self._children.values()):
-                    if other is not child and news.ends:
-                        self._tell(other, news)
-            case Ping():
-                pass  # it isn't silent
-            case Ready() if child.state is State.STARTING:
-                child.state = State.READY
-                self._on_child_ready(child.generation)
-            case Ready() if child.state is State.LEAVING:
-                pass  # it was told so before it could read
-            case Failed(reason):
-                child.reason = reason
-            case _:
-                self._end(child, "it said what no worker says")
+    def _reap(self) -> None:
+        """Find out which processes have exited."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for process in tuple(self._processes.values()):
+                if process.pid == pid:
+                    self._on_exit(process, os.waitstatus_to_exitcode(status))
+            # Else an orphan, which came to us because we are process 1.
+
+    def _on_exit(self, process: _Process, code: int) -> None:
+        while self._receive(process):
+            pass  # its last words
+        if process.channel.is_open:
+            self._close(process)
+        del self._processes[process.child]
+        self._feed(Exited(process.child, process.pid, code, how_it_ended(code)))
+
+    def _take_loaded(self) -> None:
+        """Tell the plan when the file was read."""
+        if self._loading is None or self._loading.is_alive():
+            return
+        self._loading.join()
+        self._loading = None
+        match self._loaded:
+            case Settings() as settings:
+                generation = max(self._settings) + 1
+                serving = self._plan.generation
+                self._settings = {
+                    serving: self._settings[serving],
+                    generation: settings,
+                }
+                _share_memory()
+                self._feed(FileLoaded(_config(generation, settings)))
+            case problems:
+                self._feed(FileRefused(problems))
+        self._loaded = ()
 
     # --- what goes out --------------------------------------------------------
 
-    def _tell(self, child: Child, message: Message) -> None:
-        child.unsent += control.encode(message)
-        self._flush(child)
+    def _perform(self, action: Action) -> None:
+        match action:
+            case Fork(child, slot, generation):
+                settings = self._settings[generation]
+                self._fork(child, lambda end: self._work(settings, end, slot))
+            case Send(child, message):
+                self._send(child, message)
+            case Kill(child):
+                if process := self._processes.get(child):
+                    os.kill(process.pid, signal.SIGKILL)
+            case Load():
+                # Beside the sign-outs, which mustn't wait: 10,000 routes take 3 s.
+                self._loading = threading.Thread(target=self._read, daemon=True)
+                self._loading.start()
+            case Say(text):
+                self._say(text)
+            case Announce():
+                self._on_ready()
+            case CloseSockets():
+                for sock in self._sockets:
+                    sock.close()
+            case Exit(code):
+                self._exit_code = code
 
-    def _flush(self, child: Child) -> None:
-        """Send what the channel takes; the rest goes when it takes more."""
-        if not child.is_heard:
-            child.unsent.clear()
-            return
-        try:
-            sent = child.channel.send(child.unsent)
-        except BlockingIOError:
-            sent = 0
-        except ConnectionError:
-            sent = len(child.unsent)  # that it has ended shows when it is read from
-        del child.unsent[:sent]
+    def _send(self, child: int, message: Message) -> None:
+        process = self._processes.get(child)
+        if process is not None and process.channel.is_open:
+            process.channel.send(message)
+            self._watch(process)
+
+    def _watch(self, process: _Process) -> None:
+        """Wait for what a child sends, and until it takes what waits for it."""
         events = selectors.EVENT_READ
-        if child.unsent:
+        if process.channel.unsent_bytes:
             events |= selectors.EVENT_WRITE
-        self._selector.modify(child.channel, events, child)
+        self._selector.modify(process.channel, events, process)
 
-    def _close(self, child: Child) -> None:
-        """Give up a channel that has ended, as the process has, or is about to."""
-        self._selector.unregister(child.channel)
-        child.channel.close()
-        if child.state is not State.LEAVING:
-            child.state = State.MUTE
-            self._deal()
+    def _close(self, process: _Process) -> None:
+        self._selector.unregister(process.channel)
+        process.channel.close()
 
-    # --- starting -------------------------------------------------------------
-
-    def _schedule(self, generation: Generation, slots: range) -> None:
-        generation.due.update(dict.fromkeys(slots, time.monotonic()))
-
-    def _start_due(self) -> None:
-        """Start the workers whose time has come; none beside a thread."""
-        if self._is_stopping or self._loading is not None:
-            return
-        for generation in (self._serving, self._coming):
-            if generation is not None:
-                now = time.monotonic()
-                for slot in [slot for slot, at in generation.due.items() if at <= now]:
-                    del generation.due[slot]
-                    self._fork(generation, slot)
-
-    def _fork(self, generation: Generation, slot: int) -> None:
-        """Start a worker."""
+    def _fork(self, child: int, run: Callable[[socket.socket], int]) -> None:
+        """Start a child that does what *run* does with its end of a channel."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
                 stream.flush()  # or the child would write it, too
@@ -289,35 +320,23 @@ class Supervisor:
         try:
             pid = os.fork()
             if pid == 0:
-                self._be_worker(generation.settings, slot, ours, theirs)
+                ours.close()
+                self._be_child(run, theirs)
         except OSError as error:
             ours.close()
-            ending = f"can't be started: {error.strerror}"
-            self._lost(generation, slot, f"{name_of(slot)} {ending}")
+            self._feed(NotStarted(child, error.strerror or "fork failed"))
             return
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        child = Child(
-            pid=pid,
-            slot=slot,
-            generation=generation,
-            channel=ours,
-            since=time.monotonic(),
-        )
-        self._children[pid] = generation.children[slot] = child
-        self._selector.register(ours, selectors.EVENT_READ, child)
-        for denied in self._denied.messages(time.time()):
-            self._tell(child, denied)
+        process = _Process(child=child, pid=pid, channel=Channel(ours))
+        self._processes[child] = process
+        self._selector.register(process.channel, selectors.EVENT_READ, process)
 
-    def _be_worker(
-        self,
-        settings: Settings,
-        slot: int,
-        ours: socket.socket,
-        theirs: socket.socket,
+    def _be_child(
+        self, run: Callable[[socket.socket], int], theirs: socket.socket
     ) -> NoReturn:
-        """Leave all that is the supervisor's, and work. Only in a forked process."""
+        """Leave all that is the supervisor's, and run. Only in a forked process."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -326,12 +345,12 @@ class Supervisor:
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             # With copies of these nobody would see that the supervisor has ended.
-            for other in (ours, *(child.channel for child in self._children.values())):
-                other.close()
+            for process in self._processes.values():
+                process.channel.close()
             for wake in self._wakes:
                 wake.close()
             self._selector.close()
-            code = self._work(settings, theirs, slot)
+            code = run(theirs)
         except BaseException:  # noqa: BLE001 - nothing may go on as the supervisor
             with contextlib.suppress(OSError):
                 traceback.print_exc()
@@ -339,166 +358,6 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()
             os._exit(code)
-
-    def _on_child_ready(self, generation: Generation) -> None:
-        if not generation.is_proven:
-            # Only now the others: what is wrong is told once.
-            generation.is_proven = True
-            self._schedule(generation, range(1, self._count))
-            if generation is self._serving:
-                self._on_ready()
-        if generation is self._coming and len(generation.ready()) == self._count:
-            self._change_to(generation)
-        self._deal()
-
-    def _deal(self) -> None:
-        """Have every socket accepted from, by its own worker or another that is ready.
-
-        While nobody is, clients wait in the sockets' queues.
-        """
-        ready = self._serving.ready()
-        for slot, numbers in shares(len(self._sockets), tuple(ready)).items():
-            child = ready[slot]
-            if child.sockets != numbers:
-                child.sockets = numbers
-                self._tell(child, Accept(numbers))
-
-    # --- ending ---------------------------------------------------------------
-
-    def _reap(self) -> None:
-        """Find out which processes have ended, and have them replaced."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            child = self._children.pop(pid, None)
-            if child is None:
-                continue  # an orphan, which came to us because we are process 1
-            while self._hear(child):
-                pass  # its last words
-            if child.is_heard:
-                self._close(child)
-            self._on_end(child, status)
-
-    def _on_end(self, child: Child, status: int) -> None:
-        generation, slot = child.generation, child.slot
-        if generation.children.get(slot) is child:
-            del generation.children[slot]
-        ending = f"{child} {how_it_ended(status)}"
-        if child.reason is not None:
-            ending = f"{ending}: {child.reason}"
-        if child.state is State.LEAVING:
-            if status != 0 and not child.is_discarded:
-                self._say(ending)
-        elif not generation.is_proven and os.WIFEXITED(status):
-            self._refused(generation, child.reason or ending)
-        else:
-            if time.monotonic() - child.since >= _STEADY_S:
-                generation.failures.pop(slot, None)
-            self._lost(generation, slot, ending)
-
-    def _refused(self, generation: Generation, why: str) -> None:
-        """Give up a configuration with which the first worker ended by itself."""
-        if generation is self._coming:
-            self._give_up(generation, why)
-        else:
-            self._say(why)
-            self._exit_code = 1
-            self._stop()
-
-    def _lost(self, generation: Generation, slot: int, ending: str) -> None:
-        """Have a worker replaced that wasn't to end."""
-        if generation is self._coming:
-            self._give_up(generation, ending)
-            return
-        failures = generation.failures.get(slot, 0) + 1
-        generation.failures[slot] = failures
-        wait_s = delay_s(failures)
-        generation.due[slot] = time.monotonic() + wait_s
-        self._say(f"{ending}; another one starts in {wait_s:.1f} s")
-        self._deal()
-
-    def _end(self, child: Child, reason: str) -> None:
-        """End a process that can't be trusted any more."""
-        child.reason = child.reason or reason
-        if child.pid in self._children:  # else the id may be another one's by now
-            os.kill(child.pid, signal.SIGKILL)
-
-    def _discard(self, child: Child) -> None:
-        """End a process that nobody needs any more."""
-        child.state = State.LEAVING
-        child.is_discarded = True
-        os.kill(child.pid, signal.SIGKILL)
-
-    def _leave(self, generation: Generation) -> None:
-        """Let the workers of *generation* finish what they have begun."""
-        for child in generation.children.values():
-            if child.state is State.READY:
-                child.state = State.LEAVING
-                child.since = time.monotonic()
-                self._tell(child, Drain())
-            elif child.state is not State.LEAVING:
-                self._discard(child)
-
-    def _stop(self) -> None:
-        """Let no one in any more, and end when all that was begun is finished."""
-        if self._is_stopping:
-            return
-        self._is_stopping = True
-        for sock in self._sockets:
-            sock.close()
-        for generation in (self._serving, self._coming):
-            if generation is not None:
-                self._leave(generation)
-
-    def _tick(self) -> None:
-        """Ask every worker whether it is there; end those that aren't."""
-        now = time.monotonic()
-        if now < self._next_tick:
-            return
-        self._next_tick = now + _TICK_S
-        for child in tuple(self._children.values()):
-            child.silent += 1
-            is_starting = child.state is State.STARTING
-            drain_s = child.generation.settings.config.gateway.drain_timeout
-            if child.silent > (_START_TICKS if is_starting else _SILENT_TICKS):
-                self._end(child, "it didn't answer")
-            elif (
-                child.state is State.LEAVING
-                and now - child.since > drain_s + _DRAIN_EXTRA_S
-            ):
-                self._end(child, "it didn't finish in time")
-            else:
-                self._tell(child, Ping())
-
-    # --- reloading ------------------------------------------------------------
-
-    def _reload(self) -> None:
-        """Go on with a reload that was asked for, one at a time."""
-        if self._is_stopping:
-            return
-        if self._loading is not None:
-            if self._loading.is_alive():
-                return
-            self._loading.join()
-            self._loading = None
-            match self._loaded:
-                case Settings() as settings:
-                    _share_memory()
-                    self._coming = Generation(settings=settings)
-                    self._schedule(self._coming, range(1))
-                case problems:
-                    for problem in problems:
-                        self._say(problem)
-                    self._say("not reloaded: what was served before goes on")
-        elif self._is_reload_asked and self._coming is None and self._serving.is_proven:
-            self._is_reload_asked = False
-            # Beside the sign-outs, which mustn't wait: 10,000 routes take 3 s.
-            self._loading = threading.Thread(target=self._read, daemon=True)
-            self._loading.start()
 
     def _read(self) -> None:
         """Read the file again, in a thread."""
@@ -514,29 +373,20 @@ class Supervisor:
             with contextlib.suppress(OSError):  # nobody waits any more
                 self._wakes[1].send(b"\0")
 
-    def _change_to(self, generation: Generation) -> None:
-        """Let *generation* serve, and those before it leave."""
-        before = self._serving
-        self._serving, self._coming = generation, None
-        self._deal()
-        self._leave(before)
-        self._say(f"reloaded {generation.settings.path}")
-        listen = generation.settings.config.gateway.listen
-        if listen != before.settings.config.gateway.listen:
-            self._say("gateway.listen has changed: that needs a restart")
 
-    def _give_up(self, generation: Generation, why: str) -> None:
-        """End a reload that failed."""
-        self._coming = None
-        for child in generation.children.values():
-            self._discard(child)
-        self._say(why)
-        self._say("not reloaded: what was served before goes on")
+def _config(generation: int, settings: Settings) -> Config:
+    """Return what the plan needs to know of *settings*."""
+    gateway = settings.config.gateway
+    return Config(
+        generation=generation,
+        path=str(settings.path),
+        listen=gateway.listen,
+        drain_s=gateway.drain_timeout,
+    )
 
 
 def _share_memory() -> None:
     """Have workers share what there is: the collector won't write to it."""
-    gc.enable()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -552,6 +402,7 @@ def supervise(
     load: Callable[[], Settings],
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
+    pace: Pace | None = None,
 ) -> int:
     """Serve with several processes until a signal says otherwise; return the exit code.
 
@@ -575,4 +426,5 @@ def supervise(
         load=load,
         say=lambda text: say(text) if is_read(sys.stderr) else None,
         on_ready=lambda: on_ready(url),
+        pace=pace,
     ).run()

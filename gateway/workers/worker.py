@@ -14,7 +14,7 @@ from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.sdk import RecipeError
 from gateway.server import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
 from gateway.settings import Settings
-from gateway.workers.children import name_of
+from gateway.workers.plan import name_of
 
 _HANDOVER_S = 0.05
 """How long a worker that drains goes on to accept, so that nobody is left in a queue
