@@ -159,14 +159,12 @@ def serve(
     """Run the gateway against the core that the file names.
 
     SIGTERM or Ctrl-C lets requests in flight finish; a second one ends at once.
-    With two workers or more, SIGHUP reads the file again.
+    SIGHUP reads the file again.
     """
     # What the start makes, stays: a sixth of its time would go into looking at it.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
-    from gateway.app import BadService
-    from gateway.sdk import RecipeError
-    from gateway.server import ListenError, run
+    from gateway.server import ListenError
     from gateway.workers import supervise, usable_cpus
 
     settings = _load(config_path)
@@ -177,9 +175,6 @@ def serve(
         _announce(f"gateway {__version__} on {url}, routes from {config_path}{crew}")
 
     try:
-        if count == 1:
-            _run(run(settings, log_format=log_format, listen=listen, on_ready=ready))
-            return
         code = supervise(
             settings,
             workers=count,
@@ -190,7 +185,7 @@ def serve(
             say=_announce,
             on_ready=ready,
         )
-    except (BadService, ListenError, RecipeError) as error:
+    except ListenError as error:
         _fail(str(error))
     else:
         sys.exit(code)

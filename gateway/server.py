@@ -1,6 +1,7 @@
 """edge. Listening sockets, signals, and how it all comes to an end, in one process.
 
-SIGTERM, SIGINT and SIGHUP stop accepting, let requests in flight finish within
+`workers` takes its parts; `run` and `serve_until_cancelled` serve without a supervisor.
+There SIGTERM, SIGINT and SIGHUP stop accepting, let requests in flight finish within
 `gateway.drain_timeout`, and exit; a second SIGTERM or SIGINT ends at once.
 """
 
@@ -99,7 +100,7 @@ def share(sock: socket.socket, count: int) -> list[socket.socket]:
     listening socket that gets the option afterwards.
     """
     sockets = [sock]
-    if sys.platform != "linux":  # others have the option, but don't spread
+    if count == 1 or sys.platform != "linux":  # others have it, but don't spread
         return sockets
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

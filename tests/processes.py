@@ -71,7 +71,7 @@ async def command(
 ) -> AsyncIterator[Process]:
     """Run a command for the block; it is gone afterwards, whatever happened.
 
-    `serve` is one process unless the test says otherwise, whatever the machine has.
+    `serve` has one worker unless the test says otherwise, whatever the machine has.
     """
     child = await asyncio.create_subprocess_exec(
         *program,

@@ -226,6 +226,36 @@ class World(RuleBasedStateMachine):
             self.feed(Heard(process.number, Ready()))
 
     @rule()
+    def all_are_ready(self) -> None:
+        for process in tuple(self.processes.values()):
+            if process.works and not process.is_ready:
+                process.is_ready = True
+                self.feed(Heard(process.number, Ready()))
+
+    @rule(
+        data=st.data(),
+        wait_s=st.sampled_from([0.1, 0.15, 0.3, 3.0]),
+        lives_s=st.sampled_from([0.0, 3.0]),
+    )
+    def a_place_crashes_again_and_again(
+        self, data: st.DataObject, wait_s: float, lives_s: float
+    ) -> None:
+        if process := self.some(data, self.processes.values()):
+            place = (process.generation, process.slot)
+            for _ in range(4):
+                self.time_passes(lives_s)
+                for each in tuple(self.processes.values()):
+                    if (each.generation, each.slot) == place:
+                        self.exit(each, -9)
+                self.time_passes(wait_s)
+
+    @rule(code=st.sampled_from([0, -9]))
+    def all_that_accept_exit(self, code: int) -> None:
+        for process in tuple(self.processes.values()):
+            if process.accepting:
+                self.exit(process, code)
+
+    @rule()
     def all_answer(self) -> None:
         for process in tuple(self.processes.values()):
             if process.works:
@@ -268,6 +298,12 @@ class World(RuleBasedStateMachine):
     @rule()
     def reload(self) -> None:
         self.feed(Signalled(Signal.RELOAD))
+
+    @rule()
+    def reload_a_good_file(self) -> None:
+        self.feed(Signalled(Signal.RELOAD))
+        if self.is_loading:
+            self.the_file_is_read(is_good=True)
 
     @precondition(lambda self: self.is_loading)
     @rule(is_good=st.booleans())
@@ -371,7 +407,7 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None
+    max_examples=200, stateful_step_count=50, deadline=None
 )
 test_any_order_of_events = World.TestCase
 

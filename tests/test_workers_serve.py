@@ -790,6 +790,26 @@ async def test_a_reload_under_load_loses_nothing(
     assert b"worker" not in crew.process.err.replace(b"2 workers", b"")
 
 
+async def test_one_worker_is_replaced_and_reloaded(start: Start) -> None:
+    """As several are, and nobody is turned away meanwhile."""
+    crew = await start(workers=1)
+    assert re.search(rb"routes from [^,]+\n$", crew.process.err)
+    (worker,) = crew.workers
+    os.kill(worker, signal.SIGKILL)
+    await crew.said(rb"worker 1 \(pid %d\) was ended by SIGKILL; another" % worker)
+    assert (await crew.ask()).status == 200
+    crew.write("version: 2\n")
+    crew.signal(signal.SIGHUP)
+    await crew.said(rb"version: expected 1.*not reloaded")
+    assert (await crew.ask("/new")).status == 404
+    crew.write(MORE_ROUTES)
+    crew.signal(signal.SIGHUP)
+    await crew.until_served("/new")
+    crew.signal(signal.SIGINT)
+    assert await crew.process.ended() == 0
+    assert b"Traceback" not in crew.process.err
+
+
 async def test_what_can_t_be_served_isn_t_taken_over(
     start: Start, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ from gateway.workers.plan import (
     Signal,
     Signalled,
     Tick,
+    name_of,
 )
 from gateway.workers.worker import SIGNALS, work
 
@@ -404,7 +405,7 @@ def supervise(
     on_ready: Callable[[str], None],
     pace: Pace | None = None,
 ) -> int:
-    """Serve with several processes until a signal says otherwise; return the exit code.
+    """Serve until a signal says otherwise; return the exit code.
 
     *run* runs a coroutine on an event loop of its own. *load* reads the file again.
     *say* writes a line to standard error; what nobody would read isn't said.
@@ -416,13 +417,16 @@ def supervise(
     url = url_of(first)
     sockets = share(first, workers)
     sdk.preload(settings.config.supertokens)
+
+    def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
+        who = f"{name_of(slot)}: " if workers > 1 else ""
+        return run(work(settings, end, sockets=sockets, log_format=log_format, who=who))
+
     return Supervisor(
         settings,
         sockets,
         workers=workers,
-        work=lambda given, end, slot: run(
-            work(given, end, slot, sockets=sockets, log_format=log_format)
-        ),
+        work=be_worker,
         load=load,
         say=lambda text: say(text) if is_read(sys.stderr) else None,
         on_ready=lambda: on_ready(url),

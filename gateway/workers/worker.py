@@ -14,7 +14,6 @@ from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.sdk import RecipeError
 from gateway.server import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
 from gateway.settings import Settings
-from gateway.workers.plan import name_of
 
 _HANDOVER_S = 0.05
 """How long a worker that drains goes on to accept, so that nobody is left in a queue
@@ -139,16 +138,16 @@ class Worker:
 async def work(
     settings: Settings,
     end: socket.socket,
-    slot: int,
     *,
     sockets: Sequence[socket.socket],
     log_format: str,
+    who: str,
 ) -> int:
-    """Be the worker of a slot; return the exit code."""
+    """Be a worker; return the exit code. Its messages begin with *who*."""
     async with contextlib.AsyncExitStack() as opened:
         try:
             app = await opened.enter_async_context(
-                hosting(settings, log_format=log_format, who=f"{name_of(slot)}: ")
+                hosting(settings, log_format=log_format, who=who)
             )
         except (BadService, RecipeError) as error:
             end.setblocking(True)
