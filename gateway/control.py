@@ -1,4 +1,4 @@
-"""PURE. What a supervisor and its workers say to each other, and what they remember.
+"""PURE. What a supervisor and its children say to each other, and what they remember.
 
 One message is one line of JSON with one key. Both ends run the same program, but a
 worker faces the internet: what it sends is checked like anybody's.
@@ -41,17 +41,17 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To a worker: accept nothing any more, finish what was begun, and end."""
+    """To a child: accept nothing any more, finish what was begun, and end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """To a worker, which sends it back: it reads what it is told."""
+    """To a child, which sends it back: it reads what it is told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it can serve."""
+    """From a child: it has started, and can serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +61,43 @@ class Failed:
     reason: str
 
 
-Message = Deny | Accept | Drain | Ping | Ready | Failed
+@dataclass(frozen=True, slots=True)
+class Report:
+    """To the hub: a worker has sent *message*."""
+
+    child: int
+    """Whose number no other child of this supervisor has."""
+    slot: int
+    message: Deny | Ready | Failed
+
+
+Message = Deny | Accept | Drain | Ping | Ready | Failed | Report
 
 
 def encode(message: Message) -> bytes:
     """Return *message* as it is sent."""
+    told = _told(message)
+    return json.dumps(told, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _told(message: Message) -> dict[str, object]:
     match message:
         case Deny(ends):
-            told: object = {"deny": dict(ends)}
+            return {"deny": dict(ends)}
         case Accept(sockets):
-            told = {"accept": sockets}
+            return {"accept": sockets}
         case Drain():
-            told = {"drain": True}
+            return {"drain": True}
         case Ping():
-            told = {"ping": True}
+            return {"ping": True}
         case Ready():
-            told = {"ready": True}
+            return {"ready": True}
         case Failed(reason):
-            told = {"failed": reason}
+            return {"failed": reason}
+        case Report(child, slot, inner):
+            return {"child": child, "slot": slot, "report": _told(inner)}
         case never:
             assert_never(never)
-    return json.dumps(told, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 class Decoder:
@@ -115,6 +131,18 @@ def _decode(line: bytes) -> Message:
     except (ValueError, RecursionError):
         raise BadMessage("a message isn't JSON") from None
     match told:
+        case {"child": child, "slot": slot, "report": inner, **rest} if not rest:
+            message = _plain(inner)
+            if isinstance(message, Deny | Ready | Failed):
+                return Report(_number(child), _number(slot), message)
+            raise BadMessage("a report of what no worker reports")
+        case _:
+            return _plain(told)
+
+
+def _plain(told: object) -> Message:
+    """Return a message that has no other in it: reports don't nest."""
+    match told:
         case {"deny": dict() as ends, **rest} if not rest:
             return Deny({handle: _time(until) for handle, until in ends.items()})
         case {"accept": list() as sockets, **rest} if not rest:
@@ -145,7 +173,7 @@ def _time(value: object) -> float:
 
 def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadMessage("a socket that is none")
+        raise BadMessage("a number that is none")
     return value
 
 

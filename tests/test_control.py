@@ -21,17 +21,23 @@ from gateway.control import (
     Message,
     Ping,
     Ready,
+    Report,
     encode,
 )
 
 NOW = 1_700_000_000.0
 
 times = st.floats(allow_nan=False, allow_infinity=False)
-messages = st.one_of(
+reported = st.one_of(
     st.builds(Deny, st.dictionaries(st.text(), times)),
-    st.builds(Accept, st.lists(st.integers()).map(tuple)),
     st.builds(Failed, st.text()),
-    st.sampled_from([Drain(), Ping(), Ready()]),
+    st.just(Ready()),
+)
+messages = st.one_of(
+    reported,
+    st.builds(Accept, st.lists(st.integers()).map(tuple)),
+    st.sampled_from([Drain(), Ping()]),
+    st.builds(Report, st.integers(), st.integers(), reported),
 )
 
 # --- messages -------------------------------------------------------------------
@@ -79,6 +85,13 @@ def test_messages_arrive_as_they_were_sent(
         b'{"accept":[0.0]}',
         b'{"accept":[true]}',
         b'{"failed":1}',
+        b'{"child":1,"slot":0}',
+        b'{"child":1,"slot":0,"report":{"drain":true}}',
+        b'{"child":1,"slot":0,"report":{"failed":1}}',
+        b'{"child":true,"slot":0,"report":{"ready":true}}',
+        b'{"child":1,"slot":"0","report":{"ready":true}}',
+        b'{"child":1,"slot":0,"report":{"ready":true},"more":1}',
+        b'{"child":1,"slot":0,"report":' * 300 + b"1" + b"}" * 300,
         b'{"failed":"\xe9"}',
         b"[" * 100_000,
         b"1" * 5000,

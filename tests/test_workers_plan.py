@@ -21,7 +21,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
+from gateway.control import (
+    Accept,
+    Deny,
+    Drain,
+    Failed,
+    Message,
+    Ping,
+    Ready,
+    Report,
+)
 from gateway.workers.plan import (
     Action,
     Announce,
@@ -34,6 +43,7 @@ from gateway.workers.plan import (
     FileLoaded,
     FileRefused,
     Fork,
+    ForkHub,
     Heard,
     Kill,
     Load,
@@ -46,12 +56,15 @@ from gateway.workers.plan import (
     Signal,
     Signalled,
     Tick,
+    Unread,
     shares,
 )
 
 EPOCH = 1_700_000_000.0
 PACE = Pace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
 DRAIN_S = 4.0
+HUB = 0
+"""Instead of a generation."""
 T = TypeVar("T")
 
 
@@ -79,17 +92,25 @@ class Process:
     denied: dict[str, float] = field(default_factory=dict)
 
     @property
+    def is_hub(self) -> bool:
+        return self.generation == HUB
+
+    @property
     def works(self) -> bool:
         """Whether it reads what it is sent."""
         return not (self.is_closed or self.is_killed)
 
     @property
     def can_accept(self) -> bool:
-        return self.works and self.is_ready and not self.is_draining
+        is_serving = self.is_ready and not self.is_draining
+        return self.works and is_serving and not self.is_hub
 
     @property
     def accepting(self) -> tuple[int, ...]:
         return self.accepts if self.can_accept else ()
+
+
+WRONG: list[Message] = [Failed("x"), Ready(), Accept((0,)), Report(1, 0, Ready())]
 
 
 class World(RuleBasedStateMachine):
@@ -130,7 +151,13 @@ class World(RuleBasedStateMachine):
 
     def perform(self, action: Action) -> Iterable[Event]:
         match action:
-            case Fork(number, slot, generation):
+            case Fork() | ForkHub():
+                number = action.child
+                slot, generation = (
+                    (action.slot, action.generation)
+                    if isinstance(action, Fork)
+                    else (0, HUB)
+                )
                 assert not self.is_loading
                 assert not self.is_stopping
                 assert number not in self.begun
@@ -177,10 +204,18 @@ class World(RuleBasedStateMachine):
                 process.accepts = sockets
             case Drain():
                 process.is_draining = True
+                assert not process.is_hub or not self.workers_left()
             case Deny(ends):
+                assert not process.is_hub
                 process.denied |= ends
+            case Report(child, slot):
+                assert process.is_hub
+                assert self.processes[child].slot == slot
             case _:
                 assert message == Ping()
+
+    def workers_left(self) -> list[Process]:
+        return [p for p in self.processes.values() if not p.is_hub]
 
     def unknown_to(self, process: Process) -> dict[str, float]:
         return {
@@ -263,14 +298,14 @@ class World(RuleBasedStateMachine):
 
     @rule(data=st.data(), handle=st.sampled_from("abc"), lasts_s=st.integers(-1, 50))
     def one_denies(self, data: st.DataObject, handle: str, lasts_s: int) -> None:
-        working = (p for p in self.processes.values() if not p.is_closed)
+        working = (p for p in self.workers_left() if not p.is_closed)
         if process := self.some(data, working):
             until = EPOCH + self.monotonic + lasts_s
             process.denied[handle] = max(until, process.denied.get(handle, 0.0))
             self.denied[handle] = max(until, self.denied.get(handle, 0.0))
             self.feed(Heard(process.number, Deny({handle: until})))
 
-    @rule(data=st.data(), message=st.sampled_from([Failed("x"), Ready(), Accept((0,))]))
+    @rule(data=st.data(), message=st.sampled_from(WRONG))
     def one_says_what_it_should_not(
         self, data: st.DataObject, message: Message
     ) -> None:
@@ -278,6 +313,13 @@ class World(RuleBasedStateMachine):
         if process := self.some(data, talking):
             process.is_ready |= message == Ready()
             self.feed(Heard(process.number, message))
+            if process.is_hub and message != Ready():
+                assert process.is_killed
+
+    @rule(data=st.data())
+    def one_does_not_read(self, data: st.DataObject) -> None:
+        if process := self.some(data, self.processes.values()):
+            self.feed(Unread(process.number))
 
     @rule(data=st.data(), reason=st.sampled_from([None, "a message isn't JSON"]))
     def a_channel_ends(self, data: st.DataObject, reason: str | None) -> None:
@@ -350,7 +392,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def no_denial_is_lost(self) -> None:
         for process in self.processes.values():
-            if process.works:
+            if process.works and not process.is_hub:
                 assert self.unknown_to(process) == {}
 
     @invariant()
@@ -388,15 +430,17 @@ class World(RuleBasedStateMachine):
                 self.the_file_is_read(is_good=True)
             self.time_passes(1.0)
         if not self.is_stopping:
-            assert len({p.generation for p in self.processes.values()}) == 1
-            assert len(self.processes) == self.workers
-            assert all(process.accepting for process in self.processes.values())
+            workers = self.workers_left()
+            assert len({worker.generation for worker in workers}) == 1
+            assert len(workers) == self.workers
+            assert all(worker.accepting for worker in workers)
+            assert len(self.processes) == self.workers + 1  # and the hub
 
     def all_ends(self) -> None:
         """Even if no worker does what it is told."""
         if self.code is None and not self.is_stopping:
             self.feed(Signalled(Signal.STOP))
-        for _ in range(int(DRAIN_S + PACE.drain_extra_s) + 3):
+        for _ in range(int(DRAIN_S + PACE.drain_extra_s + PACE.hub_end_s) + 6):
             for process in tuple(self.processes.values()):
                 if process.is_killed:
                     self.exit(process, -9)
@@ -448,20 +492,42 @@ def test_a_loop_of_crashes_gets_slower() -> None:
 
 
 class Told:
-    """A plan that is told things at a time, and what it said to do last."""
+    """A plan that is told things at a time, and what it said to do last.
+
+    The hub does what it is told unless the test is about it: what becomes of it is
+    left out of the answers.
+    """
 
     def __init__(self, *, workers: int = 2, is_serving: bool = True) -> None:
         self.at = 0.0
+        self.hub = 0
         self.plan = Plan(config(), workers=workers, sockets=workers, pace=PACE)
-        self.does = self.plan.on(Tick(), Now(0.0, EPOCH))
+        self.does = self.on(Tick())
         if is_serving:
             for child in range(1, workers + 1):
                 self.hears(child, Ready())
 
     def on(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
-        self.at += after_s
-        self.does = self.plan.on(event, Now(self.at, EPOCH + self.at))
+        self.does = []
+        for action in self.told(event, after_s=after_s):
+            match action:
+                case ForkHub(child):
+                    self.hub = child
+                    self.told(Heard(child, Ready()))
+                case Send(self.hub, Drain()) | Kill(self.hub):
+                    self.does += self.told(Exited(self.hub, 99, 0, "ended"))
+                case Send(self.hub, Ping()):
+                    self.told(Heard(self.hub, Ping()))
+                case Send(self.hub):
+                    pass
+                case _:
+                    self.does.append(action)
         return self.does
+
+    def told(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
+        """Tell the plan *event*; return all that it does."""
+        self.at += after_s
+        return self.plan.on(event, Now(self.at, EPOCH + self.at))
 
     def hears(self, child: int, message: Message) -> list[Action]:
         return self.on(Heard(child, message))
@@ -544,8 +610,8 @@ def test_the_sockets_of_a_dead_worker_are_another_one_s() -> None:
     assert told.on(Closed(1)) == [Send(2, Accept((1, 0)))]
     told.exits(1)
     told.on(Tick(), after_s=0.5)
-    assert of(told.does, Fork) == [Fork(3, 0, 1)]
-    assert told.hears(3, Ready()) == [Send(3, Accept((0,))), Send(2, Accept((1,)))]
+    assert of(told.does, Fork) == [Fork(4, 0, 1)]
+    assert told.hears(4, Ready()) == [Send(4, Accept((0,))), Send(2, Accept((1,)))]
 
 
 @pytest.mark.parametrize(
@@ -587,17 +653,17 @@ def test_a_denial_goes_to_every_worker() -> None:
     assert told.hears(2, denial) == []
     told.exits(1)
     told.on(Tick(), after_s=0.5)
-    assert told.does == [Fork(3, 0, 1), Send(3, denial)]
+    assert told.does == [Fork(4, 0, 1), Send(4, denial)]
 
 
 def test_a_reload_takes_over_when_all_are_ready() -> None:
     """Then the old workers drain, and whoever exceeds its time is killed."""
     told = Told()
-    assert told.asks_to_reload("b:2") == [Fork(3, 0, 2)]
-    assert told.hears(3, Ready()) == [Fork(4, 1, 2)]
-    assert told.hears(4, Ready()) == [
-        Send(3, Accept((0,))),
-        Send(4, Accept((1,))),
+    assert told.asks_to_reload("b:2") == [Fork(4, 0, 2)]
+    assert told.hears(4, Ready()) == [Fork(5, 1, 2)]
+    assert told.hears(5, Ready()) == [
+        Send(4, Accept((0,))),
+        Send(5, Accept((1,))),
         Send(1, Drain()),
         Send(2, Drain()),
         Say("reloaded routes.yaml"),
@@ -606,7 +672,7 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
     assert told.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):
         told.on(Tick(), after_s=1.0)
-        for child in (2, 3, 4):
+        for child in (2, 4, 5):
             told.hears(child, Ping())
     assert of(told.on(Tick(), after_s=1.0), Kill) == [Kill(2)]
     (line,) = said(told.exits(2))
@@ -617,9 +683,9 @@ def test_a_reload_takes_over_at_once_if_nothing_else_serves() -> None:
     """Its first worker has shown that the configuration is good."""
     told = Told()
     told.asks_to_reload()
-    told.hears(3, Ready())
+    told.hears(4, Ready())
     told.on(Closed(1))
-    assert Send(3, Accept((0, 1))) in told.on(Closed(2))
+    assert Send(4, Accept((0, 1))) in told.on(Closed(2))
     assert said(told.does) == ["reloaded routes.yaml"]
 
 
@@ -628,7 +694,7 @@ def test_a_reload_whose_worker_ends_is_given_up(code: int) -> None:
     """The old generation goes on, and the next reload is a fresh one."""
     told = Told()
     told.asks_to_reload()
-    lines = said(told.exits(3, code))
+    lines = said(told.exits(4, code))
     assert len(lines) == 2
     assert lines[1] == "not reloaded: what was served before goes on"
     assert told.on(Signalled(Signal.RELOAD)) == [Load()]
@@ -641,7 +707,7 @@ def test_signals_in_one_reload_are_one_more() -> None:
     told.asks_to_reload()
     for _ in range(5):
         assert told.on(Signalled(Signal.RELOAD)) == []
-    assert told.hears(2, Ready())[-1] == Load()
+    assert told.hears(3, Ready())[-1] == Load()
 
 
 def test_nothing_is_forked_while_the_file_is_read() -> None:
@@ -650,7 +716,7 @@ def test_nothing_is_forked_while_the_file_is_read() -> None:
     told.on(Signalled(Signal.RELOAD))
     told.exits(1)
     assert not of(told.on(Tick(), after_s=20.0), Fork)
-    assert of(told.on(FileRefused(("bad",))), Fork) == [Fork(3, 0, 1)]
+    assert of(told.on(FileRefused(("bad",))), Fork) == [Fork(4, 0, 1)]
 
 
 def test_a_stop_drains_and_a_second_one_kills() -> None:
@@ -672,9 +738,9 @@ def test_a_stop_during_a_reload() -> None:
         CloseSockets(),
         Send(1, Drain()),
         Send(2, Drain()),
-        Kill(3),
+        Kill(4),
     ]
-    for child, code in ((1, 0), (3, -9)):
+    for child, code in ((1, 0), (4, -9)):
         assert told.exits(child, code) == []
     assert told.exits(2, 0) == [Exit(0)]
 
@@ -685,4 +751,58 @@ def test_a_file_that_was_read_too_late() -> None:
     told.on(Signalled(Signal.RELOAD))
     told.on(Signalled(Signal.STOP))
     assert told.on(FileLoaded(config(2))) == []
+    assert told.exits(1, 0) == [Exit(0)]
+
+
+# --- the hub ----------------------------------------------------------------------
+
+
+def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
+    """It takes nothing from the start; then it is sent what workers report."""
+    told = Told(is_serving=False)
+    assert ForkHub(3) in told.told(Heard(1, Ready()))
+    for message in (Ready(), Deny({"a": EPOCH + 9}), Failed("x")):
+        sent = told.told(Heard(2, message))
+        assert Send(3, Report(2, 1, message)) in sent
+    assert not [a for a in of(told.told(Heard(2, Ping())), Send) if a.child == 3]
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        (Unread(3), "it didn't read"),
+        (Heard(3, Deny({"a": EPOCH + 9})), "it said what no hub says"),
+        (Closed(3, "a message isn't JSON"), "a message isn't JSON"),
+    ],
+)
+def test_a_hub_that_misbehaves_is_replaced(event: Event, why: str) -> None:
+    """And nothing else happens: no worker hears of it."""
+    told = Told()
+    assert told.told(event) == [Kill(3)]
+    line = f"hub (pid 103) was ended by SIGKILL: {why}; another one starts in 0.1 s"
+    assert told.exits(3) == [Say(line)]
+    assert ForkHub(4) in told.told(Tick(), after_s=0.1)
+    assert said(told.exits(4, 1)) == [
+        "hub (pid 104) ended with exit code 1; another one starts in 0.2 s"
+    ]
+
+
+def test_the_hub_ends_last() -> None:
+    """When no worker is left; one that doesn't end is killed."""
+    told = Told(workers=1)
+    assert told.told(Signalled(Signal.STOP)) == [CloseSockets(), Send(1, Drain())]
+    assert told.told(Exited(1, 101, 0, "ended")) == [Send(2, Drain())]
+    assert told.told(Tick(), after_s=PACE.hub_end_s) == [Send(2, Ping())]
+    assert told.told(Tick(), after_s=1.0) == [Kill(2)]
+    assert said(told.told(Exited(2, 102, -9, "was ended by SIGKILL"))) == [
+        "hub (pid 102) was ended by SIGKILL: it didn't finish in time"
+    ]
+    assert told.plan.on(Tick(), Now(told.at, EPOCH)) == []
+
+
+def test_a_hub_that_dies_while_workers_drain_is_not_replaced() -> None:
+    """Nobody would ask it anything any more."""
+    told = Told(workers=1)
+    told.told(Signalled(Signal.STOP))
+    assert told.exits(2) == [Say("hub (pid 102) was ended by SIGKILL")]
     assert told.exits(1, 0) == [Exit(0)]

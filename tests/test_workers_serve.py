@@ -33,6 +33,7 @@ from gateway.app import App
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
 from gateway.server import bind, share
+from gateway.workers import hub
 
 ROUTES = """\
 version: 1
@@ -132,6 +133,15 @@ class Crew:
     @property
     def workers(self) -> set[int]:
         """The process ids of all that live."""
+        return self.children - self.hubs
+
+    @property
+    def hubs(self) -> set[int]:
+        """The process id of the hub, if it has said its name."""
+        return {pid for pid in self.children if comm(pid) == hub.NAME}
+
+    @property
+    def children(self) -> set[int]:
         return children(self.process.child.pid)
 
     def write(self, text: str) -> None:
@@ -206,6 +216,13 @@ async def connect_from(port: int, source: int) -> AsyncIterator[Wire]:
 def children(pid: int) -> set[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return {*map(int, text.split())}
+
+
+def comm(pid: int) -> str:
+    """Return what the system calls a process."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def has_ended(pid: int) -> bool:
@@ -303,6 +320,7 @@ async def start(
             )
             crew = Crew(process, await serving(process), path)
             async with crew.each(workers=workers):  # all serve
+                await until(lambda: crew.hubs)
                 return crew
 
         yield run
@@ -526,7 +544,7 @@ async def test_without_a_supervisor_workers_finish_and_end(
 ) -> None:
     """None is left behind, none keeps the port, and no request is lost by it."""
     crew = await start()
-    workers = crew.workers
+    family = crew.children
     async with connect(crew.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
         await service.taken.wait()
@@ -535,7 +553,25 @@ async def test_without_a_supervisor_workers_finish_and_end(
         service.let_go.set()
         reply = await wire.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
-    await until(lambda: all(map(has_ended, workers)))
+    await until(lambda: all(map(has_ended, family)))
+
+
+async def test_the_hub_is_nobody_s_business(start: Start) -> None:
+    """A stopped or dead hub touches no request; another one takes its place."""
+    crew = await start(workers=1)
+    workers = crew.workers
+    (pid,) = crew.hubs
+    os.kill(pid, signal.SIGSTOP)
+    assert (await crew.ask()).status == 200
+    os.kill(pid, signal.SIGKILL)
+    assert (await crew.ask()).status == 200
+    await crew.said(rb"hub \(pid %d\) was ended by SIGKILL; another one" % pid)
+    await until(lambda: crew.hubs - {pid})
+    assert crew.workers == workers
+    os.kill(min(crew.hubs), signal.SIGINT)  # as a terminal does: ignored
+    crew.signal(signal.SIGINT)
+    assert await crew.process.ended() == 0
+    assert b"Traceback" not in crew.process.err
 
 
 ADOPTING = """\
@@ -615,6 +651,7 @@ sys.exit(
         [],
         workers=1,
         work=work,
+        hub=None,
         load=None,
         say=say,
         on_ready=lambda: None,
@@ -890,7 +927,7 @@ async def test_ctrl_c_counts_once(start: Start, service: Service) -> None:
 async def test_a_second_signal_ends_all_at_once(start: Start, service: Service) -> None:
     """Whoever is still served is cut; no process is left."""
     crew = await start()
-    workers = crew.workers
+    family = crew.children
     async with connect(crew.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
         await service.taken.wait()
@@ -898,7 +935,7 @@ async def test_a_second_signal_ends_all_at_once(start: Start, service: Service) 
         await until_refused(crew.port)
         crew.signal(signal.SIGTERM)
         assert await crew.process.ended() == 130
-    assert all(map(has_ended, workers))
+    assert all(map(has_ended, family))
 
 
 ON_A_TERMINAL = """\

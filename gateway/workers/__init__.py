@@ -3,6 +3,9 @@
 The supervisor binds the sockets and forks the workers. It serves nothing itself, so it
 can do what must not fail: restart, reload, drain, and pass sign-outs on.
 
+`plan` decides what it does, `supervisor` does it with `channel`, its end of a child's
+channel. `worker` and `hub` are the children, with `pipe` as their end.
+
 Facts
 - It forks when everything is imported: a worker shares that memory (with the SDK 16
   instead of 57 MB are its own) and is ready in a tenth of the time. So no event loop

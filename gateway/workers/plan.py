@@ -10,6 +10,7 @@ What holds after every event, in whatever order they come (tests/test_workers_pl
 - A denial reaches every worker, and a new one before it accepts.
 - A worker that keeps crashing is replaced later each time.
 - A drain ends: whoever exceeds its time is killed.
+- The hub is kept running, and whatever it does changes nothing for workers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from gateway.control import (
     Message,
     Ping,
     Ready,
+    Report,
 )
 
 
@@ -48,6 +50,8 @@ class Pace:
     first_delay_s: float = 0.1
     """Until a child that ended is replaced; doubled each time, up to `max_delay_s`."""
     max_delay_s: float = 30.0
+    hub_end_s: float = 2.0
+    """For the hub to exit when no worker is left. Then it is killed."""
     steady_s: float = 30.0
     """A child that lived so long begins with the first delay again."""
 
@@ -124,6 +128,13 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A child leaves more unread than can be kept for it."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
 class NotStarted:
     """A fork has failed."""
 
@@ -175,7 +186,15 @@ class FileRefused:
 
 
 Event = (
-    Tick | Heard | Closed | NotStarted | Exited | Signalled | FileLoaded | FileRefused
+    Tick
+    | Heard
+    | Closed
+    | Unread
+    | NotStarted
+    | Exited
+    | Signalled
+    | FileLoaded
+    | FileRefused
 )
 
 
@@ -189,6 +208,13 @@ class Fork:
     child: int
     slot: int
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkHub:
+    """Start a hub. `NotStarted` tells if it can't be done."""
+
+    child: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +261,7 @@ class Exit:
     code: int
 
 
-Action = Fork | Send | Kill | Load | Say | Announce | CloseSockets | Exit
+Action = Fork | ForkHub | Send | Kill | Load | Say | Announce | CloseSockets | Exit
 
 
 # --- what is remembered -------------------------------------------------------------
@@ -271,32 +297,33 @@ class _Generation:
     is_proven: bool = False
     """One of its workers was ready: the configuration can be served."""
 
-    def children(self) -> Iterator[_Child]:
-        return (place.child for place in self.places if place.child is not None)
+    def workers(self) -> Iterator[_Worker]:
+        children = (place.child for place in self.places)
+        return (child for child in children if isinstance(child, _Worker))
 
-    def ready(self) -> dict[int, _Child]:
+    def ready(self) -> dict[int, _Worker]:
         """Return the workers that can serve, by slot, in order."""
         return {
-            child.slot: child
-            for child in self.children()
-            if child.state is _State.READY
+            worker.slot: worker
+            for worker in self.workers()
+            if worker.state is _State.READY
         }
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Child:
-    """A process that was forked and hasn't exited."""
+    """A process that was forked and hasn't exited: a worker or the hub."""
 
     number: int
-    generation: _Generation
-    slot: int
+    name: str
+    place: _Place
     since: float
     """When it was forked, or began to drain, on the monotonic clock."""
+    drain_s: float
+    """How long it may drain."""
     state: _State = _State.STARTING
     silent: int = 0
     """Ticks since its last message."""
-    sockets: tuple[int, ...] = ()
-    """Where it was told to accept."""
     reason: str | None = None
     """Why it couldn't start, or was killed."""
     is_closed: bool = False
@@ -305,9 +332,13 @@ class _Child:
     is_discarded: bool = False
     """It was killed because it isn't needed."""
 
-    @property
-    def place(self) -> _Place:
-        return self.generation.places[self.slot]
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Worker(_Child):
+    generation: _Generation
+    slot: int
+    sockets: tuple[int, ...] = ()
+    """Where it was told to accept."""
 
 
 class Plan:
@@ -324,6 +355,7 @@ class Plan:
         self._serving.places[0].due = -math.inf
         self._coming: _Generation | None = None
         """What takes over when its workers are ready."""
+        self._hub = _Place()
         self._children: dict[int, _Child] = {}
         self._forked = 0
         self._denied = DenyList()
@@ -363,6 +395,9 @@ class Plan:
             case Closed(number, reason):
                 if child := self._children.get(number):
                     self._on_closed(child, reason)
+            case Unread(number):
+                if number in self._children:
+                    self._on_unread(self._children[number])
             case NotStarted(number, reason):
                 if child := self._children.get(number):
                     self._on_not_started(child, reason)
@@ -391,7 +426,7 @@ class Plan:
             child.silent += 1
             if child.silent > self._silent_ticks(child):
                 self._kill(child, "it didn't answer")
-            elif child.state is _State.LEAVING and now > self._deadline(child):
+            elif child.state is _State.LEAVING and now > child.since + child.drain_s:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
@@ -401,32 +436,37 @@ class Plan:
             return self._pace.start_ticks
         return self._pace.silent_ticks
 
-    def _deadline(self, child: _Child) -> float:
-        """Return when a child that leaves has to be gone."""
-        drain_s = child.generation.config.drain_s
-        return child.since + drain_s + self._pace.drain_extra_s
-
     def _on_message(self, child: _Child, message: Message) -> None:
         child.silent = 0
         match message:
-            case Deny(ends):
-                self._deny(child, Deny(self._denied.add(ends, self._now.epoch)))
             case Ping():
                 pass  # it isn't silent
             case Ready() if child.state is _State.STARTING:
                 child.state = _State.READY
-                self._on_ready(child.generation)
+                if isinstance(child, _Worker):
+                    self._report(child, message)
+                    self._on_ready(child.generation)
             case Ready() if child.state is _State.LEAVING or child.is_killed:
                 pass  # sent before it could know
-            case Failed(reason):
+            case Deny(ends) if isinstance(child, _Worker):
+                self._report(child, message)
+                self._deny(child, Deny(self._denied.add(ends, self._now.epoch)))
+            case Failed(reason) if isinstance(child, _Worker):
+                self._report(child, message)
                 child.reason = reason
             case _:
-                self._kill(child, "it said what no worker says")
+                kind = "worker" if isinstance(child, _Worker) else "hub"
+                self._kill(child, f"it said what no {kind} says")
 
-    def _deny(self, source: _Child, news: Deny) -> None:
-        """Pass on what a worker reported and the others don't know."""
-        for child in tuple(self._children.values()):
-            if child is not source and news.ends:
+    def _report(self, worker: _Worker, message: Deny | Ready | Failed) -> None:
+        """Relay to the hub what a worker has sent."""
+        if self._hub.child is not None:
+            self._send(self._hub.child, Report(worker.number, worker.slot, message))
+
+    def _deny(self, source: _Worker, news: Deny) -> None:
+        """Pass on to the other workers what they don't know."""
+        for child in self._children.values():
+            if isinstance(child, _Worker) and child is not source and news.ends:
                 self._send(child, news)
 
     def _on_ready(self, generation: _Generation) -> None:
@@ -437,6 +477,7 @@ class Plan:
                 place.due = self._now.monotonic
             if generation is self._serving:
                 self._actions.append(Announce())
+                self._hub.due = self._now.monotonic
         self._deal()
 
     def _on_closed(self, child: _Child, reason: str | None) -> None:
@@ -446,20 +487,29 @@ class Plan:
             self._kill(child, reason)
         self._lose(child)
 
+    def _on_unread(self, child: _Child) -> None:
+        """Kill a hub that doesn't read. A worker may be busy until it is silent."""
+        if child is self._hub.child:
+            self._kill(child, "it didn't read")
+
     def _on_not_started(self, child: _Child, reason: str) -> None:
         self._remove(child)
         if child.state is not _State.LEAVING:
-            self._replace(child, f"{name_of(child.slot)} can't be started: {reason}")
+            self._replace(child, f"{child.name} can't be started: {reason}")
 
     def _on_exit(self, child: _Child, exited: Exited) -> None:
         self._remove(child)
-        ending = f"{name_of(child.slot)} (pid {exited.pid}) {exited.how}"
+        ending = f"{child.name} (pid {exited.pid}) {exited.how}"
         if child.reason is not None:
             ending = f"{ending}: {child.reason}"
         if child.state is _State.LEAVING:
             if exited.code != 0 and not child.is_discarded:
                 self._say(ending)
-        elif not child.generation.is_proven and exited.code >= 0:
+        elif (
+            isinstance(child, _Worker)
+            and not child.generation.is_proven
+            and exited.code >= 0
+        ):
             self._give_up(child.generation, child.reason or ending)
         else:
             if self._now.monotonic - child.since >= self._pace.steady_s:
@@ -493,35 +543,73 @@ class Plan:
     def _go_on(self) -> None:
         """Do what was waiting and now can be done."""
         if self._is_stopping:
-            if not self._children and not self._is_over:
-                self._is_over = True
-                self._actions.append(Exit(self._exit_code))
+            self._end()
         elif not self._is_loading:
             self._fork_due(self._serving)
             if self._coming is not None:
                 self._fork_due(self._coming)
-            elif self._is_reload_asked and self._serving.is_proven:
+            if self._is_due(self._hub):
+                self._fork_hub()
+            can_load = self._serving.is_proven and self._coming is None
+            if self._is_reload_asked and can_load:
                 self._is_reload_asked = False
                 self._is_loading = True
                 self._actions.append(Load())
 
+    def _end(self) -> None:
+        """Exit when no worker is left, after the hub."""
+        if any(isinstance(child, _Worker) for child in self._children.values()):
+            return
+        hub = self._hub.child
+        if hub is None:
+            if not self._is_over:
+                self._is_over = True
+                self._actions.append(Exit(self._exit_code))
+        elif hub.state is _State.LOST:
+            self._discard(hub)
+        elif hub.state is not _State.LEAVING:
+            self._let_leave(hub)
+
+    def _is_due(self, place: _Place) -> bool:
+        """Return whether a child is to be forked for *place* now; then it is once."""
+        if place.due is None or place.due > self._now.monotonic:
+            return False
+        place.due = None
+        return True
+
     def _fork_due(self, generation: _Generation) -> None:
+        config = generation.config
         for slot, place in enumerate(generation.places):
-            if place.due is None or place.due > self._now.monotonic:
+            if not self._is_due(place):
                 continue
-            place.due = None
-            self._forked += 1
-            child = _Child(
-                number=self._forked,
+            worker = _Worker(
+                number=self._number(),
+                name=name_of(slot),
+                place=place,
+                since=self._now.monotonic,
+                drain_s=config.drain_s + self._pace.drain_extra_s,
                 generation=generation,
                 slot=slot,
-                since=self._now.monotonic,
             )
-            self._children[child.number] = place.child = child
-            number = generation.config.generation
-            self._actions.append(Fork(child.number, slot, number))
+            self._children[worker.number] = place.child = worker
+            self._actions.append(Fork(worker.number, slot, config.generation))
             for denied in self._denied.messages(self._now.epoch):
-                self._send(child, denied)
+                self._send(worker, denied)
+
+    def _fork_hub(self) -> None:
+        hub = _Child(
+            number=self._number(),
+            name="hub",
+            place=self._hub,
+            since=self._now.monotonic,
+            drain_s=self._pace.hub_end_s,
+        )
+        self._children[hub.number] = self._hub.child = hub
+        self._actions.append(ForkHub(hub.number))
+
+    def _number(self) -> int:
+        self._forked += 1
+        return self._forked
 
     def _deal(self) -> None:
         """Have every socket accepted from: by its own worker, or by another one.
@@ -556,8 +644,8 @@ class Plan:
         """Give up a configuration that can't be served."""
         if generation is self._coming:
             self._coming = None
-            for child in tuple(generation.children()):
-                self._discard(child)
+            for worker in tuple(generation.workers()):
+                self._discard(worker)
             self._say_not_reloaded((why,))
         else:
             self._say(why)
@@ -566,8 +654,11 @@ class Plan:
 
     def _replace(self, child: _Child, ending: str) -> None:
         """Have another child forked in the place of one that was lost."""
-        if child.generation is self._coming:
-            self._give_up(self._coming, ending)
+        if isinstance(child, _Worker) and child.generation is self._coming:
+            self._give_up(child.generation, ending)
+            return
+        if self._is_stopping:  # the hub, while workers drain
+            self._say(ending)
             return
         place = child.place
         place.failures += 1
@@ -600,13 +691,16 @@ class Plan:
 
     def _drain(self, generation: _Generation) -> None:
         """Let the workers of *generation* finish what they have begun."""
-        for child in tuple(generation.children()):
-            if child.state is _State.READY:
-                child.state = _State.LEAVING
-                child.since = self._now.monotonic
-                self._send(child, Drain())
-            elif child.state is not _State.LEAVING:
-                self._discard(child)
+        for worker in tuple(generation.workers()):
+            if worker.state is _State.READY:
+                self._let_leave(worker)
+            elif worker.state is not _State.LEAVING:
+                self._discard(worker)
+
+    def _let_leave(self, child: _Child) -> None:
+        child.state = _State.LEAVING
+        child.since = self._now.monotonic
+        self._send(child, Drain())
 
     def _stop(self) -> None:
         """Accept nothing more, and exit when all workers have drained."""
@@ -626,6 +720,7 @@ class Plan:
 
     def _places(self) -> Iterator[_Place]:
         """Yield the places that are filled when they are due."""
+        yield self._hub
         yield from self._serving.places
         if self._coming is not None:
             yield from self._coming.places

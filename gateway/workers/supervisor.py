@@ -24,6 +24,7 @@ from gateway.control import Message
 from gateway.server import bind, has_nohup, share, url_of
 from gateway.settings import ConfigError, Settings
 from gateway.workers.channel import Channel, Hangup
+from gateway.workers.hub import be_hub
 from gateway.workers.plan import (
     Action,
     Announce,
@@ -36,6 +37,7 @@ from gateway.workers.plan import (
     FileLoaded,
     FileRefused,
     Fork,
+    ForkHub,
     Heard,
     Kill,
     Load,
@@ -48,9 +50,13 @@ from gateway.workers.plan import (
     Signal,
     Signalled,
     Tick,
+    Unread,
     name_of,
 )
 from gateway.workers.worker import SIGNALS, work
+
+_MAX_UNREAD_BYTES = 4 * 1024 * 1024
+"""What waits for a child at most before the plan is asked what to do about it."""
 
 
 def how_it_ended(code: int) -> str:
@@ -103,17 +109,20 @@ class Supervisor:
         *,
         workers: int,
         work: Callable[[Settings, socket.socket, int], int],
+        hub: Callable[[socket.socket], int],
         load: Callable[[], Settings],
         say: Callable[[str], None],
         on_ready: Callable[[], None],
         pace: Pace | None = None,
     ) -> None:
         """*work* is what a worker does with its end of a channel and the number of its
-        slot, in a process of its own; it returns the exit code. *load* reads the file
+        slot, in a process of its own; it returns the exit code. *hub* is the same for
+        the hub. *load* reads the file
         again, in a thread, and raises `ConfigError` if it can't be served.
         """
         self._sockets = sockets
         self._work = work
+        self._hub = hub
         self._load = load
         self._say = say
         self._on_ready = on_ready
@@ -274,6 +283,8 @@ class Supervisor:
             case Fork(child, slot, generation):
                 settings = self._settings[generation]
                 self._fork(child, lambda end: self._work(settings, end, slot))
+            case ForkHub(child):
+                self._fork(child, self._be_hub)
             case Send(child, message):
                 self._send(child, message)
             case Kill(child):
@@ -298,6 +309,8 @@ class Supervisor:
         if process is not None and process.channel.is_open:
             process.channel.send(message)
             self._watch(process)
+            if process.channel.unsent_bytes > _MAX_UNREAD_BYTES:
+                self._feed(Unread(child))
 
     def _watch(self, process: _Process) -> None:
         """Wait for what a child sends, and until it takes what waits for it."""
@@ -359,6 +372,12 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 sys.stderr.flush()
             os._exit(code)
+
+    def _be_hub(self, end: socket.socket) -> int:
+        """Be the hub, which has no clients. Only in a forked process."""
+        for sock in self._sockets:
+            sock.close()  # or they would queue at a socket that nobody accepts from
+        return self._hub(end)
 
     def _read(self) -> None:
         """Read the file again, in a thread."""
@@ -427,6 +446,7 @@ def supervise(
         sockets,
         workers=workers,
         work=be_worker,
+        hub=be_hub,
         load=load,
         say=lambda text: say(text) if is_read(sys.stderr) else None,
         on_ready=lambda: on_ready(url),

@@ -1,4 +1,4 @@
-"""A process that serves: it hears what its supervisor says, and tells who signs out."""
+"""A process that serves. It does what its supervisor says, and reports sign-outs."""
 
 from __future__ import annotations
 
@@ -14,46 +14,13 @@ from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.sdk import RecipeError
 from gateway.server import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
 from gateway.settings import Settings
+from gateway.workers.pipe import Pipe
 
 _HANDOVER_S = 0.05
 """How long a worker that drains goes on to accept, so that nobody is left in a queue
 whose other holders haven't closed it yet."""
-_MAX_UNREAD_BYTES = 4 * 1024 * 1024
-"""What a worker keeps for a supervisor that doesn't read; then it drains."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """What a terminal or a service manager sends to all processes of a group."""
-
-
-class _Channel(asyncio.Protocol):
-    """A worker's end of its channel."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._decoder = control.Decoder()
-        self._wire: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
-        self._wire = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        assert self._wire is not None
-        try:
-            for message in self._decoder.feed(data):
-                self._worker.hear(message)
-        except control.BadMessage:
-            self._wire.abort()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._worker.orphaned()
-
-    def tell(self, message: Message) -> None:
-        """Send *message*; a supervisor that reads nothing is as good as none."""
-        assert self._wire is not None
-        if not self._wire.is_closing():
-            self._wire.write(control.encode(message))
-        if self._wire.get_write_buffer_size() > _MAX_UNREAD_BYTES:
-            self._wire.abort()
 
 
 class Worker:
@@ -62,7 +29,7 @@ class Worker:
     def __init__(self, app: App, sockets: Sequence[socket.socket]) -> None:
         self._app = app
         self._sockets = sockets
-        self._channel = _Channel(self)
+        self._pipe = Pipe(self)
         self._entrance = Entrance(app, linger_s=LAST_REQUESTS_S)
         self._servers: dict[int, asyncio.Server] = {}
         self._wanted: tuple[int, ...] = ()
@@ -73,9 +40,8 @@ class Worker:
 
     async def run(self, end: socket.socket) -> None:
         """Serve until the supervisor says otherwise at the other end of the channel."""
-        loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self._channel, sock=end)
-        self._channel.tell(Ready())
+        await self._pipe.open(end)
+        self._pipe.send(Ready())
         while not self._leaving:
             await self._told.wait()
             self._told.clear()
@@ -94,7 +60,7 @@ class Worker:
                 sock = self._sockets[number].dup()
                 self._servers[number] = await self._entrance.open(sock)
 
-    def hear(self, message: Message) -> None:
+    def receive(self, message: Message) -> None:
         """Do what the supervisor says.
 
         Raises:
@@ -107,7 +73,7 @@ class Worker:
                     self._app.engine.deny(handle, until)
                 self._hears_of_denials = False
             case Ping():
-                self._channel.tell(message)
+                self._pipe.send(message)
             case Accept(sockets) if all(
                 n in range(len(self._sockets)) for n in sockets
             ):
@@ -118,7 +84,7 @@ class Worker:
             case _:
                 raise control.BadMessage("not for a worker")
 
-    def orphaned(self) -> None:
+    def closed(self) -> None:
         """Drain without a supervisor; from now on signals are this process's own."""
         if not self._leaving:
             for number in SIGNALS:
@@ -132,7 +98,7 @@ class Worker:
     def _denied(self, handle: str, until: float) -> None:
         self._app.proxy.session_ended(handle)
         if not self._hears_of_denials:
-            self._channel.tell(Deny({handle: until}))
+            self._pipe.send(Deny({handle: until}))
 
 
 async def work(
