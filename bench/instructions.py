@@ -34,7 +34,7 @@ from typing import Any
 
 from bench import client, interpreter
 from bench.loads import BY_NAME, LOADS, Crowd, Load, Session
-from bench.processes import LOAD_CORE, DidNotStart, PortInUse
+from bench.processes import LOAD_CORE, DidNotStart, PortInUse, worker_pids
 from bench.report import Table
 from bench.rivals import ONE_WORKER, PORTS, Rival, Stage, gateway_config
 from bench.stage import (
@@ -59,6 +59,8 @@ _ROUNDS = 2
 _SETTLE_S = 0.3
 """From the last answer until the worker has nothing to do for it."""
 _VGDB_S = 120.0
+_HUB_S = 30.0
+"""For the hub to say its name, under valgrind."""
 _WHEELS = (
     "aiohttp",
     "cryptography",
@@ -217,8 +219,9 @@ def _under_valgrind(load: Load) -> Rival:
             "--quiet",
             "--tool=callgrind",
             "--instr-atstart=no",
+            "--trace-children=yes",  # else vgdb can't reach a process that was forked
             f"--vgdb-prefix={stage.folder}/vgdb",
-            f"--callgrind-out-file={_dump(stage)}",
+            f"--callgrind-out-file={_dump(stage, '%p')}",
             str(stage.python / "python"),
             program,
             *("serve", "-c", str(config)),
@@ -236,8 +239,8 @@ def _under_valgrind(load: Load) -> Rival:
     )
 
 
-def _dump(stage: Stage) -> Path:
-    return stage.folder / "callgrind.out"
+def _dump(stage: Stage, pid: int | str) -> Path:
+    return stage.folder / f"callgrind.out.{pid}"
 
 
 class _Counter:
@@ -245,7 +248,7 @@ class _Counter:
 
     def __init__(self, stage: Stage, pid: int) -> None:
         self._prefix = stage.folder / "vgdb"
-        self._out = _dump(stage)
+        self._out = _dump(stage, pid)
         self._pid = pid
         self._dumps = 0
 
@@ -290,7 +293,8 @@ def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int
         DidNotStart, PortInUse, NotVerified: as `stage.started`.
     """
     found = []
-    with started(_under_valgrind(load), stage) as (pid,):
+    with started(_under_valgrind(load), stage) as (supervisor,):
+        pid = _worker(supervisor)
         crowd = Crowd(load, session, port=PORTS["gateway"], connections=CONNECTIONS)
         with contextlib.closing(crowd):
             counter = _Counter(stage, pid)
@@ -303,6 +307,21 @@ def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int
     if load.is_terminated:
         _must_be_logged(stage, _WARM + _ROUNDS * requests)
     return found
+
+
+def _worker(supervisor: int) -> int:
+    """Return the process that serves: the supervisor forks it, valgrind included.
+
+    Raises:
+        NoCount: there isn't exactly one.
+    """
+    deadline = time.monotonic() + _HUB_S
+    while len(found := worker_pids(supervisor)) != 1:
+        # The hub is taken for a worker until it has said its name.
+        if time.monotonic() > deadline:
+            raise NoCount(f"the supervisor has {len(found)} workers instead of one")
+        time.sleep(0.05)
+    return found.pop()
 
 
 def _must_be_logged(stage: Stage, requests: int) -> None:

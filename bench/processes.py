@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+HUB = "gateway hub"
+"""What a gateway calls the process that serves nobody."""
 
 CORES = sorted(os.sched_getaffinity(0))
 """Those that we may use. A child of the harness has one only, and asks for no other."""
@@ -180,6 +182,19 @@ def family(pids: Sequence[int]) -> set[int]:
     ):
         found |= more
     return found
+
+
+def worker_pids(pid: int) -> set[int]:
+    """Return the workers of a `gateway serve`: its children but the hub."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children if _name(int(child)) != HUB}
+
+
+def _name(pid: int) -> str:
+    """Return what the system calls a process; nothing if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def _stat(path: Path) -> list[str]:

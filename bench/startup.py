@@ -34,8 +34,8 @@ from bench.processes import (
     DidNotStart,
     Share,
     cpu,
-    family,
     share_of_memory,
+    worker_pids,
 )
 from bench.report import Part, Table, spread
 from bench.stage import ROOT, TOOLS
@@ -145,7 +145,7 @@ def measure(command: list[str], config: str, token: str, workers: int) -> Run:
                 _expect(client, "/", token)
                 protected_s = time.perf_counter() - began
             used = cpu([process.pid])
-            pids = sorted(family([process.pid]), key=lambda pid: pid != process.pid)
+            pids = (process.pid, *sorted(worker_pids(process.pid)))
             memory = tuple(map(share_of_memory, pids))
             return Run(public_s, protected_s, sum(used), memory)
         finally:

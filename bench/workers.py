@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.processes import share_of_memory
+from bench.processes import family, share_of_memory, worker_pids
 from gateway.dev.core import serve_in_thread
 
 _GATEWAY = str(Path(sys.executable).with_name("gateway"))
@@ -124,9 +124,7 @@ class Crew:
     @property
     def workers(self) -> set[int]:
         """The process ids of the workers."""
-        pid = self.process.pid
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return set(map(int, text.split()))
+        return worker_pids(self.process.pid)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[Wire]:
@@ -187,14 +185,18 @@ async def memory(crew: Crew, requests: int) -> list[Figure]:
         for (wire,) in wires:
             for _ in range(requests):
                 await wire.ask(b"GET /open")
-    workers = [share_of_memory(pid) for pid in crew.workers]
-    own = statistics.median(one.private for one in workers)
-    whole = share_of_memory(crew.process.pid).proportional + sum(
-        one.proportional for one in workers
-    )
+    main = crew.process.pid
+    every = {pid: share_of_memory(pid) for pid in family([main])}
+    own = statistics.median(every[pid].private for pid in crew.workers)
+    hub = [
+        one.private for pid, one in every.items() if pid not in (main, *crew.workers)
+    ]
+    whole = sum(one.proportional for one in every.values())
     return [
         Figure("a worker's own memory", f"{own / _MIB:.1f} MiB"),
-        Figure(f"{crew.count} workers and supervisor", f"{whole / _MIB:.0f} MiB"),
+        Figure("the supervisor's own", f"{every[main].private / _MIB:.1f} MiB"),
+        Figure("the hub's own", f"{sum(hub) / _MIB:.1f} MiB"),
+        Figure(f"{crew.count} workers, supervisor and hub", f"{whole / _MIB:.0f} MiB"),
     ]
 
 
