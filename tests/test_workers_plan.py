@@ -806,3 +806,12 @@ def test_a_hub_that_dies_while_workers_drain_is_not_replaced() -> None:
     told.told(Signalled(Signal.STOP))
     assert told.exits(2) == [Say("hub (pid 102) was ended by SIGKILL")]
     assert told.exits(1, 0) == [Exit(0)]
+
+
+def test_a_hub_that_has_closed_its_channel_is_killed_at_the_end() -> None:
+    """It couldn't be told."""
+    told = Told(workers=1)
+    assert told.told(Closed(2)) == []
+    told.told(Signalled(Signal.STOP))
+    assert told.told(Exited(1, 101, 0, "ended")) == [Kill(2)]
+    assert told.told(Exited(2, 102, -9, "was ended by SIGKILL")) == [Exit(0)]
