@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
 _MAX_LINE_BYTES = 1024 * 1024
 """No message that a worker can have reason to send is nearly as long."""
 _BATCH_BYTES = 64 * 1024
-"""About so much of a deny-list goes into one message."""
+"""About so much of a deny-list goes into one message; escaped, up to 12 times more."""
+_MAX_HANDLE = 1024
+"""Characters of a session handle. SuperTokens' have less than 100."""
 _MAX_DENIED = 100_000
 """Sessions on the deny-list, as many as a worker keeps itself (`verify`)."""
 
@@ -144,7 +146,7 @@ def _plain(told: object) -> Message:
     """Return a message that has no other in it: reports don't nest."""
     match told:
         case {"deny": dict() as ends, **rest} if not rest:
-            return Deny({handle: _time(until) for handle, until in ends.items()})
+            return Deny({_handle(name): _time(until) for name, until in ends.items()})
         case {"accept": list() as sockets, **rest} if not rest:
             return Accept(tuple(map(_number, sockets)))
         case {"drain": True, **rest} if not rest:
@@ -157,6 +159,12 @@ def _plain(told: object) -> Message:
             return Failed(reason)
         case _:
             raise BadMessage("a message of an unknown kind")
+
+
+def _handle(value: str) -> str:
+    if len(value) > _MAX_HANDLE:
+        raise BadMessage("a session that is none")
+    return value
 
 
 def _time(value: object) -> float:
@@ -211,15 +219,20 @@ class DenyList:
 
     def messages(self, now: float) -> Iterator[Deny]:
         """Yield all of it that isn't over, the oldest first, in messages of a size."""
-        batch: dict[str, float] = {}
-        size = 0
-        for handle, until in self._ends.items():
-            if until <= now:
-                continue
-            batch[handle] = until
-            size += len(handle) + 24
-            if size >= _BATCH_BYTES:
-                yield Deny(batch)
-                batch, size = {}, 0
-        if batch:
+        return batches(
+            (handle, until) for handle, until in self._ends.items() if until > now
+        )
+
+
+def batches(ends: Iterable[tuple[str, float]]) -> Iterator[Deny]:
+    """Yield *ends* in messages that every decoder takes, also inside a report."""
+    batch: dict[str, float] = {}
+    size = 0
+    for handle, until in ends:
+        batch[handle] = until
+        size += len(handle) + 24
+        if size >= _BATCH_BYTES:
             yield Deny(batch)
+            batch, size = {}, 0
+    if batch:
+        yield Deny(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from itertools import pairwise
 
@@ -22,6 +23,7 @@ from gateway.control import (
     Ping,
     Ready,
     Report,
+    batches,
     encode,
 )
 
@@ -29,7 +31,7 @@ NOW = 1_700_000_000.0
 
 times = st.floats(allow_nan=False, allow_infinity=False)
 reported = st.one_of(
-    st.builds(Deny, st.dictionaries(st.text(), times)),
+    st.builds(Deny, st.dictionaries(st.text(max_size=100), times)),
     st.builds(Failed, st.text()),
     st.just(Ready()),
 )
@@ -80,6 +82,7 @@ def test_messages_arrive_as_they_were_sent(
         b'{"deny":{"a":Infinity}}',
         b'{"deny":{"a":1e999}}',
         b'{"deny":{"a":1' + b"0" * 400 + b"}}",
+        b'{"deny":{"' + b"a" * 1025 + b'":1}}',
         b'{"accept":1}',
         b'{"accept":["0"]}',
         b'{"accept":[0.0]}',
@@ -175,3 +178,20 @@ def test_a_long_list_goes_in_parts() -> None:
     assert len(parts) > 1
     assert max(map(len, parts)) < 128 * 1024
     assert [*DenyList().messages(NOW)] == []
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{GRINNING FACE}"], ids=["plain", "escaped"])
+def test_what_is_taken_can_be_passed_on(letter: str) -> None:
+    """A worker that fills a message to the brim ends no other one by it."""
+    names = (f"{number:04}".ljust(1024, letter) for number in range(10_000))
+    line = b'{"deny":{'
+    while len(line) < 1024 * 1024 - 13_000:
+        line += json.dumps(next(names)).encode() + b":9,"
+    line = line[:-1] + b"}}\n"
+    (filled,) = Decoder().feed(line)
+    assert isinstance(filled, Deny)
+    heard: dict[str, float] = {}
+    for part in batches(filled.ends.items()):
+        assert Decoder().feed(encode(Report(1, 0, part))) == [Report(1, 0, part)]
+        heard |= part.ends
+    assert heard == filled.ends

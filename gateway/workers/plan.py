@@ -30,6 +30,7 @@ from gateway.control import (
     Ping,
     Ready,
     Report,
+    batches,
 )
 
 
@@ -449,8 +450,11 @@ class Plan:
             case Ready() if child.state is _State.LEAVING or child.is_killed:
                 pass  # sent before it could know
             case Deny(ends) if isinstance(child, _Worker):
-                self._report(child, message)
-                self._deny(child, Deny(self._denied.add(ends, self._now.epoch)))
+                news = self._denied.add(ends, self._now.epoch)
+                for denied in batches(ends.items()):
+                    self._report(child, denied)
+                for denied in batches(news.items()):
+                    self._deny(child, denied)
             case Failed(reason) if isinstance(child, _Worker):
                 self._report(child, message)
                 child.reason = reason
@@ -466,7 +470,7 @@ class Plan:
     def _deny(self, source: _Worker, news: Deny) -> None:
         """Pass on to the other workers what they don't know."""
         for child in self._children.values():
-            if isinstance(child, _Worker) and child is not source and news.ends:
+            if isinstance(child, _Worker) and child is not source:
                 self._send(child, news)
 
     def _on_ready(self, generation: _Generation) -> None:
