@@ -19,6 +19,7 @@ import mmap
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -146,11 +147,11 @@ class _Wire:
 
 
 class _ServiceWire(_Wire):
-    def get_extra_info(self, name: str) -> Any:
-        return self if name == "socket" else super().get_extra_info(name)
+    def __init__(self) -> None:
+        self._ends = socket.socketpair()
 
-    def fileno(self) -> int:
-        return -1
+    def get_extra_info(self, name: str) -> Any:
+        return self._ends[0] if name == "socket" else super().get_extra_info(name)
 
 
 def _token(key: rsa.RSAPrivateKey) -> str:

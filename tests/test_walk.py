@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -58,14 +59,15 @@ class Wire:
     abort = close
 
 
-class WithDescriptor(Wire):
-    """The same for a service's side, which is asked for its descriptor."""
+class WithSocket(Wire):
+    """The same for a service's side, whose socket is looked at: it is quiet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self._socket = sock
 
     def get_extra_info(self, name: str) -> Any:
-        return self if name == "socket" else super().get_extra_info(name)
-
-    def fileno(self) -> int:
-        return -1
+        return self._socket if name == "socket" else super().get_extra_info(name)
 
 
 def calls_of(serve: Any) -> list[str]:
@@ -110,7 +112,8 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
     )
     (pool,) = made.pools
     service = UpstreamConnection(pool, "service", pool._heads, loop)
-    service.connection_made(cast("Any", WithDescriptor()))
+    ours, theirs = socket.socketpair()
+    service.connection_made(cast("Any", WithSocket(ours)))
     pool._idle.append(service)
     pool._connections.add(service)
     client, wire = Connection(listener, loop), Wire()
@@ -133,5 +136,7 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
     told = [line.partition(" · ")[0].strip() for line in shown[1].splitlines()]
     assert walked == told, "\n".join(walked)
     service.abort()
+    ours.close()
+    theirs.close()
     await listener.close(0)
     await made.upstreams.close()

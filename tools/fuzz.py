@@ -48,6 +48,8 @@ PIECES = [
 QUIET_S = 0.25
 """So long after the last byte an exchange is over: a change may have taken away what
 the gateway waits for, and it would wait for its own limits."""
+ANSWERED_S = 10.0
+"""So long a good request may take, on a machine that does other things, too."""
 
 
 class Found(Exception):
@@ -74,8 +76,10 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
-async def sent(rig: Rig, chance: random.Random, data: bytes) -> bytes:
-    """Send *data* in pieces; return all that comes back."""
+async def sent(
+    rig: Rig, chance: random.Random, data: bytes, quiet_s: float = QUIET_S
+) -> bytes:
+    """Send *data* in pieces; return all that comes back until *quiet_s* are quiet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     received = b""
     try:
@@ -87,7 +91,7 @@ async def sent(rig: Rig, chance: random.Random, data: bytes) -> bytes:
             if chance.random() < 0.2:
                 await asyncio.sleep(0)
         while True:
-            async with asyncio.timeout(QUIET_S):
+            async with asyncio.timeout(quiet_s):
                 piece = await reader.read(65536)
             if not piece:
                 break
@@ -149,7 +153,7 @@ async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
             try:
                 judge(rig, data, await sent(rig, chance, data + GOOD))
                 rig.upstream.reply = None
-                if b"200 OK" not in await sent(rig, chance, GOOD):
+                if b"200 OK" not in await sent(rig, chance, GOOD, ANSWERED_S):
                     raise Found("a good request on a new connection isn't answered")
             except Found as found:
                 print(f"seed {seed}, {count} before it: {found}\n{shown!r}")

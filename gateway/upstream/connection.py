@@ -65,13 +65,13 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_deadline",
-        "_fd",
         "_idle_s",
         "_is_reading",
         "_is_sent",
         "_loop",
         "_name",
         "_owner",
+        "_poll",
         "_reader",
         "_reply",
         "_response_s",
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
         self._name = name
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._fd = -1
+        self._poll = select.poll()
         self._deadline = Deadline(loop, self._on_late)
         self._response_s = math.inf
         self._idle_s = math.inf
@@ -439,7 +439,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
         self._transport = cast("asyncio.Transport", transport)
-        self._fd = transport.get_extra_info("socket").fileno()
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.address = peer[0]
@@ -466,11 +466,10 @@ class Connection(asyncio.Protocol):
     def looks_quiet(self) -> bool:
         """True unless a FIN, a RST or surplus bytes have arrived, even if unread yet.
 
-        One system call; for the requests that can't be sent a second time.
+        One system call. What came before a request was sent is no reply to it, and the
+        event loop may be about to hand it over.
         """
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     def _cut(self, what: str, *, keep_upload: bool = False) -> None:
         if not self.closed:

@@ -132,7 +132,7 @@ class UpstreamPool:
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
         connect_s = 0.0
-        connection = self._take(once)
+        connection = self._take()
         if connection is None:
             began = perf_counter()
             connection = await self._open(timeouts, total_at)
@@ -179,14 +179,14 @@ class UpstreamPool:
 
     # --- places and connections -----------------------------------------------
 
-    def _take(self, once: bool) -> Connection | None:
+    def _take(self) -> Connection | None:
         """Return the idle connection that was used last, if one is alive."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             if connection.state is not _IDLE:
                 continue
-            if once and not connection.looks_quiet():
+            if not connection.looks_quiet():
                 connection.abort()
                 continue
             return connection
@@ -208,7 +208,7 @@ class UpstreamPool:
             connection = await self._turn(deadline)
             if connection is None:
                 break  # a place was passed on to us
-            if not fresh and not connection.closed:
+            if not (fresh or connection.closed) and connection.looks_quiet():
                 return connection
             if connection in self._connections:
                 # Keep its place, not the connection.

@@ -464,7 +464,7 @@ async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
             for _ in range(3):  # the resolver fails
                 assert await ask() == b"old"
             # The first connection is lent; the other one's request is under way.
-            lent = pool._take(once=False)
+            lent = pool._take()
             under_way = asyncio.create_task(get(pool, timeouts))
             await until(lambda: blue.connections == 2)
             assert lent is not None

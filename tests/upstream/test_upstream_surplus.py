@@ -1,0 +1,136 @@
+"""Surplus bytes of a service, unread when its connection is used again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from faults import until
+from gateway_under_test import gateway
+from wire import Wire, connect, request
+
+METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
+FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
+"""What a service sends although nobody has asked, as a reply to HEAD with a body is."""
+
+
+class Service:
+    """Answers one request a connection, and lets the test write at any moment."""
+
+    def __init__(self, accepting: socket.socket, method: str) -> None:
+        self.url = f"http://127.0.0.1:{accepting.getsockname()[1]}"
+        self._accepting = accepting
+        self._method = method
+        self._open: list[socket.socket] = []
+
+    async def take(self) -> Callable[[], Awaitable[socket.socket]]:
+        """Take the next connection and a request; return what answers that."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(5):  # there is none if an open one was used again
+            connection, _ = await loop.sock_accept(self._accepting)
+            self._open.append(connection)
+            await loop.sock_recv(connection, 65536)
+
+        async def answer() -> socket.socket:
+            body = b"" if self._method == "HEAD" else b"ok"
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+            await loop.sock_sendall(connection, head + body)
+            return connection
+
+        return answer
+
+    def close(self) -> None:
+        for connection in self._open:
+            connection.close()
+
+
+@pytest.fixture
+def service(method: str) -> Iterator[Service]:
+    with socket.create_server(("127.0.0.1", 0)) as accepting:
+        accepting.setblocking(False)
+        made = Service(accepting, method)
+        yield made
+        made.close()
+
+
+async def is_own(wire: Wire, method: str) -> bool:
+    """Return whether the reply is the one that `Service` gives."""
+    reply = await wire.reply(method)
+    return (reply.one("Content-Length"), reply.body) == (
+        "2",
+        b"" if method == "HEAD" else b"ok",
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_what_came_before_a_request_was_sent_is_no_reply_to_it(
+    method: str, service: Service
+) -> None:
+    """Surplus bytes lie unread on an idle connection when the next user asks."""
+    async with (
+        gateway(service.url) as gw,
+        connect(gw.port) as ann,
+        connect(gw.port) as bob,
+    ):
+        gw.verifier.at_once = True  # from the head to the service without a pause
+        first = asyncio.create_task(service.take())
+        await ann.send(request(method, "/ann"))
+        connection = await (await first)()
+        assert await is_own(ann, method)
+        await until(lambda: gw.pools[0].idle == 1)
+        # The loop stands still while both arrive, as it does while it is busy. It hears
+        # of them in this order.
+        client = bob.writer.get_extra_info("socket").fileno()
+        os.write(client, request(method, "/bob"))
+        connection.send(FORGED)
+        await (await service.take())()
+        assert await is_own(bob, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
+    method: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same when the connection goes from one user to the next without a rest."""
+    async with (
+        gateway(service.url, service={"max_connections": 1}) as gw,
+        connect(gw.port) as ann,
+        connect(gw.port) as bob,
+    ):
+        pool = gw.pools[0]
+        first = asyncio.create_task(service.take())
+        await ann.send(request(method, "/ann"))
+        answer = await first
+        await bob.send(request(method, "/bob"))
+        await until(lambda: pool.waiting == 1)
+        put, sent = pool.put, []
+
+        def put_back(given: object) -> None:
+            """Take it back; the surplus comes before the one who waits has a turn."""
+            put(given)  # type: ignore[arg-type]
+            if not sent:
+                sent.append(connections[0].send(FORGED))
+
+        connections = service._open
+        # Its connections know the pool as their owner.
+        for each in pool._connections:
+            monkeypatch.setattr(each, "_owner", _Owner(pool, put_back))
+        await answer()
+        assert await is_own(ann, method)
+        await (await service.take())()
+        assert await is_own(bob, method)
+        assert sent
+
+
+class _Owner:
+    """The pool, but for how a connection is put back."""
+
+    def __init__(self, pool: object, put: Callable[[object], None]) -> None:
+        self._pool = pool
+        self.put = put
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._pool, name)
