@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from bench import client, goals
-from bench.processes import family, resident_bytes
+from bench.processes import family, share_of_memory
 from bench.report import Part, Table
 from bench.rivals import BY_NAME, Rival, Stage
 from bench.stage import in_turn
@@ -37,7 +37,8 @@ def measure(stage: Stage, *, connections: int) -> Part:
 
     def one(rival: Rival, pids: tuple[int, ...]) -> Sample:
         def memory() -> int:
-            return sum(map(resident_bytes, family(pids)))
+            # What several processes share counts once.
+            return sum(share_of_memory(pid).proportional for pid in family(pids))
 
         before = memory()
         opened = hold(rival.port, count, token=stage.token)
@@ -53,7 +54,7 @@ def measure(stage: Stage, *, connections: int) -> Part:
     return Part(
         title="Idle connections",
         how=f"{count:,} keep-alive connections, all open at once, one request with a"
-        " token each. Resident memory of the process tree; what the kernel holds for"
+        " token each. Resident memory of the process tree, shared pages counted once; what the kernel holds for"
         " the sockets is not in it, and alike for everyone.",
         tables=[
             Table(

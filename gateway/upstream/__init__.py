@@ -27,8 +27,8 @@ What is sent twice, and what never is
       its idle connections. `replay=False` turns it off.
     - Nothing else. PUT and DELETE are idempotent by the letter, but a service may
       have acted on the first one: whoever wants them again must say so. For these
-      and for POST, a used connection is looked at for a FIN or RST that has
-      arrived already, which leaves the race as narrow as it can be made.
+      and for POST, that a used connection is looked at first (below) leaves the race
+      as narrow as it can be made.
 
 Whose turn it is
     A deadline runs only while the upstream has to act: `connect` (waiting for a
@@ -39,9 +39,10 @@ Whose turn it is
 
 When a connection is used again
     Only if the reply is complete, the request was sent to its end, both sides
-    allow it, and not one byte more has arrived. Idle ones are closed after
-    `keepalive_s`, or a second before the upstream said that it would close
-    (`Keep-Alive: timeout=`).
+    allow it, and not one byte more has arrived. Before each reuse the socket is
+    asked once more: bytes that lie unread there would be taken for the reply to
+    another user's request. Idle connections are closed after `keepalive_s`, or a
+    second before the upstream said that it would close (`Keep-Alive: timeout=`).
 """
 
 from gateway.upstream.address import UpstreamTarget
