@@ -54,8 +54,8 @@ def measure(stage: Stage, *, connections: int) -> Part:
     return Part(
         title="Idle connections",
         how=f"{count:,} keep-alive connections, all open at once, one request with a"
-        " token each. Resident memory of the process tree, shared pages counted once; what the kernel holds for"
-        " the sockets is not in it, and alike for everyone.",
+        " token each. Resident memory of the process tree, shared pages counted once;"
+        " what the kernel holds for the sockets is not in it, and alike for everyone.",
         tables=[
             Table(
                 columns=("who", "before, MB", "with all open, MB", "KiB a connection"),
