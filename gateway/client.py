@@ -393,19 +393,9 @@ class Client:
             framing = _CHUNKED
             if first:
                 first = b"%x\r\n%b\r\n" % (len(first), first)
-        if self.keep_alive and not self.head.http10:
-            end = b"\r\n"
-        else:
-            end = self._end_of_head()
         self.started = True
-        connection = self.connection
-        transport = connection.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError
-        out = b"".join((head, framing, end, first))
-        self.bytes_out += len(out)
-        transport.write(out)
-        return not connection.writing_paused
+        self._write(b"".join((head, framing, self._end_of_head(), first)))
+        return not self.connection.writing_paused
 
     def upgrade(self, head: bytes) -> None:
         """Write a 101 with *head*; what follows on the connection isn't HTTP."""

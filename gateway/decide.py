@@ -267,10 +267,6 @@ class Decider:
         verdict = self._verifier.verify_now(request, route.session)
         record.verified_at = perf_counter()
         granted = self._cors.known(origins) if origins else ()
-        if type(verdict) is Allowed and granted is not None:
-            _note_allowed(verdict, record)
-            # Not by the class's own constructor, which takes twice the time.
-            return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
         if verdict is None or granted is None:
             return self._guarded_later(request, route, record, upgrade)
         return _judged(request, route, verdict, granted, record, upgrade)
@@ -493,7 +489,8 @@ def _judged(
         answer = _refusal(verdict, record)
         return Answered(answer, _carried(request.id, granted, ()))
     _note_allowed(verdict, record)
-    return Forward(request, route, verdict, granted, upgrade)
+    # Not by the class's own constructor, which takes twice the time.
+    return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:

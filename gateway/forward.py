@@ -19,7 +19,7 @@ from gateway.errors import BadReply, Stage, UpstreamError
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import SAFE_METHODS, Protection, Verifier
 from gateway.observe import Record
-from gateway.retry import RESERVE, Budget, Tries
+from gateway.retry import Budget, Tries
 from gateway.routes import Route
 from gateway.running import in_task
 from gateway.upstream import Reply, UpstreamPool
@@ -171,26 +171,12 @@ class Forwarder:
                 fields += b"Transfer-Encoding: chunked\r\n"
         if length is not None:
             fields += b"Content-Length: %d\r\n" % length
-        retries = self.retries
-        if retries.left < RESERVE:
-            retries.earn()
-        pools: Sequence[UpstreamPool] = service.pools
-        if len(pools) > 1:
-            pools = service.in_turn()
-        pool = pools[0]
+        self.retries.earn()
+        pools = service.in_turn()
         try:
-            reply = await pool.exchange(
-                _message(request, route, pool, fields),
-                head.method,
-                route.timeouts,
-                body,
-                length,
-                upgrade,
-                route.retry.attempts > 0,
-            )
+            reply = await _exchange(forward, fields, body, pools[0], route.timeouts)
         except UpstreamError as error:
-            message = Message(forward, fields, body, length)
-            reply = await self._send_again(error, message, pools, record)
+            reply = await self._send_again(error, forward, fields, body, pools, record)
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
@@ -247,7 +233,9 @@ class Forwarder:
     async def _send_again(
         self,
         error: UpstreamError,
-        message: Message,
+        forward: Forward,
+        fields: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
         pools: Sequence[UpstreamPool],
         record: Record,
     ) -> Reply:
@@ -258,12 +246,17 @@ class Forwarder:
         Raises:
             GatewayError: the last failure.
         """
-        route = message.route
+        route = forward.route
         total, timeouts = route.timeouts.total, route.timeouts
+        is_safe = (
+            forward.request.method in SAFE_METHODS
+            and body is None
+            and not forward.upgrade
+        )
         tries = Tries(
             self.retries,
             targets=len(pools),
-            attempts=route.retry.attempts if message.is_safe else 0,
+            attempts=route.retry.attempts if is_safe else 0,
         )
         try:
             for pool in cycle((*pools[1:], pools[0])):
@@ -276,7 +269,7 @@ class Forwarder:
                         break
                     timeouts = timeouts.model_copy(update={"total": left})
                 try:
-                    return await message.send(pool, timeouts)
+                    return await _exchange(forward, fields, body, pool, timeouts)
                 except UpstreamError as another:
                     error = another
             raise error
@@ -363,46 +356,28 @@ def _message(
     )
 
 
-class Message:
-    """A request that failed once, as it may be sent again."""
+def _exchange(
+    forward: Forward,
+    fields: bytes,
+    body: bytes | AsyncIterator[bytes] | None,
+    pool: UpstreamPool,
+    timeouts: Timeouts,
+) -> Coroutine[Any, Any, Reply]:
+    """Return what sends the request to a target, and returns its reply.
 
-    def __init__(
-        self,
-        forward: Forward,
-        fields: bytes,
-        body: bytes | AsyncIterator[bytes] | None,
-        length: int | None,
-    ) -> None:
-        self.route = forward.route
-        self._forward = forward
-        self._fields = fields
-        self._body = body
-        self._length = length
-
-    @property
-    def is_safe(self) -> bool:
-        """It changes nothing at the service, and can be sent again."""
-        is_safe = self._forward.request.method in SAFE_METHODS
-        return is_safe and self._body is None and not self._forward.upgrade
-
-    def send(
-        self, pool: UpstreamPool, timeouts: Timeouts
-    ) -> Coroutine[Any, Any, Reply]:
-        """Return what sends the request to a target, and returns its reply.
-
-        Raises, when it is awaited:
-            GatewayError: as `UpstreamPool.exchange`.
-        """
-        request, route = self._forward.request, self.route
-        return pool.exchange(
-            _message(request, route, pool, self._fields),
-            request.method,
-            timeouts,
-            self._body,
-            self._length,
-            self._forward.upgrade,
-            route.retry.attempts > 0,
-        )
+    Raises, when it is awaited:
+        GatewayError: as `UpstreamPool.exchange`.
+    """
+    request, route = forward.request, forward.route
+    return pool.exchange(
+        _message(request, route, pool, fields),
+        request.method,
+        timeouts,
+        body,
+        request.head.content_length,
+        forward.upgrade,
+        route.retry.attempts > 0,
+    )
 
 
 def _note_cookies(reply: ReplyHead, record: Record) -> None:

@@ -225,7 +225,7 @@ class Connection(Runner, asyncio.Protocol):
         The first *known* bytes were looked at before.
 
         Raises:
-            GatewayError: it is no sound head (`heads.read`, `heads.check_begun`).
+            GatewayError: it is no sound head (`RequestReader.read`, `check_begun`).
         """
         data, at = self._unread, self._at
         # RFC 9112 §2.2: empty lines before a request are skipped.

@@ -32,8 +32,6 @@ from gateway.running import in_task
 
 _log = logging.getLogger("gateway")
 
-_new = object.__new__
-
 _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
 
@@ -133,10 +131,7 @@ class Proxy:
         # 1 accept
         connection = client.connection
         head = client.head
-        record: Record = _new(Record)  # the generated __init__ sets every field
-        record.started = perf_counter()
-        record.client = connection.address
-        record.method = head.method
+        record = Record.begin(perf_counter(), connection.address, head.method)
         new_tokens: Fields = ()
         try:
             # 2 target, 3 match, 4 preflight, 5 verify

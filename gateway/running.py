@@ -12,6 +12,7 @@ waits (`asyncio.timeout`, `asyncio.current_task`, whatever uses anyio) calls `in
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, Generic, TypeVar
@@ -23,7 +24,7 @@ _current: Runner | None = None
 _WAITS = object()
 
 
-class Runner:
+class Runner(ABC):
     """Drives coroutines until they end, one after the other. To be derived from."""
 
     __slots__ = ("_coroutine", "_loop", "_task")
@@ -33,9 +34,9 @@ class Runner:
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @abstractmethod
     def on_end(self, error: BaseException | None) -> None:
         """Hear that the coroutine is over; *error* is what it raised."""
-        raise NotImplementedError
 
     @property
     def is_running(self) -> bool:
@@ -137,7 +138,7 @@ class Wait(Generic[T]):
     @property
     def is_prompt(self) -> bool:
         """Somebody waits, and runs before `end` returns; a task runs later."""
-        return isinstance(self._waiter, Runner)
+        return self._waiter is not None and not isinstance(self._waiter, _ByFuture)
 
     def end(self, value: T) -> None:
         """Resume whoever waits. Once only, and last: it runs before this returns."""

@@ -11,7 +11,9 @@ import re
 from typing import Final
 
 from gateway.errors import BadReply
-from gateway.fields import Fields, Memo
+from gateway.fields import Memo
+from gateway.http import framing
+from gateway.http.framing import CLOSE, KEEP, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
     Line,
@@ -38,17 +40,14 @@ _status_line = re.compile(
 _BEGIN = b"HTTP/1."
 
 
-class ReplyHead:
+class ReplyHead(Head):
     """The facts of a sound head. Nothing in it changes once it is made."""
 
     __slots__ = (
-        "_fields",
         "content_length",
         "keep_alive",
         "keep_alive_s",
         "length",
-        "lines",
-        "marks",
         "reason",
         "start",
         "status",
@@ -66,43 +65,19 @@ class ReplyHead:
     """The connection may be used for another request after this reply."""
     keep_alive_s: float | None
     """How long the service keeps an idle connection; None: it doesn't say."""
-    lines: list[Line]
-    """All lines of fields, in order."""
-    marks: int
-    """The marks of all lines (`Line.marks`)."""
-
-    @property
-    def fields(self) -> Fields:
-        """All fields, in order, with their bytes as they came."""
-        try:
-            return self._fields
-        except AttributeError:
-            self._fields: Fields = tuple([line.field for line in self.lines])
-            return self._fields
 
 
 # The meanings of fields. No enumeration: its attributes cost more than all the rest of
 # a line.
 _LENGTH, _CONNECTION, _CODING, _KEEP_FOR = range(1, 5)
-# What Connection asks for; both may stand in it.
-_CLOSE, _KEEP = 1, 2
 
 
 def _length(value: bytes) -> int:
-    # Digits of ASCII; int() would take `+5`, `1_0` and digits of other scripts.
-    if not (value.isdigit() and len(value) <= 18):
-        raise BadReply("malformed Content-Length")
-    return int(value)
+    return framing.length(value, BadReply("malformed Content-Length"))
 
 
 def _coding(value: bytes) -> None:
-    if value.lower() != b"chunked":
-        raise BadReply("the transfer coding is not chunked")
-
-
-def _connection(value: bytes) -> int:
-    options = {option.strip(b" \t") for option in value.lower().split(b",")}
-    return _CLOSE * (b"close" in options) + _KEEP * (b"keep-alive" in options)
+    framing.coding(value, BadReply("the transfer coding is not chunked"))
 
 
 def keep_alive_hint(value: bytes) -> float | None:
@@ -125,7 +100,7 @@ def keep_alive_hint(value: bytes) -> float | None:
 _MEANINGS: dict[bytes, Meaning] = {
     b"content-length": (_LENGTH, _length),
     b"transfer-encoding": (_CODING, _coding),
-    b"connection": (_CONNECTION, _connection),
+    b"connection": (_CONNECTION, framing.connection),
     b"keep-alive": (_KEEP_FOR, keep_alive_hint),
 }
 
@@ -225,7 +200,7 @@ class ReplyHeadReader:
         head.reason = reason
         head.length = length
         head.keep_alive = length != UNTIL_CLOSE and not (
-            connection & _CLOSE or (http10 and not connection & _KEEP)
+            connection & CLOSE or (http10 and not connection & KEEP)
         )
         head.keep_alive_s = keep_alive_s
         head.lines = lines

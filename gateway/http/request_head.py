@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import BadRequest, GatewayError, Side, Stage
-from gateway.fields import Fields
+from gateway.http import framing
+from gateway.http.framing import CLOSE, KEEP, SWITCH, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
     Line,
@@ -110,7 +111,7 @@ class Bounds(NamedTuple):
     fields: int
 
 
-class RequestHead:
+class RequestHead(Head):
     """The facts of a sound head. Nothing in it changes once it is made.
 
     No frozen dataclass: one is made per request, and each read of a NamedTuple's
@@ -118,7 +119,6 @@ class RequestHead:
     """
 
     __slots__ = (
-        "_fields",
         "chunked",
         "content_length",
         "expects_continue",
@@ -127,8 +127,6 @@ class RequestHead:
         "host",
         "http10",
         "keep_alive",
-        "lines",
-        "marks",
         "method",
         "origins",
         "request_ids",
@@ -158,27 +156,12 @@ class RequestHead:
     """The values of X-Request-Id."""
     shown: tuple[Line, ...]
     """The lines that may hold credentials."""
-    lines: list[Line]
-    """All lines of fields, in order."""
-    marks: int
-    """The marks of all lines (`Line.marks`)."""
-
-    @property
-    def fields(self) -> Fields:
-        """All fields, in order, with their bytes as they came."""
-        try:
-            return self._fields
-        except AttributeError:
-            self._fields: Fields = tuple([line.field for line in self.lines])
-            return self._fields
 
 
 # The meanings of fields. No enumeration: its attributes cost more than all the rest of
 # a line.
 _NOTHING, _HOST, _CODING, _LENGTH, _EXPECT, _CONNECTION = range(6)
 _UPGRADE, _ORIGIN, _REQUEST_ID, _CREDENTIAL = range(6, 10)
-# What Connection asks for; all may stand in it.
-_CLOSE, _KEEP, _SWITCH = 1, 2, 4
 
 
 _IS_HTTP10 = {b"1.1": False, b"1.0": True}
@@ -226,29 +209,16 @@ _request_lines = _RequestLines()
 
 
 def _length(value: bytes) -> int:
-    # Digits of ASCII; int() would take `+5`, `1_0` and digits of other scripts.
-    if not (value.isdigit() and len(value) <= 18):
-        raise BadRequest("Content-Length is no plain number")
-    return int(value)
+    return framing.length(value, BadRequest("Content-Length is no plain number"))
 
 
 def _coding(value: bytes) -> None:
-    if value.lower() != b"chunked":
-        raise BadRequest("unsupported Transfer-Encoding")
+    framing.coding(value, BadRequest("unsupported Transfer-Encoding"))
 
 
 def _expectation(value: bytes) -> None:
     if value.lower() != b"100-continue":
         raise ExpectationFailed
-
-
-def _connection(value: bytes) -> int:
-    options = {option.strip(b" \t") for option in value.lower().split(b",")}
-    return (
-        _CLOSE * (b"close" in options)
-        + _KEEP * (b"keep-alive" in options)
-        + _SWITCH * (b"upgrade" in options)
-    )
 
 
 def _as_it_is(value: bytes) -> bytes:
@@ -260,7 +230,7 @@ _MEANINGS: dict[bytes, Meaning] = {
     b"transfer-encoding": (_CODING, _coding),
     b"content-length": (_LENGTH, _length),
     b"expect": (_EXPECT, _expectation),
-    b"connection": (_CONNECTION, _connection),
+    b"connection": (_CONNECTION, framing.connection),
     b"upgrade": (_UPGRADE, None),
     b"origin": (_ORIGIN, _as_it_is),
     b"x-request-id": (_REQUEST_ID, _as_it_is),
@@ -367,9 +337,9 @@ class RequestReader:
         head.keep_alive = not http10
         if connection:
             head.keep_alive = not (
-                connection & _CLOSE
-                or (http10 and not connection & _KEEP)
-                or (upgrade and connection & _SWITCH)
+                connection & CLOSE
+                or (http10 and not connection & KEEP)
+                or (upgrade and connection & SWITCH)
             )
         head.expects_continue = expects and not http10
         head.has_upgrade = upgrade

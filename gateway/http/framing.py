@@ -1,0 +1,58 @@
+"""PURE. What heads of requests and replies share: lines, and the fields of framing."""
+
+from __future__ import annotations
+
+from gateway.errors import GatewayError
+from gateway.fields import Fields
+from gateway.http.lines import Line
+
+# What Connection asks for; all may stand in it.
+CLOSE, KEEP, SWITCH = 1, 2, 4
+
+
+class Head:
+    """The lines of a sound head."""
+
+    __slots__ = ("_fields", "lines", "marks")
+
+    lines: list[Line]
+    """All lines of fields, in order."""
+    marks: int
+    """The marks of all lines (`Line.marks`)."""
+
+    @property
+    def fields(self) -> Fields:
+        """All fields, in order, with their bytes as they came."""
+        try:
+            return self._fields
+        except AttributeError:
+            self._fields: Fields = tuple([line.field for line in self.lines])
+            return self._fields
+
+
+def length(value: bytes, error: GatewayError) -> int:
+    """Return the value of Content-Length in bytes; raise *error* for no plain number.
+
+    Digits of ASCII only: int() would take `+5`, `1_0` and digits of other scripts.
+
+    Source: RFC 9110 §8.6.
+    """
+    if not (value.isdigit() and len(value) <= 18):
+        raise error
+    return int(value)
+
+
+def coding(value: bytes, error: GatewayError) -> None:
+    """Raise *error* for a Transfer-Encoding other than `chunked` (RFC 9112 §6.1)."""
+    if value.lower() != b"chunked":
+        raise error
+
+
+def connection(value: bytes) -> int:
+    """Return what Connection asks for, of CLOSE, KEEP and SWITCH (RFC 9112 §9.3)."""
+    options = {option.strip(b" \t") for option in value.lower().split(b",")}
+    return (
+        CLOSE * (b"close" in options)
+        + KEEP * (b"keep-alive" in options)
+        + SWITCH * (b"upgrade" in options)
+    )
