@@ -2,7 +2,7 @@
 
 A `Runner` drives a coroutine from the event loop's callbacks. What the coroutine waits
 for is a `Wait`: whoever ends it resumes the coroutine at once, where a future and a
-task would take two turns of the loop. That saves a tenth of what a request costs.
+task would take two turns of the loop.
 
 Whatever else a coroutine awaits belongs to asyncio. It goes on as an asyncio task from
 there, and a `Wait` is then a future like others. Code that must be in a task before it
