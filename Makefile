@@ -91,10 +91,10 @@ fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SEC
 	@$(BIN)/python tools/fuzz.py replies --seconds $(or $(FUZZ_SECONDS),600)
 
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
-	@$(BIN)/python -m bench.resources $(ARGS)
+	@$(BIN)/python -m bench.scripts.resources $(ARGS)
 
 faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
-	@$(BIN)/python -m bench.faults $(ARGS)
+	@$(BIN)/python -m bench.scripts.faults $(ARGS)
 
 bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (12 minutes)
 	@$(BIN)/python -m bench $(ARGS)
@@ -103,22 +103,22 @@ bench-quick: $(VENV)/.run ## requests only, against the last result (a minute)
 	@$(BIN)/python -m bench --quick $(ARGS)
 
 bench-instructions: $(VENV)/.run ## instructions a request, under valgrind (ARGS=--check)
-	@$(BIN)/python -m bench.instructions $(ARGS)
+	@$(BIN)/python -m bench.scripts.instructions $(ARGS)
 
 bench-pieces: $(VENV)/.run ## where they go, piece by piece (half a minute)
-	@$(BIN)/python -m bench.pieces
+	@$(BIN)/python -m bench.scripts.pieces
 
 bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
-	@$(BIN)/python -m bench.routes
+	@$(BIN)/python -m bench.parts.routes
 
 bench-startup: $(VENV)/.run ## how soon the gateway answers after its start, and its memory
-	@$(BIN)/python -m bench.startup $(ARGS)
+	@$(BIN)/python -m bench.scripts.startup $(ARGS)
 
 bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
-	@$(BIN)/python -m bench.verify $(ARGS)
+	@$(BIN)/python -m bench.scripts.verify $(ARGS)
 
 bench-workers: $(VENV)/.run ## memory, sign-outs, restarts and reloads of several workers
-	@$(BIN)/python -m bench.workers $(ARGS)
+	@$(BIN)/python -m bench.scripts.workers $(ARGS)
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
 	rm -rf $(VENV) .venv-newest .venv-oldest .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -24,27 +24,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import (
+from bench.parts import (
     bodies,
-    builds,
-    client,
-    goals,
     growth,
     idle,
-    interpreter,
     latency,
-    plot,
-    report,
     requests,
     routes,
     scaling,
     sockets,
-    startup,
 )
-from bench.instructions import RESULT
-from bench.processes import CORES, LOAD_CORE, DidNotStart, PortInUse, machine
-from bench.rivals import BY_NAME, Stage
-from bench.stage import ROOT, TOOLS, NotVerified, install, opened, say
+from bench.rig import (
+    builds,
+    client,
+    goals,
+    interpreter,
+    plot,
+    report,
+)
+from bench.rig.processes import CORES, LOAD_CORE, DidNotStart, PortInUse, machine
+from bench.rig.rivals import BY_NAME, Stage
+from bench.rig.stage import ROOT, TOOLS, NotVerified, install, opened, say
+from bench.scripts import startup
+from bench.scripts.instructions import RESULT
 
 _RESULTS = Path(__file__).parent / "results"
 _DESCRIPTORS = 65_536

@@ -20,23 +20,23 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import TextMessage
 
-from bench import (
+from bench.parts import requests
+from bench.rig import (
     big_upstream,
     builds,
     frames,
     goals,
-    instructions,
     loads,
     mirror_upstream,
     plot,
     report,
-    requests,
     rivals,
 )
-from bench.instructions import Figure
-from bench.interpreter import Interpreter
-from bench.processes import Cpu, Machine, PortInUse, family, machine, running
-from bench.stage import forged
+from bench.rig.interpreter import Interpreter
+from bench.rig.processes import Cpu, Machine, PortInUse, family, machine, running
+from bench.rig.stage import forged
+from bench.scripts import instructions
+from bench.scripts.instructions import Figure
 
 # --- figures ---
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bench import builds
+from bench.rig import builds
 
 PORTS = {
     name: 9300 + number

@@ -22,12 +22,12 @@ import aiohttp
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
-from bench import builds, client, interpreter
-from bench.processes import LOAD_CORE, PROXY_CORE, DidNotStart, PortInUse, running
-from bench.rivals import PORTS, Rival, Stage, upstream
+from bench.rig import builds, client, interpreter
+from bench.rig.processes import LOAD_CORE, PROXY_CORE, DidNotStart, PortInUse, running
+from bench.rig.rivals import PORTS, Rival, Stage, upstream
 from gateway.dev.core import Core, CoreSettings, ThreadedCore, serve_in_thread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".gateway" / "bench"
 _HOUR_S = 3600.0
 _READY_S = 10.0
@@ -211,7 +211,7 @@ def started(
                 running(
                     [
                         str(stage.tool("uvicorn")),
-                        "bench.auth_service:app",
+                        "bench.rig.auth_service:app",
                         f"--port={PORTS['auth_service']}",
                         "--log-level=error",
                     ],
@@ -255,7 +255,7 @@ def _status(rival: Rival, token: str) -> int:
 def forwarding_to(name: str, stage: Stage) -> Iterator[Stage]:
     """Yield the stage with `bench/<name>.py` as the upstream of everyone."""
     with running(
-        [sys.executable, "-m", f"bench.{name}", str(PORTS[name])],
+        [sys.executable, "-m", f"bench.rig.{name}", str(PORTS[name])],
         core=LOAD_CORE,
         port=PORTS[name],
         log=stage.folder / f"{name}.log",

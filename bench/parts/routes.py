@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bench import goals
-from bench.report import Part, Table
+from bench.rig import goals
+from bench.rig.report import Part, Table
 from gateway import config, routes
 
 _SIZES = (10, 1_000, 10_000)
@@ -68,7 +68,7 @@ def _taken() -> dict[str, list[float]]:
 def measure(python: Path) -> Part:
     """Time matches with *python*; the least of 15 rounds has the least noise."""
     told = subprocess.run(
-        [python, "-m", "bench.routes", "--json"], capture_output=True, check=True
+        [python, "-m", "bench.parts.routes", "--json"], capture_output=True, check=True
     )
     return part(json.loads(told.stdout))
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.client import Failed
-from bench.processes import LOAD_CORE, cpu
+from bench.rig.client import Failed
+from bench.rig.processes import LOAD_CORE, cpu
 
 _SCRIPT = """
 local wanted = os.getenv("BENCH_HAS")

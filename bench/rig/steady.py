@@ -1,7 +1,7 @@
 """Requests at a steady rate, whether they are answered or not, and what came of them.
 
-`python -m bench.steady` reads one job, a JSON line, and answers with one. A request's
-time begins when it was due, so that one which had to wait for its turn counts, too.
+`python -m bench.rig.steady` reads one job as a JSON line and answers with another.
+A request's time begins when it was due, so time spent queued is counted.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from bench import client, goals, load
-from bench.processes import CORES
-from bench.report import Part, Table, ratios, spread
-from bench.requests import CONNECTIONS
-from bench.rivals import Rival, Stage, gateway_with
-from bench.stage import in_turn
+from bench.parts.requests import CONNECTIONS
+from bench.rig import client, goals, load
+from bench.rig.processes import CORES
+from bench.rig.report import Part, Table, ratios, spread
+from bench.rig.rivals import Rival, Stage, gateway_with
+from bench.rig.stage import in_turn
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:

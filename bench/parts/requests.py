@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from bench import client, goals, loads, plot
-from bench.load import Sample, run
-from bench.loads import Asked, Session
-from bench.report import Part, Table, Target, ratios, spread
-from bench.rivals import RIVALS, Rival, Stage
-from bench.stage import in_turn
+from bench.rig import client, goals, loads, plot
+from bench.rig.load import Sample, run
+from bench.rig.loads import Asked, Session
+from bench.rig.report import Part, Table, Target, ratios, spread
+from bench.rig.rivals import RIVALS, Rival, Stage
+from bench.rig.stage import in_turn
 
 CONNECTIONS = 64
 _LOG_S = 5.0

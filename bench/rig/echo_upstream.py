@@ -1,4 +1,4 @@
-"""A WebSocket service that says everything again: `python -m bench.echo_upstream PORT`.
+"""A WebSocket echo service: `python -m bench.rig.echo_upstream PORT`.
 
 Requests without Upgrade get `ok`.
 """
@@ -14,7 +14,7 @@ from typing import cast
 
 import uvloop
 
-from bench import frames
+from bench.rig import frames
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """Source: RFC 6455 §1.3."""

@@ -31,7 +31,7 @@ from typing import Any
 
 import aiohttp
 
-from bench.processes import LOAD_CORE, PROXY_CORE, running
+from bench.rig.processes import LOAD_CORE, PROXY_CORE, running
 from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _GATEWAY, _UPSTREAM, _CORE = 9401, 9402, 9403
@@ -100,7 +100,9 @@ class Gateway:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.scripts.faults", description=__doc__
+    )
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
     given = parser.parse_args()
@@ -115,7 +117,7 @@ def main() -> int:
 
 async def _all(folder: Path, report: Report, turns: int, seconds: float) -> None:
     settings = CoreSettings(database=folder / "core.sqlite")
-    upstream = [sys.executable, "-m", "bench.small_upstream", str(_UPSTREAM)]
+    upstream = [sys.executable, "-m", "bench.rig.small_upstream", str(_UPSTREAM)]
     with (
         contextlib.ExitStack() as core_life,
         running(upstream, core=LOAD_CORE, port=_UPSTREAM, log=folder / "upstream.log"),
@@ -134,7 +136,7 @@ def _gateway(folder: Path) -> Iterator[Gateway]:
     with subprocess.Popen(
         [
             *("taskset", "-c", str(PROXY_CORE)),
-            *(sys.executable, "-m", "bench.monitored", str(config)),
+            *(sys.executable, "-m", "bench.rig.monitored", str(config)),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -329,7 +331,7 @@ async def _steady(
         job["payload"] = payload
     process = await asyncio.create_subprocess_exec(
         "taskset",
-        *("-c", str(LOAD_CORE), sys.executable, "-m", "bench.steady"),
+        *("-c", str(LOAD_CORE), sys.executable, "-m", "bench.rig.steady"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

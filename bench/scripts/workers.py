@@ -23,7 +23,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.processes import family, share_of_memory, worker_pids
+from bench.rig.processes import family, share_of_memory, worker_pids
 from gateway.dev.core import serve_in_thread
 
 _GATEWAY = str(Path(sys.executable).with_name("gateway"))

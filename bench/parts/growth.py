@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from bench import big_upstream, client, goals, load
-from bench.report import Part, Table, ratios, spread
-from bench.requests import CONNECTIONS
-from bench.rivals import BY_NAME, PORTS, SIZES, Rival, Stage
-from bench.stage import forwarding_to, in_turn
+from bench.parts.requests import CONNECTIONS
+from bench.rig import big_upstream, client, goals, load
+from bench.rig.report import Part, Table, ratios, spread
+from bench.rig.rivals import BY_NAME, PORTS, SIZES, Rival, Stage
+from bench.rig.stage import forwarding_to, in_turn
 
 _NAMES = ("nginx", "gateway")
 _FIELDS = (5, 20, 60)

@@ -1,6 +1,6 @@
 """The unmodified SDK, measured: a line with tokens in, then `go` for each round.
 
-Started by `bench.verify`. It imports nothing of the gateway.
+Started by `bench.scripts.verify`. It imports nothing of the gateway.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from bench import interpreter
-from bench.report import Table
-from bench.stage import ROOT, TOOLS
+from bench.rig import interpreter
+from bench.rig.report import Table
+from bench.rig.stage import ROOT, TOOLS
 from gateway import config, headers, routes, tokens
 from gateway.app import id_maker, readers
 from gateway.client import NO_BODY, Client
@@ -315,7 +315,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
 
 def main() -> int:
     argparse.ArgumentParser(
-        prog="python -m bench.pieces",
+        prog="python -m bench.scripts.pieces",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
@@ -337,7 +337,7 @@ def main() -> int:
             [
                 *("valgrind", "--quiet", "--tool=callgrind"),
                 f"--callgrind-out-file={written}",
-                *(home / "python", "-m", "bench.pieces"),
+                *(home / "python", "-m", "bench.scripts.pieces"),
             ],
             cwd=ROOT,
             env={**os.environ, _INSIDE: str(written), "PYTHONHASHSEED": "0"},

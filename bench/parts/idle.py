@@ -7,11 +7,11 @@ import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from bench import client, goals
-from bench.processes import family, share_of_memory
-from bench.report import Part, Table
-from bench.rivals import BY_NAME, Rival, Stage
-from bench.stage import in_turn
+from bench.rig import client, goals
+from bench.rig.processes import family, share_of_memory
+from bench.rig.report import Part, Table
+from bench.rig.rivals import BY_NAME, Rival, Stage
+from bench.rig.stage import in_turn
 
 _MB = 1_000_000
 _WANTED = 10_000

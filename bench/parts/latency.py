@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from bench import client, goals, load, pace
-from bench.report import Part, Table, percentile, ratios, spread
-from bench.requests import CONNECTIONS
-from bench.rivals import BY_NAME, PORTS, Rival, Stage
-from bench.stage import in_turn, say, started
+from bench.parts.requests import CONNECTIONS
+from bench.rig import client, goals, load, pace
+from bench.rig.report import Part, Table, percentile, ratios, spread
+from bench.rig.rivals import BY_NAME, PORTS, Rival, Stage
+from bench.rig.stage import in_turn, say, started
 
 _NAMES = ("haproxy", "nginx", "gateway")
 _NOBODY = "no proxy"

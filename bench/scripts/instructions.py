@@ -32,12 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import client, interpreter
-from bench.loads import BY_NAME, LOADS, Crowd, Load, Session
-from bench.processes import LOAD_CORE, DidNotStart, PortInUse, worker_pids
-from bench.report import Table
-from bench.rivals import ONE_WORKER, PORTS, Rival, Stage, gateway_config
-from bench.stage import (
+from bench.rig import client, interpreter
+from bench.rig.loads import BY_NAME, LOADS, Crowd, Load, Session
+from bench.rig.processes import LOAD_CORE, DidNotStart, PortInUse, worker_pids
+from bench.rig.report import Table
+from bench.rig.rivals import ONE_WORKER, PORTS, Rival, Stage, gateway_config
+from bench.rig.stage import (
     ROOT,
     TOOLS,
     NotVerified,
@@ -48,7 +48,7 @@ from bench.stage import (
     with_core,
 )
 
-RESULT = Path(__file__).parent / "results" / "instructions.json"
+RESULT = Path(__file__).parents[1] / "results" / "instructions.json"
 CONNECTIONS = 16
 WORSE_PERCENT = 3
 """That much more is a regression. Two runs of the same code differ by less than 1 %."""
@@ -357,7 +357,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.instructions",
+        prog="python -m bench.scripts.instructions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,6 @@
 """The gateway as `gateway serve` runs it, with somebody who watches its event loop.
 
-`python -m bench.monitored routes.yaml`. It says `ready`; then, for each line on its
+`python -m bench.rig.monitored routes.yaml`. It says `ready`; then, for each line on its
 standard input, the longest stall of the loop since the last one, in milliseconds.
 """
 

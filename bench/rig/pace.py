@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import client
+from bench.rig import client
 
 _END_S = 10.0
 """How long answers may take after the last request was due."""

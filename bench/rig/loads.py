@@ -1,8 +1,8 @@
 """Kinds of requests whose cost is counted, one by one, and how each answer is checked.
 
-The upstream is `bench.mirror_upstream`: an answer is right when its body is what the
-mirror says of exactly this request, with the user of the session. WebSocket messages
-go to `bench.echo_upstream`, and each echo is compared.
+The upstream is `mirror_upstream`: an answer is right when its body describes exactly
+this request, with the user of the session. WebSocket messages go to `echo_upstream`,
+and each echo is compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bench import client, mirror_upstream, sockets
+from bench.parts import sockets
+from bench.rig import client, mirror_upstream
 
 _TIMEOUT_S = 60.0
 """How long all connections together may hear nothing."""

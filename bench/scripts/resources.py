@@ -30,11 +30,11 @@ from typing import NamedTuple
 
 import uvloop
 
-from bench import idle as connections
-from bench.processes import resident_bytes
-from bench.rivals import ONE_WORKER
+from bench.parts import idle as connections
+from bench.rig.processes import resident_bytes
+from bench.rig.rivals import ONE_WORKER
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 _GATEWAY = str(Path(sys.executable).with_name("gateway"))
 _MIB = 1024 * 1024
 _PIECE = 256 * 1024
@@ -357,7 +357,7 @@ async def measure(size: int, rate: int, count: int) -> list[Figure]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.resources", description=__doc__
+        prog="python -m bench.scripts.resources", description=__doc__
     )
     parser.add_argument("--size", type=float, default=2, help="GiB of each body")
     parser.add_argument("--rate", type=int, default=48, help="MiB/s of the slow peer")

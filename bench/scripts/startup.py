@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import aiohttp
 
-from bench import goals, interpreter
-from bench.processes import (
+from bench.rig import goals, interpreter
+from bench.rig.processes import (
     PROXY_CORE,
     DidNotStart,
     Share,
@@ -37,8 +37,8 @@ from bench.processes import (
     share_of_memory,
     worker_pids,
 )
-from bench.report import Part, Table, spread
-from bench.stage import ROOT, TOOLS
+from bench.rig.report import Part, Table, spread
+from bench.rig.stage import ROOT, TOOLS
 from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _LIMIT_S = 30.0
@@ -221,7 +221,7 @@ def _table(runs: list[Run]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.startup")
+    parser = argparse.ArgumentParser(prog="python -m bench.scripts.startup")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--python", help="of an environment that has the gateway")
     parser.add_argument("--workers", type=int, default=1)

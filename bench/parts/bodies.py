@@ -7,12 +7,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from bench import big_upstream, client, goals
-from bench.processes import cpu, family, forget_peak, peak_bytes
-from bench.processes import resident_bytes as resident
-from bench.report import Part, Table, Target, ratios, spread
-from bench.rivals import BY_NAME, NGINX_64K, NGINX_UNBUFFERED, PORTS, Rival, Stage
-from bench.stage import forwarding_to, in_turn
+from bench.rig import big_upstream, client, goals
+from bench.rig.processes import cpu, family, forget_peak, peak_bytes
+from bench.rig.processes import resident_bytes as resident
+from bench.rig.report import Part, Table, Target, ratios, spread
+from bench.rig.rivals import BY_NAME, NGINX_64K, NGINX_UNBUFFERED, PORTS, Rival, Stage
+from bench.rig.stage import forwarding_to, in_turn
 
 _MIB = 1024 * 1024
 _RIVALS = (

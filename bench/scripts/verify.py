@@ -95,7 +95,9 @@ class Row:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.scripts.verify", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
     given = parser.parse_args()
     with serve_in_thread(CoreSettings()) as core:
@@ -257,7 +259,7 @@ class _Sdk:
 @contextmanager
 def _sdk(url: str, made: Sequence[str]) -> Iterator[_Sdk]:
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.sdk_verify", url, _ORIGIN],
+        [sys.executable, "-m", "bench.rig.sdk_verify", url, _ORIGIN],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

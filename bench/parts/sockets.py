@@ -7,11 +7,11 @@ import select
 import time
 from dataclasses import asdict, dataclass
 
-from bench import client, frames, goals
-from bench.processes import cpu
-from bench.report import Part, Table, percentile, ratios, spread
-from bench.rivals import BY_NAME, NGINX_SOCKETS, PORTS, Rival, Stage
-from bench.stage import forwarding_to, in_turn
+from bench.rig import client, frames, goals
+from bench.rig.processes import cpu
+from bench.rig.report import Part, Table, percentile, ratios, spread
+from bench.rig.rivals import BY_NAME, NGINX_SOCKETS, PORTS, Rival, Stage
+from bench.rig.stage import forwarding_to, in_turn
 
 _CONNECTIONS = 64
 _PAYLOAD = 32

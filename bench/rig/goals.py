@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.report import Part, Target, spread
+from bench.rig.report import Part, Target, spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""An upstream for bodies of any size: `python -m bench.big_upstream PORT`.
+"""An upstream for bodies of any size: `python -m bench.rig.big_upstream PORT`.
 
 `GET /bytes/<n>` is answered with n bytes of a pattern; a POST with how many bytes came,
 and how many of its pieces weren't that pattern. Everything else gets `ok`.

@@ -1,0 +1,1 @@
+"""What `make bench` compares with the rivals, one file a part."""

@@ -1,0 +1,1 @@
+"""What the parts and scripts use: rivals, loads, upstreams, processes, reports."""

@@ -1,0 +1,1 @@
+"""What is measured without rivals, one file a make target."""
