@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import json
-import logging
-import os
 import select
-import socket
 import threading
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from failing_streams import Broken, Stuck
 from hypothesis import example, given
 from hypothesis import strategies as st
-from processes import DEADLINE_S, GATEWAY
-from wire import connect, request
 
 from gateway import observe
 from gateway.errors import Side, Stage
 from gateway.observe import (
     AccessLog,
-    Messages,
     Record,
-    Unbuffered,
+    access_log,
     fitting_line,
     json_line,
     text_line,
@@ -259,71 +251,7 @@ def test_no_line_is_too_long_to_be_written_whole(
         assert path.startswith(read["path"].removesuffix("…"))
 
 
-def test_record_has_no_place_for_a_secret() -> None:
-    """No format can leak what isn't there: no field, cookie, query or body."""
-    names = {field.name for field in fields(Record)}
-    assert names.isdisjoint({"query", "headers", "fields", "body", "token", "cookie"})
-
-
 # --- the writer -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("length", [1, 60, 300, 4094], ids=str)
-def test_pieces_end_where_lines_end(
-    monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
-    """What a pipe takes as a whole is no more than PIPE_BUF: several write to it."""
-    written: list[bytes] = []
-
-    def write(_descriptor: int, data: memoryview) -> int:
-        written.append(bytes(data))
-        return len(data)
-
-    monkeypatch.setattr(observe.os, "write", write)
-    text = "".join(f"{number % 10}{'x' * length}\n" for number in range(200))
-    reads, writes = os.pipe()
-    try:
-        Unbuffered(writes).write(text)
-    finally:
-        os.close(reads)
-        os.close(writes)
-    assert b"".join(written) == text.encode()
-    assert all(piece.endswith(b"\n") for piece in written)
-    assert max(map(len, written)) <= select.PIPE_BUF
-    if length < 1000:  # and it isn't one call for each line
-        assert len(written) <= 1 + len(text) / 3000
-
-
-def test_a_file_takes_all_at_once(tmp_path: Path) -> None:
-    """Where one write is one piece anyway, there is one write."""
-    with (tmp_path / "log").open("wb") as file:
-        Unbuffered(file.fileno()).write("a line\n" * 10_000)
-    assert (tmp_path / "log").read_bytes() == b"a line\n" * 10_000
-
-
-class Stuck(io.StringIO):
-    """A stream that takes nothing until it is let go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached = threading.Event()
-        self.let_go = threading.Event()
-
-    def write(self, text: str) -> int:
-        self.reached.set()
-        assert self.let_go.wait(10)
-        return super().write(text)
-
-
-class Broken(io.StringIO):
-    """A stream whose reader has gone."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-    def write(self, text: str) -> int:
-        raise self.error
 
 
 @pytest.mark.parametrize("form", sorted(observe.FORMATS))
@@ -355,7 +283,7 @@ def test_few_lines_dont_wait_for_more() -> None:
 
 def test_stuck_stream_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that nobody reads loses lines, counted; it holds up no request."""
-    monkeypatch.setattr(observe, "_QUEUE_BATCHES", 1)
+    monkeypatch.setattr(access_log, "_QUEUE_BATCHES", 1)
     stream = Stuck()
     log = AccessLog("json", stream)
     log.observe(RECORD)
@@ -410,7 +338,7 @@ def test_lost_lines_are_told_once_and_counted_in_the_end(
     """A message when it begins, one when it is over; a short relief isn't the end."""
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now, time=lambda: NOON)
-    monkeypatch.setattr(observe, "time", clock)
+    monkeypatch.setattr(access_log, "time", clock)
     stream = Fickle()
     log = AccessLog("text", stream)
     for stream.works in (False, False, True, False, True):
@@ -427,86 +355,3 @@ def test_lost_lines_are_told_once_and_counted_in_the_end(
     log.close()
     assert caplog.messages[3:] == ["lines of the access log that were lost: 1"]
     assert len(caplog.messages) == 4
-
-
-# --- messages ---------------------------------------------------------------------
-
-
-def message(text: str) -> logging.LogRecord:
-    return logging.makeLogRecord({"msg": text, "levelno": logging.WARNING})
-
-
-def test_messages_that_nobody_reads_stop_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """They are lost, and counted where they would have stood; by whom is said."""
-    monkeypatch.setattr(observe, "_QUEUE_MESSAGES", 1)
-    stream = Stuck()
-    messages = Messages(stream, who="worker 2: ")
-    messages.handle(message("first"))
-    assert stream.reached.wait(10)
-    for text in ("second", "third", "fourth"):
-        messages.handle(message(text))
-    stream.let_go.set()
-    messages.finish()
-    assert stream.getvalue() == (
-        "worker 2: first\n"
-        "worker 2: second\n"
-        "worker 2: messages lost here, because nobody read them: 2\n"
-    )
-
-
-def test_messages_survive_a_reader_that_is_gone() -> None:
-    """As the access log does."""
-    messages = Messages(Broken(BrokenPipeError()))
-    messages.handle(message("first"))
-    messages.handle(message("second"))
-    messages.finish()
-
-
-def test_messages_go_where_logging_has_no_other_place() -> None:
-    """A configuration of the user's own wins; afterwards all is as before."""
-    before = logging.lastResort
-    with observe.messages():
-        assert isinstance(logging.lastResort, Messages)
-        assert logging.lastResort.level == logging.WARNING
-    assert logging.lastResort is before
-
-
-async def test_a_full_pipe_for_messages_holds_up_no_request(tmp_path: Path) -> None:
-    """The event loop has something to say, and goes on though nobody listens."""
-    file = tmp_path / "routes.yaml"
-    file.write_text("version: 1\n")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    reads, writes = os.pipe()
-    full = os.open("/dev/full", os.O_WRONLY)  # what is logged there, is lost
-    process = await asyncio.create_subprocess_exec(
-        *(GATEWAY, "serve", "-c", file, "--listen", f"127.0.0.1:{port}"),
-        env={**os.environ, "GATEWAY_WORKERS": "1"},
-        stdout=full,
-        stderr=writes,
-    )
-    os.close(full)
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            said = b""
-            while b"routes from" not in said:
-                said += await asyncio.to_thread(os.read, reads, 4096)
-            os.set_blocking(writes, False)
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    os.write(writes, b"x")
-            os.set_blocking(writes, True)
-            async with connect(port) as wire:
-                for _ in range(500):
-                    await wire.send(request("GET", "/nothing"))
-                    assert (await wire.reply()).status == 404
-            process.terminate()
-            assert await process.wait() == 0
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        os.close(reads)
-        os.close(writes)
