@@ -36,6 +36,9 @@ PURE: dict[str, str] = {
 
 PURE_FILES: dict[str, str] = {
     "observe/record.py": "errors",
+    "settings/environment.py": "",
+    "settings/problems.py": "",
+    "settings/scalars.py": "",
     "workers/plan.py": "control",
 }
 """Pure files in other rooms, the same way."""

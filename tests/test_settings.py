@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway import settings
 from gateway.config import Finding
-from gateway.settings import ConfigError, Problem, Settings
+from gateway.settings import ConfigError, Problem, Settings, source, yaml_reader
 
 MINIMAL = "version: 1\n"
 ROUTE = "version: 1\nroutes:\n  - path: /a\n    upstream: http://up\n"
@@ -23,7 +23,7 @@ ENVIRON = {"PORT": "8001", "EMPTY": "", "KEY": "hunter2", "YES": "true", "LIST":
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the two YAML parsers, libyaml's and PyYAML's own."""
-    monkeypatch.setattr(settings, "_LOADER", getattr(yaml, request.param))
+    monkeypatch.setattr(yaml_reader, "_LOADER", getattr(yaml, request.param))
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_file_that_is_too_large(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong path (a disk image, a log) must not fill the memory."""
-    monkeypatch.setattr(settings, "_MAX_FILE_BYTES", 1024**2)
+    monkeypatch.setattr(source, "_MAX_FILE_BYTES", 1024**2)
     assert told(file, "#" * (1024**2 + 1)) == ["1:1: is larger than 1 MiB"]
 
 

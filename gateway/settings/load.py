@@ -1,0 +1,61 @@
+"""edge. The configuration in a file, checked and compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+
+from gateway import config, routes
+from gateway.config import Config, Finding, InvalidConfig, Loc
+from gateway.routes import RouteTable
+from gateway.settings import yaml_reader
+from gateway.settings.problems import ConfigError, Problem
+from gateway.settings.source import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A valid configuration, and the places of its values in the file."""
+
+    config: Config
+    table: RouteTable = field(repr=False)
+    path: str
+    _source: Source = field(repr=False)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What is valid but probably a mistake. Searched for at each call."""
+        return self.problems(routes.warnings(self.config, self.table))
+
+    def problems(self, findings: Iterable[Finding]) -> tuple[Problem, ...]:
+        """Return *findings* with their places in the file."""
+        return tuple(self._source.problems(findings))
+
+    def line(self, loc: Loc) -> int:
+        """Return the line of the value at *loc*, or of the nearest one around it."""
+        return self._source.find(loc).line
+
+
+def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
+    """Return the configuration in the file at *path*.
+
+    Raises:
+        ConfigError: the file can't be read, isn't YAML, isn't a configuration, or
+            holds a route that can't be served (see `routes.compile`).
+    """
+    source = Source(file=fspath(path))
+    yaml_reader.read(source, environ)
+    try:
+        checked = config.parse(source.root.data)
+        table = routes.compile(checked)
+    except InvalidConfig as exc:
+        raise ConfigError((*source.found, *source.problems(exc.findings))) from None
+    if source.found:
+        raise ConfigError(source.found)
+    return Settings(
+        config=checked,
+        table=table,
+        path=source.file,
+        _source=source,
+    )

@@ -1,0 +1,39 @@
+"""PURE. What is wrong with a file, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake or doubt, and its place. Never shows a value of the file."""
+
+    file: str
+    line: int
+    column: int
+    path: str
+    """Such as `routes[2].match.path`; empty for the whole file."""
+    message: str
+    hint: str = ""
+    see: str = ""
+    """The other place, if two contradict each other."""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}:"
+        path = f" {self.path}:" if self.path else ""
+        see = f" (see {self.see})" if self.see else ""
+        hint = f". {self.hint}" if self.hint else ""
+        return f"{place}{path} {self.message}{see}{hint}"
+
+
+class ConfigError(Exception):
+    """The file can't be used; `problems` has every reason, in the file's order.
+
+    Not a `GatewayError`: it doesn't happen while a request is served.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda at: (at.line, at.column)))
+        super().__init__("\n".join(map(str, self.problems)))

@@ -1,0 +1,148 @@
+"""edge. A configuration file: its text, the places of its values, its problems."""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn
+
+from gateway import config
+from gateway.config import Finding, Loc
+from gateway.settings.problems import ConfigError, Problem
+
+_MAX_FILE_BYTES: Final = 16 * 1024**2
+"""Four times the size of a file with 10,000 routes and all their keys."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """A value as Python object, and its place in the file (counted from one)."""
+
+    line: int
+    column: int
+    data: object = None
+    children: dict[str | int, Node] = field(default_factory=dict)
+    keys: dict[str | int, tuple[int, int]] = field(default_factory=dict)
+    """The places of a mapping's keys."""
+    size: int = 1
+    """The number of values in it, itself included."""
+    spoiled: bool = False
+    """A problem was reported already; the schema's message would only repeat it."""
+
+
+class Spoiled:
+    """Replaces an unknown value; no field of the schema accepts it."""
+
+
+class Source:
+    """A file, the tree of its values, and the problems found in it."""
+
+    def __init__(self, *, file: str) -> None:
+        self.file = file
+        self.root = Node(line=1, column=1)
+        self.found: list[Problem] = []
+
+    def problems(self, findings: Iterable[Finding]) -> Iterator[Problem]:
+        """Yield *findings* with their places, without those on spoiled values."""
+        for finding in findings:
+            node = self.find(finding.loc)
+            if node.spoiled:
+                continue
+            line, column = node.line, node.column
+            if finding.at_key:
+                parent = self.find(finding.loc[:-1])
+                line, column = parent.keys.get(finding.loc[-1], (line, column))
+            see = ""
+            if finding.see is not None:
+                see = f"{config.path(finding.see)}, line {self.find(finding.see).line}"
+            yield Problem(
+                file=self.file,
+                line=line,
+                column=column,
+                path=finding.path,
+                message=finding.message,
+                hint=finding.hint,
+                see=see,
+            )
+
+    def find(self, loc: Loc) -> Node:
+        """Return the node at *loc*, or the nearest one around it."""
+        node = self.root
+        for step in loc:
+            child = node.children.get(step)
+            if child is None:
+                break
+            node = child
+        return node
+
+    def add(
+        self, line: int, column: int, message: str, hint: str = "", loc: Loc = ()
+    ) -> None:
+        """Record a problem after which reading can continue."""
+        self.found.append(
+            Problem(
+                file=self.file,
+                line=line,
+                column=column,
+                path=config.path(loc),
+                message=message,
+                hint=hint,
+            )
+        )
+
+    def stop(
+        self, line: int, column: int, message: str, hint: str = "", loc: Loc = ()
+    ) -> NoReturn:
+        """Record a problem after which nothing can be read.
+
+        Raises:
+            ConfigError: always.
+        """
+        self.add(line, column, message, hint, loc)
+        raise ConfigError(self.found) from None
+
+    def text(self) -> str:
+        """Return the file's text.
+
+        Raises:
+            ConfigError: it can't be read, is too large, or isn't printable UTF-8.
+        """
+        try:
+            with Path(self.file).open("rb") as stream:
+                raw = stream.read(_MAX_FILE_BYTES + 1)
+        except OSError as exc:
+            self.stop(1, 1, f"can't be read: {exc.strerror}")
+        if len(raw) > _MAX_FILE_BYTES:
+            self.stop(1, 1, f"is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
+        raw = raw.removeprefix(BOM_UTF8)
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError as exc:
+            before = raw[: exc.start].decode()
+            self.stop(
+                *_line_and_column(before, len(before)),
+                "this byte isn't UTF-8",
+                "Save the file with the encoding UTF-8",
+            )
+        odd = _UNPRINTABLE.search(text)
+        if odd:
+            self.stop(
+                *_line_and_column(text, odd.start()),
+                f"the character U+{ord(odd[0]):04X} can't stand in YAML",
+                "Remove it",
+            )
+        return text
+
+
+_UNPRINTABLE = re.compile(
+    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
+"""Source: YAML 1.2.2 §5.1."""
+
+
+def _line_and_column(text: str, index: int) -> tuple[int, int]:
+    begin = text.rfind("\n", 0, index) + 1
+    return text.count("\n", 0, index) + 1, index - begin + 1
