@@ -305,7 +305,7 @@ class Forwarder:
         tunnel = websocket.Tunnel(
             downstream.connection,
             reply.upgrade(),
-            websocket.Terms(
+            websocket.TunnelLimits(
                 idle_timeout_s=options.idle_timeout,
                 max_lifetime_s=options.max_lifetime,
                 session_ends_in_s=ends,

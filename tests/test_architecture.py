@@ -39,6 +39,8 @@ PURE_FILES: dict[str, str] = {
     "settings/environment.py": "",
     "settings/problems.py": "",
     "settings/scalars.py": "",
+    "websocket/frames.py": "",
+    "websocket/handshake.py": "answers errors fields",
     "workers/plan.py": "control",
 }
 """Pure files in other rooms, the same way."""
@@ -118,6 +120,7 @@ TESTED_IN: dict[str, str] = {
     "decide": "test_decide.py",
     "proxy": "proxy/test_proxy.py",
     "upstream": "upstream/",
+    "websocket": "websocket/",
     "dev": "dev_core/ test_dev_demo.py test_dev_runner.py",
 }
 

@@ -475,7 +475,7 @@ async def test_a_close_frame_waits_for_the_end_of_the_frame_before_it() -> None:
         assert await wire.read(100) == frame[:100]
         (tunnel,) = gw.proxy.tunnels
         tunnel.end(4401, "session ended")
-        await until(lambda: tunnel._down._farewell)
+        await until(lambda: tunnel._down._close_frame)
         rest.set()
         got = await until_cut(wire)
         whole, _, close = got.partition(b"\x88")
@@ -579,7 +579,7 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
     The sockets stay open until both have sent their own, and end at once then. What
     an end sends before it reaches nobody (RFC 6455 §5.5.1, §7.1.1).
     """
-    monkeypatch.setattr(websocket, "_CLOSE_WAIT_S", 60)
+    monkeypatch.setattr(websocket.tunnel, "_CLOSE_WAIT_S", 60)
     monkeypatch.setattr(upstream_tunnel, "LINGER_S", 60)
     async with joined(route) as ends:
         ending = asyncio.create_task(ends.gw.stop()) if not route else None
@@ -604,7 +604,7 @@ async def test_an_end_that_doesnt_answer_a_close_frame_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch, answering: str | None
 ) -> None:
     """Then both sockets are closed, whoever of the two has answered."""
-    monkeypatch.setattr(websocket, "_CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr(websocket.tunnel, "_CLOSE_WAIT_S", 0.3)
     route, code, reason = END_OF_IDLE
     async with joined(route) as ends:
         await ends.said(code, reason)
@@ -686,7 +686,7 @@ async def test_a_socket_that_is_over_is_gone(who: str) -> None:
     """Without the garbage collector, which comes rarely here."""
 
     def kept() -> int:
-        kinds = (websocket.Tunnel, websocket._Way)
+        kinds = (websocket.Tunnel, websocket.tunnel.Pump)
         return sum(isinstance(thing, kinds) for thing in gc.get_objects())
 
     async with service() as up, gateway(up.url) as gw:

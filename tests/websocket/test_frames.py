@@ -1,0 +1,71 @@
+"""Frames end where RFC 6455 ends them, however their bytes arrive."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.websocket import FrameTracker, close_frame
+
+
+def frame(payload: bytes, *, opcode: int = 2, masked: bool = False) -> bytes:
+    """Write a frame as RFC 6455 §5.2 draws it."""
+    size = len(payload)
+    mark = 0x80 if masked else 0
+    if size < 126:
+        head = bytes((0x80 | opcode, mark | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, mark | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, mark | 127)) + size.to_bytes(8, "big")
+    return head + (b"mask" if masked else b"") + payload
+
+
+frames = st.builds(
+    lambda size, opcode, masked: frame(bytes(size), opcode=opcode, masked=masked),
+    st.sampled_from([0, 1, 125, 126, 127, 300, 65535, 65536, 70000]),
+    st.sampled_from([0, 1, 2, 9, 10]),
+    st.booleans(),
+)
+
+
+@given(st.lists(frames, max_size=5), st.lists(st.integers(1, 200), max_size=40))
+def test_boundaries_are_found_however_the_bytes_arrive(
+    sent: list[bytes], cuts: list[int]
+) -> None:
+    """`at_boundary` and the returned index agree with where frames really end."""
+    data = b"".join(sent)
+    ends = {0}
+    for piece in sent:
+        ends.add(max(ends) + len(piece))
+    tracker = FrameTracker()
+    position = 0
+    for cut in [*cuts, len(data)]:
+        piece = data[position : position + cut]
+        boundary = tracker.feed(piece)
+        reached = [end for end in ends if position < end <= position + len(piece)]
+        assert boundary == (max(reached) - position if reached else 0)
+        position += len(piece)
+        assert tracker.at_boundary is (position in ends)
+    assert not tracker.closed
+
+
+def test_a_close_frame_is_noticed() -> None:
+    """Nothing may follow a close frame (RFC 6455 §5.5.1)."""
+    tracker = FrameTracker()
+    tracker.feed(frame(b"x") + frame(b"\x03\xe8bye", opcode=8))
+    assert tracker.closed
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_close_frame_carries_code_and_reason(masked: bool) -> None:
+    """Frames to a server are masked, those to a client aren't (RFC 6455 §5.1)."""
+    made = close_frame(4401, "session ended", mask=b"mask" if masked else None)
+    assert made[0] == 0x88
+    assert bool(made[1] & 0x80) is masked
+    payload = made[2:]
+    if masked:
+        mask, payload = payload[:4], payload[4:]
+        payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+    assert payload == (4401).to_bytes(2, "big") + b"session ended"
