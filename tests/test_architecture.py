@@ -240,7 +240,7 @@ def test_production_imports_nothing_of_development() -> None:
     [
         (
             "gateway.cli",
-            ("supertokens_python", "gateway.dev", "aiohttp", "rich", "yaml"),
+            ("supertokens_python", "gateway.dev", "aiohttp", "asyncio", "rich", "yaml"),
         ),
         ("gateway.server", ("fastapi", "starlette", "flask", "django", "gateway.dev")),
         ("gateway.sdk.setup", ("fastapi", "starlette", "flask", "django")),

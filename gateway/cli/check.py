@@ -1,0 +1,25 @@
+"""edge. `gateway check`: validates the route table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.loading import load
+from gateway.cli.options import config_option
+from gateway.cli.terminal import console
+
+
+@click.command()
+@config_option
+def check(config_path: Path) -> None:
+    """Validate the route table: every problem with its place and remedy.
+
+    Exits with 0 when it can be served, and with 1 when it can't.
+    """
+    settings = load(config_path)
+    err = console(stderr=True)
+    for warning in settings.warnings:
+        err.print(f"warning: {warning}", markup=False, style="yellow")
+    console().print(f"{config_path}: {len(settings.table.routes)} routes, no problem")

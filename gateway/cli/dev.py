@@ -1,0 +1,56 @@
+"""edge. `gateway dev`: runs core, demo services and gateway, for development."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.loading import load
+from gateway.cli.loop import run
+from gateway.cli.options import config_option, log_option
+from gateway.cli.terminal import fail
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from gateway.sdk.delivery import EmailSender
+
+
+@click.command()
+@config_option
+@log_option
+def dev(config_path: Path, log_format: str) -> None:
+    """Run all of it on this machine: core, demo services and gateway.
+
+    For development only. What it keeps stands in .gateway/; Ctrl-C stops it all.
+    """
+    from gateway.app import BadService
+    from gateway.dev import runner
+    from gateway.sdk import RecipeError
+    from gateway.server import ListenError, serve_until_cancelled
+
+    async def serve_gateway(
+        config: Path,
+        environ: Mapping[str, str],
+        *,
+        outbox: EmailSender,
+        ready: asyncio.Event,
+    ) -> None:
+        await serve_until_cancelled(
+            load(config, environ),
+            log_format=log_format,
+            on_ready=lambda _url: ready.set(),
+            email=outbox,
+        )
+
+    try:
+        code = run(runner.run(config_path, os.environ, serve_gateway))
+    except (BadService, ListenError, RecipeError) as error:
+        fail(str(error))
+    else:
+        sys.exit(code)

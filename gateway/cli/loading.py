@@ -1,0 +1,48 @@
+"""edge. The settings that commands work with, or the problems in them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.cli.terminal import console
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+
+def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in the file at *path*.
+
+    Raises:
+        ConfigError: the file can't be used; it has every problem.
+    """
+    from gateway import sdk
+    from gateway.settings import ConfigError, load
+
+    settings = load(path, environ)
+    # Problems that only the adapter of the SDK can find, before it is started.
+    found = sdk.check(settings.config.supertokens.recipes)
+    problems = settings.problems(found)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in the file, or print every problem and exit with 1."""
+    from gateway.settings import ConfigError
+
+    try:
+        return read(path, environ)
+    except ConfigError as error:
+        problems = error.problems
+    err = console(stderr=True)
+    for problem in problems:
+        err.print(str(problem), markup=False, style="red")
+    count = len(problems)
+    err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
+    sys.exit(1)

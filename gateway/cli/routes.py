@@ -1,0 +1,38 @@
+"""edge. `gateway routes`: prints the route table in the order of matching."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gateway.cli.loading import load
+from gateway.cli.options import config_option
+from gateway.cli.terminal import console
+
+_UNBOUNDED = 10_000
+"""Columns, for output that isn't a terminal's."""
+
+
+@click.command()
+@config_option
+def routes(config_path: Path) -> None:
+    """Print the routes in the order in which they are tried.
+
+    A note says what may not be meant: a route that asks for less than the one around
+    it, or a guard that another spelling of its path could pass.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gateway.routes import Row, rows
+
+    shown = Table()
+    for title in ("#", *Row._fields[1:]):
+        shown.add_column(title, overflow="fold")
+    for row in rows(load(config_path).table):
+        shown.add_row(*map(escape, map(str, row)))
+    out = console()
+    if not out.is_terminal:
+        out.width = _UNBOUNDED  # no folding without a terminal
+    out.print(shown)
