@@ -11,6 +11,7 @@ import email.utils
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -195,46 +196,34 @@ def check_upload(size: int, waited_s: float, max_size: int, limits: Limits) -> N
         raise RequestTimeout("body below gateway.limits.body_min_rate")
 
 
-class Client:
-    """One request's client: used by one task, for one answer."""
-
-    __slots__ = (
-        "_body",
-        "_chunked",
-        "_continued",
-        "_ends_with_connection",
-        "_limits",
-        "bytes_in",
-        "bytes_out",
-        "connection",
-        "head",
-        "keep_alive",
-        "started",
-    )
-
-    def __init__(
-        self, connection: Connection, head: RequestHead, body: Body, limits: Limits
-    ) -> None:
-        self.connection = connection
-        self.head = head
-        self.keep_alive = head.keep_alive
-        """Cleared by whatever makes the connection unfit for another request."""
-        self.started = False
-        """A byte of the answer was written: from here on, failures only abort."""
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self._body = body
-        self._limits = limits
-        self._continued = False
-        self._chunked = False
-        self._ends_with_connection = False
-
-    # --- what came ---------------------------------------------------------
+class Readable(Protocol):
+    """A request's body, as `BodyReader` reads it: see `Body`."""
 
     @property
-    def gone(self) -> bool:
-        """The client's connection is closed."""
-        return self.connection.transport is None
+    def complete(self) -> bool: ...
+
+    def read_now(self) -> bytes: ...
+    async def read(self) -> bytes: ...
+
+
+class BodyReader(ABC):
+    """The side of a client that reads its request's body, within the limits."""
+
+    __slots__ = ("_body", "_continued", "_limits", "bytes_in", "head")
+
+    head: RequestHead
+    bytes_in: int
+    _body: Readable
+    _limits: Limits
+    _continued: bool
+
+    @abstractmethod
+    def _write(self, data: bytes) -> None:
+        """Write to the client's connection at once.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
 
     @property
     def has_rest(self) -> bool:
@@ -242,10 +231,11 @@ class Client:
         return not self._body.complete
 
     def body_now(self, max_size: int) -> bytes | None:
-        """Return the whole body if it came along with the head, else None.
+        """Return the whole body if all of it has arrived, else None.
 
         Raises:
             ContentTooLarge: it has more than *max_size* bytes.
+            BadRequest: the chunked framing is broken.
         """
         if not self._body.complete:
             return None
@@ -258,8 +248,8 @@ class Client:
     async def body(self, max_size: int) -> AsyncIterator[bytes]:
         """Yield the body's pieces as they arrive, each at once.
 
-        Whoever asked with `Expect: 100-continue` is answered here, that is after
-        the request was allowed (RFC 9110 §10.1.1).
+        A request with `Expect: 100-continue` gets its 100 here, which is after the
+        request was allowed (RFC 9110 §10.1.1).
 
         Raises:
             ContentTooLarge: more than *max_size* bytes came.
@@ -291,12 +281,59 @@ class Client:
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
         finally:
-            # It knows the task, whose error may hold this frame: no ring is left.
+            # It holds the task, whose exception may hold this frame: avoid a cycle.
             del idle
 
     def _expects_continue(self) -> bool:
-        """Return whether the body isn't sent before a 100 (RFC 9110 §10.1.1)."""
+        """Return whether the client waits for a 100 (RFC 9110 §10.1.1)."""
         return self.head.expects_continue and not self._continued
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Make the connection end with a RST when it is closed, not with a FIN.
+
+    A body that ends with its connection would be complete after a FIN (RFC 9112 §8).
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+class Client(BodyReader):
+    """One request's client: used by one task, for one answer."""
+
+    __slots__ = (
+        "_chunked",
+        "_ends_with_connection",
+        "bytes_out",
+        "connection",
+        "keep_alive",
+        "started",
+    )
+
+    def __init__(
+        self, connection: Connection, head: RequestHead, body: Body, limits: Limits
+    ) -> None:
+        self.connection = connection
+        self.head = head
+        self.keep_alive = head.keep_alive
+        """Cleared by whatever makes the connection unfit for another request."""
+        self.started = False
+        """A byte of the answer was written: from here on, failures only abort."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._body = body
+        self._limits = limits
+        self._continued = False
+        self._chunked = False
+        self._ends_with_connection = False
+
+    # --- what came ---------------------------------------------------------
+
+    @property
+    def gone(self) -> bool:
+        """The client's connection is closed."""
+        return self.connection.transport is None
 
     def _has_much_left(self) -> bool:
         """Return whether too much of the body is left to keep the connection.
@@ -430,10 +467,7 @@ class Client:
         if transport is None:
             return
         if self._ends_with_connection:
-            # An end by FIN would be a clean one: only a reset tells (RFC 9112 §8).
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset_on_close(transport)
         transport.abort()
 
     def _end_of_head(self) -> bytes:

@@ -1,0 +1,273 @@
+"""edge. The aiohttp application, and how a request of it is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import hdrs, http_parser, web
+from aiohttp.typedefs import Handler
+
+from gateway import answers, sdk, settings
+from gateway.aiohttp_app.client import AiohttpClient
+from gateway.aiohttp_app.connection import AiohttpConnection
+from gateway.aiohttp_app.replies import Refusal, remove_additions
+from gateway.app import App, building
+from gateway.config import Limits
+from gateway.errors import GatewayError
+from gateway.fields import block
+from gateway.http.request_head import RequestHead, RequestReader
+from gateway.observe import NoLog, Observer, Record
+from gateway.sdk import testing
+
+if TYPE_CHECKING:
+    from gateway.sdk.delivery import EmailSender
+
+HANDLER_ARGS: Mapping[str, Any] = MappingProxyType(
+    {
+        "auto_decompress": False,  # bodies are passed on unchanged
+        "handler_cancellation": True,  # a request ends when its client disconnects
+        "lingering_time": 2.0,  # seconds to read the rest of an unwanted body
+    }
+)
+"""The settings of aiohttp's server that the gateway relies on: the `handler_args` of an
+application with the gateway as a sub-application. The gateway's own has them."""
+
+GATEWAY: web.AppKey[App] = web.AppKey("supertokens_gateway", App)
+"""The gateway in its application, from startup to cleanup."""
+
+
+class OneGateway(RuntimeError):
+    """This process can't have another gateway; the text says why and what to do."""
+
+
+class NoStrictParser(RuntimeError):
+    """aiohttp was installed without its C extensions."""
+
+
+def gateway_app(
+    path: str | os.PathLike[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+    email: EmailSender | None = None,
+) -> web.Application:
+    """Return an application that serves the route table in the file at *path*.
+
+    The file is read now, with the variables of *environ* (default: `os.environ`). The
+    gateway starts and ends with the application. *observer* takes a `Record` of each
+    request (default: none; there is no access log). *email* takes every mail in place
+    of `supertokens.email_delivery`.
+
+    Raises:
+        ConfigError: the file can't be used; it has every problem with its place.
+
+    Raised when the application starts:
+        OneGateway: another gateway runs in this process, or did with other settings.
+        NoStrictParser: aiohttp would read requests with its parser in Python.
+        RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
+            can't be loaded.
+        BadService: a service's CA file can't be read.
+    """
+    loaded = settings.load(path, os.environ if environ is None else environ)
+    config = loaded.config
+
+    @contextlib.asynccontextmanager
+    async def opening() -> AsyncIterator[App]:
+        async with contextlib.AsyncExitStack() as opened:
+            opened.enter_context(_only_one())
+            try:
+                app = await opened.enter_async_context(
+                    building(
+                        config,
+                        loaded.table,
+                        observer=NoLog() if observer is None else observer,
+                        email=email,
+                    )
+                )
+            except sdk.AlreadyStarted as exc:
+                raise OneGateway(
+                    "a gateway with other supertokens settings ran in this process,"
+                    " and the SDK keeps them: start another process, or in tests call"
+                    " gateway.aiohttp_app.reset()"
+                ) from exc
+            yield app
+
+    return application(opening, limits=config.gateway.limits)
+
+
+def application(
+    opening: Callable[[], AbstractAsyncContextManager[App]], *, limits: Limits
+) -> web.Application:
+    """Return an application that serves the gateway that *opening* makes.
+
+    It is opened when the application starts, and closed with it.
+    """
+    app = web.Application(
+        handler_args={
+            **HANDLER_ARGS,
+            "keepalive_timeout": limits.keep_alive,
+            "max_field_size": limits.max_field_size,
+            "max_headers": limits.max_fields,
+            "max_line_size": limits.max_target_size,
+        },
+    )
+
+    async def running(app: web.Application) -> AsyncIterator[None]:
+        check_parser()
+        async with opening() as gateway:
+            app[GATEWAY] = gateway
+            yield
+
+    async def drain(app: web.Application) -> None:
+        app[GATEWAY].proxy.drain()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return await _serve(request, app[GATEWAY])
+
+    @web.middleware
+    async def every(
+        request: web.Request,
+        handler: Handler,  # noqa: ARG001 - the route that the router found
+    ) -> web.StreamResponse:
+        """Serve every request, also those that the router has no route for."""
+        return await serve(request)
+
+    async def wait(_: web.Request) -> None:
+        """Send no 100 yet: it is sent when the body is read."""
+
+    app.middlewares.append(every)
+    app.cleanup_ctx.append(running)
+    app.on_shutdown.append(drain)
+    app.on_response_prepare.append(remove_additions)
+    everything = _Everything()
+    everything.add_route("*", serve, expect_handler=wait)
+    app.router.register_resource(everything)
+    return app
+
+
+_runs = False
+"""Whether a gateway runs in this process."""
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
+    global _runs  # noqa: PLW0603 - the SDK is global itself
+    if _runs:
+        raise OneGateway(
+            "another gateway runs in this process, and the SuperTokens SDK serves one"
+            " only: close its application first, or start another process"
+        )
+    _runs = True
+    try:
+        yield
+    finally:
+        _runs = False
+
+
+def reset() -> None:
+    """Forget the SuperTokens SDK, so that a test can start a gateway of its own.
+
+    For tests only, when the application before it is closed.
+
+    Raises:
+        OneGateway: a gateway still runs.
+    """
+    if _runs:
+        raise OneGateway("a gateway still runs: close its application first")
+    testing.reset()
+
+
+def check_parser() -> None:
+    """Check that aiohttp parses requests with llhttp.
+
+    Raises:
+        NoStrictParser: it would use its other parser, which is too lax for a gateway.
+    """
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise NoStrictParser(
+            "aiohttp was installed without its C extensions, and its other parser is"
+            " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
+            " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
+        )
+
+
+class _Everything(web.PlainResource):
+    """The route of every request, including `OPTIONS *`."""
+
+    def __init__(self) -> None:
+        super().__init__("/")
+
+    async def resolve(
+        self, request: web.Request
+    ) -> tuple[web.UrlMappingMatchInfo, set[str]]:
+        """Return the only route."""
+        (route,) = self
+        return web.UrlMappingMatchInfo({}, route), set()
+
+
+async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
+    limits = gateway.config.gateway.limits
+    try:
+        head = _head(request, gateway.proxy.parts.reader)
+    except GatewayError as error:
+        return _refused(request, gateway, error)
+    client = AiohttpClient(request, head, limits)
+    if hdrs.UPGRADE in request.headers:
+        await _serve_upgrade(gateway.proxy.handle(client), client)
+    else:
+        await gateway.proxy.handle(client)
+    return client.response()
+
+
+def _head(request: web.Request, reader: RequestReader) -> RequestHead:
+    """Return the request's head as the listener would have read it.
+
+    Raises:
+        GatewayError: it isn't sound (`RequestReader.read`).
+    """
+    major, minor = request.version
+    target = request.raw_path.encode("utf-8", "surrogateescape")
+    start = b"%b %b HTTP/%d.%d\r\n" % (request.method.encode(), target, major, minor)
+    return reader.read(b"%b%b\r\n" % (start, block(request.raw_headers)))
+
+
+def _refused(
+    request: web.Request, gateway: App, error: GatewayError
+) -> web.StreamResponse:
+    """Record a request whose head isn't sound; return its answer."""
+    connection = AiohttpConnection(request)
+    record = Record.begin(time.perf_counter(), connection.address, request.method)
+    record.request_id = gateway.make_id()
+    record.status, record.side = error.status, error.side
+    record.reason, record.note = error.code, error.detail
+    gateway.observer.observe(record)
+    answer = answers.failure(error, record.request_id)
+    fields = [*answer.fields, (b"X-Request-Id", record.request_id.encode())]
+    return Refusal(answer.status, fields, answer.body)
+
+
+async def _serve_upgrade(
+    serving: Coroutine[Any, Any, None], client: AiohttpClient
+) -> None:
+    """Serve a request that may become a WebSocket.
+
+    aiohttp cancels the handler when the client disconnects. A tunnel gets the same from
+    its connection, and first passes the client's last frames on to the service.
+    """
+    task = asyncio.create_task(serving)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not (client.gone and client.is_tunnel):
+            task.cancel()
+        await asyncio.wait((task,))
+        raise
+    finally:
+        task.cancel()
