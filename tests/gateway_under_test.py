@@ -283,7 +283,7 @@ async def gateway(
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(server, "Listener", Seen)
+            patch.setattr(server.serve, "Listener", Seen)
             await serving.__aenter__()
         yield UnderTest(
             app=app,

@@ -117,7 +117,7 @@ def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         def bind(self, address: object) -> None:
             raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(server.socket, "socket", Refusing)
+    monkeypatch.setattr(server.sockets.socket, "socket", Refusing)
     with pytest.raises(ListenError, match="choose one above 1023"):
         bind("127.0.0.1:80")
 
@@ -160,9 +160,9 @@ def test_where_sockets_can_t_share_there_is_one(
     """Several processes then accept from it; that works everywhere."""
     with bind("127.0.0.1:0") as sock:
         if reason == "refused":
-            monkeypatch.setattr(server.socket, "socket", Alone)
+            monkeypatch.setattr(server.sockets.socket, "socket", Alone)
         else:
-            monkeypatch.setattr(server.sys, "platform", "darwin")
+            monkeypatch.setattr(server.sockets.sys, "platform", "darwin")
         assert server.share(sock, 3) == [sock]
 
 
