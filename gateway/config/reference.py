@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config import models
-from gateway.config.schema import docstrings
+from gateway.config.schema import definitions, docstrings
 
 _FORMS: Mapping[str, str] = {
     "Any": "any value",
@@ -113,8 +113,7 @@ def _annotations() -> dict[str, dict[str, ast.expr]]:
             for item in node.body
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         }
-        for node in ast.parse(inspect.getsource(models)).body
-        if isinstance(node, ast.ClassDef)
+        for node in definitions()
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -35,8 +36,8 @@ def docstrings() -> dict[str, dict[str, str]]:
     of the gateway 70 ms for what only `json_schema` needs.
     """
     docs: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(models)).body:
-        if isinstance(node, ast.ClassDef) and node.name != "Model":
+    for node in definitions():
+        if node.name != "Model":
             fields = docs.setdefault(node.name, {})
             for field, text in pairwise(node.body):
                 match field, text:
@@ -49,6 +50,14 @@ def docstrings() -> dict[str, dict[str, str]]:
                     case _:
                         pass
     return docs
+
+
+def definitions() -> Iterator[ast.ClassDef]:
+    """Yield the syntax tree of each model's class."""
+    for file in models.FILES:
+        for node in ast.parse(inspect.getsource(file)).body:
+            if isinstance(node, ast.ClassDef):
+                yield node
 
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}

@@ -1,0 +1,35 @@
+"""PURE. What all models of `routes.yaml` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from gateway.config.findings import Finding, reject
+
+
+class Model(BaseModel):
+    """Base: unknown keys are errors, values never change, errors show no values."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        # `api_key: 12345` is text that looks like a number, not a mistake.
+        coerce_numbers_to_str=True,
+    )
+
+    def conflicts(self) -> Iterator[Finding]:
+        """Yield what is wrong between the keys; places are relative to the model."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Self:
+        reject(self.conflicts())
+        return self
+
+    def _given(self, *names: str) -> list[str]:
+        """Return those of *names* that the file gives."""
+        return [name for name in names if name in self.model_fields_set]

@@ -1,0 +1,139 @@
+"""PURE. The keys below `services`, and the timeouts that services and routes share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gateway.config.findings import did_you_mean, wrong
+from gateway.config.forms import (
+    Flag,
+    HostHeader,
+    HostName,
+    Positive,
+    Seconds,
+    TargetUrl,
+    Text,
+)
+from gateway.config.models.base import Model
+
+
+class Timeouts(Model):
+    """How long an upstream may take."""
+
+    connect: Seconds = 3.0
+    """For a new connection, TLS included."""
+    response: Seconds = 60.0
+    """From the end of the request to the reply's head."""
+    idle: Seconds = 60.0
+    """The longest gap between two pieces of the reply's body."""
+    total: Seconds | None = None
+    """The whole exchange. Unset: no limit, so that streams may go on."""
+
+
+class TimeoutsPatch(Model):
+    """Timeouts of one service or route; what is unset comes from the wider place."""
+
+    connect: Seconds | None = None
+    """For a new connection, TLS included."""
+    response: Seconds | None = None
+    """From the end of the request to the reply's head."""
+    idle: Seconds | None = None
+    """The longest gap between two pieces of the reply's body."""
+    total: Seconds | None = None
+    """The whole exchange."""
+
+
+class Tls(Model):
+    """How `https` targets are verified."""
+
+    ca_file: Text | None = None
+    """A PEM bundle to trust instead of the system's."""
+    server_name: HostName | None = None
+    """The name in the certificate, when it isn't the target's."""
+    verify: Flag = True
+    """False accepts any certificate: for development only.
+
+    Risk: with false, whoever is on the way reads and answers for the service.
+    """
+
+
+class Target(Model):
+    """One address of a service. A URL alone means the same."""
+
+    url: TargetUrl
+    """`http://host:port`, `https://host`, or `unix:/path/to.sock`. No path."""
+
+
+def _short_target(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class Paths(Model):
+    """How a service reads paths. `paths: exact`: it sees every difference.
+
+    What is unset may be either, as far as the gateway knows: a request whose path could
+    be read as that of a stricter route is refused (`gateway.near_misses`). What is set
+    to the looser value makes routes match as the service reads.
+
+    Risk: with a value that the service doesn't keep to, a request passes the guard of
+    the path that the service takes it for.
+    """
+
+    case: Literal["sensitive", "insensitive"] | None = None
+    """`/Orders` is `/orders` for Express, Koa and ASP.NET, and for few others."""
+    final_slash: Literal["significant", "ignored"] | None = None
+    """`/orders/` is `/orders` for Express, Koa, Rails, and Spring before 6."""
+    parameters: Literal["kept", "cut"] | None = None
+    """`/orders;x=1` is `/orders` for Tomcat, Jetty and Spring."""
+    extension: Literal["kept", "cut"] | None = None
+    """`/orders.json` is `/orders` for Rails, and Spring before 5.3."""
+    final_dots: Literal["kept", "cut"] | None = None
+    """`/orders.` and `/orders%20` are `/orders` for IIS and the files of Windows."""
+
+
+def _short_paths(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value != "exact":
+        raise wrong(
+            "expected exact, or the differences that the service sees",
+            did_you_mean(value, ("exact",)) or "See docs/configuration.md",
+        )
+    return {
+        "case": "sensitive",
+        "final_slash": "significant",
+        "parameters": "kept",
+        "extension": "kept",
+        "final_dots": "kept",
+    }
+
+
+class Service(Model):
+    """An upstream, by name."""
+
+    targets: Annotated[
+        tuple[
+            Annotated[
+                Target,
+                BeforeValidator(_short_target, json_schema_input_type=Target | str),
+            ],
+            ...,
+        ],
+        Field(min_length=1),
+    ]
+    """Its addresses."""
+    timeouts: TimeoutsPatch = TimeoutsPatch()
+    max_connections: Positive = 256
+    """Per target, of each worker."""
+    tls: Tls = Tls()
+    paths: Annotated[
+        Paths,
+        BeforeValidator(_short_paths, json_schema_input_type=Paths | Literal["exact"]),
+    ] = Paths()
+    host_header: HostHeader = "upstream"
+    """`upstream` (the target's own), `preserve` (the client's), or a literal.
+
+    Risk: with `preserve` the service gets a name that the client chose.
+    """
