@@ -1,4 +1,4 @@
-"""Development only: an aiohttp application on a port, for as long as a block runs."""
+"""edge. Development only: an aiohttp application on a port while a block runs."""
 
 from __future__ import annotations
 

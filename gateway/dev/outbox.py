@@ -1,4 +1,4 @@
-"""Development only: mails that leave nothing but a file and a line on the console."""
+"""edge. Development only: mails are written to a file and a line on the console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Development only: which port each thing of `make dev` takes, and whether it is free.
+"""edge. Development only: the ports of `make dev`, and whether they are free.
 
 Every one can be moved by an environment variable, so two checkouts (or a test)
 can run side by side.

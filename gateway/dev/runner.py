@@ -1,4 +1,4 @@
-"""Development only: `make dev`, all of it on loopback, started and stopped as one.
+"""edge. Development only: `make dev`, all on loopback, started and stopped as one.
 
 The gateway runs in this process; the embedded core and the demo services run in a
 child (`gateway.dev.services`). The gateway itself comes in as an argument, so

@@ -1,4 +1,4 @@
-"""Development only: the child process of `make dev`, with the core and the demos.
+"""edge. Development only: the child process of `make dev`, with the core and the demos.
 
 It is apart from the gateway so that neither slows the other down when something is
 measured. Its parent owns it through two pipes: one line of JSON on stdout says that

@@ -1,4 +1,4 @@
-"""The upstream leg: HTTP/1.1 connections to the services, byte for byte.
+"""edge. The upstream leg: HTTP/1.1 connections to the services, byte for byte.
 
 The request head leaves exactly as it was given, and the reply's fields come back
 exactly as they arrived. Everything else is strict: a reply that two parsers could

@@ -1,4 +1,4 @@
-"""One client connection: a request goes out as given, a reply comes in judged.
+"""edge. One client connection: a request goes out as given, a reply comes in judged.
 
 An asyncio protocol without a task of its own. Only a streamed request body makes
 one, so that a reply that comes early is seen while the upload waits.

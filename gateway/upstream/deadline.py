@@ -1,4 +1,4 @@
-"""One timer per connection, however many deadlines it has.
+"""edge. One timer per connection, however many deadlines it has.
 
 Moving a deadline away costs a comparison: the timer fires when it was set to, sees
 that it is too early, and sets itself again.

@@ -1,4 +1,4 @@
-"""From a target to a connected transport: names, addresses, TLS, within one deadline.
+"""edge. From a target to a connected transport: names, addresses, TLS, one deadline.
 
 Facts
     - A look-up runs in the loop's thread pool and can't be cancelled. So there is one

@@ -1,4 +1,4 @@
-"""What a pool tells of its connections, for metrics."""
+"""PURE. What a pool tells of its connections, for metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The connections to one target, and the owner of all of them.
+"""edge. The connections to one target, and the owner of all of them.
 
 A target has its own places: when its connections hang, others don't wait for them.
 """

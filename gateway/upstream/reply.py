@@ -1,4 +1,4 @@
-"""A reply on its way to the client: the head whole, the body as it comes in pieces.
+"""edge. A reply on its way to the client: the head whole, the body in pieces.
 
 It is detached from its connection with the last byte, so a slow reader of a small
 reply holds nothing, and nothing it does later can touch the next user's exchange.

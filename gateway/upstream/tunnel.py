@@ -1,4 +1,4 @@
-"""A connection after `101 Switching Protocols`: bytes both ways, no HTTP any more.
+"""edge. A connection after `101 Switching Protocols`: bytes both ways, no HTTP.
 
 Deadlines are the caller's here: whether a tunnel is idle takes both its sides to tell.
 """

@@ -1,4 +1,4 @@
-"""The supervisor's end of a child's channel."""
+"""edge. The supervisor's end of a child's channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many processes are worth having: the CPUs that this one may use."""
+"""edge. How many processes are worth having: the CPUs that this one may use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub: a child of the supervisor that has an event loop and no clients.
+"""edge. The hub: a child of the supervisor that has an event loop and no clients.
 
 The supervisor relays to it what workers report. Nothing is made of that yet; health,
 metrics, administration, active checks and shared counters will be. No traffic depends

@@ -1,4 +1,4 @@
-"""A child's end of its channel to the supervisor, on the child's event loop."""
+"""edge. A child's end of its channel to the supervisor, on the child's event loop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The process that forks the workers: it does what the plan says, and tells it what
-happens."""
+"""edge. The process that forks the workers: it performs the plan's actions, and reports
+to it what happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that serves. It does what its supervisor says, and reports sign-outs."""
+"""edge. A process that serves, does what its supervisor says, and reports sign-outs."""
 
 from __future__ import annotations
 

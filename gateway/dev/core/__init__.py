@@ -1,4 +1,4 @@
-"""The embedded development core: CDI 5.4 for the unmodified SDK, over real HTTP.
+"""edge. The embedded development core: CDI 5.4 for the unmodified SDK, over real HTTP.
 
 For development and tests only. Production uses the real SuperTokens core.
 """

@@ -1,4 +1,4 @@
-"""One app of the core with all that belongs to it: an island of its own."""
+"""edge. One app of the core with all that belongs to it: an island of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded core: its apps, and one dispatcher that turns HTTP into calls.
+"""edge. The embedded core: its apps, and one dispatcher that turns HTTP into calls.
 
 A request in seven steps: 1 log it, 2 play the fault, 3 find the endpoint, 4 check the
 api-key and the version, 5 check app and tenant, 6 parse the input, 7 answer.

@@ -1,4 +1,4 @@
-"""One-time tokens that prove an e-mail address: password reset and verification.
+"""edge. One-time tokens that prove an e-mail address: password reset and verification.
 
 Facts
 - Only H(token) is stored. A token is made of letters and digits, so it survives in

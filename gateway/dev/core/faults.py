@@ -1,4 +1,4 @@
-"""Switches that make the embedded core misbehave, and a log of what it was asked.
+"""edge. Switches that make the embedded core misbehave, and a log of what it was asked.
 
 For tests of whatever talks to a core: outages, hangs, garbage, key trouble.
 """

@@ -1,4 +1,4 @@
-"""The protocol's HTTP conventions: paths, inputs, answers. No recipe is known here.
+"""edge. The protocol's HTTP conventions: paths, inputs, answers. No recipe is here.
 
 Facts (real core's PathRouter, WebserverAPI and InputParser)
 - A path is an API path, or `[/appid-<app>][/<tenant>]<API path>`, `/` at the end free.

@@ -1,4 +1,4 @@
-"""Signing keys: made, kept in the database, published, rotated, retired.
+"""edge. Signing keys: made, kept in the database, published, rotated, retired.
 
 Facts (real core's SigningKeys)
 - Dynamic keys are `d-<created ms>`, the one static key is `s-<uuid>`.

@@ -1,4 +1,4 @@
-"""Free-form JSON about a user, merged key by key at the top level."""
+"""edge. Free-form JSON about a user, merged key by key at the top level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The mint: makes, seals and opens the tokens of one app's sessions.
+"""edge. The mint: makes, seals and opens the tokens of one app's sessions.
 
 Access tokens are signed with the app's keys, refresh tokens are sealed with a master
 key that the database keeps.

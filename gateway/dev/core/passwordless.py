@@ -1,4 +1,4 @@
-"""One-time codes: a device (one sign-in attempt) with codes and links for it.
+"""edge. One-time codes: a device (one sign-in attempt) with codes and links for it.
 
 Facts
 - `preAuthSessionId` is the public name of a device, H of the secret `deviceId`.

@@ -1,4 +1,4 @@
-"""Password hashes with scrypt, made in a thread.
+"""edge. Password hashes with scrypt, made in a thread.
 
 The cost is modest on purpose: this core guards test accounts on one machine.
 """

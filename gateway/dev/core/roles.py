@@ -1,4 +1,4 @@
-"""Roles and permissions, which live per app, and who has them, per tenant."""
+"""edge. Roles and permissions, which live per app, and who has them, per tenant."""
 
 from __future__ import annotations
 

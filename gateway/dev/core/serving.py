@@ -1,4 +1,4 @@
-"""Serving an embedded core on a socket, on loopback unless told otherwise.
+"""edge. Serving an embedded core on a socket, on loopback unless told otherwise.
 
 Building blocks: `serve` for tests, `run` for a command.
 """

@@ -1,4 +1,4 @@
-"""Sessions: rotation of refresh tokens, theft detection, revocation.
+"""edge. Sessions: rotation of refresh tokens, theft detection, revocation.
 
 Facts (core protocol CDI 5.4, session recipe; the flow the SDK 0.31 gets)
 - A row keeps `refresh_hash2` = H(H(parent)). The parent is the newest refresh token

@@ -1,4 +1,4 @@
-"""What the embedded core can be told, with the real core's defaults.
+"""edge. What the embedded core can be told, with the real core's defaults.
 
 Each default is written once, here, with its unit.
 """

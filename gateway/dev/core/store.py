@@ -1,4 +1,4 @@
-"""The embedded core's SQLite database: schema, transactions, file modes.
+"""edge. The embedded core's SQLite database: schema, transactions, file modes.
 
 Facts
 - Calls are short and made in the event loop's thread; a transaction never awaits,

@@ -1,4 +1,4 @@
-"""Tenants of an app. `public` is always there."""
+"""edge. Tenants of an app. `public` is always there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users of every recipe: who they are, in which tenants, and how to find them.
+"""edge. Users of every recipe: who they are, in which tenants, and how to find them.
 
 Facts
 - One login method per user: this core links no accounts, so the recipe user id is

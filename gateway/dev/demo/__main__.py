@@ -1,4 +1,4 @@
-"""`python -m gateway.dev.demo`: the demo services alone, as `compose.yaml` runs them.
+"""edge. `python -m gateway.dev.demo`: the demo services alone, as in `compose.yaml`.
 
 `make dev` runs them beside the embedded core instead (see `gateway.dev.services`).
 """

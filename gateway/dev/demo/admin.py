@@ -1,4 +1,4 @@
-"""The page's button that makes you an admin: a back office of one line.
+"""edge. The page's button that makes you an admin: a back office of one line.
 
 It asks the core, as the SuperTokens dashboard would. Only a demo may hand out roles
 to whoever asks.

@@ -1,4 +1,4 @@
-"""The demo service `catalog`: what anybody may read, without a session."""
+"""edge. The demo service `catalog`: what anybody may read, without a session."""
 
 from __future__ import annotations
 

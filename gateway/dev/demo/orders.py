@@ -1,4 +1,4 @@
-"""The demo service `orders`: everybody's own orders, kept in memory.
+"""edge. The demo service `orders`: everybody's own orders, kept in memory.
 
 It shows what a service behind the gateway is left with: read one header, and
 check neither tokens nor roles.

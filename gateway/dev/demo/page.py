@@ -1,4 +1,4 @@
-"""The demo service `page`: the page at `/`, whose files are in `static/`.
+"""edge. The demo service `page`: the page at `/`, whose files are in `static/`.
 
 Nothing on it comes from anywhere else, and its policy lets nothing else in.
 """

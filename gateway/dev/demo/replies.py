@@ -1,4 +1,4 @@
-"""JSON replies and query numbers, as all demo services give and read them."""
+"""edge. JSON replies and query numbers, as all demo services give and read them."""
 
 from __future__ import annotations
 

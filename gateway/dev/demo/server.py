@@ -1,4 +1,4 @@
-"""All demo services together, each on its own port."""
+"""edge. All demo services together, each on its own port."""
 
 from __future__ import annotations
 

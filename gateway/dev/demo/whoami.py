@@ -1,4 +1,4 @@
-"""The demo service `whoami`: says what it received, and is odd on request.
+"""edge. The demo service `whoami`: says what it received, and is odd on request.
 
 A look at its answer tells what the gateway put in, took out and left alone.
 """

@@ -1,4 +1,4 @@
-"""Every endpoint of the embedded core, by API path."""
+"""edge. Every endpoint of the embedded core, by API path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints of e-mail verification. Source: core protocol CDI 5.4."""
+"""edge. Endpoints of e-mail verification. Source: core protocol CDI 5.4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an endpoint is: method, path, who may call it, and the function behind."""
+"""edge. What an endpoint is: method, path, who may call it, and the function behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints of user metadata. Source: core protocol CDI 5.4."""
+"""edge. Endpoints of user metadata. Source: core protocol CDI 5.4."""
 
 from __future__ import annotations
 

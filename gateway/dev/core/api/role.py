@@ -1,4 +1,4 @@
-"""Endpoints of roles and permissions. Source: core protocol CDI 5.4, user roles."""
+"""edge. Endpoints of roles and permissions. Source: core protocol CDI 5.4."""
 
 from __future__ import annotations
 

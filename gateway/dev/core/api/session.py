@@ -1,4 +1,4 @@
-"""Endpoints of the session recipe. Source: core protocol CDI 5.4, session recipe."""
+"""edge. Endpoints of the session recipe. Source: core protocol CDI 5.4."""
 
 from __future__ import annotations
 

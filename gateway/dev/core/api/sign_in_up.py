@@ -1,4 +1,4 @@
-"""Endpoints of the thirdparty and passwordless recipes.
+"""edge. Endpoints of the thirdparty and passwordless recipes.
 
 Source: core protocol CDI 5.4, thirdparty and passwordless.
 """

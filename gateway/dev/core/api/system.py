@@ -1,4 +1,4 @@
-"""Endpoints about the core itself: hello, versions, keys, plain JWTs.
+"""edge. Endpoints about the core itself: hello, versions, keys, plain JWTs.
 
 Source: core protocol CDI 5.4, core-level and JWT endpoints.
 """

@@ -1,4 +1,4 @@
-"""Endpoints about tenants. Source: core protocol CDI 5.4, multitenancy."""
+"""edge. Endpoints about tenants. Source: core protocol CDI 5.4, multitenancy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints of users and of the emailpassword recipe.
+"""edge. Endpoints of users and of the emailpassword recipe.
 
 Source: core protocol CDI 5.4, email/password and users.
 """
