@@ -14,8 +14,9 @@ from typing import TypeVar
 Field = tuple[bytes, bytes]
 Fields = tuple[Field, ...]
 
-is_token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
-"""Source: RFC 9110 §5.6.2."""
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+"""The pattern of one byte of a token (RFC 9110 §5.6.2)."""
+is_token = re.compile(rb"%b+" % TOKEN).fullmatch
 
 CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
 """Bytes that no field value may hold; HTAB is allowed (RFC 9110 §5.5)."""

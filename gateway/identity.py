@@ -15,12 +15,7 @@ from urllib.parse import unquote
 
 from gateway.fields import Fields
 from gateway.http.lines import Line
-
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Those that change nothing at a service.
-
-Source: RFC 9110 §9.2.1; TRACE is never forwarded.
-"""
+from gateway.http.methods import SAFE_METHODS as SAFE_METHODS  # noqa: PLC0414 # a name of this room, too
 
 
 class Protection(StrEnum):

@@ -1,4 +1,4 @@
-"""PURE. Which failed requests are sent to an upstream again, and how often.
+"""PURE. Which failed requests are sent again, how often, and how long to back off.
 
 What was certainly not sent goes on to the service's next target, whatever it is. What
 may have been sent is sent again only if that changes nothing: a safe method without a
@@ -19,6 +19,11 @@ keep it down; Envoy's and Finagle's budgets have the same figure."""
 
 RESERVE: Final = 100.0
 """Retries at once: a target that restarts takes as many requests with it."""
+
+
+def backoff_s(first_s: float, failures: int, most_s: float) -> float:
+    """Return the delay after *failures* in a row: *first_s*, doubled up to *most_s*."""
+    return min(most_s, first_s * 2.0 ** min(failures - 1, 32))
 
 
 class Budget:

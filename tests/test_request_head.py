@@ -14,8 +14,8 @@ from gateway.errors import BadRequest, BadTarget, GatewayError
 from gateway.fields import Field, Fields, block
 from gateway.http import request_head
 from gateway.http.lines import LINE_MAX_BYTES, Ruling
+from gateway.http.methods import METHODS
 from gateway.http.request_head import (
-    METHODS,
     Bounds,
     ExpectationFailed,
     HeadTooLarge,

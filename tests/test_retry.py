@@ -15,7 +15,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.retry import RESERVE, SHARE, Budget, Tries
+from gateway.retry import RESERVE, SHARE, Budget, Tries, backoff_s
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,11 @@ def test_passing_over_a_target_costs_no_budget() -> None:
     before = budget.left
     assert Tries(budget, targets=2, attempts=0).again(ConnectFailed())
     assert budget.left == before
+
+
+@pytest.mark.parametrize(
+    ("failures", "delay_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 3.0), (10**6, 3.0)]
+)
+def test_back_off(failures: int, delay_s: float) -> None:
+    """The first delay, then doubled each time up to the most."""
+    assert backoff_s(0.5, failures, 3.0) == delay_s

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
@@ -20,15 +19,11 @@ from gateway.answers import Answer
 from gateway.client import BodyReader, reset_on_close
 from gateway.config import Limits
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
-from gateway.fields import Field, Fields
+from gateway.fields import Field, Fields, has_control
 from gateway.http.request_head import RequestHead
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 """Content codings that aiohttp decodes, unless it is told not to."""
-
-_UNSENDABLE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""Bytes that aiohttp's writer refuses in a field (3.14)."""
-
 
 class _Body:
     """aiohttp's reader of a body, with the methods of the listener's `Body`."""
@@ -227,14 +222,14 @@ class AiohttpClient(BodyReader):
         """
         sent: CIMultiDict[str] = CIMultiDict()
         for name, value in fields:
-            if _UNSENDABLE.search(value):
+            if has_control(value):  # aiohttp 3.14 refuses it, too
                 raise BadReply(f"a control character in {name.decode()}")
             try:
                 sent.add(name.decode(), value.decode())
             except UnicodeDecodeError:
                 raise BadReply(f"{name.decode()} isn't UTF-8") from None
         phrase: str | None = None
-        if reason is not None and not _UNSENDABLE.search(reason):
+        if reason is not None and not has_control(reason):
             # Only people read the phrase: without it, aiohttp's own is sent.
             with contextlib.suppress(UnicodeDecodeError):
                 phrase = reason.decode()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
-from gateway.fields import Fields, block
+from gateway.fields import TOKEN, Fields, block
 from gateway.headers.attach import ANONYMOUS, HeaderPolicy, identity_fields
 from gateway.headers.cookies import sets_session_cookie, without_session_cookies
 from gateway.headers.forwarded import Way
@@ -55,9 +55,7 @@ def request_id(values: Sequence[bytes], make: Callable[[], str]) -> bytes:
     return make().encode()
 
 
-_BEARER = re.compile(
-    rb"(?:^|[\s,\x7f-\xff])bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE
-).search
+_BEARER = re.compile(rb"(?:^|[\s,\x7f-\xff])bearer(?!%b)" % TOKEN, re.IGNORECASE).search
 _LISTS_NOTHING = frozenset(
     {b"close", b"keep-alive", b"Keep-Alive", b"upgrade", b"Upgrade"}
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.fields import Memo, field_of
+from gateway.fields import TOKEN, Memo, field_of
 
 LINE_MAX_BYTES: Final = 4096
 """The longest line of a chunk's size, its extensions included."""
@@ -25,10 +25,9 @@ TRAILERS_MAX_BYTES: Final = 16384
 """What all trailers may take together."""
 TRAILERS_MAX: Final = 100
 
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'
-_SIZE_LINE = rb"([0-9A-Fa-f]{1,16})(?: *; *%b(?: *= *(?:%b|%b))?)* *" % (
-    *(_TOKEN, _TOKEN, _QUOTED),
+_SIZE_LINE = rb"([0-9A-Fa-f]{1,16})(?: *; *%b+(?: *= *(?:%b+|%b))?)* *" % (
+    *(TOKEN, TOKEN, _QUOTED),
 )
 _strict_line = re.compile(_SIZE_LINE.replace(b" *", b"")).fullmatch
 _blank_line = re.compile(_SIZE_LINE.replace(b" *", rb"[\t ]*")).fullmatch

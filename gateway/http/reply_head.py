@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from gateway.errors import BadReply
-from gateway.fields import Memo
+from gateway.fields import CONTROLS, Memo
 from gateway.http import framing
 from gateway.http.framing import CLOSE, KEEP, Head
 from gateway.http.lines import (
@@ -35,7 +35,7 @@ _SMALL_BYTES = 4 * MAX_FIELDS
 """The size of a head that can't exceed the limits: a field takes four bytes."""
 
 _status_line = re.compile(
-    rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([^\x00-\x08\x0a-\x1f\x7f]*))?"
+    rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([^%b]*))?" % CONTROLS
 ).fullmatch
 _BEGIN = b"HTTP/1."
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
-from gateway.errors import BadRequest, GatewayError, Side, Stage
+from gateway.errors import BadRequest, GatewayError, Side
+from gateway.fields import TOKEN
 from gateway.http import framing
 from gateway.http.framing import CLOSE, KEEP, SWITCH, Head
 from gateway.http.lines import (
@@ -24,24 +25,10 @@ from gateway.http.lines import (
     Rules,
     keep_all,
 )
-
-METHODS: Final = frozenset(
-    (
-        *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"),
-        *("QUERY", "SOURCE", "PURGE", "LINK", "UNLINK"),
-        # WebDAV and its family
-        *("COPY", "LOCK", "UNLOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH"),
-        *("BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT"),
-        *("MERGE", "MKCALENDAR"),
-        # UPnP
-        *("M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE"),
-    )
-)
-"""The methods that are passed on: llhttp's, but for CONNECT and TRACE."""
+from gateway.http.methods import METHODS
 
 _METHOD_MAX_BYTES = 24
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_METHOD = rb"%b{1,%d}" % (_TOKEN, _METHOD_MAX_BYTES)
+_METHOD = rb"%b{1,%d}" % (TOKEN, _METHOD_MAX_BYTES)
 _request_line = re.compile(
     rb"(%b) ([^\x00-\x20\x7f]+) HTTP/([0-9]\.[0-9])" % _METHOD
 ).fullmatch
@@ -83,7 +70,6 @@ class MethodNotImplemented(GatewayError):
     """TRACE would echo credentials, CONNECT would open a tunnel; others are unknown."""
 
     side = Side.CLIENT
-    stage = Stage.MATCH
     status = 501
     code = "method_not_implemented"
     title = "This method isn't supported"

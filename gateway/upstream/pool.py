@@ -20,6 +20,7 @@ from gateway.errors import (
     UpstreamBusy,
     UpstreamClosed,
 )
+from gateway.http.methods import SAFE_METHODS
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.running import in_task
 from gateway.upstream.address import UpstreamTarget
@@ -32,7 +33,6 @@ KEEPALIVE_S: Final = 30.0
 """How long an idle connection is kept: less than most upstreams do (nginx 75 s), so
 that it is mostly we who close. Those who keep them for less (Node.js, 5 s) say so."""
 
-_REPLAYABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLOSE_TIMEOUT_S: Final = 1.0
 _IDLE = State.IDLE
 
@@ -124,7 +124,7 @@ class UpstreamPool:
             BadRequest: the body's size isn't *content_length*.
             Exception: what reading *body* raised, unchanged.
         """
-        once = body is not None or upgrade or not replay or method not in _REPLAYABLE
+        once = body is not None or upgrade or not replay or method not in SAFE_METHODS
         if isinstance(body, bytes):
             head += _framed(body, content_length)
             body = None

@@ -32,6 +32,7 @@ from gateway.control import (
     Report,
     batches,
 )
+from gateway.retry import backoff_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Pace:
     drain_extra_s: float = 10.0
     """Beyond `drain_timeout`, for cut requests and the log. Then a worker is killed."""
     first_delay_s: float = 0.1
-    """Until a child that ended is replaced; doubled each time, up to `max_delay_s`."""
+    """Until a child that ended is replaced (`backoff_s`)."""
     max_delay_s: float = 30.0
     hub_end_s: float = 2.0
     """For the hub to exit when no worker is left. Then it is killed."""
@@ -58,8 +59,7 @@ class Pace:
 
     def delay_s(self, failures: int) -> float:
         """Return the delay after so many children of a place have ended in a row."""
-        doubled = self.first_delay_s * 2.0 ** min(failures - 1, 32)
-        return min(self.max_delay_s, doubled)
+        return backoff_s(self.first_delay_s, failures, self.max_delay_s)
 
 
 def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
