@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
+from gateway.answers import Answer
 from gateway.fields import Fields
 from gateway.identity import Identity
 from gateway.sdk import Sdk
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthReply:
-    """An answer of the SDK, whole; the sender adds Content-Length."""
-
-    status: int
-    fields: Fields
-    """In order; each Set-Cookie by itself, Content-Type only when there is a body."""
-    body: bytes
 
 
 class Auth:
@@ -46,8 +36,10 @@ class Auth:
         body: bytes,
         secure: bool,
         authority: str,
-    ) -> AuthReply | None:
+    ) -> Answer | None:
         """Return the SDK's answer, or None: nothing of its API has this path.
+
+        Its fields are in order, each Set-Cookie by itself, and without Content-Length.
 
         *path* is canonical, *query* as received without its `?`, *secure* whether the
         client's side is https. Refusals (401, 403, 400) are answers, too.
@@ -73,7 +65,7 @@ class Auth:
         )
         if reply is None:
             return None
-        return AuthReply(status=reply.status_code, fields=reply.fields, body=reply.body)
+        return Answer(status=reply.status_code, fields=reply.fields, body=reply.body)
 
 
 def user(session: Identity) -> bytes:

@@ -39,7 +39,6 @@ class GatewayError(Exception):
     """The root. *detail* is for the log only and never reaches a client."""
 
     side: ClassVar[Side] = Side.GATEWAY
-    stage: ClassVar[Stage] = Stage.ACCEPT
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "The gateway failed"
@@ -76,7 +75,6 @@ class BadRequest(GatewayError):
 class BadTarget(BadRequest):
     """The request target has no safe canonical form (see `target.parse`)."""
 
-    stage = Stage.TARGET
     code = "bad_target"
     title = "The request target is malformed or ambiguous"
     close = False
@@ -86,7 +84,6 @@ class ContentTooLarge(GatewayError):
     """The request body is larger than the route allows."""
 
     side = Side.CLIENT
-    stage = Stage.SEND
     status = 413
     code = "content_too_large"
     title = "The request body is too large"
@@ -107,7 +104,6 @@ class ClientGone(GatewayError):
     """The client closed its connection; nobody is left to be answered."""
 
     side = Side.CLIENT
-    stage = Stage.COPY
     status = 499
     code = "client_gone"
     title = "The client went away"
@@ -126,7 +122,6 @@ class UpstreamError(GatewayError):
     """
 
     side = Side.UPSTREAM
-    stage = Stage.SEND
     status = 502
     code = "bad_gateway"
     title = "The upstream service failed"
@@ -200,7 +195,6 @@ class CoreUnavailable(GatewayError):
     """
 
     side = Side.CORE
-    stage = Stage.VERIFY
     status = 503
     code = "session_check_unavailable"
     title = "The session can't be checked right now"

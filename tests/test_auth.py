@@ -19,7 +19,8 @@ from session_request import session_request
 from supertokens_python.framework.fastapi import get_middleware
 from supertokens_python.recipe.session.framework.fastapi import verify_session
 
-from gateway.auth import Auth, AuthReply, user
+from gateway.answers import Answer
+from gateway.auth import Auth, user
 from gateway.config import SuperTokens
 from gateway.dev.core import Core, CoreSettings, Faults, serve
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError
@@ -243,7 +244,7 @@ class Links:
 # --- the two bindings ----------------------------------------------------------
 
 
-async def handle(auth: Auth, call: Call) -> AuthReply | None:
+async def handle(auth: Auth, call: Call) -> Answer | None:
     return await auth.handle(
         method=call.method,
         path=call.path,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from gateway import config, headers, routes
-from gateway.auth import Auth, AuthReply
+from gateway.answers import Answer
+from gateway.auth import Auth
 from gateway.cors import Cors
 from gateway.decide import (
     Answered,
@@ -121,12 +122,12 @@ class SdkApi:
     def owns(self, path: str) -> bool:
         return path.startswith("/auth/")
 
-    async def handle(self, **asked: Any) -> AuthReply | None:
+    async def handle(self, **asked: Any) -> Answer | None:
         if asked["path"] == "/auth/nothing":
             return None
         if asked["path"] == "/auth/away":
             raise CoreUnavailable
-        return AuthReply(status=200, fields=(), body=asked["body"])
+        return Answer(status=200, fields=(), body=asked["body"])
 
 
 def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:

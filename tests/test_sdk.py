@@ -36,8 +36,8 @@ from supertokens_python.recipe.userroles.asyncio import (
     create_new_role_or_add_permissions,
 )
 
-from gateway import config
-from gateway.auth import Auth, AuthReply
+from gateway import answers, config
+from gateway.auth import Auth
 from gateway.config import SuperTokens
 from gateway.dev.core import CoreSettings, RunningCore, serve
 from gateway.errors import CoreUnavailable, GatewayError
@@ -638,7 +638,7 @@ class Person:
         self.auth = Auth(sdk)
         self.fields: Fields = ()
 
-    async def post(self, api: str, *fields: tuple[bytes, bytes]) -> AuthReply:
+    async def post(self, api: str, *fields: tuple[bytes, bytes]) -> answers.Answer:
         form = [{"id": "email", "value": USER}, {"id": "password", "value": "passw0rd"}]
         reply = await self.auth.handle(
             method="POST",
