@@ -73,7 +73,7 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
     targets: dict[str, list[UpstreamTarget]] = {}
     for service in table.services():
         targets[service.name] = [
-            UpstreamTarget.parse(str(target), service.tls) for target in service.targets
+            UpstreamTarget.of(target, service.tls) for target in service.targets
         ]
         for target in targets[service.name]:
             limit = service.max_connections
@@ -146,7 +146,7 @@ async def building(
         opened.push_async_callback(kit.close)
         _check_validators(table)
         store = keys.KeyStore(
-            [url for uri in kit.facts.core_uris for url in keys.hosts(uri)],
+            kit.facts.core_uris,
             config.supertokens.keys,
         )
         engine = Engine(

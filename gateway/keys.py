@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import time
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from yarl import URL
 
 from gateway import config
 from gateway.errors import CoreUnavailable
+from gateway.retry import backoff_s
 
 JWKS_PATH = "/.well-known/jwks.json"
 MAX_JWKS_BYTES = 1024**2
@@ -44,12 +44,11 @@ _MAX_WAITING = 256
 """Requests that may wait for the fetch of an unknown key; more are told at once."""
 _RETRY_S = 1.0
 _MAX_RETRY_S = 30.0
-"""How soon a failed fetch is tried again: doubled each time, up to this."""
+"""How soon a failed fetch is tried again (`backoff_s`)."""
 
 _TELL_S = 60.0
 """How often the log hears of an outage at most: a core may come and go."""
 
-_IPV4 = re.compile(r"\d+(\.\d+){3}(?![\w.-])")
 _log = logging.getLogger("gateway.keys")
 
 
@@ -101,14 +100,18 @@ class KeyStore:
 
     def __init__(
         self,
-        hosts: Sequence[URL],
+        hosts: Sequence[str | URL],
         settings: config.Keys,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*clock* is in seconds and never goes back."""
+        """*hosts* are URLs of the core, which may have a path.
+
+        *clock* is in seconds and never goes back.
+        """
         self._urls = tuple(
-            host.with_path(host.path.rstrip("/") + JWKS_PATH) for host in hosts
+            host.with_path(host.path.rstrip("/") + JWKS_PATH)
+            for host in map(URL, hosts)
         )
         self._settings = settings
         self._clock = clock
@@ -227,15 +230,14 @@ class KeyStore:
         return self._flight
 
     async def _refresh_for_ever(self) -> None:
-        retry_s = _RETRY_S
+        failures = 0
         while True:
             await self.refresh()
-            if self._error is None:
-                retry_s = _RETRY_S
-                await asyncio.sleep(self._settings.refresh_interval)
-            else:
-                await asyncio.sleep(min(retry_s, self._settings.refresh_interval))
-                retry_s = min(2 * retry_s, _MAX_RETRY_S)
+            failures = 0 if self._error is None else failures + 1
+            wait_s = self._settings.refresh_interval
+            if failures:
+                wait_s = min(wait_s, backoff_s(_RETRY_S, failures, _MAX_RETRY_S))
+            await asyncio.sleep(wait_s)
 
     async def _fetch(self) -> None:
         """Ask the hosts in turn, the one that answered last time first."""
@@ -333,25 +335,6 @@ class KeyStore:
                 if len(body) > MAX_JWKS_BYTES:
                     raise BadKeySet("the core's key set is too large")
             return bytes(body)
-
-
-def hosts(connection_uri: str) -> tuple[URL, ...]:
-    """Return the core's addresses in `http://a:3567;https://b/prefix`.
-
-    Without a scheme it is http for localhost and IPv4 addresses, else https.
-
-    Source: SDK `Supertokens.__init__`, `normalised_url_domain`.
-    """
-    return tuple(
-        _url(text) for part in connection_uri.split(";") if (text := part.strip())
-    )
-
-
-def _url(text: str) -> URL:
-    if text.startswith(("http://", "https://")):
-        return URL(text)
-    is_near = text.startswith("localhost") or _IPV4.match(text)
-    return URL(f"http://{text}" if is_near else f"https://{text}")
 
 
 def key_set(document: bytes, *, known: KeySet) -> KeySet:

@@ -62,7 +62,8 @@ _TO_NORMALIZE = re.compile(rb"%([0-9A-Fa-f]{2})?|[\"<>\[\]^`{|}]")
 _SLASHES = re.compile(rb"/{2,}")
 _BARE_PARAMETERS = re.compile(rb"\.{0,2}(?:;|%3B)").match
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-_DEFAULT_PORT = {b"http": 80, b"https": 443}
+DEFAULT_PORT = {"http": 80, "https": 443}
+MAX_PORT = 65535
 
 _NAME_MAX_BYTES = 253
 """The longest DNS name in its written form (RFC 1035 §2.3.4)."""
@@ -134,7 +135,7 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
         absolute = _ABSOLUTE.fullmatch(raw)
         if absolute is None:
             raise BadTarget("the target is neither a path nor an http URL")
-        default = _DEFAULT_PORT[absolute[1].lower()]
+        default = DEFAULT_PORT[absolute[1].lower().decode()]
         there = host(absolute[2])
         # RFC 9112 §3.2.2 lets the URL win over Host; two names for one request are
         # refused here instead, as routes and upstreams could each take another one.
@@ -245,12 +246,20 @@ def host(value: bytes) -> Host:
     return _host(value)
 
 
+def is_ip(name: str) -> bool:
+    """Return whether *name*, which `host` has returned, is an IP address.
+
+    A name that ends in a number and is no address has been refused.
+    """
+    return name.startswith("[") or name.rpartition(".")[2].isdigit()
+
+
 @lru_cache(maxsize=1024)
 def _host(value: bytes) -> Host:
     text = value.decode("latin-1")
     parts = _HOST(text)
     port = int(parts["port"]) if parts and parts["port"] else None
-    if parts is None or (port or 0) > 0xFFFF:
+    if parts is None or (port or 0) > MAX_PORT:
         raise BadTarget("the Host field is malformed")
     text = text.removesuffix(":")
     name = parts["name"]

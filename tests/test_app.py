@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 import sdk_reset
 from faults import FaultUpstream, answer, closed_port
+from hypothesis import example, given
+from hypothesis import strategies as st
 from stack import Records, Start, no_blocking, running
 
-from gateway import settings
+from gateway import routes, settings
 from gateway.app import App, BadService, building, id_maker
+from gateway.config import Config, InvalidConfig, parse
 from gateway.dev.core import ThreadedCore
 from gateway.sdk import RecipeError
 from gateway.upstream import UpstreamPool
@@ -177,6 +182,114 @@ def test_request_ids_are_never_the_same() -> None:
     made = {make_id() for _ in range(500)} | {other() for _ in range(500)}
     assert len(made) == 1000
     assert all(len(one) == 24 and int(one, 16) >= 0 for one in made)
+
+
+def sections(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return mappings with any of *keys*."""
+    return st.fixed_dictionaries({}, optional=keys)
+
+
+def mostly(good: Sequence[str], odd: Sequence[str]) -> st.SearchStrategy[str]:
+    """Return one of *good* 19 times in 20, so that many files pass the check."""
+    return st.integers(0, 19).flatmap(
+        lambda n: st.sampled_from(odd if n == 19 else good)
+    )
+
+
+hosts = mostly(
+    ["up", "a_b.c", "10.0.0.1", "[::1]", "up.", "xn--a"],
+    ["web-", "a-.b", "0.0.0.0", "127.1", "169.254.0.1", "a" * 64, "::1", "\u00e9"],
+)
+ports = mostly(["", ":1", ":80", ":65535"], [":0", ":70000", ":3567", ":x"])
+targets = st.one_of(
+    st.builds("http://{}{}".format, hosts, ports),
+    st.builds("https://{}{}/".format, hosts, ports),
+    mostly(["unix:/run/a.sock"], ["unix:/" + "a" * 120, "unix:a", "up:80"]),
+)
+origins = st.builds(
+    "http://{}{}".format,
+    mostly(["localhost", "127.0.0.1", "0.0.0.0", "169.254.0.1"], ["[::1]", "a b"]),
+    mostly(["", ":1", ":0", ":80"], [":x", ":70000"]),
+)
+set_names = mostly(
+    ["X-Plan", "X-User-Id", "X-Forwarded-User", "Remote-User"],
+    ["x.trace", "X-Auth-Status", "X-Real-Ip", "X-Original-Url", "St-A", "Date", "a b"],
+)
+allowed_names = mostly(["x.trace", "Foo_Bar", "X-A"], ["X_User_Id", "Host", "a b"])
+templates = st.lists(
+    mostly(["{user_id}", "{claims.a.b}"], ["x-", "{claims.a b}", "{x}", "{"]),
+    min_size=1,
+    max_size=3,
+).map("".join)
+gateway_routes = st.builds(
+    lambda path, service, keys: {"path": path} | service | keys,
+    mostly(["/", "/a", "/a/b", "/\u00e9", "/user"], ["/auth/x", "/a//b", "a"]),
+    st.one_of(
+        targets.map(lambda url: {"upstream": url}),
+        mostly(["a"], ["b", "c"]).map(lambda name: {"service": name}),
+    ),
+    sections(
+        protected=st.sampled_from([True, False, "optional"]),
+        host_header=mostly(["upstream", "preserve", "a-:1", "[::1]"], ["x y"]),
+        forward_credentials=st.booleans(),
+        identity=st.dictionaries(set_names, templates, max_size=2).map(
+            lambda headers: {"headers": headers}
+        ),
+        request=st.lists(allowed_names, max_size=2).map(
+            lambda names: {"allow_field_names": names}
+        ),
+        require=sections(
+            roles=st.just({"any": ["a"]}), tenants=st.just(["t"]), max_age=st.just("1h")
+        ),
+    ),
+)
+services = st.lists(targets, min_size=1, max_size=2).map(lambda urls: {"targets": urls})
+files = st.fixed_dictionaries(
+    {
+        "version": st.just(1),
+        "supertokens": st.fixed_dictionaries(
+            {"connection_uri": st.builds("http://{}:3567/x".format, hosts)},
+            optional={
+                "api_domain": origins,
+                "website_domain": origins,
+                "recipes": st.just({"userroles": {}}),
+            },
+        ),
+        "services": st.fixed_dictionaries({"a": services}, optional={"b": services}),
+        "routes": st.lists(gateway_routes, max_size=3),
+    },
+    optional={
+        "gateway": sections(
+            trusted_proxies=st.lists(mostly(["10.0.0.0/8", "::1"], ["x"]), max_size=2),
+            near_misses=mostly(["refuse", "forward"], ["x"]),
+        ),
+        "cors": st.lists(origins, max_size=2).map(lambda all_: {"allow_origins": all_}),
+    },
+)
+
+
+@hypothesis.settings(max_examples=120, deadline=None)
+@given(file=files)
+@example(file={"version": 1, "services": {"a": {"targets": ["http://web-:8080"]}}})
+@example(file={"version": 1, "supertokens": {"api_domain": "http://0.0.0.0:8000"}})
+@example(file={"version": 1, "supertokens": {"website_domain": "http://[::1]:3000"}})
+def test_property_what_check_passes_can_be_served(file: dict[str, Any]) -> None:
+    """`gateway check` finds nothing wrong: then the gateway can be built from it, and
+    the warnings can be made. No value is refused for the first time at the start."""
+
+    async def build(settings: Config, table: routes.RouteTable) -> None:
+        async with building(settings, table, observer=Records()) as app:
+            named = {service.name for service in table.services()}
+            assert app.proxy.parts.services.keys() == named
+
+    try:
+        settings = parse(file)
+        table = routes.compile(settings)
+    except InvalidConfig:
+        return
+    routes.warnings(settings, table)
+    sdk_reset.reset()
+    asyncio.run(build(settings, table))
 
 
 # --- the guard of these tests ---------------------------------------------------

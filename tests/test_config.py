@@ -472,6 +472,8 @@ def test_targets(url: str, address: Address) -> None:
         ("http://2130706433", "this isn't a host"),
         ("http://0x7f.1", "this isn't a host"),
         ("http://127.1", "this isn't a host"),
+        ("http://web-:8080", "ends in a hyphen. Check how the name"),
+        ("https://web-.example.com", "ends in a hyphen"),
         ("http://{tenant}.internal", "this isn't a host"),
         ("http://169.254.169.254", "link-local"),
         ("http://[fe80::1]", "link-local"),
@@ -707,10 +709,12 @@ def test_statuses_may_be_numbers() -> None:
         ("", None),
         ("trace", None),
         ("CONNECT", None),
+        ("FOO", None),
+        ("G\u00cbT", None),
     ],
 )
 def test_methods(method: str, expected: str | None) -> None:
-    """Methods are tokens in upper case; two of them are never forwarded."""
+    """Methods are those that are forwarded, in upper case: others never arrive."""
     routes = [
         {
             "match": {"path": {"prefix": "/"}, "methods": [method]},
@@ -723,6 +727,20 @@ def test_methods(method: str, expected: str | None) -> None:
         match = parse(routes=routes).routes[0].match
         assert match is not None
         assert match.methods == (expected,)
+
+
+def test_a_method_that_is_mistyped() -> None:
+    """No request with it is forwarded, so that its route would never match."""
+    wrong = finding(
+        routes=[
+            {
+                "match": {"path": {"prefix": "/"}, "methods": ["PROPFINT"]},
+                "upstream": "http://up",
+            }
+        ]
+    )
+    assert wrong.message == "requests with this method are never forwarded"
+    assert wrong.hint == "Did you mean 'PROPFIND'?"
 
 
 @pytest.mark.parametrize(
@@ -751,6 +769,8 @@ def test_methods(method: str, expected: str | None) -> None:
             "unknown key",
         ),
         ({"anti_csrf": "none"}, "anti_csrf", "expected 'VIA_TOKEN'"),
+        ({"api_domain": "http://[::1]:8000"}, "api_domain", "an IPv6 address"),
+        ({"website_domain": "http://[::1]"}, "website_domain", "an IPv6 address"),
         ({"cookie": {"same_site": "Lax"}}, "cookie.same_site", "expected 'lax'"),
         ({"cookie": {"domain": "a b"}}, "cookie.domain", "this isn't a host"),
     ],
@@ -783,7 +803,7 @@ def test_good_supertokens() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["X-Plan", "X-User-Id", "x", "X-2"],
+    ["X-Plan", "X-User-Id", "x", "X-2", "X-Forwarded-User", "Remote-User"],
 )
 def test_identity_header_names(name: str) -> None:
     """Letters, digits and `-`; standard identity names may get another meaning."""
@@ -813,6 +833,20 @@ def test_identity_header_names(name: str) -> None:
         "X-Auth-Status",
         "X-Request-Id",
         "Via",
+        "Date",
+        "Accept",
+        "Server",
+        "Content-Foo",
+        "X-Real-Ip",
+        "X-Client-IP",
+        "X-Scheme",
+        "X-Original-URL",
+        "X-Envoy-Peer",
+        "X-Forwarded-Uri",
+        "X-HTTP-Method-Override",
+        "Proxy-Foo",
+        "Front-Token",
+        "CDN-Cache-Control",
     ],
 )
 def test_bad_identity_header_names(name: str) -> None:
@@ -834,6 +868,8 @@ def test_bad_identity_header_names(name: str) -> None:
         ("{claims}", False),
         ("{claims.}", False),
         ("{claims.a b}", False),
+        ("{claims.a..b}", False),
+        ("{claims.a\u00a0b}", False),
         ("{email}", False),
         ("{user_id", False),
         ("{user_id}}", False),
@@ -850,6 +886,30 @@ def test_identity_templates(template: str, ok: bool) -> None:
         assert parse(**given).routes[0].identity.headers == {"X-Plan": template}
     else:
         assert finding(**given).path == "routes[0].identity.headers.X-Plan"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("X_Trace", None),
+        ("a.b", None),
+        ("X-Trace", None),
+        ("a b", "this isn't a field name"),
+        ("x\u00e9", "this isn't a field name"),
+        ("X_User_Id", "another spelling"),
+        ("content.length", "another spelling"),
+        ("Host", "another spelling"),
+    ],
+)
+def test_allowed_field_names(name: str, message: str | None) -> None:
+    """A name that has a rule can't be let through; the finding is at the name."""
+    given = {"routes": [route(request={"allow_field_names": [name]})]}
+    if message is None:
+        assert parse(**given).routes[0].request.allow_field_names == (name,)
+    else:
+        wrong = finding(**given)
+        assert wrong.path == "routes[0].request.allow_field_names[0]"
+        assert message in wrong.message
 
 
 def test_identity_headers_differ() -> None:

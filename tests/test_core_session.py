@@ -110,7 +110,7 @@ async def world(
             values = {"config_module": write_module(core.url)}
         supertokens = config.SuperTokens.model_validate(values | settings)
         sdk = await opened.enter_async_context(running(supertokens))
-        store = keys.KeyStore(keys.hosts(core.url), supertokens.keys)
+        store = keys.KeyStore([core.url], supertokens.keys)
         engine = Engine(
             keys=store,
             core=core_session.SdkSessions(sdk),

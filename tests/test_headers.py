@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ from gateway.headers import (
     to_client,
     to_upstream,
 )
+from gateway.headers.names import check_settable
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import CREDENTIAL_FIELDS, Identity
@@ -781,6 +783,39 @@ def test_property_no_client_byte_touches_an_identity_field(
     if peer == DIRECT:
         made = [field for field in sent if field[0].lower().startswith(b"x-forwarded")]
         assert made == [field for field in MADE if b"Forwarded" in field[0]]
+
+
+@many
+@given(
+    name=st.one_of(
+        st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True),
+        st.sampled_from(
+            [
+                *IDENTITY_NAMES,
+                *("X-Forwarded-User", "X-Forwarded-Email", "X-Plan", "Remote-User"),
+                *("X-Forwarded-For", "X-Real-Ip", "X-Original-Url", "Date", "Cookie"),
+            ]
+        ),
+    ),
+    marks=st.text(alphabet="-_.~!#$%&'*+^`|", min_size=1, max_size=3),
+    case=st.sampled_from([str, str.lower, str.upper, str.swapcase]),
+)
+def test_property_what_a_route_may_set_no_client_and_no_upstream_can(
+    name: str, marks: str, case: Callable[[str], str]
+) -> None:
+    """A1 to A5: in every spelling, whoever the peer is; and a policy takes the name if
+    and only if it may be set."""
+    try:
+        check_settable(name)
+    except ValueError as refused:
+        with pytest.raises(ValueError, match=re.escape(str(refused))):
+            policy({name: "{user_id}"})
+        return
+    names = reserved([name])
+    assert policy({name: "{user_id}"})
+    for spelling in (name.encode(), spelled(name, marks, case)):
+        assert names.request[spelling].name == "DROP"
+        assert names.reply[spelling].name == "DROP"
 
 
 ordinary = st.lists(

@@ -18,7 +18,7 @@ from yarl import URL
 
 from gateway import config, keys
 from gateway.errors import CoreUnavailable
-from gateway.keys import BadKeySet, KeySet, KeyStore, Missing, hosts, key_set
+from gateway.keys import BadKeySet, KeySet, KeyStore, Missing, key_set
 
 OLD = Mint(kid="d-1")
 NEW = Mint(kid="d-2", key=private_key("new"))
@@ -491,7 +491,7 @@ async def test_closing_ends_a_fetch_that_hangs() -> None:
 
 async def test_a_store_that_is_not_started_has_nothing() -> None:
     """Nobody can tell, and nobody is refused for it; closing it is harmless."""
-    found = KeyStore(hosts("localhost:1"), SETTINGS)
+    found = KeyStore(["http://localhost:1"], SETTINGS)
     assert await found.seek("d-1") is Missing.UNAVAILABLE
     assert found.state().error == "the key store isn't started"
     await found.close()
@@ -550,20 +550,3 @@ def test_the_first_of_two_keys_with_one_id_counts() -> None:
     found = key_set(document, known=KeySet())
     assert numbers(found.keys["d-1"]) == OLD_NUMBERS
     assert len(found.jwks["keys"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("http://a:3567", ["http://a:3567/x"]),
-        ("http://a:1/; https://b/core ;", ["http://a:1/x", "https://b/core/x"]),
-        ("localhost:3567", ["http://localhost:3567/x"]),
-        ("127.0.0.1:3567", ["http://127.0.0.1:3567/x"]),
-        ("core.example.com", ["https://core.example.com/x"]),
-        ("10.0.0.1.example.com", ["https://10.0.0.1.example.com/x"]),
-        ("", []),
-    ],
-)
-def test_hosts(text: str, expected: list[str]) -> None:
-    """A connection URI names one core or several; as the SDK reads it."""
-    assert [str(url / "x") for url in hosts(text)] == expected

@@ -112,7 +112,7 @@ async def _measure(url: str, rounds: int) -> tuple[dict[str, Row], dict[str, int
     sizes: dict[str, int] = {}
     turns: list[Callable[[], Awaitable[None]]] = []
     async with AsyncExitStack() as opened:
-        store = keys.KeyStore(keys.hosts(url), config.Keys())
+        store = keys.KeyStore([url], config.Keys())
         await store.start()
         opened.push_async_callback(store.close)
         await store.refresh()

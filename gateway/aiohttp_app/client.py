@@ -25,6 +25,7 @@ from gateway.http.request_head import RequestHead
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 """Content codings that aiohttp decodes, unless it is told not to."""
 
+
 class _Body:
     """aiohttp's reader of a body, with the methods of the listener's `Body`."""
 

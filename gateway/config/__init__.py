@@ -20,13 +20,7 @@ from gateway.config.findings import (
     explain,
     path,
 )
-from gateway.config.forms import (
-    RECIPES,
-    Address,
-    address,
-    core_addresses,
-    same_host,
-)
+from gateway.config.forms import RECIPES
 from gateway.config.models import (
     AnyAll,
     Cache,
@@ -60,6 +54,13 @@ from gateway.config.models import (
     WebSocket,
 )
 from gateway.config.schema import json_schema
+from gateway.config.urls import (
+    Address,
+    address,
+    core_addresses,
+    origin_host,
+    same_host,
+)
 
 __all__ = [
     "RECIPES",
@@ -100,6 +101,7 @@ __all__ = [
     "address",
     "core_addresses",
     "json_schema",
+    "origin_host",
     "parse",
     "path",
     "same_host",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
@@ -17,7 +16,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway import target
 from gateway.config.findings import did_you_mean, wrong
+from gateway.config.urls import (
+    address,
+    core_addresses,
+    host_and_port,
+    origin,
+    origin_host,
+)
 from gateway.errors import BadTarget
+from gateway.fields import is_token
+from gateway.headers import names, templates
+from gateway.http.methods import METHODS
 from gateway.pattern import BadPattern, Pattern
 
 # --- numbers with units -----------------------------------------------------
@@ -96,7 +105,7 @@ Bytes = Annotated[int, Field(ge=0), BeforeValidator(size), WithJsonSchema(_SIZE_
 NotNegative = Annotated[int, Field(ge=0), BeforeValidator(number)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(number)]
 UpToFive = Annotated[int, Field(ge=0, le=5), BeforeValidator(number)]
-Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(number)]
+Port = Annotated[int, Field(ge=1, le=target.MAX_PORT), BeforeValidator(number)]
 Flag = Annotated[bool, Field(strict=True)]
 
 
@@ -124,7 +133,6 @@ Upstream401 = Annotated[Literal["pass", "403", "502"], BeforeValidator(_status)]
 # --- names and tokens -------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _MAIL = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 
@@ -162,17 +170,18 @@ def _recipe(value: str) -> str:
 
 
 def _field_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
+    if not is_token(value.encode("utf-8", "replace")):
         raise wrong("this isn't a field name: it has letters, digits and -")
     return value
 
 
 def _method(value: str) -> str:
     method = value.upper()
-    if not _TOKEN.fullmatch(value):
+    if not is_token(value.encode("utf-8", "replace")):
         raise wrong("this isn't a method, such as GET or POST")
-    if method in ("CONNECT", "TRACE"):
-        raise wrong(f"{method} is never forwarded", "Leave it out")
+    if method not in METHODS:
+        hint = did_you_mean(method, sorted(METHODS)) or "Leave it out"
+        raise wrong("requests with this method are never forwarded", hint)
     return method
 
 
@@ -306,34 +315,11 @@ OwnPath = Annotated[str, AfterValidator(_own_path)]
 
 # --- hosts, addresses and URLs ----------------------------------------------
 
-_URL = re.compile(r"(https?)://([^/?#@]*)(.*)", re.DOTALL)
-_DEFAULT_PORT = {"http": 80, "https": 443}
 _HOST_AND_PORT: Final = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000"
-_MAX_PORT: Final = 65535
-_SOCKET_PATH_MAX: Final = 103
-"""Bytes of a Unix socket's path: the least of what systems allow (macOS)."""
-
-
-def _host_and_port(text: str) -> target.Host:
-    """Return the parts of `host[:port]`, with the host in lower case."""
-    try:
-        if text.endswith(":"):  # a client may send it, a person forgot the port
-            raise BadTarget("the port is empty")
-        return target.host(text.encode())
-    except BadTarget:
-        if not text.isascii():
-            hint = "Write it in its ASCII form, xn--…"
-        else:
-            hint = "" if text else "It is empty"
-        raise wrong(
-            "this isn't a host: expected a DNS name, four numbers with dots, or an"
-            " IPv6 address in brackets",
-            hint,
-        ) from None
 
 
 def _host(value: str) -> str:
-    host = _host_and_port(value)
+    host = host_and_port(value)
     if host.port is not None:
         raise wrong("a host stands here without a port")
     return host.name
@@ -347,7 +333,7 @@ def _host_pattern(value: str) -> str:
             )
         return _host(value)
     name = _host(value[2:])
-    if name.startswith("[") or name.replace(".", "").isdigit():
+    if target.is_ip(name):
         raise wrong("an address has no wildcard")
     return f"*.{name}"
 
@@ -362,9 +348,9 @@ def _listen(value: str) -> str:
         )
     if not port.isdecimal():
         raise wrong(f"{_HOST_AND_PORT}: the port is missing", "Add it, such as :8000")
-    if int(port) > _MAX_PORT:
-        raise wrong(f"{_HOST_AND_PORT}: a port is at most {_MAX_PORT}")
-    host = _host_and_port(value)
+    if int(port) > target.MAX_PORT:
+        raise wrong(f"{_HOST_AND_PORT}: a port is at most {target.MAX_PORT}")
+    host = host_and_port(value)
     return f"{host.name}:{host.port}"
 
 
@@ -383,135 +369,14 @@ def _cidr(value: str) -> str:
     return str(network)
 
 
-def _origin(value: str) -> str:
-    if value == "*":
+def _site(value: str) -> str:
+    site = origin(value)
+    if origin_host(site).startswith("["):
         raise wrong(
-            "* can't be used: browsers send no credentials to it",
-            "List the origins of your frontends",
+            "the SuperTokens SDK can't work with an IPv6 address here",
+            "Use a name, such as localhost",
         )
-    found = _URL.fullmatch(value)
-    if found is None:
-        raise wrong("expected an origin such as https://app.example.com")
-    if found[3] == "/":
-        raise wrong("an origin has no path", "Leave out the final slash")
-    if found[3]:
-        raise wrong("an origin is scheme://host[:port], with nothing after it")
-    host = _host_and_port(found[2])
-    # Browsers leave out the default port, and compare byte for byte (RFC 6454 §6.2).
-    if host.port in (None, _DEFAULT_PORT[found[1]]):
-        return f"{found[1]}://{host.name}"
-    return f"{found[1]}://{host.name}:{host.port}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a service listens. Nothing that a client sends becomes part of it."""
-
-    scheme: Literal["http", "https", "unix"]
-    host: str = ""
-    """As in `Target.host`: lower case, `[…]` round IPv6; empty for `unix`."""
-    port: int = 0
-    socket_path: str = ""
-    """Empty for all but `unix`."""
-
-    def __str__(self) -> str:
-        if self.scheme == "unix":
-            return f"unix:{self.socket_path}"
-        return f"{self.scheme}://{self.host}:{self.port}"
-
-
-def address(url: str) -> Address:
-    """Return where `http://host:port`, `https://host` or `unix:/path` is.
-
-    Raises:
-        ValueError: it is none of these, it says more than that, or no service can
-            or should be there.
-    """
-    if url.startswith("unix:"):
-        socket_path = url.removeprefix("unix:")
-        if not socket_path.startswith("/") or "\0" in socket_path:
-            raise wrong("expected unix: and an absolute path, as unix:/run/app.sock")
-        if len(socket_path.encode()) > _SOCKET_PATH_MAX:
-            raise wrong(f"a socket's path has at most {_SOCKET_PATH_MAX} bytes")
-        return Address(scheme="unix", socket_path=socket_path)
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise wrong(
-            "expected http://host:port, https://host or unix:/path",
-            "Services are reached over http:// or https://"
-            if "://" in url
-            else "Write http:// before the host",
-        )
-    if found[3] not in ("", "/"):
-        _refuse_rest(found[3])
-        raise wrong(
-            "an address has no path", "Use rewrite.replace_prefix to change the path"
-        )
-    return _dialled(found[1], found[2])
-
-
-def same_host(host: str) -> str:
-    """Return one name for all the names of this machine."""
-    loopback = host in ("localhost", "[::1]") or host.startswith("127.")
-    return "localhost" if loopback else host
-
-
-def core_addresses(connection_uri: str) -> tuple[Address, ...]:
-    """Return where the cores of a `connection_uri` are, without their paths.
-
-    Raises:
-        ValueError: one of them isn't `http(s)://host[:port][/path]`.
-    """
-    addresses = []
-    for uri in connection_uri.split(";"):
-        found = _URL.fullmatch(uri)
-        if found is None:
-            raise wrong(
-                "expected http://host:port or https://host, several separated by ;"
-            )
-        _refuse_rest(found[3])
-        addresses.append(_dialled(found[1], found[2]))
-    return tuple(addresses)
-
-
-def _dialled(scheme: str, authority: str) -> Address:
-    host = _host_and_port(authority)
-    if host.port == 0:
-        raise wrong("there is no port 0 to connect to")
-    _refuse_special(host.name)
-    if scheme == "http":
-        return Address(scheme="http", host=host.name, port=host.port or 80)
-    return Address(scheme="https", host=host.name, port=host.port or 443)
-
-
-def _refuse_rest(rest: str) -> None:
-    """Refuse what may stand after the authority of a URL, but not of an address."""
-    if rest.startswith("@"):
-        raise wrong("a user or password doesn't belong into an address")
-    if "?" in rest or "#" in rest:
-        raise wrong("an address has no query and no fragment")
-
-
-def _refuse_special(host: str) -> None:
-    """Refuse addresses where no service can be, and the clouds' metadata services.
-
-    Source: RFC 6890 (special-purpose addresses).
-    """
-    try:
-        ip = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return  # a name; what it resolves to is known only when it is dialled
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
-    if ip.is_link_local:
-        raise wrong(
-            "this is a link-local address, where clouds keep a machine's credentials"
-        )
-    if ip.is_unspecified or ip.is_multicast or ip == _BROADCAST:
-        raise wrong("no service can be reached at this address")
-
-
-_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+    return site
 
 
 def _target_url(value: str) -> str:
@@ -527,7 +392,7 @@ def _core_uri(value: str) -> str:
 def _host_header(value: str) -> str:
     if value in ("upstream", "preserve"):
         return value
-    host = _host_and_port(value)
+    host = host_and_port(value)
     return host.name if host.port is None else f"{host.name}:{host.port}"
 
 
@@ -540,56 +405,42 @@ HostName = Annotated[str, AfterValidator(_host)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
-Origin = Annotated[str, AfterValidator(_origin)]
+Origin = Annotated[str, AfterValidator(origin)]
+Site = Annotated[str, AfterValidator(_site)]
 TargetUrl = Annotated[str, AfterValidator(_target_url)]
 CoreUri = Annotated[str, AfterValidator(_core_uri)]
 HostHeader = Annotated[str, AfterValidator(_host_header)]
 CookieDomain = Annotated[str, AfterValidator(_cookie_domain)]
 
-# --- identity headers -------------------------------------------------------
-
-_HEADER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
-_TEMPLATE_FIELD = re.compile(
-    r"\{(?:user_id|recipe_user_id|session_handle|tenant_id|claims(?:\.[^\s{}.]+)+)\}"
-)
-_TEMPLATE_TEXT = re.compile(r"[\x20-\x7e]*")
-_TAKEN = re.compile(
-    # hop by hop and framing (RFC 9110 §7.6.1, RFC 9112 §6)
-    r"connection|keep-alive|te|trailer|transfer-encoding|upgrade|content-.*|expect"
-    r"|host|via"
-    # credentials, and what CGI would take for a proxy setting (CVE-2016-5385)
-    r"|authorization|proxy(?:-.*)?|cookie|set-cookie|anti-csrf|rid|fdi-version|st-.*"
-    r"|sec-.*"
-    # what the gateway sets by other rules
-    r"|forwarded|x-forwarded-.*|x-real-ip|x-request-id|x-auth-status"
-)
-"""Field names, in lower case, that mean something else to somebody."""
+# --- header fields ----------------------------------------------------------
 
 
 def _identity_header(value: str) -> str:
-    if not _HEADER.fullmatch(value):
-        raise wrong(
-            "a field name has letters, digits and - here: others are easily mistaken"
-            " for it"
-        )
-    if _TAKEN.fullmatch(value.lower()):
-        raise wrong("this field has another meaning", "Choose a name of its own")
+    try:
+        names.check_settable(value)
+    except ValueError as exc:
+        raise wrong(str(exc), "Choose a name of its own") from None
     return value
 
 
 def _identity_template(value: str) -> str:
-    if not _TEMPLATE_FIELD.search(value):
-        raise wrong(
-            "expected at least one of {user_id}, {recipe_user_id}, {session_handle},"
-            " {tenant_id} and {claims.name}"
-        )
-    rest = _TEMPLATE_FIELD.sub("", value)
-    if "{" in rest or "}" in rest:
-        raise wrong("in braces stand user_id, session_handle, tenant_id or claims.name")
-    if not _TEMPLATE_TEXT.fullmatch(rest) or value != value.strip():
-        raise wrong("around the braces stands printable ASCII only, not at its ends")
+    try:
+        parts = templates.parse(value)
+    except ValueError as exc:
+        raise wrong(str(exc)) from None
+    if not any(isinstance(part, tuple) for part in parts):
+        raise wrong(f"expected at least one of {templates.PLACES}")
+    return value
+
+
+def _allowed_field(value: str) -> str:
+    try:
+        names.check_allowable(value)
+    except ValueError as exc:
+        raise wrong(str(exc)) from None
     return value
 
 
 IdentityHeader = Annotated[str, AfterValidator(_identity_header)]
 IdentityTemplate = Annotated[str, AfterValidator(_identity_template)]
+AllowedField = Annotated[str, AfterValidator(_allowed_field)]

@@ -19,6 +19,7 @@ from gateway.config.schema import definitions, docstrings
 
 _FORMS: Mapping[str, str] = {
     "Any": "any value",
+    "AllowedField": "field name",
     "Bytes": "size",
     "Cidr": "network",
     "ClaimPath": "claim",
@@ -47,6 +48,7 @@ _FORMS: Mapping[str, str] = {
     "Recipe": "recipe",
     "Regex": "regex",
     "Seconds": "duration",
+    "Site": "origin",
     "TargetUrl": "URL",
     "Template": "template",
     "Text": "text",

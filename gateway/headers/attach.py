@@ -10,20 +10,16 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from gateway.errors import GatewayError, Stage
-from gateway.fields import Field, block, is_token
+from gateway.errors import GatewayError
+from gateway.fields import Field, block
+from gateway.headers import templates
 from gateway.headers.names import (
-    DROP,
     HAS_CREDENTIALS,
     HAS_ODD,
     LISTS,
-    REQUEST_RULES,
-    STANDARD,
-    STANDARD_PREFIXES,
-    TRUSTED,
+    check_allowable,
+    check_settable,
     fold,
-    is_plain,
-    reserved,
 )
 from gateway.identity import Identity
 
@@ -39,19 +35,12 @@ class IdentityTooLarge(GatewayError):
     decide about somebody else.
     """
 
-    stage = Stage.TO_UPSTREAM
     status = 431
     code = "identity_too_large"
     title = "The session's claims are too large to be passed on"
 
 
-_BUILT_IN = reserved()
 _Read = Callable[[Identity], Any]
-_PLACE = re.compile(r"\{([^{}]*)\}")
-_PLACES: Mapping[str, _Read] = {
-    name: attrgetter(name)
-    for name in ("user_id", "recipe_user_id", "session_handle", "tenant_id")
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,22 +86,11 @@ def _policy(
         fold(name): (name, read) for name, read in _STANDARD_WRITERS
     }
     for name, template in identity_headers:
+        check_settable(name)
         written = name.encode()
-        folded = fold(written)
-        if not is_plain(written):
-            raise ValueError(f"{name!r}: use letters, digits and '-' only")
-        if (
-            folded in STANDARD
-            or folded.startswith(STANDARD_PREFIXES)
-            or REQUEST_RULES.get(folded, TRUSTED) is not TRUSTED
-        ):
-            raise ValueError(f"{name!r} has a meaning of its own")
-        writers[folded] = (written, _template(template))
+        writers[fold(written)] = (written, _template(template))
     for name in allow_field_names:
-        if not is_token(name.encode()):
-            raise ValueError(f"{name!r} is no field name")
-        if _BUILT_IN.request[name.encode()] is DROP:
-            raise ValueError(f"{name!r} is another spelling of a name that has a rule")
+        check_allowable(name)
     return HeaderPolicy(
         writers=tuple(writers.values()),
         forward_credentials=forward_credentials,
@@ -124,16 +102,10 @@ def _policy(
 
 
 def _template(template: str) -> _Read:
-    parts: list[str | _Read] = []
-    for index, piece in enumerate(_PLACE.split(template)):
-        if index % 2:
-            parts.append(_place(piece))
-        elif "{" in piece or "}" in piece:
-            raise ValueError(f"{template!r}: a brace without its other one")
-        elif not (piece.isascii() and piece.isprintable()):
-            raise ValueError(f"{template!r}: printable ASCII text only")
-        else:
-            parts.append(piece)
+    parts: list[str | _Read] = [
+        part if isinstance(part, str) else _reader(part)
+        for part in templates.parse(template)
+    ]
 
     def write(identity: Identity) -> str | None:
         text = ""
@@ -150,16 +122,11 @@ def _template(template: str) -> _Read:
     return write
 
 
-def _place(name: str) -> _Read:
-    first, *path = name.split(".")
-    if first == "claims" and path and all(path):
+def _reader(place: templates.Place) -> _Read:
+    first, *path = place
+    if path:
         return lambda identity: _claim(identity.claims, path)
-    if name in _PLACES:
-        return _PLACES[name]
-    raise ValueError(
-        f"{{{name}}} is unknown; there are {{claims.…}}, "
-        + ", ".join(f"{{{known}}}" for known in _PLACES)
-    )
+    return attrgetter(first)
 
 
 def _claim(claims: Any, path: Sequence[str]) -> Any:
@@ -234,7 +201,7 @@ def _sorted_list(*path: str) -> _Read:
 
 
 def _plain(name: str) -> _Read:
-    read = _PLACES[name]
+    read = attrgetter(name)
     return lambda identity: _escaped(read(identity))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from gateway.fields import Memo
+from gateway.fields import Memo, is_token
 
 
 class Rule(Enum):
@@ -143,19 +143,6 @@ _REPLY_RULES = {
 # An upstream can't set or clear the session, nor speak for the CORS policy.
 _REPLY_PREFIXES = ((b"st-", DROP), (b"access-control-", DROP))
 
-STANDARD = frozenset(
-    b"accept accept-charset accept-encoding accept-language accept-ranges age allow "
-    b"alt-svc cache-control content-disposition content-encoding content-language "
-    b"content-location content-range content-security-policy content-type date etag "
-    b"expires from if-match if-modified-since if-none-match if-range "
-    b"if-unmodified-since last-modified link location max-forwards origin pragma "
-    b"range referer retry-after server set-cookie strict-transport-security "
-    b"user-agent vary via www-authenticate x-auth-status x-forwarded-proto "
-    b"x-forwarded-host".split()
-)
-"""Names that a route can't take for its identity fields: they'd be lost to everyone."""
-STANDARD_PREFIXES = (b"st-", b"sec-", b"access-control-")
-
 is_plain = re.compile(rb"[0-9A-Za-z-]+").fullmatch
 _FOLD = bytes(
     b + 32 if 65 <= b <= 90 else b if 48 <= b <= 57 or 97 <= b <= 122 else 0x2D
@@ -209,3 +196,73 @@ def reserved(names: Iterable[str] = ()) -> Reserved:
     *names* are those of every route's `identity.headers`.
     """
     return Reserved((*IDENTITY_NAMES, *names))
+
+
+# --- names that a route may choose ------------------------------------------
+
+# Names with a meaning for everybody: lost to requests if a route took them. Those with
+# a rule above aren't repeated here.
+_STANDARD = frozenset(
+    b"accept accept-charset accept-encoding accept-language accept-ranges age allow "
+    b"alt-svc date etag expires from if-match if-modified-since if-none-match if-range "
+    b"if-unmodified-since last-modified link location max-forwards origin "
+    b"pragma range referer retry-after server strict-transport-security user-agent via "
+    b"www-authenticate x-auth-status".split()
+)
+# `proxy-` has credentials in it, and `sec-` what only browsers may say.
+_STANDARD_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
+_OTHER_GATEWAYS = frozenset(
+    {
+        b"x-forwarded-user",
+        b"x-forwarded-email",
+        b"x-forwarded-groups",
+        b"x-forwarded-preferred-username",
+    }
+)
+"""How oauth2-proxy and its kin say who the user is: services may expect it."""
+_is_settable = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?").fullmatch
+
+
+def check_settable(name: str) -> None:
+    """Check that a route may set the field *name* (`identity.headers`).
+
+    A name that a rule treats in any way has another meaning: what it says of the
+    message, the client's address or the path must not come out of a claim. Identity
+    names may get another meaning, but for X-Auth-Status.
+
+    Raises:
+        ValueError: it may not; the text says why.
+    """
+    if not _is_settable(name):
+        raise ValueError(
+            "a field name has letters, digits and - here: others are easily mistaken"
+            " for it"
+        )
+    folded = fold(name.encode())
+    if folded in _OTHER_GATEWAYS:
+        return
+    if (
+        folded in _STANDARD
+        or folded in REQUEST_RULES
+        or folded in _REPLY_RULES
+        or folded.startswith(_STANDARD_PREFIXES)
+        or folded.startswith(tuple(prefix for prefix, _ in _REQUEST_PREFIXES))
+    ):
+        raise ValueError("this field has another meaning")
+
+
+def check_allowable(name: str) -> None:
+    """Check that a route may let clients' fields called *name* through
+    (`request.allow_field_names`).
+
+    Raises:
+        ValueError: it may not; the text says why.
+    """
+    raw = name.encode("utf-8", "replace")
+    if not is_token(raw):
+        raise ValueError("this isn't a field name: it has letters, digits and -")
+    if _BUILT_IN.request[raw] is DROP:
+        raise ValueError("this is another spelling of a name that has a rule")
+
+
+_BUILT_IN = reserved()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import config, headers
-from gateway.config import Config, Finding, InvalidConfig
+from gateway.config import Config, InvalidConfig
 from gateway.headers import HeaderPolicy
 from gateway.identity import (
     CheckDatabase,
@@ -21,8 +21,8 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
     """Return the route table of a configuration.
 
     Raises:
-        InvalidConfig: a route can never match, its headers can't be, it leads to the
-            core, or nobody can meet what it requires. All such routes are named.
+        InvalidConfig: a route can never match, it leads to the core, or nobody can
+            meet what it requires. All such routes are named.
     """
     findings = [
         *lint.own_paths(settings),
@@ -32,15 +32,10 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
     services = {
         name: _service(name, service) for name, service in settings.services.items()
     }
-    routes: list[Route] = []
-    for index, given in enumerate(settings.routes):
-        try:
-            policy = _header_policy(settings.defaults, given)
-        except ValueError as exc:
-            loc = ("routes", index, "identity", "headers")
-            findings.append(Finding(loc=loc, message=str(exc)))
-        else:
-            routes.append(_route(settings, services, index, given, policy))
+    routes = [
+        _route(settings, services, index, given)
+        for index, given in enumerate(settings.routes)
+    ]
     try:
         table = RouteTable(routes, near_misses=settings.gateway.near_misses)
     except InvalidConfig as exc:
@@ -56,7 +51,6 @@ def _route(
     services: dict[str, Service],
     index: int,
     given: config.Route,
-    policy: HeaderPolicy,
 ) -> Route:
     form, path = lint.form_of(given)
     if given.upstream is not None:
@@ -86,7 +80,7 @@ def _route(
         service=service,
         session=_session(settings.defaults, given),
         says_protected=given.protected is not None,
-        headers=policy,
+        headers=_header_policy(settings.defaults, given),
         timeouts=timeouts,
         rewrite=_rewrite(given.rewrite, form, path),
         host_header=given.host_header or host_header,

@@ -123,7 +123,7 @@ def _doubtful_cookies(given: config.SuperTokens) -> Iterator[Finding]:
                 loc=place, message="browsers drop same_site: none without secure: true"
             )
     if api_domain.startswith("http:"):
-        host = config.address(api_domain).host
+        host = config.origin_host(api_domain)
         if given.cookie.secure:
             yield Finding(
                 loc=place,

@@ -9,9 +9,10 @@ import socket
 import sys
 from typing import Final
 
+from gateway.target import MAX_PORT
+
 BACKLOG: Final = 1024
 """Connections that the kernel queues for one socket."""
-_MAX_PORT = 65535
 
 
 class ListenError(Exception):
@@ -28,7 +29,7 @@ def bind(listen: str) -> socket.socket:
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
     # Without a host, it would listen on every address of the machine.
-    if not host or not port.isdecimal() or int(port) > _MAX_PORT:
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
         raise ListenError(
             f"can't listen on {listen}: expected host:port, such as 127.0.0.1:8000"
         )

@@ -9,10 +9,10 @@ from pydantic import Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
+    AllowedField,
     Bytes,
     ClaimPath,
     Dotted,
-    FieldName,
     Flag,
     HostHeader,
     HostPattern,
@@ -188,7 +188,7 @@ class RequestLimits(Model):
 
     max_body_size: Bytes | None = None
     """Unset: `gateway.limits.max_body_size`."""
-    allow_field_names: tuple[FieldName, ...] = ()
+    allow_field_names: tuple[AllowedField, ...] = ()
     """Names with `_` or `.` that are let through; all others are dropped.
 
     Risk: a service that reads `_` as `-` takes them for the field of that name.

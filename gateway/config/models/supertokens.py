@@ -16,13 +16,13 @@ from gateway.config.forms import (
     HostName,
     Mail,
     NotNegative,
-    Origin,
     OwnPath,
     Port,
     Positive,
     Prefix,
     Recipe,
     Seconds,
+    Site,
     Text,
 )
 from gateway.config.models.base import Model
@@ -136,9 +136,9 @@ class SuperTokens(Model):
     """The core's API key. Take it from the environment: `${SUPERTOKENS_API_KEY}`."""
     app_name: Text = "supertokens-gateway"
     """Stands in mails."""
-    api_domain: Origin = "http://localhost:8000"
+    api_domain: Site = "http://localhost:8000"
     """Where browsers reach this gateway."""
-    website_domain: Origin = "http://localhost:8000"
+    website_domain: Site = "http://localhost:8000"
     """Where the frontend is served."""
     api_base_path: OwnPath = "/auth"
     """The gateway answers everything below it."""

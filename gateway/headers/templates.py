@@ -1,0 +1,52 @@
+"""PURE. Header templates: text with `{user_id}` or `{claims.plan.level}` in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+Place = tuple[str, ...]
+"""What a place in braces names: `("user_id",)`, or `("claims", "plan", "level")`."""
+
+FACTS: Final = ("user_id", "recipe_user_id", "session_handle", "tenant_id")
+"""The places besides the claims: attributes of an `Identity`."""
+PLACES: Final = ", ".join(f"{{{name}}}" for name in FACTS) + " and {claims.name}"
+"""All that there are, for messages."""
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_TEXT = re.compile(r"[\x20-\x7e]*").fullmatch
+
+
+def parse(template: str) -> tuple[str | Place, ...]:
+    """Return the pieces of *template* in order: text, and places between them.
+
+    Raises:
+        ValueError: a brace without its other one, a place that there isn't, or text
+            that isn't printable ASCII or begins or ends with a blank.
+    """
+    parts: list[str | Place] = []
+    for index, piece in enumerate(_BRACES.split(template)):
+        if index % 2:
+            parts.append(_place(piece))
+        elif "{" in piece or "}" in piece:
+            raise ValueError("a brace without its other one")
+        elif not _TEXT(piece):
+            raise ValueError("around the braces stands printable ASCII text only")
+        elif piece:
+            parts.append(piece)
+    if template != template.strip():
+        raise ValueError("a value neither begins nor ends with a blank")
+    return tuple(parts)
+
+
+def _place(name: str) -> Place:
+    if name in FACTS:
+        return (name,)
+    first, *path = name.split(".")
+    if first == "claims" and path and all(path) and not _has_blank(name):
+        return (first, *path)
+    raise ValueError(f"a place in braces is unknown; there are {PLACES}")
+
+
+def _has_blank(name: str) -> bool:
+    return any(char.isspace() for char in name)
