@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import BadReply
+from gateway.errors import BadReply, BadRequest
 from gateway.fields import Field, Fields
 from gateway.http.lines import LINE_MAX_BYTES, Ruling
 from gateway.http.reply_head import (
@@ -24,6 +24,7 @@ from gateway.http.reply_head import (
     check_begun,
     keep_alive_hint,
 )
+from gateway.http.request_head import Bounds, RequestReader
 from gateway.upstream.reader import ReplyReader
 
 LINE = b"HTTP/1.1 200 OK\r\n"
@@ -52,6 +53,45 @@ def refusal(data: bytes) -> str:
         read(data)
     assert refused.value.detail == to_head.value.detail
     return refused.value.detail
+
+
+# --- both directions ---------------------------------------------------------------
+
+
+REQUESTS = RequestReader(Bounds(target=100, field=1000, head=10_000, fields=100))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    version=st.sampled_from([b"1.1", b"1.0"]),
+    fields=st.lists(
+        st.tuples(
+            st.sampled_from([b"Content-Length", b"content-length"]),
+            st.sampled_from([b"2", b"0", b"02", b"+2", b"2,2", b"", b"9" * 19]),
+        )
+        | st.tuples(
+            st.sampled_from([b"Transfer-Encoding", b"TRANSFER-ENCODING"]),
+            st.sampled_from([b"chunked", b"Chunked", b"gzip", b"gzip, chunked", b""]),
+        ),
+        max_size=3,
+    ),
+)
+def test_property_framing_is_one_rule_for_requests_and_replies(
+    version: bytes, fields: list[Field]
+) -> None:
+    """What is refused in one direction is refused in the other, and what frames a
+    message is read the same: the two readers check it apart, for speed."""
+    lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+    request = b"POST / HTTP/%b\r\nHost: h\r\n%b\r\n" % (version, lines)
+    try:
+        there = head(*fields, version=version)
+    except BadReply:
+        with pytest.raises(BadRequest):
+            REQUESTS.read(request)
+        return
+    here = REQUESTS.read(request)
+    assert here.content_length == there.content_length
+    assert here.chunked == (there.length == CHUNKED)
 
 
 # --- the status line --------------------------------------------------------------

@@ -21,11 +21,8 @@ from gateway.routes.route import (
     Service,
     shape,
 )
-from gateway.routes.strictness import asks_more
+from gateway.routes.strictness import ONE_OF_EACH, asks_more
 from gateway.routes.tree import Forest, Place
-
-_ANY_METHODS = ("GET", "POST")
-"""One that reads and one that writes, for what a policy asks of methods."""
 
 
 class _FoldedPlace:
@@ -119,7 +116,7 @@ def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
         if not limited <= {shape(route)} or any(
             asks_more(policy, route.session, method)
             for policy in policies
-            for method in _ANY_METHODS
+            for method in ONE_OF_EACH
         ):
             yield route
 

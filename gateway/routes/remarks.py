@@ -13,11 +13,8 @@ from enum import StrEnum
 from gateway.identity import Protection
 from gateway.pattern import Pattern
 from gateway.routes.route import Matched, Route
-from gateway.routes.strictness import asks_more
+from gateway.routes.strictness import ONE_OF_EACH, asks_more
 from gateway.routes.table import RouteTable
-
-_METHODS = ("GET", "POST")
-"""Asked about besides those that a route lists: one that reads, one that writes."""
 
 
 class Kind(StrEnum):
@@ -88,7 +85,7 @@ def spellings(table: RouteTable) -> Iterator[Remark]:
         seen: set[Route] = set()
         for host, path in _examples(guard):
             for spelling in _spellings(path, guard):
-                for method in dict.fromkeys((*(guard.methods or ()), *_METHODS)):
+                for method in dict.fromkeys((*(guard.methods or ()), *ONE_OF_EACH)):
                     found = table.near_miss(method, host, spelling)
                     if found is None or found.guard is not guard:
                         continue
@@ -108,7 +105,7 @@ def _below(table: RouteTable) -> Iterator[Remark]:
             around = _around(table, route, host, path)
             if around is None:
                 continue
-            for method in route.methods or _METHODS:
+            for method in route.methods or ONE_OF_EACH:
                 if asks_more(around.session, route.session, method):
                     closed = route.session.protection is Protection.REQUIRED
                     yield Remark(
@@ -125,7 +122,7 @@ def _below(table: RouteTable) -> Iterator[Remark]:
 
 def _around(table: RouteTable, route: Route, host: str, path: str) -> Route | None:
     """Return the route that would take *path* if *route*'s place weren't there."""
-    method = (route.methods or _METHODS)[0]
+    method = (route.methods or ONE_OF_EACH)[0]
     places = table.candidates(host, path)
     for place in places:
         if route in place.routes:
@@ -155,7 +152,7 @@ def _other_hosts(table: RouteTable) -> Iterator[Remark]:
             continue
         for host, other in named.items():
             if any(map(host.endswith, wildcards)) and other is not route:
-                method = (route.methods or _METHODS)[0]
+                method = (route.methods or ONE_OF_EACH)[0]
                 outcome = table.decide(method, host, path)
                 if isinstance(outcome, Matched) and outcome.route is route:
                     yield Remark(

@@ -11,6 +11,9 @@ from gateway.identity import (
 )
 
 _ORDER = (Protection.PUBLIC, Protection.OPTIONAL, Protection.REQUIRED)
+ONE_OF_EACH = ("GET", "POST")
+"""A method that reads and one that writes, for what a policy asks of methods."""
+
 _NEVER_S = float("inf")
 
 

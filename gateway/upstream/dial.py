@@ -202,7 +202,7 @@ class Dialer:
         target = self._target
         name = None
         if self._context is not None:
-            name = target.tls.server_name or target.host
+            name = (target.tls.server_name or target.host).strip("[]")
         _, protocol = await asyncio.get_running_loop().create_connection(
             factory, address, target.port, ssl=self._context, server_hostname=name
         )

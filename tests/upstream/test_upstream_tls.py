@@ -59,7 +59,7 @@ class Authority:
         ends = NOW + dt.timedelta(days=-1 if expired else 1)
         alternatives: list[x509.GeneralName] = [
             x509.IPAddress(ip_address(name))
-            if name[0].isdigit()
+            if name[0].isdigit() or ":" in name
             else x509.DNSName(name)
             for name in names
         ]
@@ -139,6 +139,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     [
         pytest.param(("127.0.0.1",), None, id="by address"),
         pytest.param(("api.test",), "api.test", id="by server_name"),
+        pytest.param(("::1",), "[::1]", id="by an IPv6 server_name"),
     ],
 )
 async def test_a_good_certificate(
