@@ -22,6 +22,7 @@ from gateway.config import Limits
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
 from gateway.fields import Fields, block
 from gateway.http.chunks import ChunkDecoder
+from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 from gateway.running import Wait, in_task
 
@@ -386,7 +387,7 @@ class Client(BodyReader):
             answers.start(answer.status),
             block((*answer.fields, *extra, date)),
         ]
-        is_bodiless = answer.status in (204, 304)
+        is_bodiless = answer.status in BODILESS
         if not is_bodiless:
             parts.append(b"Content-Length: %d\r\n" % len(answer.body))
         parts.append(self._end_of_head())
@@ -418,7 +419,7 @@ class Client(BodyReader):
         if size is not None:
             if status != 204:
                 framing = b"Content-Length: %d\r\n" % size
-        elif self.head.method == "HEAD" or status in (204, 304):
+        elif self.head.method == "HEAD" or status in BODILESS:
             pass
         elif complete:
             framing = b"Content-Length: %d\r\n" % len(first)

@@ -20,6 +20,7 @@ from gateway.client import BodyReader, reset_on_close
 from gateway.config import Limits
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
 from gateway.fields import Field, Fields, has_control
+from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
@@ -206,7 +207,7 @@ class AiohttpClient(BodyReader):
         return False
 
     def _is_bodiless(self, status: int) -> bool:
-        return self.head.method == "HEAD" or status in (204, 304)
+        return self.head.method == "HEAD" or status in BODILESS
 
     def _begin(
         self,

@@ -9,6 +9,9 @@ from gateway.http.lines import Line
 # What Connection asks for; all may stand in it.
 CLOSE, KEEP, SWITCH = 1, 2, 4
 
+BODILESS = (204, 304)
+"""The final statuses that no body follows (RFC 9112 §6.3)."""
+
 
 class Head:
     """The lines of a sound head."""

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.errors import BadReply
 from gateway.fields import CONTROLS, Memo
 from gateway.http import framing
-from gateway.http.framing import CLOSE, KEEP, Head
+from gateway.http.framing import BODILESS, CLOSE, KEEP, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
     Line,
@@ -122,7 +122,7 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
     version, digits, reason = found[1], found[2], found[3] or b""
     status = int(digits)
     start = b"HTTP/1.1 %b %b\r\n" % (digits, reason)
-    bodiless = status < 200 or status in (204, 304)
+    bodiless = status < 200 or status in BODILESS
     return start, status, reason, version == b"1.0", bodiless
 
 
