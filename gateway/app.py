@@ -22,10 +22,11 @@ from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import Bounds, RequestReader
-from gateway.identity import CREDENTIAL_FIELDS
 from gateway.observe import Observer
 from gateway.proxy import Parts, Proxy
 from gateway.routes import RouteTable
+from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.upstream import Upstreams, UpstreamTarget
 from gateway.verify import Engine
 
@@ -50,7 +51,7 @@ class App:
 
     config: Config
     proxy: Proxy
-    engine: Engine
+    sessions: SessionAuthenticator
     observer: Observer
     keys: keys.KeyStore
     make_id: Callable[[], str]
@@ -149,18 +150,18 @@ async def building(
             kit.facts.core_uris,
             config.supertokens.keys,
         )
-        engine = Engine(
+        sessions = SessionAuthenticator(
             keys=store,
             core=core_session.SdkSessions(kit),
             rules=core_session.rules(kit),
             cache=config.supertokens.cache,
             client=config.supertokens.core,
         )
-        opened.push_async_callback(engine.close)
-        store.subscribe(engine.keys_changed)
+        opened.push_async_callback(sessions.close)
+        store.subscribe(sessions.keys_changed)
         store.subscribe(lambda found, _left: kit.install_keys(found.jwks["keys"]))
         kit.want_key = store.want
-        kit.on_revoked = engine.deny
+        kit.on_revoked = sessions.deny
         await store.start()
         opened.push_async_callback(store.close)
 
@@ -180,7 +181,9 @@ async def building(
                 reader=reader,
                 resources=resources,
                 services=services,
-                verifier=engine,
+                verifier=Engine(
+                    (sessions,), unauthorised=sessions.refusals.unauthorised
+                ),
                 cors=Cors(
                     config.cors,
                     website_domain=config.supertokens.website_domain,
@@ -193,11 +196,11 @@ async def building(
                 make_id=make_id,
             )
         )
-        engine.on_denied = lambda handle, _until: proxy.session_ended(handle)
+        sessions.subscribe(lambda handle, _until: proxy.session_ended(handle))
         yield App(
             config=config,
             proxy=proxy,
-            engine=engine,
+            sessions=sessions,
             observer=observer,
             keys=store,
             make_id=make_id,

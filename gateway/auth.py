@@ -6,7 +6,7 @@ import json
 
 from gateway.answers import Answer
 from gateway.fields import Fields
-from gateway.identity import Identity
+from gateway.identity import SessionIdentity
 from gateway.sdk import Sdk
 
 
@@ -68,7 +68,7 @@ class Auth:
         return Answer(status=reply.status_code, fields=reply.fields, body=reply.body)
 
 
-def user(session: Identity) -> bytes:
+def user(session: SessionIdentity) -> bytes:
     """Return the JSON that `/user` answers with for *session*."""
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""PURE. What a supervisor and its children say to each other, and what they remember.
+"""PURE. What a supervisor and its children say to each other.
 
 One message is one line of JSON with one key. Both ends run the same program, but a
 worker faces the internet: what it sends is checked like anybody's.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import assert_never
@@ -19,8 +18,6 @@ _BATCH_BYTES = 64 * 1024
 """About so much of a deny-list goes into one message; escaped, up to 12 times more."""
 _MAX_HANDLE = 1024
 """Characters of a session handle. SuperTokens' have less than 100."""
-_MAX_DENIED = 100_000
-"""Sessions on the deny-list, as many as a worker keeps itself (`verify`)."""
 
 
 class BadMessage(ValueError):
@@ -183,45 +180,6 @@ def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadMessage("a number that is none")
     return value
-
-
-class DenyList:
-    """The sessions that ended in any worker, for those that start later."""
-
-    def __init__(self) -> None:
-        self._ends: OrderedDict[str, float] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def add(self, ends: Mapping[str, float], now: float) -> dict[str, float]:
-        """Keep *ends*; return those that say something new.
-
-        Of those that are over two are forgotten for each one that comes; when there
-        are 100,000, the oldest.
-        """
-        known = self._ends
-        news = {
-            handle: until
-            for handle, until in ends.items()
-            if until > max(now, known.get(handle, 0.0))
-        }
-        for handle, until in news.items():
-            known[handle] = until
-            known.move_to_end(handle)
-            for _ in range(2):
-                oldest = next(iter(known))
-                if known[oldest] <= now:
-                    del known[oldest]
-            if len(known) > _MAX_DENIED:
-                known.popitem(last=False)
-        return news
-
-    def messages(self, now: float) -> Iterator[Deny]:
-        """Yield all of it that isn't over, the oldest first, in messages of a size."""
-        return batches(
-            (handle, until) for handle, until in self._ends.items() if until > now
-        )
 
 
 def batches(ends: Iterable[tuple[str, float]]) -> Iterator[Deny]:

@@ -1,4 +1,4 @@
-"""edge. `verify.CoreSession` by the SDK: what it is asked, and what it is set up to do.
+"""edge. `core_calls.CoreSession` by the SDK: what it is asked, and how it is set up.
 
 Requirements become the SDK's claim validators here, so that it fetches stale claims
 again itself and one refusal lists whatever is wrong.
@@ -17,7 +17,7 @@ from gateway import requirements, tokens
 from gateway.identity import Allowed, Denied, SessionRequest
 from gateway.requirements import Check
 from gateway.sdk import Sdk, SdkSession
-from gateway.verify import AntiCsrf, GlobalClaims, Rules, Transfer
+from gateway.session.rules import AntiCsrf, GlobalClaims, Rules, Transfer
 
 if TYPE_CHECKING:
     from supertokens_python.recipe.session.interfaces import (
@@ -42,7 +42,7 @@ class SdkSessions:
         checks: Sequence[Check],
         validators: Sequence[str],
     ) -> Allowed | Denied:
-        """Return the SDK's verdict; see `verify.CoreSession`.
+        """Return the SDK's verdict; see `core_calls.CoreSession`.
 
         Raises:
             CoreUnavailable: the core had to be asked and couldn't be.
@@ -60,9 +60,9 @@ class SdkSessions:
         )
         match found:
             case None:
-                return Allowed(identity=None, reason="anonymous")
+                return Allowed(principal=None, reason="anonymous")
             case SdkSession(identity=identity, new_tokens=new_tokens):
-                return Allowed(identity=identity, reason="core", new_tokens=new_tokens)
+                return Allowed(principal=identity, reason="core", new_tokens=new_tokens)
             case denied:
                 return denied
 

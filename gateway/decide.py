@@ -29,11 +29,11 @@ from gateway.identity import (
     Allowed,
     Denied,
     Protection,
+    SessionIdentity,
     SessionPolicy,
     Undecided,
     Verdict,
     Verifier,
-    credentials,
 )
 from gateway.observe import Record
 from gateway.routes import (
@@ -44,6 +44,7 @@ from gateway.routes import (
     Route,
     RouteTable,
 )
+from gateway.session.credentials import credentials
 from gateway.target import Form, Target
 
 # Looking a member up in its enumeration costs three times what the assignment does.
@@ -372,9 +373,14 @@ class Decider:
         verdict = await self._verified(request, _ANY_SESSION, record)
         if not isinstance(verdict, Allowed):
             return await _now(self._answered(request, _refusal(verdict, record)))
-        assert verdict.identity is not None, "a required session has an identity"
         _note_allowed(verdict, record)
-        answer = answers.user(user(verdict.identity))
+        match verdict.principal:
+            case SessionIdentity() as session:
+                answer = answers.user(user(session))
+            case None:
+                raise AssertionError("a required session has a principal")
+            case never:
+                assert_never(never)
         return await _now(
             self._answered(request, answer, new_tokens=verdict.new_tokens)
         )
@@ -494,13 +500,13 @@ def _judged(
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:
-    identity = verdict.identity
+    principal = verdict.principal
     record.reason = verdict.reason
-    if identity is None:
+    if principal is None:
         record.decision = "anonymous"
     else:
         record.decision = "allowed"
-        record.user_id = identity.user_id
+        record.user_id = principal.user_id
 
 
 def _refusal(verdict: Denied | Undecided, record: Record) -> Answer:

@@ -10,14 +10,20 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from itertools import cycle
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from gateway import answers, headers, websocket
 from gateway.config import Timeouts
 from gateway.decide import Answered, Forward, Request, answered
 from gateway.errors import BadReply, Stage, UpstreamError
 from gateway.http.reply_head import ReplyHead
-from gateway.identity import SAFE_METHODS, Protection, Verifier
+from gateway.identity import (
+    SAFE_METHODS,
+    Principal,
+    Protection,
+    SessionIdentity,
+    Verifier,
+)
 from gateway.observe import Record
 from gateway.retry import Budget, Tries
 from gateway.routes import Route
@@ -155,7 +161,7 @@ class Forwarder:
         record.upstream = service.name
         head = request.head
         fields = headers.to_upstream(
-            head, route.headers, request.way, verdict.identity, request.id
+            head, route.headers, request.way, verdict.principal, request.id
         )
         if upgrade:
             fields += websocket.UPGRADE
@@ -189,7 +195,7 @@ class Forwarder:
                 return None
             if (
                 status == 401
-                and verdict.identity is not None
+                and verdict.principal is not None
                 and route.upstream_401 != "pass"
             ):
                 return _instead_of_401(forward, record)
@@ -283,7 +289,8 @@ class Forwarder:
         if not websocket.accepted(reply.head.status, reply.head.fields):
             raise BadReply("101 to something other than a WebSocket")
         await in_task()  # a tunnel makes tasks of its own
-        options, identity = forward.route.websocket, forward.verdict.identity
+        options = forward.route.websocket
+        principal = forward.verdict.principal if options.close_on_session_end else None
         head = reply.head
         fields = headers.to_client(
             head,
@@ -299,9 +306,9 @@ class Forwarder:
         downstream.keep_alive = False
         downstream.upgrade(head.start + fields + websocket.UPGRADE)
         ends, session = None, None
-        if identity is not None and options.close_on_session_end:
-            ends = max(0.0, identity.expires_at - time.time())
-            session = identity.session_handle
+        if principal is not None:
+            ends = max(0.0, principal.expires_at - time.time())
+            session = _session_handle(principal)
         tunnel = websocket.Tunnel(
             downstream.connection,
             reply.upgrade(),
@@ -315,14 +322,22 @@ class Forwarder:
         try:
             if self.draining:
                 tunnel.end(websocket.GOING_AWAY, "shutting down")
-            # While the service was asked, nobody could be told of it.
-            if session is not None and self._verifier.has_ended(session):
+            # The session may have ended while the service was asked.
+            if principal is not None and self._verifier.has_ended(principal):
                 tunnel.end(websocket.SESSION_ENDED, "session ended")
             record.reason = await tunnel.run()
         finally:
             del self.tunnels[tunnel]
             downstream.bytes_in += tunnel.bytes_in
             downstream.bytes_out += tunnel.bytes_out
+
+
+def _session_handle(principal: Principal) -> str:
+    match principal:
+        case SessionIdentity():
+            return principal.session_handle
+        case never:
+            assert_never(never)
 
 
 def _message(

@@ -1,17 +1,14 @@
-"""PURE. Who is asking: credentials as they came, and what verification says of them.
+"""PURE. Who a request acts for, what a route demands, and the verdict.
 
 `proxy` and `verify` never import each other. They meet here, through `Verifier`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
-from urllib.parse import unquote
+from typing import Any, Final, Protocol
 
 from gateway.fields import Fields
 from gateway.http.lines import Line
@@ -88,7 +85,7 @@ class SessionPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Identity:
+class SessionIdentity:
     """A verified session. Never made from anything but a verified token."""
 
     user_id: str
@@ -103,11 +100,17 @@ class Identity:
     """A store for `headers`: these facts as fields, by header policy."""
 
 
+Principal = SessionIdentity
+"""Who a request acts for: a union with one member for each kind of credential, today
+the session. Every member has `user_id`, `claims`, `expires_at` and `written`. What only
+one kind has is read after a `match` that ends in `assert_never`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """The request may go on, as *identity*, or as anonymous when it is None."""
+    """The request may go on, for *principal*, or as anonymous when it is None."""
 
-    identity: Identity | None
+    principal: Principal | None
     reason: str
     """A short word for the log: `public`, `anonymous`, `cached`, `local`, `core`."""
     new_tokens: Fields = ()
@@ -136,6 +139,21 @@ class Undecided:
 Verdict = Allowed | Denied | Undecided
 
 
+class Absent:
+    """The request shows no credential of the kind that an authenticator judges."""
+
+
+ABSENT: Final = Absent()
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """There is no verdict before something else has been asked."""
+
+    resume: Callable[[], Coroutine[Any, Any, Verdict | Absent]]
+    """Asks, and returns the verdict."""
+
+
 class SessionRequest(Protocol):
     """What verification may see of a request: its head, nothing of its body."""
 
@@ -152,7 +170,7 @@ class SessionRequest(Protocol):
 
     @property
     def shown(self) -> Sequence[Line]:
-        """The lines that may hold credentials, read with CREDENTIAL_FIELDS."""
+        """The lines that may hold credentials, read with `session.credentials`."""
         ...
 
     @property
@@ -181,145 +199,6 @@ class Verifier(Protocol):
         """Return the verdict, or None: `verify` must be awaited for it."""
         ...
 
-    def has_ended(self, session_handle: str) -> bool:
-        """Return whether a session, verified once, is known to be over by now."""
+    def has_ended(self, principal: Principal) -> bool:
+        """Return whether *principal*, verified before, is known to be over by now."""
         ...
-
-
-# --- credentials ------------------------------------------------------------
-
-ACCESS_COOKIE = "sAccessToken"
-_LEGACY_COOKIE = "sIdRefreshToken"
-_BEARER = b"Bearer "
-_ESCAPED = re.compile(r"\\(?:([0-3][0-7][0-7])|(.))")
-
-
-class Credentials(NamedTuple):
-    """What a request shows to prove its session: nothing here is verified."""
-
-    bearer: str | None = None
-    """What stands after `Bearer `, maybe nothing; None without that scheme."""
-    access_cookies: tuple[str, ...] = ()
-    """Every `sAccessToken` cookie. The last is the one that the SDK reads; with more
-    than one it asks for a refresh instead."""
-    anti_csrf: str | None = None
-    has_rid: bool = False
-    """A `rid` field, of any value, is there (anti-CSRF mode VIA_CUSTOM_HEADER)."""
-    legacy: bool = False
-    """A `sIdRefreshToken` cookie is there: the session of an old SDK, to refresh."""
-    auth_mode: str | None = None
-    """`st-auth-mode` in lower case."""
-    is_authorized: bool = False
-    """An Authorization field is there, whatever it holds."""
-
-
-def _authorization(value: bytes) -> Credentials:
-    bearer = None
-    if value.startswith(_BEARER):
-        bearer = value[len(_BEARER) :].decode("latin-1").strip()
-    return Credentials(bearer=bearer, is_authorized=True)
-
-
-def _cookies(value: bytes) -> Credentials:
-    if b"sAccessToken" not in value and b"sIdRefreshToken" not in value:
-        return _NO_CREDENTIALS
-    access_cookies, legacy = _session_cookies(value.decode("latin-1"))
-    return Credentials(access_cookies=access_cookies, legacy=legacy)
-
-
-def _anti_csrf(value: bytes) -> Credentials:
-    return Credentials(anti_csrf=value.decode("latin-1"))
-
-
-def _rid(_: bytes) -> Credentials:
-    return Credentials(has_rid=True)
-
-
-def _auth_mode(value: bytes) -> Credentials:
-    return Credentials(auth_mode=value.decode("latin-1").lower())
-
-
-_NO_CREDENTIALS = Credentials()
-CREDENTIAL_FIELDS: Mapping[bytes, Callable[[bytes], Credentials]] = MappingProxyType(
-    {
-        b"authorization": _authorization,
-        b"cookie": _cookies,
-        b"anti-csrf": _anti_csrf,
-        b"rid": _rid,
-        b"st-auth-mode": _auth_mode,
-    }
-)
-"""What reads the credentials of one field: its name in lower case → from its value.
-
-1. Values are Latin-1, so that no byte is lost: a token with a byte above 0x7F can't be
-   a JWT, and is not made one by dropping the byte.
-2. `Bearer` is case-sensitive and followed by a space.
-3. Cookies are split at `;`, then at the first `=`; spaces round both are cut, a quoted
-   value is unquoted, then percent-decoded.
-4. A cookie whose percent-decoded name is `sAccessToken` is another one of that name,
-   but is never the one that is read. (The SDK counts only those in the first Cookie
-   field and without a second `=`: two are refused here in any case.)
-
-Source: supertokens_python 0.31.4, recipe/session/cookie_and_header.py; starlette 1.x,
-requests.cookie_parser.
-"""
-
-
-def credentials(shown: Sequence[Line]) -> Credentials:
-    """Return the credentials in lines that were read with CREDENTIAL_FIELDS.
-
-    Of a field that comes twice the first counts; of Cookie fields all count.
-    """
-    if len(shown) == 1:
-        only: Credentials = shown[0].says
-        return only
-    bearer = anti_csrf = auth_mode = None
-    is_authorized = has_rid = legacy = False
-    cookies: tuple[str, ...] = ()
-    for line in shown:
-        part: Credentials = line.says
-        if part.is_authorized and not is_authorized:
-            is_authorized = True
-            bearer = part.bearer
-        cookies += part.access_cookies
-        legacy = legacy or part.legacy
-        has_rid = has_rid or part.has_rid
-        if anti_csrf is None:
-            anti_csrf = part.anti_csrf
-        if auth_mode is None:
-            auth_mode = part.auth_mode
-    return Credentials(
-        bearer=bearer,
-        access_cookies=cookies,
-        anti_csrf=anti_csrf,
-        has_rid=has_rid,
-        legacy=legacy,
-        auth_mode=auth_mode,
-        is_authorized=is_authorized,
-    )
-
-
-def _session_cookies(text: str) -> tuple[tuple[str, ...], bool]:
-    """Return the access tokens of one Cookie field, and whether it has a legacy one."""
-    found: list[str] = []
-    aliases: list[str] = []
-    legacy = False
-    for pair in text.split(";"):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            continue
-        name = name.strip()
-        if name == ACCESS_COOKIE:
-            found.append(unquote(_unquoted(value.strip())))
-        elif name == _LEGACY_COOKIE:
-            legacy = True
-        elif "%" in name and unquote(name) == ACCESS_COOKIE:
-            aliases.append(value)
-    return (*aliases, *found) if found else (), legacy
-
-
-def _unquoted(value: str) -> str:
-    """Return a cookie value without its quotes and backslashes (RFC 2109 §4.1)."""
-    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
-        return value
-    return _ESCAPED.sub(lambda m: chr(int(m[1], 8)) if m[1] else m[2], value[1:-1])

@@ -37,7 +37,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from gateway.identity import Identity
+from gateway.identity import SessionIdentity
 
 MAX_TOKEN_SIZE = 16 * 1024
 """In characters. One with 20 permissions has 1200; browsers' cookies end at 4096."""
@@ -191,17 +191,17 @@ def anti_csrf(token: Token) -> str | None:
     return value.strip() if isinstance(value, str) else None
 
 
-def identity(token: Token) -> Identity:
+def identity(token: Token) -> SessionIdentity:
     """Return who a verified *token* stands for. It must be without flaw, and signed."""
     return identity_of(token.payload, token.header.version)
 
 
-def identity_of(payload: Mapping[str, Any], version: int) -> Identity:
+def identity_of(payload: Mapping[str, Any], version: int) -> SessionIdentity:
     """Return who the *payload* of a verified token of *version* stands for."""
     user_id = payload["sub"].strip()
     recipe_user_id = payload.get("rsub")
     tenant_id = payload["tId"].strip() if version >= 4 else _DEFAULT_TENANT
-    return Identity(
+    return SessionIdentity(
         user_id=user_id,
         recipe_user_id=(
             recipe_user_id.strip() if isinstance(recipe_user_id, str) else user_id

@@ -33,8 +33,9 @@ from gateway.headers import Networks
 from gateway.identity import (
     Allowed,
     Denied,
-    Identity,
+    Principal,
     Protection,
+    SessionIdentity,
     SessionPolicy,
     SessionRequest,
     Verdict,
@@ -62,8 +63,8 @@ class FakeVerifier:
         self.lacking: set[str] = set()
         """Users whose claims aren't what the routes ask for."""
 
-    def has_ended(self, session_handle: str) -> bool:
-        return session_handle in self.ended
+    def has_ended(self, principal: Principal) -> bool:
+        return principal.session_handle in self.ended
 
     def verify_now(
         self, request: SessionRequest, policy: SessionPolicy
@@ -81,12 +82,12 @@ class FakeVerifier:
         if policy.protection is Protection.PUBLIC or shown is None:
             if policy.protection is Protection.REQUIRED:
                 return Denied(status=401, body=b'{"message":"unauthorised"}')
-            return Allowed(identity=None, reason="public")
+            return Allowed(principal=None, reason="public")
         user = shown.removeprefix(b"Bearer ").decode()
         if user in self.lacking:
             return Denied(status=403, body=b'{"message":"invalid claim"}')
         return Allowed(
-            identity=Identity(
+            principal=SessionIdentity(
                 user_id=user,
                 recipe_user_id="r",
                 session_handle=f"session-{user}",
@@ -239,7 +240,7 @@ def make(
     app = App(
         config=loaded,
         proxy=proxy,
-        engine=None,
+        sessions=None,
         observer=observer,
         keys=None,
         make_id=make_id,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gateway.fields import Fields
 from gateway.http.lines import Line
-from gateway.identity import CREDENTIAL_FIELDS, SessionRequest
+from gateway.identity import SessionRequest
+from gateway.session.credentials import CREDENTIAL_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ async def serve(proxy: Proxy, settings: Config) -> Serving:
     gateway = App(
         config=settings,
         proxy=proxy,
-        engine=None,  # type: ignore[arg-type]
+        sessions=None,  # type: ignore[arg-type]
         observer=proxy.parts.observer,
         keys=None,  # type: ignore[arg-type]
         make_id=proxy.parts.make_id,

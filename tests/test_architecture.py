@@ -42,15 +42,16 @@ EDGES: dict[str, str] = {
     "upstream": "config errors fields http running target",
     "sdk": "config errors fields identity",
     "auth": "answers fields identity sdk",
-    "verify": "config errors fields http identity keys requirements tokens",
-    "core_session": "identity requirements sdk tokens verify",
+    "session": "config errors fields http identity keys requirements tokens",
+    "verify": "identity session",
+    "core_session": "identity requirements sdk session tokens",
     "cors": "config fields target",
     "websocket": "answers errors fields",
     "client": "answers config errors fields http running",
     "listener": "answers client config errors fields http observe running",
     "decide": (
-        "answers auth cors errors fields headers http identity observe routes target"
-        " websocket"
+        "answers auth cors errors fields headers http identity observe routes session"
+        " target websocket"
     ),
     "forward": (
         "answers config decide errors headers http identity observe retry routes"
@@ -62,7 +63,7 @@ EDGES: dict[str, str] = {
     ),
     "server": "app listener observe sdk settings target",
     "aiohttp_app": "answers app client config errors fields http observe sdk settings",
-    "workers": "app control retry sdk server settings",
+    "workers": "app control retry sdk server session settings",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
@@ -76,7 +77,7 @@ LIBRARIES: dict[str, str] = {
     "aiohttp": "aiohttp_app cors dev keys",
     "aiohttp_cors": "cors",
     "click": "cli",
-    "cryptography": "dev keys tokens verify",
+    "cryptography": "dev keys session tokens",
     "httpx": "sdk",
     "jwt": "core_session sdk",
     "multidict": "aiohttp_app cors",
@@ -112,6 +113,7 @@ TESTED_IN: dict[str, str] = {
     "observe": "observe/",
     "decide": "test_decide.py",
     "proxy": "proxy/test_proxy.py",
+    "session": "session/",
     "upstream": "upstream/",
     "websocket": "websocket/",
     "dev": "dev_core/ test_dev_demo.py test_dev_runner.py",
@@ -239,6 +241,14 @@ def test_proxy_and_verification_meet_in_app_only() -> None:
         if {"proxy", "verify"} <= rooms_imported(path) | {room(path)}
     }
     assert both == {"app"}
+
+
+def test_only_verification_knows_how_sessions_are_verified() -> None:
+    """All others see the pure files of that room: credentials, and the deny-list."""
+    for path in FILES:
+        if room(path) not in {"app", "core_session", "session", "verify"}:
+            seen = {one for one in files_imported(path) if room(one) == "session"}
+            assert {ident(one) for one in seen if tag(one) != "PURE"} == set()
 
 
 def test_composition_root_is_used_at_the_top_only() -> None:

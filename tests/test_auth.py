@@ -25,7 +25,7 @@ from gateway.config import SuperTokens
 from gateway.dev.core import Core, CoreSettings, Faults, serve
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError
 from gateway.fields import Fields
-from gateway.identity import Denied, Identity
+from gateway.identity import Denied, SessionIdentity
 from gateway.sdk import Sdk
 from gateway.sdk.core import UnknownTenant
 
@@ -293,7 +293,7 @@ def theirs() -> Ask:
         async def handler(session: Any = depends) -> Response:
             return Response(
                 user(
-                    Identity(
+                    SessionIdentity(
                         user_id=session.get_user_id(),
                         recipe_user_id="",
                         session_handle=session.get_handle(),
@@ -586,7 +586,7 @@ async def test_owns(base: str, path: str, owned: bool) -> None:
 
 def test_user() -> None:
     """`/user` answers with the three names the frontends know, text as it is."""
-    session = Identity(
+    session = SessionIdentity(
         user_id="u",
         recipe_user_id="r",
         session_handle="h",

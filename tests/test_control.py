@@ -1,4 +1,4 @@
-"""What supervisor and workers say, and what is remembered for workers to come."""
+"""What supervisor and workers say to each other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from gateway.control import (
     BadMessage,
     Decoder,
     Deny,
-    DenyList,
     Drain,
     Failed,
     Message,
@@ -129,47 +128,15 @@ def test_a_time_that_is_none_isnt_sent() -> None:
         encode(Deny({"a": math.inf}))
 
 
-# --- the deny-list --------------------------------------------------------------
-
-
-def test_only_news_are_passed_on() -> None:
-    """An echo, and an end that is no later, is known already."""
-    denied = DenyList()
-    assert denied.add({"a": NOW + 10, "b": NOW}, NOW) == {"a": NOW + 10}
-    assert denied.add({"a": NOW + 10}, NOW) == {}
-    assert denied.add({"a": NOW + 5, "b": NOW + 1}, NOW) == {"b": NOW + 1}
-    assert denied.add({"a": NOW + 11}, NOW) == {"a": NOW + 11}
-
-
-def test_what_is_over_is_forgotten() -> None:
-    """Whoever starts later needn't hear of it, and it takes no place for long."""
-    denied = DenyList()
-    denied.add({str(number): NOW + 1 + number for number in range(100)}, NOW)
-    assert [*denied.messages(NOW + 98.5)] == [Deny({"98": NOW + 99, "99": NOW + 100})]
-    for number in range(50):
-        denied.add({f"new-{number}": NOW + 1000}, NOW + 200)
-    assert len(denied) == 50
-
-
-def test_the_list_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest are forgotten, one said again last."""
-    monkeypatch.setattr(control, "_MAX_DENIED", 3)
-    denied = DenyList()
-    for number in (0, 1, 2):
-        denied.add({str(number): NOW + 10}, NOW)
-    denied.add({"0": NOW + 20, "3": NOW + 10}, NOW)
-    (told,) = denied.messages(NOW)
-    assert [*told.ends] == ["2", "0", "3"]
+# --- long deny-lists ------------------------------------------------------------
 
 
 def test_a_long_list_goes_in_parts() -> None:
     """Each is a message that the other end takes; nothing is lost between them."""
-    denied = DenyList()
     ends = {f"{number:036}": NOW + 1 + number for number in range(10_000)}
-    denied.add(ends, NOW)
     decoder = Decoder()
     heard: dict[str, float] = {}
-    parts = [encode(message) for message in denied.messages(NOW)]
+    parts = [encode(message) for message in batches(ends.items())]
     for part in parts:
         (message,) = decoder.feed(part)
         assert isinstance(message, Deny)
@@ -177,7 +144,7 @@ def test_a_long_list_goes_in_parts() -> None:
     assert heard == ends
     assert len(parts) > 1
     assert max(map(len, parts)) < 128 * 1024
-    assert [*DenyList().messages(NOW)] == []
+    assert [*batches(())] == []
 
 
 @pytest.mark.parametrize("letter", ["a", "\N{GRINNING FACE}"], ids=["plain", "escaped"])

@@ -58,7 +58,9 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.sdk import Sdk
-from gateway.verify import AntiCsrf, Engine, GlobalClaims, Transfer
+from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.rules import AntiCsrf, GlobalClaims, Transfer
+from gateway.verify import Engine
 
 REQUIRED = SessionPolicy()
 ALWAYS = SessionPolicy(check_database=CheckDatabase.ALWAYS)
@@ -111,21 +113,22 @@ async def world(
         supertokens = config.SuperTokens.model_validate(values | settings)
         sdk = await opened.enter_async_context(running(supertokens))
         store = keys.KeyStore([core.url], supertokens.keys)
-        engine = Engine(
+        sessions = SessionAuthenticator(
             keys=store,
             core=core_session.SdkSessions(sdk),
             rules=core_session.rules(sdk),
             cache=supertokens.cache,
             client=supertokens.core,
         )
-        opened.push_async_callback(engine.close)
-        store.subscribe(engine.keys_changed)
+        opened.push_async_callback(sessions.close)
+        store.subscribe(sessions.keys_changed)
         store.subscribe(lambda found, _: sdk.install_keys(found.jwks["keys"]))
         sdk.want_key = store.want
-        sdk.on_revoked = engine.deny
+        sdk.on_revoked = sessions.deny
         await store.start()
         opened.push_async_callback(store.close)
         await store.refresh()
+        engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
         yield World(core, sdk, store, engine)
 
 
@@ -174,7 +177,7 @@ def new_token(verdict: Verdict) -> str:
 
 def who(verdict: Verdict) -> str | None:
     assert isinstance(verdict, Allowed), verdict
-    return None if verdict.identity is None else verdict.identity.user_id
+    return None if verdict.principal is None else verdict.principal.user_id
 
 
 def message(verdict: Verdict) -> tuple[int, str]:
@@ -190,7 +193,7 @@ async def test_a_session_of_the_sdk(here: World) -> None:
     session = await new_session(plan="pro")
     verdict = await here.ask(session.get_access_token())
     assert isinstance(verdict, Allowed)
-    identity = verdict.identity
+    identity = verdict.principal
     assert identity is not None
     assert identity.user_id == session.get_user_id()
     assert identity.recipe_user_id == session.get_recipe_user_id().get_as_string()
@@ -209,7 +212,7 @@ async def test_both_ways_to_judge_name_the_same_identity(here: World) -> None:
     assert isinstance(by_us, Allowed)
     assert isinstance(by_sdk, Allowed)
     for name in ("user_id", "recipe_user_id", "session_handle", "tenant_id", "claims"):
-        assert getattr(by_us.identity, name) == getattr(by_sdk.identity, name)
+        assert getattr(by_us.principal, name) == getattr(by_sdk.principal, name)
 
 
 async def test_the_first_use_after_a_refresh(here: World) -> None:
@@ -674,5 +677,5 @@ async def test_optional_and_nobody_there(here: World) -> None:
         checks=(),
         validators=(),
     )
-    assert verdict == Allowed(identity=None, reason="anonymous")
+    assert verdict == Allowed(principal=None, reason="anonymous")
     assert who(await here.ask(None, optional)) is None

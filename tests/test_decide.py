@@ -25,17 +25,18 @@ from gateway.fields import Fields, first
 from gateway.headers import Networks
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import (
-    CREDENTIAL_FIELDS,
     Allowed,
     Denied,
-    Identity,
+    Principal,
     Protection,
+    SessionIdentity,
     SessionPolicy,
     SessionRequest,
     Undecided,
     Verdict,
 )
 from gateway.observe import Record
+from gateway.session.credentials import CREDENTIAL_FIELDS
 
 PAGE = b"https://app.example.com"
 NEW_TOKENS: Fields = ((b"st-access-token", b"new"),)
@@ -83,13 +84,13 @@ class Sessions:
     ) -> Verdict | None:
         shown = first(request.fields, b"authorization")
         if policy.protection is Protection.PUBLIC:
-            return Allowed(identity=None, reason="public")
+            return Allowed(principal=None, reason="public")
         if shown is None:
             return Denied(status=401, body=b"unauthorised")
         if shown == b"Bearer broken":
             raise RuntimeError
         if shown == b"Bearer ann":
-            return Allowed(identity=identity("ann"), reason="cached")
+            return Allowed(principal=identity("ann"), reason="cached")
         return None
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
@@ -99,14 +100,14 @@ class Sessions:
             return now
         if first(request.fields, b"authorization") == b"Bearer away":
             return Undecided(reason="core_unavailable")
-        return Allowed(identity=identity("new"), reason="core", new_tokens=NEW_TOKENS)
+        return Allowed(principal=identity("new"), reason="core", new_tokens=NEW_TOKENS)
 
-    def has_ended(self, session_handle: str) -> bool:
+    def has_ended(self, principal: Principal) -> bool:
         return False
 
 
-def identity(user: str) -> Identity:
-    return Identity(
+def identity(user: str) -> SessionIdentity:
+    return SessionIdentity(
         user_id=user,
         recipe_user_id=user,
         session_handle=f"session-{user}",
@@ -223,7 +224,7 @@ async def test_what_may_go_on(
     decision, record, came_at_once = await decide(asked)
     assert isinstance(decision, Forward)
     assert decision.route.name == record.route == route
-    found = decision.verdict.identity
+    found = decision.verdict.principal
     assert (found.user_id if found else None) == user
     assert came_at_once is at_once
     assert decision.request.id == b"made"

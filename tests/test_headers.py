@@ -36,14 +36,15 @@ from gateway.headers import (
 from gateway.headers.names import check_settable
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
-from gateway.identity import CREDENTIAL_FIELDS, Identity
+from gateway.identity import SessionIdentity
+from gateway.session.credentials import CREDENTIAL_FIELDS
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 
 
 PLAIN = policy({})
 RESERVED = reserved(["X-User-Plan"])
-ALICE = Identity(
+ALICE = SessionIdentity(
     user_id="alice",
     recipe_user_id="alice",
     session_handle="handle",
@@ -108,7 +109,7 @@ def pairs(text: bytes) -> list[Field]:
 
 def send(
     *fields: Field,
-    identity: Identity | None = None,
+    identity: SessionIdentity | None = None,
     policy: HeaderPolicy = PLAIN,
     reader: RequestReader = READER,
     peer: str = DIRECT,
@@ -121,7 +122,7 @@ def send(
             head,
             policy=policy,
             way=way(head, peer),
-            identity=identity,
+            principal=identity,
             request_id=b"id-1",
         )
         sent.append(made)
@@ -172,7 +173,9 @@ def test_usual_request() -> None:
     ],
     ids=ascii,
 )
-def test_identity_name_is_the_gateways(name: bytes, identity: Identity | None) -> None:
+def test_identity_name_is_the_gateways(
+    name: bytes, identity: SessionIdentity | None
+) -> None:
     """A1 to A5: in every spelling, on every route, whatever the session holds."""
     ours = NOBODYS if identity is None else ALICES
     sent = send((name, b"evil"), (name.lower(), b"evil"), identity=identity)
@@ -412,7 +415,7 @@ def test_unix_socket_has_no_address() -> None:
         head,
         policy=PLAIN,
         way=WAYS.find(head, "", "gw", secure=True),
-        identity=None,
+        principal=None,
         request_id=b"id-1",
     )
     assert pairs(text) == [
@@ -763,7 +766,7 @@ client_fields = (
 )
 def test_property_no_client_byte_touches_an_identity_field(
     fields: Fields,
-    identity: Identity | None,
+    identity: SessionIdentity | None,
     peer: str,
     allowed: list[bytes],
 ) -> None:
@@ -953,7 +956,7 @@ def goes_on(sent: Sent, route: HeaderPolicy, *, by_proxy: bool) -> bytes | None:
 def check_request(
     lines: list[tuple[Sent, bytes, bytes]],
     listings: list[tuple[int, list[bytes]]],
-    identity: Identity | None,
+    identity: SessionIdentity | None,
 ) -> None:
     """Hold that each line goes on as it is or not at all, on any route."""
     texts = [b"%b:%b%b%b" % (s[1], a, s[2], b) for s, a, b in lines]
@@ -968,7 +971,7 @@ def check_request(
             of,
             policy=route,
             way=way(of, peer),
-            identity=identity,
+            principal=identity,
             request_id=b"id-1",
         )
 
@@ -996,7 +999,7 @@ def check_request(
 def test_property_each_line_goes_on_as_it_is_or_not_at_all(
     lines: list[tuple[Sent, bytes, bytes]],
     listings: list[tuple[int, list[bytes]]],
-    identity: Identity | None,
+    identity: SessionIdentity | None,
 ) -> None:
     """P-c, F1: in order, but for the blanks round its value; one head for all routes.
 

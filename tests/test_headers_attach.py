@@ -18,12 +18,12 @@ from gateway.headers import (
     policy,
 )
 from gateway.headers.attach import identity_fields
-from gateway.identity import Identity
+from gateway.identity import SessionIdentity
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 
 
-def identity(**changes: Any) -> Identity:
+def identity(**changes: Any) -> SessionIdentity:
     facts: dict[str, Any] = {
         "user_id": "8d2f1c34-0000-4000-8000-1234567890ab",
         "recipe_user_id": "8d2f1c34-0000-4000-8000-1234567890ab",
@@ -32,10 +32,12 @@ def identity(**changes: Any) -> Identity:
         "claims": {},
         "expires_at": 0.0,
     }
-    return Identity(**(facts | changes))
+    return SessionIdentity(**(facts | changes))
 
 
-def written(who: Identity, headers: dict[str, str] | None = None) -> dict[str, str]:
+def written(
+    who: SessionIdentity, headers: dict[str, str] | None = None
+) -> dict[str, str]:
     """Return the fields by name: each is a line of the block, and none comes twice."""
     headers = headers or {}
     *lines, end = identity_fields(who, policy(headers)).decode("ascii").split("\r\n")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.headers import without_session_cookies
 from gateway.headers.cookies import sets_session_cookie
-from gateway.identity import CREDENTIAL_FIELDS
+from gateway.session.credentials import CREDENTIAL_FIELDS
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 

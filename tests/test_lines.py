@@ -26,7 +26,7 @@ from gateway.http.lines import (
     keep_all,
 )
 from gateway.http.request_head import Bounds, RequestReader
-from gateway.identity import CREDENTIAL_FIELDS
+from gateway.session.credentials import CREDENTIAL_FIELDS
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 

@@ -31,7 +31,7 @@ from gateway.dev.core import ThreadedCore
 ELSEWHERE = {
     "E12": "end_to_end/test_end_to_end.py::test_session_that_the_core_lost_is_over",
     "E13, role": "test_core_session.py::test_max_age_brings_a_role_to_a_live_session",
-    "E14": "test_verify.py::test_two_access_cookies_ask_for_a_refresh",
+    "E14": "session/test_credentials.py::test_two_access_cookies_ask_for_a_refresh",
     "E18, theft": "end_to_end/test_end_to_end.py::"
     "test_stolen_refresh_token_ends_the_session",
     "E19": "end_to_end/test_end_to_end.py::test_new_token_reaches_the_client_once",

@@ -197,9 +197,9 @@ class Ours:
             session_request(method, path, fields), found.route.session
         )
         match verdict:
-            case Allowed(identity=None):
+            case Allowed(principal=None):
                 seen = Seen(status=200, body=b"null")
-            case Allowed(identity=who, new_tokens=fields):
+            case Allowed(principal=who, new_tokens=fields):
                 assert who is not None
                 said = [
                     who.user_id,

@@ -17,8 +17,10 @@ from minting import ISSUER, Mint
 import gateway
 from gateway import config, tokens
 from gateway.listener import Connection, Listener
+from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.rules import Rules
 from gateway.upstream.connection import Connection as UpstreamConnection
-from gateway.verify import Engine, Rules
+from gateway.verify import Engine
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = str(Path(gateway.__file__).parent) + "/"
@@ -95,13 +97,14 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
     mint = Mint(now=time.time())
     made = gateway_under_test.make("http://127.0.0.1:1", route={"protected": True})
     proxy, loop = made.app.proxy, asyncio.get_running_loop()
-    engine = Engine(
+    sessions = SessionAuthenticator(
         keys=cast("Any", Keys(mint)),
         core=cast("Any", None),
         rules=Rules(tokens=tokens.Rules(issuers=frozenset({ISSUER}))),
         cache=config.Cache(),
         client=config.CoreClient(),
     )
+    engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     proxy.decider._verifier = proxy.forwarder._verifier = engine
     listener = Listener(
         proxy.handle,

@@ -45,9 +45,11 @@ from gateway.headers import Networks
 from gateway.listener import Connection, Listener
 from gateway.observe import NoLog, Record
 from gateway.proxy import Parts, Proxy
+from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.rules import Rules
 from gateway.upstream import Upstreams, UpstreamTarget
 from gateway.upstream.connection import Connection as UpstreamConnection
-from gateway.verify import Engine, Rules
+from gateway.verify import Engine
 
 _ISSUER = "http://localhost:8000/auth"
 _REPLY = (
@@ -199,13 +201,14 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     reader, replies = readers(table, limits)
     upstreams = Upstreams(replies)
     pool = upstreams.pool(UpstreamTarget.parse("http://127.0.0.1:1"))
-    engine = Engine(
+    sessions = SessionAuthenticator(
         keys=cast("Any", _Keys(key.public_key())),
         core=cast("Any", None),
         rules=Rules(tokens=tokens.Rules(issuers=frozenset({_ISSUER}))),
         cache=config.Cache(),
         client=config.CoreClient(),
     )
+    engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     resources = Resources(
         table=table, auth=cast("Any", _NoAuth()), user_path=loaded.gateway.user_path
     )
@@ -267,7 +270,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     forward = decide()
     route, verified = forward.route, forward.request
     head = reader.read(request)  # its line is held by the verdict now
-    identity = forward.verdict.identity
+    identity = forward.verdict.principal
     reply = replies.read(_REPLY[:end], False)
     back = headers.to_client(reply, verified.id, (), (), True)
     parsed = tokens.parse(text)

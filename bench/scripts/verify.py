@@ -26,16 +26,15 @@ from typing import Any
 
 import aiohttp
 
-from gateway import config, keys, tokens, verify
+from gateway import config, keys, tokens
 from gateway.dev.core import CoreSettings, serve_in_thread
 from gateway.fields import Fields, block
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
-from gateway.identity import (
-    CREDENTIAL_FIELDS,
-    Allowed,
-    SessionPolicy,
-    SessionRequest,
-)
+from gateway.identity import Allowed, SessionPolicy, SessionRequest
+from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.session.rules import Rules
+from gateway.verify import Engine
 
 _ORIGIN = "http://localhost:8000"
 _ROUNDS = 15
@@ -204,13 +203,14 @@ async def _ours(
     store: keys.KeyStore, requests: Sequence[SessionRequest], new: Row, cached: Row
 ) -> None:
     """Measure an engine that has seen nothing, then the same that has seen it all."""
-    engine = verify.Engine(
+    sessions = SessionAuthenticator(
         keys=store,
         core=_NoCore(),
-        rules=verify.Rules(tokens=tokens.Rules(issuers=frozenset({f"{_ORIGIN}/auth"}))),
+        rules=Rules(tokens=tokens.Rules(issuers=frozenset({f"{_ORIGIN}/auth"}))),
         cache=config.Cache(),
         client=config.CoreClient(),
     )
+    engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     policy = SessionPolicy()
     for row, reason in ((new, "local"), (cached, "cached")):
         check = engine.verify

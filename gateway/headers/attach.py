@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, assert_never
 
 from gateway.errors import GatewayError
 from gateway.fields import Field, block
@@ -21,7 +21,7 @@ from gateway.headers.names import (
     check_settable,
     fold,
 )
-from gateway.identity import Identity
+from gateway.identity import Principal, SessionIdentity
 
 MAX_IDENTITY_BYTES = 8192
 """All identity fields of one request together. Node.js takes 16 KiB of head in all,
@@ -40,7 +40,7 @@ class IdentityTooLarge(GatewayError):
     title = "The session's claims are too large to be passed on"
 
 
-_Read = Callable[[Identity], Any]
+_Read = Callable[[SessionIdentity], Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +48,7 @@ class HeaderPolicy:
     """What one route sets, and lets through. Made by `policy`, compared by identity."""
 
     writers: tuple[tuple[bytes, _Read], ...]
-    """Field name → its text for an identity, encoded; None: no such field."""
+    """For sessions: field name → its text, encoded; None: no such field."""
     forward_credentials: bool
     allowed: frozenset[bytes]
     """Odd names in lower case that are let through."""
@@ -107,7 +107,7 @@ def _template(template: str) -> _Read:
         for part in templates.parse(template)
     ]
 
-    def write(identity: Identity) -> str | None:
+    def write(identity: SessionIdentity) -> str | None:
         text = ""
         for part in parts:
             if isinstance(part, str):
@@ -191,7 +191,7 @@ def _json(value: Any) -> str:
 def _sorted_list(*path: str) -> _Read:
     """Return what writes a SuperTokens claim that is a list of names: sorted."""
 
-    def write(identity: Identity) -> str | None:
+    def write(identity: SessionIdentity) -> str | None:
         value = _claim(identity.claims, path)
         if not isinstance(value, list):
             return None
@@ -205,7 +205,7 @@ def _plain(name: str) -> _Read:
     return lambda identity: _escaped(read(identity))
 
 
-def _recipe_user_id(identity: Identity) -> str | None:
+def _recipe_user_id(identity: SessionIdentity) -> str | None:
     """Return it only when it says something: linked accounts have another one."""
     if identity.recipe_user_id == identity.user_id:
         return None
@@ -223,26 +223,30 @@ _STANDARD_WRITERS: tuple[tuple[bytes, _Read], ...] = (
 _AUTHENTICATED: Field = (b"X-Auth-Status", b"authenticated")
 ANONYMOUS: Field = (b"X-Auth-Status", b"anonymous")
 _MAX_WRITTEN = 8
-"""Policies whose fields one identity remembers: it holds them as long as it lives."""
+"""Policies whose fields one principal remembers: it holds them as long as it lives."""
 
 
-def identity_fields(identity: Identity, policy: HeaderPolicy) -> bytes:
+def identity_fields(principal: Principal, policy: HeaderPolicy) -> bytes:
     """Return the fields that tell the upstream who is asking, each with CRLF.
 
     Raises:
         IdentityTooLarge: together they exceed `MAX_IDENTITY_BYTES`.
     """
-    written = identity.written.get(policy)
+    written = principal.written.get(policy)
     if written is not None:
         return written
     made: list[Field] = [_AUTHENTICATED]
-    for name, write in policy.writers:
-        text = write(identity)
-        if text is not None:
-            made.append((name, text.encode("ascii")))
+    match principal:
+        case SessionIdentity():
+            for name, write in policy.writers:
+                text = write(principal)
+                if text is not None:
+                    made.append((name, text.encode("ascii")))
+        case never:
+            assert_never(never)
     if sum(len(name) + len(value) for name, value in made) > MAX_IDENTITY_BYTES:
         raise IdentityTooLarge
-    if len(identity.written) >= _MAX_WRITTEN:
-        identity.written.clear()
-    identity.written[policy] = written = block(made)
+    if len(principal.written) >= _MAX_WRITTEN:
+        principal.written.clear()
+    principal.written[policy] = written = block(made)
     return written

@@ -39,7 +39,7 @@ from gateway.headers.names import (
 from gateway.http.lines import Line, Rules, Ruling
 from gateway.http.reply_head import ReplyHead
 from gateway.http.request_head import RequestHead
-from gateway.identity import Identity
+from gateway.identity import Principal
 
 _IS_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 
@@ -122,7 +122,7 @@ def to_upstream(
     head: RequestHead,
     policy: HeaderPolicy,
     way: Way,
-    identity: Identity | None,
+    principal: Principal | None,
     request_id: bytes,
 ) -> bytes:
     """Return the fields of the request that is sent to the upstream, each with CRLF.
@@ -145,7 +145,7 @@ def to_upstream(
         b"X-Request-Id: ",
         request_id,
         b"\r\n",
-        _ANONYMOUS if identity is None else identity_fields(identity, policy),
+        _ANONYMOUS if principal is None else identity_fields(principal, policy),
     )
     return b"".join(lines)
 

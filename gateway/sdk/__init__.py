@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import SuperTokens
 from gateway.fields import Fields
-from gateway.identity import Denied, Identity, SessionRequest
+from gateway.identity import Denied, SessionIdentity, SessionRequest
 from gateway.sdk.recipes import RecipeError, check
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Facts:
 class SdkSession:
     """A session that the SDK found valid."""
 
-    identity: Identity
+    identity: SessionIdentity
     new_tokens: Fields
     """Fields the answer must carry: Set-Cookie or st-access-token, and front-token.
 
@@ -179,7 +179,7 @@ class Sdk:
         claims = session.get_access_token_payload()
         expires_at = claims.get("exp")
         return SdkSession(
-            identity=Identity(
+            identity=SessionIdentity(
                 user_id=session.get_user_id(),
                 recipe_user_id=session.get_recipe_user_id().get_as_string(),
                 session_handle=session.get_handle(),

@@ -23,7 +23,6 @@ from enum import Enum, auto
 from gateway.control import (
     Accept,
     Deny,
-    DenyList,
     Drain,
     Failed,
     Message,
@@ -33,6 +32,7 @@ from gateway.control import (
     batches,
 )
 from gateway.retry import backoff_s
+from gateway.session.deny_list import DenyList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -597,7 +597,7 @@ class Plan:
             )
             self._children[worker.number] = place.child = worker
             self._actions.append(Fork(worker.number, slot, config.generation))
-            for denied in self._denied.messages(self._now.epoch):
+            for denied in batches(self._denied.live(self._now.epoch)):
                 self._send(worker, denied)
 
     def _fork_hub(self) -> None:

@@ -36,7 +36,7 @@ class Worker:
         self._told = asyncio.Event()
         self._leaving = False
         self._hears_of_denials = False
-        app.engine.on_denied = self._denied
+        app.sessions.subscribe(self._denied)
 
     async def run(self, end: socket.socket) -> None:
         """Serve until the supervisor says otherwise at the other end of the channel."""
@@ -70,7 +70,7 @@ class Worker:
             case Deny(ends):
                 self._hears_of_denials = True
                 for handle, until in ends.items():
-                    self._app.engine.deny(handle, until)
+                    self._app.sessions.deny(handle, until)
                 self._hears_of_denials = False
             case Ping():
                 self._pipe.send(message)
@@ -96,7 +96,6 @@ class Worker:
         self._told.set()
 
     def _denied(self, handle: str, until: float) -> None:
-        self._app.proxy.session_ended(handle)
         if not self._hears_of_denials:
             self._pipe.send(Deny({handle: until}))
 

@@ -25,8 +25,9 @@ from gateway.headers import Networks
 from gateway.identity import (
     Allowed,
     Denied,
-    Identity,
+    Principal,
     Protection,
+    SessionIdentity,
     SessionPolicy,
     SessionRequest,
     Verdict,
@@ -50,20 +51,20 @@ class Verifier:
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         user = first(request.fields, SESSION)
         if policy.protection is Protection.PUBLIC:
-            return Allowed(identity=None, reason="public")
+            return Allowed(principal=None, reason="public")
         if user is not None:
-            return Allowed(identity=identity(user.decode("latin-1")), reason="local")
+            return Allowed(principal=identity(user.decode("latin-1")), reason="local")
         if policy.protection is Protection.OPTIONAL:
-            return Allowed(identity=None, reason="anonymous")
+            return Allowed(principal=None, reason="anonymous")
         return Denied(status=401, body=b'{"message":"unauthorised"}')
 
-    def has_ended(self, session_handle: str) -> bool:
+    def has_ended(self, principal: Principal) -> bool:
         return False
 
 
-def identity(user: str) -> Identity:
+def identity(user: str) -> SessionIdentity:
     """Return the session of *user*."""
-    return Identity(
+    return SessionIdentity(
         user_id=user,
         recipe_user_id=user,
         session_handle=f"session-of-{user}",

@@ -1,0 +1,106 @@
+"""Sessions that ended: each denied until its end, whatever comes, within a limit."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.session.deny_list import DenyList
+
+NOW = 1_700_000_000.0
+
+
+def test_only_news_are_returned() -> None:
+    """An echo, and an end that is no later, is known already."""
+    denied = DenyList()
+    assert denied.add({"a": NOW + 10, "b": NOW}, NOW) == {"a": NOW + 10}
+    assert denied.add({"a": NOW + 10}, NOW) == {}
+    assert denied.add({"a": NOW + 5, "b": NOW + 1}, NOW) == {"b": NOW + 1}
+    assert denied.add({"a": NOW + 11}, NOW) == {"a": NOW + 11}
+
+
+def test_a_denial_is_never_shortened() -> None:
+    """Nor does one that is over take a place."""
+    denied = DenyList()
+    denied.add({"a": NOW + 10}, NOW)
+    denied.add({"a": NOW + 5, "b": NOW}, NOW)
+    assert denied.ends == {"a": NOW + 10}
+
+
+def test_a_denial_ends_when_it_says() -> None:
+    """From that moment on, and then it takes no place."""
+    denied = DenyList()
+    denied.add({"a": NOW + 10}, NOW)
+    assert denied.denies("a", NOW + 9.9)
+    assert not denied.denies("b", NOW)
+    assert not denied.denies("a", NOW + 10)
+    assert len(denied) == 0
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """It isn't passed on, and takes no place for long."""
+    denied = DenyList()
+    denied.add({str(number): NOW + 1 + number for number in range(100)}, NOW)
+    assert [*denied.live(NOW + 98.5)] == [("98", NOW + 99), ("99", NOW + 100)]
+    for number in range(50):
+        denied.add({f"new-{number}": NOW + 1000}, NOW + 200)
+    assert len(denied) == 50
+    assert denied.overflows == 0
+
+
+def test_the_list_is_bounded() -> None:
+    """The oldest are forgotten, one said again last."""
+    denied = DenyList(max_sessions=3)
+    for number in (0, 1, 2):
+        denied.add({str(number): NOW + 10}, NOW)
+    denied.add({"0": NOW + 20, "3": NOW + 10}, NOW)
+    assert [handle for handle, _ in denied.live(NOW)] == ["2", "0", "3"]
+    assert denied.overflows == 1
+
+
+handles = st.sampled_from("abcdefgh")
+steps = st.lists(
+    st.tuples(
+        st.floats(0, 5),
+        st.dictionaries(handles, st.floats(-5, 20), max_size=4),
+    ),
+    max_size=40,
+)
+"""How long it is until some sessions are denied, and for how much longer each."""
+
+
+@given(steps=steps, limit=st.integers(1, 10))
+def test_property_no_live_denial_is_forgotten_below_the_limit(
+    steps: list[tuple[float, dict[str, float]]], limit: int
+) -> None:
+    """Against a list without any limit, which forgets nothing.
+
+    It never holds more than its limit. Until it has overflowed, exactly what should be
+    denied is. Each denial is news once, and again only with a later end.
+    """
+    denied = DenyList(max_sessions=limit)
+    truth: dict[str, float] = {}
+    now = NOW
+    for pause_s, more in steps:
+        now += pause_s
+        ends = {handle: now + life_s for handle, life_s in more.items()}
+        expected = {
+            handle: until
+            for handle, until in ends.items()
+            if until > max(now, truth.get(handle, now))
+        }
+        news = denied.add(ends, now)
+        assert len(denied) <= limit
+        assert expected.items() <= news.items() <= ends.items()
+        assert all(until > now for until in news.values())
+        truth |= expected
+        live = {handle: until for handle, until in truth.items() if until > now}
+        if denied.overflows == 0:
+            assert news == expected
+            assert dict(denied.live(now)) == live
+            assert {h for h in "abcdefgh" if denied.denies(h, now)} == live.keys()
+            assert denied.add(ends, now) == {}
+        else:
+            assert all(until <= live[handle] for handle, until in denied.live(now))
+        if len(truth) <= limit:
+            assert denied.overflows == 0

@@ -1,0 +1,83 @@
+"""The cache of verified tokens: bounded, and none kept longer than it holds."""
+
+from __future__ import annotations
+
+import pytest
+from minting import NOW, Mint
+
+from gateway.session.verified_tokens import (
+    KEY_CHARS,
+    VerifiedToken,
+    VerifiedTokens,
+)
+from gateway.tokens import parse
+
+MINT = Mint()
+
+
+def verified(
+    user: str = "user-1", until: float = NOW + 60, **claims: object
+) -> VerifiedToken:
+    text = MINT.token(sub=user, **claims)
+    token = parse(text)
+    assert token is not None
+    return VerifiedToken(text, token, until)
+
+
+def users(cache: VerifiedTokens) -> list[str]:
+    return [token.identity.user_id for token in cache.by_end.values()]
+
+
+def test_a_token_is_found_by_its_end() -> None:
+    """By the last characters of its signature, until it is taken out."""
+    cache, token = VerifiedTokens(10), verified()
+    cache.add(token, NOW)
+    assert cache.by_end[token.text[-KEY_CHARS:]] is token
+    cache.remove(token)
+    assert not cache.by_end
+    cache.add(token, NOW)
+    cache.clear()
+    assert not cache.by_end
+
+
+def test_the_cache_is_bounded() -> None:
+    """The oldest go; a cache of size 0 remembers nothing."""
+    cache = VerifiedTokens(3)
+    for number in range(5):
+        cache.add(verified(f"user-{number}"), NOW)
+    assert users(cache) == ["user-2", "user-3", "user-4"]
+    nothing = VerifiedTokens(0)
+    nothing.add(verified(), NOW)
+    assert not nothing.by_end
+
+
+def test_what_is_over_is_forgotten() -> None:
+    """Memory shrinks with the traffic: new tokens push old ones out."""
+    cache = VerifiedTokens(100)
+    for number in range(10):
+        cache.add(verified(f"user-{number}", until=NOW + 60), NOW)
+    for number in range(10, 16):
+        cache.add(verified(f"user-{number}", until=NOW + 120), NOW + 60)
+    assert users(cache) == [f"user-{number}" for number in range(10, 16)]
+
+
+@pytest.mark.parametrize(
+    ("until", "life_s", "expected"),
+    [(NOW + 60, 3600, NOW + 60), (NOW + 60, 30, NOW + 30)],
+    ids=["as long as it is kept", "as long as it lives"],
+)
+def test_a_token_is_kept_no_longer_than_it_lives(
+    until: float, life_s: int, expected: float
+) -> None:
+    """Whichever ends first."""
+    assert verified(until=until, exp=int(NOW) + life_s).until == expected
+
+
+def test_the_facts_of_a_token_are_read_once() -> None:
+    """What each request with it is judged by, whatever its route."""
+    plain = verified()
+    assert (plain.anti_csrf, plain.needs_core) == (None, False)
+    assert plain.allowed.principal is plain.identity
+    assert plain.allowed.reason == "cached"
+    fresh = verified(antiCsrfToken="seal", parentRefreshTokenHash1="b")
+    assert (fresh.anti_csrf, fresh.needs_core) == ("seal", True)
