@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 from minting import NOW, Mint
+from sessions_under_test import request
 
+from gateway.session.credentials import credentials
 from gateway.session.verified_tokens import (
     KEY_CHARS,
     VerifiedToken,
     VerifiedTokens,
+    line_of,
 )
 from gateway.tokens import parse
 
@@ -81,3 +84,20 @@ def test_the_facts_of_a_token_are_read_once() -> None:
     assert plain.allowed.reason == "cached"
     fresh = verified(antiCsrfToken="seal", parentRefreshTokenHash1="b")
     assert (fresh.anti_csrf, fresh.needs_core) == ("seal", True)
+
+
+@pytest.mark.parametrize("place", ["authorization", "cookie"])
+def test_the_line_that_shows_a_token_is_found(place: str) -> None:
+    """Among others, such as a cookie beside an Authorization field."""
+    other, token = MINT.token(sub="user-2"), MINT.token()
+    tokens = {"authorization": other, "cookie": other, place: token}
+    shown = request(
+        authorization=f"Bearer {tokens['authorization']}",
+        cookie=f"sAccessToken={tokens['cookie']}",
+    ).shown
+    read = credentials(shown)
+    chosen = read.bearer if place == "authorization" else read.access_cookies[-1]
+    assert chosen == token
+    found = line_of(chosen, shown)
+    assert found.name.lower() == place.encode()
+    assert token.encode() in found.raw
