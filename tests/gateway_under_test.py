@@ -303,7 +303,7 @@ async def gateway(
         logging.getLogger().removeHandler(log)
     # What the gateway cancels ends a step later.
     await until(lambda: not any(pool.open for pool in made.upstreams.pools))
-    await until(lambda: not _left(before), within_s=2)
+    await until(lambda: not _left(before))
     assert log_expected or not log.lines, log.lines
 
 

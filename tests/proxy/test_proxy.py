@@ -7,7 +7,6 @@ the status, whether the reply ended cleanly, and what the log says.
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import socket
@@ -40,6 +39,7 @@ from faults import (
     until,
 )
 from gateway_under_test import ORIGIN, gateway, until_cut
+from kept import no_collector
 from wire import Wire, WireReply, connect, request
 
 from gateway.client import Client
@@ -1010,16 +1010,8 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
 
     Whatever was wrong with it, the next client's request arrives.
     """
-
-    def kept() -> int:
-        kinds = (Connection, Client)
-        return sum(isinstance(thing, kinds) for thing in gc.get_objects())
-
     async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
-        gc.collect()
-        before = kept()
-        gc.disable()
-        try:
+        with no_collector(Connection, Client) as kept:
             for _ in range(3):
                 async with gw.connect() as wire:
                     for piece in pieces:
@@ -1027,10 +1019,9 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
                         await asyncio.sleep(0.01)  # a segment each
                     if status is not None:
                         assert (await wire.reply()).status == status
+                await gw.record()
             await until(lambda: not gw.listener.connections)
-            await until(lambda: kept() == before)
-        finally:
-            gc.enable()
+            await until(lambda: not kept())
         assert (await gw.ask("GET", "/next")).body == b"ok"
         assert upstream.requests[-1].line == b"GET /next HTTP/1.1"
 
@@ -1064,10 +1055,6 @@ async def test_a_request_that_failed_isn_t_kept(
     No ring may be among them, or tokens stay until the garbage collector comes.
     """
 
-    def kept() -> list[object]:
-        kinds = (Client, Request, Reply)
-        return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
-
     async def behaviour(peer: Peer) -> None:
         if is_warm:
             await peer.request()
@@ -1083,13 +1070,11 @@ async def test_a_request_that_failed_isn_t_kept(
             if is_warm:
                 assert (await gw.ask("GET", "/a")).status == 200
                 await gw.record()
-            gc.collect()
-            gc.disable()
-            try:
+            with no_collector(Client, Request, Reply) as kept:
                 async with gw.connect() as wire:
                     await wire.send(POST_AND_CLOSE)
                     if fault.startswith("the client"):
-                        await asyncio.wait_for(upstream.got_request.wait(), 1)
+                        await upstream.got_request.wait()
                         upstream.got_request.clear()
                         if fault.endswith("body"):
                             await wire.head()
@@ -1099,29 +1084,19 @@ async def test_a_request_that_failed_isn_t_kept(
                 await gw.record()
                 await until(lambda: not gw.listener.connections)
                 await until(lambda: not kept())
-            finally:
-                gc.enable()
 
 
 async def test_an_upstream_connection_isn_t_kept_when_it_has_ended() -> None:
     """Nor is the client's request in it."""
-
-    def kept() -> int:
-        return sum(isinstance(thing, UpstreamConnection) for thing in gc.get_objects())
-
     async with (
         FaultUpstream(FAULTS["close after reply"]) as upstream,
         gateway(upstream.url) as gw,
     ):
-        gc.collect()
-        gc.disable()
-        try:
+        with no_collector(UpstreamConnection) as kept:
             for _ in range(3):
                 assert (await gw.ask("GET", "/a")).status == 200
             await until(lambda: not gw.pools[0].open)
             await until(lambda: not kept())
-        finally:
-            gc.enable()
 
 
 async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
 from gateway_under_test import ORIGIN, UnderTest, gateway, until_cut
+from kept import no_collector
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -684,16 +684,8 @@ async def test_p15_the_client_dies(how: str) -> None:
 @pytest.mark.parametrize("who", ["client", "service", "gateway"])
 async def test_a_socket_that_is_over_is_gone(who: str) -> None:
     """Without the garbage collector, which comes rarely here."""
-
-    def kept() -> int:
-        kinds = (websocket.Tunnel, websocket.tunnel.Pump)
-        return sum(isinstance(thing, kinds) for thing in gc.get_objects())
-
     async with service() as up, gateway(up.url) as gw:
-        gc.collect()
-        before = kept()
-        gc.disable()
-        try:
+        with no_collector(websocket.Tunnel, websocket.tunnel.Pump) as kept:
             async with dial(gw) as socket:
                 await socket.send("hello")
                 assert await socket.recv() == "hello"
@@ -704,9 +696,7 @@ async def test_a_socket_that_is_over_is_gone(who: str) -> None:
                 if who != "client":
                     await socket.wait_closed()
             await gw.record()
-            await until(lambda: kept() == before)
-        finally:
-            gc.enable()
+            await until(lambda: not kept())
 
 
 async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
