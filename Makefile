@@ -28,9 +28,14 @@ venv: $(VENV)/.dev ## the virtual environment with all that development needs
 dev: $(VENV)/.run ## core, demo services and gateway on http://localhost:8000 (PORT=8000)
 	@GATEWAY_PORT=$(PORT) $(BIN)/gateway dev -c $(CONFIG)
 
-# A part of the tests doesn't reach the coverage that all of them must have.
+# Many tests wait most of their time, so four processes fit two cores.
+PARALLEL := -n $(or $(TEST_PROCESSES),4) --dist worksteal
+
+# A part of the tests doesn't reach the coverage that all of them must have, and starts
+# sooner in one process.
 test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/test_routes.py")
-	@$(BIN)/python -m pytest --cov --cov-report=term $(if $(ARGS),--cov-fail-under=0) $(ARGS)
+	@$(BIN)/python -m pytest --cov --cov-report=term \
+	  $(if $(ARGS),--cov-fail-under=0 $(ARGS),$(PARALLEL))
 
 test-core: $(VENV)/.dev ## what needs a core, against SUPERTOKENS_CONNECTION_URI
 	@test -n "$$SUPERTOKENS_CONNECTION_URI" || { echo "error: set" \
@@ -47,7 +52,7 @@ test-newest: ## the fast tests, with the newest versions that pyproject.toml all
 	@$(MAKE) --no-print-directory VENV=.venv-newest .venv-newest/.made
 	@.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager \
 	  --editable . --group tests
-	@.venv-newest/bin/python -m pytest $(FAST) $(ARGS)
+	@.venv-newest/bin/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
 
 # uv works out the oldest versions, which pip can't. Only the gateway's own dependencies
 # are old. Python 3.11, because not all of them have wheels for newer ones.
@@ -58,7 +63,7 @@ test-oldest: ## the same with the oldest versions, on Python 3.11
 	  --python .venv-oldest/bin/python pyproject.toml -o .venv-oldest/oldest.txt
 	@.venv-oldest/bin/python -m pip install --quiet --editable . --group tests \
 	  --constraint .venv-oldest/oldest.txt
-	@.venv-oldest/bin/python -m pytest $(FAST) $(ARGS)
+	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
 
 lint: $(VENV)/.dev ## style, spelling and the form of documents
 	$(BIN)/ruff check .
