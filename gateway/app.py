@@ -23,6 +23,7 @@ from gateway.headers import Networks
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import Bounds, RequestReader
 from gateway.observe import Observer
+from gateway.pace import PACE, Pace
 from gateway.proxy import Parts, Proxy
 from gateway.routes import RouteTable
 from gateway.session.authenticator import SessionAuthenticator
@@ -130,6 +131,7 @@ async def building(
     *,
     observer: Observer,
     email: EmailSender | None = None,
+    pace: Pace = PACE,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *config* describes; close all of it afterwards.
 
@@ -149,6 +151,7 @@ async def building(
         store = keys.KeyStore(
             kit.facts.core_uris,
             config.supertokens.keys,
+            pace=pace,
         )
         sessions = SessionAuthenticator(
             keys=store,
@@ -194,6 +197,7 @@ async def building(
                 limits=limits,
                 trusted=Networks(config.gateway.trusted_proxies),
                 make_id=make_id,
+                pace=pace,
             )
         )
         sessions.subscribe(lambda handle, _until: proxy.session_ended(handle))

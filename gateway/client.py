@@ -24,17 +24,12 @@ from gateway.fields import Fields, block
 from gateway.http.chunks import ChunkDecoder
 from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
+from gateway.pace import Pace
 from gateway.running import Wait, in_task
 
 BODY_BYTES: Final = 32 * 1024
 """The connection isn't read while more than this much of a body waits for the upstream.
 What is read at once comes on top of it: with uvloop up to 250 KiB."""
-
-_RATE_GRACE_S = 10.0
-"""A body may start slowly: its rate is judged after this long."""
-
-_DRAIN_S = 2.0
-"""How long the rest of a body that nobody wanted may take to arrive."""
 
 _LINGER_BYTES = 4 * 1024**2
 """How much of it is thrown away on a connection that ends: for as long as its bytes
@@ -57,6 +52,9 @@ class Connection(Protocol):
     transport: asyncio.Transport | None
     address: str
     secure: bool
+
+    @property
+    def pace(self) -> Pace: ...
 
     @property
     def writing_paused(self) -> bool: ...
@@ -182,10 +180,13 @@ class _NoBody(Body):
 NO_BODY: Final = _NoBody()
 
 
-def check_upload(size: int, waited_s: float, max_size: int, limits: Limits) -> None:
+def check_upload(
+    size: int, waited_s: float, max_size: int, limits: Limits, pace: Pace
+) -> None:
     """Refuse a body that is too large, or comes too slowly.
 
     *size* is what came of it, in bytes, and *waited_s* how long that was waited for.
+    The rate is judged after `pace.body_rate_grace_s`.
 
     Raises:
         ContentTooLarge: it has more than *max_size* bytes.
@@ -193,7 +194,8 @@ def check_upload(size: int, waited_s: float, max_size: int, limits: Limits) -> N
     """
     if size > max_size:
         raise ContentTooLarge
-    if waited_s > _RATE_GRACE_S and size < limits.body_min_rate * waited_s:
+    grace_s = pace.body_rate_grace_s
+    if waited_s > grace_s and size < limits.body_min_rate * waited_s:
         raise RequestTimeout("body below gateway.limits.body_min_rate")
 
 
@@ -227,6 +229,10 @@ class BodyReader(ABC):
         """
 
     @property
+    @abstractmethod
+    def _pace(self) -> Pace: ...
+
+    @property
     def has_rest(self) -> bool:
         """Not all of the body has arrived yet."""
         return not self._body.complete
@@ -258,7 +264,7 @@ class BodyReader(ABC):
                 `body_min_rate`, while the client is waited for (not the upstream).
             BadRequest: the chunked framing is broken.
         """
-        content, limits = self._body, self._limits
+        content, limits, pace = self._body, self._limits, self._pace
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
@@ -277,7 +283,7 @@ class BodyReader(ABC):
                         return
                     waited += loop.time() - asked
                     self.bytes_in += len(chunk)
-                    check_upload(self.bytes_in, waited, max_size, limits)
+                    check_upload(self.bytes_in, waited, max_size, limits, pace)
                     yield chunk
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
@@ -329,6 +335,10 @@ class Client(BodyReader):
         self._chunked = False
         self._ends_with_connection = False
 
+    @property
+    def _pace(self) -> Pace:
+        return self.connection.pace
+
     # --- what came ---------------------------------------------------------
 
     @property
@@ -353,8 +363,8 @@ class Client(BodyReader):
         """Throw the rest of an unwanted body away, or see that the connection ends.
 
         Called when the answer is written. The connection stays if at most `drain_body`
-        bytes were left and came within 2 s. When it ends, the client is told so (FIN)
-        and its bytes are taken for as long, up to 4 MiB of them.
+        bytes were left and came within `pace.drain_body_s`. When it ends, the client
+        is told so (FIN) and its bytes are taken for as long, up to 4 MiB of them.
         """
         transport = self.connection.transport
         if transport is None or transport.is_closing():
@@ -366,7 +376,7 @@ class Client(BodyReader):
         try:
             if not self.keep_alive and transport.can_write_eof():
                 transport.write_eof()
-            async with asyncio.timeout(_DRAIN_S):
+            async with asyncio.timeout(self.connection.pace.drain_body_s):
                 while left >= 0:
                     chunk = await self._body.read()
                     if not chunk:

@@ -25,6 +25,7 @@ from gateway.identity import (
     Verifier,
 )
 from gateway.observe import Record
+from gateway.pace import Pace
 from gateway.retry import Budget, Tries
 from gateway.routes import Route
 from gateway.running import in_task
@@ -121,8 +122,11 @@ class Service:
 class Forwarder:
     """Sends requests on to the services of one configuration."""
 
-    def __init__(self, services: Mapping[str, Service], *, verifier: Verifier) -> None:
+    def __init__(
+        self, services: Mapping[str, Service], *, verifier: Verifier, pace: Pace
+    ) -> None:
         self._services = services
+        self._pace = pace
         self._verifier = verifier
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, str | None] = {}
@@ -316,6 +320,8 @@ class Forwarder:
                 idle_timeout_s=options.idle_timeout,
                 max_lifetime_s=options.max_lifetime,
                 session_ends_in_s=ends,
+                close_s=self._pace.websocket_close_s,
+                linger_s=self._pace.websocket_linger_s,
             ),
         )
         self.tunnels[tunnel] = session

@@ -31,6 +31,7 @@ from yarl import URL
 
 from gateway import config
 from gateway.errors import CoreUnavailable
+from gateway.pace import PACE, Pace
 from gateway.retry import backoff_s
 
 JWKS_PATH = "/.well-known/jwks.json"
@@ -42,9 +43,6 @@ MAX_KEY_BITS = 8192
 """Above, one signature costs a millisecond or more."""
 _MAX_WAITING = 256
 """Requests that may wait for the fetch of an unknown key; more are told at once."""
-_RETRY_S = 1.0
-_MAX_RETRY_S = 30.0
-"""How soon a failed fetch is tried again (`backoff_s`)."""
 
 _TELL_S = 60.0
 """How often the log hears of an outage at most: a core may come and go."""
@@ -104,6 +102,7 @@ class KeyStore:
         settings: config.Keys,
         *,
         clock: Callable[[], float] = time.monotonic,
+        pace: Pace = PACE,
     ) -> None:
         """*hosts* are URLs of the core, which may have a path.
 
@@ -115,6 +114,7 @@ class KeyStore:
         )
         self._settings = settings
         self._clock = clock
+        self._pace = pace
         self._set = KeySet()
         self._keys: Mapping[str, RSAPublicKey] = self._set.keys
         self._good_at: float | None = None
@@ -230,13 +230,17 @@ class KeyStore:
         return self._flight
 
     async def _refresh_for_ever(self) -> None:
+        pace = self._pace
         failures = 0
         while True:
             await self.refresh()
             failures = 0 if self._error is None else failures + 1
             wait_s = self._settings.refresh_interval
             if failures:
-                wait_s = min(wait_s, backoff_s(_RETRY_S, failures, _MAX_RETRY_S))
+                wait_s = min(
+                    wait_s,
+                    backoff_s(pace.keys_retry_s, failures, pace.keys_max_retry_s),
+                )
             await asyncio.sleep(wait_s)
 
     async def _fetch(self) -> None:

@@ -31,6 +31,7 @@ from gateway.http.request_head import (
     check_begun,
 )
 from gateway.observe import Observer, Record
+from gateway.pace import Pace
 from gateway.running import Runner, Wait
 
 _log = logging.getLogger("gateway")
@@ -38,18 +39,12 @@ _log = logging.getLogger("gateway")
 Handler = Callable[[Client], Coroutine[Any, Any, None]]
 """Serves one request. When it returns, the answer is on the wire."""
 
-_SWEEP_S = 0.5
-"""How often all connections are looked at: by so much a deadline may be late."""
-
 _MOST_WAITING = 32
 """Requests of one client that are served in a row before it is others' turn."""
 
 _UNREAD_BYTES = 32 * 1024
 """The connection isn't read while more than this much waits for its turn. What is read
 at once comes on top of it: with uvloop up to 250 KiB."""
-
-_CUT_S = 1.0
-"""How long requests that were cut may take to say so."""
 
 
 class Tunnel(Protocol):
@@ -375,6 +370,10 @@ class Connection(Runner, asyncio.Protocol):
 
     # --- for whoever answers --------------------------------------------------
 
+    @property
+    def pace(self) -> Pace:
+        return self._listener.pace
+
     async def drained(self) -> None:
         """Return when the client has taken enough of what was written.
 
@@ -456,8 +455,10 @@ class Listener:
         limits: Limits,
         observer: Observer,
         make_id: Callable[[], str],
+        pace: Pace,
     ) -> None:
         self.limits = limits
+        self.pace = pace
         self.reader = reader
         self._observer = observer
         self._make_id = make_id
@@ -466,7 +467,7 @@ class Listener:
         self._leaving = False
         self._emptied: asyncio.Future[None] | None = None
         self.handler = handler
-        self._sweep = self._loop.call_later(_SWEEP_S, self._look)
+        self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
 
     def __call__(self) -> Connection:
         return self.connection_class(self, self._loop)
@@ -520,7 +521,7 @@ class Listener:
         await self._empty(timeout_s)
         for connection in tuple(self._open):
             connection.cut()
-        await self._empty(_CUT_S)
+        await self._empty(self.pace.cut_s)
         self._sweep.cancel()
         for connection in tuple(self._open):
             connection.end()
@@ -533,7 +534,7 @@ class Listener:
 
     def _look(self) -> None:
         # First, so that no deadline is lost with a look that fails.
-        self._sweep = self._loop.call_later(_SWEEP_S, self._look)
+        self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
         now = self._loop.time()
         for connection in tuple(self._open):
             connection.look(now)

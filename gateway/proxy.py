@@ -28,6 +28,7 @@ from gateway.headers import Networks
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
+from gateway.pace import Pace
 from gateway.running import in_task
 
 _log = logging.getLogger("gateway")
@@ -89,6 +90,7 @@ class Parts:
     trusted: Networks
     """The peers whose X-Forwarded-* fields count."""
     make_id: Callable[[], str]
+    pace: Pace
 
 
 class Proxy:
@@ -106,6 +108,7 @@ class Proxy:
         self.forwarder = Forwarder(
             parts.services,
             verifier=parts.verifier,
+            pace=parts.pace,
         )
 
     @property

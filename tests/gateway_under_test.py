@@ -42,6 +42,7 @@ from gateway.identity import (
 )
 from gateway.listener import Listener
 from gateway.observe import Record
+from gateway.pace import PACE, Pace
 from gateway.proxy import Parts, Proxy
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
 
@@ -175,6 +176,7 @@ def make(
     service: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
+    pace: Pace = PACE,
 ) -> Made:
     """Return a gateway as `gateway` has it. Its `upstreams` are the caller's to close.
 
@@ -235,6 +237,7 @@ def make(
             limits=limits,
             trusted=Networks(()),
             make_id=make_id,
+            pace=pace,
         )
     )
     app = App(

@@ -19,6 +19,7 @@ PACKAGE = TESTS.parent / "gateway"
 PURE: dict[str, str] = {
     "fields": "",
     "errors": "",
+    "pace": "",
     "pattern": "",
     "retry": "errors",
     "target": "errors",
@@ -38,7 +39,7 @@ EDGES: dict[str, str] = {
     "running": "",
     "settings": "config routes",
     "observe": "errors",
-    "keys": "config errors retry",
+    "keys": "config errors pace retry",
     "upstream": "config errors fields http running target",
     "sdk": "config errors fields identity",
     "auth": "answers fields identity sdk",
@@ -47,22 +48,24 @@ EDGES: dict[str, str] = {
     "core_session": "identity requirements sdk session tokens",
     "cors": "config fields target",
     "websocket": "answers errors fields",
-    "client": "answers config errors fields http running",
-    "listener": "answers client config errors fields http observe running",
+    "client": "answers config errors fields http pace running",
+    "listener": "answers client config errors fields http observe pace running",
     "decide": (
         "answers auth cors errors fields headers http identity observe routes session"
         " target websocket"
     ),
     "forward": (
-        "answers config decide errors headers http identity observe retry routes"
+        "answers config decide errors headers http identity observe pace retry routes"
         " running target upstream websocket"
     ),
     "proxy": (
         "answers config cors decide errors fields forward headers http identity"
-        " observe running websocket"
+        " observe pace running websocket"
     ),
     "server": "app listener observe sdk settings target",
-    "aiohttp_app": "answers app client config errors fields http observe sdk settings",
+    "aiohttp_app": (
+        "answers app client config errors fields http observe pace sdk settings"
+    ),
     "workers": "app control retry sdk server session settings",
     "dev": "",
 }
@@ -112,6 +115,7 @@ TESTED_IN: dict[str, str] = {
     "listener": "proxy/test_proxy.py",
     "observe": "observe/",
     "decide": "test_decide.py",
+    "pace": "test_client.py test_listener.py",
     "proxy": "proxy/test_proxy.py",
     "session": "session/",
     "upstream": "upstream/",

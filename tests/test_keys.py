@@ -19,6 +19,7 @@ from yarl import URL
 from gateway import config, keys
 from gateway.errors import CoreUnavailable
 from gateway.keys import BadKeySet, KeySet, KeyStore, Missing, key_set
+from gateway.pace import PACE, Pace
 
 OLD = Mint(kid="d-1")
 NEW = Mint(kid="d-2", key=private_key("new"))
@@ -114,10 +115,13 @@ SETTINGS = config.Keys(
 
 @asynccontextmanager
 async def store(
-    *urls: URL, clock: Clock | None = None, settings: config.Keys = SETTINGS
+    *urls: URL,
+    clock: Clock | None = None,
+    settings: config.Keys = SETTINGS,
+    pace: Pace = PACE,
 ) -> AsyncIterator[KeyStore]:
     """Run a store whose first fetch is under way."""
-    found = KeyStore(urls, settings, clock=clock or Clock())
+    found = KeyStore(urls, settings, clock=clock or Clock(), pace=pace)
     await found.start()
     try:
         yield found
@@ -226,12 +230,10 @@ async def test_start_does_not_wait_for_a_core_that_is_slow() -> None:
         assert found.state().is_usable
 
 
-async def test_a_failed_fetch_is_tried_again_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_failed_fetch_is_tried_again_soon() -> None:
     """A core that comes up is noticed without any request."""
-    monkeypatch.setattr(keys, "_RETRY_S", 0.01)
-    async with served(says(b"", 500)) as server, store(server.url) as found:
+    soon = Pace(keys_retry_s=0.01)
+    async with served(says(b"", 500)) as server, store(server.url, pace=soon) as found:
         await server.asked_again()
         server.answer = publishes(OLD)
         got_keys = asyncio.Event()

@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from corpus.rig import Rig, Watched, running, until
+from corpus import rig as corpus_rig
+from corpus.rig import Rig, Watched, until
 from wire import connect
 
 from gateway import client, listener
+from gateway.pace import Pace
 
 GET = b"GET /public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
 SHORT_S = 0.1
 PATIENCE_S = 10.0
 
 
-@pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_SWEEP_S", 0.02)
+OFTEN = Pace(sweep_s=0.02)
+
+
+def running(*, pace: Pace = OFTEN, **options: Any) -> AbstractAsyncContextManager[Rig]:
+    """Run the corpus' gateway, whose listener looks at its connections often."""
+    return corpus_rig.running(pace=pace, **options)
 
 
 @asynccontextmanager
@@ -349,11 +355,14 @@ async def test_a_body_that_stalls_is_408() -> None:
         assert not rig.upstream.requests
 
 
-async def test_a_body_that_drips_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_drips_is_408() -> None:
     """G6: each gap is short, but all together it is too slow."""
-    monkeypatch.setattr(client, "_RATE_GRACE_S", SHORT_S)
+    pace = replace(OFTEN, body_rate_grace_s=SHORT_S)
     limits = {"body_idle_timeout": 5.0, "body_min_rate": 1000}
-    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+    async with (
+        running(limits=limits, pace=pace) as rig,
+        talking(rig) as (reader, writer),
+    ):
         writer.write(POST)
         whole = asyncio.ensure_future(reader.read())
         while not whole.done():
@@ -431,12 +440,10 @@ async def test_a_small_rest_is_thrown_away() -> None:
         assert len(rig.upstream.requests) == 1
 
 
-async def test_a_rest_that_doesnt_come_ends_the_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_rest_that_doesnt_come_ends_the_connection() -> None:
     """C17: it is waited for, but not for long."""
-    monkeypatch.setattr(client, "_DRAIN_S", SHORT_S)
-    async with running() as rig, talking(rig) as (reader, writer):
+    pace = replace(OFTEN, drain_body_s=SHORT_S)
+    async with running(pace=pace) as rig, talking(rig) as (reader, writer):
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\nG")
         assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
         await forwards(rig)

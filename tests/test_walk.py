@@ -112,6 +112,7 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
         limits=proxy.parts.limits,
         observer=proxy.parts.observer,
         make_id=made.app.make_id,
+        pace=proxy.parts.pace,
     )
     (pool,) = made.pools
     service = UpstreamConnection(pool, "service", pool._heads, loop)

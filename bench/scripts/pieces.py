@@ -44,6 +44,7 @@ from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.listener import Connection, Listener
 from gateway.observe import NoLog, Record
+from gateway.pace import PACE
 from gateway.proxy import Parts, Proxy
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.rules import Rules
@@ -229,10 +230,16 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
             limits=limits,
             trusted=Networks(()),
             make_id=make_id,
+            pace=PACE,
         )
     )
     listener = Listener(
-        proxy.handle, reader=reader, limits=limits, observer=NoLog(), make_id=make_id
+        proxy.handle,
+        reader=reader,
+        limits=limits,
+        observer=NoLog(),
+        make_id=make_id,
+        pace=PACE,
     )
     service = UpstreamConnection(pool, "service", replies, loop)
     service.connection_made(cast("Any", _ServiceWire()))

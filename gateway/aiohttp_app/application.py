@@ -218,7 +218,7 @@ async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
         head = _head(request, gateway.proxy.parts.reader)
     except GatewayError as error:
         return _refused(request, gateway, error)
-    client = AiohttpClient(request, head, limits)
+    client = AiohttpClient(request, head, limits, gateway.proxy.parts.pace)
     if hdrs.UPGRADE in request.headers:
         await _serve_upgrade(gateway.proxy.handle(client), client)
     else:

@@ -22,6 +22,7 @@ from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
 from gateway.fields import Field, Fields, has_control
 from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
+from gateway.pace import Pace
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 """Content codings that aiohttp decodes, unless it is told not to."""
@@ -74,11 +75,14 @@ class AiohttpClient(BodyReader):
     What the proxy writes is kept until it calls `drain`, which may wait.
     """
 
-    def __init__(self, request: web.Request, head: RequestHead, limits: Limits) -> None:
+    def __init__(
+        self, request: web.Request, head: RequestHead, limits: Limits, pace: Pace
+    ) -> None:
         self._request = request
         self.head = head
         self._body = _Body(request.content)
         self._limits = limits
+        self._given_pace = pace
         self._kept: deque[bytes] = deque()
         self._reply: Reply | None = None
         self._writer: AbstractStreamWriter | None = None
@@ -98,6 +102,10 @@ class AiohttpClient(BodyReader):
         self.started = False
         self.bytes_in = 0
         self.bytes_out = 0
+
+    @property
+    def _pace(self) -> Pace:
+        return self._given_pace
 
     # --- what comes from the client ----------------------------------------
 

@@ -44,6 +44,7 @@ class Entrance:
             limits=gateway.limits,
             observer=app.observer,
             make_id=app.make_id,
+            pace=app.proxy.parts.pace,
         )
         self._doors: dict[asyncio.Server, socket.socket] = {}
         """The servers that accept, each with a duplicate of its socket."""

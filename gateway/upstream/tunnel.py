@@ -14,9 +14,6 @@ from gateway.errors import UpstreamClosed
 HIGH_WATER_BYTES: Final = 65536
 """Reading stops when this much is unread; one more read's worth may be in flight."""
 
-LINGER_S: Final = 1.0
-"""How long the last bytes may take to be taken, when all else is over."""
-
 
 class Tunnel(asyncio.Protocol):
     """The upstream's end of an upgraded connection."""
@@ -105,12 +102,12 @@ class Tunnel(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def finish(self) -> None:
-        """Close once what was written is sent; who takes none of it, loses it."""
+    def finish(self, linger_s: float) -> None:
+        """Close once what was written is sent, within *linger_s*; else reset."""
         if self._transport is not None and self._linger is None:
             self._transport.close()
             loop = asyncio.get_running_loop()
-            self._linger = loop.call_later(LINGER_S, self._transport.abort)
+            self._linger = loop.call_later(linger_s, self._transport.abort)
 
     def close(self) -> None:
         """Drop the connection at once. Idempotent."""

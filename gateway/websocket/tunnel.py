@@ -20,9 +20,6 @@ from gateway.websocket.frames import (
 _HIGH_WATER = 65536
 """Bytes waiting for the upstream before the client is no longer read."""
 
-_CLOSE_WAIT_S = 1.0
-"""How long one end may take to close after the other one has."""
-
 
 class Socket(Protocol):
     """One end of a tunnel."""
@@ -49,8 +46,8 @@ class Socket(Protocol):
 class UpstreamSocket(Socket, Protocol):
     """The upstream's end after its 101."""
 
-    def finish(self) -> None:
-        """Close, after sending what was written."""
+    def finish(self, linger_s: float) -> None:
+        """Close after sending what was written, at most *linger_s* seconds later."""
         ...
 
 
@@ -76,6 +73,10 @@ class TunnelLimits:
     max_lifetime_s: float | None
     session_ends_in_s: float | None
     """None: the tunnel doesn't end with its session."""
+    close_s: float
+    """How long one end may take to close after the other one has."""
+    linger_s: float
+    """How long the upstream may take to read the last bytes."""
 
 
 class _ClientSocket:
@@ -254,13 +255,13 @@ class Tunnel:
                 self._up.end(code, reason)
                 self._down.end(code, reason)
             # One end has closed, or both were sent a close frame: the rest is short.
-            await asyncio.wait(pumps, timeout=_CLOSE_WAIT_S)
+            await asyncio.wait(pumps, timeout=self._limits.close_s)
             return self._ends[0] if self._ends else "cut"
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._upstream.finish()
+            self._upstream.finish(self._limits.linger_s)
 
     async def _watch(self) -> None:
         """Return when a limit is reached or `end` was called."""

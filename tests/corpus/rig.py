@@ -33,6 +33,7 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
+from gateway.pace import PACE, Pace
 from gateway.proxy import Parts, Proxy
 from gateway.upstream import Upstreams, UpstreamTarget
 
@@ -369,6 +370,7 @@ async def running(
     upstream_port: int | None = None,
     broad: bool | str | None = None,
     serve: Callable[[Proxy, config.Config], Awaitable[Any]] | None = None,
+    pace: Pace = PACE,
 ) -> AsyncIterator[Rig]:
     """Serve while the block runs, on a free port of the loopback interface.
 
@@ -450,6 +452,7 @@ async def running(
                 limits=settings.gateway.limits,
                 trusted=Networks(trusted),
                 make_id=make_id,
+                pace=pace,
             )
         )
         watching: Any
@@ -462,6 +465,7 @@ async def running(
                 limits=settings.gateway.limits,
                 observer=records,
                 make_id=make_id,
+                pace=pace,
             )
         accepting = await loop.create_server(watching, "127.0.0.1", 0)
         of_both = socket.create_server(

@@ -34,7 +34,7 @@ from wsproto.events import (
 from wsproto.extensions import PerMessageDeflate
 
 from gateway import websocket
-from gateway.upstream import tunnel as upstream_tunnel
+from gateway.pace import Pace
 
 HANDSHAKE = (
     ("Upgrade", "websocket"),
@@ -536,8 +536,8 @@ class Ends:
 
 
 @asynccontextmanager
-async def joined(route: dict[str, Any]) -> AsyncIterator[Ends]:
-    """Open a tunnel of Ann's on a gateway with this route."""
+async def joined(route: dict[str, Any], pace: Pace) -> AsyncIterator[Ends]:
+    """Open a tunnel of Ann's on a gateway with this route and pace."""
     arrived: asyncio.Queue[Wire] = asyncio.Queue()
     over = asyncio.Event()
 
@@ -549,7 +549,7 @@ async def joined(route: dict[str, Any]) -> AsyncIterator[Ends]:
 
     async with (
         FaultUpstream(stay) as upstream,
-        gateway(upstream.url, route=route) as gw,
+        gateway(upstream.url, route=route, pace=pace) as gw,
         gw.connect() as wire,
     ):
         if route is END_OF_SESSION[0]:
@@ -568,7 +568,6 @@ async def joined(route: dict[str, Any]) -> AsyncIterator[Ends]:
     ids=["idle", "lifetime", "session", "drain"],
 )
 async def test_both_ends_are_told_and_both_answers_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
     route: dict[str, Any],
     code: int,
     reason: str,
@@ -579,9 +578,8 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
     The sockets stay open until both have sent their own, and end at once then. What
     an end sends before it reaches nobody (RFC 6455 §5.5.1, §7.1.1).
     """
-    monkeypatch.setattr(websocket.tunnel, "_CLOSE_WAIT_S", 60)
-    monkeypatch.setattr(upstream_tunnel, "LINGER_S", 60)
-    async with joined(route) as ends:
+    patient = Pace(websocket_close_s=60, websocket_linger_s=60)
+    async with joined(route, patient) as ends:
         ending = asyncio.create_task(ends.gw.stop()) if not route else None
         await ends.said(code, reason)
         answers = [(ends.client, MASKED_HELLO, MASKED_BYE), (ends.service, HELLO, BYE)]
@@ -601,12 +599,11 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
 
 @pytest.mark.parametrize("answering", ["client", "service", None])
 async def test_an_end_that_doesnt_answer_a_close_frame_is_not_waited_for_long(
-    monkeypatch: pytest.MonkeyPatch, answering: str | None
+    answering: str | None,
 ) -> None:
     """Then both sockets are closed, whoever of the two has answered."""
-    monkeypatch.setattr(websocket.tunnel, "_CLOSE_WAIT_S", 0.3)
     route, code, reason = END_OF_IDLE
-    async with joined(route) as ends:
+    async with joined(route, Pace(websocket_close_s=0.3)) as ends:
         await ends.said(code, reason)
         if answering == "client":
             await ends.client.send(MASKED_BYE)

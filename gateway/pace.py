@@ -1,0 +1,33 @@
+"""PURE. The times that no setting says: how long, and how often, the gateway waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Made once, by the composition root. All times are in seconds."""
+
+    sweep_s: float = 0.5
+    """How often all client connections are looked at: a deadline of a client may be
+    late by so much."""
+    cut_s: float = 1.0
+    """How long requests that were cut at the end of a drain may take to end."""
+    body_rate_grace_s: float = 10.0
+    """A request body may start slowly: its rate is judged after this long."""
+    drain_body_s: float = 2.0
+    """How long the rest of a request body that was refused may take to arrive."""
+    websocket_close_s: float = 1.0
+    """How long the other end of a WebSocket may take to answer a close frame."""
+    websocket_linger_s: float = 1.0
+    """How long an upstream may take to read the last bytes of a WebSocket."""
+    keys_retry_s: float = 1.0
+    """How soon a failed fetch of the signing keys is repeated; doubled each time."""
+    keys_max_retry_s: float = 30.0
+    """How long the pause between two fetches becomes at most by doubling."""
+
+
+PACE: Final = Pace()
+"""What the gateway runs at; tests have faster ones."""
