@@ -16,6 +16,8 @@ from gateway_under_test import UnderTest, gateway, until_cut
 from wire import request
 
 GET = request("GET", "/a")
+LONG_S = 600.0
+"""More than a test may take: whatever waits for the end of it fails the test."""
 
 
 class Gate:
@@ -56,7 +58,10 @@ async def test_of_a_hundred_requests_none_is_lost(
     upstream: FaultUpstream, gate: Gate
 ) -> None:
     """All are answered, each saying that its connection ends, and then all is over."""
-    async with gateway(upstream.url) as gw, AsyncExitStack() as stack:
+    async with (
+        gateway(upstream.url, drain_timeout=LONG_S) as gw,
+        AsyncExitStack() as stack,
+    ):
         wires = [await stack.enter_async_context(gw.connect()) for _ in range(100)]
         for wire in wires:
             await wire.send(GET)
@@ -71,27 +76,28 @@ async def test_of_a_hundred_requests_none_is_lost(
             assert (reply.status, reply.body) == (200, b"ok")
             assert reply.one("Connection") == "close"
             assert await until_cut(wire) == b""
-        await asyncio.wait_for(stopping, 1)
+        await stopping
         assert {(await gw.record()).status for _ in wires} == {200}
 
 
 async def test_idle_connections_are_closed_at_once(upstream: FaultUpstream) -> None:
     """Whoever waits with nothing to ask is not waited for: new or kept alive."""
     upstream.behaviour = answer()
-    async with gateway(upstream.url) as gw, gw.connect() as new, gw.connect() as kept:
+    async with (
+        gateway(upstream.url, drain_timeout=LONG_S) as gw,
+        gw.connect() as new,
+        gw.connect() as kept,
+    ):
         await kept.send(GET)
         assert (await kept.reply()).status == 200
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         await gw.stop()
-        assert loop.time() - began < 1
         assert await until_cut(new) == await until_cut(kept) == b""
 
 
 async def test_a_request_that_is_on_its_way_is_served(upstream: FaultUpstream) -> None:
     """Half a head has come: its other half is waited for."""
     upstream.behaviour = answer()
-    async with gateway(upstream.url) as gw, gw.connect() as wire:
+    async with gateway(upstream.url, drain_timeout=LONG_S) as gw, gw.connect() as wire:
         await wire.send(GET[:20])
         await until(lambda: any(c._head_since for c in gw.listener._open))
         stopping = asyncio.create_task(gw.stop())
@@ -99,13 +105,13 @@ async def test_a_request_that_is_on_its_way_is_served(upstream: FaultUpstream) -
         await wire.send(GET[20:])
         reply = await wire.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
-        await asyncio.wait_for(stopping, 1)
+        await stopping
 
 
 async def test_an_upload_goes_on(upstream: FaultUpstream) -> None:
     """What comes of a body after the signal belongs to it like what came before."""
     upstream.behaviour = FAULTS["echo"]
-    async with gateway(upstream.url) as gw, gw.connect() as wire:
+    async with gateway(upstream.url, drain_timeout=LONG_S) as gw, gw.connect() as wire:
         await wire.send(request("POST", "/a", ("Content-Length", "10")))
         await wire.send(b"hello")
         await until(lambda: gw.pools[0].in_use)
@@ -114,7 +120,7 @@ async def test_an_upload_goes_on(upstream: FaultUpstream) -> None:
         await wire.send(b"world")
         reply = await wire.reply()
         assert (reply.status, reply.body) == (200, b"helloworld")
-        await asyncio.wait_for(stopping, 1)
+        await stopping
 
 
 async def test_a_download_goes_on_and_ends_its_connection() -> None:
@@ -130,7 +136,7 @@ async def test_a_download_goes_on_and_ends_its_connection() -> None:
 
     async with (
         FaultUpstream(halves) as upstream,
-        gateway(upstream.url) as gw,
+        gateway(upstream.url, drain_timeout=LONG_S) as gw,
         gw.connect() as wire,
     ):
         await wire.send(GET)
@@ -141,7 +147,7 @@ async def test_a_download_goes_on_and_ends_its_connection() -> None:
         more.set()
         assert [await wire.chunk(), await wire.chunk()] == [b"b", b""]
         assert await until_cut(wire) == b""
-        await asyncio.wait_for(stopping, 1)
+        await stopping
 
 
 async def test_a_request_that_takes_too_long_hears_503(upstream: FaultUpstream) -> None:
@@ -152,7 +158,7 @@ async def test_a_request_that_takes_too_long_hears_503(upstream: FaultUpstream) 
     ):
         await wire.send(GET)
         await upstream.got_request.wait()
-        await asyncio.wait_for(gw.stop(), 2)
+        await gw.stop()
         reply = await wire.reply()
         assert (reply.status, reply.json()["code"]) == (503, "shutting_down")
         assert (reply.one("Retry-After"), reply.one("Connection")) == ("1", "close")
@@ -176,9 +182,9 @@ async def test_a_stream_that_takes_too_long_is_cut() -> None:
     ):
         await wire.send(GET)
         await wire.head()
-        await asyncio.wait_for(gw.stop(), 2)
+        await gw.stop()
         assert await until_cut(wire) == b"1\r\na\r\n"
-        await asyncio.wait_for(upstream.lost.wait(), 1)
+        await upstream.lost.wait()
         record = await gw.record()
         assert (record.reason, record.stage) == ("shutting_down", "copy")
 
@@ -200,5 +206,5 @@ async def test_a_client_that_never_reads_doesn_t_hold_up_the_end() -> None:
         wire.writer.transport.pause_reading()
         await wire.send(GET)
         await upstream.got_request.wait()
-        await asyncio.wait_for(gw.stop(), 3)
+        await gw.stop()
         assert not gw.listener.connections

@@ -43,6 +43,8 @@ HANDSHAKE = (
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ("Origin", ORIGIN),
 )
+PATIENT = Pace(websocket_close_s=600, websocket_linger_s=600)
+"""Whatever waits for the end of these times fails the test."""
 SWITCH = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
@@ -69,7 +71,7 @@ class WebSocketService:
 
     async def end(self) -> tuple[int, str]:
         """Return how the next socket that ends has ended."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             return await self.closed.get()
 
 
@@ -97,7 +99,7 @@ def dial(gw: UnderTest, path: str = "/ws", **options: Any) -> Any:
 
 async def closed(socket: ClientConnection) -> tuple[int | None, str | None]:
     """Return the code and reason that the client gets, whatever comes before."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await socket.recv()
@@ -136,8 +138,8 @@ async def test_messages_arrive_as_they_were_sent(compression: str | None) -> Non
 async def test_pings_are_answered_by_the_other_end() -> None:
     """Not by the gateway: a ping says that the service is alive."""
     async with service() as up, gateway(up.url) as gw, dial(gw) as socket:
-        await asyncio.wait_for(await socket.ping(b"from the client"), 2)
-        await asyncio.wait_for(await up.sockets[0].ping(b"from the service"), 2)
+        await asyncio.wait_for(await socket.ping(b"from the client"), 10)
+        await asyncio.wait_for(await up.sockets[0].ping(b"from the service"), 10)
 
 
 async def test_subprotocol_and_identity_are_the_services() -> None:
@@ -172,15 +174,12 @@ async def test_code_and_reason_are_the_two_ends_own(
     by: str, code: int, reason: str
 ) -> None:
     """Whoever closes, both ends agree why, and without delay."""
-    async with service() as up, gateway(up.url) as gw:
+    async with service() as up, gateway(up.url, pace=PATIENT) as gw:
         async with dial(gw) as socket:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             closer = socket if by == "client" else up.sockets[0]
             await closer.close(code, reason)
             assert await closed(socket) == (code, reason)
             assert await up.end() == (code, reason)
-            assert loop.time() - began < 0.5
         record = await gw.record()
         assert (record.status, record.side) == (101, None)
         assert record.reason in ("client_closed", "upstream_closed")
@@ -261,7 +260,7 @@ async def test_wsproto_agrees_on_both_ends() -> None:
         assert isinstance(last, CloseConnection)
         assert (last.code, last.reason) == (4002, "enough")
         with pytest.raises(StopAsyncIteration):
-            await asyncio.wait_for(anext(events), 2)
+            await asyncio.wait_for(anext(events), 10)
 
 
 # --- no tunnel --------------------------------------------------------------
@@ -407,7 +406,7 @@ async def test_a_sign_out_during_the_handshake_closes_the_socket() -> None:
     ):
         fields = (*HANDSHAKE, ("Authorization", "Bearer ann"))
         await wire.send(request("GET", "/ws", *fields))
-        await asyncio.wait_for(upstream.got_request.wait(), 5)
+        await upstream.got_request.wait()
         gw.verifier.ended.add("session-ann")
         gw.proxy.session_ended("session-ann")
         go.set()
@@ -485,16 +484,17 @@ async def test_a_close_frame_waits_for_the_end_of_the_frame_before_it() -> None:
 
 async def test_p7_draining_closes_all_sockets_on_both_ends() -> None:
     """1001 everywhere, and the drain waits no longer than it takes to say so."""
-    async with service() as up, gateway(up.url) as gw, AsyncExitStack() as stack:
+    async with (
+        service() as up,
+        gateway(up.url, drain_timeout=600, pace=PATIENT) as gw,
+        AsyncExitStack() as stack,
+    ):
         sockets = [await stack.enter_async_context(dial(gw)) for _ in range(50)]
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         stopping = asyncio.create_task(gw.stop())
         for socket in sockets:
             assert await closed(socket) == (1001, "shutting down")
             assert await up.end() == (1001, "shutting down")
         await stopping
-        assert loop.time() - began < 2
 
 
 END_OF_IDLE = ({"websocket": {"idle_timeout": 0.05}}, 1001, "idle")
@@ -578,8 +578,7 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
     The sockets stay open until both have sent their own, and end at once then. What
     an end sends before it reaches nobody (RFC 6455 §5.5.1, §7.1.1).
     """
-    patient = Pace(websocket_close_s=60, websocket_linger_s=60)
-    async with joined(route, patient) as ends:
+    async with joined(route, PATIENT) as ends:
         ending = asyncio.create_task(ends.gw.stop()) if not route else None
         await ends.said(code, reason)
         answers = [(ends.client, MASKED_HELLO, MASKED_BYE), (ends.service, HELLO, BYE)]
@@ -594,7 +593,7 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
         assert await ends.service.rest() == b""
         assert (await ends.gw.record()).reason == f"closed_{code}"
         if ending is not None:
-            await asyncio.wait_for(ending, 5)
+            await ending
 
 
 @pytest.mark.parametrize("answering", ["client", "service", None])
@@ -621,14 +620,11 @@ async def test_p15_the_upstream_dies() -> None:
     for behaviour in (switch_then(Peer.reset), switch_then(lambda peer: None)):
         async with (
             FaultUpstream(behaviour) as upstream,
-            gateway(upstream.url) as gw,
+            gateway(upstream.url, pace=PATIENT) as gw,
             dial(gw) as socket,
         ):
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             await socket.send("go")
             assert await closed(socket) == (1006, "")
-            assert loop.time() - began < 1
             assert (await gw.record()).reason == "upstream_closed"
 
 
@@ -669,11 +665,11 @@ async def test_p15_the_client_dies(how: str) -> None:
             if how == "FIN":
                 wire.writer.write(frame)
                 wire.writer.write_eof()
-                await asyncio.wait_for(upstream.lost.wait(), 1)
+                await upstream.lost.wait()
                 assert b"".join(got) == frame
             else:
                 wire.writer.transport.abort()
-                await asyncio.wait_for(upstream.lost.wait(), 1)
+                await upstream.lost.wait()
         await gw.record()
         await until(lambda: not gw.pools[0].open)
 

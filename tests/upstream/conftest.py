@@ -29,4 +29,4 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 @pytest.fixture
 def timeouts() -> Timeouts:
     """Long enough to be no matter in a test that isn't about time."""
-    return Timeouts(connect=2, response=2, idle=2)
+    return Timeouts(connect=60, response=60, idle=60)

@@ -138,7 +138,7 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
         given = body.given
         assert body.stopped.is_set()
         assert (reply.status, await whole(reply)) == (413, b"no")
-        await asyncio.wait_for(upstream.lost.wait(), 1)
+        await upstream.lost.wait()
         assert body.given == given
         assert pool.open == 0
 
@@ -166,7 +166,7 @@ async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
         assert body.stopped.is_set()
         go_on.set()
         assert await whole(reply) == b"nono"
-        await asyncio.wait_for(upstream.lost.wait(), 1)
+        await upstream.lost.wait()
         assert pool.open == 0
 
 
@@ -210,7 +210,7 @@ async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
             CHUNKED, method="POST", timeouts=timeouts, body=body
         )
         assert await whole(reply) == b"ok"
-        await asyncio.wait_for(upstream.lost.wait(), 1)
+        await upstream.lost.wait()
         assert body.stopped.is_set()
         assert pool.open == 0
 
@@ -311,7 +311,7 @@ async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
         with pytest.raises(asyncio.CancelledError):
             await sent
         stopped.set()
-        await asyncio.wait_for(upstream.lost.wait(), 1)
+        await upstream.lost.wait()
 
 
 async def test_an_upstream_that_dies_ends_the_upload(
