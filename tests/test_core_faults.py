@@ -21,6 +21,7 @@ from wire import WireReply
 
 from gateway.dev.core import Core, CoreSettings, Fault, Faults, serve_in_thread
 from gateway.keys import KeyStore
+from gateway.sdk import core as sdk_core
 
 ELSEWHERE = {
     "K1": "end_to_end/test_end_to_end_outage.py::test_no_core_at_all",
@@ -221,7 +222,7 @@ async def test_k8_restart_while_a_session_is_checked(
         await asyncio.to_thread(
             second.enter_context, serve_in_thread(settings, port=port)
         )
-        assert await until_served(user, "/checked") < 1
+        assert await until_served(user, "/checked") < sdk_core._DEAD_S - 1
         await asyncio.to_thread(second.close)
 
 

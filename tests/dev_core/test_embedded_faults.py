@@ -12,6 +12,7 @@ import pytest
 from core_client import CoreClient
 
 from gateway.dev.core import Core, CoreSettings, Fault, RunningCore, serve
+from gateway.dev.core.serving import _SHUTDOWN_S
 
 _VERIFY = "/recipe/session/verify"
 _JWKS = "/.well-known/jwks.json"
@@ -145,7 +146,7 @@ async def test_hanging_calls_do_not_hold_up_the_stop(
         hanging = [asyncio.create_task(core.call("GET", "/hello")) for _ in range(5)]
         await running.core.faults.until_called("/hello", times=5)
         began = time.monotonic()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < _SHUTDOWN_S
     results = await asyncio.gather(*hanging, return_exceptions=True)
     assert all(isinstance(result, aiohttp.ClientError) for result in results)
 
