@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sdk_reset
 from any_core import URI, GivenCore
@@ -30,6 +31,15 @@ from faults import FaultUpstream, answer
 from stack import Gateway, Start, no_blocking, running
 
 from gateway.dev.core import ThreadedCore, serve_in_thread
+
+# Hypothesis bounds an example to 200 ms, and gives up when examples are made slowly. On
+# a busy machine both happen to sound code.
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
