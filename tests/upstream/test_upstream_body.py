@@ -365,7 +365,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         while left > 0:
             data = await peer.reader.read(65536)
             left -= len(data)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
         await peer.send(OK)
         await peer.gone()
 
@@ -374,7 +374,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         reply = await pool.exchange(
             sized(size),
             method="POST",
-            timeouts=Timeouts(idle=0.1, response=10),
+            timeouts=Timeouts(idle=0.5, response=60),
             body=b"x" * size if at_once else pieces(b"x" * size),
             content_length=size,
         )
