@@ -71,7 +71,7 @@ def assert_unavailable(reply: WireReply) -> None:
 
 
 async def until_served(
-    user: User, path: str = "/private", *, within_s: float = 5
+    user: User, path: str = "/private", *, within_s: float = 10
 ) -> float:
     """Return after how many seconds the user is served; each refusal must be a 503."""
     began = time.monotonic()
@@ -86,7 +86,7 @@ async def test_k2_slow_at_the_start(start: Start, upstream: FaultUpstream) -> No
     """The core's keys come late: 503 till then, and then all is well by itself."""
     with serve_in_thread() as core:
         core.core.faults.set(JWKS, Fault(hang=True))
-        gateway = await start(ROUTES, CORE=core.url, TIMEOUT="0.3")
+        gateway = await start(ROUTES, CORE=core.url, TIMEOUT="2")
         user = await gateway.sign_up()
         assert (await gateway.ask("GET", "/public")).status == 200
         assert_unavailable(await user.get("/private"))
@@ -99,7 +99,7 @@ async def test_k4_a_wait_for_the_core_has_an_end(
     start: Start, upstream: FaultUpstream
 ) -> None:
     """`core.timeout` is that end, however many wait; others aren't held up."""
-    gateway = await start(ROUTES, TIMEOUT="0.5")
+    gateway = await start(ROUTES, TIMEOUT="2")
     user = await gateway.sign_up()
     gateway.core.core.faults.hang("/recipe/session/verify")
     began = time.monotonic()
@@ -107,7 +107,7 @@ async def test_k4_a_wait_for_the_core_has_an_end(
     assert (await user.get("/private")).status == 200
     for reply in await asyncio.gather(*waiting):
         assert_unavailable(reply)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     assert len(upstream.requests) == 1
 
 
