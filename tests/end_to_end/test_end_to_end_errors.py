@@ -25,7 +25,7 @@ services:
   narrow:
     targets: ["http://localhost:${PORT:-1}"]
     max_connections: 1
-    timeouts: {connect: 0.05, response: 1}
+    timeouts: {connect: 0.5, response: 3}
   some: {targets: ["http://127.0.0.1:${CLOSED:-1}", "${UPSTREAM}"]}
 routes:
   - {path: /public, service: echo}
