@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 
 import pytest
+from corpus import cases
 
 from gateway import config, sdk, settings
 from gateway.config import Limits, Timeouts, reference
@@ -194,6 +197,80 @@ def test_every_word_of_the_log_is_explained() -> None:
         words |= set(re.findall(r'_(?:try_refresh|refusal)\((?:"\w+", )?"(\w+)"', text))
     told = page("operations.md")
     assert not {word for word in words if f"`{word}`" not in told}
+
+
+# --- attacks.md and faults.md ---
+
+ROW = re.compile(r"[A-IKPU]\d{1,2}")
+"""The id of a row: B22, K2. The goals of `bench` are numbered P1 to P17, too."""
+TESTS = [
+    path for path in sorted((ROOT / "tests").rglob("*.py")) if "bench" not in path.stem
+]
+
+
+def ids_of(test: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """Return the rows in a test's name (`test_k2_slow`) and in its docstring."""
+    prefix = re.match(r"test_((?:[a-z]\d+_)*)", test.name)
+    assert prefix is not None
+    text = f"{prefix[1].upper().replace('_', ' ')} {ast.get_docstring(test) or ''}"
+    return set(re.findall(rf"\b{ROW.pattern}\b", text))
+
+
+@cache
+def rows_of_tests() -> dict[str, set[str]]:
+    """Return, for each test, the rows that it refers to.
+
+    `ELSEWHERE` of some modules names a row's tests in other modules.
+    """
+    found: dict[str, set[str]] = {}
+    for path in TESTS:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    if name.startswith("test_"):
+                        found.setdefault(name, set()).update(ids_of(node))
+                case ast.Assign(targets=[ast.Name(id="ELSEWHERE")], value=value):
+                    for row, place in ast.literal_eval(value).items():
+                        name = place.partition("::")[2]
+                        found.setdefault(name, set()).add(row.partition(",")[0])
+    return found
+
+
+@cache
+def table_rows() -> dict[str, str]:
+    """Return the rows of attacks and faults: their ids, and the cell of their tests."""
+    cells = [*rows(page("attacks.md")), *rows(page("faults.md"))]
+    listed = [(row[0], row[-1]) for row in cells if ROW.fullmatch(row[0])]
+    assert len(dict(listed)) == len(listed), "an id has one row"
+    return dict(listed)
+
+
+@cache
+def rows_of_cases() -> frozenset[str]:
+    return frozenset(case.id.partition(" ")[0] for case in cases.load())
+
+
+def test_every_row_that_a_test_names_is_in_a_table() -> None:
+    """A reader who finds `K2` in a test can look up what it means."""
+    named = set(chain.from_iterable(rows_of_tests().values()))
+    assert named - table_rows().keys() - DEMO_CORE == set()
+    assert rows_of_cases() <= table_rows().keys()
+
+
+DEMO_CORE = {"A0"}
+"""A0 is the first access token of a session, in the tests of its rotation."""
+
+
+@pytest.mark.parametrize(("row", "cell"), table_rows().items())
+def test_every_row_of_a_table_is_tested(row: str, cell: str) -> None:
+    """It names tests that exist; at least one refers to it, if any test does."""
+    by_test = rows_of_tests()
+    listed = set(re.findall(r"`(\w+)`", cell))
+    assert listed <= by_test.keys()
+    in_corpus = row in rows_of_cases()
+    assert re.sub(r"`\w+`|[ ,]", "", cell) == ("corpus" if in_corpus else "")
+    referring = {name for name, ids in by_test.items() if row in ids}
+    assert in_corpus or (listed & referring if referring else listed)
 
 
 # --- all of them ---

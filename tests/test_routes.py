@@ -1015,7 +1015,7 @@ def test_warnings(sections: dict[str, Any], places: list[str]) -> None:
 
 
 def test_cost_does_not_grow_with_the_number_of_routes() -> None:
-    """Ten thousand routes take as many steps as ten: only the path counts (P9)."""
+    """Ten thousand routes take as many steps as ten: only the path counts."""
 
     def steps(count: int) -> int:
         table = compiled(
