@@ -892,4 +892,4 @@ def test_the_page_s_test_passes(tmp_path: Path) -> None:
 def test_the_page_counts_the_cases() -> None:
     """So many of the corpus are answered by aiohttp."""
     refused, all_cases = len(REFUSED), len(CASES)
-    assert f"{refused} of {all_cases} end so" in " ".join(PAGE.split())
+    assert f"{refused} of {all_cases} end this way" in " ".join(PAGE.split())
