@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import any_core
 import pytest
-from core_client import Clock, CoreClient
+from dev_core.core_client import Clock, CoreClient
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_client import VERSION, CoreClient
+from dev_core.core_client import VERSION, CoreClient
 
 _TEXT = "text/html; charset=UTF-8"
 

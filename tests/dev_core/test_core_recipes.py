@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_client import CoreClient, Json, unique, unique_email
+from dev_core.core_client import CoreClient, Json, unique, unique_email
 
 _UNKNOWN_ROLE = {"status": "UNKNOWN_ROLE_ERROR"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from core_client import CoreClient, access, claims, refresh
+from dev_core.core_client import CoreClient, access, claims, refresh
 
 
 async def test_t1_parent_can_be_refreshed_again_until_a_child_is_used(

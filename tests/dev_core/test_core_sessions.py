@@ -6,7 +6,15 @@ import re
 import uuid
 
 import pytest
-from core_client import CoreClient, Json, access, claims, decode, refresh, unique
+from dev_core.core_client import (
+    CoreClient,
+    Json,
+    access,
+    claims,
+    decode,
+    refresh,
+    unique,
+)
 
 _PROTECTED = [
     "sub",

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from core_client import CoreClient, Json, access, claims, refresh, unique, unique_email
+from dev_core.core_client import (
+    CoreClient,
+    Json,
+    access,
+    claims,
+    refresh,
+    unique,
+    unique_email,
+)
 
 
 @pytest.fixture
 async def tenant(core: CoreClient) -> str:
     """Return a new tenant."""
-    tenant_id = unique("t")
+    tenant_id: str = unique("t")
     answer = await core.put(
         "/recipe/multitenancy/tenant/v2", {"tenantId": tenant_id.upper()}
     )

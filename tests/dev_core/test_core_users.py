@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from core_client import CoreClient, Json, access, unique, unique_email
+from dev_core.core_client import CoreClient, Json, access, unique, unique_email
 
 
 def _credentials(email: str, password: str = "s3cret!") -> Json:

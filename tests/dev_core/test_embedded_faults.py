@@ -9,7 +9,7 @@ from contextlib import closing
 
 import aiohttp
 import pytest
-from core_client import CoreClient
+from dev_core.core_client import CoreClient
 
 from gateway.dev.core import Core, CoreSettings, Fault, RunningCore, serve
 from gateway.dev.core.serving import _SHUTDOWN_S

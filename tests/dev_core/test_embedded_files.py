@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from core_client import CoreClient, access, refresh, unique_email
+from dev_core.core_client import CoreClient, access, refresh, unique_email
 
 from gateway.dev.core import (
     Core,
@@ -161,7 +161,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
         made.append(connect(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(store.sqlite3, "connect", remember)
+    monkeypatch.setattr(sqlite3, "connect", remember)
     return made
 
 

@@ -9,7 +9,7 @@ import socket
 
 import aiohttp
 import pytest
-from core_client import CoreClient
+from dev_core.core_client import CoreClient
 
 from gateway.dev.core import (
     NOTICE,

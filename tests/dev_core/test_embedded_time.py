@@ -10,9 +10,17 @@ from contextlib import asynccontextmanager, closing
 import aiohttp
 import jwt
 import pytest
-from core_client import Clock, CoreClient, access, claims, decode, refresh, unique_email
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from dev_core.core_client import (
+    Clock,
+    CoreClient,
+    access,
+    claims,
+    decode,
+    refresh,
+    unique_email,
+)
 
 from gateway.dev.core import Core, CoreSettings, RunningCore, serve
 from gateway.dev.core.jws import base64url
