@@ -69,7 +69,13 @@ class Gateway:
     app: App
     url: str
     records: Records
-    core: ThreadedCore | GivenCore
+    any_core: ThreadedCore | GivenCore
+
+    @property
+    def core(self) -> ThreadedCore:
+        """Return the core, for tests of the embedded one: it has switches to turn."""
+        assert isinstance(self.any_core, ThreadedCore)
+        return self.any_core
 
     @property
     def port(self) -> int:
@@ -189,7 +195,7 @@ async def running(
             serving(app, sock) as url,
         ):
             await app.keys.refresh()  # so that no test is about the very first fetch
-            yield Gateway(app=app, url=url, records=records, core=core)
+            yield Gateway(app=app, url=url, records=records, any_core=core)
     finally:
         sock.close()
 

@@ -17,9 +17,16 @@ from gateway import config, routes, target
 from gateway.config import Finding, InvalidConfig
 from gateway.errors import BadTarget
 from gateway.identity import CheckDatabase, ClaimRule, Protection, Requirements
-from gateway.routes import Matched, MethodNotAllowed, NoRoute, Outcome, RouteTable
+from gateway.routes import (
+    Matched,
+    MethodNotAllowed,
+    NearMiss,
+    NoRoute,
+    Outcome,
+    RouteTable,
+)
 
-PUBLIC = {"protected": False}
+PUBLIC: dict[str, Any] = {"protected": False}
 
 
 def rule(
@@ -61,6 +68,8 @@ def index(outcome: Outcome) -> int | tuple[str, ...] | None:
             return allow
         case NoRoute():
             return None
+        case NearMiss():
+            raise AssertionError(outcome)
 
 
 # --- paths ---
@@ -403,9 +412,9 @@ def reference(rules: Sequence[Any], method: str, host: str, path: str) -> object
         if ranks and by_path is not None:
             host_is, named = min(ranks, key=lambda pair: pair[0])
             # Different regexes are different places, in the file's order.
-            place = first_with(rules, named, pattern) if form == "regex" else 0
-            rank = (host_is, by_path, place)
-            found.append(Candidate(rank, number, match.get("methods")))
+            turn = first_with(rules, named, pattern) if form == "regex" else 0
+            ranked = (host_is, by_path, turn)
+            found.append(Candidate(ranked, number, match.get("methods")))
     if not found:
         return None
     best = min(candidate.rank for candidate in found)
@@ -573,7 +582,7 @@ def test_route_that_is_left_something() -> None:
 )
 def test_requirement_without_its_recipe(recipes: list[str], places: list[str]) -> None:
     """Nobody could meet it: the claim is in no token, and can't be fetched."""
-    given = {name: {} for name in recipes}
+    given: dict[str, Any] = {name: {} for name in recipes}
     required = {
         "roles": {"any": ["x"]},
         "permissions": {"all": ["x"]},

@@ -312,7 +312,7 @@ async def start(
             path.write_text(text, encoding="utf-8")
             process = await opened.enter_async_context(
                 command(
-                    *("serve", "-c", path, "--workers", str(workers), *arguments),
+                    *("serve", "-c", str(path), "--workers", str(workers), *arguments),
                     cwd=tmp_path,
                     environ={"CORE": st_core.url, "UPSTREAM": upstream.url, **environ},
                     program=program,
@@ -343,7 +343,7 @@ def start_gated(start: Start, gate: Gate, tmp_path: Path) -> Start:
 async def sign_up(crew: Crew, core: ThreadedCore) -> User:
     """Return a user with a session; who signed it up doesn't matter."""
     url = f"http://127.0.0.1:{crew.port}"
-    gateway = Gateway(app=cast("App", None), url=url, records=Records(), core=core)
+    gateway = Gateway(app=cast("App", None), url=url, records=Records(), any_core=core)
     return await gateway.sign_up()
 
 

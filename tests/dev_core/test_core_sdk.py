@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from core_client import claims, unique, unique_email
+from dev_core.core_client import claims, unique, unique_email
 
 
 @pytest.fixture(autouse=True)
@@ -92,8 +92,8 @@ def _reset() -> None:
         UserMetadataRecipe,
         UserRolesRecipe,
     ):
-        singleton.reset()
-    reset_jwks_cache()
+        singleton.reset()  # type: ignore[no-untyped-call] # the SDK's
+    reset_jwks_cache()  # type: ignore[no-untyped-call] # the SDK's
 
 
 def _is_ok(result: object) -> bool:
@@ -170,14 +170,19 @@ async def test_password_reset_and_email_change() -> None:
         sign_in,
         update_email_or_password,
     )
+    from supertokens_python.recipe.emailpassword.interfaces import (
+        CreateResetPasswordOkResult,
+        PasswordResetTokenInvalidError,
+    )
 
     email, new = unique_email(), unique_email()
     created = await _user(email)
     token = await create_reset_password_token("public", created.user.id, email)
-    assert _is_ok(token)
+    assert isinstance(token, CreateResetPasswordOkResult)
     done = await reset_password_using_token("public", token.token, "n3w-secret")
     assert _is_ok(done)
     again = await reset_password_using_token("public", token.token, "n3w-secret")
+    assert isinstance(again, PasswordResetTokenInvalidError)
     assert again.status == "RESET_PASSWORD_INVALID_TOKEN_ERROR"
     assert _is_ok(await sign_in("public", email, "n3w-secret"))
     changed = await update_email_or_password(created.recipe_user_id, email=new)
@@ -191,6 +196,9 @@ async def test_session_with_roles_and_verification_claims() -> None:
         create_email_verification_token,
         is_email_verified,
         verify_email_using_token,
+    )
+    from supertokens_python.recipe.emailverification.interfaces import (
+        CreateEmailVerificationTokenOkResult,
     )
     from supertokens_python.recipe.userroles.asyncio import (
         add_role_to_user,
@@ -206,7 +214,7 @@ async def test_session_with_roles_and_verification_claims() -> None:
     assert _is_ok(given)
     assert (await get_roles_for_user("public", user.user.id)).roles == [role]
     token = await create_email_verification_token("public", user.recipe_user_id)
-    assert _is_ok(token)
+    assert isinstance(token, CreateEmailVerificationTokenOkResult)
     verified = await verify_email_using_token("public", token.token)
     assert _is_ok(verified)
     assert await is_email_verified(user.recipe_user_id)
@@ -312,16 +320,18 @@ async def test_anti_csrf_via_token() -> None:
     )
     tokens = session.get_all_session_tokens_dangerously()
     access, value = tokens["accessToken"], tokens["antiCsrfToken"]
+    refresh_token = tokens["refreshToken"]
     assert value is not None
+    assert refresh_token is not None
     assert await get_session_without_request_response(access, value)
     with pytest.raises(TryRefreshTokenError):
         await get_session_without_request_response(access, "wrong")
     with pytest.raises(UnauthorisedError):
         await refresh_session_without_request_response(
-            tokens["refreshToken"], anti_csrf_token="wrong"
+            refresh_token, anti_csrf_token="wrong"
         )
     child = await refresh_session_without_request_response(
-        tokens["refreshToken"], anti_csrf_token=value
+        refresh_token, anti_csrf_token=value
     )
     new = child.get_all_session_tokens_dangerously()["antiCsrfToken"]
     assert new not in (None, value)
@@ -406,8 +416,12 @@ async def test_third_party_and_passwordless() -> None:
         create_code,
         update_user,
     )
+    from supertokens_python.recipe.passwordless.interfaces import ConsumeCodeOkResult
     from supertokens_python.recipe.thirdparty.asyncio import (
         manually_create_or_update_user,
+    )
+    from supertokens_python.recipe.thirdparty.interfaces import (
+        ManuallyCreateOrUpdateUserOkResult,
     )
 
     account = unique("account")
@@ -415,7 +429,7 @@ async def test_third_party_and_passwordless() -> None:
         result = await manually_create_or_update_user(
             "public", "google", account, unique_email(), True
         )
-        assert _is_ok(result)
+        assert isinstance(result, ManuallyCreateOrUpdateUserOkResult)
         assert result.created_new_recipe_user is new
     email = unique_email()
     code = await create_code("public", email)
@@ -432,7 +446,7 @@ async def test_third_party_and_passwordless() -> None:
         user_input_code=code.user_input_code,
         device_id=code.device_id,
     )
-    assert _is_ok(signed)
+    assert isinstance(signed, ConsumeCodeOkResult)
     assert signed.created_new_recipe_user
     changed = await update_user(signed.recipe_user_id, email=unique_email())
     assert _is_ok(changed)
@@ -440,9 +454,11 @@ async def test_third_party_and_passwordless() -> None:
 
 async def test_jwt_through_the_sdk() -> None:
     """A plain JWT and the keys to check it with."""
+    from supertokens_python.recipe.jwt.interfaces import CreateJwtOkResult
     from supertokens_python.recipe.session.asyncio import create_jwt, get_jwks
 
     made = await create_jwt({"a": 1}, 60, use_static_signing_key=True)
+    assert isinstance(made, CreateJwtOkResult)
     assert claims(made.jwt)["iss"] == "http://localhost:8000/auth"
     keys = await get_jwks()
     assert {key.kid[:2] for key in keys.keys} == {"d-", "s-"}

@@ -446,7 +446,7 @@ async def revoke_in_core(gateway: Gateway, user: User) -> None:
     """Take the user's sessions away behind the gateway's back."""
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         reply = await client.post(
-            f"{gateway.core.url}/recipe/session/remove",
+            f"{gateway.any_core.url}/recipe/session/remove",
             json={"userId": user.id, "revokeAcrossAllTenants": True},
             headers={"rid": "session", "cdi-version": "5.4"},
         )

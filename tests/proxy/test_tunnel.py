@@ -51,13 +51,17 @@ SWITCH = (
 )
 
 
+End = tuple[int | None, str | None]
+"""Code and reason of a socket."""
+
+
 @dataclass
 class WebSocketService:
     """A WebSocket server of the `websockets` library, which keeps what happened."""
 
     url: str = ""
     sockets: list[ServerConnection] = field(default_factory=list)
-    closed: asyncio.Queue[tuple[int, str]] = field(default_factory=asyncio.Queue)
+    closed: asyncio.Queue[End] = field(default_factory=asyncio.Queue)
     """Code and reason of each socket, as the server heard them."""
 
     async def serve(self, socket: ServerConnection) -> None:
@@ -69,7 +73,7 @@ class WebSocketService:
             pass
         self.closed.put_nowait((socket.close_code, socket.close_reason))
 
-    async def end(self) -> tuple[int, str]:
+    async def end(self) -> End:
         """Return how the next socket that ends has ended."""
         async with asyncio.timeout(10):
             return await self.closed.get()
@@ -215,12 +219,12 @@ async def wsproto_echo(peer: Peer) -> None:
             case Request():
                 await end.send(AcceptConnection(extensions=[PerMessageDeflate()]))
             case TextMessage() | BytesMessage():
-                await end.send(
-                    type(event)(event.data, message_finished=event.message_finished)
-                )
+                await end.send(event)
             case CloseConnection():
                 await end.send(event.response())
                 return
+            case _:
+                raise AssertionError(event)
 
 
 async def test_wsproto_agrees_on_both_ends() -> None:
@@ -755,6 +759,9 @@ async def test_p15_a_service_that_never_reads_holds_back_its_client() -> None:
         await wire.head()
         assert await flood(wire, most) < most / 2
         (tunnel,) = gw.proxy.tunnels
+        assert isinstance(tunnel._upstream, upstream_tunnel.Tunnel)
+        assert isinstance(tunnel._up._source, websocket._ClientSocket)
+        assert tunnel._upstream._transport is not None
         assert tunnel._upstream._transport.get_write_buffer_size() < 1024**2
         assert tunnel._up._source._size < 1024**2
 
@@ -782,5 +789,6 @@ async def test_p15_a_client_that_never_reads_holds_back_its_service() -> None:
                 await asyncio.sleep(0.1)
             assert sent < 32 * 1024**2
             (tunnel,) = gw.proxy.tunnels
+            assert isinstance(tunnel._down._source, upstream_tunnel.Tunnel)
             assert tunnel._down._source._size < 1024**2
         await until(lambda: not gw.pools[0].open)
