@@ -246,7 +246,7 @@ async def hang_before_head(peer: Peer) -> None:
 
 async def never_read(peer: Peer) -> None:
     """Take the connection and nothing of what is sent."""
-    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
     await asyncio.Event().wait()
 
 

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes, server
 from gateway.app import App, readers
+from gateway.auth import Auth
 from gateway.cors import Cors
 from gateway.decide import Resources
 from gateway.fields import first
@@ -101,8 +102,11 @@ class FakeVerifier:
         )
 
 
-class NoAuth:
+class NoAuth(Auth):
     """Stands in for the SDK's API, of which there is none here."""
+
+    def __init__(self) -> None:
+        """Without the SDK."""
 
     def owns(self, path: str) -> bool:
         return False
@@ -130,7 +134,7 @@ class UnderTest:
     pools: Sequence[UpstreamPool]
     records: asyncio.Queue[Record]
     log: Log
-    stop: Callable[[], Awaitable[None]]
+    stop: Callable[[], Coroutine[Any, Any, None]]
     """Stop accepting and drain, as the end of the block does."""
 
     @property
@@ -243,9 +247,9 @@ def make(
     app = App(
         config=loaded,
         proxy=proxy,
-        sessions=None,
+        sessions=None,  # type: ignore[arg-type] # sessions are fakes
         observer=observer,
-        keys=None,
+        keys=None,  # type: ignore[arg-type] # the same
         make_id=make_id,
     )
     return Made(app, verifier, observer.records, upstreams, services["up"].pools)

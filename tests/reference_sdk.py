@@ -118,7 +118,7 @@ def binding(settings: dict[str, Any]) -> Any:
         telemetry=False,
     )
     app = FastAPI()
-    app.add_middleware(get_middleware())
+    app.add_middleware(get_middleware())  # type: ignore[no-untyped-call] # the SDK's
 
     def route(path: str, *, required: bool, check_database: bool = False) -> None:
         @app.api_route(path, methods=["GET", "POST"])

@@ -106,7 +106,7 @@ def cookie(text: str, email: str) -> object:
 
 def normal(seen: Seen, email: str) -> object:
     """Return an answer in a form that two tellings have in common."""
-    fields = []
+    fields: list[tuple[str, object]] = []
     for raw_name, raw_value in seen.fields:
         name, value = raw_name.decode().lower(), raw_value.decode("latin-1")
         match name:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from gateway.config import SuperTokens
 from gateway.sdk import Sdk, start
 from gateway.sdk.testing import reset
+
+if TYPE_CHECKING:
+    from gateway.sdk.delivery import EmailSender
 
 __all__ = ["reset", "running"]
 
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: SuperTokens, *, email: object | None = None
+    settings: SuperTokens, *, email: EmailSender | None = None
 ) -> AsyncIterator[Sdk]:
     """Run the SDK with *settings* inside, whatever ran before, and close it."""
     reset()
-    sdk = start(settings, email=email)  # type: ignore[arg-type]
+    sdk = start(settings, email=email)
     try:
         yield sdk
     finally:

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from base64 import standard_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256, sha384
 from typing import Any
@@ -138,7 +138,7 @@ def tokens(source: Source) -> Iterator[tuple[str, str]]:
     """Yield tokens by what is odd about them."""
     yield "good", source.token()
     for claim, (name, value) in itertools.product(_CLAIMS, _ODD.items()):
-        yield f"claim/{claim}={name}", source.token(**{claim: value})
+        yield f"claim/{claim}={name}", source.token(None, **{claim: value})
     yield from _times(source)
     yield from _versions(source)
     yield from _headers(source)
@@ -158,16 +158,16 @@ def _times(source: Source) -> Iterator[tuple[str, str]]:
             ("in an hour", 3600),
             ("in a year", 365 * 86_400),
         ):
-            yield f"time/{claim} {name}", source.token(**{claim: now + offset})
+            yield f"time/{claim} {name}", source.token(None, **{claim: now + offset})
             yield (
                 f"time/{claim} {name}, a fraction",
-                source.token(**{claim: now + offset + 0.5}),
+                source.token(None, **{claim: now + offset + 0.5}),
             )
             yield (
                 f"time/{claim} {name}, as text",
-                source.token(**{claim: str(now + offset)}),
+                source.token(None, **{claim: str(now + offset)}),
             )
-        yield f"time/{claim} in ms", source.token(**{claim: now * 1000})
+        yield f"time/{claim} in ms", source.token(None, **{claim: now * 1000})
     yield "time/exp before iat", source.token(iat=now - 10, exp=now - 20)
 
 
@@ -175,6 +175,7 @@ _V2_HEADER = standard_b64encode(b'{"alg":"RS256","typ":"JWT","version":"2"}').de
 
 
 def _versions(source: Source) -> Iterator[tuple[str, str]]:
+    value: Any
     for version in (
         "2",
         "3",
@@ -237,6 +238,8 @@ def _signed(
 
 
 def _headers(source: Source) -> Iterator[tuple[str, str]]:
+    value: Any
+    header: object
     for name, value in {
         "missing": ...,
         "null": None,
@@ -326,11 +329,11 @@ def _algorithms(source: Source) -> Iterator[tuple[str, str]]:
         "nothing": b"",
         "kid": mint.kid.encode(),
     }
-    for (name, secret), (algorithm, digest) in itertools.product(
+    for (name, secret), (algorithm, hashed) in itertools.product(
         secrets.items(), (("HS256", sha256), ("HS384", sha384))
     ):
         signed = f"{segment(mint.header(alg=algorithm))}.{segment(source.payload())}"
-        mac = hmac.new(secret, signed.encode(), digest).digest()
+        mac = hmac.new(secret, signed.encode(), hashed).digest()
         yield f"alg/{algorithm} with the {name}", f"{signed}.{segment(mac)}"
     for algorithm in ("none", "None", "nOnE", "NONE", ""):
         header = segment(mint.header(alg=algorithm))
@@ -349,7 +352,7 @@ def _algorithms(source: Source) -> Iterator[tuple[str, str]]:
             mint.sign(
                 mint.header(alg=algorithm),
                 source.payload(),
-                pad=pad and padding.PSS(padding.MGF1(pad), digest.digest_size),
+                pad=padding.PSS(padding.MGF1(pad), digest.digest_size) if pad else None,
                 digest=digest,
             ),
         )
@@ -358,7 +361,7 @@ def _algorithms(source: Source) -> Iterator[tuple[str, str]]:
             mint.sign(
                 mint.header(),
                 source.payload(),
-                pad=pad and padding.PSS(padding.MGF1(pad), digest.digest_size),
+                pad=padding.PSS(padding.MGF1(pad), digest.digest_size) if pad else None,
                 digest=digest,
             ),
         )
@@ -389,7 +392,7 @@ def _spellings(source: Source) -> Iterator[tuple[str, str]]:
         return source.token().split(".")
 
     for place, name in enumerate(("header", "payload", "signature")):
-        for change, edit in {
+        edits: dict[str, Callable[[str], str]] = {
             "empty": lambda text: "",
             "cut by 1": lambda text: text[:-1],
             "cut by 4": lambda text: text[:-4],
@@ -411,7 +414,8 @@ def _spellings(source: Source) -> Iterator[tuple[str, str]]:
             "spelled otherwise": _other_spelling,
             "upper case": lambda text: text.upper(),
             "twice": lambda text: text + text,
-        }.items():
+        }
+        for change, edit in edits.items():
             made = parts()
             made[place] = edit(made[place])
             yield f"spelling/{name} {change}", ".".join(made)
@@ -539,8 +543,8 @@ def transports(source: Source) -> Iterator[Case]:
         field = (b"Authorization", other)
         yield f"two Authorization/good, {name}", (*bearer(token()), field)
         yield f"two Authorization/{name}, good", (field, *bearer(token()))
-    for name in (b"authorization", b"AUTHORIZATION", b"Authorization "):
-        yield f"field name/{name!r}", ((name, b"Bearer " + token().encode()),)
+    for spelt in (b"authorization", b"AUTHORIZATION", b"Authorization "):
+        yield f"field name/{spelt!r}", ((spelt, b"Bearer " + token().encode()),)
     for mode in ("header", "cookie", "any", "COOKIE", "x", ""):
         sent = ((b"st-auth-mode", mode.encode()),)
         yield f"st-auth-mode/{mode} bearer", (*sent, *bearer(token()))
@@ -552,7 +556,7 @@ def transports(source: Source) -> Iterator[Case]:
     for first, second in itertools.product(
         ("good", "expired", "junk", "empty", "other type", "forged"), repeat=2
     ):
-        made = {
+        made: dict[str, Callable[[], str]] = {
             "good": token,
             "expired": expired,
             "junk": lambda: "junk",

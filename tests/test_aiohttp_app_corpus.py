@@ -77,9 +77,9 @@ async def serve(proxy: Proxy, settings: Config) -> Serving:
     gateway = App(
         config=settings,
         proxy=proxy,
-        sessions=None,  # type: ignore[arg-type]
+        sessions=None,  # type: ignore[arg-type] # sessions are fakes
         observer=proxy.parts.observer,
-        keys=None,  # type: ignore[arg-type]
+        keys=None,  # type: ignore[arg-type] # the same
         make_id=proxy.parts.make_id,
     )
 

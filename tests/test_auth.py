@@ -283,7 +283,7 @@ def ours(sdk: Sdk) -> Ask:
 def theirs() -> Ask:
     """Return the SDK's FastAPI binding, asked as an ASGI server asks it."""
     app = FastAPI()
-    app.add_middleware(get_middleware())
+    app.add_middleware(get_middleware())  # type: ignore[no-untyped-call] # the SDK's
 
     def protected(path: str, *, check_database: bool) -> None:
         # A dependency for each path: it keeps a user context for all its requests.

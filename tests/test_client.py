@@ -91,9 +91,7 @@ async def test_a_slow_upstream_isnt_the_clients_fault() -> None:
 def chunked() -> tuple[Body, list[int]]:
     """Return a chunked body, and the size that was unread whenever there was room."""
     room: list[int] = []
-    body = Body(
-        head(b"Transfer-Encoding: chunked"), lambda: room.append(cast("int", body.size))
-    )
+    body = Body(head(b"Transfer-Encoding: chunked"), lambda: room.append(body.size))
     return body, room
 
 

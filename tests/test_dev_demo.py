@@ -277,6 +277,7 @@ async def test_admin_role_is_given_through_the_core(
 ) -> None:
     """The user of X-User-Id gets it, and a second time changes nothing."""
     client = await aiohttp_client(page(Core(uri=core.url, api_key="k" * 20)))
+    given: dict[str, object] = {}
     for had_it in (False, True):
         reply = await client.post("/demo/admin-role", headers=ANN)
         assert reply.status == 200

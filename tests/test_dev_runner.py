@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -298,8 +299,8 @@ async def test_gateway_stops_when_the_services_are_gone(
     children: list[asyncio.subprocess.Process] = []
     start = asyncio.create_subprocess_exec
 
-    async def remember(*args: str, **kwargs: object) -> asyncio.subprocess.Process:
-        child = await start(*args, **kwargs)  # type: ignore[arg-type]
+    async def remember(*args: Any, **kwargs: Any) -> asyncio.subprocess.Process:
+        child = await start(*args, **kwargs)
         children.append(child)
         return child
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ class Keeping:
         while self.kept:
             self.written.append(self.kept.popleft())
         self.news.set()
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_globals["__name__"] == "gateway.forward":
                 self.names += [

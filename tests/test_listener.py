@@ -51,7 +51,8 @@ async def server_side(rig: Rig, writer: asyncio.StreamWriter) -> Watched:
     """Return the gateway's end of a connection."""
     port = writer.get_extra_info("sockname")[1]
     await until(lambda: port in rig.listener.watched)
-    return rig.listener.watched[port]
+    watched: Watched = rig.listener.watched[port]
+    return watched
 
 
 async def begun(rig: Rig) -> None:
@@ -505,7 +506,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
         rig.upstream.reply += bytes(size)
         async with talking(rig) as (_reader, writer):
-            writer.transport.pause_reading()
+            writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
             watched = await server_side(rig, writer)
             writer.write(GET)
             await watched.until_gone()
@@ -541,7 +542,7 @@ async def test_answers_left_lying_dont_hold_the_connection() -> None:
     async with running(limits=limits) as rig, talking(rig) as (_reader, writer):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n"
         rig.upstream.reply += bytes(50000)
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
         watched = await server_side(rig, writer)
         assert watched.transport is not None
         while not watched.transport.get_write_buffer_size():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -496,7 +496,7 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     return {"match": match, "service": service, **draw(st.sampled_from(POLICIES))}
 
 
-SPELLINGS = st.sampled_from(
+SPELLINGS: st.SearchStrategy[Callable[[str], str]] = st.sampled_from(
     [
         str,
         str.upper,

@@ -39,13 +39,15 @@ def on_both_loops(test: Test) -> Callable[..., None]:
 
     asked = inspect.signature(test)
     first = inspect.Parameter("make_loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = asked.replace(  # type: ignore[attr-defined]
+    run.__signature__ = asked.replace(  # type: ignore[attr-defined] # PEP 362
         parameters=[first, *asked.parameters.values()]
     )
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     run.__dict__.update(test.__dict__)  # marks
     loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return pytest.mark.parametrize("make_loop", loops.values(), ids=loops)(run)
+    mark = pytest.mark.parametrize("make_loop", loops.values(), ids=loops)
+    marked: Callable[..., None] = mark(run)
+    return marked
 
 
 class Run(Runner):
@@ -692,7 +694,7 @@ async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
 
     async def once() -> list[weakref.ref[Any]]:
         thing, faults = Thing(), [Fault()]
-        left = [weakref.ref(thing), weakref.ref(faults[0])]
+        left: list[weakref.ref[Any]] = [weakref.ref(thing), weakref.ref(faults[0])]
         wait = Wait[None]()
         foreign = loop.create_future()
         is_over = asyncio.Event()

@@ -1181,7 +1181,7 @@ async def test_no_host_at_all() -> None:
     values = settings(f"{dead_host()};{dead_host()}")
     async with running(values) as sdk:
         with pytest.raises(CoreUnavailable, match="can't be reached"):
-            await Person(sdk, RunningCore).post("signup")  # type: ignore[arg-type]
+            await Person(sdk, RunningCore).post("signup")  # type: ignore[arg-type] # never asked
 
 
 async def test_a_call_that_was_sent_is_not_sent_again() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
         def bind(self, address: object) -> None:
             raise OSError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(server.sockets.socket, "socket", Refusing)
+    monkeypatch.setattr(socket, "socket", Refusing)
     with pytest.raises(ListenError, match="choose one above 1023"):
         bind("127.0.0.1:80")
 
@@ -160,9 +161,9 @@ def test_where_sockets_can_t_share_there_is_one(
     """Several processes then accept from it; that works everywhere."""
     with bind("127.0.0.1:0") as sock:
         if reason == "refused":
-            monkeypatch.setattr(server.sockets.socket, "socket", Alone)
+            monkeypatch.setattr(socket, "socket", Alone)
         else:
-            monkeypatch.setattr(server.sockets.sys, "platform", "darwin")
+            monkeypatch.setattr(sys, "platform", "darwin")
         assert server.share(sock, 3) == [sock]
 
 

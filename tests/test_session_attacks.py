@@ -229,12 +229,12 @@ async def test_e6_keys_in_the_token(start: Start, upstream: FaultUpstream) -> No
     evil = Mint(now=mint.now, kid=mint.kid, key=private_key("evil"))
     url = f"{upstream.url}/jwks.json"
     tokens = {
-        name: evil.token(header)
-        for name, header in {
-            "jwk": {"jwk": evil.jwk()},
-            "jku": {"jku": url},
-            "x5u": {"x5u": url},
-            "x5c": {"x5c": ["MIIB"]},
+        name: evil.token({name: value})
+        for name, value in {
+            "jwk": evil.jwk(),
+            "jku": url,
+            "x5u": url,
+            "x5c": ["MIIB"],
         }.items()
     }
     await refuse(gateway, upstream, tokens, "token_signature")

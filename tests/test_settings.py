@@ -381,7 +381,7 @@ def test_values(file: Path, text: str, value: object) -> None:
 
 @given(
     st.text(
-        st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"),
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
         max_size=20,
     )
 )

@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -299,14 +299,14 @@ def _with_letter(letter: str, part: str) -> str:
     """Return a good token whose *part* has *letter*, `-` or `_`, and not the other."""
     place = PARTS.index(part)
     other, odd = {"-": ("_", ">>>"), "_": ("-", "???")}[letter]
-    texts = {
+    makers: dict[str, Callable[[], Iterator[str]]] = {
         "header": lambda: iter([MINT.token({"odd": odd})]),
         "payload": lambda: iter([MINT.token(odd=odd)]),
         "signature": lambda: (MINT.token(n=n) for n in itertools.count()),
-    }[part]()
+    }
     return next(
         text
-        for text in texts
+        for text in makers[part]()
         if letter in text.split(".")[place] and other not in text.split(".")[place]
     )
 

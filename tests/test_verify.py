@@ -109,10 +109,10 @@ async def test_cancellation_is_not_swallowed() -> None:
     """It is the client's own, and no verdict."""
     here = world()
 
-    async def seek(_: str) -> Any:
+    async def seek(kid: str) -> Any:
         raise asyncio.CancelledError
 
-    here.keys.seek = seek  # type: ignore[method-assign]
+    here.keys.seek = seek  # type: ignore[method-assign] # of this fake alone
     with pytest.raises(asyncio.CancelledError):
         await here.ask(OTHER.token())
 

@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import chain
+from typing import Any
 
 import aiohttp
 import pytest
@@ -67,7 +68,7 @@ class Difference:
     modes: tuple[str, ...] = MODES
 
 
-STRICTER = {"theirs": "allowed", "ours": "401 try refresh token"}
+STRICTER: dict[str, Any] = {"theirs": "allowed", "ours": "401 try refresh token"}
 
 DIFFERENCES = (
     Difference(
@@ -212,7 +213,8 @@ class Ours:
                 seen = Seen(status=200, fields=fields, body=body)
             case Denied(status=status, fields=fields, body=body):
                 seen = Seen(status=status, fields=fields, body=body)
-            case Undecided():
+            case _:
+                assert isinstance(verdict, Undecided)
                 seen = Seen(status=503)
         return seen, verdict.reason
 
@@ -259,7 +261,7 @@ class Sessions:
         async with self._http.post(
             self._url + path, json=body, headers={"cdi-version": "5.4"}
         ) as reply:
-            said = await reply.json()
+            said: dict[str, Any] = await reply.json()
             assert said["status"] == "OK", said
             return said
 

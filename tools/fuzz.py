@@ -137,7 +137,7 @@ async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
     """Run until the time is over; return 0, or 1 with the failure printed."""
     chance = random.Random(seed)  # noqa: S311 # repeatable, no secret
     cases = [case for case in corpus.load() if len(case.sent) < 4000]
-    count, began, start_kib = 0, time.monotonic(), 0
+    count, began, start_kib, used_kib = 0, time.monotonic(), 0, 0
     async with running(trusted=("127.0.0.2",)) as rig:
         while (left := seconds - (time.monotonic() - began)) > 0:
             rig.upstream.forget()

@@ -24,7 +24,7 @@ init(
     mode="asgi",
 )
 app = FastAPI()
-app.add_middleware(get_middleware())
+app.add_middleware(get_middleware())  # type: ignore[no-untyped-call] # the SDK's
 
 _SESSION = Depends(verify_session())
 

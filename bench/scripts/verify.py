@@ -213,7 +213,7 @@ async def _ours(
     engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     policy = SessionPolicy()
     for row, reason in ((new, "local"), (cached, "cached")):
-        check = engine.verify
+        check, verdict = engine.verify, None
         with _timed(row, len(requests)):
             for request in requests:
                 verdict = await check(request, policy)

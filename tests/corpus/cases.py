@@ -167,10 +167,10 @@ def _case(given: dict[str, Any]) -> Case:
         content=_optional(given.pop("content", None)),
         reply=_optional(given.pop("reply", None)),
         methods=_methods(sent, len(replies)),
-        **{
-            key: tuple(map(encode, given.pop(key, ())))
-            for key in ("seen", "unseen", "answer", "unanswered")
-        },
+        seen=_all(given.pop("seen", ())),
+        unseen=_all(given.pop("unseen", ())),
+        answer=_all(given.pop("answer", ())),
+        unanswered=_all(given.pop("unanswered", ())),
         **{key: given.pop(key) for key in _AS_THEY_ARE if key in given},
     )
     if given:
@@ -194,6 +194,10 @@ def _body_shown(given: dict[str, Any]) -> str:
 
 def _numbers(value: int | list[int]) -> frozenset[int]:
     return frozenset((value,) if isinstance(value, int) else value)
+
+
+def _all(values: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(map(encode, values))
 
 
 def _optional(value: str | None) -> bytes | None:

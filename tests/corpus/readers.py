@@ -100,6 +100,8 @@ def by_h11(data: bytes) -> Reading:
 class _Stdlib(BaseHTTPRequestHandler):
     """http.server's parser; framing as its users write it: Content-Length."""
 
+    raw_requestline: bytes
+
     def __init__(self, data: bytes) -> None:
         self.rfile = io.BytesIO(data)
         self.wfile = io.BytesIO()

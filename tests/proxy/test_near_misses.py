@@ -45,7 +45,7 @@ async def served(gw: UnderTest, method: str, target: str, *fields: Any) -> str:
     reply = await gw.ask(
         method, target, *fields, **({} if body is None else {"body": body})
     )
-    return reply.one("X-Handler") if reply.status == 200 else str(reply.status)
+    return str(reply.one("X-Handler") if reply.status == 200 else reply.status)
 
 
 @each_app

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 from faults import (
@@ -409,6 +410,7 @@ async def test_u11_a_slow_upstream_holds_back_the_client() -> None:
                     await asyncio.sleep(0.01)
         assert sent < 32 * 1024**2  # loopback's own buffers are most of it
         (connection,) = gw.pools[0]._connections
+        assert connection._transport is not None
         assert connection._transport.get_write_buffer_size() < 1024**2
         failed(await wire.reply(), await gw.record(), 504, "upstream_timeout")
 
@@ -1148,7 +1150,7 @@ _PREFLIGHT = (
 _NEW = ("GET", "/a?query")
 """With a query, which isn't remembered: it is looked at each time."""
 
-FAULTY = {
+FAULTY: dict[str, tuple[tuple[Any, ...], bytes, str, int]] = {
     # What fails: in what, at which step, and how many requests the upstream has seen.
     "target.parse": (_NEW, b"", "target", 0),
     "headers.Ways.find": (_GET, b"", "target", 0),

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from faults import until
@@ -106,11 +107,12 @@ async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
         answer = await first
         await bob.send(request(method, "/bob"))
         await until(lambda: pool.waiting == 1)
-        put, sent = pool.put, []
+        put = pool.put
+        sent: list[int] = []
 
-        def put_back(given: object) -> None:
+        def put_back(given: Any) -> None:
             """Take it back; the surplus comes before the one who waits has a turn."""
-            put(given)  # type: ignore[arg-type]
+            put(given)
             if not sent:
                 sent.append(connections[0].send(FORGED))
 
