@@ -566,13 +566,17 @@ def test_a_mirror_says_what_it_saw() -> None:
 
 
 @contextlib.contextmanager
-def mirror(change: tuple[bytes, bytes] = (b"", b"")) -> Iterator[int]:
-    """Yield the port of a mirror that takes one connection."""
+def mirror(
+    change: tuple[bytes, bytes] = (b"", b""), *, received: bytearray | None = None
+) -> Iterator[int]:
+    """Yield the port of a mirror that takes one connection, and keep what it gets."""
 
     def serve() -> None:
         sock, _ = listening.accept()
         with sock, contextlib.suppress(ConnectionError):
             while data := sock.recv(65536):
+                if received is not None:
+                    received.extend(data)
                 sock.sendall(mirror_upstream.answer(data)[0].replace(*change))
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -589,14 +593,16 @@ def asking(_: loads.Session, number: int) -> loads.Asked:
 def test_right_answers_are_counted() -> None:
     """All requests are sent, each once its answer before is there."""
     load = loads.Load(name="x", does="x", ask=asking)
+    received = bytearray()
     with (
-        mirror() as port,
+        mirror(received=received) as port,
         contextlib.closing(
             loads.Crowd(load, SESSION, port=port, connections=1)
         ) as crowd,
     ):
         crowd.send(5)
         crowd.send(2)
+    assert received.count(b" HTTP/1.1\r\n") == 7
 
 
 @pytest.mark.parametrize(

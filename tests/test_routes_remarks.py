@@ -180,7 +180,9 @@ def test_a_spelling_is_one_that_the_laxer_route_would_take() -> None:
     """What a remark shows is what the table does when near misses are forwarded."""
     rules = CASES["a template's guard, by each route around it"][0]
     table = routes.compile(parsed(*rules, gateway={"near_misses": "forward"}))
-    for one in remarks(table):
+    said = remarks(table)
+    assert said
+    for one in said:
         outcome = table.match("POST", "", one.path)
         assert isinstance(outcome, Matched)
         assert outcome.route is one.other

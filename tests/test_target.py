@@ -395,7 +395,8 @@ def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) 
 
 @many
 @given(
-    raw=st.binary(max_size=60), method=st.sampled_from(["GET", "OPTIONS", "CONNECT"])
+    raw=st.binary(max_size=60) | paths,
+    method=st.sampled_from(["GET", "OPTIONS", "CONNECT"]),
 )
 def test_property_any_bytes_are_parsed_or_refused(raw: bytes, method: str) -> None:
     """No input makes anything but a Target or a BadTarget, and a query stays whole."""
