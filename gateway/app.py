@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import core_session, headers, keys, sdk
+from gateway import aiohttp_seams, core_session, headers, keys, sdk
 from gateway.auth import Auth
 from gateway.config import Config, Limits
 from gateway.cors import Cors
@@ -143,8 +143,10 @@ async def building(
         RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
             can't be loaded.
         BadService: a CA file can't be read.
+        LibraryChanged: a library isn't as the gateway needs it.
     """
     async with contextlib.AsyncExitStack() as opened:
+        aiohttp_seams.check()
         kit = sdk.start(config.supertokens, email=email)
         opened.push_async_callback(kit.close)
         _check_validators(table)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gateway import requirements, tokens
 from gateway.identity import Allowed, Denied, SessionRequest
 from gateway.requirements import Check
-from gateway.sdk import Sdk, SdkSession
+from gateway.sdk import Sdk, SdkSession, seams
 from gateway.session.rules import AntiCsrf, GlobalClaims, Rules, Transfer
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def rules(sdk: Sdk) -> Rules:
         is_sdk_only=(
             facts.anti_csrf is None
             or facts.token_transfer_method is None
-            or _is_overridden()
+            or seams.is_judging_overridden()
         ),
         session_expired_status=facts.session_expired_status,
         invalid_claim_status=facts.invalid_claim_status,
@@ -162,52 +162,15 @@ def _claims() -> Mapping[str, SessionClaim[Any]]:
 
 def _global_claims() -> GlobalClaims:
     """Return what the recipes demand of the claims of every session."""
-    from supertokens_python.recipe.emailverification.recipe import IsVerifiedSCV
-    from supertokens_python.recipe.session.recipe import SessionRecipe
-
-    default_ms = requirements.REFETCH_FALSE_S * 1000
-    found = SessionRecipe.get_instance().get_claim_validators_added_by_other_recipes()
-    match found:
+    match seams.global_validators():
         case []:
             return GlobalClaims.NONE
-        case [
-            IsVerifiedSCV(
-                id=requirements.EMAIL_VERIFIED,
-                max_age_in_sec=None,
-                refetch_time_on_false_in_ms=since_ms,
-            )
-        ] if since_ms == default_ms:
+        case [validator] if seams.is_verified_email(
+            validator, requirements.EMAIL_VERIFIED, requirements.REFETCH_FALSE_S
+        ):
             return GlobalClaims.EMAIL_VERIFIED
         case _:
             return GlobalClaims.OTHER
-
-
-def _is_overridden() -> bool:
-    """Tell whether a `config_module` changes how sessions are verified or refused."""
-    from supertokens_python.recipe.session import utils
-    from supertokens_python.recipe.session.recipe import SessionRecipe
-    from supertokens_python.recipe.session.recipe_implementation import (
-        RecipeImplementation,
-    )
-
-    recipe = SessionRecipe.get_instance()
-    for name in ("get_session", "get_global_claim_validators", "validate_claims"):
-        if not _is_own(recipe.recipe_implementation, name, RecipeImplementation):
-            return True
-    handlers = recipe.config.error_handlers
-    for name in ("unauthorised", "try_refresh_token", "invalid_claim"):
-        if not _is_own(handlers, f"on_{name}", utils.ErrorHandlers):
-            return True
-        callback = getattr(handlers, f"_ErrorHandlers__on_{name}")
-        if callback is not getattr(utils, f"default_{name}_callback"):
-            return True
-    return False
-
-
-def _is_own(instance: object, name: str, kind: type) -> bool:
-    """Tell whether the method *name* of *instance* is the one that *kind* gave it."""
-    method = getattr(instance, name)
-    return getattr(method, "__func__", method) is getattr(kind, name)
 
 
 def _judge_tokens_as_we_do() -> None:
@@ -217,7 +180,6 @@ def _judge_tokens_as_we_do() -> None:
     whose clock is ahead would have its new tokens refused, and refreshed for ever.
     """
     import jwt
-    from supertokens_python.recipe.session import access_token
 
     def decode(token: str, key: Any, algorithms: object, options: Any) -> Any:  # noqa: ARG001
         return jwt.decode(
@@ -228,4 +190,4 @@ def _judge_tokens_as_we_do() -> None:
             leeway=tokens.IAT_LEEWAY_S,  # for `exp` too; the SDK looks at it once more
         )
 
-    access_token.jwt = SimpleNamespace(decode=decode)  # type: ignore[assignment, attr-defined]
+    seams.replace_jwt(SimpleNamespace(decode=decode))

@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
+from gateway import aiohttp_seams
 from gateway import fields as raw
 from gateway.config import Cors as CorsConfig
 from gateway.fields import Field, Fields
@@ -117,11 +118,7 @@ class Cors:
         )
         by_origin = dict.fromkeys(self.origins, options)
         self._adapter = _RouteTableAdapter(by_origin, method_allowed)
-        # aiohttp-cors hooks an Application's signal; this one serves nothing else.
-        self._signals = web.Application()
-        cors = aiohttp_cors.CorsConfig(self._signals, router_adapter=self._adapter)
-        cors.add(None)
-        self._signals.on_response_prepare.freeze()
+        self._signal = aiohttp_seams.CorsSignal(self._adapter)
         self._decided: dict[bytes, Fields] = {}
 
     def known(self, origins: Sequence[bytes]) -> Fields | None:
@@ -141,7 +138,7 @@ class Cors:
         if decided is None:
             probe = web.Response()
             asked: Any = _Asked("GET", ((b"Origin", origins[0]),), None)
-            await self._signals.on_response_prepare.send(asked, probe)
+            await self._signal.send(asked, probe)
             decided = tuple(
                 (name.encode(), value.encode())
                 for name, value in probe.headers.items()

@@ -37,16 +37,18 @@ PURE: dict[str, str] = {
 
 EDGES: dict[str, str] = {
     "running": "",
+    "seams": "",
+    "aiohttp_seams": "seams",
     "settings": "config routes",
     "observe": "errors",
     "keys": "config errors pace retry",
     "upstream": "config errors fields http running target",
-    "sdk": "config errors fields identity",
+    "sdk": "config errors fields identity seams",
     "auth": "answers fields identity sdk",
     "session": "config errors fields http identity keys requirements tokens",
     "verify": "identity session",
     "core_session": "identity requirements sdk session tokens",
-    "cors": "config fields target",
+    "cors": "aiohttp_seams config fields target",
     "websocket": "answers errors fields",
     "client": "answers config errors fields http pace running",
     "listener": "answers client config errors fields http observe pace running",
@@ -64,9 +66,10 @@ EDGES: dict[str, str] = {
     ),
     "server": "app listener observe sdk settings target",
     "aiohttp_app": (
-        "answers app client config errors fields http observe pace sdk settings"
+        "aiohttp_seams answers app client config errors fields http observe pace sdk"
+        " settings"
     ),
-    "workers": "app control retry sdk server session settings",
+    "workers": "app control retry sdk seams server session settings",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
@@ -77,8 +80,8 @@ ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "server", "workers"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "aiohttp_app cors dev keys",
-    "aiohttp_cors": "cors",
+    "aiohttp": "aiohttp_app aiohttp_seams cors dev keys",
+    "aiohttp_cors": "aiohttp_seams cors",
     "click": "cli",
     "cryptography": "dev keys session tokens",
     "httpx": "sdk",
@@ -111,6 +114,7 @@ TAGS = ("PURE", "edge", "composition root")
 TESTED_IN: dict[str, str] = {
     "errors": "test_answers.py",
     "http": "test_lines.py test_request_head.py test_reply_head.py test_chunks.py",
+    "aiohttp_seams": "test_seams.py",
     "client": "proxy/test_proxy.py",
     "listener": "proxy/test_proxy.py",
     "observe": "observe/",
@@ -280,6 +284,7 @@ def test_production_imports_nothing_of_development() -> None:
         ),
         ("gateway.server", ("fastapi", "starlette", "flask", "django", "gateway.dev")),
         ("gateway.sdk.setup", ("fastapi", "starlette", "flask", "django")),
+        ("gateway.sdk.seams", ("supertokens_python", "httpx", "aiohttp")),
     ],
 )
 def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:

@@ -11,10 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import hdrs, http_parser, web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway import answers, sdk, settings
+from gateway import aiohttp_seams, answers, sdk, settings
 from gateway.aiohttp_app.client import AiohttpClient
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import Refusal, remove_additions
@@ -74,6 +74,7 @@ def gateway_app(
         RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
             can't be loaded.
         BadService: a service's CA file can't be read.
+        LibraryChanged: a library lacks what the gateway depends on.
     """
     loaded = settings.load(path, os.environ if environ is None else environ)
     config = loaded.config
@@ -146,7 +147,7 @@ def application(
     app.cleanup_ctx.append(running)
     app.on_shutdown.append(drain)
     app.on_response_prepare.append(remove_additions)
-    everything = _Everything()
+    everything = aiohttp_seams.Everything()
     everything.add_route("*", serve, expect_handler=wait)
     app.router.register_resource(everything)
     return app
@@ -190,26 +191,12 @@ def check_parser() -> None:
     Raises:
         NoStrictParser: it would use its other parser, which is too lax for a gateway.
     """
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+    if not aiohttp_seams.has_strict_parser():
         raise NoStrictParser(
             "aiohttp was installed without its C extensions, and its other parser is"
             " too lax for a gateway: install a wheel of aiohttp, or build it with a C"
             " compiler, and leave AIOHTTP_NO_EXTENSIONS unset"
         )
-
-
-class _Everything(web.PlainResource):
-    """The route of every request, including `OPTIONS *`."""
-
-    def __init__(self) -> None:
-        super().__init__("/")
-
-    async def resolve(
-        self, request: web.Request
-    ) -> tuple[web.UrlMappingMatchInfo, set[str]]:
-        """Return the only route."""
-        (route,) = self
-        return web.UrlMappingMatchInfo({}, route), set()
 
 
 async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:

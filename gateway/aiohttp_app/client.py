@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
+from gateway import aiohttp_seams
 from gateway.aiohttp_app.connection import AiohttpConnection
-from gateway.aiohttp_app.replies import AlreadyWritten, Reply
+from gateway.aiohttp_app.replies import Reply
 from gateway.answers import Answer
 from gateway.client import BodyReader, reset_on_close
 from gateway.config import Limits
@@ -63,7 +63,7 @@ def _translated() -> Iterator[None]:
     """Translate the errors of aiohttp's reader."""
     try:
         yield
-    except (web.RequestPayloadError, HttpProcessingError) as exc:
+    except aiohttp_seams.body_errors() as exc:
         raise BadRequest("broken body framing") from exc.with_traceback(None)
     except ConnectionError:
         raise ClientGone from None
@@ -142,9 +142,7 @@ class AiohttpClient(BodyReader):
         coding = self._request.headers.get(hdrs.CONTENT_ENCODING, "").strip().lower()
         if coding not in _CODINGS:
             return
-        # There is no public attribute. If the private one is missing: the default.
-        server = getattr(self._request.protocol, "_manager", None)
-        if getattr(server, "_kwargs", {}).get("auto_decompress", True):
+        if aiohttp_seams.decompresses(self._request):
             raise GatewayError(
                 "aiohttp decompresses request bodies: make the outer application with"
                 " handler_args=gateway.aiohttp_app.HANDLER_ARGS"
@@ -175,7 +173,7 @@ class AiohttpClient(BodyReader):
         if answer.close or (self.has_rest and not self._is_rest_small()):
             self.keep_alive = False
         self._kept.clear()
-        date = (b"Date", rfc822_formatted_time().encode())
+        date = (b"Date", email.utils.formatdate(usegmt=True).encode())
         fields = (*answer.fields, *extra, date)
         self._begin(answer.status, None, fields, size=len(answer.body))
         if not self._is_bodiless(answer.status):
@@ -333,7 +331,7 @@ class AiohttpClient(BodyReader):
         """Return the response that aiohttp's server finishes after the proxy."""
         if self._reply is None or self._is_cut_off or self.is_tunnel:
             status = 101 if self.is_tunnel else 499
-            return AlreadyWritten(status)
+            return aiohttp_seams.Written(status)
         if not self.keep_alive:
             self._reply.force_close()
         return self._reply

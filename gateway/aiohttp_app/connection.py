@@ -6,6 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway import aiohttp_seams
+
 
 class AiohttpConnection:
     """The connection of a request; after an upgrade, the client's end of a tunnel."""
@@ -23,27 +25,9 @@ class AiohttpConnection:
             self.secure = transport.get_extra_info("sslcontext") is not None
 
     def hand_over(self, tunnel: Any) -> None:
-        """Feed all further bytes to *tunnel*.
-
-        Frames aren't parsed, as aiohttp's WebSocketResponse would do: they are passed
-        on unchanged, with their extensions, masks and close codes.
-        """
-        self._request.protocol.set_parser(_Feed(tunnel))  # type: ignore[arg-type]
+        """Feed all further bytes to *tunnel*."""
+        aiohttp_seams.hand_over(self._request, tunnel)
 
     async def drained(self) -> None:
         """Return when the buffer has room for more."""
-        await self._request.writer.drain()
-
-
-class _Feed:
-    """Replaces aiohttp's parser of frames: feeds the bytes to a tunnel."""
-
-    def __init__(self, tunnel: Any) -> None:
-        self._tunnel = tunnel
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._tunnel.feed_data(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        self._tunnel.feed_eof()
+        await aiohttp_seams.drained(self._request)

@@ -43,17 +43,3 @@ async def remove_additions(_: web.Request, response: web.StreamResponse) -> None
             response.headers.popall(name, None)
         if response.status == 304 and response.length is not None:
             response.headers[hdrs.CONTENT_LENGTH] = response.length
-
-
-class AlreadyWritten(web.StreamResponse):
-    """A reply that aiohttp must not write: it was cut off, or became a WebSocket."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status=status)
-        self.force_close()
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        """Do nothing."""
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Do nothing."""

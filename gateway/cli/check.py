@@ -8,7 +8,7 @@ import click
 
 from gateway.cli.loading import load
 from gateway.cli.options import config_option
-from gateway.cli.terminal import console
+from gateway.cli.terminal import console, fail
 
 
 @click.command()
@@ -18,7 +18,15 @@ def check(config_path: Path) -> None:
 
     Exits with 0 when it can be served, and with 1 when it can't.
     """
+    from gateway import aiohttp_seams, sdk
+    from gateway.seams import LibraryChanged
+
     settings = load(config_path)
+    try:
+        aiohttp_seams.check()
+        sdk.check_library()
+    except LibraryChanged as error:
+        fail(str(error))
     err = console(stderr=True)
     for warning in settings.warnings:
         err.print(f"warning: {warning}", markup=False, style="yellow")

@@ -32,6 +32,7 @@ def dev(config_path: Path, log_format: str) -> None:
     from gateway.app import BadService
     from gateway.dev import runner
     from gateway.sdk import RecipeError
+    from gateway.seams import LibraryChanged
     from gateway.server import ListenError, serve_until_cancelled
 
     async def serve_gateway(
@@ -50,7 +51,7 @@ def dev(config_path: Path, log_format: str) -> None:
 
     try:
         code = run(runner.run(config_path, os.environ, serve_gateway))
-    except (BadService, ListenError, RecipeError) as error:
+    except (BadService, LibraryChanged, ListenError, RecipeError) as error:
         fail(str(error))
     else:
         sys.exit(code)

@@ -40,6 +40,7 @@ def serve(
     # What start-up allocates is kept: collections would take a sixth of its time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
+    from gateway.seams import LibraryChanged
     from gateway.server import ListenError
     from gateway.workers import supervise, usable_cpus
 
@@ -61,7 +62,7 @@ def serve(
             say=announce,
             on_ready=ready,
         )
-    except ListenError as error:
+    except (LibraryChanged, ListenError) as error:
         fail(str(error))
     else:
         sys.exit(code)

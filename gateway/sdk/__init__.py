@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gateway.config import SuperTokens
 from gateway.fields import Fields
 from gateway.identity import Denied, SessionIdentity, SessionRequest
+from gateway.sdk import seams
 from gateway.sdk.recipes import RecipeError, check
 
 if TYPE_CHECKING:
@@ -140,8 +140,6 @@ class Sdk:
         """
         from supertokens_python.exceptions import SuperTokensError
         from supertokens_python.recipe.session.asyncio import get_session
-        from supertokens_python.supertokens import manage_session_post_response
-        from supertokens_python.utils import default_user_context
 
         from gateway.sdk.binding import SdkReply, SdkRequest
 
@@ -152,7 +150,7 @@ class Sdk:
             secure=request.is_secure,
             authority=request.authority,
         )
-        context = default_user_context(asked)
+        context = seams.user_context(asked)
         with self._core.operation():
             await self._want_key(asked)
             try:
@@ -175,7 +173,7 @@ class Sdk:
             if session is None:
                 return None
             reply = SdkReply()
-            manage_session_post_response(session, reply, context)
+            seams.add_tokens(session, reply, context)
         claims = session.get_access_token_payload()
         expires_at = claims.get("exp")
         return SdkSession(
@@ -204,24 +202,19 @@ class Sdk:
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
         """
-        from supertokens_python import Supertokens
         from supertokens_python.exceptions import SuperTokensError
-        from supertokens_python.supertokens import manage_session_post_response
-        from supertokens_python.utils import default_user_context
 
         from gateway.sdk.binding import SdkReply
 
-        context = default_user_context(request)
+        context = seams.user_context(request)
         with self._core.operation():
             await self._want_key(request)
             try:
-                reply = await Supertokens.get_instance().middleware(
-                    request, SdkReply(), context
-                )
+                reply = await seams.answer(request, SdkReply(), context)
             except SuperTokensError as error:
                 return await self._refuse(request, error, context)
             if reply is not None and request.session is not None:
-                manage_session_post_response(request.session, reply, context)
+                seams.add_tokens(request.session, reply, context)
         assert reply is None or isinstance(reply, SdkReply)
         return reply
 
@@ -237,16 +230,12 @@ class Sdk:
         self, request: SdkRequest, error: SuperTokensError, context: dict[str, Any]
     ) -> SdkReply:
         """Return the answer that the SDK gives to *error*, or raise it again."""
-        from supertokens_python import Supertokens
-
         from gateway.sdk.binding import SdkReply
         from gateway.sdk.core import outage
 
         if outage(error) is not None:
             raise error
-        reply = await Supertokens.get_instance().handle_supertokens_error(
-            request, error, SdkReply(), context
-        )
+        reply = await seams.refuse(request, error, SdkReply(), context)
         assert isinstance(reply, SdkReply)
         return reply
 
@@ -282,26 +271,27 @@ class AlreadyStarted(RuntimeError):
 
 
 def preload(settings: SuperTokens) -> None:
-    """Import what `start` will need, for processes that are forked afterwards."""
-    _import()
+    """Import what `start` will need, for processes that are forked afterwards.
+
+    Raises:
+        LibraryChanged: the SDK isn't as the gateway needs it (`seams`).
+    """
+    check_library()
     for name in settings.recipes:
         importlib.import_module(f"supertokens_python.recipe.{name}")
 
 
-def _import() -> None:
-    """Import the SDK, and of httpx what a program needs of it.
+def check_library() -> None:
+    """Import the SDK, and return when it is as the gateway needs it.
 
-    httpx brings a command of its own wherever rich is installed, and that takes longer
-    than all the rest of it. `httpx.main` is then what it is without rich.
+    Raises:
+        LibraryChanged: it isn't; the text has the remedy.
     """
     # The public suffix list in the package is enough.
     os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
-    if "httpx" not in sys.modules:
-        sys.modules["httpx._main"] = None  # type: ignore[assignment] # no such module
-        try:
-            import httpx  # noqa: F401 - being there is all
-        finally:
-            del sys.modules["httpx._main"]
+    with seams.without_command_of_httpx():
+        import httpx  # noqa: F401 - being there is all
+    seams.check()
     from gateway.sdk import core, setup  # noqa: F401 - as above
 
 
@@ -314,13 +304,14 @@ def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
     old handle is of no more use.
 
     Raises:
+        LibraryChanged: the SDK isn't as the gateway needs it.
         RecipeError: the settings are wrong; it names the YAML path.
         AlreadyStarted: the SDK runs already with other settings.
     """
     global _started  # noqa: PLW0603 - the SDK is global itself
     before = _started
     if before is None:
-        _import()
+        check_library()
         from gateway.sdk import setup
 
         facts = setup.init(settings, email, on_revoked=_tell)

@@ -23,14 +23,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import httpx
-from supertokens_python import querier
 from supertokens_python.exceptions import GeneralError
 
 from gateway import config
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError, Side
+from gateway.sdk import seams
 
 # Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
 # a call is rarely sent into a connection that is just being closed.
@@ -135,7 +135,7 @@ class CoreClient:
 
     def install(self) -> None:
         """Make the SDK's Querier use this client from now on."""
-        cast("Any", querier).AsyncClient = self._borrow
+        seams.use_client(self._borrow)
 
     def _borrow(self, **_: object) -> Self:
         return self
@@ -302,11 +302,8 @@ def _status(response: httpx.Response) -> str | None:
 
 
 def outage(error: Exception) -> CoreUnavailable | None:
-    """Return the outage inside *error*: the SDK refuses whatever a key lookup raises.
-
-    Source: supertokens_python/recipe/session/access_token.py, `except Exception`.
-    """
-    cause = error.args[0] if error.args else None
+    """Return the outage inside *error*: the SDK refuses what a key lookup raises."""
+    cause = seams.hidden_cause(error)
     return cause if isinstance(cause, CoreUnavailable) else None
 
 

@@ -1,7 +1,6 @@
-"""edge. What is done to the SDK once: its start, and the seams where we take over.
+"""edge. What is done to the SDK once: its start, and its signing keys.
 
-Nothing of the SDK's source is edited: names of its modules and methods of its
-instances are replaced, which is how its own overrides work, too.
+What is replaced in it is in `seams`.
 """
 
 from __future__ import annotations
@@ -14,26 +13,11 @@ from typing import Any, TypeVar
 import supertokens_python
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
-from supertokens_python import InputAppInfo, RecipeInit, Supertokens, SupertokensConfig
-from supertokens_python.querier import Querier
-from supertokens_python.recipe.oauth2provider import (
-    recipe_implementation as oauth2provider,
-)
-from supertokens_python.recipe.session import access_token, jwks
-from supertokens_python.recipe.session.constants import available_token_transfer_methods
-from supertokens_python.recipe.session.cookie_and_header import get_token
-from supertokens_python.recipe.session.jwt import (
-    parse_jwt_without_signature_verification,
-)
-from supertokens_python.recipe.session.recipe import SessionRecipe
-from supertokens_python.recipe.session.utils import (
-    NormalisedSessionConfig,
-    get_token_transfer_method_default,
-)
+from supertokens_python import InputAppInfo, RecipeInit, SupertokensConfig
 
 from gateway.config import SuperTokens
 from gateway.errors import CoreUnavailable
-from gateway.sdk import Facts, recipes
+from gateway.sdk import Facts, recipes, seams
 from gateway.sdk.binding import SdkRequest
 from gateway.sdk.delivery import Delivery, EmailSender
 from gateway.sdk.recipes import RecipeError
@@ -41,9 +25,6 @@ from gateway.sdk.recipes import RecipeError
 _T = TypeVar("_T")
 
 _MODULE = "supertokens.config_module"
-
-# Longer than any process lives: the SDK must never find its keys too old.
-_FOR_EVER_S = 100 * 365 * 86_400
 
 
 def init(
@@ -75,14 +56,14 @@ def init(
     except Exception as exc:
         raise RecipeError(place, f"the SuperTokens SDK refuses this: {exc}") from exc
     try:
-        SessionRecipe.get_instance()
+        seams.session_config()
     except Exception as exc:
         raise RecipeError(place, "recipe_list has no session recipe") from exc
     facts = _facts(settings, computed_origin=callable(app_info.origin))
     if not facts.api_base_path:
         raise RecipeError(place, "api_base_path is the root; the routes stand there")
-    _replace_key_lookup()
-    _watch_revocations(on_revoked)
+    seams.replace_key_lookup(_lookup)
+    seams.watch_revocations(on_revoked)
     return facts
 
 
@@ -110,7 +91,7 @@ def _from_module(name: str) -> tuple[InputAppInfo, SupertokensConfig, list[Recip
         raise RecipeError(
             _MODULE, f"can't import {name}: {type(exc).__name__}: {exc}"
         ) from exc
-    if _is_running():
+    if seams.is_running():
         raise RecipeError(
             _MODULE, f"{name} calls supertokens_python.init; leave that to the gateway"
         )
@@ -122,14 +103,6 @@ def _from_module(name: str) -> tuple[InputAppInfo, SupertokensConfig, list[Recip
         _attribute(module, "supertokens_config", SupertokensConfig, SupertokensConfig),
         recipe_list,
     )
-
-
-def _is_running() -> bool:
-    try:
-        Supertokens.get_instance()
-    except supertokens_python.exceptions.GeneralError:
-        return False
-    return True
 
 
 def _attribute(module: ModuleType, name: str, _as: type[_T], kind: type[object]) -> _T:
@@ -145,24 +118,23 @@ def _attribute(module: ModuleType, name: str, _as: type[_T], kind: type[object])
 
 
 def _facts(settings: SuperTokens, *, computed_origin: bool) -> Facts:
-    app_info = Supertokens.get_instance().app_info
-    session = SessionRecipe.get_instance().config
-    anti_csrf = session.anti_csrf_function_or_string
+    api_domain, api_base_path, api_key = seams.app_info()
+    session = seams.session_config()
+    anti_csrf: Any = session.anti_csrf_function_or_string
     if callable(anti_csrf):
         # Asked now, because the first answer is kept and takes a while to make.
         anti_csrf = None if computed_origin else anti_csrf(None, {})
     if settings.config_module is None:
         transfer = settings.token_transfer_method
-    elif session.get_token_transfer_method is get_token_transfer_method_default:
+    elif seams.has_default_transfer(session):
         transfer = "any"
     else:
         transfer = None
-    api_domain: str = app_info.api_domain.get_as_string_dangerous()  # type: ignore[no-untyped-call]
     return Facts(
         api_domain=api_domain,
-        api_base_path=app_info.api_base_path.get_as_string_dangerous(),
-        core_uris=tuple(Querier.get_instance().get_all_core_urls_for_path("")),
-        api_key=Supertokens.get_instance().supertokens_config.api_key,
+        api_base_path=api_base_path,
+        core_uris=seams.core_urls(),
+        api_key=api_key,
         anti_csrf=anti_csrf,
         dynamic_signing_key=session.use_dynamic_access_token_signing_key,
         token_transfer_method=transfer,
@@ -182,84 +154,24 @@ def install_keys(keys: Iterable[dict[str, Any]]) -> None:
             usable.append(PyJWK.from_dict(key))
         except PyJWTError:
             continue
-    jwks.cached_keys = jwks.CachedKeys(usable, _FOR_EVER_S)
+    seams.install_keys(usable)
 
 
 def missing_keys(request: SdkRequest) -> list[str]:
     """Return the key ids that the request's access tokens name and nobody installed."""
-    missing = []
-    for method in available_token_transfer_methods:
-        token = get_token(request, "access", method)
-        if token is None:
-            continue
-        try:
-            kid = parse_jwt_without_signature_verification(token).kid
-        except Exception:  # noqa: BLE001, S112 - no JWT; the SDK ignores it, too
-            continue
-        if isinstance(kid, str) and jwks.find_matching_keys(_installed(), kid) is None:
-            missing.append(kid)
-    return missing
+    return [kid for kid in seams.key_ids(request) if seams.find_keys(kid) is None]
 
 
-def _installed() -> list[PyJWK]:
-    return [] if jwks.cached_keys is None else jwks.cached_keys.keys
-
-
-def _lookup(_config: NormalisedSessionConfig, kid: str | None = None) -> list[PyJWK]:
-    """Stand in for `get_latest_keys`, without its fetch.
+def _lookup(_config: object, kid: str | None = None) -> list[PyJWK]:
+    """Return the installed keys for *kid*, without the SDK's fetch.
 
     Raises:
         CoreUnavailable: no key was ever installed, so no token can be judged.
         LookupError: there is no such key.
     """
-    keys = _installed()
-    if not keys:
+    if not seams.installed_keys():
         raise CoreUnavailable("no signing key of the core is known yet")
-    found = jwks.find_matching_keys(keys, kid)
+    found = seams.find_keys(kid)
     if found is None:
         raise LookupError("no signing key of this id")
     return found
-
-
-def _replace_key_lookup() -> None:
-    """Take the SDK's blocking fetch out, at each place that imported the function."""
-    for module in (jwks, access_token, oauth2provider):
-        module.get_latest_keys = _lookup  # type: ignore[attr-defined]
-
-
-# --- revocation ------------------------------------------------------------------
-
-
-def _watch_revocations(on_revoked: Callable[[str], None]) -> None:
-    """Call *on_revoked* with each session handle that the SDK has revoked.
-
-    Covers sign-out, token theft, the dashboard and calls of a `config_module`; not
-    what another process, or the core when a user is deleted, does by itself.
-    """
-    sessions = SessionRecipe.get_instance().recipe_implementation
-    revoke_session = sessions.revoke_session
-    revoke_multiple_sessions = sessions.revoke_multiple_sessions
-    revoke_all_sessions_for_user = sessions.revoke_all_sessions_for_user
-
-    async def one(session_handle: str, user_context: dict[str, Any]) -> bool:
-        revoked = await revoke_session(session_handle, user_context)
-        on_revoked(session_handle)  # also when the core had lost it before
-        return revoked
-
-    async def several(
-        session_handles: list[str], user_context: dict[str, Any]
-    ) -> list[str]:
-        revoked = await revoke_multiple_sessions(session_handles, user_context)
-        for handle in session_handles:
-            on_revoked(handle)
-        return revoked
-
-    async def of_user(*args: Any, **kwargs: Any) -> list[str]:
-        revoked = await revoke_all_sessions_for_user(*args, **kwargs)
-        for handle in revoked:
-            on_revoked(handle)
-        return revoked
-
-    sessions.revoke_session = one  # type: ignore[method-assign]
-    sessions.revoke_multiple_sessions = several  # type: ignore[method-assign]
-    sessions.revoke_all_sessions_for_user = of_user  # type: ignore[method-assign]

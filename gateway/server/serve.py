@@ -130,6 +130,7 @@ async def run(
         ListenError: the address can't be listened on.
         RecipeError: the SDK refuses a recipe's settings.
         BadService: a service's CA file can't be read.
+        LibraryChanged: a library lacks what the gateway depends on.
     """
     stopped = stop_signal(force=lambda: os._exit(130))
     async with _running(settings, log_format=log_format, listen=listen) as url:

@@ -431,6 +431,7 @@ def supervise(
 
     Raises:
         ListenError: the address can't be listened on.
+        LibraryChanged: a library isn't as the gateway needs it.
     """
     first = bind(listen or settings.config.gateway.listen)
     url = url_of(first)

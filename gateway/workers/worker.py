@@ -12,6 +12,7 @@ from gateway import control
 from gateway.app import App, BadService
 from gateway.control import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.sdk import RecipeError
+from gateway.seams import LibraryChanged
 from gateway.server import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
 from gateway.settings import Settings
 from gateway.workers.pipe import Pipe
@@ -114,7 +115,7 @@ async def work(
             app = await opened.enter_async_context(
                 hosting(settings, log_format=log_format, who=who)
             )
-        except (BadService, RecipeError) as error:
+        except (BadService, LibraryChanged, RecipeError) as error:
             end.setblocking(True)
             end.sendall(control.encode(Failed(str(error))))
             return 1
