@@ -16,8 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test test-core test-newest test-oldest lint format types \
-	check docs resources differential fuzz lenient faults bench bench-instructions \
+.PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
+	types check docs resources differential fuzz lenient faults bench bench-instructions \
 	bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## what can be made
@@ -64,6 +64,14 @@ test-oldest: ## the same with the oldest versions, on Python 3.11
 	@.venv-oldest/bin/python -m pip install --quiet --editable . --group tests \
 	  --constraint .venv-oldest/oldest.txt
 	@.venv-oldest/bin/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
+
+# By hand before a release: it needs root and debootstrap, and 700 MB in .gateway/trixie.
+test-pythons: ## the same on Python 3.11, then on Debian trixie's in a chroot (root)
+	@tools/test_on_trixie.sh --check
+	@$(MAKE) --no-print-directory VENV=.venv-311 PYTHON=python3.11 .venv-311/.made
+	@.venv-311/bin/python -m pip install --quiet --editable . --group tests
+	@.venv-311/bin/python -m pytest $(FAST) $(ARGS)
+	@tools/test_on_trixie.sh $(FAST) $(ARGS)
 
 lint: $(VENV)/.dev ## style, spelling and the form of documents
 	$(BIN)/ruff check .
@@ -126,7 +134,7 @@ bench-workers: $(VENV)/.run ## memory, sign-outs, restarts and reloads of severa
 	@$(BIN)/python -m bench.scripts.workers $(ARGS)
 
 clean: ## remove the environment and caches; users and keys in .gateway/ stay
-	rm -rf $(VENV) .venv-newest .venv-oldest .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-newest .venv-oldest .venv-311 .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment: made once, filled again when pyproject.toml changes ---
