@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,9 +141,11 @@ def says(verdict: Allowed | Denied) -> Answer:
     return answer
 
 
-def allows(*, new_tokens: Fields = (), **claims: Any) -> Answer:
+def allows(
+    *, new_tokens: Fields = (), claims: Mapping[str, Any] | None = None
+) -> Answer:
     allowed = Allowed(
-        principal=identity(**claims), reason="core", new_tokens=new_tokens
+        principal=identity(**claims or {}), reason="core", new_tokens=new_tokens
     )
     return says(allowed)
 

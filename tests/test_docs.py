@@ -233,6 +233,8 @@ def rows_of_tests() -> dict[str, set[str]]:
                     for row, place in ast.literal_eval(value).items():
                         name = place.partition("::")[2]
                         found.setdefault(name, set()).add(row.partition(",")[0])
+                case _:
+                    pass
     return found
 
 

@@ -245,7 +245,7 @@ async def test_a_failure_anywhere_in_the_chain_is_undecided(place: int) -> None:
     def fails(*_: object) -> Any:
         raise CoreUnavailable
 
-    fakes[place].judge = fails  # type: ignore[method-assign]
+    fakes[place].judge = fails  # type: ignore[assignment, method-assign]
     engine = Engine(fakes, unauthorised=UNAUTHORISED)
     unavailable = Undecided(reason="core_unavailable")
     assert engine.verify_now(request(), OPTIONAL) == unavailable

@@ -44,10 +44,12 @@ def test_messages_that_nobody_reads_stop_nobody(
 
 def test_messages_survive_a_reader_that_is_gone() -> None:
     """As the access log does."""
-    messages = Messages(Broken(BrokenPipeError()))
+    stream = Broken(BrokenPipeError())
+    messages = Messages(stream)
     messages.handle(message("first"))
     messages.handle(message("second"))
     messages.finish()
+    assert stream.tried
 
 
 def test_messages_go_where_logging_has_no_other_place() -> None:

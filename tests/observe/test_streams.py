@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.observe import Unbuffered, streams
+from gateway.observe import Unbuffered
 
 
 @pytest.mark.parametrize("length", [1, 60, 300, 4094], ids=str)
@@ -22,7 +22,7 @@ def test_pieces_end_where_lines_end(
         written.append(bytes(data))
         return len(data)
 
-    monkeypatch.setattr(streams.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     text = "".join(f"{number % 10}{'x' * length}\n" for number in range(200))
     reads, writes = os.pipe()
     try:

@@ -35,6 +35,7 @@ from wsproto.extensions import PerMessageDeflate
 
 from gateway import websocket
 from gateway.pace import Pace
+from gateway.upstream.tunnel import Tunnel as UpstreamTunnel
 
 HANDSHAKE = (
     ("Upgrade", "websocket"),
@@ -759,8 +760,8 @@ async def test_p15_a_service_that_never_reads_holds_back_its_client() -> None:
         await wire.head()
         assert await flood(wire, most) < most / 2
         (tunnel,) = gw.proxy.tunnels
-        assert isinstance(tunnel._upstream, upstream_tunnel.Tunnel)
-        assert isinstance(tunnel._up._source, websocket._ClientSocket)
+        assert isinstance(tunnel._upstream, UpstreamTunnel)
+        assert isinstance(tunnel._up._source, websocket.tunnel._ClientSocket)
         assert tunnel._upstream._transport is not None
         assert tunnel._upstream._transport.get_write_buffer_size() < 1024**2
         assert tunnel._up._source._size < 1024**2
@@ -789,6 +790,6 @@ async def test_p15_a_client_that_never_reads_holds_back_its_service() -> None:
                 await asyncio.sleep(0.1)
             assert sent < 32 * 1024**2
             (tunnel,) = gw.proxy.tunnels
-            assert isinstance(tunnel._down._source, upstream_tunnel.Tunnel)
+            assert isinstance(tunnel._down._source, UpstreamTunnel)
             assert tunnel._down._source._size < 1024**2
         await until(lambda: not gw.pools[0].open)

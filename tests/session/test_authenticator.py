@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -128,7 +129,7 @@ COOKIE = [f"sAccessToken={SEALED}"]
     ids=["none", "no rid", "rid", "no token", "rid, no token", "wrong", "token"],
 )
 async def test_anti_csrf(
-    method: str, mode: AntiCsrf, fields: dict[str, str], passes: bool
+    method: str, mode: AntiCsrf, fields: dict[str, Any], passes: bool
 ) -> None:
     """Every method but GET needs the proof, judged on each request; headers never."""
     here = world(replace(RULES, anti_csrf=mode))
@@ -146,7 +147,7 @@ async def test_anti_csrf(
     [{}, {"anti_csrf": ""}, {"anti_csrf": "None"}, {"anti_csrf": "null"}],
     ids=["nothing", "empty", "None", "null"],
 )
-async def test_a_token_without_a_seal_passes_no_seal(fields: dict[str, str]) -> None:
+async def test_a_token_without_a_seal_passes_no_seal(fields: dict[str, Any]) -> None:
     """VIA_TOKEN refuses a session that was made without it, whatever is sent for it."""
     here = world(replace(RULES, anti_csrf=AntiCsrf.VIA_TOKEN))
     jar = [f"sAccessToken={GOOD}"]
@@ -322,7 +323,7 @@ async def test_a_claim_that_is_missing_or_old_is_fetched(here: World) -> None:
         requirements=Requirements(roles_any=("admin",), max_age_s=60.0)
     )
     new = {"st-role": role_claim("admin")}
-    here.core.answer = allows(new_tokens=NEW_TOKENS, **new)
+    here.core.answer = allows(new_tokens=NEW_TOKENS, claims=new)
     for token, policy in ((GOOD, ADMINS), (old, soon)):
         verdict = await here.ask(token, policy)
         assert isinstance(verdict, Allowed)
@@ -333,7 +334,7 @@ async def test_a_claim_that_is_missing_or_old_is_fetched(here: World) -> None:
 
 async def test_what_the_sdk_lets_in_is_judged_once_more(here: World) -> None:
     """A gap in the SDK's validators is no way in."""
-    here.core.answer = allows(**{"st-role": role_claim("user")})
+    here.core.answer = allows(claims={"st-role": role_claim("user")})
     assert failed(await here.ask(GOOD, ADMINS)) == ["st-role"]
 
 
@@ -355,7 +356,7 @@ async def test_what_the_recipes_demand_of_every_session() -> None:
     assert who(await here.ask(MINT.token(**{"st-ev": yes}))) == "user-1"
     assert failed(await here.ask(MINT.token(**{"st-ev": no}))) == ["st-ev"]
     assert not here.core.asked
-    here.core.answer = allows(**{"st-ev": yes})
+    here.core.answer = allows(claims={"st-ev": yes})
     assert who(await here.ask(MINT.token(**{"st-ev": no | {"t": 0}}))) == "user-1"
     assert len(here.core.asked) == 1
 
@@ -420,7 +421,7 @@ async def test_every_subscriber_is_called(here: World) -> None:
     """One subscription replaces no other."""
     heard: list[str] = []
     for name in ("sockets", "processes"):
-        here.sessions.subscribe(lambda *_, name=name: heard.append(name))  # type: ignore[misc]
+        here.sessions.subscribe(lambda *_, name=name: heard.append(name))
     here.sessions.deny("handle")
     assert heard == ["sockets", "processes"]
 

@@ -208,7 +208,7 @@ async def test_an_answer_about_a_claim_is_no_word_on_the_session(here: World) ->
     fetches = SessionPolicy(
         requirements=Requirements(roles_any=("admin",), max_age_s=60.0)
     )
-    here.core.answer = allows(**{"st-role": role_claim("admin")})
+    here.core.answer = allows(claims={"st-role": role_claim("admin")})
     assert who(await here.ask(token, fetches)) == "user-1"
     here.core.answer = says(GONE)
     cached = SessionPolicy(check_database=CheckDatabase.CACHED)

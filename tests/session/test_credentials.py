@@ -245,6 +245,7 @@ requests = st.lists(
 @given(fields=requests)
 @example(fields=((b"Cookie", b'sAccessToken="\xa0a"; sIdRefreshToken="'),))
 @example(fields=((b"Cookie", b"sAccessToken=x"), (b"Cookie", b"sAccessToken=y")))
+@example(fields=((b"Cookie", b"sAccessToken=x; sAccessToken=y"),))
 def test_property_the_sdk_reads_the_same(fields: Fields) -> None:
     """For any bytes: the same token from each place, the same anti-CSRF facts.
 

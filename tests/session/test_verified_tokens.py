@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from minting import NOW, Mint
 from sessions_under_test import request
@@ -19,7 +21,7 @@ MINT = Mint()
 
 
 def verified(
-    user: str = "user-1", until: float = NOW + 60, **claims: object
+    user: str = "user-1", until: float = NOW + 60, **claims: Any
 ) -> VerifiedToken:
     text = MINT.token(sub=user, **claims)
     token = parse(text)

@@ -26,6 +26,8 @@ class Broken(io.StringIO):
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
+        self.tried = 0
 
     def write(self, text: str) -> int:
+        self.tried += 1
         raise self.error
