@@ -33,7 +33,7 @@ PARALLEL := -n $(or $(TEST_PROCESSES),4) --dist worksteal
 
 # A part of the tests doesn't reach the coverage that all of them must have, and starts
 # sooner in one process.
-test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/test_routes.py")
+test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/routes/test_routes.py")
 	@$(BIN)/python -m pytest --cov --cov-report=term \
 	  $(if $(ARGS),--cov-fail-under=0 $(ARGS),$(PARALLEL))
 
@@ -44,7 +44,7 @@ test-core: $(VENV)/.dev ## what needs a core, against SUPERTOKENS_CONNECTION_URI
 
 # The tests without those that start many processes or wait for real time.
 FAST := tests --ignore=tests/end_to_end --ignore=tests/lenient --ignore=tests/proxy \
-	--ignore=tests/test_corpus.py --ignore=tests/test_aiohttp_app_corpus.py \
+	--ignore=tests/test_corpus.py --ignore=tests/aiohttp_app/test_aiohttp_app_corpus.py \
 	--ignore=tests/test_bench.py --ignore=tests/test_lenient_upstreams.py \
 	--ignore-glob='tests/test_workers*' --ignore-glob='tests/test_dev_*'
 

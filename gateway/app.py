@@ -13,11 +13,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import aiohttp_seams, core_session, headers, keys, sdk
-from gateway.auth import Auth
+from gateway import headers, supertokens
 from gateway.config import Config, Limits
-from gateway.cors import Cors
 from gateway.decide import Resources
+from gateway.downstream.cors import Cors
 from gateway.forward import Service
 from gateway.headers import Networks
 from gateway.http.reply_head import ReplyHeadReader
@@ -26,13 +25,17 @@ from gateway.observe import Observer
 from gateway.pace import PACE, Pace
 from gateway.proxy import Parts, Proxy
 from gateway.routes import RouteTable
+from gateway.seams import aiohttp as aiohttp_seams
+from gateway.session import keys
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.supertokens import session_check
+from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
 from gateway.verify import Engine
 
 if TYPE_CHECKING:
-    from gateway.sdk.delivery import EmailSender
+    from gateway.supertokens.delivery import EmailSender
 
 
 def id_maker() -> Callable[[], str]:
@@ -118,10 +121,10 @@ def _check_validators(table: RouteTable) -> None:
     for route in table.routes:
         for number, name in enumerate(route.session.requirements.validators):
             try:
-                core_session.validator(name)
+                session_check.validator(name)
             except ValueError as exc:
                 path = f"routes[{route.index}].require.validators[{number}]"
-                raise sdk.RecipeError(path, str(exc)) from exc
+                raise supertokens.RecipeError(path, str(exc)) from exc
 
 
 @contextlib.asynccontextmanager
@@ -147,7 +150,7 @@ async def building(
     """
     async with contextlib.AsyncExitStack() as opened:
         aiohttp_seams.check()
-        kit = sdk.start(config.supertokens, email=email)
+        kit = supertokens.start(config.supertokens, email=email)
         opened.push_async_callback(kit.close)
         _check_validators(table)
         store = keys.KeyStore(
@@ -157,8 +160,8 @@ async def building(
         )
         sessions = SessionAuthenticator(
             keys=store,
-            core=core_session.SdkSessions(kit),
-            rules=core_session.rules(kit),
+            core=session_check.SdkSessions(kit),
+            rules=session_check.rules(kit),
             cache=config.supertokens.cache,
             client=config.supertokens.core,
         )

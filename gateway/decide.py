@@ -16,15 +16,16 @@ from enum import Enum, auto
 from time import perf_counter
 from typing import Any, Final, NamedTuple, assert_never
 
-from gateway import answers, cors, headers, target, websocket
-from gateway.answers import Answer
-from gateway.auth import Auth, user
-from gateway.cors import Cors, is_preflight
+from gateway import headers, responses, websocket
+from gateway.downstream import cors
+from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
-from gateway.fields import Fields
 from gateway.headers import Networks, Way, Ways
+from gateway.http import target
+from gateway.http.fields import Fields
 from gateway.http.lines import Line
 from gateway.http.request_head import RequestHead
+from gateway.http.target import Form, Target
 from gateway.identity import (
     Allowed,
     Denied,
@@ -36,6 +37,7 @@ from gateway.identity import (
     Verifier,
 )
 from gateway.observe import Record
+from gateway.responses import Answer
 from gateway.routes import (
     Matched,
     MethodNotAllowed,
@@ -45,7 +47,7 @@ from gateway.routes import (
     RouteTable,
 )
 from gateway.session.credentials import credentials
-from gateway.target import Form, Target
+from gateway.supertokens.api import Auth, user
 
 # Looking a member up in its enumeration costs three times what the assignment does.
 _TARGET, _MATCH = Stage.TARGET, Stage.MATCH
@@ -285,15 +287,15 @@ class Decider:
             case Own.ASTERISK:
                 answer = Answer(status=204)
             case MethodNotAllowed(allow=allow):
-                answer = answers.method_not_allowed(allow, record.request_id)
+                answer = responses.method_not_allowed(allow, record.request_id)
             case NearMiss(route=route, guard=guard):
                 record.route = route.name
                 record.decision = "denied"
                 record.reason = "near_miss"
                 record.note = f"the path may be read as one of {guard.name}"
-                answer = answers.near_miss(record.request_id)
+                answer = responses.near_miss(record.request_id)
             case _:
-                answer = answers.no_route(record.request_id)
+                answer = responses.no_route(record.request_id)
         return self._answered(request, answer)
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Answered:
@@ -314,7 +316,7 @@ class Decider:
         )
         if reply is None:
             return await _now(
-                self._answered(request, answers.no_route(record.request_id))
+                self._answered(request, responses.no_route(record.request_id))
             )
         record.decision = "auth"
         answer = Answer(status=reply.status, body=reply.body)
@@ -332,7 +334,7 @@ class Decider:
             request_id = headers.request_id(head.request_ids, self._make_id)
             record.request_id = request_id.decode()
         granted = await self._cors.fields(head.origins)
-        answer = answers.failure(error, record.request_id)
+        answer = responses.failure(error, record.request_id)
         return Answered(
             answer, _carried(record.request_id.encode(), granted, new_tokens)
         )
@@ -348,7 +350,7 @@ class Decider:
             record.decision = "preflight"
             return Answered(Answer(status=204, fields=granted), (own,))
         record.decision = "denied"
-        answer = answers.problem(
+        answer = responses.problem(
             status=403,
             code="cors_refused",
             title="This origin, method or header isn't allowed",
@@ -365,7 +367,7 @@ class Decider:
         """Answer with the session's own information, whatever the request says."""
         record.route = "/user"
         if request.head.method not in _USER_METHODS:
-            answer = answers.method_not_allowed(_USER_METHODS, record.request_id)
+            answer = responses.method_not_allowed(_USER_METHODS, record.request_id)
             return self._answered(request, answer)
         return self._own_user(request, record)
 
@@ -376,7 +378,7 @@ class Decider:
         _note_allowed(verdict, record)
         match verdict.principal:
             case SessionIdentity() as session:
-                answer = answers.user(user(session))
+                answer = responses.user(user(session))
             case None:
                 raise AssertionError("a required session has a principal")
             case never:
@@ -412,7 +414,7 @@ class Decider:
         """Return the refusal of a WebSocket handshake, None to go on with it."""
         head, request_id = request.head, record.request_id
         if not route.websocket.enabled:
-            return answers.problem(
+            return responses.problem(
                 status=403,
                 code="websocket_disabled",
                 title="This route takes no WebSockets",
@@ -430,7 +432,7 @@ class Decider:
             self._cors.origins if allowed is None else frozenset(allowed),
             by_cookie=bool(credentials(head.shown).access_cookies),
         ):
-            return answers.problem(
+            return responses.problem(
                 status=403,
                 code="websocket_origin",
                 title="This origin may not open a WebSocket here",
@@ -515,10 +517,10 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Answer:
     match verdict:
         case Denied():
             record.decision = "denied"
-            return answers.denied(verdict)
+            return responses.denied(verdict)
         case Undecided():
             record.decision = "undecided"
-            return answers.undecided(verdict, record.request_id)
+            return responses.undecided(verdict, record.request_id)
         case _:
             assert_never(verdict)
 

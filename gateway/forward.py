@@ -12,7 +12,7 @@ from itertools import cycle
 from time import perf_counter
 from typing import Any, Protocol, assert_never
 
-from gateway import answers, headers, websocket
+from gateway import headers, responses, websocket
 from gateway.config import Timeouts
 from gateway.decide import Answered, Forward, Request, answered
 from gateway.errors import BadReply, Stage, UpstreamError
@@ -26,10 +26,10 @@ from gateway.identity import (
 )
 from gateway.observe import Record
 from gateway.pace import Pace
-from gateway.retry import Budget, Tries
 from gateway.routes import Route
 from gateway.running import in_task
 from gateway.upstream import Reply, UpstreamPool
+from gateway.upstream.retry import Budget, Tries
 
 # Looking a member up in its enumeration costs three times what the assignment does.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
@@ -414,7 +414,7 @@ def _instead_of_401(forward: Forward, record: Record) -> Answered:
     """
     record.reason = "upstream_401"
     record.note = "the upstream answered 401 to a valid session"
-    answer = answers.problem(
+    answer = responses.problem(
         status=int(forward.route.upstream_401),
         code="upstream_401",
         title="The service refused this user, whose session is valid",

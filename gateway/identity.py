@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from gateway.fields import Fields
+from gateway.http.fields import Fields
 from gateway.http.lines import Line
 from gateway.http.methods import SAFE_METHODS as SAFE_METHODS  # noqa: PLC0414 # a name of this room, too
 

@@ -31,3 +31,8 @@ class Pace:
 
 PACE: Final = Pace()
 """What the gateway runs at; tests have faster ones."""
+
+
+def backoff_s(first_s: float, failures: int, most_s: float) -> float:
+    """Return the delay after *failures* in a row: *first_s*, doubled up to *most_s*."""
+    return min(most_s, first_s * 2.0 ** min(failures - 1, 32))

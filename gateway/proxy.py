@@ -17,18 +17,18 @@ from time import perf_counter
 from typing import Protocol
 
 from gateway import websocket
-from gateway.answers import Answer
 from gateway.config import Limits
-from gateway.cors import Cors
 from gateway.decide import Answered, Decider, Forward, Resources
+from gateway.downstream.cors import Cors
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
-from gateway.fields import Fields
 from gateway.forward import Downstream, Forwarder, Service
 from gateway.headers import Networks
+from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
 from gateway.pace import Pace
+from gateway.responses import Answer
 from gateway.running import in_task
 
 _log = logging.getLogger("gateway")

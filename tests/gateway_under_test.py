@@ -23,14 +23,14 @@ import pytest
 from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
-from gateway import config, routes, server
+from gateway import config, routes
 from gateway.app import App, readers
-from gateway.auth import Auth
-from gateway.cors import Cors
 from gateway.decide import Resources
-from gateway.fields import first
+from gateway.downstream.cors import Cors
+from gateway.downstream.listener import Listener
 from gateway.forward import Service
 from gateway.headers import Networks
+from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
     Denied,
@@ -41,10 +41,11 @@ from gateway.identity import (
     SessionRequest,
     Verdict,
 )
-from gateway.listener import Listener
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
+from gateway.process import serve, sockets
 from gateway.proxy import Parts, Proxy
+from gateway.supertokens.api import Auth
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
 
 ORIGIN = "https://app.example.com"
@@ -270,7 +271,7 @@ async def gateway(
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()
-    sock = server.bind("127.0.0.1:0")
+    sock = sockets.bind("127.0.0.1:0")
     port = sock.getsockname()[1]
     listeners: list[Listener] = []
 
@@ -281,7 +282,7 @@ async def gateway(
             super().__init__(*args, **kwargs)
             listeners.append(self)
 
-    serving = server.serving(app, sock)
+    serving = serve.serving(app, sock)
     stopped: list[bool] = []
 
     async def stop() -> None:
@@ -291,7 +292,7 @@ async def gateway(
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(server.serve, "Listener", Seen)
+            patch.setattr(serve, "Listener", Seen)
             await serving.__aenter__()
         yield UnderTest(
             app=app,

@@ -3,8 +3,8 @@
     async with reference({"connection_uri": url, …}) as sdk:
         answers = await sdk.ask(calls)
 
-It runs in a process of its own, because `gateway.core_session` and `gateway.sdk`
-replace names in the SDK's modules. That process imports nothing of the gateway, and
+It runs in a process of its own, because `gateway.supertokens` replaces names in
+the SDK's modules. That process imports nothing of the gateway, and
 fails when it did. A call is `(method, path, fields)`; the paths are `/required`,
 `/optional` and `/checked` (required, `check_database`).
 """

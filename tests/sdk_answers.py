@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 Fields = tuple[tuple[bytes, bytes], ...]
-"""As `gateway.fields.Fields`; nothing of the gateway is imported here, because the
+"""As `gateway.http.fields.Fields`; nothing of the gateway is imported here, because the
 reference must run without it."""
 
 

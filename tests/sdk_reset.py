@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from gateway.config import SuperTokens
-from gateway.sdk import Sdk, start
-from gateway.sdk.testing import reset
+from gateway.supertokens import Sdk, start
+from gateway.supertokens.testing import reset
 
 if TYPE_CHECKING:
-    from gateway.sdk.delivery import EmailSender
+    from gateway.supertokens.delivery import EmailSender
 
 __all__ = ["reset", "running"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.fields import Fields
+from gateway.http.fields import Fields
 from gateway.http.lines import Line
 from gateway.identity import SessionRequest
 from gateway.session.credentials import CREDENTIAL_FIELDS

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from minting import ISSUER, NOW, Mint, private_key
 from session_request import session_request
 
-from gateway import config, tokens
-from gateway.fields import Fields
+from gateway import config
+from gateway.http.fields import Fields
 from gateway.identity import (
     Allowed,
     CheckDatabase,
@@ -29,9 +29,10 @@ from gateway.identity import (
     SessionRequest,
     Verdict,
 )
-from gateway.keys import Missing
-from gateway.requirements import Check
+from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
+from gateway.session.keys import Missing
+from gateway.session.requirements import Check
 from gateway.session.rules import Rules
 from gateway.verify import Engine
 

@@ -22,7 +22,8 @@ from gateway import settings
 from gateway.app import App, building
 from gateway.dev.core import ThreadedCore
 from gateway.observe import Record
-from gateway.server import bind, serving
+from gateway.process.serve import serving
+from gateway.process.sockets import bind
 
 DEADLINE_S = 10.0
 PASSWORD = "correct-horse-1"

@@ -22,7 +22,7 @@ from gateway import routes, settings
 from gateway.app import App, BadService, building, id_maker
 from gateway.config import Config, InvalidConfig, parse
 from gateway.dev.core import ThreadedCore
-from gateway.sdk import RecipeError
+from gateway.supertokens import RecipeError
 from gateway.upstream import UpstreamPool
 
 ROUTES = """

@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,83 +18,69 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "gateway"
 
 PURE: dict[str, str] = {
-    "fields": "",
     "errors": "",
     "pace": "",
-    "pattern": "",
-    "retry": "errors",
-    "target": "errors",
-    "http": "errors fields",
-    "identity": "fields http",
-    "requirements": "identity",
-    "tokens": "identity",
-    "answers": "errors fields identity",
-    "control": "",
-    "config": "errors fields headers http pattern target",
-    "headers": "errors fields http identity target",
-    "routes": "config headers identity pattern",
+    "http": "errors",
+    "identity": "http",
+    "responses": "errors http identity",
+    "headers": "errors http identity",
+    "config": "errors headers http",
+    "routes": "config headers http identity",
 }
 """Pure rooms: name → the rooms that it may import. No sockets here, and no clock."""
 
 EDGES: dict[str, str] = {
     "running": "",
-    "seams": "",
-    "aiohttp_seams": "seams",
-    "settings": "config routes",
+    "seams": "errors",
     "observe": "errors",
-    "keys": "config errors pace retry",
-    "upstream": "config errors fields http running target",
-    "sdk": "config errors fields identity seams",
-    "auth": "answers fields identity sdk",
-    "session": "config errors fields http identity keys requirements tokens",
+    "settings": "config routes",
+    "upstream": "config errors http running",
+    "websocket": "errors http responses",
+    "downstream": "config errors http observe pace responses running seams",
+    "session": "config errors http identity pace",
     "verify": "identity session",
-    "core_session": "identity requirements sdk session tokens",
-    "cors": "aiohttp_seams config fields target",
-    "websocket": "answers errors fields",
-    "client": "answers config errors fields http pace running",
-    "listener": "answers client config errors fields http observe pace running",
+    "supertokens": "config errors http identity responses seams session",
     "decide": (
-        "answers auth cors errors fields headers http identity observe routes session"
-        " target websocket"
+        "downstream errors headers http identity observe responses routes session"
+        " supertokens websocket"
     ),
     "forward": (
-        "answers config decide errors headers http identity observe pace retry routes"
-        " running target upstream websocket"
+        "config decide errors headers http identity observe pace responses routes"
+        " running upstream websocket"
     ),
     "proxy": (
-        "answers config cors decide errors fields forward headers http identity"
-        " observe pace running websocket"
+        "config decide downstream errors forward headers http identity observe pace"
+        " responses running websocket"
     ),
-    "server": "app listener observe sdk settings target",
+    "process": ("app downstream http observe pace seams session settings supertokens"),
     "aiohttp_app": (
-        "aiohttp_seams answers app client config errors fields http observe pace sdk"
-        " settings"
+        "app config downstream errors http observe pace responses seams settings"
+        " supertokens"
     ),
-    "workers": "app control retry sdk seams server session settings",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
 # The composition root joins all but what is for development; the commands, all.
-ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "server", "workers"}
+ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "process"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "aiohttp_app aiohttp_seams cors dev keys",
-    "aiohttp_cors": "aiohttp_seams cors",
+    "aiohttp": "aiohttp_app dev downstream seams session",
+    "aiohttp_cors": "downstream seams",
     "click": "cli",
-    "cryptography": "dev keys session tokens",
-    "httpx": "sdk",
-    "jwt": "core_session sdk",
-    "multidict": "aiohttp_app cors",
-    "pydantic": "config sdk",
+    "cryptography": "dev session",
+    "httpx": "seams supertokens",
+    "jwt": "seams supertokens",
+    "multidict": "aiohttp_app downstream",
+    "pydantic": "config supertokens",
     "pydantic_core": "config",
     "rich": "cli",
-    "supertokens_python": "core_session sdk",
+    "supertokens_python": "seams supertokens",
     "uvloop": "cli dev",
     "yaml": "settings",
-    "yarl": "keys",
+    "yarl": "session",
 }
 """Third-party library → the rooms that know it. Its errors are translated there."""
 
@@ -112,19 +99,9 @@ TAGS = ("PURE", "edge", "composition root")
 
 # Who tests a room that has no test file of its own name.
 TESTED_IN: dict[str, str] = {
-    "errors": "test_answers.py",
-    "http": "test_lines.py test_request_head.py test_reply_head.py test_chunks.py",
-    "aiohttp_seams": "test_seams.py",
-    "client": "proxy/test_proxy.py",
-    "listener": "proxy/test_proxy.py",
-    "observe": "observe/",
-    "decide": "test_decide.py",
-    "pace": "test_client.py test_listener.py",
+    "errors": "test_responses.py",
+    "seams": "test_seams.py",
     "proxy": "proxy/test_proxy.py",
-    "session": "session/",
-    "upstream": "upstream/",
-    "websocket": "websocket/",
-    "dev": "dev_core/ test_dev_demo.py test_dev_runner.py",
 }
 
 
@@ -254,19 +231,16 @@ def test_proxy_and_verification_meet_in_app_only() -> None:
 def test_only_verification_knows_how_sessions_are_verified() -> None:
     """All others see the pure files of that room: credentials, and the deny-list."""
     for path in FILES:
-        if room(path) not in {"app", "core_session", "session", "verify"}:
+        if room(path) not in {"app", "session", "supertokens", "verify"}:
             seen = {one for one in files_imported(path) if room(one) == "session"}
             assert {ident(one) for one in seen if tag(one) != "PURE"} == set()
 
 
 def test_composition_root_is_used_at_the_top_only() -> None:
     """Nothing that is composed knows how."""
-    top = {"server", "workers", "cli"}
-    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top | {
-        "aiohttp_app"
-    }
-    assert {room(p) for p in FILES if "server" in rooms_imported(p)} <= top
-    assert {room(p) for p in FILES if "workers" in rooms_imported(p)} == {"cli"}
+    top = {"process", "aiohttp_app", "cli"}
+    assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top
+    assert {room(p) for p in FILES if "process" in rooms_imported(p)} == {"cli"}
     assert not [p for p in FILES if rooms_imported(p) & {"aiohttp_app", "cli"}]
 
 
@@ -282,9 +256,9 @@ def test_production_imports_nothing_of_development() -> None:
             "gateway.cli",
             ("supertokens_python", "gateway.dev", "aiohttp", "asyncio", "rich", "yaml"),
         ),
-        ("gateway.server", ("fastapi", "starlette", "flask", "django", "gateway.dev")),
-        ("gateway.sdk.setup", ("fastapi", "starlette", "flask", "django")),
-        ("gateway.sdk.seams", ("supertokens_python", "httpx", "aiohttp")),
+        ("gateway.process", ("fastapi", "starlette", "flask", "django", "gateway.dev")),
+        ("gateway.supertokens.setup", ("fastapi", "starlette", "flask", "django")),
+        ("gateway.seams.supertokens", ("supertokens_python", "httpx", "aiohttp")),
     ],
 )
 def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:
@@ -300,9 +274,17 @@ def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:
 
 
 def test_every_room_has_its_tests() -> None:
-    """`gateway/x.py` → `tests/test_x.py`, or several `tests/test_x_*.py`."""
+    """`gateway/x.py` → `tests/test_x.py`, and `gateway/x/` → `tests/x/`."""
     for name in sorted(ROOMS):
-        places = TESTED_IN.get(name, f"test_{name}*.py").split()
-        for place in places:
-            pattern = f"{place}test_*.py" if place.endswith("/") else place
-            assert sorted(TESTS.glob(pattern)), f"nothing tests gateway.{name}"
+        place = (
+            f"{name}/**/test_*.py" if (PACKAGE / name).is_dir() else f"test_{name}.py"
+        )
+        assert sorted(TESTS.glob(TESTED_IN.get(name, place))), f"nothing tests {name}"
+
+
+def test_no_room_imports_what_imports_it() -> None:
+    """The arrows between rooms have one direction."""
+    arrows: dict[str, set[str]] = {}
+    for path in FILES:
+        arrows.setdefault(room(path), set()).update(rooms_imported(path))
+    list(TopologicalSorter(arrows).static_order())  # raises CycleError

@@ -9,9 +9,6 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from gateway import config, headers, routes
-from gateway.answers import Answer
-from gateway.auth import Auth
-from gateway.cors import Cors
 from gateway.decide import (
     Answered,
     AuthCall,
@@ -20,9 +17,10 @@ from gateway.decide import (
     Forward,
     Resources,
 )
+from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
-from gateway.fields import Fields, first
 from gateway.headers import Networks
+from gateway.http.fields import Fields, first
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import (
     Allowed,
@@ -36,7 +34,9 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
+from gateway.responses import Answer
 from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.supertokens.api import Auth
 
 PAGE = b"https://app.example.com"
 NEW_TOKENS: Fields = ((b"st-access-token", b"new"),)

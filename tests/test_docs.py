@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from corpus import cases
 
-from gateway import config, sdk, settings
+from gateway import config, settings, supertokens
 from gateway.config import Limits, Timeouts, reference
 from gateway.config.models import Model
 from gateway.errors import GatewayError, Side, Stage
 from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
 from gateway.http.request_head import HeadTooLarge
-from gateway.sdk import core, recipes
-from gateway.tokens import Flaw
+from gateway.session.tokens import Flaw
+from gateway.supertokens import core, recipes
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -135,7 +135,7 @@ def test_every_yaml_block_is_a_file_that_can_be_served(
     file = tmp_path / "routes.yaml"
     file.write_text(text, "utf-8")
     loaded = settings.load(file, ENVIRON)
-    assert not sdk.check(loaded.config.supertokens.recipes)
+    assert not supertokens.check(loaded.config.supertokens.recipes)
     assert not loaded.warnings, loaded.warnings
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gateway import aiohttp_seams, cli, sdk
-from gateway.sdk import seams as sdk_seams
-from gateway.seams import (
+from gateway import cli, supertokens
+from gateway.seams import aiohttp as aiohttp_seams
+from gateway.seams import supertokens as sdk_seams
+from gateway.seams.library import (
     Demands,
     Does,
     Has,
@@ -48,7 +49,7 @@ NEEDS = [
 @pytest.fixture(autouse=True)
 def whole() -> None:
     """Start with the libraries as they are installed, imported."""
-    sdk.check_library()
+    supertokens.check_library()
     aiohttp_seams.check()
 
 
@@ -157,11 +158,10 @@ def test_declared_seams_are_there() -> None:
     for module in MODULES:
         for library in module.LIBRARIES:
             for seam in library.seams:
-                if "." not in seam.name:
+                file, colon, names = seam.name.partition(":")
+                if not colon:
                     continue
-                file, _, names = seam.name.partition(".")
-                package = module.__package__ or "gateway"
-                it: Any = importlib.import_module(f"{package}.{file}")
+                it: Any = importlib.import_module(file)
                 for name in names.split("."):
                     it = getattr(it, name)
 
@@ -279,7 +279,7 @@ def _free_ports() -> dict[str, str]:
 # --- nobody else reaches in ----------------------------------------------------------
 
 PACKAGE = ROOT / "gateway"
-SEAM_FILES = {PACKAGE / "sdk" / "seams.py", PACKAGE / "aiohttp_seams.py"}
+SEAM_FILES = {PACKAGE / "seams" / f"{name}.py" for name in ("aiohttp", "supertokens")}
 REACHED = frozenset(
     {"supertokens_python", "aiohttp", "aiohttp_cors", "httpx", "pydantic", "jwt"}
     | {"pydantic_core", "httptools", "multidict", "yarl", "yaml", "click", "rich"}

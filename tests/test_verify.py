@@ -26,7 +26,7 @@ from sessions_under_test import (
 )
 
 from gateway.errors import CoreUnavailable
-from gateway.fields import first
+from gateway.http.fields import first
 from gateway.identity import (
     ABSENT,
     Absent,

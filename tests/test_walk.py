@@ -15,8 +15,9 @@ import gateway_under_test
 from minting import ISSUER, Mint
 
 import gateway
-from gateway import config, tokens
-from gateway.listener import Connection, Listener
+from gateway import config
+from gateway.downstream.listener import Connection, Listener
+from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.rules import Rules
 from gateway.upstream.connection import Connection as UpstreamConnection

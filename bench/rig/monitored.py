@@ -14,7 +14,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import server, settings
+from gateway import settings
+from gateway.process import serve
 
 _TICK_S = 0.002
 
@@ -44,7 +45,7 @@ async def main() -> None:
     threading.Thread(target=watch.answer, daemon=True).start()
     watching = asyncio.create_task(watch.run())
     try:
-        await server.run(
+        await serve.run(
             loaded,
             log_format="none",
             listen=None,

@@ -35,17 +35,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from bench.rig import interpreter
 from bench.rig.report import Table
 from bench.rig.stage import ROOT, TOOLS
-from gateway import config, headers, routes, tokens
+from gateway import config, headers, routes
 from gateway.app import id_maker, readers
-from gateway.client import NO_BODY, Client
-from gateway.cors import Cors
 from gateway.decide import Forward, Resources
+from gateway.downstream.cors import Cors
+from gateway.downstream.exchange import NO_BODY, Client
+from gateway.downstream.listener import Connection, Listener
 from gateway.forward import Service
 from gateway.headers import Networks
-from gateway.listener import Connection, Listener
 from gateway.observe import NoLog, Record
 from gateway.pace import PACE
 from gateway.proxy import Parts, Proxy
+from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.rules import Rules
 from gateway.upstream import Upstreams, UpstreamTarget

@@ -26,11 +26,12 @@ from typing import Any
 
 import aiohttp
 
-from gateway import config, keys, tokens
+from gateway import config
 from gateway.dev.core import CoreSettings, serve_in_thread
-from gateway.fields import Fields, block
+from gateway.http.fields import Fields, block
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import Allowed, SessionPolicy, SessionRequest
+from gateway.session import keys, tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.session.rules import Rules

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from gateway import aiohttp_seams, answers, sdk, settings
+from gateway import responses, settings, supertokens
 from gateway.aiohttp_app.client import AiohttpClient
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import Refusal, remove_additions
 from gateway.app import App, building
 from gateway.config import Limits
 from gateway.errors import GatewayError
-from gateway.fields import block
+from gateway.http.fields import block
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.observe import NoLog, Observer, Record
-from gateway.sdk import testing
+from gateway.seams import aiohttp as aiohttp_seams
+from gateway.supertokens import testing
 
 if TYPE_CHECKING:
-    from gateway.sdk.delivery import EmailSender
+    from gateway.supertokens.delivery import EmailSender
 
 HANDLER_ARGS: Mapping[str, Any] = MappingProxyType(
     {
@@ -92,7 +93,7 @@ def gateway_app(
                         email=email,
                     )
                 )
-            except sdk.AlreadyStarted as exc:
+            except supertokens.AlreadyStarted as exc:
                 raise OneGateway(
                     "a gateway with other supertokens settings ran in this process,"
                     " and the SDK keeps them: start another process, or in tests call"
@@ -235,7 +236,7 @@ def _refused(
     record.status, record.side = error.status, error.side
     record.reason, record.note = error.code, error.detail
     gateway.observer.observe(record)
-    answer = answers.failure(error, record.request_id)
+    answer = responses.failure(error, record.request_id)
     fields = [*answer.fields, (b"X-Request-Id", record.request_id.encode())]
     return Refusal(answer.status, fields, answer.body)
 

@@ -12,17 +12,17 @@ from aiohttp import StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
-from gateway import aiohttp_seams
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import Reply
-from gateway.answers import Answer
-from gateway.client import BodyReader, reset_on_close
 from gateway.config import Limits
+from gateway.downstream.exchange import BodyReader, reset_on_close
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
-from gateway.fields import Field, Fields, has_control
+from gateway.http.fields import Field, Fields, has_control
 from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 from gateway.pace import Pace
+from gateway.responses import Answer
+from gateway.seams import aiohttp as aiohttp_seams
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
 """Content codings that aiohttp decodes, unless it is told not to."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway import aiohttp_seams
+from gateway.seams import aiohttp as aiohttp_seams
 
 
 class AiohttpConnection:

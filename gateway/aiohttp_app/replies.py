@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from gateway.fields import Field
+from gateway.http.fields import Field
 
 _ADDED = (hdrs.CONTENT_TYPE, hdrs.DATE, hdrs.SERVER)
 """Fields that aiohttp adds to each reply without them."""

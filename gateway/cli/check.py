@@ -18,13 +18,14 @@ def check(config_path: Path) -> None:
 
     Exits with 0 when it can be served, and with 1 when it can't.
     """
-    from gateway import aiohttp_seams, sdk
-    from gateway.seams import LibraryChanged
+    from gateway import supertokens
+    from gateway.seams import aiohttp as aiohttp_seams
+    from gateway.seams.library import LibraryChanged
 
     settings = load(config_path)
     try:
         aiohttp_seams.check()
-        sdk.check_library()
+        supertokens.check_library()
     except LibraryChanged as error:
         fail(str(error))
     err = console(stderr=True)

@@ -40,7 +40,7 @@ def core(
         announce(f"core on {running.url}, data in {database}")
 
     async def work() -> None:
-        from gateway.server import stop_signal
+        from gateway.process.signals import stop_signal
 
         stopped = stop_signal(force=lambda: os._exit(130))
         settings = embedded.CoreSettings(database=path, api_keys=api_key)

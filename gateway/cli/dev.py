@@ -18,7 +18,7 @@ from gateway.cli.terminal import fail
 if TYPE_CHECKING:
     import asyncio
 
-    from gateway.sdk.delivery import EmailSender
+    from gateway.supertokens.delivery import EmailSender
 
 
 @click.command()
@@ -31,9 +31,10 @@ def dev(config_path: Path, log_format: str) -> None:
     """
     from gateway.app import BadService
     from gateway.dev import runner
-    from gateway.sdk import RecipeError
-    from gateway.seams import LibraryChanged
-    from gateway.server import ListenError, serve_until_cancelled
+    from gateway.process.serve import serve_until_cancelled
+    from gateway.process.sockets import ListenError
+    from gateway.seams.library import LibraryChanged
+    from gateway.supertokens import RecipeError
 
     async def serve_gateway(
         config: Path,

@@ -20,12 +20,12 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         ConfigError: the file can't be used; it has every problem.
     """
-    from gateway import sdk
+    from gateway import supertokens
     from gateway.settings import ConfigError, load
 
     settings = load(path, environ)
     # Problems that only the adapter of the SDK can find, before it is started.
-    found = sdk.check(settings.config.supertokens.recipes)
+    found = supertokens.check(settings.config.supertokens.recipes)
     problems = settings.problems(found)
     if problems:
         raise ConfigError(problems)

@@ -40,9 +40,10 @@ def serve(
     # What start-up allocates is kept: collections would take a sixth of its time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
-    from gateway.seams import LibraryChanged
-    from gateway.server import ListenError
-    from gateway.workers import supervise, usable_cpus
+    from gateway.process.cpus import usable_cpus
+    from gateway.process.sockets import ListenError
+    from gateway.process.supervisor import supervise
+    from gateway.seams.library import LibraryChanged
 
     settings = load(config_path)
     count = workers or usable_cpus()

@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from gateway import target
 from gateway.config.findings import did_you_mean, wrong
 from gateway.config.urls import (
     address,
@@ -24,10 +23,11 @@ from gateway.config.urls import (
     origin_host,
 )
 from gateway.errors import BadTarget
-from gateway.fields import is_token
 from gateway.headers import names, templates
+from gateway.http import target
+from gateway.http.fields import is_token
 from gateway.http.methods import METHODS
-from gateway.pattern import BadPattern, Pattern
+from gateway.http.path_pattern import BadPattern, Pattern
 
 # --- numbers with units -----------------------------------------------------
 

@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway import target
 from gateway.config.findings import wrong
 from gateway.errors import BadTarget
-from gateway.target import DEFAULT_PORT
+from gateway.http import target
+from gateway.http.target import DEFAULT_PORT
 
 _URL = re.compile(r"(https?)://([^/?#@]*)(.*)", re.DOTALL)
 _SOCKET_PATH_MAX: Final = 103

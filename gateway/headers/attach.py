@@ -11,7 +11,6 @@ from operator import attrgetter
 from typing import Any, assert_never
 
 from gateway.errors import GatewayError
-from gateway.fields import Field, block
 from gateway.headers import templates
 from gateway.headers.names import (
     HAS_CREDENTIALS,
@@ -21,6 +20,7 @@ from gateway.headers.names import (
     check_settable,
     fold,
 )
+from gateway.http.fields import Field, block
 from gateway.identity import Principal, SessionIdentity
 
 MAX_IDENTITY_BYTES = 8192

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-from gateway.fields import CONTROLS
 from gateway.headers.names import fold
+from gateway.http.fields import CONTROLS
 
 # Set by the backend SDK (sAccessToken, sRefreshToken; sIdRefreshToken before 0.11) and
 # by the frontend SDKs, which also keep header-mode tokens in `st-` cookies. Compared in

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
-from gateway.fields import TOKEN, Fields, block
 from gateway.headers.attach import ANONYMOUS, HeaderPolicy, identity_fields
 from gateway.headers.cookies import sets_session_cookie, without_session_cookies
 from gateway.headers.forwarded import Way
@@ -36,6 +35,7 @@ from gateway.headers.names import (
     Reserved,
     Rule,
 )
+from gateway.http.fields import TOKEN, Fields, block
 from gateway.http.lines import Line, Rules, Ruling
 from gateway.http.reply_head import ReplyHead
 from gateway.http.request_head import RequestHead

@@ -7,9 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 
-from gateway import fields as raw
 from gateway.errors import BadTarget
-from gateway.fields import Field
 from gateway.headers.names import (
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -18,9 +16,11 @@ from gateway.headers.names import (
     HAS_TRUSTED,
     Rule,
 )
+from gateway.http import fields as raw
+from gateway.http.fields import Field
 from gateway.http.lines import Line
 from gateway.http.request_head import RequestHead
-from gateway.target import host as valid_host
+from gateway.http.target import host as valid_host
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from gateway.fields import Memo, is_token
+from gateway.http.fields import Memo, is_token
 
 
 class Rule(Enum):

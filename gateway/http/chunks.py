@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.fields import TOKEN, Memo, field_of
+from gateway.http.fields import TOKEN, Memo, field_of
 
 LINE_MAX_BYTES: Final = 4096
 """The longest line of a chunk's size, its extensions included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.errors import GatewayError
-from gateway.fields import Fields
+from gateway.http.fields import Fields
 from gateway.http.lines import Line
 
 # What Connection asks for; all may stand in it.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import GatewayError
-from gateway.fields import Field, Memo, has_control, is_token
+from gateway.http.fields import Field, Memo, has_control, is_token
 
 LINE_MAX_BYTES: Final = 512
 """Longer lines aren't remembered, except by whoever holds one (`Lines.judge`)."""

@@ -11,8 +11,8 @@ import re
 from typing import Final
 
 from gateway.errors import BadReply
-from gateway.fields import CONTROLS, Memo
 from gateway.http import framing
+from gateway.http.fields import CONTROLS, Memo
 from gateway.http.framing import BODILESS, CLOSE, KEEP, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,

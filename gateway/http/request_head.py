@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gateway.errors import BadRequest, GatewayError, Side
-from gateway.fields import TOKEN
 from gateway.http import framing
+from gateway.http.fields import TOKEN
 from gateway.http.framing import CLOSE, KEEP, SWITCH, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from gateway import config
 from gateway.config import Address, Config, Finding
-from gateway.pattern import Pattern
+from gateway.http.path_pattern import Pattern
 from gateway.routes import remarks
 from gateway.routes.route import Form
 from gateway.routes.table import RouteTable

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
-from gateway.pattern import Pattern
 from gateway.routes.route import Matched, Route
 from gateway.routes.strictness import ONE_OF_EACH, asks_more
 from gateway.routes.table import RouteTable

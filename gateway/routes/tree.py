@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from gateway.pattern import Pattern
+from gateway.http.path_pattern import Pattern
 from gateway.routes.folding import EXACT, Reading, fold, fold_segment
 from gateway.routes.route import (
     Form,

@@ -24,7 +24,7 @@ from typing import Protocol, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from gateway import config, requirements, tokens
+from gateway import config
 from gateway.http.lines import HELD_MAX_BYTES
 from gateway.identity import (
     ABSENT,
@@ -39,16 +39,17 @@ from gateway.identity import (
     Undecided,
     Verdict,
 )
-from gateway.keys import KeySet, Missing
+from gateway.session import requirements, tokens
 from gateway.session.compiled_policy import CompiledPolicy
 from gateway.session.core_calls import CoreCalls, CoreQuestion, CoreSession
 from gateway.session.credentials import Credentials, choose
 from gateway.session.deny_list import DenyList
 from gateway.session.failures import Failures
+from gateway.session.keys import KeySet, Missing
 from gateway.session.refusals import Refusals
 from gateway.session.rules import AntiCsrf, Rules, Transfer
+from gateway.session.tokens import Token
 from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens, line_of
-from gateway.tokens import Token
 
 DENY_S = 4 * 3600.0
 """How long a denied session is remembered at least. Core tokens live 1 h by default;

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from gateway import requirements
 from gateway.identity import SAFE_METHODS, CheckDatabase, Protection, SessionPolicy
+from gateway.session import requirements
 from gateway.session.rules import GlobalClaims, Rules
 
 

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway import config, requirements
+from gateway import config
 from gateway.identity import Allowed, Denied, SessionRequest, Undecided, Verdict
-from gateway.requirements import Check
+from gateway.session import requirements
 from gateway.session.compiled_policy import CompiledPolicy
 from gateway.session.failures import Failures
 from gateway.session.refusals import Refusals
+from gateway.session.requirements import Check
 from gateway.session.verified_tokens import VerifiedToken
 
 _MAX_CALLS = 1024

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from gateway.http.lines import Line
+from gateway.session.tokens import Token, parse
 from gateway.session.verified_tokens import KEY_CHARS, VerifiedToken
-from gateway.tokens import Token, parse
 
 ACCESS_COOKIE = "sAccessToken"
 _LEGACY_COOKIE = "sIdRefreshToken"

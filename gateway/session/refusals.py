@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway import requirements
-from gateway.fields import Field
+from gateway.http.fields import Field
 from gateway.identity import Denied
+from gateway.session import requirements
 from gateway.session.rules import Rules
 
 _JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gateway import tokens
+from gateway.session import tokens
 
 
 class AntiCsrf(StrEnum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from gateway import tokens
 from gateway.http.lines import Line
 from gateway.identity import Allowed
-from gateway.tokens import Token
+from gateway.session import tokens
+from gateway.session.tokens import Token
 
 KEY_CHARS = 32
 """A token is looked up by this many of its last characters: 192 bits of the signature.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway import config
 from gateway.config import Address, Tls
-from gateway.target import DEFAULT_PORT, is_ip
+from gateway.http.target import DEFAULT_PORT, is_ip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.errors import UpstreamClosed
-from gateway.fields import Fields
+from gateway.http.fields import Fields
 from gateway.http.reply_head import ReplyHead
 from gateway.running import Wait
 from gateway.upstream.tunnel import Tunnel

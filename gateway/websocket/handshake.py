@@ -6,9 +6,9 @@ import base64
 import binascii
 from collections.abc import Iterable
 
-from gateway import fields as raw
-from gateway.answers import Answer, problem
-from gateway.fields import Fields
+from gateway.http import fields as raw
+from gateway.http.fields import Fields
+from gateway.responses import Answer, problem
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 """The hop-by-hop fields that open a WebSocket, in both directions.

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
 
-from gateway import config, listener, routes
+from gateway import config, routes
 from gateway.app import readers
-from gateway.auth import Auth
-from gateway.cors import Cors
 from gateway.decide import Resources
-from gateway.fields import first
+from gateway.downstream import listener
+from gateway.downstream.cors import Cors
 from gateway.forward import Service
 from gateway.headers import Networks
+from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
     Denied,
@@ -35,6 +35,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.proxy import Parts, Proxy
+from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
 
 SESSION = b"x-corpus-session"

@@ -1,6 +1,6 @@
 """How a gateway stops: nothing is accepted, what was begun is finished, or cut in time.
 
-Row P6 of the fault table; signals are tests/test_server.py's, WebSockets (P7)
+Row P6 of the fault table; signals are tests/process/test_server.py's, WebSockets (P7)
 tests/proxy/test_tunnel.py's.
 """
 

@@ -1,6 +1,6 @@
 """Guards in front of Express and Koa, which read paths more loosely than routes do.
 
-tests/test_routes_near_misses.py has the rule; here are the services that it is for.
+The rule is tested in test_routes_near_misses.py, here with real services.
 """
 
 from __future__ import annotations

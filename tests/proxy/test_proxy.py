@@ -43,9 +43,9 @@ from gateway_under_test import ORIGIN, gateway, until_cut
 from kept import no_collector
 from wire import Wire, WireReply, connect, request
 
-from gateway.client import Client
 from gateway.decide import Request
-from gateway.listener import Connection
+from gateway.downstream.exchange import Client
+from gateway.downstream.listener import Connection
 from gateway.observe import Record
 from gateway.upstream import Reply
 from gateway.upstream.connection import Connection as UpstreamConnection
@@ -1227,7 +1227,7 @@ async def test_p12_a_fault_in_the_copy_cuts_the_reply(
     def broken(self: object, chunk: bytes) -> bool:
         raise ValueError("secret detail")
 
-    monkeypatch.setattr("gateway.client.Client.write", broken)
+    monkeypatch.setattr("gateway.downstream.exchange.Client.write", broken)
     async with (
         FaultUpstream(FAULTS["echo while reading"]) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
@@ -1276,7 +1276,7 @@ async def test_p12_a_fault_behind_the_answer_cuts_it(
         ) as gw,
     ):
         gw.verifier.at_once = at_once
-        broken = Broken(monkeypatch, f"gateway.client.Client.{name}")
+        broken = Broken(monkeypatch, f"gateway.downstream.exchange.Client.{name}")
         async with gw.connect() as wire:
             await wire.send(request("GET", path))
             await until_cut(wire)
@@ -1291,7 +1291,12 @@ CALLBACKS = {
     # What fails, and at which call: what the client sends, and how much is answered.
     "a head": ("gateway.http.request_head.RequestReader.read", 1, GET, 0),
     "the next head": ("gateway.http.request_head.RequestReader.read", 2, GET * 3, 1),
-    "what follows": ("gateway.listener.Connection._following", 1, GET * 3, 1),
+    "what follows": (
+        "gateway.downstream.listener.Connection._following",
+        1,
+        GET * 3,
+        1,
+    ),
     "the observer": ("gateway_under_test._Observer.observe", 1, GET * 3, 1),
 }
 

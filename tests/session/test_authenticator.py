@@ -47,8 +47,8 @@ from gateway.identity import (
     SessionPolicy,
     Undecided,
 )
-from gateway.keys import KeySet, Missing
 from gateway.session import authenticator
+from gateway.session.keys import KeySet, Missing
 from gateway.session.rules import AntiCsrf, GlobalClaims, Rules
 
 

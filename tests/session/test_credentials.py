@@ -29,7 +29,7 @@ from supertokens_python.recipe.session.cookie_and_header import (
 from supertokens_python.recipe.session.utils import get_auth_mode_from_header
 from supertokens_python.utils import get_rid_from_header
 
-from gateway.fields import Field, Fields, block
+from gateway.http.fields import Field, Fields, block
 from gateway.http.request_head import Bounds, RequestReader
 from gateway.session.credentials import (
     CREDENTIAL_FIELDS,
@@ -39,8 +39,8 @@ from gateway.session.credentials import (
     credentials,
 )
 from gateway.session.rules import Transfer
+from gateway.session.tokens import Token, parse
 from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens
-from gateway.tokens import Token, parse
 
 many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
 

@@ -9,13 +9,13 @@ from minting import NOW, Mint
 from sessions_under_test import request
 
 from gateway.session.credentials import credentials
+from gateway.session.tokens import parse
 from gateway.session.verified_tokens import (
     KEY_CHARS,
     VerifiedToken,
     VerifiedTokens,
     line_of,
 )
-from gateway.tokens import parse
 
 MINT = Mint()
 

@@ -8,8 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway import config, target
+from gateway import config
 from gateway.config import Tls
+from gateway.http import target
 from gateway.upstream import UpstreamTarget
 
 

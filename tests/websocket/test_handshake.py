@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway import websocket
-from gateway.fields import Field, Fields
+from gateway.http.fields import Field, Fields
 
 KEY: Field = (b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ==")
 VERSION: Field = (b"Sec-WebSocket-Version", b"13")

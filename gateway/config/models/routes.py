@@ -34,7 +34,7 @@ from gateway.config.forms import (
 )
 from gateway.config.models.base import Model
 from gateway.config.models.services import Timeouts, TimeoutsPatch
-from gateway.pattern import Pattern
+from gateway.http.path_pattern import Pattern
 
 
 class AnyAll(Model):

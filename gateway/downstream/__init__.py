@@ -1,0 +1,1 @@
+"""edge. The clients' side: connections, one request's exchange, CORS."""

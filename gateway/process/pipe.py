@@ -1,0 +1,64 @@
+"""edge. A child's end of its channel to the supervisor, on the child's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Protocol
+
+from gateway.process import messages
+from gateway.process.messages import Message
+
+_MAX_UNREAD_BYTES = 4 * 1024 * 1024
+"""What a child keeps for a supervisor that doesn't read; then it does without one."""
+
+
+class Receiver(Protocol):
+    """What a child is told by its supervisor."""
+
+    def receive(self, message: Message) -> None:
+        """Do what the supervisor says.
+
+        Raises:
+            BadMessage: a supervisor doesn't say that.
+        """
+
+    def closed(self) -> None:
+        """Do without a supervisor: the channel has ended."""
+
+
+class Pipe(asyncio.Protocol):
+    """Sends messages to the supervisor, and hands those over that come from it."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._decoder = messages.Decoder()
+        self._transport: asyncio.Transport | None = None
+
+    async def open(self, end: socket.socket) -> None:
+        """Begin on *end*, which is the pipe's from now on."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self, sock=end)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            for message in self._decoder.feed(data):
+                self._receiver.receive(message)
+        except messages.BadMessage:
+            self._transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._receiver.closed()
+
+    def send(self, message: Message) -> None:
+        """Send *message*; a supervisor that reads nothing is as good as none."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write(messages.encode(message))
+        if self._transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self._transport.abort()

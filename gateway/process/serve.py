@@ -1,0 +1,231 @@
+"""edge. A gateway that serves on sockets, from its start until it has drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from gateway.app import App, building
+from gateway.downstream.listener import Listener
+from gateway.observe import AccessLog, NoLog, messages
+from gateway.process.signals import stop_signal
+from gateway.process.sockets import BACKLOG, bind, raise_descriptor_limit, url_of
+from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.supertokens.delivery import EmailSender
+
+_FLUSH_S = 0.1
+_LOOK_S = 0.01
+LAST_REQUESTS_S = 1.0
+"""How long connections without a request stay while a process drains. A request that
+arrives meanwhile is served, and its reply says that the connection closes. Closing at
+once would cut off requests on their way: of a busy client, nearly always one.
+"""
+
+
+class Entrance:
+    """The sockets of a server and their connections, until all are closed."""
+
+    def __init__(self, app: App, *, linger_s: float = 0.0) -> None:
+        """*linger_s* is how long connections without a request stay while draining."""
+        gateway = app.config.gateway
+        self._proxy = app.proxy
+        self._drain_s = gateway.drain_timeout
+        self._linger_s = min(linger_s, gateway.drain_timeout)
+        self._listener = Listener(
+            app.proxy.handle,
+            reader=app.proxy.parts.reader,
+            limits=gateway.limits,
+            observer=app.observer,
+            make_id=app.make_id,
+            pace=app.proxy.parts.pace,
+        )
+        self._doors: dict[asyncio.Server, socket.socket] = {}
+        """The servers that accept, each with a duplicate of its socket."""
+
+    async def open(self, sock: socket.socket) -> asyncio.Server:
+        """Accept on *sock*, which the server owns from now on."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._listener, sock=sock)
+        self._doors[server] = sock.dup()
+        return server
+
+    def shut(self, server: asyncio.Server) -> None:
+        """Accept no more on a server's socket; its connections stay."""
+        server.close()
+        self._doors.pop(server).close()
+
+    async def close(self) -> None:
+        """Stop accepting, close WebSockets with 1001, and end what is left.
+
+        Requests in flight have `gateway.drain_timeout` to finish.
+        """
+        servers = tuple(self._doors)
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0)  # the loop stops watching their sockets
+        waiting = [client for server in servers for client in self._last_of(server)]
+        self._proxy.drain()
+        loop = asyncio.get_running_loop()
+        for client in waiting:
+            await loop.connect_accepted_socket(self._listener, client)
+        await self._linger()
+        await self._listener.close(self._drain_s - self._linger_s)
+        for server in servers:
+            await server.wait_closed()
+
+    def _last_of(self, server: asyncio.Server) -> list[socket.socket]:
+        """Close a socket; return the connections in its queue, which would be reset."""
+        sock = self._doors.pop(server)
+        waiting: list[socket.socket] = []
+        with contextlib.suppress(OSError):  # the queue is empty
+            while len(waiting) < BACKLOG:
+                client, _ = sock.accept()
+                client.setblocking(False)
+                waiting.append(client)
+        sock.close()
+        return waiting
+
+    async def _linger(self) -> None:
+        """Wait for last requests while there are connections."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._linger_s
+        # Polling is good enough: it happens once in the life of a process.
+        while self._listener.connections and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: App, sock: socket.socket, *, linger_s: float = 0.0
+) -> AsyncIterator[str]:
+    """Serve *app* on *sock* while the block runs; drain when it ends.
+
+    Yields the URL. *linger_s* is as for `Entrance`.
+    """
+    entrance = Entrance(app, linger_s=linger_s)
+    try:
+        await entrance.open(sock)
+        yield url_of(sock)
+    finally:
+        await entrance.close()
+
+
+async def run(
+    settings: Settings,
+    *,
+    log_format: str,
+    listen: str | None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until a signal arrives.
+
+    Raises:
+        ListenError: the address can't be listened on.
+        RecipeError: the SDK refuses a recipe's settings.
+        BadService: a service's CA file can't be read.
+        LibraryChanged: a library lacks what the gateway depends on.
+    """
+    stopped = stop_signal(force=lambda: os._exit(130))
+    async with _running(settings, log_format=log_format, listen=listen) as url:
+        on_ready(url)
+        await stopped.wait()
+
+
+async def serve_until_cancelled(
+    settings: Settings,
+    *,
+    log_format: str,
+    on_ready: Callable[[str], None],
+    email: EmailSender | None = None,
+) -> None:
+    """Serve until the task is cancelled; signals are left to the caller.
+
+    Raises: as `run`.
+    """
+    async with _running(settings, log_format=log_format, email=email) as url:
+        on_ready(url)
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    settings: Settings,
+    *,
+    log_format: str,
+    listen: str | None = None,
+    email: EmailSender | None = None,
+) -> AsyncIterator[str]:
+    sock = bind(listen or settings.config.gateway.listen)
+    try:
+        async with (
+            hosting(settings, log_format=log_format, email=email) as app,
+            serving(app, sock, linger_s=LAST_REQUESTS_S) as url,
+        ):
+            settle_garbage()
+            yield url
+    finally:
+        sock.close()
+
+
+@contextlib.asynccontextmanager
+async def hosting(
+    settings: Settings,
+    *,
+    log_format: str,
+    email: EmailSender | None = None,
+    who: str = "",
+) -> AsyncIterator[App]:
+    """Yield the gateway that *settings* describe, with its log, in this process.
+
+    Its messages on standard error begin with *who*.
+
+    Raises: as `app.building`.
+    """
+    raise_descriptor_limit()
+    log = NoLog() if log_format == "none" else AccessLog(log_format)
+    with messages(who):
+        try:
+            async with (
+                building(
+                    settings.config, settings.table, observer=log, email=email
+                ) as app,
+                _flushed(log),
+            ):
+                yield app
+        finally:
+            log.close()
+
+
+@contextlib.asynccontextmanager
+async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
+    """Flush the log in time, also while no requests arrive."""
+
+    async def flush() -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            log.flush()
+
+    task = asyncio.create_task(flush(), name="access-log")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def settle_garbage() -> None:
+    """Exempt the objects made at start-up from garbage collection, and collect less.
+
+    A request leaves hardly any cycles. By default every 700 new objects cause a
+    collection, and from time to time one over the whole SDK. Nothing is collected
+    first: of 150,000 objects 2,000 are garbage by now, and finding them takes 0.1 s.
+    """
+    gc.freeze()
+    gc.enable()  # off while `gateway serve` starts
+    gc.set_threshold(10_000, 10, 10)

@@ -1,0 +1,114 @@
+"""edge. Listening sockets, and how many of them a process may have."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import socket
+import sys
+from typing import Final
+
+from gateway.http.target import MAX_PORT
+
+BACKLOG: Final = 1024
+"""Connections that the kernel queues for one socket."""
+
+
+class ListenError(Exception):
+    """The address can't be listened on; the text says why and what to do."""
+
+
+def bind(listen: str) -> socket.socket:
+    """Return a listening socket for `host:port`.
+
+    Raises:
+        ListenError: not `host:port`, the port is in use or not permitted, or the
+            host isn't an address of this machine.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    # Without a host, it would listen on every address of the machine.
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ListenError(
+            f"can't listen on {listen}: expected host:port, such as 127.0.0.1:8000"
+        )
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host,
+            int(port),
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )[0]
+        sock = socket.socket(family, kind, proto)
+    except OSError as exc:
+        raise ListenError(f"can't listen on {listen}: {exc.strerror}") from exc
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as exc:
+        sock.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise ListenError(
+                f"port {port} is in use on {host}: stop what listens there,"
+                " or choose another port with gateway.listen or --listen"
+            ) from exc
+        if exc.errno == errno.EACCES:
+            raise ListenError(
+                f"port {port} needs more rights than this user has:"
+                " choose one above 1023"
+            ) from exc
+        raise ListenError(f"can't listen on {listen}: {exc.strerror}") from exc
+    return sock
+
+
+def share(sock: socket.socket, count: int) -> list[socket.socket]:
+    """Return *count* listening sockets for one address, the given one first.
+
+    The kernel spreads connections over them, and each has its own queue. If the kernel
+    can't, the result is *sock* alone, from which several processes may accept.
+
+    The first was bound without SO_REUSEPORT, so that a port in use is an error: with
+    it, two gateways of one user would share a port without notice. Other sockets can
+    share the port of a listening socket that gets the option afterwards.
+    """
+    sockets = [sock]
+    if (
+        count == 1 or sys.platform != "linux"
+    ):  # others have the option, but don't spread
+        return sockets
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        while len(sockets) < count:
+            another = socket.socket(sock.family, sock.type, sock.proto)
+            sockets.append(another)
+            another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            another.bind(sock.getsockname())
+            another.listen(BACKLOG)
+            another.setblocking(False)
+    except OSError:
+        for another in sockets[1:]:
+            another.close()
+        return [sock]
+    return sockets
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard limit.
+
+    The usual soft limit is 1024, which is too little for `max_connections`: each may
+    need two descriptors. The hard limit is the operator's, and stays.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems (macOS) refuse the limit they report: the soft limit then stays.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return the http URL of a bound socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,140 @@
+"""PURE. The gateway's own answers, and how the head of any answer is written.
+
+Nothing here repeats what the client sent, names an upstream or shows a traceback.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from gateway.errors import GatewayError
+from gateway.http.fields import Field, Fields
+from gateway.identity import Denied, Undecided
+
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+_NO_STORE: Field = (b"Cache-Control", b"no-store")
+_NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
+_PROBLEM: Field = (b"Content-Type", b"application/problem+json")
+JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer that the gateway gives itself."""
+
+    status: int
+    fields: Fields = ()
+    body: bytes = b""
+    close: bool = False
+    """The connection ends with this answer."""
+
+
+def start(status: int) -> bytes:
+    """Return the status line of an answer of the gateway's own, with its CRLF.
+
+    Source: RFC 9112 §4.
+    """
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
+
+
+def user(body: bytes) -> Answer:
+    """Return the 200 of `/user`; no cache may keep it."""
+    return Answer(status=200, fields=(JSON, _NO_STORE), body=body)
+
+
+def problem(
+    *,
+    status: int,
+    code: str,
+    title: str,
+    request_id: str,
+    fields: Fields = (),
+    close: bool = False,
+) -> Answer:
+    """Return an answer of type application/problem+json.
+
+    Source: RFC 9457 §3; `code` and `request_id` are extension members.
+    """
+    body = {
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "request_id": request_id,
+    }
+    return Answer(
+        status=status,
+        fields=(_PROBLEM, _NO_STORE, _NOSNIFF, *fields),
+        body=json.dumps(body).encode(),
+        close=close,
+    )
+
+
+def failure(error: GatewayError, request_id: str) -> Answer:
+    """Return what the client is told of *error*: its code, never its detail."""
+    fields: Fields = ((b"Retry-After", b"1"),) if error.status == 503 else ()
+    return problem(
+        status=error.status,
+        code=error.code,
+        title=error.title,
+        request_id=request_id,
+        fields=fields,
+        close=error.close,
+    )
+
+
+def no_route(request_id: str) -> Answer:
+    """Return the 404 of a path that no route matches."""
+    return problem(
+        status=404,
+        code="no_route",
+        title="No route matches this path",
+        request_id=request_id,
+    )
+
+
+def near_miss(request_id: str) -> Answer:
+    """Return the 404 of a path that may be read as that of a stricter route."""
+    return problem(
+        status=404,
+        code="near_miss",
+        title="No route matches this path, and another spelling of it is guarded",
+        request_id=request_id,
+    )
+
+
+def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Answer:
+    """Return the 405 that names the methods there are.
+
+    Source: RFC 9110 §15.5.6 (Allow is required).
+    """
+    return problem(
+        status=405,
+        code="method_not_allowed",
+        title="This path doesn't answer to this method",
+        request_id=request_id,
+        fields=((b"Allow", ", ".join(allow).encode()),),
+    )
+
+
+def denied(verdict: Denied) -> Answer:
+    """Return SuperTokens' own refusal, byte for byte; its frontends read it."""
+    return Answer(
+        status=verdict.status,
+        fields=(*verdict.fields, _NO_STORE),
+        body=verdict.body,
+    )
+
+
+def undecided(verdict: Undecided, request_id: str) -> Answer:
+    """Return the 503 of a session that nobody could check."""
+    return problem(
+        status=503,
+        code="session_check_unavailable",
+        title="The session can't be checked right now",
+        request_id=request_id,
+        fields=((b"Retry-After", str(verdict.retry_after_s).encode()),),
+    )

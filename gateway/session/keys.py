@@ -1,0 +1,418 @@
+"""edge. The core's signing keys: fetched in the background, kept while it is away.
+
+No request waits for a fetch, but one whose key id nobody knows; and all of those
+together cause one fetch in `keys.cooldown`, whoever sends them.
+
+Facts: a core shows a new dynamic key 60 s before it signs with it, and an old one
+until the last token signed with it has expired. The JWKS needs no API key. Several
+core hosts share one database, so any one's answer is everyone's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+from cryptography.hazmat.primitives.asymmetric.rsa import (
+    RSAPublicKey,
+    RSAPublicNumbers,
+)
+from yarl import URL
+
+from gateway import config
+from gateway.errors import CoreUnavailable
+from gateway.pace import PACE, Pace, backoff_s
+
+JWKS_PATH = "/.well-known/jwks.json"
+MAX_JWKS_BYTES = 1024**2
+MAX_KEYS = 64
+"""A core has a handful: one static key, and two or three dynamic ones."""
+MIN_KEY_BITS = 2048
+MAX_KEY_BITS = 8192
+"""Above, one signature costs a millisecond or more."""
+_MAX_WAITING = 256
+"""Requests that may wait for the fetch of an unknown key; more are told at once."""
+
+_TELL_S = 60.0
+"""How often the log hears of an outage at most: a core may come and go."""
+
+_log = logging.getLogger("gateway.keys")
+
+
+class Missing(StrEnum):
+    """Why there is no key to be had for a key id."""
+
+    UNKNOWN = "unknown"
+    """The core's present keys are here, and this isn't one of them."""
+    UNAVAILABLE = "unavailable"
+    """Nobody can tell: the core's present keys couldn't be had."""
+
+
+class BadKeySet(Exception):
+    """An answer that isn't a usable JWKS. The text holds nothing of the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySet:
+    """The keys of one answer of the core."""
+
+    keys: Mapping[str, RSAPublicKey] = field(default_factory=dict)
+    jwks: Mapping[str, Any] = field(default_factory=lambda: {"keys": []})
+    """The same keys as a JWKS document, for the SDK."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyState:
+    """How the store is, for readiness and metrics."""
+
+    keys: int
+    age_s: float | None
+    """Since the core last answered well; None: never yet."""
+    is_usable: bool
+    """There are keys, and they aren't older than `max_stale`."""
+    is_fresh: bool
+    """The last fetch went well."""
+    fetches: int
+    failures: int
+    error: str | None
+    """What was wrong with the last fetch, in a few words without any address."""
+
+
+Listener = Callable[[KeySet, bool], None]
+"""Called after every good fetch with the keys and whether a key left or changed."""
+
+
+class KeyStore:
+    """The keys of one core, which may have several hosts."""
+
+    def __init__(
+        self,
+        hosts: Sequence[str | URL],
+        settings: config.Keys,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pace: Pace = PACE,
+    ) -> None:
+        """*hosts* are URLs of the core, which may have a path.
+
+        *clock* is in seconds and never goes back.
+        """
+        self._urls = tuple(
+            host.with_path(host.path.rstrip("/") + JWKS_PATH)
+            for host in map(URL, hosts)
+        )
+        self._settings = settings
+        self._clock = clock
+        self._pace = pace
+        self._set = KeySet()
+        self._keys: Mapping[str, RSAPublicKey] = self._set.keys
+        self._good_at: float | None = None
+        self._tried_at: float | None = None
+        self._error: str | None = None
+        self._is_told = False
+        self._quiet_until = float("-inf")
+        self._fetches = 0
+        self._failures = 0
+        self._waiting = 0
+        self._first = 0
+        self._listeners: list[Listener] = []
+        self._flight: asyncio.Task[None] | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+        self._client: aiohttp.ClientSession | None = None
+
+    def subscribe(self, listener: Listener) -> None:
+        """Have *listener* called after every good fetch, and now if keys are here."""
+        self._listeners.append(listener)
+        if self._set.keys:
+            listener(self._set, False)
+
+    async def start(self) -> None:
+        """Begin to fetch in the background. Returns at once, core or no core."""
+        self._client = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+        )
+        self._loop_task = asyncio.create_task(self._refresh_for_ever(), name="keys")
+
+    async def close(self) -> None:
+        """Stop fetching and close the connections. The keys stay readable."""
+        tasks = [task for task in (self._loop_task, self._flight) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop_task = None
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    def usable_for_s(self) -> float:
+        """Return for how long the present keys may be used, 0 or less: no more."""
+        if self._good_at is None:
+            return 0.0
+        return self._good_at + self._settings.max_stale - self._clock()
+
+    def get(self, kid: str) -> RSAPublicKey | None:
+        """Return the key called *kid*, or None: ask `seek` then."""
+        if self.usable_for_s() <= 0:
+            return None
+        return self._keys.get(kid)
+
+    async def seek(self, kid: str) -> RSAPublicKey | Missing:
+        """Return the key called *kid*, fetching once if it may help.
+
+        The wait is bounded by `keys.timeout`. Within `keys.cooldown` of the last
+        fetch nothing is fetched, and the answer follows from how that one went.
+        """
+        key = self.get(kid)
+        if key is not None:
+            return key
+        if self._flight is None and self._is_cooling():
+            return self._verdict()
+        if self._waiting >= _MAX_WAITING:
+            return Missing.UNAVAILABLE
+        self._waiting += 1
+        try:
+            await self.refresh()
+        finally:
+            self._waiting -= 1
+        return self.get(kid) or self._verdict()
+
+    async def want(self, kid: str) -> None:
+        """Return once *kid* is here, or is known not to exist (`sdk.KeySource`).
+
+        Raises:
+            CoreUnavailable: nobody could tell.
+        """
+        if await self.seek(kid) is Missing.UNAVAILABLE:
+            raise CoreUnavailable("the core's signing keys can't be had")
+
+    async def refresh(self) -> None:
+        """Fetch now, or wait for the fetch that is under way. Never raises."""
+        await asyncio.shield(self._flight or self._begin())
+
+    def state(self) -> KeyState:
+        """Return how the store is."""
+        age_s = None if self._good_at is None else self._clock() - self._good_at
+        return KeyState(
+            keys=len(self._keys),
+            age_s=age_s,
+            is_usable=self.usable_for_s() > 0,
+            is_fresh=age_s is not None and self._error is None,
+            fetches=self._fetches,
+            failures=self._failures,
+            error=self._error,
+        )
+
+    def _is_cooling(self) -> bool:
+        return (
+            self._tried_at is not None
+            and self._clock() - self._tried_at < self._settings.cooldown
+        )
+
+    def _verdict(self) -> Missing:
+        """Return what the last fetch says of a key that isn't here."""
+        is_known = self._error is None and self.usable_for_s() > 0
+        return Missing.UNKNOWN if is_known else Missing.UNAVAILABLE
+
+    def _begin(self) -> asyncio.Task[None]:
+        """Start the one fetch that may be under way."""
+        self._flight = asyncio.create_task(self._fetch(), name="keys-fetch")
+        return self._flight
+
+    async def _refresh_for_ever(self) -> None:
+        pace = self._pace
+        failures = 0
+        while True:
+            await self.refresh()
+            failures = 0 if self._error is None else failures + 1
+            wait_s = self._settings.refresh_interval
+            if failures:
+                wait_s = min(
+                    wait_s,
+                    backoff_s(pace.keys_retry_s, failures, pace.keys_max_retry_s),
+                )
+            await asyncio.sleep(wait_s)
+
+    async def _fetch(self) -> None:
+        """Ask the hosts in turn, the one that answered last time first."""
+        error: str | None = "no core host is configured"
+        troubles: list[str] = []
+        deadline_s = self._settings.timeout / max(1, len(self._urls))
+        self._fetches += 1
+        try:
+            for turn in range(len(self._urls)):
+                index = (self._first + turn) % len(self._urls)
+                url = self._urls[index]
+                error = await self._ask(url, deadline_s)
+                if error is None:
+                    self._first = index
+                    break
+                troubles.append(f"{url.origin()}: {error}")
+            self._failures += error is not None
+            self._error = error
+            self._tell("; ".join(troubles) or str(error))
+        finally:
+            self._tried_at = self._clock()
+            self._flight = None
+
+    async def _ask(self, url: URL, deadline_s: float) -> str | None:
+        """Take the keys that *url* answers with, or return what is wrong there."""
+        try:
+            async with asyncio.timeout(deadline_s):
+                document = await self._read(url)
+            self._take(key_set(document, known=self._set))
+        except TimeoutError:
+            return "the core didn't answer in time"
+        except BadKeySet as bad:
+            return str(bad)
+        except (aiohttp.ClientError, OSError) as failed:
+            return f"the core can't be asked ({type(failed).__name__})"
+        except Exception as failed:  # noqa: BLE001 - the keys there are stay
+            return f"the fetch failed ({type(failed).__name__})"
+        return None
+
+    def _take(self, found: KeySet) -> None:
+        """Put *found* in the place of the keys there were, and tell everyone."""
+        before = self._set.keys
+        has_left = any(found.keys.get(kid) is not key for kid, key in before.items())
+        self._set = found
+        self._keys = found.keys
+        self._good_at = self._clock()
+        for listener in self._listeners:
+            listener(found, has_left)
+
+    def _tell(self, troubles: str) -> None:
+        """Have the log hear of an outage that begins, and of the end of one it knows.
+
+        *troubles* says for each host what was wrong there, if the fetch went badly.
+        """
+        now = self._clock()
+        if self._error is None:
+            if self._is_told:
+                self._is_told = False
+                _log.warning("the signing keys can be fetched again")
+        elif not self._is_told and now >= self._quiet_until:
+            self._is_told = True
+            self._quiet_until = now + _TELL_S
+            left_s = self.usable_for_s()
+            if left_s > 0:
+                until = datetime.fromtimestamp(time.time() + left_s, UTC)
+                rest = (
+                    "Tokens are verified with the keys of before until"
+                    f" {until:%Y-%m-%d %H:%M:%S} UTC"
+                )
+            else:
+                rest = (
+                    "Until they are, no token can be verified:"
+                    " protected routes answer 503"
+                )
+            _log.warning("the signing keys can't be fetched: %s. %s", troubles, rest)
+
+    async def _read(self, url: URL) -> bytes:
+        """Return the body that *url* answers with.
+
+        Raises:
+            BadKeySet: not status 200, or more than MAX_JWKS_BYTES.
+        """
+        if self._client is None:
+            raise BadKeySet("the key store isn't started")
+        async with self._client.get(
+            url,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            allow_redirects=False,
+        ) as reply:
+            if reply.status != 200:
+                raise BadKeySet(f"the core answered with status {reply.status}")
+            body = bytearray()
+            async for piece in reply.content.iter_any():
+                body += piece
+                if len(body) > MAX_JWKS_BYTES:
+                    raise BadKeySet("the core's key set is too large")
+            return bytes(body)
+
+
+def key_set(document: bytes, *, known: KeySet) -> KeySet:
+    """Return the keys in a JWKS *document*; those of *known* keep their objects.
+
+    Entries that aren't RSA signing keys of a sane size are left out.
+
+    Raises:
+        BadKeySet: it isn't a JWKS, or has no usable key.
+    Source: RFC 7517 §4, §5; RFC 7518 §6.3.1.
+    """
+    try:
+        parsed = json.loads(document)
+    except (ValueError, RecursionError):
+        raise BadKeySet("the core's key set isn't JSON") from None
+    entries = parsed.get("keys") if isinstance(parsed, dict) else None
+    if not isinstance(entries, list):
+        raise BadKeySet("the core's key set has no list of keys")
+    keys: dict[str, RSAPublicKey] = {}
+    jwks: list[dict[str, Any]] = []
+    for entry in entries[:MAX_KEYS]:
+        numbers = _numbers(entry)
+        if numbers is None or entry["kid"] in keys:
+            continue
+        kid = entry["kid"]
+        old = known.keys.get(kid)
+        if old is not None and old.public_numbers() == numbers:
+            keys[kid] = old
+        else:
+            keys[kid] = numbers.public_key()
+        jwks.append(
+            {
+                "kty": "RSA",
+                "kid": kid,
+                "alg": "RS256",
+                "use": "sig",
+                "n": entry["n"],
+                "e": entry["e"],
+            }
+        )
+    if not keys:
+        raise BadKeySet("the core's key set has no usable key")
+    return KeySet(keys=MappingProxyType(keys), jwks={"keys": jwks})
+
+
+def _numbers(entry: object) -> RSAPublicNumbers | None:
+    """Return the numbers of the RSA signing key that *entry* describes, or None."""
+    if not isinstance(entry, dict):
+        return None
+    kid = entry.get("kid")
+    if (
+        entry.get("kty") != "RSA"
+        or entry.get("use", "sig") != "sig"
+        or entry.get("alg", "RS256") != "RS256"
+        or not isinstance(kid, str)
+        or not kid
+    ):
+        return None
+    modulus, exponent = _integer(entry.get("n")), _integer(entry.get("e"))
+    if (
+        not MIN_KEY_BITS <= modulus.bit_length() <= MAX_KEY_BITS
+        or modulus % 2 == 0
+        or not 3 <= exponent < 2**32
+        or exponent % 2 == 0
+    ):
+        return None
+    return RSAPublicNumbers(exponent, modulus)
+
+
+def _integer(value: object) -> int:
+    """Return the number that *value* spells in base64url, or 0."""
+    if not isinstance(value, str):
+        return 0
+    try:
+        octets = a2b_base64(value.replace("-", "+").replace("_", "/") + "==")
+    except ValueError:
+        return 0
+    return int.from_bytes(octets, "big")

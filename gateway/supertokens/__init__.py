@@ -1,0 +1,338 @@
+"""edge. The binding of the SuperTokens SDK: its start, its sessions, its keys.
+
+The one room that `verify` and `auth` share. Importing it is light; the SDK itself
+(half a second) is imported by `start`. One process has one SDK: `start` is global.
+
+Facts about the SDK (0.31.4)
+- `framework` is fastapi, flask or django; objects that already are a BaseRequest are
+  never wrapped, so that "fastapi" is declared and FastAPI is never imported.
+- Its key lookup fetches with blocking `requests`, on the event loop, whenever a key id
+  is unknown. Here the lookup only reads what `install_keys` was given.
+- The result of `session.get_session` is what the function overrides of a
+  `config_module` make of it; nothing here goes around them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gateway.config import SuperTokens
+from gateway.http.fields import Fields
+from gateway.identity import Denied, SessionIdentity, SessionRequest
+from gateway.seams import supertokens as seams
+from gateway.supertokens.recipes import RecipeError, check
+
+if TYPE_CHECKING:
+    from supertokens_python.exceptions import SuperTokensError
+    from supertokens_python.recipe.session.interfaces import SessionClaimValidator
+
+    from gateway.supertokens.binding import SdkReply, SdkRequest
+    from gateway.supertokens.delivery import EmailSender
+
+__all__ = [
+    "AlreadyStarted",
+    "Facts",
+    "RecipeError",
+    "Sdk",
+    "SdkSession",
+    "check",
+    "preload",
+    "start",
+]
+
+AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the SDK runs with in the end, from the file or from a `config_module`."""
+
+    api_domain: str
+    api_base_path: str
+    """Without a slash at its end; never the root."""
+    core_uris: tuple[str, ...]
+    api_key: str | None
+    anti_csrf: AntiCsrf | None
+    """None: it depends on the request (a computed origin); only the SDK can tell."""
+    dynamic_signing_key: bool
+    token_transfer_method: Literal["any", "cookie", "header"] | None
+    """None: a function of the user's decides; only the SDK can tell."""
+    session_expired_status: int
+    invalid_claim_status: int
+
+    @property
+    def issuer(self) -> str:
+        """The `iss` claim of the access tokens that this SDK makes."""
+        return self.api_domain + self.api_base_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdkSession:
+    """A session that the SDK found valid."""
+
+    identity: SessionIdentity
+    new_tokens: Fields
+    """Fields the answer must carry: Set-Cookie or st-access-token, and front-token.
+
+    Without Access-Control-Expose-Headers: `cors` exposes these names on every answer.
+    """
+
+
+class Sdk:
+    """The SDK of this process. Whoever called `start` closes it."""
+
+    def __init__(self, settings: SuperTokens, facts: Facts) -> None:
+        from gateway.supertokens import core
+
+        self.facts = facts
+        self.on_revoked: Callable[[str], None] | None = None
+        """Called with the handle of each session that is revoked in this process."""
+        self.want_key: Callable[[str], Awaitable[None]] | None = None
+        """Called with the id of a key that a request names and that isn't installed.
+
+        Returns once it is installed, or is known not to exist, and raises
+        `CoreUnavailable` when nobody can tell.
+        """
+        self._core = core.CoreClient(settings.core, facts.core_uris)
+        self._core.install()
+
+    async def close(self) -> None:
+        """Close the connections to the core."""
+        await self._core.aclose()
+
+    def cors_headers(self) -> tuple[str, ...]:
+        """Return the request header names that browsers must be allowed to send."""
+        from supertokens_python import get_all_cors_headers
+
+        return tuple(sorted(get_all_cors_headers()))
+
+    def install_keys(self, jwks: Iterable[dict[str, Any]]) -> None:
+        """Give the SDK the keys to check tokens with, in place of those it had.
+
+        A key that can't be used is left out. Without any, a session that would need
+        one can't be judged: that is `CoreUnavailable`.
+        """
+        from gateway.supertokens import setup
+
+        setup.install_keys(jwks)
+
+    async def get_session(
+        self,
+        request: SessionRequest,
+        *,
+        required: bool = True,
+        anti_csrf_check: bool | None = None,
+        check_database: bool = False,
+        validators: Sequence[SessionClaimValidator] = (),
+    ) -> SdkSession | Denied | None:
+        """Return the request's session, the SDK's own refusal, or None for no session.
+
+        *anti_csrf_check* None: for every method but GET. *validators* come after the
+        global ones of the recipes. Works for every method, OPTIONS included.
+
+        Raises:
+            CoreUnavailable: the core had to be asked and couldn't be.
+            GatewayError: the SDK failed in another way.
+        """
+        from supertokens_python.exceptions import SuperTokensError
+        from supertokens_python.recipe.session.asyncio import get_session
+
+        from gateway.supertokens.binding import SdkReply, SdkRequest
+
+        asked = SdkRequest(
+            method=request.method,
+            path=request.path,
+            fields=request.fields,
+            secure=request.is_secure,
+            authority=request.authority,
+        )
+        context = seams.user_context(asked)
+        with self._core.operation():
+            await self._want_key(asked)
+            try:
+                session = await get_session(
+                    asked,
+                    required,
+                    anti_csrf_check,
+                    check_database,
+                    lambda recipes, _session, _context: [*recipes, *validators],
+                    context,
+                )
+            except SuperTokensError as error:
+                reply = await self._refuse(asked, error, context)
+                return Denied(
+                    status=reply.status_code,
+                    body=reply.body,
+                    fields=reply.fields,
+                    reason=_reason(error),
+                )
+            if session is None:
+                return None
+            reply = SdkReply()
+            seams.add_tokens(session, reply, context)
+        claims = session.get_access_token_payload()
+        expires_at = claims.get("exp")
+        return SdkSession(
+            identity=SessionIdentity(
+                user_id=session.get_user_id(),
+                recipe_user_id=session.get_recipe_user_id().get_as_string(),
+                session_handle=session.get_handle(),
+                tenant_id=session.get_tenant_id(),
+                claims=claims,
+                # A version 2 token has no `exp`: valid now, but not to be kept.
+                expires_at=expires_at if isinstance(expires_at, int | float) else 0.0,
+            ),
+            new_tokens=tuple(
+                field
+                for field in reply.fields
+                if field[0].lower() != b"access-control-expose-headers"
+            ),
+        )
+
+    async def respond(self, request: SdkRequest) -> SdkReply | None:
+        """Return the reply of the SDK's own API to *request*, or None if it has none.
+
+        Raises:
+            CoreUnavailable: the core had to be asked and couldn't be.
+            UnknownTenant: the path names a tenant that isn't there.
+            BadRequest: the request holds text that can't be encoded or decoded.
+            GatewayError: the SDK failed in another way.
+        """
+        from supertokens_python.exceptions import SuperTokensError
+
+        from gateway.supertokens.binding import SdkReply
+
+        context = seams.user_context(request)
+        with self._core.operation():
+            await self._want_key(request)
+            try:
+                reply = await seams.answer(request, SdkReply(), context)
+            except SuperTokensError as error:
+                return await self._refuse(request, error, context)
+            if reply is not None and request.session is not None:
+                seams.add_tokens(request.session, reply, context)
+        assert reply is None or isinstance(reply, SdkReply)
+        return reply
+
+    async def _want_key(self, request: SdkRequest) -> None:
+        """Have the keys installed that the request's access tokens name."""
+        from gateway.supertokens import setup
+
+        if self.want_key is not None:
+            for kid in setup.missing_keys(request):
+                await self.want_key(kid)
+
+    async def _refuse(
+        self, request: SdkRequest, error: SuperTokensError, context: dict[str, Any]
+    ) -> SdkReply:
+        """Return the answer that the SDK gives to *error*, or raise it again."""
+        from gateway.supertokens.binding import SdkReply
+        from gateway.supertokens.core import outage
+
+        if outage(error) is not None:
+            raise error
+        reply = await seams.refuse(request, error, SdkReply(), context)
+        assert isinstance(reply, SdkReply)
+        return reply
+
+
+def _reason(error: SuperTokensError) -> str:
+    """Return the word that stands in the log for a refusal."""
+    from supertokens_python.recipe.session import exceptions
+
+    match error:
+        case exceptions.UnauthorisedError():
+            return "unauthorised"
+        case exceptions.InvalidClaimsError():
+            return "invalid_claim"
+        case exceptions.TryRefreshTokenError():
+            return "try_refresh_token"
+        case _:
+            return "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    settings: SuperTokens
+    email: EmailSender | None
+    facts: Facts
+    sdk: Sdk
+
+
+_started: _Started | None = None
+
+
+class AlreadyStarted(RuntimeError):
+    """The SDK runs in this process with other settings, and can't be told new ones."""
+
+
+def preload(settings: SuperTokens) -> None:
+    """Import what `start` will need, for processes that are forked afterwards.
+
+    Raises:
+        LibraryChanged: the SDK isn't as the gateway needs it (`seams`).
+    """
+    check_library()
+    for name in settings.recipes:
+        importlib.import_module(f"supertokens_python.recipe.{name}")
+
+
+def check_library() -> None:
+    """Import the SDK, and return when it is as the gateway needs it.
+
+    Raises:
+        LibraryChanged: it isn't; the text has the remedy.
+    """
+    # The public suffix list in the package is enough.
+    os.environ.setdefault("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
+    with seams.without_command_of_httpx():
+        import httpx  # noqa: F401 - being there is all
+    seams.check()
+    from gateway.supertokens import core, setup  # noqa: F401 - as above
+
+
+def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
+    """Start the SDK of this process and return the handle to it.
+
+    *email* takes every mail and text message, whatever `email_delivery` says. With a
+    `config_module` both are the module's own matter. Starting again with the same
+    settings gives a new handle on the same SDK, with a new client to the core; the
+    old handle is of no more use.
+
+    Raises:
+        LibraryChanged: the SDK isn't as the gateway needs it.
+        RecipeError: the settings are wrong; it names the YAML path.
+        AlreadyStarted: the SDK runs already with other settings.
+    """
+    global _started  # noqa: PLW0603 - the SDK is global itself
+    before = _started
+    if before is None:
+        check_library()
+        from gateway.supertokens import setup
+
+        facts = setup.init(settings, email, on_revoked=_tell)
+    elif (before.settings, before.email) == (settings, email):
+        facts = before.facts
+    else:
+        raise AlreadyStarted(
+            "the SuperTokens SDK already runs in this process with other settings"
+        )
+    sdk = Sdk(settings, facts)
+    _started = _Started(settings, email, facts, sdk)
+    return sdk
+
+
+def forget() -> None:
+    """Take the SDK as never started; `testing.reset` makes that true."""
+    global _started  # noqa: PLW0603 - as above
+    _started = None
+
+
+def _tell(handle: str) -> None:
+    """Pass a revoked session's handle on to the present handle of the SDK."""
+    if _started is not None and _started.sdk.on_revoked is not None:
+        _started.sdk.on_revoked(handle)

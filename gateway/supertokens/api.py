@@ -1,0 +1,81 @@
+"""edge. The SuperTokens SDK's own API, `/auth/*`, and the answer of `/user`."""
+
+from __future__ import annotations
+
+import json
+
+from gateway.http.fields import Fields
+from gateway.identity import SessionIdentity
+from gateway.responses import Answer
+from gateway.supertokens import Sdk
+
+
+class Auth:
+    """The SDK's API under its base path."""
+
+    def __init__(self, sdk: Sdk) -> None:
+        self._sdk = sdk
+        self._base = sdk.facts.api_base_path
+        self._below = self._base + "/"
+
+    def owns(self, path: str) -> bool:
+        """Return whether the canonical *path* is the base path or below it.
+
+        At a segment border: the SDK's own test is a bare prefix, so that with `/auth`
+        it would also look at `/authorize`, which is some service's.
+        """
+        return path.startswith(self._below) or path == self._base
+
+    async def handle(
+        self,
+        *,
+        method: str,
+        path: str,
+        query: bytes,
+        fields: Fields,
+        body: bytes,
+        secure: bool,
+        authority: str,
+    ) -> Answer | None:
+        """Return the SDK's answer, or None: nothing of its API has this path.
+
+        Its fields are in order, each Set-Cookie by itself, and without Content-Length.
+
+        *path* is canonical, *query* as received without its `?`, *secure* whether the
+        client's side is https. Refusals (401, 403, 400) are answers, too.
+
+        Raises:
+            CoreUnavailable: the core had to be asked and couldn't be.
+            UnknownTenant: the path names a tenant that isn't there.
+            BadRequest: the request holds text that can't be encoded or decoded.
+            GatewayError: the SDK failed in another way.
+        """
+        from gateway.supertokens.binding import SdkRequest
+
+        reply = await self._sdk.respond(
+            SdkRequest(
+                method=method,
+                path=path,
+                query=query,
+                fields=fields,
+                body=body,
+                secure=secure,
+                authority=authority,
+            )
+        )
+        if reply is None:
+            return None
+        return Answer(status=reply.status_code, fields=reply.fields, body=reply.body)
+
+
+def user(session: SessionIdentity) -> bytes:
+    """Return the JSON that `/user` answers with for *session*."""
+    return json.dumps(
+        {
+            "sessionHandle": session.session_handle,
+            "userId": session.user_id,
+            "accessTokenPayload": dict(session.claims),
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ).encode()

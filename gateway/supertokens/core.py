@@ -1,0 +1,325 @@
+"""edge. The one HTTP client under the SDK's Querier: pooled, bounded, with a deadline.
+
+The SDK opens a new client for each call to the core (22 ms of CPU), has no limit and
+waits 30 s. It also can't tell an outage from any other exception. Here an outage is
+`CoreUnavailable`, and an `operation` turns whatever else escapes the SDK into ours.
+
+Facts about the Querier (supertokens_python/querier.py, 0.31.4)
+- It enters `AsyncClient(timeout=30.0)` for each call and then calls get, post, put or
+  delete. Only the module's name `AsyncClient` is looked up, so that is what we set.
+- It turns through the hosts by one index for all its calls, also to ask the next host
+  after a failure: with one of two hosts dead, a call may meet the dead one twice. So
+  the next host is our matter.
+- 429 is asked again up to 5 times, with sleeps of 10 to 1010 ms; then it, every other
+  4xx and every 5xx are a bare `Exception`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from supertokens_python.exceptions import GeneralError
+
+from gateway import config
+from gateway.errors import BadRequest, CoreUnavailable, GatewayError, Side
+from gateway.seams import supertokens as seams
+
+# Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
+# a call is rarely sent into a connection that is just being closed.
+_KEEP_ALIVE_S = 15.0
+
+# How long an address that took no connection is tried last.
+_DEAD_S = 5.0
+
+# The two replies of the core that have no `status` (CDI 5.4).
+_WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
+
+_NO_TENANT = "AppId or tenantId not found"
+
+
+class UnknownTenant(GatewayError):
+    """The path names a tenant that the core doesn't have.
+
+    The SDK knows only a bare exception for it, which would be a 500.
+    """
+
+    side = Side.CLIENT
+    status = 404
+    code = "unknown_tenant"
+    title = "There is no such tenant"
+
+
+class _Exchange:
+    """What one operation has of its time, and what went wrong at the core last."""
+
+    __slots__ = ("_left_s", "_since", "last", "trouble", "unknown_tenant")
+
+    def __init__(self, budget_s: float) -> None:
+        self._left_s = budget_s
+        self._since: float | None = None
+        self.trouble: str | None = None
+        """Why the core couldn't be asked; None again once it answered."""
+        self.unknown_tenant = False
+        self.last = "no call"
+        """The last call and its status, for the log: no query, no body."""
+
+    def start(self) -> float:
+        """Start the clock unless it runs, and return the seconds that are left."""
+        now = time.monotonic()
+        if self._since is not None:
+            self._left_s -= now - self._since
+        self._since = now
+        return self._left_s
+
+    def stop(self) -> None:
+        """Stop the clock: what comes now isn't time that the core takes."""
+        self.start()
+        self._since = None
+
+    def fail(self, trouble: str) -> CoreUnavailable:
+        """Note *trouble* and return the error to raise."""
+        self.trouble = trouble
+        return CoreUnavailable(trouble)
+
+
+_exchange: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
+
+
+class CoreClient:
+    """Stands where the Querier expects an `httpx.AsyncClient`; shared by all calls."""
+
+    def __init__(self, settings: config.CoreClient, hosts: Sequence[str]) -> None:
+        """*hosts* are the core's addresses: scheme, authority and base path."""
+        self._hosts = hosts
+        self._dead_until = dict.fromkeys(hosts, 0.0)
+        self._timeout_s = settings.timeout
+        self._max_concurrent = settings.max_concurrent
+        self._slots = asyncio.Semaphore(settings.max_concurrent)
+        self._http: asyncio.Task[httpx.AsyncClient] | None = None
+
+    def _opened(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            # An address that takes no connection must leave time for the next one.
+            timeout=httpx.Timeout(
+                None, connect=self._timeout_s / (len(self._hosts) + 1)
+            ),
+            limits=httpx.Limits(
+                max_connections=self._max_concurrent,
+                max_keepalive_connections=self._max_concurrent,
+                keepalive_expiry=_KEEP_ALIVE_S,
+            ),
+            # A proxy from the environment isn't for the core.
+            trust_env=False,
+            # One caller's cookies (a load balancer's) aren't the next one's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        )
+
+    async def _client(self) -> httpx.AsyncClient:
+        """Return the client under all calls; the first call has it made.
+
+        That takes 0.1 s (imports, certificate authorities): not the time of a start,
+        which needs no call, and not the loop's. Whoever waits may give up; the client
+        is made for the others all the same.
+        """
+        if self._http is None:
+            self._http = asyncio.create_task(asyncio.to_thread(self._opened))
+        return await asyncio.shield(self._http)
+
+    def install(self) -> None:
+        """Make the SDK's Querier use this client from now on."""
+        seams.use_client(self._borrow)
+
+    def _borrow(self, **_: object) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the connections open for the next call."""
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        if self._http is not None:
+            await (await self._http).aclose()
+
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """Bound everything the SDK asks of the core inside, and translate failures.
+
+        `core.timeout` is for all the calls of one operation together, their wait for
+        a free slot and the SDK's pauses after a 429 included.
+
+        Raises:
+            CoreUnavailable: the core couldn't be asked.
+            UnknownTenant: the path names a tenant that isn't there.
+            BadRequest: the request holds text that can't be encoded or decoded.
+            GatewayError: the SDK failed in another way.
+        """
+        exchange = _Exchange(self._timeout_s)
+        token = _exchange.set(exchange)
+        try:
+            yield
+        except Exception as exc:
+            if isinstance(exc, GatewayError):
+                raise
+            raise _translated(exc, exchange) from exc
+        finally:
+            _exchange.reset(token)
+
+    # --- what the Querier calls ----------------------------------------------
+
+    async def get(self, url: str, **kwargs: Any) -> httpx.Response:
+        return await self._send("GET", url, **kwargs)
+
+    async def post(self, url: str, **kwargs: Any) -> httpx.Response:
+        return await self._send("POST", url, **kwargs)
+
+    async def put(self, url: str, **kwargs: Any) -> httpx.Response:
+        return await self._send("PUT", url, **kwargs)
+
+    async def delete(self, url: str, **kwargs: Any) -> httpx.Response:
+        return await self._send("DELETE", url, **kwargs)
+
+    async def _send(self, method: str, url: str, **kwargs: Any) -> httpx.Response:
+        """Return the core's answer to a call that the Querier would make to *url*.
+
+        Raises:
+            CoreUnavailable: there is none, or it isn't one of a core.
+        """
+        exchange = _exchange.get() or _Exchange(self._timeout_s)
+        waiting = False
+        try:
+            async with asyncio.timeout(exchange.start()), self._slots:
+                response = await self._ask(method, url, kwargs)
+            exchange.last = f"{method} {response.url.path}: {response.status_code}"
+            waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
+            _judge(response, exchange)
+        except TimeoutError as exc:
+            raise exchange.fail("the core didn't answer in time") from exc
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise exchange.fail("the core can't be reached") from exc
+        except httpx.HTTPError as exc:
+            raise exchange.fail(
+                f"the core's reply broke off: {type(exc).__name__}"
+            ) from exc
+        finally:
+            if not waiting:
+                exchange.stop()
+        return response
+
+    async def _ask(
+        self, method: str, url: str, kwargs: dict[str, Any]
+    ) -> httpx.Response:
+        """Send the call to the first host that takes a connection.
+
+        A call that was sent isn't sent again: the core may have acted on it.
+        """
+        http = await self._client()
+        urls = self._urls(url)
+        for turn, (host, target) in enumerate(urls, 1):
+            try:
+                return await http.request(method, target, **kwargs)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                self._dead_until[host] = time.monotonic() + _DEAD_S
+                if turn == len(urls):
+                    raise
+        raise AssertionError("there is always a host")  # pragma: no cover
+
+    def _urls(self, url: str) -> list[tuple[str, str]]:
+        """Return the hosts to try, *url*'s first, those that seem dead last."""
+        asked = max(
+            (host for host in self._hosts if url.startswith(host + "/")),
+            key=len,
+            default=None,
+        )
+        if asked is None:
+            return [(url, url)]  # a network_interceptor sends it somewhere else
+        rest = url.removeprefix(asked)
+        place = self._hosts.index(asked)
+        now = time.monotonic()
+        hosts = sorted(
+            (*self._hosts[place:], *self._hosts[:place]),
+            key=lambda host: self._dead_until[host] > now,
+        )
+        return [(host, host + rest) for host in hosts]
+
+
+def _judge(response: httpx.Response, exchange: _Exchange) -> None:
+    """Sort a whole reply of the core into answers and outages.
+
+    Raises:
+        CoreUnavailable: this isn't what a core says to a request that it took.
+    """
+    match response.status_code:
+        case httpx.codes.OK:
+            status = _status(response)
+            if status is None:
+                raise exchange.fail("the core's reply isn't one of a core")
+            exchange.trouble = None
+            exchange.unknown_tenant = status == "TENANT_NOT_FOUND_ERROR"
+        case httpx.codes.TOO_MANY_REQUESTS:
+            exchange.trouble = "the core limits our requests"
+        case httpx.codes.BAD_REQUEST:
+            exchange.trouble = None
+            exchange.unknown_tenant = response.text.startswith(_NO_TENANT)
+        case httpx.codes.PAYMENT_REQUIRED | httpx.codes.FORBIDDEN:
+            exchange.trouble = None  # a core without this feature, not an outage
+        case status_code:
+            # 401 is a wrong api key and 404 a wrong address: no client's fault.
+            raise exchange.fail(f"the core answered {status_code}")
+
+
+def _status(response: httpx.Response) -> str | None:
+    """Return the `status` of a core's reply, "" for the two that have none.
+
+    None: it isn't a core's reply (HTML, cut off, JSON of another kind).
+    """
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        return None
+    match body:
+        case {"status": str(status)}:
+            return status
+        case dict() if response.url.path.endswith(_WITHOUT_STATUS):
+            return ""
+        case _:
+            return None
+
+
+def outage(error: Exception) -> CoreUnavailable | None:
+    """Return the outage inside *error*: the SDK refuses what a key lookup raises."""
+    cause = seams.hidden_cause(error)
+    return cause if isinstance(cause, CoreUnavailable) else None
+
+
+def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
+    """Return what *error*, raised by the SDK, is for the rest of the gateway."""
+    hidden = outage(error)
+    if hidden is not None:
+        return hidden
+    if exchange.trouble is not None:
+        return CoreUnavailable(exchange.trouble)
+    if exchange.unknown_tenant:
+        return UnknownTenant()
+    if isinstance(error, UnicodeError):
+        return BadRequest("the request's text can't be encoded")
+    said = f"the SDK raised {type(error).__name__}"
+    if type(error) in (Exception, GeneralError):
+        # Written for the operator: which setting is wrong, what the core answered.
+        said += f" ({error})"[:300]
+    return GatewayError(f"{said}; last call to the core: {exchange.last}")

@@ -1,0 +1,178 @@
+"""edge. What is done to the SDK once: its start, and its signing keys.
+
+What is replaced in it is in `seams`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, TypeVar
+
+import supertokens_python
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+from supertokens_python import InputAppInfo, RecipeInit, SupertokensConfig
+
+from gateway.config import SuperTokens
+from gateway.errors import CoreUnavailable
+from gateway.seams import supertokens as seams
+from gateway.supertokens import Facts, recipes
+from gateway.supertokens.binding import SdkRequest
+from gateway.supertokens.delivery import Delivery, EmailSender
+from gateway.supertokens.recipes import RecipeError
+
+_T = TypeVar("_T")
+
+_MODULE = "supertokens.config_module"
+
+
+def init(
+    settings: SuperTokens,
+    email: EmailSender | None,
+    *,
+    on_revoked: Callable[[str], None],
+) -> Facts:
+    """Start the SDK and return what it runs with.
+
+    Raises:
+        RecipeError: the settings are wrong; it names the YAML path.
+    """
+    if settings.config_module is None:
+        place = "supertokens"
+        app_info, core, recipe_list = _from_file(settings, email)
+    else:
+        place = _MODULE
+        app_info, core, recipe_list = _from_module(settings.config_module)
+    try:
+        supertokens_python.init(
+            app_info=app_info,
+            supertokens_config=core,
+            framework="fastapi",
+            mode="asgi",
+            recipe_list=recipe_list,
+            telemetry=False,
+        )
+    except Exception as exc:
+        raise RecipeError(place, f"the SuperTokens SDK refuses this: {exc}") from exc
+    try:
+        seams.session_config()
+    except Exception as exc:
+        raise RecipeError(place, "recipe_list has no session recipe") from exc
+    facts = _facts(settings, computed_origin=callable(app_info.origin))
+    if not facts.api_base_path:
+        raise RecipeError(place, "api_base_path is the root; the routes stand there")
+    seams.replace_key_lookup(_lookup)
+    seams.watch_revocations(on_revoked)
+    return facts
+
+
+def _from_file(
+    settings: SuperTokens, email: EmailSender | None
+) -> tuple[InputAppInfo, SupertokensConfig, list[RecipeInit]]:
+    return (
+        InputAppInfo(
+            app_name=settings.app_name,
+            api_domain=settings.api_domain,
+            website_domain=settings.website_domain,
+            api_base_path=settings.api_base_path,
+            website_base_path=settings.website_base_path,
+        ),
+        SupertokensConfig(settings.connection_uri, settings.api_key),
+        recipes.make(settings, Delivery(settings.email_delivery, email)),
+    )
+
+
+def _from_module(name: str) -> tuple[InputAppInfo, SupertokensConfig, list[RecipeInit]]:
+    """Return what the module has under the names of SuperTokens' own examples."""
+    try:
+        module = importlib.import_module(name)
+    except Exception as exc:
+        raise RecipeError(
+            _MODULE, f"can't import {name}: {type(exc).__name__}: {exc}"
+        ) from exc
+    if seams.is_running():
+        raise RecipeError(
+            _MODULE, f"{name} calls supertokens_python.init; leave that to the gateway"
+        )
+    recipe_list = _attribute(module, "recipe_list", list[RecipeInit], list)
+    if not recipe_list:
+        raise RecipeError(_MODULE, f"{name}.recipe_list is empty")
+    return (
+        _attribute(module, "app_info", InputAppInfo, InputAppInfo),
+        _attribute(module, "supertokens_config", SupertokensConfig, SupertokensConfig),
+        recipe_list,
+    )
+
+
+def _attribute(module: ModuleType, name: str, _as: type[_T], kind: type[object]) -> _T:
+    value = getattr(module, name, None)
+    if not isinstance(value, kind):
+        raise RecipeError(
+            _MODULE,
+            f"{module.__name__} has no {name}"
+            if value is None
+            else f"{module.__name__}.{name} isn't a {kind.__name__}",
+        )
+    return value  # type: ignore[return-value]  # just checked, but for the items
+
+
+def _facts(settings: SuperTokens, *, computed_origin: bool) -> Facts:
+    api_domain, api_base_path, api_key = seams.app_info()
+    session = seams.session_config()
+    anti_csrf: Any = session.anti_csrf_function_or_string
+    if callable(anti_csrf):
+        # Asked now, because the first answer is kept and takes a while to make.
+        anti_csrf = None if computed_origin else anti_csrf(None, {})
+    if settings.config_module is None:
+        transfer = settings.token_transfer_method
+    elif seams.has_default_transfer(session):
+        transfer = "any"
+    else:
+        transfer = None
+    return Facts(
+        api_domain=api_domain,
+        api_base_path=api_base_path,
+        core_uris=seams.core_urls(),
+        api_key=api_key,
+        anti_csrf=anti_csrf,
+        dynamic_signing_key=session.use_dynamic_access_token_signing_key,
+        token_transfer_method=transfer,
+        session_expired_status=session.session_expired_status_code,
+        invalid_claim_status=session.invalid_claim_status_code,
+    )
+
+
+# --- keys ----------------------------------------------------------------------
+
+
+def install_keys(keys: Iterable[dict[str, Any]]) -> None:
+    """Put *keys* where the SDK looks first, for good; see `Sdk.install_keys`."""
+    usable: list[PyJWK] = []
+    for key in keys:
+        try:
+            usable.append(PyJWK.from_dict(key))
+        except PyJWTError:
+            continue
+    seams.install_keys(usable)
+
+
+def missing_keys(request: SdkRequest) -> list[str]:
+    """Return the key ids that the request's access tokens name and nobody installed."""
+    return [kid for kid in seams.key_ids(request) if seams.find_keys(kid) is None]
+
+
+def _lookup(_config: object, kid: str | None = None) -> list[PyJWK]:
+    """Return the installed keys for *kid*, without the SDK's fetch.
+
+    Raises:
+        CoreUnavailable: no key was ever installed, so no token can be judged.
+        LookupError: there is no such key.
+    """
+    if not seams.installed_keys():
+        raise CoreUnavailable("no signing key of the core is known yet")
+    found = seams.find_keys(kid)
+    if found is None:
+        raise LookupError("no signing key of this id")
+    return found

@@ -1,0 +1,511 @@
+"""The `gateway` command, as a person and a supervisor meet it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from faults import FaultUpstream, Peer
+from processes import GATEWAY, command, serving, until_refused
+from wire import ask, connect, request
+
+from gateway import __version__
+from gateway.cli import main
+from gateway.dev.core import ThreadedCore
+
+SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
+COMMANDS = ("serve", "check", "routes", "schema", "core", "dev")
+
+GOOD = """\
+version: 1
+gateway: {listen: "${LISTEN:-127.0.0.1:8000}"}
+supertokens: {connection_uri: "${CORE:-http://127.0.0.1:3567}"}
+services:
+  slow: {targets: ["${UPSTREAM:-http://127.0.0.1:9001}"]}
+routes:
+  - {path: /slow, service: slow, protected: false}
+  - {path: /a/path/that/goes/on/and/on/and/is/not/to/be/cut/anywhere, service: slow}
+"""
+
+
+def invoke(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "routes.yaml"
+    path.write_text(GOOD, encoding="utf-8")
+    return path
+
+
+# --- help ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=str)
+def test_help_says_what_it_does_and_takes(command: tuple[str, ...], flag: str) -> None:
+    """Every command and option has a text, and none breaks 80 columns."""
+    done = invoke(*command, flag)
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert lines[0].startswith("Usage: ")
+    assert re.fullmatch(r"  [A-Z].*\.", lines[2]), lines[2]
+    assert all(len(line) <= 80 for line in lines)
+    assert "Traceback" not in done.output
+
+
+def test_help_lists_every_command_with_its_text() -> None:
+    """A stranger sees what there is, and which one is for production."""
+    lines = invoke("--help").output.splitlines()
+    listed = dict(
+        re.fullmatch(r"  (\S+) +(.*)", line).group(1, 2)  # type: ignore[union-attr, misc] # fails unless it matches; two groups
+        for line in lines[lines.index("Commands:") + 1 :]
+    )
+    assert sorted(listed) == sorted(COMMANDS)
+    assert all(listed.values())
+
+
+def test_development_commands_say_so() -> None:
+    """Neither is to be taken for the thing that runs in production."""
+    for name in ("core", "dev"):
+        text = " ".join(invoke(name, "--help").output.split())
+        assert "for development" in text.lower()
+
+
+def test_version() -> None:
+    """One line, with the name."""
+    done = invoke("--version")
+    assert (done.exit_code, done.output) == (0, f"gateway, version {__version__}\n")
+
+
+@pytest.mark.parametrize("args", [("nothing",), ("serve", "--no"), ("check", "x")])
+def test_wrong_command_line_is_2(args: tuple[str, ...]) -> None:
+    """As everywhere: usage on standard error."""
+    done = invoke(*args)
+    assert done.exit_code == 2
+    assert "Usage:" in done.stderr
+
+
+# --- check, routes, schema -------------------------------------------------------
+
+
+def test_check_of_a_good_file(good: Path) -> None:
+    """Exit 0, and how many routes were understood."""
+    done = invoke("check", "-c", str(good))
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == f"{good}: 2 routes, no problem\n"
+
+
+ROUTE = 'version: 1\nroutes:\n  - {path: /a, upstream: "http://x:1"'
+BAD = {
+    "not YAML": (
+        "version: 1\nroutes: [\n",
+        "3:1: this isn't YAML",
+        "Check the indentation, the brackets",
+    ),
+    "tab": ("version: 1\ngateway:\n\tlisten: x\n", "3:1: a tab", "Use spaces"),
+    "same key twice": (
+        "version: 1\nroutes: []\nroutes: []\n",
+        "3:1: routes: the key 'routes' stands on line 2",
+        "Keep one",
+    ),
+    "misspelt key": (
+        "version: 1\ngateway:\n  lisen: x\n",
+        "3:3: gateway.lisen: unknown key",
+        "Did you mean 'listen'?",
+    ),
+    "missing key": (
+        "routes: []\n",
+        "1:1: the key 'version' is missing",
+        "Write version: 1",
+    ),
+    "wrong type": (
+        f"{ROUTE}, protected: maybe}}\n",
+        "3:51: routes[0].protected: expected",
+        "true, false or optional",
+    ),
+    "unset variable": (
+        "version: 1\nsupertokens:\n  api_key: ${NOT_SET_ANYWHERE}\n",
+        "3:12: supertokens.api_key: the environment has no variable",
+        "Set it, or write ${NOT_SET_ANYWHERE:-default}",
+    ),
+    "unknown service": (
+        """\
+version: 1
+services: {orders: {targets: ["http://x:1"]}}
+routes:
+  - {path: /a, service: order}
+""",
+        "4:25: routes[0].service: there is no service",
+        "Did you mean 'orders'?",
+    ),
+    "route that never matches": (
+        f'{ROUTE}}}\n  - {{path: /a, upstream: "http://y:1"}}\n',
+        "4:5: routes[1]: this route can never match",
+        "(see routes[0], line 3)",
+    ),
+    "bad path": (
+        'version: 1\nroutes:\n  - {path: a/b, upstream: "http://x:1"}\n',
+        "3:12: routes[0].path: a path begins with /",
+        "Write / before it",
+    ),
+    "bad URL": (
+        'version: 1\nroutes:\n  - {path: /a, upstream: "ftp://x"}\n',
+        "3:26: routes[0].upstream: expected http://host:port",
+        "Services are reached over http:// or https://",
+    ),
+    "port for an address": (
+        'version: 1\ngateway: {listen: "8000"}\n',
+        "2:19: gateway.listen: expected host:port, such as 127.0.0.1:8000",
+        "Write 127.0.0.1: before the port, or 0.0.0.0: for all",
+    ),
+    "bad network": (
+        "version: 1\ngateway: {trusted_proxies: [10.0.0.1/8]}\n",
+        "2:29: gateway.trusted_proxies[0]: ",
+        "Write 10.0.0.0/8",
+    ),
+    "role on a public route": (
+        f"{ROUTE}, protected: false, require: {{roles: {{any: [a]}}}}}}\n",
+        "3:67: routes[0].require: this route isn't protected",
+        "Set protected: true",
+    ),
+    "the core as an upstream": (
+        'version: 1\nroutes:\n  - {path: /a, upstream: "http://localhost:3567"}\n',
+        "3:26: routes[0].upstream: this is the SuperTokens core",
+        "behind the gateway",
+    ),
+}
+
+
+@pytest.mark.parametrize("command", ["check", "routes", "serve"])
+@pytest.mark.parametrize(("text", "told", "remedy"), BAD.values(), ids=BAD)
+def test_bad_file_is_told_in_one_line(
+    tmp_path: Path, command: str, text: str, told: str, remedy: str
+) -> None:
+    """`file:line:column: path: what`, and what to do; exit 1, nothing is started."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(text, encoding="utf-8")
+    done = invoke(command, "-c", str(path))
+    assert (done.exit_code, done.stdout) == (1, "")
+    line, count = done.stderr.splitlines()
+    assert line.startswith(f"{path}:{told}")
+    assert remedy in line
+    assert count == f"1 problem in {path}"
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    """In the order of the file, so that one edit can right them all."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 3\ngateway: {lisen: x}\nroutes: [{path: a}]\n")
+    done = invoke("check", "-c", str(path))
+    *lines, count = done.stderr.splitlines()
+    places = [tuple(map(int, line.split(":")[1:3])) for line in lines]
+    assert len(places) >= 3
+    assert places == sorted(places)
+    assert count == f"{len(places)} problems in {path}"
+
+
+def test_file_that_isnt_there(tmp_path: Path) -> None:
+    """The same form; no traceback."""
+    done = invoke("check", "-c", str(tmp_path / "none.yaml"))
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[0].endswith(
+        "none.yaml:1:1: can't be read: No such file or directory"
+    )
+
+
+def test_warning_is_no_problem(tmp_path: Path) -> None:
+    """What is doubtful is said, and served all the same."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(
+        'version: 1\nservices: {unused: {targets: ["http://x:1"]}}\nroutes: []\n'
+    )
+    done = invoke("check", "-c", str(path))
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning: {path}:2:")
+
+
+def test_secret_of_a_bad_file_isnt_repeated(tmp_path: Path) -> None:
+    """Logs of a failed start are read by more people than the file."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(
+        "version: 1\nsupertokens:\n  api_key: [s3cret]\n  anti_csrf: s3cret\n"
+        "  connection_uri: 'http://s3cret@x'\n  s3cret: {\n"
+    )
+    done = invoke("check", "-c", str(path))
+    assert done.exit_code == 1
+    assert "s3cret" not in done.output.replace("'s3cret'", "")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
+def test_colours_are_for_terminals(tmp_path: Path, is_terminal: bool) -> None:
+    """A file or a pipe gets plain text."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 2\n")
+    ours, theirs = pty.openpty() if is_terminal else os.pipe()
+    with closing(os.fdopen(ours, "rb", buffering=0)) as reader:
+        done = subprocess.run(
+            [GATEWAY, "check", "-c", path],
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm"},
+            check=False,
+        )
+        said = reader.read(65536)
+        os.close(theirs)
+    assert done.returncode == 1
+    assert b"version: expected 1" in said
+    assert (b"\x1b[" in said) is is_terminal
+
+
+def test_routes_shows_the_table_as_it_is_matched(good: Path) -> None:
+    """Longest path first; nothing is cut when nobody's terminal sets a width."""
+    done = invoke("routes", "-c", str(good))
+    assert done.exit_code == 0
+    rows = [line for line in done.stdout.splitlines() if "http://" in line]
+    assert len(rows) == 2
+    assert "/a/path/that/goes/on/and/on/and/is/not/to/be/cut/anywhere" in rows[0]
+    assert "required" in rows[0]
+    assert "public" in rows[1]
+    assert "…" not in done.stdout
+
+
+def test_routes_folds_at_a_terminals_edge(good: Path) -> None:
+    """Paths go on in the next line instead of being cut."""
+    ours, theirs = pty.openpty()
+    with closing(os.fdopen(ours, "rb", buffering=0)) as reader:
+        subprocess.run(
+            [GATEWAY, "routes", "-c", good],
+            stdout=theirs,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+            check=True,
+        )
+        said = reader.read(65536).decode()
+        os.close(theirs)
+    assert "…" not in said
+    assert all(len(line) <= 81 for line in re.sub("\x1b.*?m", "", said).split("\n"))
+
+
+def test_schema_is_json_that_editors_read() -> None:
+    """Every section has its place and its text."""
+    done = invoke("schema")
+    assert done.exit_code == 0
+    schema = json.loads(done.stdout)
+    sections = {"gateway", "supertokens", "cors", "defaults", "services", "routes"}
+    assert {"version", *sections} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+# --- processes ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Return a port that something else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+class Held:
+    """An upstream's behaviour that answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.taken = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, peer: Peer) -> None:
+        await peer.request()
+        self.taken.set()
+        await self.let_go.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+async def test_serve_lets_requests_finish(
+    good: Path,
+    st_core: ThreadedCore,
+    upstream: FaultUpstream,
+    number: signal.Signals,
+) -> None:
+    """A signal closes the door; whoever is inside is served; exit 0."""
+    upstream.behaviour = held = Held()
+    environ = {
+        "LISTEN": "127.0.0.1:0",
+        "CORE": st_core.url,
+        "UPSTREAM": upstream.url,
+    }
+    arguments = ("serve", "-c", good, "--log-format", "json")
+    async with command(*arguments, cwd=good.parent, environ=environ) as gateway:
+        port = await serving(gateway)
+        async with connect(port) as wire:
+            await wire.send(request("GET", "/slow?secret"))
+            await held.taken.wait()
+            gateway.signal(number)
+            await until_refused(port)
+            held.let_go.set()
+            reply = await wire.reply()
+            assert (reply.status, reply.body) == (200, b"ok")
+        assert await gateway.ended() == 0
+    (line,) = gateway.out.splitlines()
+    assert (json.loads(line)["path"], json.loads(line)["status"]) == ("/slow", 200)
+    assert b"Traceback" not in gateway.err
+    assert len(gateway.err.splitlines()) == 1
+
+
+async def test_serve_ends_at_once_at_the_second_signal(
+    good: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """Whoever presses Ctrl-C twice doesn't want to wait for a request."""
+    upstream.behaviour = held = Held()
+    environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
+    arguments = ("serve", "-c", good, "--listen", "127.0.0.1:0")
+    async with command(*arguments, cwd=good.parent, environ=environ) as gateway:
+        port = await serving(gateway)
+        async with connect(port) as wire:
+            await wire.send(request("GET", "/slow"))
+            await held.taken.wait()
+            gateway.signal(signal.SIGINT)
+            await until_refused(port)
+            gateway.signal(signal.SIGINT)
+            assert await gateway.ended() == 130
+    assert b"Traceback" not in gateway.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("serve", "--listen"), ("core", "--database", ":memory:", "--port")],
+    ids=["serve", "core"],
+)
+async def test_port_in_use_is_one_line(
+    good: Path, taken: int, arguments: tuple[str, ...]
+) -> None:
+    """Exit 1, the port is named, and there's no traceback."""
+    where = f"127.0.0.1:{taken}" if arguments[0] == "serve" else str(taken)
+    environ = {"GATEWAY_CONFIG": str(good)}
+    async with command(*arguments, where, cwd=good.parent, environ=environ) as failed:
+        assert await failed.ended() == 1
+    (line,) = failed.err.decode().splitlines()
+    assert line.startswith(f"port {taken} is in use on 127.0.0.1: stop what listens")
+    assert failed.out == b""
+
+
+async def test_core_with_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    """The address is named once, and why."""
+    arguments = ("core", "--database", ":memory:", "--unsafe-bind", "--host", "1.2.3.4")
+    async with command(*arguments, cwd=tmp_path) as failed:
+        assert await failed.ended() == 1
+    (line,) = failed.err.decode().splitlines()
+    assert line == "can't listen on 1.2.3.4:3567: Cannot assign requested address"
+
+
+async def test_serve_with_an_address_that_is_none(good: Path) -> None:
+    """A slip in `--listen` is explained like one in the file."""
+    arguments = ("serve", "-c", good, "--listen", "8000")
+    async with command(*arguments, cwd=good.parent) as failed:
+        assert await failed.ended() == 1
+    (line,) = failed.err.decode().splitlines()
+    assert line == "can't listen on 8000: expected host:port, such as 127.0.0.1:8000"
+
+
+async def test_core_runs_alone(tmp_path: Path) -> None:
+    """It says what it isn't for, answers, keeps its file to itself, and stops."""
+    arguments = ("core", "--port", "0", "--database", "kept/core.sqlite")
+    async with command(*arguments, cwd=tmp_path) as core:
+        found = await core.until_said(rb"core on http://127\.0\.0\.1:(\d+)")
+        assert b"for development and tests only" in core.err
+        hello = await ask(int(found[1]), "GET", "/hello")
+        assert hello.status == 200
+        assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
+        core.signal(signal.SIGTERM)
+        assert await core.ended() == 0
+    assert b"Traceback" not in core.err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
+async def test_core_stays_on_loopback(tmp_path: Path, host: str) -> None:
+    """It trusts its callers; only who says so opens it to others."""
+    arguments = ("core", "--port", "0", "--database", ":memory:", "--host", host)
+    async with command(*arguments, cwd=tmp_path) as core:
+        assert await core.ended() == 1
+    (line,) = core.err.decode().splitlines()
+    assert "--unsafe-bind" in line
+    if host == "0.0.0.0":
+        async with command(*arguments, "--unsafe-bind", cwd=tmp_path) as core:
+            await core.until_said(rb"core on http://0\.0\.0\.0:\d+")
+            core.signal(signal.SIGINT)
+            assert await core.ended() == 0
+
+
+PORTS = ("GATEWAY", "CORE", "CATALOG", "ORDERS", "WHOAMI", "PAGE")
+
+
+@pytest.fixture
+def ports() -> dict[str, str]:
+    """Return six free ports for `gateway dev`."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS
+        ]
+        return {
+            f"{name}_PORT": str(server.getsockname()[1])
+            for name, server in zip(PORTS, servers, strict=True)
+        }
+
+
+async def test_dev_runs_all_of_it(tmp_path: Path, ports: dict[str, str]) -> None:
+    """It prints what runs where, serves, and Ctrl-C leaves nothing listening."""
+    async with command("dev", "-c", SAMPLE, cwd=tmp_path, environ=ports) as dev:
+        await dev.until_said(rb"Ctrl-C stops all of it")
+        gateway = int(ports["GATEWAY_PORT"])
+        assert f"http://localhost:{gateway}".encode() in dev.out
+        host = f"localhost:{gateway}"
+        assert (await ask(gateway, "GET", "/whoami", host=host)).status == 401
+        assert (await ask(gateway, "GET", "/catalog", host=host)).status == 200
+        page = await ask(gateway, "GET", "/", host=host)
+        assert (page.status, b"<html" in page.body) == (200, True)
+        dev.signal(signal.SIGINT)
+        assert await dev.ended() == 0
+    assert dev.out.splitlines()[-1] == b"stopped"
+    assert b"Traceback" not in dev.err
+    for port in ports.values():
+        with pytest.raises(ConnectionRefusedError):
+            await ask(int(port), "GET", "/")
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_PORT", "CORE_PORT", "WHOAMI_PORT"])
+async def test_dev_names_the_port_in_use(
+    tmp_path: Path, ports: dict[str, str], taken: int, name: str
+) -> None:
+    """One line with the port and the variable that moves it; exit 1."""
+    environ = {**ports, name: str(taken)}
+    async with command("dev", "-c", SAMPLE, cwd=tmp_path, environ=environ) as dev:
+        assert await dev.ended() == 1
+    (line,) = dev.err.decode().splitlines()
+    assert str(taken) in line
+    assert name in line
+
+
+async def test_dev_with_a_bad_file(tmp_path: Path, ports: dict[str, str]) -> None:
+    """Problems are told as `check` tells them, and nothing is left running."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 2\n")
+    async with command("dev", "-c", path, cwd=tmp_path, environ=ports) as dev:
+        assert await dev.ended() == 1
+    assert dev.err.decode().splitlines() == [
+        f"{path}:1:10: version: expected 1",
+        f"1 problem in {path}",
+    ]
+    for port in ports.values():
+        with pytest.raises(ConnectionRefusedError):
+            await ask(int(port), "GET", "/")

@@ -1,0 +1,1128 @@
+"""The schema: what each value may be, and that every mistake is told, and no value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway import config
+from gateway.config import Address, Config, Finding, InvalidConfig
+from gateway.http import target
+
+
+def parse(**sections: Any) -> Config:
+    """Return the configuration with these sections."""
+    return config.parse({"version": 1, **sections})
+
+
+def findings(**sections: Any) -> tuple[Finding, ...]:
+    """Return all that is wrong with these sections."""
+    with pytest.raises(InvalidConfig) as caught:
+        parse(**sections)
+    return caught.value.findings
+
+
+def finding(**sections: Any) -> Finding:
+    """Return the one thing that is wrong with these sections."""
+    found = findings(**sections)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def route(**keys: Any) -> dict[str, Any]:
+    """Return a route that is right but for *keys*."""
+    return {"path": "/a", "upstream": "http://up:80", **keys}
+
+
+def path_of(form: str, value: str) -> str:
+    """Return the canonical form of a route's path."""
+    matched = parse(
+        routes=[{"match": {"path": {form: value}}, "upstream": "http://up"}]
+    ).routes[0]
+    assert matched.match is not None
+    canonical = getattr(matched.match.path, form)
+    assert isinstance(canonical, str)
+    return canonical
+
+
+def test_version_alone_is_a_configuration() -> None:
+    """Every key but `version` has a default, and the defaults close, not open."""
+    settings = parse()
+    assert settings.defaults.protected is True
+    assert settings.gateway.trusted_proxies == ()
+    assert settings.gateway.listen.startswith("127.0.0.1:")
+    assert settings.defaults.forward_credentials is False
+
+
+# --- numbers with units ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    {
+        "3s": 3,
+        "250ms": 0.25,
+        "5m": 300,
+        "1h": 3600,
+        "2d": 172800,
+        "1.5s": 1.5,
+        " 7 s ": 7,
+        "8": 8,
+        9: 9,
+        0.5: 0.5,
+    }.items(),
+)
+def test_durations(text: object, seconds: float) -> None:
+    """A duration is a number of seconds, or has a unit."""
+    assert parse(gateway={"drain_timeout": text}).gateway.drain_timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("soon", "expected a duration such as 3s, 250ms, 5m or 1h"),
+        ("-3s", "expected a duration such as 3s, 250ms, 5m or 1h"),
+        ("9" * 5000, "expected a duration such as 3s, 250ms, 5m or 1h"),
+        (0, "must be more than 0"),
+        (-1, "must be more than 0"),
+        ("99999d", "must be at most 3.1536e+08"),
+        (float("inf"), "expected a finite number"),
+        (float("nan"), "expected a finite number"),
+        (True, "expected a number"),
+        ([], "expected a number"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_bad_durations(value: object, message: str) -> None:
+    """Nothing endless, nothing negative, and no boolean, which Python takes for 1."""
+    assert finding(gateway={"drain_timeout": value}).message == message
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    {
+        "10MiB": 10 * 1024**2,
+        "64KiB": 65536,
+        "1GB": 10**9,
+        "5 kb": 5000,
+        "1gib": 1024**3,
+        "7B": 7,
+        "8": 8,
+        9: 9,
+        0: 0,
+    }.items(),
+)
+def test_sizes(text: object, size: int) -> None:
+    """A size is a number of bytes, or has a unit; 1 KiB is 1024 of them."""
+    limits = parse(gateway={"limits": {"max_body_size": text}}).gateway.limits
+    assert limits.max_body_size == size
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_body_size": "big"}, "expected a size such as 64KiB, 10MiB or 1GB"),
+        ({"max_body_size": -1}, "must be at least 0"),
+        ({"max_body_size": 1.5}, "expected a whole number"),
+        ({"max_body_size": True}, "expected a number"),
+        ({"max_fields": True}, "expected a number"),
+        ({"max_fields": "many"}, "expected a whole number"),
+        ({"max_fields": 0}, "must be at least 1"),
+        ({"max_fields": "9" * 5000}, "the number is too large"),
+        ({"max_fields": []}, "expected a whole number"),
+        ({"max_head_size": 8192}, "is more than max_head_size"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_limits(limits: dict[str, object], message: str) -> None:
+    """Limits are whole numbers, and parts aren't larger than the whole."""
+    assert finding(gateway={"limits": limits}).message == message
+
+
+def test_cooldown_is_shorter_than_the_cores_notice() -> None:
+    """Else tokens of a new key would be refused though the core had shown it."""
+    found = finding(supertokens={"keys": {"cooldown": "1m"}})
+    assert found.path == "supertokens.keys.cooldown"
+    assert found.message.startswith("must be less than 60 s")
+
+
+# --- paths ---
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "canonical"),
+    [
+        ("exact", "/", "/"),
+        ("exact", "/a/", "/a/"),
+        ("exact", "/a%2Ab;v=1", "/a%2Ab;v=1"),
+        ("exact", "/stra\xdfe", "/stra%C3%9Fe"),
+        ("prefix", "/", "/"),
+        ("prefix", "/a", "/a"),
+        ("prefix", "/a/", "/a"),
+        ("template", "/a/{id}", "/a/{id}"),
+        ("template", "/{a}/b/{c_1}/", "/{a}/b/{c_1}/"),
+        ("template", "/stra\xdfe/{id}", "/stra%C3%9Fe/{id}"),
+        ("regex", "/v[0-9]+/.*", "/v[0-9]+/.*"),
+    ],
+)
+def test_paths(form: str, value: str, canonical: str) -> None:
+    """A path is kept in the form that requests have when they are matched."""
+    assert path_of(form, value) == canonical
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "message"),
+    [
+        ("exact", "a", "a path begins with /. Write / before it"),
+        ("exact", "", "a path begins with /. Write / before it"),
+        ("exact", "http://h/a", "a path begins with /. Leave out the scheme and the"),
+        ("prefix", "/a/*", "a path has no wildcards. A prefix covers all"),
+        ("prefix", "/a/{id}", "no names in braces. Use match: {path: {template"),
+        ("exact", "/a/../b", "not in this form. Write /b"),
+        ("exact", "/a/./b", "not in this form. Write /a/b"),
+        ("exact", "/a/.", "not in this form. Write /a/"),
+        ("exact", "//a", "not in this form. Write /a"),
+        ("exact", "/%2e%2e/a", "no request can have this path"),
+        ("exact", "/%61", "not in this form. Write /a"),
+        ("exact", "/%c3%9f", "not in this form. Write /%C3%9F"),
+        ("exact", "/a%2Fb", "no request can have this path"),
+        ("exact", "/a b", "no request can have this path"),
+        ("exact", "/a?b=1", "no request can have this path"),
+        ("exact", "/a#b", "no request can have this path"),
+        ("exact", "/a%00", "no request can have this path"),
+        ("exact", "/..;/a", "no request can have this path"),
+        ("prefix", "/a" * 65, "at most 64 segments"),
+        ("template", "/a", "at least one name in braces"),
+        ("template", "/a/{id}/{id}", "twice"),
+        ("template", "/a-{id}", "a whole segment. Use regex"),
+        ("template", "/{a}{b}", "a whole segment. Use regex"),
+        ("template", "/{a}/}", "a whole segment"),
+        ("template", "/{a}/../b", "not in this form"),
+        ("template", "/{a}/*", "no wildcards"),
+        ("template", "{a}/b", "a path begins with /"),
+        ("regex", ".*", "a pattern begins with /"),
+        ("regex", "^/a", "a pattern begins with /"),
+        ("regex", "/a$", "leave out ^ and $"),
+        ("regex", "/(a", "a group is not closed"),
+        ("regex", "/a", "this pattern is plain text. Use exact"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_bad_paths(form: str, value: str, message: str) -> None:
+    """A path that no request can have would never match; it says what to write."""
+    wrong = finding(
+        routes=[{"match": {"path": {form: value}}, "upstream": "http://up"}]
+    )
+    assert wrong.path == f"routes[0].match.path.{form}"
+    said = f"{wrong.message}. {wrong.hint}".replace("no request has this path", "not")
+    assert message in said
+
+
+@given(st.text(alphabet="ab/.%2eEfF{};*\xe9 ?#", max_size=12))
+def test_paths_are_canonical_or_refused(text: str) -> None:
+    """Whatever is accepted is what the listener makes of a request for it."""
+    try:
+        canonical = path_of("exact", f"/{text}")
+    except InvalidConfig:
+        return
+    assert canonical == target.canonical_path(f"/{text}")
+    assert canonical == target.canonical_path(canonical)
+    parsed = target.parse(canonical.encode(), method="GET", authority=b"h")
+    assert parsed.path == canonical
+
+
+def test_paths_exact_is_all_of_the_stricter_values() -> None:
+    """A short form for services that see every difference; unset: nobody knows."""
+
+    def paths(value: object) -> config.Paths:
+        service = {"targets": ["http://s"], "paths": value}
+        return parse(services={"s": service}).services["s"].paths
+
+    assert paths("exact").model_dump() == {
+        "case": "sensitive",
+        "final_slash": "significant",
+        "parameters": "kept",
+        "extension": "kept",
+        "final_dots": "kept",
+    }
+    assert set(paths({}).model_dump().values()) == {None}
+    assert paths({"case": "insensitive"}).final_slash is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "hint"),
+    [
+        ("exactly", "expected exact, or the differences", "Did you mean 'exact'?"),
+        ("loose", "expected exact, or the differences", "See docs/configuration.md"),
+        ({"case": "Sensitive"}, "expected 'sensitive' or 'insensitive'", ""),
+        ({"slash": "ignored"}, "unknown key 'slash'", ""),
+    ],
+    ids=str,
+)
+def test_bad_paths_of_services(value: object, message: str, hint: str) -> None:
+    """What is said names the forms that there are."""
+    service = {"targets": ["http://s"], "paths": value}
+    found = finding(services={"s": service})
+    assert found.path.startswith("services.s.paths")
+    assert found.message.startswith(message)
+    assert hint in found.hint
+
+
+def test_own_paths_leave_room_for_routes() -> None:
+    """`api_base_path: /` would leave nothing to the routes."""
+    assert parse(supertokens={"api_base_path": "/auth/"}).supertokens.api_base_path == (
+        "/auth"
+    )
+    wrong = finding(supertokens={"api_base_path": "/"})
+    assert wrong.message == "the gateway's own paths can't begin at the root"
+
+
+# --- hosts, networks, URLs ---
+
+
+@pytest.mark.parametrize(
+    ("value", "canonical"),
+    [
+        ("api.example.com", "api.example.com"),
+        ("API.Example.COM.", "api.example.com"),
+        ("*.Example.com", "*.example.com"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[::1]", "[::1]"),
+        ("[0:0:0:0:0:0:0:1]", "[::1]"),
+        ("orders_1", "orders_1"),
+    ],
+)
+def test_hosts(value: str, canonical: str) -> None:
+    """Hosts are kept as `target.parse` gives those of requests."""
+    settings = parse(
+        routes=[
+            route(path=None, match={"path": {"prefix": "/"}, "hosts": [value]})
+            | {"match": {"path": {"prefix": "/"}, "hosts": [value]}}
+        ]
+    )
+    assert settings.routes[0].match is not None
+    assert settings.routes[0].match.hosts == (canonical,)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "this isn't a host"),
+        ("a b", "this isn't a host"),
+        ("http://h", "this isn't a host"),
+        ("b\xfccher.de", "Write it in its ASCII form"),
+        ("h:80", "without a port"),
+        ("*", "only for whole labels"),
+        ("a*.example.com", "only for whole labels"),
+        ("*.*.com", "this isn't a host"),
+        ("*.127.0.0.1", "an address has no wildcard"),
+        ("*.[::1]", "an address has no wildcard"),
+        ("2130706433", "this isn't a host"),
+        ("u@h", "this isn't a host"),
+    ],
+)
+def test_bad_hosts(value: str, message: str) -> None:
+    """A host that no request can have would never match."""
+    match = {"path": {"prefix": "/"}, "hosts": [value]}
+    wrong = finding(routes=[{"match": match, "upstream": "http://up"}])
+    assert wrong.path == "routes[0].match.hosts[0]"
+    assert message in f"{wrong.message}. {wrong.hint}"
+
+
+@pytest.mark.parametrize(
+    ("value", "canonical"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.3/32"),
+        ("fd00::/8", "fd00::/8"),
+    ],
+)
+def test_trusted_proxies(value: str, canonical: str) -> None:
+    """A network, or one address."""
+    gateway = parse(gateway={"trusted_proxies": [value]}).gateway
+    assert gateway.trusted_proxies == (canonical,)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("0.0.0.0/0", "this trusts everybody"),
+        ("::/0", "this trusts everybody"),
+        ("10.0.0.1/8", "Write 10.0.0.0/8"),
+        ("proxy.internal", "expected addresses such as"),
+        ("10.0.0.0/33", "expected addresses such as"),
+    ],
+)
+def test_bad_trusted_proxies(value: str, message: str) -> None:
+    """Trusting every peer means trusting none's word for it: any client is a peer."""
+    wrong = finding(gateway={"trusted_proxies": [value]})
+    assert message in f"{wrong.message}. {wrong.hint}"
+
+
+@pytest.mark.parametrize(
+    ("value", "canonical"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1:8000"),
+        ("0.0.0.0:0", "0.0.0.0:0"),
+        ("[::]:80", "[::]:80"),
+        ("localhost:1", "localhost:1"),
+    ],
+)
+def test_listen(value: str, canonical: str) -> None:
+    """Host and port; port 0 takes a free one."""
+    assert parse(gateway={"listen": value}).gateway.listen == canonical
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("127.0.0.1", "the port is missing. Add it, such as :8000"),
+        ("h:", "the port is missing"),
+        ("[::1]", "the port is missing"),
+        (":80", "the host is missing. Write 127.0.0.1: before the port"),
+        ("8000", "the host is missing. Write 127.0.0.1: before the port"),
+        ("", "the port is missing"),
+        ("h:99999", "a port is at most 65535"),
+        ("::1:80", "an IPv6 address in brackets"),
+        ("b\xfccher.de:80", "Write it in its ASCII form"),
+    ],
+)
+def test_bad_listen(value: str, message: str) -> None:
+    """Nothing is guessed: no host doesn't mean all of them."""
+    wrong = finding(gateway={"listen": value})
+    assert wrong.path == "gateway.listen"
+    assert message in f"{wrong.message}. {wrong.hint}"
+
+
+@pytest.mark.parametrize(
+    ("value", "canonical"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://App.example.com:443", "https://app.example.com"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+    ],
+)
+def test_origins(value: str, canonical: str) -> None:
+    """Kept as browsers send them: lower case, and without the default port."""
+    cors = parse(cors={"allow_origins": [value]}).cors
+    assert cors.allow_origins == (canonical,)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("*", "browsers send no credentials to it"),
+        ("null", "expected an origin such as"),
+        ("app.example.com", "expected an origin such as"),
+        ("https://app.example.com/", "Leave out the final slash"),
+        ("https://app.example.com/x", "with nothing after it"),
+        ("https://*.example.com", "this isn't a host"),
+        ("https://u:p@h", "with nothing after it"),
+        ("ftp://h", "expected an origin such as"),
+    ],
+)
+def test_bad_origins(value: str, message: str) -> None:
+    """An origin is compared byte for byte, so that it must be one exactly."""
+    wrong = finding(cors={"allow_origins": [value]})
+    assert message in f"{wrong.message}. {wrong.hint}"
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://orders:8080", Address(scheme="http", host="orders", port=8080)),
+        ("http://Orders", Address(scheme="http", host="orders", port=80)),
+        ("https://orders/", Address(scheme="https", host="orders", port=443)),
+        ("http://10.0.0.1:1", Address(scheme="http", host="10.0.0.1", port=1)),
+        ("http://[::1]:1", Address(scheme="http", host="[::1]", port=1)),
+        ("unix:/run/a.sock", Address(scheme="unix", socket_path="/run/a.sock")),
+    ],
+)
+def test_targets(url: str, address: Address) -> None:
+    """A target is where to connect to, and nothing else."""
+    service = parse(services={"s": {"targets": [url]}}).services["s"]
+    assert config.address(service.targets[0].url) == address
+    assert config.address(str(address)) == address
+    assert parse(services={"s": {"targets": [{"url": url}]}}).services["s"] == service
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("orders:8080", "Write http:// before the host"),
+        ("file:///etc/passwd", "Services are reached over http:// or https://"),
+        ("ftp://orders", "Services are reached over http:// or https://"),
+        ("//orders", "Write http:// before the host"),
+        ("http://", "It is empty"),
+        ("http://u:p@orders", "a user or password"),
+        ("http://orders/api", "no path. Use rewrite.replace_prefix"),
+        ("http://orders/a@b", "no path. Use rewrite.replace_prefix"),
+        ("http://orders?x", "no query and no fragment"),
+        ("http://orders/#x", "no query and no fragment"),
+        ("http://orders:0", "no port 0"),
+        ("http://orders:99999", "this isn't a host"),
+        ("http://2130706433", "this isn't a host"),
+        ("http://0x7f.1", "this isn't a host"),
+        ("http://127.1", "this isn't a host"),
+        ("http://web-:8080", "ends in a hyphen. Check how the name"),
+        ("https://web-.example.com", "ends in a hyphen"),
+        ("http://{tenant}.internal", "this isn't a host"),
+        ("http://169.254.169.254", "link-local"),
+        ("http://[fe80::1]", "link-local"),
+        ("http://[::ffff:169.254.169.254]", "link-local"),
+        ("http://0.0.0.0:80", "no service can be reached"),
+        ("http://[::]:80", "no service can be reached"),
+        ("http://224.0.0.1", "no service can be reached"),
+        ("http://255.255.255.255", "no service can be reached"),
+        ("unix:run/a.sock", "an absolute path"),
+        ("unix:/a\0b", "an absolute path"),
+        ("unix:/" + "a" * 200, "at most 103 bytes"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_targets(url: str, message: str) -> None:
+    """What resolvers read in different ways, or what no service is at, is refused."""
+    for wrong in (
+        finding(services={"s": {"targets": [url]}}),
+        finding(routes=[route(upstream=url)]),
+    ):
+        assert message in f"{wrong.message}. {wrong.hint}"
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("core:3567", "expected http://host:port"),
+        ("http://core:3567;", "expected http://host:port"),
+        ("http://u@core", "a user or password"),
+        ("http://core?x", "no query"),
+        ("http://core:x", "this isn't a host"),
+    ],
+)
+def test_bad_cores(uri: str, message: str) -> None:
+    """One or more URLs, separated by `;`."""
+    wrong = finding(supertokens={"connection_uri": uri})
+    assert message in f"{wrong.message}. {wrong.hint}"
+
+
+def test_core_addresses() -> None:
+    """Cores may have paths; where they listen doesn't include them."""
+    uri = "http://a:3567/x;https://b"
+    assert parse(supertokens={"connection_uri": uri}).supertokens.connection_uri == uri
+    assert [str(core) for core in config.core_addresses(uri)] == [
+        "http://a:3567",
+        "https://b:443",
+    ]
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize("value", [True, False, "optional"])
+def test_protected(value: object) -> None:
+    """True, false, or the one word."""
+    assert parse(routes=[route(protected=value)]).routes[0].protected == value
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("yes", "Write true, without quotes"),
+        ("true", "Write true, without quotes"),
+        ("no", "Write false, without quotes"),
+        ("public", "Write false, without quotes"),
+        ("optonal", "Did you mean 'optional'?"),
+        (1, ""),
+        (None, ""),
+        ([], ""),
+    ],
+)
+def test_bad_protected(value: object, hint: str) -> None:
+    """A word that YAML 1.1 read as a boolean is a mistake, never a guess."""
+    if value is None:
+        assert parse(routes=[route(protected=value)]).routes[0].protected is None
+        value = 0
+    wrong = finding(routes=[route(protected=value)])
+    assert wrong.message == "expected true, false or optional"
+    assert wrong.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "message", "hint"),
+    [
+        ({"protectd": 1}, "protectd", "unknown key 'protectd'", "'protected'?"),
+        ({"zzz": 1}, "zzz", "unknown key 'zzz'", "Known here: name, path, match,"),
+        ({"<<": {}}, "<<", "unknown key '<<'", "merge keys aren't read"),
+        (
+            {"upstream_401": "pas"},
+            "upstream_401",
+            "expected 'pass', '403' or",
+            "'pass'",
+        ),
+        ({"upstream_401": []}, "upstream_401", "expected 'pass', '403' or", ""),
+        (
+            {"websocket": {"enabled": "on"}},
+            "websocket.enabled",
+            "true or false",
+            "true,",
+        ),
+        ({"websocket": {"enabled": 0}}, "websocket.enabled", "true or false", ""),
+        ({"websocket": None}, "websocket", "expected a mapping", "It is empty"),
+        ({"websocket": []}, "websocket", "expected a mapping", ""),
+        ({"name": "a b"}, "name", "a name has up to 100", ""),
+        ({"name": []}, "name", "expected text", ""),
+        ({"retry": {"attempts": 9}}, "retry.attempts", "must be at most 5", ""),
+        (
+            {"request": {"allow_field_names": "x"}},
+            "request.allow_field_names",
+            "list",
+            "",
+        ),
+        (
+            {"request": {"allow_field_names": ["a b"]}},
+            "request.allow_field_names[0]",
+            "isn't a field name",
+            "",
+        ),
+        ({"require": {"roles": {"any": [""]}}}, "require.roles.any[0]", "empty", ""),
+        ({"require": {"validators": ["a-b"]}}, "require.validators[0]", "dotted", ""),
+        (
+            {"require": {"claims": [{"in": [1]}]}},
+            "require.claims[0]",
+            "'path' is",
+            "Add path:",
+        ),
+        (
+            {"require": {"claims": [{"path": "a..b", "in": [1]}]}},
+            "require.claims[0].path",
+            "expected a claim's name",
+            "",
+        ),
+        (
+            {"require": {"claims": [{"path": "a b", "in": [1]}]}},
+            "require.claims[0].path",
+            "expected a claim's name",
+            "",
+        ),
+        (
+            {"require": {"claims": [{"path": "a", "in": []}]}},
+            "require.claims[0].in",
+            "at least one item",
+            "",
+        ),
+        (
+            {"require": {"claims": [{"path": "a"}]}},
+            "require.claims[0]",
+            "exactly one of in, equals and contains",
+            "",
+        ),
+        (
+            {"require": {"claims": [{"path": "a", "equals": None, "contains": 1}]}},
+            "require.claims[0]",
+            "exactly one of in, equals and contains",
+            "",
+        ),
+        ({"host_header": "a b"}, "host_header", "this isn't a host", ""),
+        ({"upstream": None}, "", "exactly one of upstream and service", ""),
+        ({"path": None}, "", "exactly one of path and match", ""),
+        ({"match": {"path": {"exact": "/"}}}, "", "exactly one of path and match", ""),
+        (
+            {"path": None, "match": {"path": {"exact": "/", "prefix": "/"}}},
+            "match.path",
+            "exactly one of exact, prefix, template, regex",
+            "",
+        ),
+        ({"path": None, "match": {"path": {}}}, "match.path", "exactly one of", ""),
+        (
+            {"path": None, "match": {}},
+            "match",
+            "the key 'path' is missing",
+            "exact, pr",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_routes(keys: dict[str, Any], path: str, message: str, hint: str) -> None:
+    """Each mistake is told once, at its place, with the remedy where there is one."""
+    wrong = finding(routes=[route(**keys)])
+    assert wrong.path == f"routes[0].{path}".removesuffix(".")
+    assert message in wrong.message
+    assert hint in wrong.hint
+    assert bool(hint) == bool(wrong.hint)
+
+
+def test_good_routes() -> None:
+    """What the checks above let through."""
+    given = parse(
+        routes=[
+            route(
+                require={
+                    "claims": [{"path": "st-ev.v", "equals": None}],
+                    "validators": ["package.module.validator"],
+                },
+                request={"allow_field_names": ["x_odd.name"]},
+                host_header="Shop.example.com:8080",
+            ),
+            {"path": "/b", "upstream": "http://up", "host_header": "preserve"},
+            {"path": "/c", "upstream": "http://up", "host_header": "Shop.example.com"},
+        ]
+    ).routes
+    assert given[0].require.claims[0].equals is None
+    assert [one.host_header for one in given] == [
+        "shop.example.com:8080",
+        "preserve",
+        "shop.example.com",
+    ]
+
+
+def test_unknown_keys_of_targets() -> None:
+    """Known keys are found through lists, mappings and short forms."""
+    wrong = finding(services={"s": {"targets": [{"url": "http://a", "ulr": 1}]}})
+    assert (wrong.path, wrong.hint) == (
+        "services.s.targets[0].ulr",
+        "Did you mean 'url'?",
+    )
+    assert finding(services={"s": {"targets": []}}).message == (
+        "expected at least one item"
+    )
+
+
+def test_statuses_may_be_numbers() -> None:
+    """`upstream_401: 403` is a number in YAML; nobody means anything else by it."""
+    assert parse(routes=[route(upstream_401=403)]).routes[0].upstream_401 == "403"
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("get", "GET"),
+        ("M-SEARCH", "M-SEARCH"),
+        ("G T", None),
+        ("", None),
+        ("trace", None),
+        ("CONNECT", None),
+        ("FOO", None),
+        ("G\u00cbT", None),
+    ],
+)
+def test_methods(method: str, expected: str | None) -> None:
+    """Methods are those that are forwarded, in upper case: others never arrive."""
+    routes = [
+        {
+            "match": {"path": {"prefix": "/"}, "methods": [method]},
+            "upstream": "http://up",
+        }
+    ]
+    if expected is None:
+        assert finding(routes=routes).path == "routes[0].match.methods[0]"
+    else:
+        match = parse(routes=routes).routes[0].match
+        assert match is not None
+        assert match.methods == (expected,)
+
+
+def test_a_method_that_is_mistyped() -> None:
+    """No request with it is forwarded, so that its route would never match."""
+    wrong = finding(
+        routes=[
+            {
+                "match": {"path": {"prefix": "/"}, "methods": ["PROPFINT"]},
+                "upstream": "http://up",
+            }
+        ]
+    )
+    assert wrong.message == "requests with this method are never forwarded"
+    assert wrong.hint == "Did you mean 'PROPFIND'?"
+
+
+@pytest.mark.parametrize(
+    ("supertokens", "path", "message"),
+    [
+        ({"recipes": {"session": {}}}, "recipes.session", "is always on"),
+        ({"recipes": {"emailpasword": {}}}, "recipes.emailpasword", "no recipe"),
+        ({"recipes": {"x": {}}}, "recipes.x", "no recipe"),
+        ({"recipes": []}, "recipes", "expected a mapping"),
+        ({"recipes": {}, "config_module": "a.b"}, "recipes", "config_module already"),
+        ({"config_module": "a/b"}, "config_module", "dotted Python name"),
+        ({"email_delivery": "smtp"}, "email_delivery", "expected none, supertokens"),
+        (
+            {"email_delivery": {"host": "h"}},
+            "email_delivery",
+            "'from_email' is missing",
+        ),
+        (
+            {"email_delivery": {"host": "h", "from_email": "x"}},
+            "email_delivery.from_email",
+            "a mail address",
+        ),
+        (
+            {"email_delivery": {"host": "h", "from_email": "a@b", "prt": 1}},
+            "email_delivery.prt",
+            "unknown key",
+        ),
+        ({"anti_csrf": "none"}, "anti_csrf", "expected 'VIA_TOKEN'"),
+        ({"api_domain": "http://[::1]:8000"}, "api_domain", "an IPv6 address"),
+        ({"website_domain": "http://[::1]"}, "website_domain", "an IPv6 address"),
+        ({"cookie": {"same_site": "Lax"}}, "cookie.same_site", "expected 'lax'"),
+        ({"cookie": {"domain": "a b"}}, "cookie.domain", "this isn't a host"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bad_supertokens(supertokens: Any, path: str, message: str) -> None:
+    """Recipes, delivery and cookies: one message for each mistake, unions included."""
+    wrong = finding(supertokens=supertokens)
+    assert wrong.path == f"supertokens.{path}"
+    assert message in wrong.message
+
+
+def test_good_supertokens() -> None:
+    """A recipe without settings, a mail server, a cookie for all subdomains."""
+    given = parse(
+        supertokens={
+            "recipes": {"emailpassword": None, "thirdparty": {"providers": []}},
+            "email_delivery": {"host": "smtp.example.com", "from_email": "a@b.c"},
+            "cookie": {"domain": ".Example.com", "secure": True},
+            "api_key": 12345,
+        }
+    ).supertokens
+    assert given.recipes == {"emailpassword": {}, "thirdparty": {"providers": []}}
+    assert isinstance(given.email_delivery, config.Smtp)
+    assert given.cookie.domain == ".example.com"
+    assert given.api_key == "12345"
+    smtp = config.Smtp(host="h", from_email="a@b.c")
+    assert config.SuperTokens(email_delivery=smtp).email_delivery is smtp
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-Plan", "X-User-Id", "x", "X-2", "X-Forwarded-User", "Remote-User"],
+)
+def test_identity_header_names(name: str) -> None:
+    """Letters, digits and `-`; standard identity names may get another meaning."""
+    headers = {name: "{claims.plan}"}
+    assert parse(routes=[route(identity={"headers": headers})]).routes[0].identity
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X_Plan",
+        "X.Plan",
+        "-X",
+        "X-",
+        "Connection",
+        "content-length",
+        "Host",
+        "TE",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Cookie",
+        "Authorization",
+        "Proxy",
+        "St-Access-Token",
+        "Sec-Fetch-Site",
+        "X-Forwarded-For",
+        "X-Auth-Status",
+        "X-Request-Id",
+        "Via",
+        "Date",
+        "Accept",
+        "Server",
+        "Content-Foo",
+        "X-Real-Ip",
+        "X-Client-IP",
+        "X-Scheme",
+        "X-Original-URL",
+        "X-Envoy-Peer",
+        "X-Forwarded-Uri",
+        "X-HTTP-Method-Override",
+        "Proxy-Foo",
+        "Front-Token",
+        "CDN-Cache-Control",
+    ],
+)
+def test_bad_identity_header_names(name: str) -> None:
+    """No framing, no credentials, nothing that a name with `_` could be taken for."""
+    wrong = finding(routes=[route(identity={"headers": {name: "{user_id}"}})])
+    assert wrong.path == f"routes[0].identity.headers.{name}"
+    assert wrong.at_key
+
+
+@pytest.mark.parametrize(
+    ("template", "ok"),
+    [
+        ("{user_id}", True),
+        ("{claims.plan}", True),
+        ("{claims.st-role.v}/{tenant_id}:{session_handle}", True),
+        ("user {recipe_user_id}", True),
+        ("", False),
+        ("constant", False),
+        ("{claims}", False),
+        ("{claims.}", False),
+        ("{claims.a b}", False),
+        ("{claims.a..b}", False),
+        ("{claims.a\u00a0b}", False),
+        ("{email}", False),
+        ("{user_id", False),
+        ("{user_id}}", False),
+        ("{{user_id}", False),
+        ("{user_id}\r\nX: y", False),
+        (" {user_id}", False),
+        ("\xe9{user_id}", False),
+    ],
+)
+def test_identity_templates(template: str, ok: bool) -> None:
+    """Templates are checked at load, so that no request finds a mistake in one."""
+    given = {"routes": [route(identity={"headers": {"X-Plan": template}})]}
+    if ok:
+        assert parse(**given).routes[0].identity.headers == {"X-Plan": template}
+    else:
+        assert finding(**given).path == "routes[0].identity.headers.X-Plan"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("X_Trace", None),
+        ("a.b", None),
+        ("X-Trace", None),
+        ("a b", "this isn't a field name"),
+        ("x\u00e9", "this isn't a field name"),
+        ("X_User_Id", "another spelling"),
+        ("content.length", "another spelling"),
+        ("Host", "another spelling"),
+    ],
+)
+def test_allowed_field_names(name: str, message: str | None) -> None:
+    """A name that has a rule can't be let through; the finding is at the name."""
+    given = {"routes": [route(request={"allow_field_names": [name]})]}
+    if message is None:
+        assert parse(**given).routes[0].request.allow_field_names == (name,)
+    else:
+        wrong = finding(**given)
+        assert wrong.path == "routes[0].request.allow_field_names[0]"
+        assert message in wrong.message
+
+
+def test_identity_headers_differ() -> None:
+    """Two names that differ only in their case are one field."""
+    headers = {"X-Plan": "{user_id}", "x-plan": "{tenant_id}"}
+    wrong = finding(routes=[route(identity={"headers": headers})])
+    assert wrong.message == "this field stands here twice"
+
+
+# --- between the keys ---
+
+
+@pytest.mark.parametrize(
+    ("form", "path", "rewrite", "ok"),
+    [
+        ("prefix", "/a/b", {"strip_prefix": "/a"}, True),
+        ("prefix", "/a/b", {"strip_prefix": "/a/b/"}, True),
+        ("prefix", "/a/b", {"strip_prefix": "/"}, True),
+        ("prefix", "/a/b", {"strip_prefix": "/a/b/c"}, False),
+        ("prefix", "/ab", {"strip_prefix": "/a"}, False),
+        ("exact", "/a/b", {"strip_prefix": "/a"}, True),
+        ("exact", "/a/b", {"replace_prefix": "/x"}, True),
+        ("prefix", "/a", {"replace_prefix": "/x"}, True),
+        ("template", "/a/{b}", {"strip_prefix": "/a"}, True),
+        ("template", "/a/{b}", {"strip_prefix": "/a/b"}, False),
+        ("template", "/a/{b}", {"replace_prefix": "/x"}, False),
+        ("template", "/a/{b}", {"strip_prefix": "/a", "replace_prefix": "/x"}, True),
+        ("regex", "/a/b.*", {"strip_prefix": "/a"}, True),
+        ("regex", "/a(/.*)?", {"strip_prefix": "/a"}, True),
+        ("regex", "/ab?/c", {"strip_prefix": "/a"}, False),
+        ("regex", "/a/b.*", {"strip_prefix": "/a/b"}, False),
+        ("regex", "/a/b.*", {"replace_prefix": "/x"}, False),
+    ],
+)
+def test_rewrites(form: str, path: str, rewrite: dict[str, str], ok: bool) -> None:
+    """What is stripped stands at the beginning of every path, up to a border."""
+    given = {"match": {"path": {form: path}}, "upstream": "http://up"}
+    if ok:
+        assert parse(routes=[{**given, "rewrite": rewrite}]).routes
+    else:
+        wrong = finding(routes=[{**given, "rewrite": rewrite}])
+        assert wrong.path.startswith("routes[0].rewrite.")
+
+
+def test_services_are_looked_up_even_when_there_are_other_mistakes() -> None:
+    """A mistake in one place doesn't hide those in others."""
+    found = findings(
+        services={"orders": {"targets": ["http://o"], "zzz": 1}},
+        routes=[
+            {"path": "/a", "service": "ordrs"},
+            {"path": "/b", "service": "page"},
+            {"path": "*", "service": "orders"},
+        ],
+    )
+    assert {(wrong.path, wrong.hint.partition("?")[0]) for wrong in found} >= {
+        ("routes[0].service", "Did you mean 'orders'"),
+        ("routes[1].service", "Add it to services, or use upstream with a URL"),
+    }
+    assert {wrong.path for wrong in found} == {
+        "routes[0].service",
+        "routes[1].service",
+        "routes[2].path",
+        "services.orders.zzz",
+    }
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "ok"),
+    [
+        (True, None, True),
+        (True, False, False),
+        (True, "optional", False),
+        (False, None, False),
+        (False, True, True),
+        ("optional", None, False),
+    ],
+)
+def test_require_needs_protection(default: object, own: object, ok: bool) -> None:
+    """A requirement on a public route would look like protection and be none."""
+    given = route(require={"roles": {"any": ["admin"]}})
+    if own is not None:
+        given["protected"] = own
+    sections = {"defaults": {"protected": default}, "routes": [given]}
+    if ok:
+        assert parse(**sections).routes[0].require.roles.any == ("admin",)
+    else:
+        assert finding(**sections).path == "routes[0].require"
+
+
+def test_route_names_are_unique() -> None:
+    """Logs and metrics tell routes apart by name."""
+    wrong = finding(routes=[route(name="a"), route(name="b"), route(name="a")])
+    assert wrong.path == "routes[2].name"
+    assert wrong.see == ("routes", 0, "name")
+
+
+@pytest.mark.parametrize("data", [None, [], "x", {}, {"version": 2}, {"version": "1"}])
+def test_not_a_configuration(data: object) -> None:
+    """Whatever stands in the file, the answer is findings, not another exception."""
+    with pytest.raises(InvalidConfig) as caught:
+        config.parse(data)
+    assert len(caught.value.findings) == 1
+
+
+KEYS = [
+    "version",
+    "routes",
+    "path",
+    "match",
+    "services",
+    "targets",
+    "service",
+    "protected",
+    "require",
+    "name",
+    "recipes",
+    "supertokens",
+    "nonsense",
+]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
+)
+def test_any_data_is_refused_politely(data: object) -> None:
+    """Whatever YAML can say: not version 1 of a configuration, and no crash."""
+    with pytest.raises(InvalidConfig) as caught:
+        config.parse([data])
+    assert [found.message for found in caught.value.findings] == ["expected a mapping"]
+    with pytest.raises(InvalidConfig) as caught:
+        config.parse({"version": 2, "routes": [data], "services": data})
+    assert all(found.message for found in caught.value.findings)
+
+
+# --- secrets ---
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"supertokens": {"api_key": [SECRET]}},
+        {"supertokens": {"api_key": {SECRET[:4]: SECRET}}},
+        {"supertokens": {"connection_uri": f"http://u:{SECRET}@core"}},
+        {"supertokens": {"email_delivery": SECRET}},
+        {
+            "supertokens": {
+                "email_delivery": {"password": [SECRET], "host": SECRET + " "}
+            }
+        },
+        {"supertokens": {"recipes": {"thirdparty": SECRET}}},
+        {"routes": [{"path": "/a", "upstream": f"http://u:{SECRET}@up"}]},
+        {"routes": [{"path": "/a", "service": SECRET, "protected": SECRET}]},
+        {"gateway": {"listen": SECRET, "limits": {"max_fields": SECRET}}},
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_no_value_is_repeated(sections: dict[str, Any]) -> None:
+    """A value may be a secret, or come from the environment: messages show none."""
+    with pytest.raises(InvalidConfig) as caught:
+        parse(**sections)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:
+        Config.model_validate({"version": 0, **sections})
+    assert SECRET not in str(raw.value)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither a log nor a traceback shows a key by way of `repr`."""
+    settings = parse(
+        supertokens={
+            "api_key": SECRET,
+            "recipes": {"thirdparty": {"client_secret": SECRET}},
+            "email_delivery": {"host": "h", "from_email": "a@b", "password": SECRET},
+        }
+    )
+    assert settings.supertokens.api_key == SECRET
+    assert SECRET not in repr(settings)
+
+
+# --- the JSON schema ---
+
+
+def test_json_schema_documents_every_key() -> None:
+    """Editors show the text under a key, and let `${NAME}` stand for numbers."""
+    schema = config.json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    definitions: Mapping[str, Any] = schema["$defs"]
+    listen = definitions["Gateway"]["properties"]["listen"]
+    assert listen["description"].startswith("`host:port`;")
+    assert definitions["ClaimRule"]["properties"]["in"]["description"]
+    attempts = definitions["Retry"]["properties"]["attempts"]
+    assert {"type": "string", "pattern": r"\$\{"} in attempts["anyOf"]
+    assert definitions["Route"]["additionalProperties"] is False
+    assert schema["required"] == ["version"]
+
+
+def test_duration_schema_means_the_same() -> None:
+    """The schema's pattern and the parser accept the same text."""
+    pattern = config.json_schema()["$defs"]["Keys"]["properties"]["timeout"]["anyOf"][1]
+    for text in ("3s", "250ms", "1.5h", "7", "x", "3 s", "-1s", "3x"):
+        try:
+            parse(supertokens={"keys": {"timeout": text}})
+        except InvalidConfig:
+            assert not re.search(pattern["pattern"], text)
+        else:
+            assert re.search(pattern["pattern"], text)

@@ -1,0 +1,286 @@
+"""Users, e-mail and password, password reset, listing, removal."""
+
+from __future__ import annotations
+
+import pytest
+from dev.core.core_client import CoreClient, Json, access, unique, unique_email
+
+
+def _credentials(email: str, password: str = "s3cret!") -> Json:
+    return {"email": email, "password": password}
+
+
+async def test_sign_up_answers_with_the_whole_user(core: CoreClient) -> None:
+    """Every field the SDK indexes is there, the e-mail in lower case."""
+    email = unique_email()
+    answer = await core.post(
+        "/public/recipe/signup", _credentials(f"  {email.upper()} ")
+    )
+    user = answer["user"]
+    joined = user["timeJoined"]
+    assert answer == {
+        "status": "OK",
+        "recipeUserId": user["id"],
+        "user": {
+            "id": user["id"],
+            "isPrimaryUser": False,
+            "tenantIds": ["public"],
+            "timeJoined": joined,
+            "emails": [email],
+            "phoneNumbers": [],
+            "thirdParty": [],
+            "webauthn": {"credentialIds": []},
+            "loginMethods": [
+                {
+                    "recipeId": "emailpassword",
+                    "recipeUserId": user["id"],
+                    "tenantIds": ["public"],
+                    "timeJoined": joined,
+                    "verified": False,
+                    "email": email,
+                }
+            ],
+        },
+    }
+    assert isinstance(joined, int)
+    got = await core.get("/user/id", userId=user["id"])
+    assert got == {"status": "OK", "user": user}
+
+
+async def test_email_is_taken_once(core: CoreClient) -> None:
+    """Case and space around don't make another address."""
+    email = unique_email()
+    await core.sign_up(email)
+    answer = await core.post(
+        "/public/recipe/signup", _credentials(f" {email.upper()}", "other")
+    )
+    assert answer == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
+
+
+async def test_empty_password_is_400(core: CoreClient) -> None:
+    """A user can't be without one."""
+    body = _credentials(unique_email(), "")
+    assert (await core.call("POST", "/public/recipe/signup", body)).status == 400
+
+
+async def test_sign_in(core: CoreClient) -> None:
+    """Right ones sign in; wrong password and unknown e-mail fail alike."""
+    email = unique_email()
+    user_id = await core.sign_up(email, "pass word ü")
+    good = await core.post(
+        "/public/recipe/signin", _credentials(f"{email.upper()} ", "pass word ü")
+    )
+    assert (good["status"], good["recipeUserId"]) == ("OK", user_id)
+    assert good["user"]["id"] == user_id
+    for wrong in (
+        _credentials(email, "pass word u"),
+        _credentials(email, ""),
+        _credentials(unique_email(), "pass word ü"),
+    ):
+        answer = await core.post("/public/recipe/signin", wrong)
+        assert answer == {"status": "WRONG_CREDENTIALS_ERROR"}
+
+
+async def test_fake_email_is_verified_from_the_start(core: CoreClient) -> None:
+    """Nobody can read mail there, so there's nothing to verify."""
+    email = f"{unique('x')}@stfakeemail.supertokens.com"
+    user_id = await core.sign_up(email)
+    got = await core.get("/user/id", userId=user_id)
+    assert got["user"]["loginMethods"][0]["verified"] is True
+
+
+async def test_unknown_user(core: CoreClient) -> None:
+    """Asking for, changing or resetting nobody is an expected failure."""
+    unknown = {"status": "UNKNOWN_USER_ID_ERROR"}
+    assert await core.get("/user/id", userId="nobody") == unknown
+    body = {"recipeUserId": "nobody", "password": "x1"}
+    assert await core.put("/recipe/user", body) == unknown
+    body = {"userId": "nobody", "email": "a@b.co"}
+    path = "/public/recipe/user/password/reset/token"
+    assert await core.post(path, body) == unknown
+
+
+async def test_update_email_and_password(core: CoreClient) -> None:
+    """Both change what signs in; the old ones are free or void."""
+    old, new = unique_email(), unique_email()
+    user_id = await core.sign_up(old, "before1")
+    answer = await core.put(
+        "/recipe/user",
+        {"recipeUserId": user_id, "email": new.upper(), "password": "after1"},
+    )
+    assert answer == {"status": "OK"}
+    for email, password, status in (
+        (new, "after1", "OK"),
+        (new, "before1", "WRONG_CREDENTIALS_ERROR"),
+        (old, "after1", "WRONG_CREDENTIALS_ERROR"),
+    ):
+        signed = await core.post("/public/recipe/signin", _credentials(email, password))
+        assert signed["status"] == status
+    await core.sign_up(old)
+
+
+async def test_update_refuses_a_taken_email_and_nothing(core: CoreClient) -> None:
+    """Another user's address can't be had, and a change must change something."""
+    taken = unique_email()
+    await core.sign_up(taken)
+    user_id = await core.sign_up()
+    answer = await core.put("/recipe/user", {"recipeUserId": user_id, "email": taken})
+    assert answer == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
+    nothing = await core.call("PUT", "/recipe/user", {"recipeUserId": user_id})
+    assert nothing.status == 400
+    only = {"recipeUserId": user_id, "password": "0nly-this"}
+    assert await core.put("/recipe/user", only) == {"status": "OK"}
+    own = (await core.get("/user/id", userId=user_id))["user"]["emails"][0]
+    answer = await core.put("/recipe/user", {"recipeUserId": user_id, "email": own})
+    assert answer == {"status": "OK"}
+
+
+async def test_password_reset(core: CoreClient) -> None:
+    """A token works once, names user and address, and ends its siblings."""
+    email = unique_email()
+    user_id = await core.sign_up(email)
+    base = "/public/recipe/user/password/reset/token"
+    tokens = []
+    for _ in range(2):
+        body = {"userId": user_id, "email": email.upper()}
+        tokens.append((await core.post(base, body))["token"])
+    assert all(token.isascii() and token.isalnum() for token in tokens)
+    consumed = await core.post(f"{base}/consume", {"token": tokens[0]})
+    assert consumed == {"status": "OK", "userId": user_id, "email": email}
+    for token in (*tokens, "x"):
+        answer = await core.post(f"{base}/consume", {"token": token})
+        assert answer == {"status": "RESET_PASSWORD_INVALID_TOKEN_ERROR"}
+
+
+async def test_by_account_info(core: CoreClient) -> None:
+    """Union matches any of the given, otherwise all must match."""
+    email = unique_email()
+    user_id = await core.sign_up(email)
+    for query, found in (
+        ({"doUnionOfAccountInfo": "true", "email": email.upper()}, True),
+        ({"doUnionOfAccountInfo": "false", "email": email}, True),
+        (
+            {"doUnionOfAccountInfo": "true", "email": email, "phoneNumber": "+1"},
+            True,
+        ),
+        (
+            {"doUnionOfAccountInfo": "false", "email": email, "phoneNumber": "+1"},
+            False,
+        ),
+        (
+            {
+                "doUnionOfAccountInfo": "false",
+                "email": email,
+                "webauthnCredentialId": "c",
+            },
+            False,
+        ),
+        ({"doUnionOfAccountInfo": "true", "email": unique_email()}, False),
+        ({"doUnionOfAccountInfo": "true"}, False),
+    ):
+        got = await core.get("/public/users/by-accountinfo", **query)
+        assert [u["id"] for u in got["users"]] == ([user_id] if found else []), query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"doUnionOfAccountInfo": "yes"},
+        {"doUnionOfAccountInfo": "true", "thirdPartyId": "google"},
+    ],
+)
+async def test_by_account_info_refuses(core: CoreClient, query: Json) -> None:
+    """The kind of match must be said, and an account has two parts."""
+    answer = await core.call("GET", "/public/users/by-accountinfo", query=query)
+    assert answer.status == 400
+
+
+async def test_pages_of_users(core: CoreClient) -> None:
+    """Pages walk through everybody once, in either direction."""
+    mine = [await core.sign_up() for _ in range(5)]
+    for order in ("ASC", "DESC"):
+        seen: list[str] = []
+        query = {"timeJoinedOrder": order, "limit": "2"}
+        while True:
+            page = await core.get("/public/users", **query)
+            assert len(page["users"]) <= 2
+            seen += [user["id"] for user in page["users"]]
+            if "nextPaginationToken" not in page:
+                break
+            query["paginationToken"] = page["nextPaginationToken"]
+        assert len(seen) == len(set(seen))
+        assert {*mine} <= {*seen}
+
+
+async def test_users_are_counted_by_recipe(core: CoreClient) -> None:
+    """One more user is one more; an empty recipe list means all, as httpx sends it."""
+
+    async def count(**query: str) -> int:
+        return int((await core.get("/public/users/count", **query))["count"])
+
+    before = await count(includeRecipeIds="")
+    others = await count(includeRecipeIds="thirdparty,passwordless")
+    await core.sign_up()
+    assert await count(includeRecipeIds="") == before + 1
+    assert await count(includeRecipeIds="thirdparty,passwordless") == others
+    assert await count(includeAllTenants="true") >= before + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/public/users", {"limit": "0"}),
+        ("/public/users", {"limit": "501"}),
+        ("/public/users", {"limit": "many"}),
+        ("/public/users", {"timeJoinedOrder": "UP"}),
+        ("/public/users", {"paginationToken": "????"}),
+        ("/public/users", {"includeRecipeIds": "nope"}),
+        ("/users/count/active", {}),
+        ("/users/count/active", {"since": "-1"}),
+    ],
+)
+async def test_listing_refuses(core: CoreClient, path: str, query: Json) -> None:
+    """Bad queries are 400."""
+    assert (await core.call("GET", path, query=query)).status == 400
+
+
+async def test_removed_user_takes_everything_along(core: CoreClient) -> None:
+    """Sessions, roles, metadata and verification go with the user."""
+    email = unique_email()
+    user_id = await core.sign_up(email)
+    role = unique("role")
+    await core.put("/recipe/role", {"role": role})
+    await core.put("/public/recipe/user/role", {"userId": user_id, "role": role})
+    body: Json = {"userId": user_id, "metadataUpdate": {"a": 1}}
+    await core.put("/recipe/user/metadata", body)
+    token = await core.post(
+        "/public/recipe/user/email/verify/token", {"userId": user_id, "email": email}
+    )
+    await core.post(
+        "/public/recipe/user/email/verify",
+        {"method": "token", "token": token["token"]},
+    )
+    session = await core.create(user_id)
+    for _ in range(2):
+        body = {"userId": user_id, "removeAllLinkedAccounts": True}
+        assert await core.post("/user/remove", body) == {"status": "OK"}
+    got = await core.get("/user/id", userId=user_id)
+    assert got["status"] == "UNKNOWN_USER_ID_ERROR"
+    verified = await core.verify(access(session), check_database=True)
+    assert verified["status"] == "UNAUTHORISED"
+    assert (await core.get("/public/recipe/user/roles", userId=user_id))["roles"] == []
+    assert (await core.get("/recipe/user/metadata", userId=user_id))["metadata"] == {}
+    got = await core.get("/recipe/user/email/verify", userId=user_id, email=email)
+    assert got["isVerified"] is False
+    await core.sign_up(email)
+
+
+async def test_active_users_are_counted(core: CoreClient) -> None:
+    """Sign-up, sign-in, create and refresh count as activity."""
+    before = (await core.get("/users/count/active", since="0"))["count"]
+    await core.sign_up()
+    after = (await core.get("/users/count/active", since="0"))["count"]
+    assert after == before + 1
+    future = str(4_102_444_800_000)
+    assert (await core.get("/users/count/active", since=future))["count"] == 0

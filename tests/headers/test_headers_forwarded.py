@@ -1,0 +1,358 @@
+"""Where a request came from: rows A14 and A15."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.headers import Networks, Way, Ways, request_rules, reserved
+from gateway.headers.forwarded import client_address
+from gateway.http.fields import Field, block
+from gateway.http.request_head import Bounds, RequestHead, RequestReader
+
+many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+
+
+TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.7"])
+PROXY, STRANGER = "10.0.0.1", "9.9.9.9"
+READER = RequestReader(
+    Bounds(target=8192, field=16384, head=65536, fields=100), request_rules(reserved())
+)
+WAYS = Ways(TRUSTED)
+"""One for most tests: what it remembers of one request must not change another."""
+
+
+def head(*fields: Field, http10: bool = False) -> RequestHead:
+    """Return the head of a request with *fields*."""
+    start = b"GET / HTTP/1.%d\r\nHost: gw:8000\r\n" % (not http10)
+    return READER.read(start + block(fields) + b"\r\n")
+
+
+def way(
+    *fields: Field,
+    peer: str = PROXY,
+    authority: str = "gw:8000",
+    secure: bool = False,
+    http10: bool = False,
+    ways: Ways = WAYS,
+) -> Way:
+    """Return the way of a request, worked out, and then found again."""
+    found = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
+    again = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
+    for name in Way.__slots__:
+        assert getattr(again, name) == getattr(found, name)
+    return found
+
+
+def stated(name: bytes, values: list[bytes]) -> list[Field]:
+    return [(name, value) for value in values]
+
+
+def told(found: Way) -> dict[bytes, bytes]:
+    """Return the fields that say which way a request came; none comes twice."""
+    *lines, end = found.fields.split(b"\r\n")
+    assert end == b""
+    fields = dict(line.split(b": ", 1) for line in lines)
+    assert len(fields) == len(lines)
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("10.1.2.3", True),
+        ("192.0.2.7", True),
+        ("192.0.2.8", False),
+        ("::ffff:10.1.2.3", True),
+        ("fd00::1", True),
+        ("fd00::1%eth0", True),
+        ("2001:db8::1", False),
+        ("", False),
+        ("localhost", False),
+    ],
+)
+def test_peer_is_trusted_by_network(peer: str, trusted: bool) -> None:
+    """A15: by address alone, also when IPv4 arrives on an IPv6 socket."""
+    assert (peer in TRUSTED) is trusted
+    assert (peer in TRUSTED) is trusted  # remembered
+
+
+def test_nobody_is_trusted_by_default() -> None:
+    """A15: the default list is empty."""
+    for peer in ("127.0.0.1", "10.0.0.1", "::1", ""):
+        assert peer not in Networks()
+    assert 10 not in TRUSTED
+
+
+def test_bad_network_is_an_error() -> None:
+    """A network with host bits, or no network at all, is a mistake in the file."""
+    for cidr in ("10.0.0.1/8", "everybody"):
+        with pytest.raises(ValueError, match=cidr):
+            Networks([cidr])
+
+
+def test_what_is_remembered_of_peers_is_bounded() -> None:
+    """Many peers don't fill the memory, and each is judged rightly."""
+    networks = Networks(["10.0.0.0/8"])
+    for i in range(3000):
+        assert (f"11.0.{i >> 8}.{i & 255}" in networks) is False
+        assert (f"10.0.{i >> 8}.{i & 255}" in networks) is True
+    assert len(networks._known) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("chain", "peer", "client"),
+    [
+        pytest.param([b"1.1.1.1"], "9.9.9.9", "9.9.9.9", id="A14 untrusted peer"),
+        pytest.param([], "10.0.0.1", "10.0.0.1", id="nothing said"),
+        pytest.param([b"1.1.1.1"], "10.0.0.1", "1.1.1.1", id="A15 one proxy"),
+        pytest.param([b"6.6.6.6, 1.1.1.1"], "10.0.0.1", "1.1.1.1", id="A15 forged"),
+        pytest.param([b"1.1.1.1, 10.0.0.2"], "10.0.0.1", "1.1.1.1", id="two proxies"),
+        pytest.param([b"1.1.1.1", b"10.0.0.2"], "10.0.0.1", "1.1.1.1", id="two fields"),
+        pytest.param([b"10.0.0.3,10.0.0.2"], "10.0.0.1", "10.0.0.3", id="all trusted"),
+        pytest.param([b"1.1.1.1:1234"], "10.0.0.1", "1.1.1.1", id="with a port"),
+        pytest.param([b"[2001:db8::1]:80"], "10.0.0.1", "2001:db8::1", id="IPv6, port"),
+        pytest.param([b"2001:db8::1"], "10.0.0.1", "2001:db8::1", id="IPv6"),
+        pytest.param([b"1.1.1.1, unknown"], "10.0.0.1", "10.0.0.1", id="no address"),
+        pytest.param([b"1.1.1.1,,10.0.0.2"], "10.0.0.1", "10.0.0.2", id="a gap"),
+        pytest.param([b"[]"], "10.0.0.1", "10.0.0.1", id="empty brackets"),
+        pytest.param([b"\xff1.2.3.4"], "10.0.0.1", "10.0.0.1", id="A10 lossy byte"),
+        pytest.param([b"fe80::1%\x1b[31m"], "10.0.0.1", "10.0.0.1", id="G12 in a zone"),
+        pytest.param([b"fd00::2%x"], "10.0.0.1", "10.0.0.1", id="a zone"),
+    ],
+)
+def test_client_address(chain: list[bytes], peer: str, client: str) -> None:
+    """X-Forwarded-For is read from the right, as far as trusted proxies wrote it."""
+    assert client_address(chain, peer, TRUSTED) == client
+    if b"\x1b" not in b"".join(chain):  # else there is no such head
+        assert way(*stated(b"X-Forwarded-For", chain), peer=peer).client == client
+
+
+addresses = st.ip_addresses().map(str)
+
+
+@many
+@given(
+    chain=st.lists(st.one_of(addresses, st.text(max_size=8)), max_size=5), hop=addresses
+)
+def test_property_clients_address_is_never_of_its_own_making(
+    chain: list[str], hop: str
+) -> None:
+    """Whatever a client wrote, the address is what the trusted proxy saw of it."""
+    written = ", ".join([*chain, hop]).encode("utf-8", "surrogatepass")
+    got = client_address([written], PROXY, TRUSTED)
+    if hop not in TRUSTED:
+        assert got == hop
+    ipaddress.ip_address(got)
+    assert client_address([written], STRANGER, TRUSTED) == STRANGER
+
+
+@pytest.mark.parametrize(
+    ("values", "scheme"),
+    [
+        ([], "http"),
+        ([b"https"], "https"),
+        ([b"HTTPS"], "https"),
+        ([b"wss"], "https"),
+        ([b"ws"], "http"),
+        ([b"http"], "http"),
+        ([b"https", b"http"], "http"),
+        ([b"https, http"], "http"),
+        ([b"gopher"], "http"),
+        ([b"https\xff"], "http"),
+        ([b""], "http"),
+    ],
+)
+def test_client_scheme(values: list[bytes], scheme: str) -> None:
+    """A14: cookies are `secure` because a trusted proxy said so, or the socket."""
+    fields = stated(b"X-Forwarded-Proto", values)
+    found = way(*fields)
+    assert found.is_secure is (scheme == "https")
+    assert told(found)[b"X-Forwarded-Proto"] == scheme.encode()
+    for secure in (True, False):
+        found = way(*fields, peer=STRANGER, secure=secure)
+        assert found.is_secure is secure
+        assert told(found)[b"X-Forwarded-Proto"] == (b"https" if secure else b"http")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_secure"),
+    [([], True), ([b"http"], False), ([b"ws"], False), ([b"gopher"], True)],
+)
+def test_scheme_of_a_proxy_that_comes_by_tls(
+    values: list[bytes], *, is_secure: bool
+) -> None:
+    """A14: its word counts for its client; without one, its own connection does."""
+    found = way(*stated(b"x-forwarded-proto", values), secure=True)
+    assert found.is_secure is is_secure
+
+
+@pytest.mark.parametrize(
+    ("values", "host"),
+    [
+        ([], "gw:8000"),
+        ([b"shop.example"], "shop.example"),
+        ([b"Shop.example:8443"], "Shop.example:8443"),
+        ([b"a", b"b"], "gw:8000"),
+        ([b"a, b"], "gw:8000"),
+        ([b"evil/@x"], "gw:8000"),
+        ([b""], "gw:8000"),
+    ],
+)
+def test_client_host(values: list[bytes], host: str) -> None:
+    """A14: the same for the name that the client asked for; it must be a valid one."""
+    fields = stated(b"X-Forwarded-Host", values)
+    assert told(way(*fields))[b"X-Forwarded-Host"] == host.encode()
+    assert told(way(*fields, peer=STRANGER))[b"X-Forwarded-Host"] == b"gw:8000"
+
+
+# --- the way that is told on ----------------------------------------------------------
+
+
+STATED: list[Field] = [
+    (b"X-Forwarded-For", b"1.1.1.1, 10.0.0.9"),
+    (b"x-forwarded-for", b"10.0.0.8"),
+    (b"X-Forwarded-Proto", b"https"),
+    (b"X-Forwarded-Host", b"shop.example"),
+]
+
+
+@pytest.mark.parametrize(
+    ("given_way", "client", "is_trusted", "fields"),
+    [
+        pytest.param(
+            {"peer": STRANGER},
+            STRANGER,
+            False,
+            b"X-Forwarded-For: 9.9.9.9\r\nVia: 1.1 gateway\r\n"
+            b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: gw:8000\r\n",
+            id="A14 untrusted",
+        ),
+        pytest.param(
+            {"peer": PROXY},
+            "1.1.1.1",
+            True,
+            b"X-Forwarded-For: 1.1.1.1, 10.0.0.9, 10.0.0.8, 10.0.0.1\r\n"
+            b"Via: 1.1 gateway\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n",
+            id="A15 trusted",
+        ),
+        pytest.param(
+            {"peer": "2001:db8::1", "secure": True, "http10": True, "authority": ""},
+            "2001:db8::1",
+            False,
+            b"X-Forwarded-For: 2001:db8::1\r\nVia: 1.0 gateway\r\n"
+            b"X-Forwarded-Proto: https\r\nX-Forwarded-Host: \r\n",
+            id="HTTP/1.0 without Host, by TLS",
+        ),
+        pytest.param(
+            {"peer": ""},
+            "",
+            False,
+            b"Via: 1.1 gateway\r\n"
+            b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: gw:8000\r\n",
+            id="Unix socket",
+        ),
+    ],
+)
+def test_the_way_is_told_on(
+    given_way: dict[str, Any], client: str, is_trusted: bool, fields: bytes
+) -> None:
+    """A peer without an address adds none; Via names the version that came in."""
+    found = way(*STATED, **given_way)
+    assert (found.client, found.is_trusted) == (client, is_trusted)
+    assert found.fields == fields
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(
+            [(b"Connection", b"X-Forwarded-For, x-forwarded-proto, X-Forwarded-Host")],
+            id="A7 Connection lists them",
+        ),
+        pytest.param(
+            [
+                (b"X_Forwarded_For", b"6.6.6.6"),
+                (b"X.Forwarded-Proto", b"http"),
+                (b"X-Forwarded_Host", b"evil"),
+            ],
+            id="A4 other spellings",
+        ),
+    ],
+)
+def test_a_trusted_proxy_is_believed_whatever_else_comes(fields: list[Field]) -> None:
+    """Neither can another spelling change what it says, nor Connection cut it."""
+    plain = way(*STATED)
+    for found in (way(*fields, *STATED), way(*STATED, *fields)):
+        assert found.fields == plain.fields
+        assert (found.client, found.is_secure) == ("1.1.1.1", True)
+
+
+def test_ways_are_kept_apart() -> None:
+    """What differs in one thing alone is another way, however often it comes."""
+    ways = Ways(TRUSTED)
+    basis: dict[str, Any] = {
+        "peer": PROXY,
+        "authority": "gw",
+        "secure": False,
+        "http10": False,
+    }
+    others: list[dict[str, Any]] = [
+        {"peer": peer} | other
+        for peer in (PROXY, STRANGER, "", "10.0.0.2")
+        for other in ({}, {"authority": "GW"}, {"secure": True}, {"http10": True})
+    ]
+    said: list[list[Field]] = [
+        [],
+        STATED[:1],
+        STATED[1:2],
+        STATED[:2],
+        [*reversed(STATED[:2])],
+        [(b"X-Forwarded-For", b"1.1.1.1, 10.0.0.9,10.0.0.8")],
+        STATED[2:3],
+        STATED[3:],
+        [(b"X-Forwarded-Host", b"1.1.1.1")],
+        [(b"X-Forwarded-For", b"")],
+        [(b"X-Forwarded-For", b"https")],
+    ]
+    for _ in range(2):
+        for other in others:
+            for fields in said:
+                asked = basis | other
+                found = way(*fields, **asked, ways=ways)
+                fresh = way(*fields, **asked, ways=Ways(TRUSTED))
+                for name in Way.__slots__:
+                    assert getattr(found, name) == getattr(fresh, name)
+
+
+def test_a_way_is_worked_out_once() -> None:
+    """For a stranger whatever it says of itself, for a proxy by what it says."""
+    ways = Ways(TRUSTED)
+    one = way(peer=STRANGER, ways=ways)
+    assert way(*STATED, peer=STRANGER, ways=ways) is one
+    assert way(*STATED, ways=ways) is way(*STATED, (b"A", b"b"), ways=ways)
+
+
+def test_what_is_remembered_of_ways_is_bounded() -> None:
+    """G14: whatever peers, names and chains there are; long chains aren't kept."""
+    ways = Ways(TRUSTED)
+    for i in range(1100):
+        number = f"{i >> 8}.{i & 255}"
+        by_proxy = way((b"X-Forwarded-For", f"1.1.{number}".encode()), ways=ways)
+        assert by_proxy.client == f"1.1.{number}"
+        assert way(peer=f"11.0.{number}", ways=ways).client == f"11.0.{number}"
+        assert told(way(authority=f"a{i}", ways=ways))[b"X-Forwarded-Host"] == (
+            b"a%d" % i
+        )
+        assert len(ways._known) <= 1024
+    known = [*ways._known]
+    for name in (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host"):
+        long = way((name, b"1.1.1.1," * 65), ways=ways)
+        assert long.is_trusted
+        assert long.client == PROXY
+    assert [*ways._known] == known

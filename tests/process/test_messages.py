@@ -1,0 +1,164 @@
+"""What supervisor and workers say to each other."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.process import messages
+from gateway.process.messages import (
+    Accept,
+    BadMessage,
+    Decoder,
+    Deny,
+    Drain,
+    Failed,
+    Message,
+    Ping,
+    Ready,
+    Report,
+    batches,
+    encode,
+)
+
+NOW = 1_700_000_000.0
+
+times = st.floats(allow_nan=False, allow_infinity=False)
+reported = st.one_of(
+    st.builds(Deny, st.dictionaries(st.text(max_size=100), times)),
+    st.builds(Failed, st.text()),
+    st.just(Ready()),
+)
+some_messages = st.one_of(
+    reported,
+    st.builds(Accept, st.lists(st.integers()).map(tuple)),
+    st.sampled_from([Drain(), Ping()]),
+    st.builds(Report, st.integers(), st.integers(), reported),
+)
+
+# --- messages -------------------------------------------------------------------
+
+
+@given(st.lists(some_messages), st.data())
+def test_messages_arrive_as_they_were_sent(
+    sent: list[Message], data: st.DataObject
+) -> None:
+    """All of them, in order, wherever the stream is cut."""
+    stream = b"".join(map(encode, sent))
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5))
+    places = [0, *sorted(cuts), len(stream)]
+    decoder = Decoder()
+    heard = []
+    for begin, end in pairwise(places):
+        heard += decoder.feed(stream[begin:end])
+    assert heard == sent
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"{",
+        b'"drain"',
+        b'{"drain":false}',
+        b'{"drain":1}',
+        b'{"drain":true,"more":1}',
+        b'{"drain":true,"ping":true}',
+        b'{"stop":true}',
+        b'{"deny":["a"]}',
+        b'{"deny":{"a":"1"}}',
+        b'{"deny":{"a":true}}',
+        b'{"deny":{"a":null}}',
+        b'{"deny":{"a":NaN}}',
+        b'{"deny":{"a":Infinity}}',
+        b'{"deny":{"a":1e999}}',
+        b'{"deny":{"a":1' + b"0" * 400 + b"}}",
+        b'{"deny":{"' + b"a" * 1025 + b'":1}}',
+        b'{"accept":1}',
+        b'{"accept":["0"]}',
+        b'{"accept":[0.0]}',
+        b'{"accept":[true]}',
+        b'{"failed":1}',
+        b'{"child":1,"slot":0}',
+        b'{"child":1,"slot":0,"report":{"drain":true}}',
+        b'{"child":1,"slot":0,"report":{"failed":1}}',
+        b'{"child":true,"slot":0,"report":{"ready":true}}',
+        b'{"child":1,"slot":"0","report":{"ready":true}}',
+        b'{"child":1,"slot":0,"report":{"ready":true},"more":1}',
+        b'{"child":1,"slot":0,"report":' * 300 + b"1" + b"}" * 300,
+        b'{"failed":"\xe9"}',
+        b"[" * 100_000,
+        b"1" * 5000,
+    ],
+    ids=lambda line: repr(line[:24]),
+)
+def test_what_is_no_message_is_refused(line: bytes) -> None:
+    """A worker faces the internet; the text of the refusal repeats nothing of it."""
+    with pytest.raises(BadMessage) as refused:
+        Decoder().feed(line + b"\n")
+    assert str(refused.value).isascii()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"], ids=["unfinished", "finished"])
+def test_a_message_has_a_greatest_length(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    """Whoever never ends a line fills no memory."""
+    monkeypatch.setattr(messages, "_MAX_LINE_BYTES", 100)
+    message = encode(Failed("x" * 80))
+    decoder = Decoder()
+    for _ in range(3):
+        assert decoder.feed(message) == [Failed("x" * 80)]
+    with pytest.raises(BadMessage):
+        decoder.feed(b'{"failed":"' + b"x" * 100 + end)
+
+
+def test_a_time_that_is_none_isnt_sent() -> None:
+    """No other end would take it."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(Deny({"a": math.inf}))
+
+
+# --- long deny-lists ------------------------------------------------------------
+
+
+def test_a_long_list_goes_in_parts() -> None:
+    """Each is a message that the other end takes; nothing is lost between them."""
+    ends = {f"{number:036}": NOW + 1 + number for number in range(10_000)}
+    decoder = Decoder()
+    heard: dict[str, float] = {}
+    parts = [encode(message) for message in batches(ends.items())]
+    for part in parts:
+        (message,) = decoder.feed(part)
+        assert isinstance(message, Deny)
+        heard |= message.ends
+    assert heard == ends
+    assert len(parts) > 1
+    assert max(map(len, parts)) < 128 * 1024
+    assert [*batches(())] == []
+
+
+@pytest.mark.parametrize("letter", ["a", "\N{GRINNING FACE}"], ids=["plain", "escaped"])
+def test_what_is_taken_can_be_passed_on(letter: str) -> None:
+    """A worker that fills a message to the brim ends no other one by it."""
+    names = (f"{number:04}".ljust(1024, letter) for number in range(10_000))
+    line = b'{"deny":{'
+    while len(line) < 1024 * 1024 - 13_000:
+        line += json.dumps(next(names)).encode() + b":9,"
+    line = line[:-1] + b"}}\n"
+    (filled,) = Decoder().feed(line)
+    assert isinstance(filled, Deny)
+    heard: dict[str, float] = {}
+    for part in batches(filled.ends.items()):
+        assert Decoder().feed(encode(Report(1, 0, part))) == [Report(1, 0, part)]
+        heard |= part.ends
+    assert heard == filled.ends

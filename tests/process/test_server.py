@@ -1,0 +1,372 @@
+"""The listening socket, signals, and how requests in flight come to their end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sdk_reset
+from faults import FaultUpstream, Peer, closed_port, until
+from processes import until_refused
+from stack import Records, running
+from wire import DEADLINE_S, Wire, ask, connect, request
+
+from gateway import settings
+from gateway.app import building
+from gateway.dev.core import ThreadedCore
+from gateway.process import serve, signals, sockets
+from gateway.process.sockets import ListenError, bind, url_of
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+ROUTES = """
+version: 1
+gateway: {listen: "127.0.0.1:0", drain_timeout: "${DRAIN:-20}"}
+supertokens: {connection_uri: "${CORE}"}
+routes:
+  - {path: /, upstream: "${UPSTREAM}", protected: false}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_sdk() -> Iterator[None]:
+    sdk_reset.reset()
+    yield
+    sdk_reset.reset()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "routes.yaml"
+    file.write_text(ROUTES, encoding="utf-8")
+    return file
+
+
+class Held:
+    """An upstream's behaviour: takes requests, and answers when it is let go."""
+
+    def __init__(self) -> None:
+        self.taken = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, peer: Peer) -> None:
+        while True:
+            await peer.request()
+            self.taken.set()
+            await self.let_go.wait()
+            await peer.send(OK)
+
+
+# --- the socket -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:0", "http://127.0.0.1:"),
+        ("localhost:0", "http://"),
+        ("[::1]:0", "http://[::1]:"),
+    ],
+)
+def test_bind_takes_a_free_port(listen: str, url: str) -> None:
+    """Port 0 is for tests, and says which it became."""
+    with bind(listen) as sock:
+        assert url_of(sock).startswith(url)
+        assert not url_of(sock).endswith(":0")
+        assert not sock.getblocking()
+
+
+def test_port_in_use_says_what_to_do() -> None:
+    """One line with the port and both ways round it."""
+    with bind("127.0.0.1:0") as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenError) as told:
+            bind(f"127.0.0.1:{port}")
+    text = str(told.value)
+    assert f"port {port} is in use on 127.0.0.1" in text
+    assert "gateway.listen or --listen" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("listen", ["192.0.2.1:0", "no-such-host.invalid:80"])
+def test_address_that_isnt_ours(listen: str) -> None:
+    """It is named, with the system's reason."""
+    with pytest.raises(ListenError, match=f"can't listen on {listen}: "):
+        bind(listen)
+
+
+@pytest.mark.parametrize("listen", ["8000", ":8000", "", "localhost", "x:y", "x:65536"])
+def test_address_that_is_none(listen: str) -> None:
+    """A port alone doesn't open every address of the machine."""
+    with pytest.raises(ListenError, match=f"{listen}: expected host:port"):
+        bind(listen)
+
+
+def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy is a port above 1023, not to run the gateway as root."""
+
+    class Refusing(socket.socket):
+        def bind(self, address: object) -> None:
+            raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(ListenError, match="choose one above 1023"):
+        bind("127.0.0.1:80")
+
+
+def test_several_sockets_share_a_port() -> None:
+    """The system spreads clients over them; whoever wants the port alone is told."""
+    shared = sockets.share(bind("127.0.0.1:0"), 3)
+    with ExitStack() as opened:
+        for sock in shared:
+            opened.enter_context(sock)
+        port = shared[0].getsockname()[1]
+        assert [sock.getsockname()[1] for sock in shared] == [port] * 3
+        with pytest.raises(ListenError, match=f"port {port} is in use"):
+            bind(f"127.0.0.1:{port}")
+        for _ in range(100):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port)))
+        counts = []
+        for sock in shared:
+            assert not sock.getblocking()
+            counts.append(0)
+            with suppress(BlockingIOError):
+                while True:
+                    opened.enter_context(sock.accept()[0])
+                    counts[-1] += 1
+        assert sum(counts) == 100
+        assert min(counts) > 0
+
+
+class Alone(socket.socket):
+    def setsockopt(self, *args: Any) -> None:
+        if args[1] == socket.SO_REUSEPORT and self.getsockname()[1] == 0:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(*args)
+
+
+@pytest.mark.parametrize("reason", ["not Linux", "refused"])
+def test_where_sockets_can_t_share_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """Several processes then accept from it; that works everywhere."""
+    with bind("127.0.0.1:0") as sock:
+        if reason == "refused":
+            monkeypatch.setattr(socket, "socket", Alone)
+        else:
+            monkeypatch.setattr(sys, "platform", "darwin")
+        assert sockets.share(sock, 3) == [sock]
+
+
+# --- the end --------------------------------------------------------------------
+
+
+async def test_whoever_waits_at_the_door_is_let_in(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """Connected but not accepted yet: closing the socket would reset it."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    sock = bind("127.0.0.1:0")
+    address = sock.getsockname()
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        entrance = serve.Entrance(app, linger_s=5)
+        await entrance.open(sock)
+        waiting = [socket.create_connection(address) for _ in range(20)]
+        for client in waiting:
+            client.sendall(request("GET", "/"))
+        await asyncio.wait_for(entrance.close(), DEADLINE_S)
+        for client in waiting:
+            with client:
+                reply = client.recv(65536)
+                assert reply.startswith(b"HTTP/1.1 200")
+                assert b"\r\nConnection: close\r\n" in reply
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+async def test_a_last_request_is_answered(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """A kept connection isn't closed while its client may just be sending one."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    sock = bind("127.0.0.1:0")
+    port = sock.getsockname()[1]
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        entrance = serve.Entrance(app, linger_s=20)
+        await entrance.open(sock)
+        async with connect(port) as wire:
+            await wire.send(request("GET", "/"))
+            assert (await wire.reply()).one("Connection") is None
+            closing = asyncio.create_task(entrance.close())
+            await until(lambda: app.proxy.draining)
+            await wire.send(request("GET", "/"))
+            reply = await wire.reply()
+            assert (reply.status, reply.one("Connection")) == (200, "close")
+            # Nobody is left who could send one, so nobody is waited for.
+            await asyncio.wait_for(closing, DEADLINE_S)
+
+
+async def test_requests_in_flight_finish(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """Nobody new is let in, whoever is inside is served, then it's over."""
+    upstream.behaviour = held = Held()
+    environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
+    async with AsyncExitStack() as block:
+        gateway = await block.enter_async_context(running(path, environ, st_core))
+        async with connect(gateway.port) as idle, connect(gateway.port) as busy:
+            await busy.send(request("GET", "/"))
+            await held.taken.wait()
+            closing = asyncio.create_task(block.aclose())
+            assert await idle.rest() == b""  # without a request it just ends
+            await until_refused(gateway.port)
+            assert not closing.done()
+            held.let_go.set()
+            reply = await busy.reply()
+            assert (reply.status, reply.body) == (200, b"ok")
+            assert await busy.rest() == b""
+        await closing
+
+
+async def test_request_that_takes_too_long_is_cut(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """`gateway.drain_timeout` is the longest that a stop can take."""
+    upstream.behaviour = held = Held()
+    environ = {"CORE": st_core.url, "UPSTREAM": upstream.url, "DRAIN": "0.1"}
+    async with AsyncExitStack() as clients:
+        async with running(path, environ, st_core) as gateway:
+            busy = await clients.enter_async_context(connect(gateway.port))
+            await busy.send(request("GET", "/"))
+            await held.taken.wait()
+        assert not (await rest_or_reset(busy)).startswith(b"HTTP/1.1 200")
+
+
+async def test_answer_while_draining_ends_its_connection(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """Keep-alive clients must learn that this connection is no more."""
+    environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
+    async with (
+        running(path, environ, st_core) as gateway,
+        connect(gateway.port) as wire,
+    ):
+        await wire.send(request("GET", "/"))
+        assert (await wire.reply()).one("Connection") is None
+        gateway.app.proxy.drain()
+        await wire.send(request("GET", "/"))
+        assert (await wire.reply()).one("Connection") == "close"
+        assert await wire.rest() == b""
+
+
+# --- signals --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str
+)
+async def test_signal_ends_the_run(
+    path: Path,
+    st_core: ThreadedCore,
+    upstream: FaultUpstream,
+    number: signal.Signals,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first one drains; what was served stands in the log before it returns."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    run = asyncio.create_task(
+        serve.run(
+            loaded,
+            log_format="json",
+            listen=f"127.0.0.1:{(port := closed_port())}",
+            on_ready=ready.set_result,
+        )
+    )
+    assert await asyncio.wait_for(ready, DEADLINE_S) == f"http://127.0.0.1:{port}"
+    reply = await ask(port, "GET", "/path?query")
+    os.kill(os.getpid(), number)
+    await run
+    (line,) = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert (said["path"], said["status"]) == ("/path", 200)
+    assert said["request_id"] == reply.one("X-Request-Id")
+
+
+async def test_second_signal_is_not_patient() -> None:
+    """It calls what ends the process at once, and the first one doesn't.
+
+    Nor does SIGHUP, which a closed terminal and its shell both send.
+    """
+    forced = asyncio.Event()
+    stopped = signals.stop_signal(force=forced.set)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stopped.wait()
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.01)
+            assert not forced.is_set()
+            os.kill(os.getpid(), signal.SIGINT)
+            await forced.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_nohup_is_heeded() -> None:
+    """Who was started to outlive a terminal does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stopped = signals.stop_signal(force=lambda: None)
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.01)
+        assert not stopped.is_set()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_log_comes_without_another_request(
+    path: Path,
+    st_core: ThreadedCore,
+    upstream: FaultUpstream,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The last line before a quiet hour isn't held back for an hour."""
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    run = asyncio.create_task(
+        serve.serve_until_cancelled(
+            loaded, log_format="text", on_ready=ready.set_result
+        )
+    )
+    url = await asyncio.wait_for(ready, DEADLINE_S)
+    await ask(int(url.rpartition(":")[2]), "GET", "/quiet")
+    said = ""
+    async with asyncio.timeout(5):
+        while "/quiet" not in said:
+            await asyncio.sleep(0.02)
+            said += capsys.readouterr().out
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert said.count("\n") == 1
+
+
+async def rest_or_reset(wire: Wire) -> bytes:
+    try:
+        return await wire.rest()
+    except ConnectionError:
+        return b""

@@ -1,0 +1,624 @@
+"""Paths that a service may read as those of a stricter route, and `services.paths`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from gateway import config, routes
+from gateway.errors import BadTarget
+from gateway.http import target
+from gateway.identity import Protection, SessionPolicy
+from gateway.routes import (
+    Matched,
+    MethodNotAllowed,
+    NearMiss,
+    NoRoute,
+    Outcome,
+    Route,
+    RouteTable,
+)
+
+EVERYTHING_ELSE = {"name": "broad", "path": "/", "protected": False}
+
+
+def compiled(
+    *rules: Mapping[str, Any],
+    paths: object = None,
+    gateway: Mapping[str, Any] | None = None,
+    services: Mapping[str, Any] | None = None,
+) -> RouteTable:
+    """Return the table of *rules*, all to the service `app` if they name no other."""
+    app = {"targets": ["http://app"], **({} if paths is None else {"paths": paths})}
+    settings = config.parse(
+        {
+            "version": 1,
+            "gateway": gateway or {},
+            "supertokens": {"recipes": {"userroles": {}, "emailverification": {}}},
+            "services": {"app": app, **(services or {})},
+            "routes": [{"service": "app", **rule} for rule in rules],
+        }
+    )
+    return routes.compile(settings)
+
+
+def exact(path: str, **keys: Any) -> dict[str, Any]:
+    return {"match": {"path": {"exact": path}}, **keys}
+
+
+def template(path: str, methods: list[str] | None = None, **keys: Any) -> Any:
+    match: dict[str, Any] = {"path": {"template": path}}
+    if methods:
+        match["methods"] = methods
+    return {"match": match, **keys}
+
+
+def canonical(path: str) -> str:
+    """Return the path that the routes are asked about when a client sends *path*."""
+    return target.parse(path.encode(), method="GET", authority=b"h").path
+
+
+def said(table: RouteTable, path: str, method: str = "GET", host: str = "") -> str:
+    """Return the route that takes a request, or why none does."""
+    match table.match(method, host, canonical(path)):
+        case Matched(route=route):
+            return route.name
+        case NearMiss(route=route, guard=guard):
+            return f"{route.name} or {guard.name}"
+        case MethodNotAllowed():
+            return "405"
+        case NoRoute():
+            return "none"
+
+
+# --- which paths are near misses ------------------------------------------------
+
+ADMIN = {"name": "admin", "path": "/admin"}
+SECRET = exact("/secret", name="secret")
+REFUND = template(
+    "/orders/{id}/refund",
+    ["POST"],
+    name="refund",
+    require={"roles": {"any": ["admin"]}},
+)
+ORDERS = {"name": "orders", "path": "/orders"}
+
+NEAR = {
+    # who reads it as the guarded path (tools/lenient.py asks them)
+    "parameters: Tomcat, Jetty, Spring": ("/admin;x", "admin"),
+    "parameters within": ("/admin;x/users", "admin"),
+    "parameters behind dots": ("/x/%2e%2e/admin;a=b/c", "admin"),
+    "escaped parameters": ("/admin%3bx", "admin"),
+    "final dot: IIS, Spring 1": ("/admin.", "admin"),
+    "final dots": ("/admin..", "admin"),
+    "final dot within": ("/admin./users", "admin"),
+    "final space: IIS": ("/admin%20", "admin"),
+    "a last segment of dots": ("/secret/...", "secret"),
+    "a last segment of spaces": ("/secret/%20", "secret"),
+    "capital: Express, Koa, ASP.NET": ("/Admin", "admin"),
+    "capital beyond ASCII": ("/adm%C4%B1n", "admin"),
+    "capitals within": ("/ADMIN/users", "admin"),
+    "final slash: Express, Koa, Rails": ("/secret/", "secret"),
+    "capitals of an exact path": ("/SECRET", "secret"),
+    "extension: Rails": ("/secret.json", "secret"),
+    "two extensions": ("/secret.tar.gz", "secret"),
+    "extension and final slash: Rails": ("/secret.json/", "secret"),
+    "all at once": ("/Admin.;x=1/Users/", "admin"),
+}
+
+
+@pytest.mark.parametrize(("path", "guard"), NEAR.values(), ids=NEAR)
+def test_a_guard_holds_under_another_spelling(path: str, guard: str) -> None:
+    """A laxer route forwards no path that the service may read as a guarded one."""
+    table = compiled(EVERYTHING_ELSE, ADMIN, SECRET)
+    assert said(table, path) == f"broad or {guard}"
+    assert said(table, "/elsewhere") == "broad"
+
+
+@pytest.mark.parametrize(
+    "path", ["/orders/1/refund/", "/orders/1/Refund", "/orders/1/./refund/."]
+)
+def test_a_role_holds_under_another_spelling(path: str) -> None:
+    """The laxer route may ask for a session, too: it doesn't ask for the role."""
+    table = compiled(ORDERS, REFUND)
+    assert said(table, path, "POST") == "orders or refund"
+    assert said(table, path, "GET") == "orders or refund", "the place refuses GET"
+    assert said(table, "/orders/1/refund", "POST") == "refund"
+    assert said(table, "/orders/1/refunds", "POST") == "orders"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/elsewhere/",
+        "/Elsewhere",
+        "/page.html",
+        "/a;b=c/d",
+        "/adminx",
+        "/Admins",
+        "/secret/x",
+        "/secrets.json",
+        "/x/admin.",
+        "/%41dmi",
+    ],
+)
+def test_other_paths_are_forwarded(path: str) -> None:
+    """A path that differs from its folded form is no near miss by that alone."""
+    assert said(compiled(EVERYTHING_ELSE, ADMIN, SECRET), path) == "broad"
+
+
+def test_a_plain_path_may_be_read_as_that_of_a_route_with_capitals() -> None:
+    """The route's own path may be the one that differs from its folded form."""
+    table = compiled(
+        EVERYTHING_ELSE, exact("/Secret", name="s"), exact("/a/", name="a")
+    )
+    assert said(table, "/secret") == "broad or s"
+    assert said(table, "/a") == "broad or a"
+    assert said(table, "/Secret") == "s"
+    assert said(table, "/b") == "broad"
+
+
+def test_the_extension_of_a_route_is_its_own() -> None:
+    """Only a request's extension may be dropped: other files have the same name."""
+    table = compiled(EVERYTHING_ELSE, exact("/report.json", name="report"))
+    assert said(table, "/report.yaml") == "broad"
+    assert said(table, "/report") == "broad"
+    assert said(table, "/report.JSON") == "broad or report"
+    assert said(table, "/report.json.gz") == "broad or report"
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"), [(":", "%3A"), ("@", "%40"), ("!", "%21")]
+)
+def test_an_escape_is_another_spelling(text: str, spelled: str) -> None:
+    """Every service decodes escapes before it looks for a route, exact or not."""
+    guarded = exact(f"/things{text}lock", name="lock")
+    for paths in (None, "exact"):
+        table = compiled(EVERYTHING_ELSE, guarded, paths=paths)
+        assert said(table, f"/things{spelled}lock") == "broad or lock"
+        assert said(table, f"/things{text}lock") == "lock"
+
+
+def test_a_regex_is_asked_about_the_folded_path() -> None:
+    """Its text isn't folded; where it says a capital, the small letter counts, too."""
+    pattern = {"match": {"path": {"regex": "/API/v[0-9]+/Keys"}}, "name": "keys"}
+    table = compiled(EVERYTHING_ELSE, pattern)
+    assert said(table, "/API/v1/Keys") == "keys"
+    for path in ("/api/V1/keys", "/API/v1/Keys/", "/API/v1/Keys;x", "/Api/v22/KEYS"):
+        assert said(table, path) == "broad or keys"
+    assert said(table, "/api/v/keys") == "broad"
+
+
+def test_two_routes_that_fold_to_one_path_hide_no_third() -> None:
+    """`/SECRET` may be read as `/secret`, whatever the route for `/Secret` says."""
+    table = compiled(
+        EVERYTHING_ELSE,
+        exact("/Secret", name="capital", protected=False),
+        {"name": "guard", "path": "/secret"},
+    )
+    assert said(table, "/SECRET") == "broad or guard"
+    assert said(table, "/Secret") == "capital or guard"
+    assert said(table, "/secret") == "guard"
+
+
+def test_hosts_come_before_paths() -> None:
+    """The guard of the request's own host counts, and no other host's."""
+    table = compiled(
+        EVERYTHING_ELSE,
+        {
+            "name": "guard",
+            "match": {
+                "path": {"prefix": "/admin"},
+                "hosts": ["a.example", "*.b.example"],
+            },
+        },
+    )
+    assert said(table, "/Admin", host="a.example") == "broad or guard"
+    assert said(table, "/Admin", host="x.b.example") == "broad or guard"
+    assert said(table, "/Admin", host="c.example") == "broad"
+
+
+# --- which routes are stricter --------------------------------------------------
+
+STRICTER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "optional than public": ({"protected": "optional"}, {"protected": False}),
+    "required than public": ({}, {"protected": False}),
+    "required than optional": ({}, {"protected": "optional"}),
+    "a role": ({"require": {"roles": {"any": ["a"]}}}, {}),
+    "one of fewer roles": (
+        {"require": {"roles": {"any": ["a"]}}},
+        {"require": {"roles": {"any": ["a", "b"]}}},
+    ),
+    "all roles than one of them": (
+        {"require": {"roles": {"all": ["a", "b"]}}},
+        {"require": {"roles": {"any": ["a", "b"]}}},
+    ),
+    "another role": (
+        {"require": {"roles": {"all": ["a"]}}},
+        {"require": {"roles": {"all": ["b"]}}},
+    ),
+    "a permission": ({"require": {"permissions": {"all": ["a"]}}}, {}),
+    "a verified address": ({"require": {"email_verified": True}}, {}),
+    "a tenant": ({"require": {"tenants": ["a"]}}, {"require": {"tenants": ["a", "b"]}}),
+    "a claim": ({"require": {"claims": [{"path": "plan", "equals": "x"}]}}, {}),
+    "a younger claim": (
+        {"require": {"roles": {"any": ["a"]}, "max_age": "1s"}},
+        {"require": {"roles": {"any": ["a"]}, "max_age": "2s"}},
+    ),
+    "the core always": (
+        {"session": {"check_database": "always"}},
+        {"session": {"check_database": "cached"}},
+    ),
+    "the core, more recently": (
+        {"session": {"check_database": "cached", "max_age": "1s"}},
+        {"session": {"check_database": "cached", "max_age": "2s"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("strict", "lax"), STRICTER.values(), ids=STRICTER)
+def test_whatever_a_guard_asks_for_holds(
+    strict: dict[str, Any], lax: dict[str, Any]
+) -> None:
+    """A route is laxer when the guard asks for anything that it doesn't ask for."""
+    broad = {"name": "broad", "path": "/"}
+    guard = {"name": "guard", "path": "/guarded"}
+    table = compiled({**broad, **lax}, {**guard, **strict})
+    assert said(table, "/Guarded/x") == "broad or guard"
+    table = compiled({**broad, **strict}, {**guard, **strict})
+    assert said(table, "/Guarded/x") == "broad", "it asks for as much"
+
+
+def test_a_laxer_guard_is_none() -> None:
+    """A route that asks for less than the one around it can't be passed by that one."""
+    table = compiled({"name": "broad", "path": "/"}, {**ADMIN, "protected": False})
+    assert said(table, "/Admin") == "broad"
+
+
+def test_what_the_core_is_asked_depends_on_the_method() -> None:
+    """`on_write` asks for more than `never` where something is written."""
+    table = compiled(
+        {"name": "broad", "path": "/"},
+        {**ADMIN, "session": {"check_database": "on_write"}},
+    )
+    assert said(table, "/Admin", "GET") == "broad"
+    assert said(table, "/Admin", "POST") == "broad or admin"
+
+
+def test_a_refused_method_is_a_guard() -> None:
+    """What a place answers with 405 isn't forwarded in another spelling."""
+    listed = {"match": {"path": {"prefix": "/items"}, "methods": ["GET"]}}
+    table = compiled(EVERYTHING_ELSE, {"name": "items", "protected": False, **listed})
+    assert said(table, "/items", "DELETE") == "405"
+    assert said(table, "/Items", "DELETE") == "broad or items"
+    assert said(table, "/Items", "GET") == "broad"
+    assert said(table, "/Items", "HEAD") == "broad", "GET includes HEAD"
+
+
+def test_names_of_segments_make_no_other_place() -> None:
+    """Two templates that differ in names only are one place, and refuse together."""
+    table = compiled(
+        template("/t/{x}", ["GET"], name="x"), template("/t/{y}", ["POST"], name="y")
+    )
+    assert said(table, "/t/A", "GET") == "x"
+    assert said(table, "/t/A", "POST") == "y"
+
+
+# --- which services are one -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("targets", "same"),
+    [
+        (["http://app"], True),
+        (["http://app:80"], True),
+        (["http://other", "http://app"], True),
+        (["http://other"], False),
+        (["http://app:81"], False),
+    ],
+)
+def test_only_routes_to_the_same_targets_count(targets: list[str], same: bool) -> None:
+    """Another service may have another `/admin`; one target under two names is one."""
+    table = compiled(
+        EVERYTHING_ELSE,
+        {**ADMIN, "service": "admin"},
+        services={"admin": {"targets": targets}},
+    )
+    assert said(table, "/Admin") == ("broad or admin" if same else "broad")
+
+
+def test_this_machine_has_many_names() -> None:
+    """localhost and 127.0.0.1 are one target."""
+    table = compiled(
+        {**EVERYTHING_ELSE, "service": "a"},
+        {**ADMIN, "service": "b"},
+        services={
+            "a": {"targets": ["http://localhost:1"]},
+            "b": {"targets": ["http://127.0.0.1:1"]},
+        },
+    )
+    assert said(table, "/Admin") == "broad or admin"
+
+
+# --- what the file may say of it ------------------------------------------------
+
+
+def test_near_misses_may_be_forwarded() -> None:
+    """With `near_misses: forward` the laxer route takes them, as it's written."""
+    table = compiled(EVERYTHING_ELSE, ADMIN, gateway={"near_misses": "forward"})
+    assert said(table, "/Admin") == "broad"
+    found = table.near_miss("GET", "", "/Admin")
+    assert found is not None
+    assert found.guard.name == "admin"
+
+
+@pytest.mark.parametrize(
+    ("paths", "path"),
+    [
+        ({"case": "sensitive"}, "/Admin"),
+        ({"parameters": "kept"}, "/admin;x"),
+        ({"final_slash": "significant"}, "/secret/"),
+        ({"extension": "kept"}, "/secret.json"),
+        ({"final_dots": "kept", "extension": "kept"}, "/secret."),
+        ("exact", "/Admin;x/.json/"),
+    ],
+    ids=str,
+)
+def test_a_difference_that_the_service_sees_is_no_spelling(
+    paths: Mapping[str, str] | str, path: str
+) -> None:
+    """`paths` says what the service sees; all else may still be read otherwise."""
+    table = compiled(EVERYTHING_ELSE, ADMIN, SECRET, paths=paths)
+    assert said(table, path) == "broad"
+    other = "/admin;x" if "case" in paths else "/ADMIN"
+    assert said(table, other) == ("broad" if paths == "exact" else "broad or admin")
+
+
+@pytest.mark.parametrize(
+    ("paths", "path"),
+    [
+        ({"case": "insensitive"}, "/Orders/1/Refund"),
+        ({"case": "insensitive"}, "/orders/ABC/REFUND"),
+        ({"final_slash": "ignored"}, "/orders/1/refund/"),
+        ({"parameters": "cut"}, "/orders;a/1;b/refund;c=d"),
+        ({"extension": "cut"}, "/orders/1/refund.json"),
+        ({"final_dots": "cut"}, "/orders./1/refund.."),
+    ],
+    ids=str,
+)
+def test_routes_match_as_their_service_reads(paths: dict[str, str], path: str) -> None:
+    """`/Orders/1/Refund` on Express is the refund route, with its role."""
+    table = compiled(ORDERS, REFUND, paths=paths)
+    assert said(table, path, "POST") == "refund"
+    assert said(table, path, "GET") == "405"
+
+
+def test_a_route_with_capitals_matches_as_its_service_reads() -> None:
+    """The file's own spelling counts no more than the client's."""
+    table = compiled(
+        exact("/Secret", name="s"),
+        {"match": {"path": {"regex": "/API/.*"}}, "name": "r"},
+        paths={"case": "insensitive"},
+    )
+    found = [said(table, path) for path in ("/secret", "/SECRET", "/Secret", "/api/x")]
+    assert found == ["s", "s", "s", "r"]
+    assert said(table, "/Api/X") == "r"
+
+
+def test_a_route_to_another_service_matches_as_that_one_reads() -> None:
+    """Each route is compared as its own service reads; the longer path decides."""
+    table = compiled(
+        {"name": "app", "path": "/shop"},
+        {"name": "strict", "path": "/Shop/Cart", "service": "strict"},
+        {"name": "broad", "path": "/", "service": "strict", "protected": False},
+        paths={"case": "insensitive"},
+        services={"strict": {"targets": ["http://strict"], "paths": "exact"}},
+    )
+    asked = ("/shop/x", "/Shop/X", "/SHOP", "/Shop/Cart", "/Shop/Cart/1", "/other")
+    assert [said(table, path) for path in asked] == [
+        *("app", "app", "app"),
+        *("strict", "strict", "broad"),
+    ]
+
+
+def test_methods_of_one_place_may_lead_to_services_that_read_otherwise() -> None:
+    """Each method is matched as the service reads that has it."""
+    table = compiled(
+        {"name": "write", "match": {"path": {"exact": "/a"}, "methods": ["POST"]}},
+        {
+            "name": "read",
+            "match": {"path": {"exact": "/a"}, "methods": ["GET"]},
+            "service": "strict",
+        },
+        paths={"case": "insensitive"},
+        services={"strict": {"targets": ["http://strict"]}},
+    )
+    assert [said(table, "/a", one) for one in ("GET", "POST")] == ["read", "write"]
+    assert [said(table, "/A", one) for one in ("GET", "POST")] == ["405", "write"]
+
+
+def test_the_bytes_go_on_as_they_were_sent() -> None:
+    """A prefix that matched in another spelling is taken off by its segments."""
+    table = compiled(
+        {"path": "/Shop/v1", "rewrite": {"strip_prefix": "/Shop/v1"}},
+        paths={"case": "insensitive", "parameters": "cut"},
+    )
+    (route,) = table.routes
+    for path, sent in {
+        "/sHOP/V1/Cart": "/Cart",
+        "/shop;a=1/v1;b/Cart;c": "/Cart;c",
+        "/Shop/v1": "/",
+        "/Shop/v1/": "/",
+    }.items():
+        assert isinstance(table.match("GET", "", path), Matched)
+        assert route.upstream_path(path) == sent
+
+
+def test_a_route_that_another_one_takes_is_an_error_however_it_is_spelled() -> None:
+    """`/A` and `/a` are one place for a service that reads them as one."""
+    with pytest.raises(config.InvalidConfig) as caught:
+        compiled(exact("/a"), exact("/A"), paths={"case": "insensitive"})
+    (found,) = caught.value.findings
+    assert found.loc == ("routes", 1)
+
+
+# --- the property ---------------------------------------------------------------
+
+SEGMENTS = ["a", "b", "Ab", "c.d"]
+POLICIES: list[dict[str, Any]] = [
+    {"protected": False},
+    {"protected": "optional"},
+    {},
+    {"require": {"roles": {"any": ["x"]}}},
+    {"session": {"check_database": "always"}},
+]
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> dict[str, Any]:
+    """A route over few segments, so that many paths meet."""
+    segments = draw(st.lists(st.sampled_from(SEGMENTS), max_size=3))
+    form = draw(st.sampled_from(["exact", "prefix", "template"]))
+    if form == "template":
+        segments.insert(draw(st.integers(0, len(segments))), "{x}")
+    path = "/" + "/".join(segments)
+    if form == "exact" and segments and draw(st.booleans()):
+        path += "/"
+    match: dict[str, Any] = {"path": {form: path}}
+    if draw(st.booleans()):
+        match["methods"] = [draw(st.sampled_from(["GET", "POST"]))]
+    service = draw(st.sampled_from(["app", "app", "twin", "other"]))
+    return {"match": match, "service": service, **draw(st.sampled_from(POLICIES))}
+
+
+SPELLINGS: st.SearchStrategy[Callable[[str], str]] = st.sampled_from(
+    [
+        str,
+        str.upper,
+        str.lower,
+        lambda text: f"{text};x",
+        lambda text: f"{text}.",
+        lambda text: f"{text}%20",
+        lambda text: f"{text}.json",
+        lambda text: text.replace("a", "%61"),
+    ]
+)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], str]:
+    """Routes, one of which takes everything, and another's path in another spelling."""
+    broad = {"path": "/", **draw(st.sampled_from(POLICIES))}
+    given_rules = draw(st.lists(rules(), min_size=1, max_size=6))
+    ((_, path),) = draw(st.sampled_from(given_rules))["match"]["path"].items()
+    segments = [*path.split("/")[1:], *draw(st.sampled_from([[], [], ["z"]]))]
+    spelled = [
+        draw(SPELLINGS)(segment.replace("{x}", "z")) if segment else ""
+        for segment in segments
+    ]
+    return [broad, *given_rules], "/" + "/".join(
+        [*spelled, *[""] * draw(st.booleans())]
+    )
+
+
+TWINS = {
+    "twin": {"targets": ["http://app", "http://elsewhere"]},
+    "other": {"targets": ["http://other"]},
+}
+
+
+def table_of(given_rules: Sequence[Mapping[str, Any]]) -> RouteTable:
+    """Return the table, without those of the routes that can never match."""
+    try:
+        return compiled(*given_rules, services=TWINS)
+    except config.InvalidConfig as exc:
+        dead = {finding.loc[1] for finding in exc.findings}
+    kept = [one for number, one in enumerate(given_rules) if number not in dead]
+    return compiled(*kept, services=TWINS)
+
+
+def naive(path: str) -> str:
+    """Return the path as the laxest of services reads it, by other means."""
+    path = re.sub(r"(;|%3B)[^/]*", "", path)
+    path = re.sub(r"(\.|%20)+(?=/|$)", "", path)
+    return path.lower().rstrip("/") or "/"
+
+
+def readings(path: str) -> Iterator[str]:
+    yield naive(path)
+    yield re.sub(r"\.[^/]*$", "", naive(path))
+    yield re.sub(r"\.[^/.]*$", "", naive(path))
+
+
+def covers(route: Route, path: str) -> bool:
+    """Return whether the route's path, read loosely, is *path* or begins it."""
+    own = naive(route.path)
+    if route.form == "prefix":
+        return own == "/" or path == own or path.startswith(f"{own}/")
+    if route.form == "exact":
+        return path == own
+    pattern = re.sub(r"\\\{x\\\}", "[^/]+", re.escape(own))
+    return re.fullmatch(pattern, path) is not None
+
+
+def weight(policy: SessionPolicy) -> int:
+    """Return how much a policy of `POLICIES` asks for; the last two ask alike."""
+    extra = bool(policy.requirements) or policy.check_database.value == "always"
+    order = (Protection.PUBLIC, Protection.OPTIONAL, Protection.REQUIRED)
+    return order.index(policy.protection) + extra
+
+
+def specificity(route: Route) -> tuple[object, ...]:
+    """Return what decides between routes that match; lower comes first."""
+    if route.form == "exact":
+        return (0,)
+    pieces = naive(route.path).split("/")[1:] if naive(route.path) != "/" else []
+    ranks = [int(piece == "{x}") for piece in pieces]
+    return (1, *ranks, *([3] if route.form == "prefix" else []))
+
+
+@hypothesis_settings(max_examples=500, deadline=None)
+@given(given_table=tables(), method=st.sampled_from(["GET", "POST"]))
+def test_no_spelling_of_a_guarded_path_is_forwarded_by_a_laxer_route(
+    given_table: tuple[list[dict[str, Any]], str], method: str
+) -> None:
+    """P-g: where the loosest reader's path belongs to a stricter route, it's refused.
+
+    Belongs: of the routes to the same targets whose paths, read loosely, match, it is
+    in the place that decides.
+    """
+    given_rules, spelled = given_table
+    try:
+        path = canonical(spelled)
+    except BadTarget:
+        return
+    table = table_of(given_rules)
+    outcome: Outcome = table.match(method, "", path)
+    if not isinstance(outcome, Matched):
+        return
+    taker = outcome.route
+    group = {"app", "twin"} if taker.service.name != "other" else {"other"}
+    ours = [route for route in table.routes if route.service.name in group]
+    for reading in readings(path):
+        matching = [route for route in ours if covers(route, reading)]
+        if not matching:
+            continue
+        best = min(map(specificity, matching))
+        place = [route for route in matching if specificity(route) == best]
+        by_path: dict[str, list[Route]] = {}
+        for route in place:
+            by_path.setdefault(route.path, []).append(route)
+        for routes_there in by_path.values():
+            listed = [one for one in routes_there if method in (one.methods or ())]
+            deciding = listed or [one for one in routes_there if one.methods is None]
+            assert deciding, f"{path} is {taker.name}, and {reading} refuses {method}"
+            for one in deciding[:1]:
+                assert weight(one.session) <= weight(taker.session) or one is taker, (
+                    f"{path} is {taker.name}, and {reading} is {one.name}"
+                )

@@ -1,0 +1,104 @@
+"""Whether one policy asks for anything that another doesn't.
+
+test_routes_near_misses.py has each condition as a route; here is the order.
+"""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.identity import (
+    CheckDatabase,
+    ClaimRule,
+    Protection,
+    Requirements,
+    SessionPolicy,
+)
+from gateway.routes.strictness import asks_more
+
+ITEMS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2, unique=True).map(tuple)
+REQUIREMENTS = st.builds(
+    Requirements,
+    roles_any=ITEMS,
+    roles_all=ITEMS,
+    permissions_any=ITEMS,
+    permissions_all=ITEMS,
+    email_verified=st.booleans(),
+    tenants=ITEMS,
+)
+
+
+def meets(needs: Requirements, roles: set[str], perms: set[str], tenant: str) -> bool:
+    """Return whether such a session, with a verified address, meets *needs*."""
+    return (
+        (not needs.roles_any or bool(roles & set(needs.roles_any)))
+        and roles >= set(needs.roles_all)
+        and (not needs.permissions_any or bool(perms & set(needs.permissions_any)))
+        and perms >= set(needs.permissions_all)
+        and (not needs.tenants or tenant in needs.tenants)
+    )
+
+
+SETS = st.sets(st.sampled_from(["a", "b", "c"]))
+
+
+@settings(max_examples=1000)  # one in fifteen meets both conditions
+@given(
+    one=REQUIREMENTS,
+    other=REQUIREMENTS,
+    roles=SETS,
+    permissions=SETS,
+    tenant=st.sampled_from(["a", "b", "c"]),
+)
+def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
+    one: Requirements,
+    other: Requirements,
+    roles: set[str],
+    permissions: set[str],
+    tenant: str,
+) -> None:
+    """Fail closed: policies that a session tells apart are never taken for alike."""
+    policies = SessionPolicy(requirements=one), SessionPolicy(requirements=other)
+    if not asks_more(*policies, "GET") and meets(other, roles, permissions, tenant):
+        assert meets(one, roles, permissions, tenant)
+        assert one.email_verified <= other.email_verified
+
+
+@given(needs=REQUIREMENTS)
+def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
+    """And none for more than nothing asks of what a public route lets pass."""
+    policy = SessionPolicy(requirements=needs)
+    assert not asks_more(policy, SessionPolicy(requirements=needs), "POST")
+    assert not asks_more(SessionPolicy(protection=Protection.PUBLIC), policy, "POST")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "methods"),
+    [
+        (CheckDatabase.ALWAYS, CheckDatabase.ON_WRITE, {"GET"}),
+        (CheckDatabase.ON_WRITE, CheckDatabase.NEVER, {"POST"}),
+        (CheckDatabase.ON_WRITE, CheckDatabase.CACHED, {"POST"}),
+        (CheckDatabase.CACHED, CheckDatabase.ON_WRITE, {"GET"}),
+        (CheckDatabase.CACHED, CheckDatabase.ALWAYS, set()),
+    ],
+)
+def test_the_core_is_asked_as_the_method_says(
+    one: CheckDatabase, other: CheckDatabase, methods: set[str]
+) -> None:
+    """Of two that ask the core, either can ask for more, by method."""
+    policies = SessionPolicy(check_database=one), SessionPolicy(check_database=other)
+    assert {name for name in ("GET", "POST") if asks_more(*policies, name)} == methods
+
+
+def test_claims_are_compared_as_they_are_written() -> None:
+    """A condition that only means the same isn't found to: in doubt it's more."""
+    plan = ClaimRule(path=("plan",), equals="x", has_equals=True)
+    same = ClaimRule(path=("plan",), any_of=("x",))
+
+    def policy(*rules: ClaimRule) -> SessionPolicy:
+        return SessionPolicy(requirements=Requirements(claims=rules))
+
+    assert not asks_more(policy(plan), policy(same, plan), "GET")
+    assert asks_more(policy(plan), policy(same), "GET")

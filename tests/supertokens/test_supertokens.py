@@ -1,0 +1,1336 @@
+"""The SDK's start, its seams, and what it makes of sessions and of a broken core."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from sdk_reset import reset, running
+from session_request import session_request
+from starlette.requests import Request
+from starlette.responses import Response
+from supertokens_python.exceptions import BadInputError
+from supertokens_python.framework.fastapi.fastapi_request import FastApiRequest
+from supertokens_python.framework.fastapi.fastapi_response import FastApiResponse
+from supertokens_python.querier import Querier
+from supertokens_python.recipe.session import asyncio as sessions
+from supertokens_python.recipe.session.claim_base_classes import primitive_array_claim
+from supertokens_python.recipe.userroles import PermissionClaim, UserRoleClaim
+from supertokens_python.recipe.userroles.asyncio import (
+    add_role_to_user,
+    create_new_role_or_add_permissions,
+)
+
+from gateway import config, responses
+from gateway.config import SuperTokens
+from gateway.dev.core import CoreSettings, RunningCore, serve
+from gateway.errors import CoreUnavailable, GatewayError
+from gateway.http.fields import Fields, first
+from gateway.identity import Denied
+from gateway.supertokens import RecipeError, Sdk, SdkSession, check, start
+from gateway.supertokens.api import Auth
+from gateway.supertokens.binding import SdkReply, SdkRequest
+from gateway.supertokens.core import CoreClient
+from gateway.supertokens.delivery import Delivery
+
+USER = "user@example.com"
+PASSWORDLESS = {"contact_method": "EMAIL_OR_PHONE", "flow_type": "MAGIC_LINK"}
+
+
+def settings(core_url: str = "http://127.0.0.1:9", **values: Any) -> SuperTokens:
+    return SuperTokens.model_validate({"connection_uri": core_url, **values})
+
+
+# --- importing and starting --------------------------------------------------
+
+
+def run(program: str) -> str:
+    """Run *program* in a Python of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_is_light() -> None:
+    """Importing the room imports no SDK: `gateway check` stays quick."""
+    assert (
+        run("""
+            import sys
+            import gateway.supertokens.api, gateway.supertokens
+            print({"supertokens_python", "httpx"} & set(sys.modules))
+        """)
+        == "set()\n"
+    )
+
+
+def test_fastapi_is_never_imported() -> None:
+    """The SDK is told "fastapi" but needs none of the frameworks, at work neither."""
+    assert (
+        run("""
+            import asyncio, sys
+            from types import SimpleNamespace
+            from gateway.supertokens.api import Auth
+            from gateway.config import SuperTokens
+            from gateway.supertokens import start
+
+            async def main():
+                sdk = start(SuperTokens())
+                await sdk.get_session(SimpleNamespace(
+                    method="GET", path="/", fields=(), is_secure=False, authority=""
+                ))
+                reply = await Auth(sdk).handle(
+                    method="POST", path="/auth/signout", query=b"", fields=(),
+                    body=b"", secure=False, authority="",
+                )
+                await sdk.close()
+                frameworks = {"fastapi", "starlette", "flask", "django"}
+                print(reply.status, frameworks & set(sys.modules))
+
+            asyncio.run(main())
+        """)
+        == "401 set()\n"
+    )
+
+
+@pytest.mark.parametrize("begin", ["start(SuperTokens())", "preload(SuperTokens())"])
+def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
+    """Nor for the libraries that it brings. Whoever wants it can still have it."""
+    assert (
+        run(f"""
+            import sys
+            from gateway.config import SuperTokens
+            from gateway.supertokens import preload, start
+
+            {begin}
+            print({{"httpx._main", "rich", "pygments"}} & set(sys.modules))
+            from httpx._main import main
+            print(main.name)
+        """)
+        == "set()\nmain\n"
+    )
+
+
+def test_httpx_that_is_there_already_is_left_alone() -> None:
+    """A program that has its command keeps it."""
+    assert (
+        run("""
+            import httpx
+            before = httpx.main
+            from gateway.config import SuperTokens
+            from gateway.supertokens import preload
+
+            preload(SuperTokens())
+            import httpx._main
+            print(httpx.main is before is httpx._main.main)
+        """)
+        == "True\n"
+    )
+
+
+def test_only_what_is_configured_is_imported() -> None:
+    """A start doesn't wait for recipes, or for a client to the core, nobody asked for.
+
+    Together they take as long as all the recipes of config/routes.yaml.
+    """
+    assert (
+        run("""
+            import asyncio, sys
+            from gateway.config import SuperTokens
+            from gateway.supertokens import start
+
+            recipes = {
+                "emailpassword": {},
+                "emailverification": {"mode": "REQUIRED"},
+                "userroles": {},
+                "usermetadata": {},
+            }
+
+            async def main():
+                await start(SuperTokens(recipes=recipes)).close()
+                for name in ("dashboard", "passwordless", "webauthn"):
+                    print(f"supertokens_python.recipe.{name}" in sys.modules)
+                print("httpcore" in sys.modules)
+
+            asyncio.run(main())
+        """)
+        == "False\n" * 4
+    )
+
+
+async def test_started_twice() -> None:
+    """The same settings share the one SDK; other settings are refused, with a word."""
+    async with running(settings()) as sdk:
+        again = start(settings())
+        assert again.facts is sdk.facts
+        await again.close()
+        with pytest.raises(RuntimeError, match="other settings"):
+            start(settings(app_name="another"))
+
+
+async def test_facts_of_the_file() -> None:
+    """`facts` say what the SDK runs with, defaults worked out."""
+    values = settings(
+        "http://one:3567/;https://two/core/",
+        api_domain="https://api.example.com",
+        website_domain="https://www.example.org",
+        api_base_path="/api/auth/",
+        api_key="k" * 20,
+        token_transfer_method="header",
+        use_dynamic_signing_key=False,
+    )
+    async with running(values) as sdk:
+        facts = sdk.facts
+    assert facts.core_uris == ("http://one:3567", "https://two/core")
+    assert facts.issuer == "https://api.example.com/api/auth"
+    assert facts.api_key == "k" * 20
+    assert facts.anti_csrf == "VIA_CUSTOM_HEADER"
+    assert facts.token_transfer_method == "header"
+    assert not facts.dynamic_signing_key
+    assert (facts.session_expired_status, facts.invalid_claim_status) == (401, 403)
+
+
+async def test_cors_headers() -> None:
+    """Browsers must be allowed to send what the SDK reads."""
+    async with running(settings()) as sdk:
+        assert sdk.cors_headers() == (
+            "anti-csrf",
+            "authorization",
+            "fdi-version",
+            "rid",
+            "st-auth-mode",
+        )
+
+
+# --- recipes -----------------------------------------------------------------
+
+PROVIDER = {"third_party_id": "google", "clients": [{"client_id": "x"}]}
+
+WRONG_RECIPES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
+    "unknown key": (
+        {"userroles": {"skip": True}},
+        {"userroles.skip": "unknown key 'skip'"},
+    ),
+    "usermetadata takes nothing": (
+        {"usermetadata": {"x": 1}},
+        {"usermetadata.x": "unknown key 'x'"},
+    ),
+    "mode is missing": (
+        {"emailverification": {}},
+        {"emailverification": "the key 'mode' is missing"},
+    ),
+    "mode is wrong": (
+        {"emailverification": {"mode": "SOMETIMES"}},
+        {"emailverification.mode": "expected 'REQUIRED' or 'OPTIONAL'"},
+    ),
+    "inside a list": (
+        {"thirdparty": {"providers": [PROVIDER, {**PROVIDER, "clients": [{}]}]}},
+        {"thirdparty.providers[1].clients[0]": "the key 'client_id' is missing"},
+    ),
+    "provider twice": (
+        {"thirdparty": {"providers": [PROVIDER, PROVIDER]}},
+        {"thirdparty.providers[1].third_party_id": "another provider has this id"},
+    ),
+    "all at once": (
+        {"passwordless": {**PASSWORDLESS, "flow": 1}, "dashboard": {"admins": "me"}},
+        {
+            "passwordless.flow": "unknown key 'flow'",
+            "dashboard.admins": "expected a list",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("recipes", "problems"), WRONG_RECIPES.values(), ids=WRONG_RECIPES
+)
+def test_wrong_recipes(recipes: Mapping[str, Any], problems: Mapping[str, str]) -> None:
+    """Each problem names its YAML path; the start fails with the first of them."""
+    found = {finding.path: finding.message for finding in check(recipes)}
+    assert found == {
+        f"supertokens.recipes.{path}": message for path, message in problems.items()
+    }
+    reset()
+    with pytest.raises(RecipeError) as raised:
+        start(settings(recipes=recipes))
+    assert raised.value.path == next(iter(found))
+
+
+EVERY_RECIPE: Mapping[str, Any] = {
+    "emailpassword": {"sign_up_feature": {"form_fields": [{"id": "name"}]}},
+    "emailverification": {"mode": "REQUIRED"},
+    "userroles": {"skip_adding_permissions_to_access_token": True},
+    "usermetadata": {},
+    "thirdparty": {
+        "providers": [
+            {
+                **PROVIDER,
+                "user_info_map": {"from_user_info_api": {"user_id": "sub"}},
+            }
+        ]
+    },
+    "passwordless": PASSWORDLESS,
+    "multitenancy": {},
+    "dashboard": {"admins": ["root@example.com"]},
+}
+
+
+@pytest.mark.parametrize("contact", ["EMAIL", "PHONE", "EMAIL_OR_PHONE"])
+async def test_every_recipe_starts(contact: str) -> None:
+    """Every recipe that the schema knows can be started, all of them together."""
+    recipes = {
+        **EVERY_RECIPE,
+        "passwordless": {**PASSWORDLESS, "contact_method": contact},
+    }
+    assert check(recipes) == ()
+    async with running(settings(recipes=recipes)):
+        from supertokens_python import is_recipe_initialized
+
+        assert all(is_recipe_initialized(name) for name in (*recipes, "session"))
+
+
+async def test_what_only_the_sdk_knows_to_be_wrong() -> None:
+    """What the SDK refuses is one error, in its own words."""
+    reset()
+    values = settings(
+        # No registrable domain: the SDK can't say what the same site is.
+        api_domain="https://co.uk",
+        website_domain="https://www.example.org",
+    )
+    with pytest.raises(RecipeError, match="apiDomain and websiteDomain") as raised:
+        start(values)
+    assert raised.value.path == "supertokens"
+    reset()
+
+
+# --- config_module -----------------------------------------------------------
+
+MODULE = """
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.recipe import emailpassword, session
+
+app_info = InputAppInfo(
+    app_name="theirs",
+    api_domain="https://api.example.com",
+    website_domain="https://example.com",
+    api_base_path="/api",
+)
+supertokens_config = SupertokensConfig(connection_uri="http://theirs:3567")
+recipe_list = [session.init(anti_csrf="VIA_TOKEN"), emailpassword.init()]
+"""
+
+
+@pytest.fixture
+def write_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], str]:
+    """Write the text of a module and return its dotted name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: list[str] = []
+
+    def write(text: str) -> str:
+        name = f"settings_{tmp_path.name.replace('-', '_')}"
+        (tmp_path / f"{name}.py").write_text(text)
+        names.append(name)
+        return name
+
+    reset()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return write
+
+
+async def test_config_module(write_module: Callable[[str], str]) -> None:
+    """The module's three names are used instead of the file's settings."""
+    values = settings(config_module=write_module(MODULE))
+    async with running(values) as sdk:
+        assert sdk.facts.core_uris == ("http://theirs:3567",)
+        assert sdk.facts.issuer == "https://api.example.com/api"
+        assert sdk.facts.anti_csrf == "VIA_TOKEN"
+        assert sdk.facts.token_transfer_method == "any"
+
+
+async def test_config_module_with_functions(
+    write_module: Callable[[str], str],
+) -> None:
+    """What a function of the module decides per request is nobody else's to judge."""
+    text = MODULE.replace(
+        'website_domain="https://example.com"', 'origin=lambda *_: "https://a.example"'
+    ).replace('anti_csrf="VIA_TOKEN"', "get_token_transfer_method=lambda *_: 'header'")
+    async with running(settings(config_module=write_module(text))) as sdk:
+        assert sdk.facts.anti_csrf is None
+        assert sdk.facts.token_transfer_method is None
+
+
+async def test_config_module_that_refuses_in_its_own_way(
+    write_module: Callable[[str], str],
+) -> None:
+    """What an override of the module refuses is answered as the SDK answers it."""
+    text = (
+        """
+from supertokens_python.exceptions import BadInputError
+
+def functions(original):
+    async def get_session(*_, **__):
+        raise BadInputError("come back on Monday")
+    original.get_session = get_session
+    return original
+"""
+        + MODULE
+    ).replace(
+        'anti_csrf="VIA_TOKEN"',
+        "override=session.SessionOverrideConfig(functions=functions)",
+    )
+    async with running(settings(config_module=write_module(text))) as sdk:
+        denied = await sdk.get_session(session_request())
+    assert isinstance(denied, Denied)
+    assert (denied.status, denied.reason) == (400, "refused")
+    assert denied.body == b'{"message":"come back on Monday"}'
+
+
+WRONG_MODULES = {
+    "fails": ("1 / 0", "can't import .*: ZeroDivisionError"),
+    "imports nothing there": ("import no_such_module", "can't import .*no_such_module"),
+    "empty": ("", "has no recipe_list"),
+    "no list": (MODULE + "recipe_list = 5", "recipe_list isn't a list"),
+    "empty list": (MODULE + "recipe_list = []", "recipe_list is empty"),
+    "app_info": (MODULE + "app_info = {}", "app_info isn't a InputAppInfo"),
+    "config": (MODULE + "supertokens_config = None", "has no supertokens_config"),
+    "no session": (MODULE + "recipe_list = recipe_list[1:]", "no session recipe"),
+    "refused": (MODULE + "recipe_list *= 2", "refuses this: .*already been init"),
+    "root": (MODULE.replace('"/api"', '"/"'), "api_base_path is the root"),
+    "starts by itself": (
+        MODULE
+        + "import supertokens_python as s\n"
+        + "s.init(app_info=app_info, supertokens_config=supertokens_config,"
+        + " framework='fastapi', recipe_list=recipe_list)",
+        "calls supertokens_python.init",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_MODULES.values(), ids=WRONG_MODULES)
+def test_wrong_config_module(
+    write_module: Callable[[str], str], text: str, message: str
+) -> None:
+    """Whatever is wrong with the module is one error that says what."""
+    with pytest.raises(RecipeError, match=message) as raised:
+        start(settings(config_module=write_module(text)))
+    assert raised.value.path == "supertokens.config_module"
+    reset()
+
+
+def test_missing_config_module() -> None:
+    """A module that isn't there is an error, too."""
+    reset()
+    with pytest.raises(RecipeError, match=r"can't import no\.such\.module"):
+        start(settings(config_module="no.such.module"))
+
+
+# --- the binding, held against FastAPI's -------------------------------------
+
+_NAMES = st.sampled_from(
+    [b"Cookie", b"cookie", b"Authorization", b"rid", b"RID", b"Content-Type", b"x_y"]
+)
+_VALUES = st.binary(max_size=30).map(lambda value: value.replace(b"\n", b""))
+_COOKIES = st.lists(
+    st.sampled_from(
+        [
+            b"a=1",
+            b"sAccessToken=x",
+            b'sAccessToken="q\\"\\054"',
+            b"b",
+            b"=c",
+            b" a = 2 ",
+            b'"',
+            b'a="1',
+            b'a=1"',
+            b"a=\xff",
+            b"a=b=c",
+        ]
+    )
+).map(b";".join)
+
+
+@given(
+    fields=st.lists(st.tuples(_NAMES, _VALUES), max_size=6),
+    cookie=st.none() | _COOKIES | _VALUES,
+    query=st.binary(max_size=30) | st.sampled_from([b"a=1&a=2&b=%ff&c", b"+=%20"]),
+    body=st.binary(max_size=20) | st.sampled_from([b'{"a": 1}', b"[", b"a=b&c=d"]),
+)
+async def test_a_request_reads_as_in_fastapi(
+    fields: list[tuple[bytes, bytes]], cookie: bytes | None, query: bytes, body: bytes
+) -> None:
+    """Fields, cookies, query and form read as FastAPI's binding reads them, any bytes.
+
+    Two Cookie fields are ours to join, so the requests here have one at most.
+    """
+    sent = tuple(field for field in fields if field[0].lower() != b"cookie")
+    if cookie is not None:
+        sent = (*sent, (b"Cookie", cookie))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    theirs = FastApiRequest(
+        Request(
+            {
+                "type": "http",
+                "method": "POST",
+                "scheme": "http",
+                "path": "/a",
+                "root_path": "",
+                "query_string": query,
+                "headers": [(name.lower(), value) for name, value in sent],
+                "server": ("h", 80),
+            },
+            receive,
+        )
+    )
+    ours = SdkRequest(
+        method="POST", path="/a", query=query, fields=sent, body=body, authority="h"
+    )
+    assert ours.method() == theirs.method()
+    assert ours.get_query_params() == theirs.get_query_params()
+    assert ours.get_query_param("a", "-") == theirs.get_query_param("a", "-")
+    for name in ("COOKIE", "authorization", "Rid", "content-type", "x_y", "x-y"):
+        assert ours.get_header(name) == theirs.get_header(name)
+    for name in ("a", "b", "", "sAccessToken", "A"):
+        assert ours.get_cookie(name) == theirs.get_cookie(name)
+    assert await _outcome(ours.form_data) == await _outcome(theirs.form_data)
+    expected = await theirs.json()
+    if isinstance(expected, dict):
+        assert await ours.json() == expected
+    else:
+        with pytest.raises(BadInputError):
+            await ours.json()
+
+
+async def _outcome(read: Callable[[], Any]) -> object:
+    try:
+        return await read()
+    except ValueError as error:
+        return type(error)
+
+
+def test_two_cookie_fields_are_read_as_one() -> None:
+    """A second access token hidden in a second Cookie field is seen by the SDK."""
+    request = SdkRequest(
+        method="GET",
+        path="/",
+        fields=((b"cookie", b"sAccessToken=a"), (b"Cookie", b"sAccessToken=b")),
+    )
+    assert request.get_header("cookie") == "sAccessToken=a; sAccessToken=b"
+
+
+@pytest.mark.parametrize(
+    ("secure", "query", "url"),
+    [
+        (False, b"", "http://host:1/auth/x"),
+        (True, b"a=%20&b", "https://host:1/auth/x?a=%20&b"),
+    ],
+)
+def test_original_url(secure: bool, query: bytes, url: str) -> None:
+    """The URL is what the client asked for."""
+    request = SdkRequest(
+        method="GET", path="/auth/x", query=query, secure=secure, authority="host:1"
+    )
+    assert request.get_original_url() == url
+
+
+def test_session_of_a_request() -> None:
+    """The SDK keeps its session on the request; at first there is none."""
+    request = SdkRequest(method="GET", path="/")
+    assert request.get_session() is None
+    session: Any = object()
+    request.set_session(session)
+    assert request.get_session() is session
+    request.set_session_as_none()
+    assert request.get_session() is None
+
+
+_HEADER = st.sampled_from(["Front-Token", "front-token", "X", "anti-csrf"])
+_TEXT = st.text('abc%/="é;, ', max_size=8)
+_WRITES = st.one_of(
+    st.tuples(st.just("set_header"), _HEADER, _TEXT),
+    st.tuples(st.just("remove_header"), _HEADER),
+    st.tuples(
+        st.just("set_cookie"),
+        st.sampled_from(["sAccessToken", "b"]),
+        _TEXT,
+        st.just(0),
+        st.sampled_from(["/", "/auth/session/refresh"]),
+        st.none() | st.just(".example.com"),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["lax", "strict", "none"]),
+    ),
+    st.tuples(st.just("set_status_code"), st.sampled_from([200, 401, 302])),
+    st.tuples(st.just("set_json_content"), st.just({"é": [1.5, None, "<"]})),
+    st.tuples(st.just("set_html_content"), st.just("<p>é</p>")),
+    st.tuples(st.just("redirect"), st.sampled_from(["/a?b=é", "https://x/"])),
+)
+
+
+@given(st.lists(_WRITES, max_size=12))
+def test_a_reply_is_written_as_in_fastapi(writes: list[tuple[Any, ...]]) -> None:
+    """Any sequence of writes gives FastAPI's fields, cookies, status and body."""
+    original = Response()
+    ours, theirs = SdkReply(), FastApiResponse(original)
+    for name, *arguments in writes:
+        getattr(ours, name)(*arguments)
+        getattr(theirs, name)(*arguments)
+        for header in ("front-token", "X", "Set-Cookie", "LOCATION"):
+            assert ours.get_header(header) == theirs.get_header(header)
+    assert ours.status_code == original.status_code
+    assert ours.body == original.body
+    assert [(name.lower(), value) for name, value in ours.fields] == [
+        field for field in original.raw_headers if field[0] != b"content-length"
+    ]
+
+
+def test_cookie_lives_as_long_as_it_should() -> None:
+    """A cookie ends at its time, to the second above; never before."""
+    reply = SdkReply()
+    reply.set_cookie("a", "b", 1_700_000_000_001)
+    reply.set_cookie("a", "b", 1_700_000_001_000)
+    assert [value for _, value in reply.fields] == [
+        b"a=b; expires=Tue, 14 Nov 2023 22:13:21 GMT; Path=/; SameSite=lax"
+    ] * 2
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\0"])
+def test_a_value_cannot_end_its_field(end: str) -> None:
+    """The SDK puts client input into Location; it can't become a field of its own."""
+    with pytest.raises(ValueError, match="line break"):
+        SdkReply().redirect(f"/{end}Set-Cookie: a=b")
+
+
+# --- a person with a session -------------------------------------------------
+
+
+class Person:
+    """Signs up at once and has tokens."""
+
+    def __init__(self, sdk: Sdk, core: RunningCore) -> None:
+        self.sdk = sdk
+        self.core = core
+        self.auth = Auth(sdk)
+        self.fields: Fields = ()
+
+    async def post(self, api: str, *fields: tuple[bytes, bytes]) -> responses.Answer:
+        form = [{"id": "email", "value": USER}, {"id": "password", "value": "passw0rd"}]
+        reply = await self.auth.handle(
+            method="POST",
+            path=f"/auth/{api}",
+            query=b"",
+            fields=fields,
+            body=json.dumps({"formFields": form}).encode(),
+            secure=False,
+            authority="localhost",
+        )
+        assert reply is not None
+        if first(reply.fields, b"st-access-token"):
+            self.fields = reply.fields
+        return reply
+
+    @property
+    def access(self) -> tuple[bytes, bytes]:
+        return (b"Authorization", b"Bearer " + self.token(b"st-access-token"))
+
+    @property
+    def refresh(self) -> tuple[bytes, bytes]:
+        return (b"Authorization", b"Bearer " + self.token(b"st-refresh-token"))
+
+    def token(self, name: bytes) -> bytes:
+        token = first(self.fields, name)
+        assert token is not None
+        return token
+
+    async def session(
+        self, *fields: tuple[bytes, bytes], method: str = "GET", **how: Any
+    ) -> SdkSession | Denied | None:
+        return await self.sdk.get_session(
+            session_request(method, fields=fields or (self.access,)),
+            **how,
+        )
+
+
+async def jwks(core: RunningCore) -> list[dict[str, Any]]:
+    from supertokens_python.normalised_url_path import NormalisedURLPath
+
+    answer = await Querier.get_instance().send_get_request(
+        NormalisedURLPath("/.well-known/jwks.json"), None, None
+    )
+    core.core.faults.forget_calls()
+    keys: list[dict[str, Any]] = answer["keys"]
+    return keys
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[RunningCore]:
+    """An embedded core of its own."""
+    async with serve(CoreSettings()) as running_core:
+        yield running_core
+
+
+@pytest.fixture
+async def person(core: RunningCore) -> AsyncIterator[Person]:
+    """Somebody signed in, with the keys installed."""
+    async with running(settings(core.url)) as sdk:
+        someone = Person(sdk, core)
+        await someone.post("signup")
+        sdk.install_keys(await jwks(core))
+        yield someone
+
+
+async def test_a_good_session(person: Person) -> None:
+    """A good token says who it is, without a call to the core."""
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    identity = session.identity
+    assert identity.user_id == identity.recipe_user_id == identity.claims["sub"]
+    assert identity.session_handle == identity.claims["sessionHandle"]
+    assert identity.tenant_id == "public"
+    assert identity.expires_at == identity.claims["exp"] > time.time()
+    assert session.new_tokens == ()
+    assert person.core.core.faults.calls == []
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "TRACE", "X"])
+async def test_every_method_is_verified(person: Person, method: str) -> None:
+    """The SDK's own dependency lets OPTIONS pass unread, or fails; ours reads them."""
+    assert isinstance(await person.session(method=method), SdkSession)
+    denied = await person.session((b"x", b"y"), method=method)
+    assert isinstance(denied, Denied)
+
+
+async def test_no_session_where_none_is_required(person: Person) -> None:
+    """Without a token it is None; with a broken one it is refused all the same."""
+    assert await person.session((b"x", b"y"), required=False) is None
+    bad = (person.access[0], person.access[1][:-8] + b"AAAAAAAA")
+    denied = await person.session(bad, required=False)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "try_refresh_token"
+
+
+async def test_new_tokens_after_a_refresh(person: Person) -> None:
+    """The first use after a refresh brings the new token, and nothing about CORS."""
+    await person.post("session/refresh", person.refresh)
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    names = [name.lower() for name, _ in session.new_tokens]
+    assert names == [b"front-token", b"st-access-token"]
+    used = await person.session(
+        (b"Authorization", b"Bearer " + session.new_tokens[1][1])
+    )
+    assert isinstance(used, SdkSession)
+    assert used.new_tokens == ()
+
+
+async def test_revoked_in_the_core(person: Person) -> None:
+    """With `check_database` the core's word counts, and the tokens are cleared."""
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    await sessions.revoke_all_sessions_for_user(session.identity.user_id)
+    assert isinstance(await person.session(), SdkSession)
+    denied = await person.session(check_database=True)
+    assert isinstance(denied, Denied)
+    assert (denied.status, denied.body) == (401, b'{"message":"unauthorised"}')
+    assert first(denied.fields, b"front-token") == b"remove"
+    assert denied.reason == "unauthorised"
+
+
+async def test_validators(person: Person) -> None:
+    """Validators come after the global ones; refusals are in the SDK's format."""
+    denied = await person.session(
+        validators=[
+            UserRoleClaim.validators.includes("admin"),
+            PermissionClaim.validators.includes("write"),
+        ]
+    )
+    assert isinstance(denied, Denied)
+    assert (denied.status, denied.reason) == (403, "invalid_claim")
+    body = json.loads(denied.body)
+    assert body["message"] == "invalid claim"
+    assert [error["id"] for error in body["claimValidationErrors"]] == [
+        "st-role",
+        "st-perm",
+    ]
+
+
+async def test_a_claim_is_fetched_again(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A role given to a live session reaches it through a validator with a max age."""
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    await create_new_role_or_add_permissions("admin", ["write"])
+    await add_role_to_user("public", session.identity.user_id, "admin")
+    monkeypatch.setattr(
+        primitive_array_claim,
+        "get_timestamp_ms",
+        lambda: int(time.time() * 1000) + 2000,
+    )
+    fresh = UserRoleClaim.validators.includes("admin", max_age_in_seconds=1)
+    session = await person.session(validators=[fresh])
+    assert isinstance(session, SdkSession)
+    assert session.identity.claims["st-role"]["v"] == ["admin"]
+    assert first(session.new_tokens, b"st-access-token")
+
+
+async def test_concurrent_requests_have_a_context_each(person: Person) -> None:
+    """Each request has a user context of its own: answers aren't mixed up."""
+    await person.post("session/refresh", person.refresh)
+    header = person.access
+    found = await asyncio.gather(
+        *(
+            person.session(header)
+            if number % 2
+            else person.session(
+                (b"Cookie", b"sAccessToken=" + header[1].removeprefix(b"Bearer "))
+            )
+            for number in range(20)
+        )
+    )
+    for number, session in enumerate(found):
+        assert isinstance(session, SdkSession)
+        names = [name.lower() for name, _ in session.new_tokens]
+        assert names[1] == (b"st-access-token" if number % 2 else b"set-cookie")
+
+
+# --- keys --------------------------------------------------------------------
+
+
+async def test_no_keys_yet_is_an_outage(person: Person) -> None:
+    """Without any key no token can be judged: 503, where the SDK would say 401."""
+    person.sdk.install_keys([])
+    with pytest.raises(CoreUnavailable):
+        await person.session()
+    with pytest.raises(CoreUnavailable):
+        await person.post("signout", person.access)
+
+
+async def test_the_sdk_never_fetches_keys(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown key id is refused at once; nothing blocks, nothing is asked."""
+
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("the SDK fetches keys")
+
+    monkeypatch.setattr("requests.get", fetch)
+    await person.core.core.rotate_keys()
+    await person.post("signin")
+    person.core.core.faults.forget_calls()
+    denied = await person.session()
+    assert isinstance(denied, Denied)
+    assert denied.body == b'{"message":"try refresh token"}'
+    assert person.core.core.faults.calls == []
+
+
+async def test_a_wanted_key(person: Person) -> None:
+    """A key that isn't installed is asked for once; what isn't a token isn't."""
+    wanted: list[str] = []
+
+    async def want(kid: str) -> None:
+        wanted.append(kid)
+        person.sdk.install_keys(await jwks(person.core))
+
+    kid = await person.core.core.rotate_keys()
+    await person.post("signin")
+    person.sdk.want_key = want
+    for junk in (b"Bearer junk", b"Bearer a.b.c", b"Bearer ", b"Basic x"):
+        await person.session((b"Authorization", junk))
+    assert wanted == []
+    for _ in range(2):
+        assert isinstance(await person.session(), SdkSession)
+    assert wanted == [kid]
+
+
+async def test_unusable_keys_are_left_out(person: Person) -> None:
+    """A key of another kind doesn't keep the good ones from being installed."""
+    keys = await jwks(person.core)
+    person.sdk.install_keys(
+        [
+            {"kty": "???", "kid": "d-1"},
+            {"kid": "d-2"},
+            *keys,
+            {"kty": "RSA", "kid": "x"},
+        ]
+    )
+    assert isinstance(await person.session(), SdkSession)
+
+
+# --- revocation --------------------------------------------------------------
+
+
+async def _sign_out(person: Person, handle: str) -> None:
+    await person.post("signout", person.access)
+
+
+async def _theft(person: Person, handle: str) -> None:
+    stolen = person.refresh
+    await person.post("session/refresh", stolen)
+    await person.session()
+    assert (await person.post("session/refresh", stolen)).status == 401
+
+
+async def _one(person: Person, handle: str) -> None:
+    await sessions.revoke_session(handle)
+
+
+async def _several(person: Person, handle: str) -> None:
+    await sessions.revoke_multiple_sessions([handle])
+
+
+async def _all(person: Person, handle: str) -> None:
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    await sessions.revoke_all_sessions_for_user(session.identity.user_id)
+
+
+@pytest.mark.parametrize("revoke", [_sign_out, _theft, _one, _several, _all])
+async def test_every_revocation_is_told(
+    person: Person, revoke: Callable[[Person, str], Any]
+) -> None:
+    """Whatever ends a session in this process tells its handle, once."""
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    revoked: list[str] = []
+    await _one(person, "nobody listens yet")
+    person.sdk.on_revoked = revoked.append
+    await revoke(person, session.identity.session_handle)
+    assert revoked == [session.identity.session_handle]
+
+
+async def test_a_failed_sign_out_revokes_nothing(person: Person) -> None:
+    """The core didn't revoke it, so the session isn't said to be revoked."""
+    revoked: list[str] = []
+    person.sdk.on_revoked = revoked.append
+    person.core.core.faults.error(500, "/recipe/session/remove")
+    with pytest.raises(CoreUnavailable):
+        await person.post("signout", person.access)
+    assert revoked == []
+
+
+# --- the client to the core --------------------------------------------------
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[str]:
+    """Serve *answer* for every path and yield the URL."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def client(*hosts: str, **values: Any) -> AsyncIterator[CoreClient]:
+    made = CoreClient(config.CoreClient.model_validate(values), hosts)
+    try:
+        yield made
+    finally:
+        await made.aclose()
+
+
+async def ok(_: web.Request) -> web.Response:
+    return web.json_response({"status": "OK"})
+
+
+async def test_connections_are_kept() -> None:
+    """Calls one after the other share one connection, whatever their method."""
+    connections = set()
+
+    async def answer(request: web.Request) -> web.Response:
+        connections.add(request.transport)
+        return await ok(request)
+
+    async with serving(answer) as url, client() as http:
+        for call in (http.get, http.post, http.put, http.delete):
+            async with http as entered:  # as the Querier does, for each call
+                assert entered is http
+                await call(url)
+    assert len(connections) == 1
+
+
+async def test_the_first_call_may_be_given_up() -> None:
+    """The client it has made is there for the next, and is made once."""
+    async with serving(ok) as url, client() as http:
+        first_call = asyncio.create_task(http.get(url))
+        await asyncio.sleep(0)  # it waits for the client
+        first_call.cancel()
+        replies = await asyncio.gather(http.get(url), http.get(url))
+        with pytest.raises(asyncio.CancelledError):
+            await first_call
+    assert [reply.status_code for reply in replies] == [200, 200]
+
+
+async def test_calls_at_a_time_are_limited() -> None:
+    """No more than `max_concurrent` calls are under way; the others wait their turn."""
+    now, most, full = 0, 0, asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            full.set()
+        await full.wait()
+        await asyncio.sleep(0)
+        now -= 1
+        return await ok(request)
+
+    async with serving(answer) as url, client(max_concurrent=3) as http:
+        await asyncio.gather(*(http.get(url) for _ in range(12)))
+    assert most == 3
+
+
+async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All calls of an operation share `core.timeout`; what lies between is free."""
+    now = 0.0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal now
+        now += 2
+        return await ok(request)
+
+    monkeypatch.setattr(
+        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+    )
+    async with serving(answer) as url, client(timeout=5) as http:
+        with http.operation():
+            for _ in range(3):
+                await http.get(url)
+                now += 100  # a third party's time, not the core's
+            with pytest.raises(CoreUnavailable, match="in time"):
+                await http.get(url)
+        for _ in range(4):
+            await http.get(url)  # without an operation each call is one
+
+
+async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK sleeps after a 429; that is the core's time, and ends with it."""
+    now = 0.0
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=429)
+
+    monkeypatch.setattr(
+        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+    )
+    async with serving(answer) as url, client(timeout=5) as http:
+        with http.operation():
+            assert (await http.get(url)).status_code == 429
+            now += 6
+            with pytest.raises(CoreUnavailable, match="in time"):
+                await http.get(url)
+
+
+async def test_waiting_for_a_turn_counts() -> None:
+    """A call ends with its deadline, also when it never got its turn."""
+    hold = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        await hold.wait()
+        return await ok(request)
+
+    async with (
+        serving(answer) as url,
+        client(timeout=0.05, max_concurrent=1) as http,
+    ):
+        results = await asyncio.gather(
+            *(http.get(url) for _ in range(5)), return_exceptions=True
+        )
+        hold.set()
+    assert all(isinstance(result, CoreUnavailable) for result in results)
+
+
+@pytest.mark.parametrize("status", [400, 402, 403])
+async def test_what_the_core_refuses_is_no_outage(status: int) -> None:
+    """A core that understood and said no is there: the SDK's error, not a 503."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text="No such thing")
+
+    async def ask_as_the_querier_does(http: CoreClient, url: str) -> None:
+        with http.operation():
+            assert (await http.get(f"{url}/x?a=secret")).status_code == status
+            raise Exception("SuperTokens core threw an error")
+
+    async with serving(answer) as url, client() as http:
+        with pytest.raises(GatewayError, match=rf"GET /x: {status}") as raised:
+            await ask_as_the_querier_does(http, url)
+    assert type(raised.value) is GatewayError
+    assert "secret" not in raised.value.detail
+
+
+async def test_429_to_the_end_is_an_outage() -> None:
+    """When the SDK gives up on a core that limits it, nobody could be asked."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=429)
+
+    async def ask_as_the_querier_does(http: CoreClient, url: str) -> None:
+        with http.operation():
+            await http.get(url)
+            raise Exception("SuperTokens core threw an error")
+
+    async with serving(answer) as url, client() as http:
+        with pytest.raises(CoreUnavailable, match="limits"):
+            await ask_as_the_querier_does(http, url)
+
+
+async def test_a_bug_is_not_told_in_its_own_words() -> None:
+    """Only the SDK's own sentences reach the log; a KeyError may quote anything."""
+
+    def fail(http: CoreClient) -> None:
+        with http.operation():
+            raise KeyError("secret")
+
+    async with client() as http:
+        with pytest.raises(GatewayError, match=r"raised KeyError; .*: no call") as told:
+            fail(http)
+    assert "secret" not in told.value.detail
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    """A core never redirects; whatever does is not the core."""
+
+    async def answer(_: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere")
+
+    async with serving(answer) as url, client() as http:
+        with pytest.raises(CoreUnavailable, match="302"):
+            await http.get(url)
+
+
+async def test_no_proxy_and_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy isn't for the core, nor is one caller's cookie for the next one."""
+    cookies = []
+
+    async def answer(request: web.Request) -> web.Response:
+        cookies.append(request.headers.get("Cookie"))
+        response = await ok(request)
+        response.set_cookie("balancer", "1")
+        return response
+
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    async with serving(answer) as url, client() as http:
+        for _ in range(2):
+            await http.get(url)
+    assert cookies == [None, None]
+
+
+def dead_host() -> str:
+    """Return an address that nothing listens on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+async def test_a_dead_host_is_passed_over(core: RunningCore) -> None:
+    """With one of two hosts dead everything works, also the very first call."""
+    async with running(settings(f"{dead_host()};{core.url}")) as sdk:
+        person = Person(sdk, core)
+        assert (await person.post("signup")).status == 200
+        replies = await asyncio.gather(*(person.post("signin") for _ in range(10)))
+        assert {reply.status for reply in replies} == {200}
+
+
+async def test_a_dead_host_is_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that took no connection comes after the others, for a while."""
+    now = 0.0
+    monkeypatch.setattr(
+        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+    )
+    dead = dead_host()
+    async with serving(ok) as url, client(dead, f"{url}/base", dead) as http:
+        assert (await http.get(f"{dead}/x")).url == f"{url}/base/x"
+        tried = [host for host, _ in http._urls(f"{dead}/x")]
+        assert tried == [f"{url}/base", dead, dead]
+        now += 60
+        assert http._urls(f"{dead}/x")[0][0] == dead
+
+
+async def test_no_host_at_all() -> None:
+    """With every host dead it is an outage."""
+    values = settings(f"{dead_host()};{dead_host()}")
+    async with running(values) as sdk:
+        with pytest.raises(CoreUnavailable, match="can't be reached"):
+            await Person(sdk, RunningCore).post("signup")  # type: ignore[arg-type] # never asked
+
+
+async def test_a_call_that_was_sent_is_not_sent_again() -> None:
+    """The core may have acted on it: a second sign-up would find the first."""
+    calls = []
+
+    async def hang_up(request: web.Request) -> web.Response:
+        calls.append(request.path)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with (
+        serving(hang_up) as one,
+        serving(hang_up) as two,
+        client(one, two) as http,
+    ):
+        with pytest.raises(CoreUnavailable, match="broke off"):
+            await http.post(f"{one}/x")
+    assert calls == ["/x"]
+
+
+# --- mail and text messages --------------------------------------------------
+
+MAILING = {
+    "emailpassword": {},
+    "emailverification": {"mode": "OPTIONAL"},
+    "passwordless": PASSWORDLESS,
+}
+PHONE = "+4915112345678"
+
+
+class Outbox:
+    """Keeps what would have been sent."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[str, str, str]] = []
+
+    async def send(self, kind: str, to: str, link: str) -> None:
+        self.kept.append((kind, to, link))
+
+
+async def have_everything_sent(person: Person) -> None:
+    """Ask for one message of each kind."""
+    await person.post("signup")
+    person.sdk.install_keys(await jwks(person.core))
+    for api, body in (
+        ("user/email/verify/token", {}),
+        ("user/password/reset/token", {"formFields": [{"id": "email", "value": USER}]}),
+        ("signinup/code", {"email": "new@example.com"}),
+        ("signinup/code", {"phoneNumber": PHONE}),
+    ):
+        reply = await person.auth.handle(
+            method="POST",
+            path=f"/auth/{api}",
+            query=b"",
+            fields=(person.access,) if api.startswith("user/email") else (),
+            body=json.dumps(body).encode(),
+            secure=False,
+            authority="",
+        )
+        assert reply is not None
+        assert json.loads(reply.body)["status"] == "OK"
+
+
+async def test_an_outbox_gets_everything(core: RunningCore) -> None:
+    """An injected sender gets each kind with its address and link."""
+    outbox = Outbox()
+    values = settings(core.url, recipes=MAILING)
+    async with running(values, email=outbox) as sdk:
+        await have_everything_sent(Person(sdk, core))
+    assert [(kind, to) for kind, to, _ in outbox.kept] == [
+        ("email_verification", USER),
+        ("password_reset", USER),
+        ("passwordless", "new@example.com"),
+        ("passwordless_sms", PHONE),
+    ]
+    for _, _, link in outbox.kept:
+        assert link.startswith("http://localhost:8000/auth/")
+
+
+async def test_a_code_takes_the_place_of_the_link(core: RunningCore) -> None:
+    """A passwordless flow without links hands over its code."""
+    outbox = Outbox()
+    recipes = {
+        **MAILING,
+        "passwordless": {**PASSWORDLESS, "flow_type": "USER_INPUT_CODE"},
+    }
+    async with running(settings(core.url, recipes=recipes), email=outbox) as sdk:
+        await have_everything_sent(Person(sdk, core))
+    assert all(link.isdigit() for _, _, link in outbox.kept[-2:])
+
+
+async def test_nothing_is_sent_by_default(
+    core: RunningCore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without delivery nothing leaves; the log says so once per kind, without links."""
+    async with running(settings(core.url, recipes=MAILING)) as sdk:
+        person = Person(sdk, core)
+        with caplog.at_level(logging.WARNING, "gateway.sdk"):
+            for _ in range(2):
+                await have_everything_sent(person)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split()[1] for line in said] == [
+        "email_verification",
+        "password_reset",
+        "passwordless",
+        "passwordless_sms",
+    ]
+    assert all("email_delivery is none" in line for line in said)
+    assert "token=" not in "".join(said)
+
+
+async def test_mail_through_smtp(core: RunningCore) -> None:
+    """With `smtp` mails go to that server; text messages don't leave at all."""
+    mails: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 test\r\n")
+        while (line := await reader.readline()) not in (b"", b"QUIT\r\n"):
+            if line == b"DATA\r\n":
+                writer.write(b"354 go on\r\n")
+                mails.append(await reader.readuntil(b"\r\n.\r\n"))
+            writer.write(b"250 ok\r\n")
+        writer.write(b"221 bye\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        smtp = {"host": host, "port": port, "from_email": "from@example.com"}
+        values = settings(core.url, recipes=MAILING, email_delivery=smtp)
+        async with running(values) as sdk:
+            await have_everything_sent(Person(sdk, core))
+    assert len(mails) == 3
+    for mail, to in zip(mails, (USER, USER, "new@example.com"), strict=True):
+        assert f"To: {to}".encode() in mail
+
+
+def test_supertokens_service_is_the_sdks_own_default() -> None:
+    """`supertokens` leaves the SDK's delivery as it is."""
+    delivery = Delivery("supertokens", None)
+    assert delivery.password_reset() is None
+    assert delivery.email_verification() is None
+    assert delivery.passwordless_mail() is None
+    assert delivery.passwordless_sms() is None

@@ -1,0 +1,94 @@
+"""What is tried again, how often, and never more than the budget gives."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import (
+    BadReply,
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamBusy,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from gateway.upstream.retry import RESERVE, SHARE, Budget, Tries
+
+
+@pytest.mark.parametrize(
+    ("error", "targets", "attempts", "again"),
+    [
+        (ConnectFailed(), 2, 0, True),
+        (ConnectTimeout(), 2, 0, True),
+        (UpstreamBusy(), 2, 0, True),
+        (ConnectFailed(), 1, 5, False),
+        (UpstreamClosed(), 1, 1, True),
+        (UpstreamClosed(reused=True), 1, 1, True),
+        (UpstreamClosed(), 5, 0, False),
+        (UpstreamTimeout(), 5, 5, False),
+        (BadReply(), 5, 5, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_the_failure_decides(
+    error: UpstreamError, targets: int, attempts: int, again: bool
+) -> None:
+    """Unsent: the next target. Closed before the reply: if it may be sent again."""
+    tries = Tries(Budget(), targets=targets, attempts=attempts)
+    assert tries.again(error) is again
+
+
+failures = st.lists(st.sampled_from([ConnectFailed(), UpstreamClosed()]), max_size=20)
+
+
+@given(failures, st.integers(1, 4), st.integers(0, 5))
+def test_every_request_comes_to_an_end(
+    errors: list[UpstreamError], targets: int, attempts: int
+) -> None:
+    """All targets but one may be passed over, and each attempt used, in any order."""
+    tries = Tries(Budget(), targets=targets, attempts=attempts)
+    made = 0
+    for error in errors:
+        if not tries.again(error):
+            break
+        made += 1
+    assert made <= targets - 1 + attempts
+
+
+@given(st.lists(st.booleans(), max_size=3000))
+def test_retries_are_a_fifth_of_the_requests(events: list[bool]) -> None:
+    """However requests and failures alternate: the reserve and a fifth, no more."""
+    budget = Budget()
+    requests = retries = 0
+    for is_request in events:
+        if is_request:
+            requests += 1
+            budget.earn()
+        else:
+            retries += budget.spend()
+    assert retries <= RESERVE + SHARE * requests + 1e-6
+
+
+def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
+    """Five requests pay for one retry; what is saved up is bounded."""
+    budget = Budget()
+    for _ in range(1000):
+        budget.earn()
+    assert sum(budget.spend() for _ in range(1000)) in (100, 101)
+    tries = Tries(budget, targets=1, attempts=5)
+    assert not tries.again(UpstreamClosed())
+    for _ in range(5):
+        budget.earn()
+    assert tries.again(UpstreamClosed())
+    assert not tries.again(UpstreamClosed())
+
+
+def test_passing_over_a_target_costs_no_budget() -> None:
+    """Nothing was sent, so nothing is added to what services must bear."""
+    budget = Budget()
+    before = budget.left
+    assert Tries(budget, targets=2, attempts=0).again(ConnectFailed())
+    assert budget.left == before
