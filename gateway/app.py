@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway import headers, supertokens
-from gateway.config import Config, Limits
-from gateway.decide import Resources
+from gateway.config import Config, LimitsConfig
+from gateway.decide import Router
 from gateway.downstream.cors import Cors
-from gateway.forward import Service
+from gateway.forward import ServiceTargets
 from gateway.headers import Networks
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import Bounds, RequestReader
 from gateway.observe import Observer
 from gateway.pace import PACE, Pace
-from gateway.proxy import Parts, Proxy
+from gateway.proxy import Dependencies, Proxy
 from gateway.routes import RouteTable
 from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
@@ -65,7 +65,7 @@ class BadService(ValueError):
     """A service can't be set up; the text names it by its YAML path."""
 
 
-def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
+def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTargets]:
     """Return the services of *table* by name, with the pools of their targets.
 
     A target that several services name has one pool, and the smallest of their
@@ -83,7 +83,7 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
         for target in targets[service.name]:
             limit = service.max_connections
             most[target] = min(limit, most.get(target, limit))
-    services: dict[str, Service] = {}
+    services: dict[str, ServiceTargets] = {}
     for name, named in targets.items():
         try:
             pools = [
@@ -91,11 +91,13 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, Service]:
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
-        services[name] = Service(name, pools)
+        services[name] = ServiceTargets(name, pools)
     return services
 
 
-def readers(table: RouteTable, limits: Limits) -> tuple[RequestReader, ReplyHeadReader]:
+def readers(
+    table: RouteTable, limits: LimitsConfig
+) -> tuple[RequestReader, ReplyHeadReader]:
     """Return what reads the heads of requests, and of replies, for *table*."""
     reserved = headers.reserved(
         name.decode() for route in table.routes for name, _ in route.headers.writers
@@ -150,26 +152,26 @@ async def building(
     """
     async with contextlib.AsyncExitStack() as opened:
         aiohttp_seams.check()
-        kit = supertokens.start(config.supertokens, email=email)
-        opened.push_async_callback(kit.close)
+        sdk = supertokens.start(config.supertokens, email=email)
+        opened.push_async_callback(sdk.close)
         _check_validators(table)
         store = keys.KeyStore(
-            kit.facts.core_uris,
+            sdk.facts.core_uris,
             config.supertokens.keys,
             pace=pace,
         )
         sessions = SessionAuthenticator(
             keys=store,
-            core=session_check.SdkSessions(kit),
-            rules=session_check.rules(kit),
+            core=session_check.SdkSessions(sdk),
+            rules=session_check.rules(sdk),
             cache=config.supertokens.cache,
             client=config.supertokens.core,
         )
         opened.push_async_callback(sessions.close)
         store.subscribe(sessions.keys_changed)
-        store.subscribe(lambda found, _left: kit.install_keys(found.jwks["keys"]))
-        kit.want_key = store.want
-        kit.on_revoked = sessions.deny
+        store.subscribe(lambda found, _left: sdk.install_keys(found.jwks["keys"]))
+        sdk.want_key = store.want
+        sdk.on_revoked = sessions.deny
         await store.start()
         opened.push_async_callback(store.close)
 
@@ -179,13 +181,13 @@ async def building(
         opened.push_async_callback(upstreams.close)
         services = _services(table, upstreams)
         make_id = id_maker()
-        resources = Resources(
+        resources = Router(
             table=table,
-            auth=Auth(kit),
+            auth=Auth(sdk),
             user_path=config.gateway.user_path,
         )
         proxy = Proxy(
-            Parts(
+            Dependencies(
                 reader=reader,
                 resources=resources,
                 services=services,
@@ -195,7 +197,7 @@ async def building(
                 cors=Cors(
                     config.cors,
                     website_domain=config.supertokens.website_domain,
-                    sdk_headers=kit.cors_headers(),
+                    sdk_headers=sdk.cors_headers(),
                     method_allowed=resources.method_allowed,
                 ),
                 observer=observer,

@@ -2,7 +2,7 @@
 
 There is no socket here and no client. Whoever has a request's head may ask: the proxy,
 and whatever else serves the same route table. What comes back is one of three:
-`Answered`, the gateway's own answer; `AuthCall`, the SDK's API, which needs the body;
+`Respond`, the gateway's own answer; `AuthCall`, the SDK's API, which needs the body;
 `Forward`, all that is known of a request that goes on to a service.
 
 It comes back at once where nothing must be asked. Where the core, its keys or the CORS
@@ -20,7 +20,7 @@ from gateway import headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
-from gateway.headers import Networks, Way, Ways
+from gateway.headers import ForwardedCache, ForwardedFields, Networks
 from gateway.http import target
 from gateway.http.fields import Fields
 from gateway.http.lines import Line
@@ -37,7 +37,7 @@ from gateway.identity import (
     Verifier,
 )
 from gateway.observe import Record
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.routes import (
     Matched,
     MethodNotAllowed,
@@ -76,14 +76,14 @@ class Request:
     request (`identity.SessionRequest`).
     """
 
-    __slots__ = ("head", "id", "method", "shown", "target", "way")
+    __slots__ = ("credential_lines", "forwarded", "head", "id", "method", "target")
 
     head: RequestHead
     target: Target
-    way: Way
+    forwarded: ForwardedFields
     id: bytes
     method: str
-    shown: tuple[Line, ...]
+    credential_lines: tuple[Line, ...]
 
     @property
     def path(self) -> str:
@@ -95,17 +95,17 @@ class Request:
 
     @property
     def is_secure(self) -> bool:
-        return self.way.is_secure
+        return self.forwarded.is_secure
 
     @property
     def fields(self) -> Fields:
         return self.head.fields
 
 
-class Answered(NamedTuple):
+class Respond(NamedTuple):
     """The gateway answers, and no service sees the request."""
 
-    answer: Answer
+    answer: Response
     fields: Fields
     """What it carries besides its own: new tokens, CORS, `X-Request-Id`."""
 
@@ -128,7 +128,7 @@ class Forward(NamedTuple):
     """It opens a WebSocket."""
 
 
-Decision = Answered | AuthCall | Forward
+Decision = Respond | AuthCall | Forward
 
 
 class Resource:
@@ -151,7 +151,7 @@ class Own(Enum):
     """`OPTIONS *`: the gateway as a whole."""
 
 
-class Resources:
+class Router:
     """What there is to be asked for: `/user`, the SDK's API, and the route table."""
 
     def __init__(self, *, table: RouteTable, auth: Auth, user_path: str) -> None:
@@ -204,7 +204,7 @@ class Decider:
     def __init__(
         self,
         *,
-        resources: Resources,
+        resources: Router,
         verifier: Verifier,
         policy: Cors,
         trusted: Networks,
@@ -214,7 +214,7 @@ class Decider:
         self._resources = resources
         self._verifier = verifier
         self._cors = policy
-        self._ways = Ways(trusted)
+        self._forwarded_cache = ForwardedCache(trusted)
         self._make_id = make_id
 
     def decide(
@@ -244,11 +244,13 @@ class Decider:
         ) or resources.find(method, head.target, head.host)
         request.head = head
         request.method = method
-        request.shown = head.shown
+        request.credential_lines = head.credential_lines
         request.target = asked = resource.target
         record.path = asked.path
-        request.way = way = self._ways.find(head, peer, asked.authority, secure)
-        record.client = way.client
+        request.forwarded = forwarded = self._forwarded_cache.find(
+            head, peer, asked.authority, secure
+        )
+        record.client = forwarded.client
         record.stage = _MATCH
         origins = head.origins
         # 4 preflight
@@ -285,7 +287,7 @@ class Decider:
                 record.route = "/auth"
                 return AuthCall(request)
             case Own.ASTERISK:
-                answer = Answer(status=204)
+                answer = Response(status=204)
             case MethodNotAllowed(allow=allow):
                 answer = responses.method_not_allowed(allow, record.request_id)
             case NearMiss(route=route, guard=guard):
@@ -298,7 +300,7 @@ class Decider:
                 answer = responses.no_route(record.request_id)
         return self._answered(request, answer)
 
-    async def call(self, auth: AuthCall, body: bytes, record: Record) -> Answered:
+    async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
         """Return the answer of the SDK's own API.
 
         Raises:
@@ -319,13 +321,13 @@ class Decider:
                 self._answered(request, responses.no_route(record.request_id))
             )
         record.decision = "auth"
-        answer = Answer(status=reply.status, body=reply.body)
+        answer = Response(status=reply.status, body=reply.body)
         own = tuple(f for f in reply.fields if f[0].lower() != _EXPOSE)
         return await _now(self._answered(request, answer, own))
 
     async def failed(
         self, error: GatewayError, head: RequestHead, record: Record, new_tokens: Fields
-    ) -> Answered:
+    ) -> Respond:
         """Return what the client of a request that failed is told.
 
         *new_tokens* are those that verification issued before.
@@ -335,20 +337,20 @@ class Decider:
             record.request_id = request_id.decode()
         granted = await self._cors.fields(head.origins)
         answer = responses.failure(error, record.request_id)
-        return Answered(
+        return Respond(
             answer, _carried(record.request_id.encode(), granted, new_tokens)
         )
 
     # --- 4 preflight ----------------------------------------------------------
 
-    async def _preflight(self, request: Request, record: Record) -> Answered:
+    async def _preflight(self, request: Request, record: Record) -> Respond:
         record.stage = _PREFLIGHT
         head = request.head
         granted = await self._cors.preflight(head.method, head.fields, request.target)
         own = (b"X-Request-Id", request.id)
         if granted is not None:
             record.decision = "preflight"
-            return Answered(Answer(status=204, fields=granted), (own,))
+            return Respond(Response(status=204, fields=granted), (own,))
         record.decision = "denied"
         answer = responses.problem(
             status=403,
@@ -357,13 +359,13 @@ class Decider:
             request_id=record.request_id,
             fields=(cors.VARY,),
         )
-        return Answered(answer, (own,))
+        return Respond(answer, (own,))
 
     # --- 5 verify -------------------------------------------------------------
 
     def _user(
         self, request: Request, record: Record
-    ) -> Answered | Coroutine[Any, Any, Answered]:
+    ) -> Respond | Coroutine[Any, Any, Respond]:
         """Answer with the session's own information, whatever the request says."""
         record.route = "/user"
         if request.head.method not in _USER_METHODS:
@@ -371,7 +373,7 @@ class Decider:
             return self._answered(request, answer)
         return self._own_user(request, record)
 
-    async def _own_user(self, request: Request, record: Record) -> Answered:
+    async def _own_user(self, request: Request, record: Record) -> Respond:
         verdict = await self._verified(request, _ANY_SESSION, record)
         if not isinstance(verdict, Allowed):
             return await _now(self._answered(request, _refusal(verdict, record)))
@@ -410,7 +412,7 @@ class Decider:
 
     def _refused_upgrade(
         self, request: Request, route: Route, record: Record
-    ) -> Answer | None:
+    ) -> Response | None:
         """Return the refusal of a WebSocket handshake, None to go on with it."""
         head, request_id = request.head, record.request_id
         if not route.websocket.enabled:
@@ -430,7 +432,7 @@ class Decider:
         if not websocket.origin_allowed(
             head.fields,
             self._cors.origins if allowed is None else frozenset(allowed),
-            by_cookie=bool(credentials(head.shown).access_cookies),
+            by_cookie=bool(credentials(head.credential_lines).access_cookies),
         ):
             return responses.problem(
                 status=403,
@@ -446,29 +448,29 @@ class Decider:
     def _answered(
         self,
         request: Request,
-        answer: Answer,
+        answer: Response,
         own: Fields = (),
         new_tokens: Fields = (),
-    ) -> Answered | Coroutine[Any, Any, Answered]:
+    ) -> Respond | Coroutine[Any, Any, Respond]:
         """Return *answer* with what every answer carries, CORS among it.
 
         *own* are fields that the SDK gave its answer.
         """
         if not request.head.origins:
-            return Answered(answer, _carried(request.id, (), new_tokens, own))
+            return Respond(answer, _carried(request.id, (), new_tokens, own))
         return self._answered_across(request, answer, own, new_tokens)
 
     async def _answered_across(
-        self, request: Request, answer: Answer, own: Fields, new_tokens: Fields
-    ) -> Answered:
+        self, request: Request, answer: Response, own: Fields, new_tokens: Fields
+    ) -> Respond:
         """Return the same for a request of another origin."""
         granted = await self._cors.fields(request.head.origins)
-        return Answered(answer, _carried(request.id, granted, new_tokens, own))
+        return Respond(answer, _carried(request.id, granted, new_tokens, own))
 
 
-def answered(forward: Forward, answer: Answer) -> Answered:
+def answered(forward: Forward, answer: Response) -> Respond:
     """Return *answer* in place of the service's, with what every answer carries."""
-    return Answered(
+    return Respond(
         answer, _carried(forward.request.id, forward.cors, forward.verdict.new_tokens)
     )
 
@@ -491,11 +493,11 @@ def _judged(
     granted: Fields,
     record: Record,
     upgrade: bool,
-) -> Answered | Forward:
+) -> Respond | Forward:
     """Return what the verdict on its session makes of a request for *route*."""
     if not isinstance(verdict, Allowed):
         answer = _refusal(verdict, record)
-        return Answered(answer, _carried(request.id, granted, ()))
+        return Respond(answer, _carried(request.id, granted, ()))
     _note_allowed(verdict, record)
     # Not by the class's own constructor, which takes twice the time.
     return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
@@ -511,7 +513,7 @@ def _note_allowed(verdict: Allowed, record: Record) -> None:
         record.user_id = principal.user_id
 
 
-def _refusal(verdict: Denied | Undecided, record: Record) -> Answer:
+def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
     """Return the answer to a request whose session was refused, or not checked."""
     record.reason = verdict.reason
     match verdict:
@@ -525,5 +527,5 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Answer:
             assert_never(verdict)
 
 
-async def _now(found: Answered | Coroutine[Any, Any, Answered]) -> Answered:
-    return found if isinstance(found, Answered) else await found
+async def _now(found: Respond | Coroutine[Any, Any, Respond]) -> Respond:
+    return found if isinstance(found, Respond) else await found

@@ -13,8 +13,8 @@ from time import perf_counter
 from typing import Any, Protocol, assert_never
 
 from gateway import headers, responses, websocket
-from gateway.config import Timeouts
-from gateway.decide import Answered, Forward, Request, answered
+from gateway.config import TimeoutsConfig
+from gateway.decide import Forward, Request, Respond, answered
 from gateway.errors import BadReply, Stage, UpstreamError
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
@@ -29,7 +29,7 @@ from gateway.pace import Pace
 from gateway.routes import Route
 from gateway.running import in_task
 from gateway.upstream import Reply, UpstreamPool
-from gateway.upstream.retry import Budget, Tries
+from gateway.upstream.retry import Attempts, Budget
 
 # Looking a member up in its enumeration costs three times what the assignment does.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
@@ -103,7 +103,7 @@ class Downstream(Protocol):
         ...
 
 
-class Service:
+class ServiceTargets:
     """A service's targets, taken in turn."""
 
     def __init__(self, name: str, pools: Sequence[UpstreamPool]) -> None:
@@ -123,7 +123,7 @@ class Forwarder:
     """Sends requests on to the services of one configuration."""
 
     def __init__(
-        self, services: Mapping[str, Service], *, verifier: Verifier, pace: Pace
+        self, services: Mapping[str, ServiceTargets], *, verifier: Verifier, pace: Pace
     ) -> None:
         self._services = services
         self._pace = pace
@@ -147,7 +147,7 @@ class Forwarder:
 
     async def forward(
         self, forward: Forward, downstream: Downstream, record: Record
-    ) -> Answered | None:
+    ) -> Respond | None:
         """Send the request to its service, and the reply downstream.
 
         Returns an answer that is to be given in the reply's place; None: the reply is
@@ -165,7 +165,7 @@ class Forwarder:
         record.upstream = service.name
         head = request.head
         fields = headers.to_upstream(
-            head, route.headers, request.way, verdict.principal, request.id
+            head, route.headers, request.forwarded, verdict.principal, request.id
         )
         if upgrade:
             fields += websocket.UPGRADE
@@ -263,7 +263,7 @@ class Forwarder:
             and body is None
             and not forward.upgrade
         )
-        tries = Tries(
+        tries = Attempts(
             self.retries,
             targets=len(pools),
             attempts=route.retry.attempts if is_safe else 0,
@@ -382,7 +382,7 @@ def _exchange(
     fields: bytes,
     body: bytes | AsyncIterator[bytes] | None,
     pool: UpstreamPool,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> Coroutine[Any, Any, Reply]:
     """Return what sends the request to a target, and returns its reply.
 
@@ -406,7 +406,7 @@ def _note_cookies(reply: ReplyHead, record: Record) -> None:
     record.note = f"the upstream tried to set {', '.join(names)}"
 
 
-def _instead_of_401(forward: Forward, record: Record) -> Answered:
+def _instead_of_401(forward: Forward, record: Record) -> Respond:
     """Return the answer in place of an upstream's 401 to a session that is valid.
 
     SuperTokens' frontends take any 401 for an expired session, refresh it and ask

@@ -169,7 +169,7 @@ class SessionRequest(Protocol):
     def fields(self) -> Fields: ...
 
     @property
-    def shown(self) -> Sequence[Line]:
+    def credential_lines(self) -> Sequence[Line]:
         """The lines that may hold credentials, read with `session.credentials`."""
         ...
 

@@ -17,18 +17,18 @@ from time import perf_counter
 from typing import Protocol
 
 from gateway import websocket
-from gateway.config import Limits
-from gateway.decide import Answered, Decider, Forward, Resources
+from gateway.config import LimitsConfig
+from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
-from gateway.forward import Downstream, Forwarder, Service
+from gateway.forward import Downstream, Forwarder, ServiceTargets
 from gateway.headers import Networks
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Verifier
 from gateway.observe import Observer, Record
 from gateway.pace import Pace
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.running import in_task
 
 _log = logging.getLogger("gateway")
@@ -37,7 +37,7 @@ _MAX_AUTH_BODY = 1024 * 1024
 """Bytes that a request to the SDK's own API may have; its forms are small."""
 
 
-class Client(Downstream, Protocol):
+class ProxyClient(Downstream, Protocol):
     """Whoever sent one request and waits for its answer, on whatever server."""
 
     @property
@@ -58,7 +58,7 @@ class Client(Downstream, Protocol):
         """Not all of the body has arrived yet."""
         ...
 
-    async def answer(self, answer: Answer, extra: Fields = ()) -> None:
+    async def answer(self, answer: Response, extra: Fields = ()) -> None:
         """Write a whole answer of the gateway's own, with the fields *extra*.
 
         Raises:
@@ -76,17 +76,17 @@ class Client(Downstream, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Dependencies:
     """What the pipeline is made of; joined by `app`."""
 
     reader: RequestReader
     """Reads the heads of the requests, whoever receives them."""
-    resources: Resources
-    services: Mapping[str, Service]
+    resources: Router
+    services: Mapping[str, ServiceTargets]
     verifier: Verifier
     cors: Cors
     observer: Observer
-    limits: Limits
+    limits: LimitsConfig
     trusted: Networks
     """The peers whose X-Forwarded-* fields count."""
     make_id: Callable[[], str]
@@ -96,8 +96,8 @@ class Parts:
 class Proxy:
     """Takes requests from a server, one call each."""
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Dependencies) -> None:
+        self.dependencies = parts
         self.decider = Decider(
             resources=parts.resources,
             verifier=parts.verifier,
@@ -129,7 +129,7 @@ class Proxy:
         """Close the sockets of a session that was signed out or revoked."""
         self.forwarder.session_ended(handle)
 
-    async def handle(self, client: Client) -> None:
+    async def handle(self, client: ProxyClient) -> None:
         """Serve one request; the answer is on the wire when this is done."""
         # 1 accept
         connection = client.connection
@@ -154,7 +154,7 @@ class Proxy:
                 instead = await self.forwarder.forward(decision, client, record)
                 if instead is not None:
                     await self._write(client, instead, record)
-            elif isinstance(decision, Answered):
+            elif isinstance(decision, Respond):
                 await self._write(client, decision, record)
             else:
                 await in_task()
@@ -183,20 +183,24 @@ class Proxy:
             record.bytes_in = client.bytes_in
             record.bytes_out = client.bytes_out
             record.duration_ms = (perf_counter() - record.started) * 1000
-            self.parts.observer.observe(record)
+            self.dependencies.observer.observe(record)
         if head.has_body and client.has_rest:
             await client.take_rest()
         if self.forwarder.draining:
             client.keep_alive = False
 
-    async def _write(self, client: Client, found: Answered, record: Record) -> None:
+    async def _write(self, client: ProxyClient, found: Respond, record: Record) -> None:
         if self.draining:
             client.keep_alive = False
         record.status = found.answer.status
         await client.answer(found.answer, found.fields)
 
     async def _fail(
-        self, client: Client, error: GatewayError, record: Record, new_tokens: Fields
+        self,
+        client: ProxyClient,
+        error: GatewayError,
+        record: Record,
+        new_tokens: Fields,
     ) -> None:
         """Answer a failure, or cut the answer that had begun."""
         _note_failure(record, error)
@@ -210,7 +214,7 @@ class Proxy:
             client.abort()
 
 
-async def _whole_body(client: Client) -> bytes:
+async def _whole_body(client: ProxyClient) -> bytes:
     if not client.head.has_body:
         return b""
     return b"".join([piece async for piece in client.body(_MAX_AUTH_BODY)])

@@ -22,7 +22,7 @@ JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """A whole answer that the gateway gives itself."""
 
     status: int
@@ -40,9 +40,9 @@ def start(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
 
 
-def user(body: bytes) -> Answer:
+def user(body: bytes) -> Response:
     """Return the 200 of `/user`; no cache may keep it."""
-    return Answer(status=200, fields=(JSON, _NO_STORE), body=body)
+    return Response(status=200, fields=(JSON, _NO_STORE), body=body)
 
 
 def problem(
@@ -53,7 +53,7 @@ def problem(
     request_id: str,
     fields: Fields = (),
     close: bool = False,
-) -> Answer:
+) -> Response:
     """Return an answer of type application/problem+json.
 
     Source: RFC 9457 §3; `code` and `request_id` are extension members.
@@ -65,7 +65,7 @@ def problem(
         "code": code,
         "request_id": request_id,
     }
-    return Answer(
+    return Response(
         status=status,
         fields=(_PROBLEM, _NO_STORE, _NOSNIFF, *fields),
         body=json.dumps(body).encode(),
@@ -73,7 +73,7 @@ def problem(
     )
 
 
-def failure(error: GatewayError, request_id: str) -> Answer:
+def failure(error: GatewayError, request_id: str) -> Response:
     """Return what the client is told of *error*: its code, never its detail."""
     fields: Fields = ((b"Retry-After", b"1"),) if error.status == 503 else ()
     return problem(
@@ -86,7 +86,7 @@ def failure(error: GatewayError, request_id: str) -> Answer:
     )
 
 
-def no_route(request_id: str) -> Answer:
+def no_route(request_id: str) -> Response:
     """Return the 404 of a path that no route matches."""
     return problem(
         status=404,
@@ -96,7 +96,7 @@ def no_route(request_id: str) -> Answer:
     )
 
 
-def near_miss(request_id: str) -> Answer:
+def near_miss(request_id: str) -> Response:
     """Return the 404 of a path that may be read as that of a stricter route."""
     return problem(
         status=404,
@@ -106,7 +106,7 @@ def near_miss(request_id: str) -> Answer:
     )
 
 
-def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Answer:
+def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
     """Return the 405 that names the methods there are.
 
     Source: RFC 9110 §15.5.6 (Allow is required).
@@ -120,16 +120,16 @@ def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Answer:
     )
 
 
-def denied(verdict: Denied) -> Answer:
+def denied(verdict: Denied) -> Response:
     """Return SuperTokens' own refusal, byte for byte; its frontends read it."""
-    return Answer(
+    return Response(
         status=verdict.status,
         fields=(*verdict.fields, _NO_STORE),
         body=verdict.body,
     )
 
 
-def undecided(verdict: Undecided, request_id: str) -> Answer:
+def undecided(verdict: Undecided, request_id: str) -> Response:
     """Return the 503 of a session that nobody could check."""
     return problem(
         status=503,

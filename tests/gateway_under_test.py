@@ -25,10 +25,10 @@ from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes
 from gateway.app import App, readers
-from gateway.decide import Resources
+from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
-from gateway.forward import Service
+from gateway.forward import ServiceTargets
 from gateway.headers import Networks
 from gateway.http.fields import first
 from gateway.identity import (
@@ -44,7 +44,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.process import serve, sockets
-from gateway.proxy import Parts, Proxy
+from gateway.proxy import Dependencies, Proxy
 from gateway.supertokens.api import Auth
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
 
@@ -205,11 +205,9 @@ def make(
     upstreams = Upstreams(replies)
     observer = _Observer()
     verifier = FakeVerifier()
-    resources = Resources(
-        table=table, auth=NoAuth(), user_path=loaded.gateway.user_path
-    )
+    resources = Router(table=table, auth=NoAuth(), user_path=loaded.gateway.user_path)
     services = {
-        each.name: Service(
+        each.name: ServiceTargets(
             each.name,
             [
                 upstreams.pool(
@@ -227,7 +225,7 @@ def make(
         return f"id-{next(numbers)}"
 
     proxy = Proxy(
-        Parts(
+        Dependencies(
             reader=reader,
             resources=resources,
             services=services,

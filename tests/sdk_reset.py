@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from gateway.config import SuperTokens
+from gateway.config import SuperTokensConfig
 from gateway.supertokens import Sdk, start
 from gateway.supertokens.testing import reset
 
@@ -18,7 +18,7 @@ __all__ = ["reset", "running"]
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: SuperTokens, *, email: EmailSender | None = None
+    settings: SuperTokensConfig, *, email: EmailSender | None = None
 ) -> AsyncIterator[Sdk]:
     """Run the SDK with *settings* inside, whatever ran before, and close it."""
     reset()

@@ -16,7 +16,7 @@ class _Request:
     method: str
     path: str
     fields: Fields
-    shown: Sequence[Line]
+    credential_lines: Sequence[Line]
     is_secure: bool
     authority: str
 
@@ -31,14 +31,14 @@ def session_request(
 ) -> SessionRequest:
     """Return a request that shows the credentials in *fields*, if there are any.
 
-    Values that the reader of heads would refuse are shown, too.
+    Values that the reader of heads would refuse are credential_lines, too.
     """
-    shown: list[Line] = []
+    credential_lines: list[Line] = []
     for name, value in fields:
         read = CREDENTIAL_FIELDS.get(name.lower())
         if read is not None:
             line = Line()
             line.raw = b"%b: %b\r\n" % (name, value)
             line.says = read(value)
-            shown.append(line)
-    return _Request(method, path, tuple(fields), shown, is_secure, authority)
+            credential_lines.append(line)
+    return _Request(method, path, tuple(fields), credential_lines, is_secure, authority)

@@ -33,7 +33,7 @@ from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.keys import Missing
 from gateway.session.requirements import Check
-from gateway.session.rules import Rules
+from gateway.session.rules import SessionRules
 from gateway.verify import Engine
 
 MINT = Mint()
@@ -217,22 +217,22 @@ def request(
     return session_request(method, fields=tuple(pairs))
 
 
-RULES = Rules(tokens=tokens.Rules(issuers=frozenset({ISSUER})))
+RULES = SessionRules(tokens=tokens.TokenRules(issuers=frozenset({ISSUER})))
 
 
 def world(
-    rules: Rules = RULES,
+    rules: SessionRules = RULES,
     *,
-    cache: config.Cache | None = None,
-    client: config.CoreClient | None = None,
+    cache: config.CacheConfig | None = None,
+    client: config.CoreConfig | None = None,
 ) -> World:
     keys, core, clock = FakeKeys(), FakeCore(allows()), Clock()
     sessions = SessionAuthenticator(
         keys=keys,
         core=core,
         rules=rules,
-        cache=cache or config.Cache(),
-        client=client or config.CoreClient(),
+        cache=cache or config.CacheConfig(),
+        client=client or config.CoreConfig(),
         clock=clock,
     )
     engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)

@@ -280,7 +280,7 @@ def test_property_what_check_passes_can_be_served(file: dict[str, Any]) -> None:
     async def build(settings: Config, table: routes.RouteTable) -> None:
         async with building(settings, table, observer=Records()) as app:
             named = {service.name for service in table.services()}
-            assert app.proxy.parts.services.keys() == named
+            assert app.proxy.dependencies.services.keys() == named
 
     try:
         settings = parse(file)
@@ -318,7 +318,7 @@ def write(folder: Path, text: str = ROUTES) -> Path:
 
 def pools(app: App) -> set[UpstreamPool]:
     """Return every pool of every service, once."""
-    return {p for s in app.proxy.parts.services.values() for p in s.pools}
+    return {p for s in app.proxy.dependencies.services.values() for p in s.pools}
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import pytest
 
 from gateway import config, headers, routes
 from gateway.decide import (
-    Answered,
     AuthCall,
     Decider,
     Decision,
     Forward,
-    Resources,
+    Respond,
+    Router,
 )
 from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
@@ -34,7 +34,7 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.supertokens.api import Auth
 
@@ -123,12 +123,12 @@ class SdkApi:
     def owns(self, path: str) -> bool:
         return path.startswith("/auth/")
 
-    async def handle(self, **asked: Any) -> Answer | None:
+    async def handle(self, **asked: Any) -> Response | None:
         if asked["path"] == "/auth/nothing":
             return None
         if asked["path"] == "/auth/away":
             raise CoreUnavailable
-        return Answer(status=200, fields=(), body=asked["body"])
+        return Response(status=200, fields=(), body=asked["body"])
 
 
 def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
@@ -141,7 +141,7 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
             "routes": [{"service": "up", **route} for route in ROUTES],
         }
     )
-    resources = Resources(
+    resources = Router(
         table=routes.compile(settings),
         auth=cast("Auth", SdkApi()),
         user_path="/user",
@@ -292,7 +292,7 @@ async def test_what_is_refused(
 ) -> None:
     """The answer is whole, and the record says why."""
     found, record, came_at_once = await decide(asked)
-    assert isinstance(found, Answered)
+    assert isinstance(found, Respond)
     assert found.answer.status == status
     assert (b"X-Request-Id", b"made") in found.fields
     assert (record.decision, record.reason) == (decision, reason)
@@ -302,7 +302,7 @@ async def test_what_is_refused(
 async def test_user_is_the_session_s_own() -> None:
     """`/user` is answered from the session, with the new tokens that it brought."""
     found, record, _ = await decide(head("GET", "/user", authorization="Bearer new"))
-    assert isinstance(found, Answered)
+    assert isinstance(found, Respond)
     assert json.loads(found.answer.body)["userId"] == "new"
     assert NEW_TOKENS[0] in found.fields
     assert (record.route, record.user_id) == ("/user", "new")
@@ -315,7 +315,7 @@ async def test_a_preflight_is_granted_without_a_session() -> None:
         "OPTIONS", "/private", origin=PAGE, access_control_request_method="DELETE"
     )
     found, record, _ = await decide(asked, sessions=sessions)
-    assert isinstance(found, Answered)
+    assert isinstance(found, Respond)
     assert found.answer.status == 204
     assert first(found.answer.fields, b"access-control-allow-origin") == PAGE
     assert record.decision == "preflight"

@@ -15,7 +15,7 @@ import pytest
 from corpus import cases
 
 from gateway import config, settings, supertokens
-from gateway.config import Limits, Timeouts, reference
+from gateway.config import LimitsConfig, TimeoutsConfig, reference
 from gateway.config.models import Model
 from gateway.errors import GatewayError, Side, Stage
 from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
@@ -146,9 +146,9 @@ def test_limits_and_timeouts_have_their_defaults() -> None:
     """Every limit is in the table with the default that it has."""
     defaults = {row[0].strip("`"): row[2] for row in rows(reference.markdown())}
     told = {row[0].strip("`"): row[1] for row in rows(page("proxying.md"))}
-    for name in Limits.model_fields:
+    for name in LimitsConfig.model_fields:
         assert told[name] == defaults[f"gateway.limits.{name}"].strip("`"), name
-    for name in Timeouts.model_fields:
+    for name in TimeoutsConfig.model_fields:
         assert told[name] == defaults[f"defaults.timeouts.{name}"], name
 
 

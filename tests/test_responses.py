@@ -9,7 +9,7 @@ import pytest
 from gateway import errors, responses
 from gateway.errors import GatewayError
 from gateway.identity import Denied, Undecided
-from gateway.responses import Answer
+from gateway.responses import Response
 
 
 def tree(kind: type[GatewayError]) -> list[type[GatewayError]]:
@@ -62,7 +62,7 @@ def test_denied_is_passed_on_byte_for_byte() -> None:
     """SuperTokens' frontends read status and body; nobody may store it."""
     cleared = (b"Set-Cookie", b"sAccessToken=; Path=/")
     answer = responses.denied(Denied(status=401, body=b'{"a":1}', fields=(cleared,)))
-    assert answer == Answer(
+    assert answer == Response(
         status=401,
         fields=(cleared, (b"Cache-Control", b"no-store")),
         body=b'{"a":1}',

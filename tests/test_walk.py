@@ -16,11 +16,11 @@ from minting import ISSUER, Mint
 
 import gateway
 from gateway import config
-from gateway.downstream.listener import Connection, Listener
+from gateway.downstream.listener import ClientConnection, Listener
 from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
-from gateway.session.rules import Rules
-from gateway.upstream.connection import Connection as UpstreamConnection
+from gateway.session.rules import SessionRules
+from gateway.upstream.connection import UpstreamConnection
 from gateway.verify import Engine
 
 ROOT = Path(__file__).parent.parent
@@ -101,19 +101,19 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
     sessions = SessionAuthenticator(
         keys=cast("Any", Keys(mint)),
         core=cast("Any", None),
-        rules=Rules(tokens=tokens.Rules(issuers=frozenset({ISSUER}))),
-        cache=config.Cache(),
-        client=config.CoreClient(),
+        rules=SessionRules(tokens=tokens.TokenRules(issuers=frozenset({ISSUER}))),
+        cache=config.CacheConfig(),
+        client=config.CoreConfig(),
     )
     engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     proxy.decider._verifier = proxy.forwarder._verifier = engine
     listener = Listener(
         proxy.handle,
-        reader=proxy.parts.reader,
-        limits=proxy.parts.limits,
-        observer=proxy.parts.observer,
+        reader=proxy.dependencies.reader,
+        limits=proxy.dependencies.limits,
+        observer=proxy.dependencies.observer,
         make_id=made.app.make_id,
-        pace=proxy.parts.pace,
+        pace=proxy.dependencies.pace,
     )
     (pool,) = made.pools
     service = UpstreamConnection(pool, "service", pool._heads, loop)
@@ -121,7 +121,7 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
     service.connection_made(cast("Any", WithSocket(ours)))
     pool._idle.append(service)
     pool._connections.add(service)
-    client, wire = Connection(listener, loop), Wire()
+    client, wire = ClientConnection(listener, loop), Wire()
     client.connection_made(cast("Any", wire))
     token = mint.token().encode()
     request = b"GET /a HTTP/1.1\r\nHost: gw\r\nAuthorization: Bearer %b\r\n\r\n" % token

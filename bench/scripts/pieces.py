@@ -37,20 +37,20 @@ from bench.rig.report import Table
 from bench.rig.stage import ROOT, TOOLS
 from gateway import config, headers, routes
 from gateway.app import id_maker, readers
-from gateway.decide import Forward, Resources
+from gateway.decide import Forward, Router
 from gateway.downstream.cors import Cors
-from gateway.downstream.exchange import NO_BODY, Client
-from gateway.downstream.listener import Connection, Listener
-from gateway.forward import Service
+from gateway.downstream.exchange import NO_BODY, Exchange
+from gateway.downstream.listener import ClientConnection, Listener
+from gateway.forward import ServiceTargets
 from gateway.headers import Networks
 from gateway.observe import NoLog, Record
 from gateway.pace import PACE
-from gateway.proxy import Parts, Proxy
+from gateway.proxy import Dependencies, Proxy
 from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
-from gateway.session.rules import Rules
+from gateway.session.rules import SessionRules
 from gateway.upstream import Upstreams, UpstreamTarget
-from gateway.upstream.connection import Connection as UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection
 from gateway.verify import Engine
 
 _ISSUER = "http://localhost:8000/auth"
@@ -206,20 +206,20 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     sessions = SessionAuthenticator(
         keys=cast("Any", _Keys(key.public_key())),
         core=cast("Any", None),
-        rules=Rules(tokens=tokens.Rules(issuers=frozenset({_ISSUER}))),
-        cache=config.Cache(),
-        client=config.CoreClient(),
+        rules=SessionRules(tokens=tokens.TokenRules(issuers=frozenset({_ISSUER}))),
+        cache=config.CacheConfig(),
+        client=config.CoreConfig(),
     )
     engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
-    resources = Resources(
+    resources = Router(
         table=table, auth=cast("Any", _NoAuth()), user_path=loaded.gateway.user_path
     )
     make_id = id_maker()
     proxy = Proxy(
-        Parts(
+        Dependencies(
             reader=reader,
             resources=resources,
-            services={"orders": Service("orders", [pool])},
+            services={"orders": ServiceTargets("orders", [pool])},
             verifier=engine,
             cors=Cors(
                 loaded.cors,
@@ -244,7 +244,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     )
     service = UpstreamConnection(pool, "service", replies, loop)
     service.connection_made(cast("Any", _ServiceWire()))
-    connection, wire = Connection(listener, loop), _Wire()
+    connection, wire = ClientConnection(listener, loop), _Wire()
     connection.connection_made(cast("Any", wire))
 
     request = (
@@ -266,7 +266,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
         pool._idle.clear()  # noqa: SLF001 - not to be taken twice
 
     def answer() -> None:
-        client = Client(connection, head, NO_BODY, limits)
+        client = Exchange(connection, head, NO_BODY, limits)
         client.start(b"HTTP/1.1 200 OK\r\n" + back, 200, 2, b"{}", True)
 
     def whole() -> None:
@@ -287,7 +287,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
 
     def fields() -> bytes:
         return headers.to_upstream(
-            head, route.headers, verified.way, identity, verified.id
+            head, route.headers, verified.forwarded, identity, verified.id
         )
 
     def written() -> bytes:
@@ -315,7 +315,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     gc.freeze()
     gc.disable()
     counted = [(name, counter.count(piece)) for name, piece in pieces]
-    pool.put(service)
+    pool.release(service)
     counted.append(("the whole, without the event loop", counter.count(whole)))
     await upstreams.close()
     return counted

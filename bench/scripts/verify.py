@@ -34,7 +34,7 @@ from gateway.identity import Allowed, SessionPolicy, SessionRequest
 from gateway.session import keys, tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.credentials import CREDENTIAL_FIELDS
-from gateway.session.rules import Rules
+from gateway.session.rules import SessionRules
 from gateway.verify import Engine
 
 _ORIGIN = "http://localhost:8000"
@@ -112,7 +112,7 @@ async def _measure(url: str, rounds: int) -> tuple[dict[str, Row], dict[str, int
     sizes: dict[str, int] = {}
     turns: list[Callable[[], Awaitable[None]]] = []
     async with AsyncExitStack() as opened:
-        store = keys.KeyStore([url], config.Keys())
+        store = keys.KeyStore([url], config.KeysConfig())
         await store.start()
         opened.push_async_callback(store.close)
         await store.refresh()
@@ -172,7 +172,7 @@ class _Asking:
 
     def __init__(self, head: RequestHead) -> None:
         self.method, self.path = head.method, "/x"
-        self.fields, self.shown = head.fields, head.shown
+        self.fields, self.credential_lines = head.fields, head.credential_lines
         self.is_secure, self.authority = False, ""
 
 
@@ -181,8 +181,8 @@ def _asking(fields: Fields) -> SessionRequest:
 
 
 def _bearer(token: str) -> SessionRequest:
-    shown = (b"Authorization", b"Bearer " + token.encode())
-    return _asking((*_CLIENT, shown))
+    credential_lines = (b"Authorization", b"Bearer " + token.encode())
+    return _asking((*_CLIENT, credential_lines))
 
 
 def _cookie(token: str) -> SessionRequest:
@@ -207,9 +207,11 @@ async def _ours(
     sessions = SessionAuthenticator(
         keys=store,
         core=_NoCore(),
-        rules=Rules(tokens=tokens.Rules(issuers=frozenset({f"{_ORIGIN}/auth"}))),
-        cache=config.Cache(),
-        client=config.CoreClient(),
+        rules=SessionRules(
+            tokens=tokens.TokenRules(issuers=frozenset({f"{_ORIGIN}/auth"}))
+        ),
+        cache=config.CacheConfig(),
+        client=config.CoreConfig(),
     )
     engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
     policy = SessionPolicy()

@@ -15,11 +15,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from gateway import responses, settings, supertokens
-from gateway.aiohttp_app.client import AiohttpClient
 from gateway.aiohttp_app.connection import AiohttpConnection
+from gateway.aiohttp_app.exchange import AiohttpExchange
 from gateway.aiohttp_app.replies import Refusal, remove_additions
 from gateway.app import App, building
-from gateway.config import Limits
+from gateway.config import LimitsConfig
 from gateway.errors import GatewayError
 from gateway.http.fields import block
 from gateway.http.request_head import RequestHead, RequestReader
@@ -105,7 +105,7 @@ def gateway_app(
 
 
 def application(
-    opening: Callable[[], AbstractAsyncContextManager[App]], *, limits: Limits
+    opening: Callable[[], AbstractAsyncContextManager[App]], *, limits: LimitsConfig
 ) -> web.Application:
     """Return an application that serves the gateway that *opening* makes.
 
@@ -203,10 +203,10 @@ def check_parser() -> None:
 async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
     limits = gateway.config.gateway.limits
     try:
-        head = _head(request, gateway.proxy.parts.reader)
+        head = _head(request, gateway.proxy.dependencies.reader)
     except GatewayError as error:
         return _refused(request, gateway, error)
-    client = AiohttpClient(request, head, limits, gateway.proxy.parts.pace)
+    client = AiohttpExchange(request, head, limits, gateway.proxy.dependencies.pace)
     if hdrs.UPGRADE in request.headers:
         await _serve_upgrade(gateway.proxy.handle(client), client)
     else:
@@ -242,7 +242,7 @@ def _refused(
 
 
 async def _serve_upgrade(
-    serving: Coroutine[Any, Any, None], client: AiohttpClient
+    serving: Coroutine[Any, Any, None], client: AiohttpExchange
 ) -> None:
     """Serve a request that may become a WebSocket.
 

@@ -13,7 +13,7 @@ _ADDED = (hdrs.CONTENT_TYPE, hdrs.DATE, hdrs.SERVER)
 """Fields that aiohttp adds to each reply without them."""
 
 
-class Reply(web.StreamResponse):
+class AiohttpReply(web.StreamResponse):
     """A reply that aiohttp writes."""
 
     def __init__(
@@ -38,7 +38,7 @@ async def remove_additions(_: web.Request, response: web.StreamResponse) -> None
     """Remove the fields that aiohttp added to a reply; restore those it removed."""
     if isinstance(response, Refusal):
         response.headers.popall(hdrs.SERVER, None)
-    if isinstance(response, Reply):
+    if isinstance(response, AiohttpReply):
         for name in response.added:
             response.headers.popall(name, None)
         if response.status == 304 and response.length is not None:

@@ -28,7 +28,7 @@ class Address:
 
     scheme: Literal["http", "https", "unix"]
     host: str = ""
-    """As in `Target.host`: lower case, `[…]` round IPv6; empty for `unix`."""
+    """As in `TargetConfig.host`: lower case, `[…]` round IPv6; empty for `unix`."""
     port: int = 0
     socket_path: str = ""
     """Empty for all but `unix`."""

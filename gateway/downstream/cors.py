@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
-from gateway.config import Cors as CorsConfig
+from gateway.config import CorsConfig
 from gateway.http import fields as raw
 from gateway.http.fields import Field, Fields
 from gateway.http.target import Target

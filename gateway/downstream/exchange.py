@@ -17,14 +17,14 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from gateway import responses
-from gateway.config import Limits
+from gateway.config import LimitsConfig
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
 from gateway.http.chunks import ChunkDecoder
 from gateway.http.fields import Fields, block
 from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 from gateway.pace import Pace
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.running import Wait, in_task
 
 BODY_BYTES: Final = 32 * 1024
@@ -46,7 +46,7 @@ _KEEP_ALIVE = b"Connection: keep-alive\r\n\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
-class Connection(Protocol):
+class ExchangeConnection(Protocol):
     """What carries the request: the listener's, as far as one answer needs it."""
 
     transport: asyncio.Transport | None
@@ -181,7 +181,7 @@ NO_BODY: Final = _NoBody()
 
 
 def check_upload(
-    size: int, waited_s: float, max_size: int, limits: Limits, pace: Pace
+    size: int, waited_s: float, max_size: int, limits: LimitsConfig, pace: Pace
 ) -> None:
     """Refuse a body that is too large, or comes too slowly.
 
@@ -217,7 +217,7 @@ class BodyReader(ABC):
     head: RequestHead
     bytes_in: int
     _body: Readable
-    _limits: Limits
+    _limits: LimitsConfig
     _continued: bool
 
     @abstractmethod
@@ -306,7 +306,7 @@ def reset_on_close(transport: asyncio.Transport) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-class Client(BodyReader):
+class Exchange(BodyReader):
     """One request's client: used by one task, for one answer."""
 
     __slots__ = (
@@ -319,7 +319,11 @@ class Client(BodyReader):
     )
 
     def __init__(
-        self, connection: Connection, head: RequestHead, body: Body, limits: Limits
+        self,
+        connection: ExchangeConnection,
+        head: RequestHead,
+        body: Body,
+        limits: LimitsConfig,
     ) -> None:
         self.connection = connection
         self.head = head
@@ -388,7 +392,7 @@ class Client(BodyReader):
 
     # --- what goes back ----------------------------------------------------
 
-    async def answer(self, answer: Answer, extra: Fields = ()) -> None:
+    async def answer(self, answer: Response, extra: Fields = ()) -> None:
         """Write a whole answer of the gateway's own, in one piece."""
         if answer.close or self._has_much_left():
             self.keep_alive = False

@@ -20,8 +20,8 @@ from dataclasses import replace
 from typing import Any, ClassVar, Protocol, cast
 
 from gateway import responses
-from gateway.config import Limits
-from gateway.downstream.exchange import BODY_BYTES, NO_BODY, Body, Client
+from gateway.config import LimitsConfig
+from gateway.downstream.exchange import BODY_BYTES, NO_BODY, Body, Exchange
 from gateway.errors import GatewayError, RequestTimeout
 from gateway.http.fields import block
 from gateway.http.request_head import (
@@ -36,7 +36,7 @@ from gateway.running import Runner, Wait
 
 _log = logging.getLogger("gateway")
 
-Handler = Callable[[Client], Coroutine[Any, Any, None]]
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Serves one request. When it returns, the answer is on the wire."""
 
 _MOST_WAITING = 32
@@ -47,14 +47,14 @@ _UNREAD_BYTES = 32 * 1024
 at once comes on top of it: with uvloop up to 250 KiB."""
 
 
-class Tunnel(Protocol):
+class TunnelFeed(Protocol):
     """What takes a connection's bytes after an upgrade (`websocket`)."""
 
     def feed_data(self, data: bytes) -> None: ...
     def feed_eof(self) -> None: ...
 
 
-class Connection(Runner, asyncio.Protocol):
+class ClientConnection(Runner, asyncio.Protocol):
     """One client connection: its requests read, and served one after the other.
 
     What comes while a request is served waits as it came, so that whoever serves it may
@@ -104,7 +104,7 @@ class Connection(Runner, asyncio.Protocol):
         """A request is served, or waits for its turn."""
         self._is_serving = False
         """`_serve` runs."""
-        self._client: Client | None = None
+        self._client: Exchange | None = None
         """Of the request that is served."""
         self._served = 0
         """Requests that were served since the loop had a turn."""
@@ -112,7 +112,7 @@ class Connection(Runner, asyncio.Protocol):
         """What came and wasn't read, from `_at` on."""
         self._at = 0
         self._is_reading = True
-        self._tunnel: Tunnel | None = None
+        self._tunnel: TunnelFeed | None = None
         self._ending = False
         self._rests_since = 0.0
         self._head_since = 0.0
@@ -169,9 +169,9 @@ class Connection(Runner, asyncio.Protocol):
             data = self._unread + data
         self._unread = data
         try:
-            head = self._next(known)
+            head = self._read_head(known)
         except GatewayError as error:
-            self.refuse(error)
+            self.reject_head(error)
             return
         if head is not None:
             self._serve(head)
@@ -214,7 +214,7 @@ class Connection(Runner, asyncio.Protocol):
 
     # --- one request after the other ------------------------------------------
 
-    def _next(self, known: int) -> RequestHead | None:
+    def _read_head(self, known: int) -> RequestHead | None:
         """Read the next head, and what is there of its body; None if it isn't whole.
 
         The first *known* bytes were looked at before.
@@ -263,7 +263,7 @@ class Connection(Runner, asyncio.Protocol):
             body = self.body
             assert body is not None
             self._is_busy = True
-            client = Client(self, head, body, listener.limits)
+            client = Exchange(self, head, body, listener.limits)
             self._client = client
             if self._unread or not (body.complete and self._is_reading):
                 self._settle_reading()
@@ -307,9 +307,9 @@ class Connection(Runner, asyncio.Protocol):
                 self._loop.call_soon(self._go_on)
                 return None
             try:
-                head = self._next(0)
+                head = self._read_head(0)
             except GatewayError as error:
-                self.refuse(error)
+                self.reject_head(error)
                 return None
             if head is not None:
                 return head
@@ -352,7 +352,7 @@ class Connection(Runner, asyncio.Protocol):
         else:
             transport.pause_reading()
 
-    def refuse(self, error: GatewayError) -> None:
+    def reject_head(self, error: GatewayError) -> None:
         """Answer a head that never became a request, and close."""
         self._head_since = 0.0
         transport = self.transport
@@ -390,7 +390,7 @@ class Connection(Runner, asyncio.Protocol):
         if self.transport is None:
             raise ConnectionResetError
 
-    def hand_over(self, tunnel: Tunnel) -> None:
+    def hand_over(self, tunnel: TunnelFeed) -> None:
         """Give everything that comes from now on, HTTP no more, to *tunnel*."""
         rest = self._unread[self._at :]
         self._unread, self._at = b"", 0
@@ -401,12 +401,12 @@ class Connection(Runner, asyncio.Protocol):
 
     # --- for the listener -----------------------------------------------------
 
-    def look(self, now: float) -> None:
+    def check_deadlines(self, now: float) -> None:
         """End the connection if its head, its rest or its client is too slow."""
         limits = self._listener.limits
         if self._head_since:
             if now - self._head_since > limits.head_timeout:
-                self.refuse(RequestTimeout("the head didn't arrive in time"))
+                self.reject_head(RequestTimeout("the head didn't arrive in time"))
         elif not self._is_busy and now - self._rests_since > limits.keep_alive:
             self.end()
         assert self.transport is not None
@@ -420,12 +420,12 @@ class Connection(Runner, asyncio.Protocol):
             # Whoever serves it is told by `connection_lost`.
             self.transport.abort()
 
-    def leave(self) -> None:
+    def close_if_idle(self) -> None:
         """Close if no request is being served, and none is on its way."""
         if not self._is_busy and not self._head_since:
             self.end()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Cancel the request that is being served; whoever serves it closes."""
         if self.is_running:
             self.cancel()
@@ -445,14 +445,14 @@ class Listener:
     Used as the protocol factory of `loop.create_server`.
     """
 
-    connection_class: ClassVar[type[Connection]] = Connection
+    connection_class: ClassVar[type[ClientConnection]] = ClientConnection
 
     def __init__(
         self,
         handler: Handler,
         *,
         reader: RequestReader,
-        limits: Limits,
+        limits: LimitsConfig,
         observer: Observer,
         make_id: Callable[[], str],
         pace: Pace,
@@ -463,13 +463,13 @@ class Listener:
         self._observer = observer
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
-        self._open: set[Connection] = set()
+        self._open: set[ClientConnection] = set()
         self._leaving = False
         self._emptied: asyncio.Future[None] | None = None
         self.handler = handler
         self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> ClientConnection:
         return self.connection_class(self, self._loop)
 
     @property
@@ -477,21 +477,21 @@ class Listener:
         """How many clients are connected."""
         return len(self._open)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: ClientConnection) -> bool:
         """Return whether there is room for one more client."""
         if len(self._open) >= self.limits.max_connections:
             return False
         self._open.add(connection)
         return True
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """Give up the place of a connection that is lost, or was never admitted."""
         self._open.discard(connection)
         emptied = self._emptied
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)
 
-    def refused(self, error: GatewayError, client: str) -> responses.Answer:
+    def refused(self, error: GatewayError, client: str) -> responses.Response:
         """Record a request that never was one; return its answer."""
         request_id = self._make_id()
         self._observer.observe(
@@ -517,10 +517,10 @@ class Listener:
         """
         self._leaving = True
         for connection in tuple(self._open):
-            connection.leave()
+            connection.close_if_idle()
         await self._empty(timeout_s)
         for connection in tuple(self._open):
-            connection.cut()
+            connection.abort()
         await self._empty(self.pace.cut_s)
         self._sweep.cancel()
         for connection in tuple(self._open):
@@ -537,6 +537,6 @@ class Listener:
         self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
         now = self._loop.time()
         for connection in tuple(self._open):
-            connection.look(now)
+            connection.check_deadlines(now)
             if self._leaving:
-                connection.leave()
+                connection.close_if_idle()

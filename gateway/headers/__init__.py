@@ -32,7 +32,7 @@ from gateway.headers.filters import (
     to_client,
     to_upstream,
 )
-from gateway.headers.forwarded import Networks, Way, Ways
+from gateway.headers.forwarded import ForwardedCache, ForwardedFields, Networks
 from gateway.headers.names import (
     IDENTITY_NAMES,
     SETS_SESSION,
@@ -45,12 +45,12 @@ __all__ = [
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
     "SETS_SESSION",
+    "ForwardedCache",
+    "ForwardedFields",
     "HeaderPolicy",
     "IdentityTooLarge",
     "Networks",
     "Reserved",
-    "Way",
-    "Ways",
     "fold",
     "policy",
     "reply_rules",

@@ -8,7 +8,7 @@ from operator import attrgetter
 
 from gateway.headers.attach import ANONYMOUS, HeaderPolicy, identity_fields
 from gateway.headers.cookies import sets_session_cookie, without_session_cookies
-from gateway.headers.forwarded import Way
+from gateway.headers.forwarded import ForwardedFields
 from gateway.headers.names import (
     AUTHORIZATION,
     CACHE,
@@ -92,7 +92,7 @@ def request_rules(reserved: Reserved) -> Rules:
     3. Credentials go unless the route forwards them: session cookies, every Bearer
        token, the SDKs' own fields. Other cookies and schemes stay.
     4. Forwarded fields go, or some stay if the peer is trusted; For, Proto and Host
-       are made anew (`Ways`).
+       are made anew (`ForwardedCache`).
 
     Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
     """
@@ -121,7 +121,7 @@ def request_rules(reserved: Reserved) -> Rules:
 def to_upstream(
     head: RequestHead,
     policy: HeaderPolicy,
-    way: Way,
+    forwarded: ForwardedFields,
     principal: Principal | None,
     request_id: bytes,
 ) -> bytes:
@@ -135,13 +135,13 @@ def to_upstream(
         IdentityTooLarge: the identity fields exceed `MAX_IDENTITY_BYTES`.
     Source: RFC 9110 §7.6.1, §7.6.3 (Via); attack table A1 to A19.
     """
-    if head.marks & (policy.marks | way.marks):
+    if head.marks & (policy.marks | forwarded.marks):
         listed = _all_listed(head.lines)
-        lines = [_kept(line, policy, way, listed) for line in head.lines]
+        lines = [_kept(line, policy, forwarded, listed) for line in head.lines]
     else:
         lines = [*map(_kept_by_default, head.lines)]
     lines += (
-        way.fields,
+        forwarded.fields,
         b"X-Request-Id: ",
         request_id,
         b"\r\n",
@@ -154,7 +154,10 @@ _kept_by_default = attrgetter("kept")
 
 
 def _kept(
-    line: Line, policy: HeaderPolicy, way: Way, listed: frozenset[bytes]
+    line: Line,
+    policy: HeaderPolicy,
+    forwarded: ForwardedFields,
+    listed: frozenset[bytes],
 ) -> bytes:
     """Return what goes on of *line* when the route or the peer matters.
 
@@ -165,7 +168,7 @@ def _kept(
         return b""
     if (
         (rule is CREDENTIAL and policy.forward_credentials)
-        or (rule is TRUSTED and way.is_trusted)
+        or (rule is TRUSTED and forwarded.is_trusted)
         or (rule is ODD and line.name.lower() in policy.allowed)
     ):
         return line.raw

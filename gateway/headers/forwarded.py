@@ -108,7 +108,7 @@ def client_host(stated: Sequence[bytes], host: str) -> str:
     return host
 
 
-class Way:
+class ForwardedFields:
     """How a request reached the gateway. Nothing in it changes once it is made."""
 
     __slots__ = ("client", "fields", "is_secure", "is_trusted", "marks")
@@ -131,16 +131,18 @@ _STATED_MAX_BYTES = 512
 """Ways with more than this from a proxy aren't remembered."""
 
 
-class Ways:
+class ForwardedCache:
     """How requests reach the gateway, each way worked out once."""
 
     def __init__(self, trusted: Networks) -> None:
         """*trusted* are the peers whose X-Forwarded-* fields count."""
         self._trusted = trusted
         self._trusts_any = bool(trusted)
-        self._known: dict[object, Way] = {}
+        self._known: dict[object, ForwardedFields] = {}
 
-    def find(self, head: RequestHead, peer: str, authority: str, secure: bool) -> Way:
+    def find(
+        self, head: RequestHead, peer: str, authority: str, secure: bool
+    ) -> ForwardedFields:
         """Return the way of a request.
 
         *peer* is the address of the connection's other end, empty for a Unix socket;
@@ -154,14 +156,14 @@ class Ways:
                 stated = tuple([x for x in head.lines if x.marks & HAS_FORWARDED])
         # Lines of the same bytes are the same object for as long as they're remembered.
         key = (peer, authority, secure, head.http10, stated)
-        way = self._known.get(key)
-        if way is None:
-            way = self._made(peer, authority, secure, head.http10, stated)
+        forwarded = self._known.get(key)
+        if forwarded is None:
+            forwarded = self._made(peer, authority, secure, head.http10, stated)
             if sum([len(line.raw) for line in stated or ()]) <= _STATED_MAX_BYTES:
                 if len(self._known) >= _WAYS_MAX:
                     self._known.clear()
-                self._known[key] = way
-        return way
+                self._known[key] = forwarded
+        return forwarded
 
     def _made(
         self,
@@ -170,17 +172,17 @@ class Ways:
         secure: bool,
         http10: bool,
         stated: Sequence[Line] | None,
-    ) -> Way:
+    ) -> ForwardedFields:
         """Return the way by which a request came, with what a trusted peer *stated*."""
         addresses = _values(stated, FORWARDED_FOR)
         scheme = "https" if secure else "http"
         scheme = client_scheme(_values(stated, FORWARDED_PROTO), scheme)
         host = client_host(_values(stated, FORWARDED_HOST), authority)
-        way = Way()
-        way.is_trusted = stated is not None
-        way.marks = HAS_TRUSTED if way.is_trusted else 0
-        way.client = client_address(addresses, peer, self._trusted)
-        way.is_secure = scheme == "https"
+        forwarded = ForwardedFields()
+        forwarded.is_trusted = stated is not None
+        forwarded.marks = HAS_TRUSTED if forwarded.is_trusted else 0
+        forwarded.client = client_address(addresses, peer, self._trusted)
+        forwarded.is_secure = scheme == "https"
         fields: list[Field] = []
         hops = [*addresses, peer.encode()] if peer else addresses
         if hops:
@@ -190,8 +192,8 @@ class Ways:
             (b"X-Forwarded-Proto", scheme.encode()),
             (b"X-Forwarded-Host", host.encode()),
         )
-        way.fields = raw.block(fields)
-        return way
+        forwarded.fields = raw.block(fields)
+        return forwarded
 
 
 def _values(stated: Sequence[Line] | None, rule: Rule) -> list[bytes]:

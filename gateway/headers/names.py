@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from gateway.http.fields import Memo, is_token
+from gateway.http.fields import BoundedCache, is_token
 
 
 class Rule(Enum):
@@ -166,8 +166,8 @@ class Reserved:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(fold(name.encode()) for name in names)
-        self.request = Memo(self._judge_request)
-        self.reply = Memo(self._judge_reply)
+        self.request = BoundedCache(self._judge_request)
+        self.reply = BoundedCache(self._judge_reply)
 
     def _judge_request(self, name: bytes) -> Rule:
         folded = fold(name)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import GatewayError
-from gateway.http.fields import TOKEN, Memo, field_of
+from gateway.http.fields import TOKEN, BoundedCache, field_of
 
 LINE_MAX_BYTES: Final = 4096
 """The longest line of a chunk's size, its extensions included."""
@@ -36,14 +36,14 @@ _PLAIN_MAX_BYTES = 16
 """Longer lines of a size have extensions. They aren't remembered."""
 
 
-def _reads(match: Callable[[bytes], re.Match[bytes] | None]) -> Memo[int]:
+def _reads(match: Callable[[bytes], re.Match[bytes] | None]) -> BoundedCache[int]:
     """Return what finds the size that a line gives, or -1 if it is malformed."""
 
     def size(line: bytes) -> int:
         found = match(line) if len(line) <= LINE_MAX_BYTES else None
         return -1 if found is None else int(found[1], 16)
 
-    return Memo(size, max_size=_PLAIN_MAX_BYTES)
+    return BoundedCache(size, max_size=_PLAIN_MAX_BYTES)
 
 
 _strict_sizes = _reads(_strict_line)

@@ -24,7 +24,7 @@ CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
 _T = TypeVar("_T")
 
 
-class Memo(dict[bytes, _T]):
+class BoundedCache(dict[bytes, _T]):
     """What *judge* says of some bytes, remembered by these bytes exactly.
 
     At most 1024 of them, each of at most *max_size* bytes: when it is full of what

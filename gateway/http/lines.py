@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.errors import GatewayError
-from gateway.http.fields import Field, Memo, has_control, is_token
+from gateway.http.fields import BoundedCache, Field, has_control, is_token
 
 LINE_MAX_BYTES: Final = 512
 """Longer lines aren't remembered, except by whoever holds one (`Lines.judge`)."""
@@ -114,7 +114,7 @@ class Lines(dict[bytes, Line]):
         self._error = error
         self._meanings = meanings
         self._rules = rules
-        self._names = Memo(self._name)
+        self._names = BoundedCache(self._name)
         self._held: dict[bytes, _Held] = {}
         self.size = 0
         """An estimate of the bytes that the remembered lines take."""

@@ -115,7 +115,7 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
 
-class _State(dict[str, "_State"]):
+class _NfaState(dict[str, "_NfaState"]):
     """A set of places, and the states that follow it, found when first needed."""
 
     __slots__ = ("_automaton", "accepting", "places")
@@ -126,7 +126,7 @@ class _State(dict[str, "_State"]):
         self.places = places
         self.accepting = bool(places & automaton.accepting)
 
-    def __missing__(self, char: str) -> _State:
+    def __missing__(self, char: str) -> _NfaState:
         following = self._automaton.after(self.places, char)
         if char in _ALPHABET:  # others lead nowhere and aren't worth their memory
             self[char] = following
@@ -147,10 +147,10 @@ class _Automaton:
         for index, chars in enumerate(parser.chars, start=1):
             for char in chars:
                 self._places_of[char] |= 1 << index
-        self._states: dict[int, _State] = {}
-        self.start = _State(self, 1)
+        self._states: dict[int, _NfaState] = {}
+        self.start = _NfaState(self, 1)
 
-    def after(self, places: int, char: str) -> _State:
+    def after(self, places: int, char: str) -> _NfaState:
         """Return the state that *char* leads to."""
         reached = 0
         for place in _bits(places):
@@ -161,7 +161,7 @@ class _Automaton:
             if len(self._states) >= _MAX_STATES:
                 self._states.clear()
                 self.start.clear()
-            state = self._states[reached] = _State(self, reached)
+            state = self._states[reached] = _NfaState(self, reached)
         return state
 
 

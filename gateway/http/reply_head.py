@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.errors import BadReply
 from gateway.http import framing
-from gateway.http.fields import CONTROLS, Memo
+from gateway.http.fields import CONTROLS, BoundedCache
 from gateway.http.framing import BODILESS, CLOSE, KEEP, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
@@ -126,7 +126,7 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
     return start, status, reason, version == b"1.0", bodiless
 
 
-_status_lines = Memo(_status_parts)
+_status_lines = BoundedCache(_status_parts)
 """A service has few."""
 
 _new = object.__new__

@@ -107,6 +107,7 @@ class RequestHead(Head):
     __slots__ = (
         "chunked",
         "content_length",
+        "credential_lines",
         "expects_continue",
         "has_body",
         "has_upgrade",
@@ -116,7 +117,6 @@ class RequestHead(Head):
         "method",
         "origins",
         "request_ids",
-        "shown",
         "target",
     )
 
@@ -140,7 +140,7 @@ class RequestHead(Head):
     """The values of Origin."""
     request_ids: tuple[bytes, ...]
     """The values of X-Request-Id."""
-    shown: tuple[Line, ...]
+    credential_lines: tuple[Line, ...]
     """The lines that may hold credentials."""
 
 
@@ -237,8 +237,10 @@ class RequestReader:
         """*credentials* reads the values of fields that may hold some: name in lower
         case → what becomes `Line.says`."""
         self.bounds = bounds
-        shown = {name: (_CREDENTIAL, read) for name, read in credentials.items()}
-        self._lines = Lines(_MEANINGS | shown, rules, BadRequest)
+        credential_lines = {
+            name: (_CREDENTIAL, read) for name, read in credentials.items()
+        }
+        self._lines = Lines(_MEANINGS | credential_lines, rules, BadRequest)
         self._small = min(bounds.target, bounds.field, bounds.head)
         """The size of a head that can't exceed a bound but for the number of fields."""
         self._max_texts = bounds.fields + 3  # the request line, and what ends the head
@@ -274,7 +276,7 @@ class RequestReader:
         chunked = expects = upgrade = False
         origins: tuple[bytes, ...] = ()
         request_ids: tuple[bytes, ...] = ()
-        shown: tuple[Line, ...] = ()
+        credential_lines: tuple[Line, ...] = ()
         for text in texts[1:-2]:
             line = known[text] if len(text) <= LINE_MAX_BYTES else known.judge(text)
             lines.append(line)
@@ -287,7 +289,7 @@ class RequestReader:
                     raise BadRequest("several Host fields")
                 host = line.says
             elif meaning == _CREDENTIAL:
-                shown += (line,)
+                credential_lines += (line,)
             elif meaning == _CONNECTION:
                 connection |= line.says
             elif meaning == _LENGTH:
@@ -331,7 +333,7 @@ class RequestReader:
         head.has_upgrade = upgrade
         head.origins = origins
         head.request_ids = request_ids
-        head.shown = shown
+        head.credential_lines = credential_lines
         return head
 
     def _check_sizes(self, data: bytes, texts: Sequence[bytes]) -> None:

@@ -16,12 +16,12 @@ from gateway.observe.access_log import (
 )
 from gateway.observe.record import Observer, Record
 from gateway.observe.stderr import Messages, messages
-from gateway.observe.streams import Lines, Unbuffered
+from gateway.observe.streams import LineWriter, Unbuffered
 
 __all__ = [
     "FORMATS",
     "AccessLog",
-    "Lines",
+    "LineWriter",
     "Messages",
     "NoLog",
     "Observer",

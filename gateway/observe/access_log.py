@@ -19,7 +19,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 
 from gateway.observe.record import Record
-from gateway.observe.streams import WHOLE_BYTES, Lines, unbuffered
+from gateway.observe.streams import WHOLE_BYTES, LineWriter, unbuffered
 
 _QUEUE_BATCHES = 1000
 """Batches queued for the writer; further lines are dropped and counted."""
@@ -151,7 +151,7 @@ class AccessLog:
     the rest.
     """
 
-    def __init__(self, form: str = "text", stream: Lines | None = None) -> None:
+    def __init__(self, form: str = "text", stream: LineWriter | None = None) -> None:
         self._form = form
         self._stream = stream or unbuffered(sys.stdout)
         self._pending: list[tuple[Record, float]] = []

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from gateway.observe.streams import Lines, unbuffered
+from gateway.observe.streams import LineWriter, unbuffered
 
 _QUEUE_MESSAGES = 1000
 """Messages queued for the writer; further ones are dropped and counted."""
@@ -21,7 +21,7 @@ class Messages(logging.Handler):
     If the pipe isn't read, messages are lost, but the event loop isn't blocked.
     """
 
-    def __init__(self, stream: Lines | None = None, *, who: str = "") -> None:
+    def __init__(self, stream: LineWriter | None = None, *, who: str = "") -> None:
         """*who* is put before each line, as several processes may share a stream."""
         super().__init__(logging.WARNING)
         self._who = who

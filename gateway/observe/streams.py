@@ -16,7 +16,7 @@ WHOLE_BYTES: Final = 4096
 """A pipe takes up to this many bytes in one piece, or none. Source: pipe(7)."""
 
 
-class Lines(Protocol):
+class LineWriter(Protocol):
     """A text stream; writing to it may block."""
 
     def write(self, text: str, /) -> object: ...
@@ -59,7 +59,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
         begin = end
 
 
-def unbuffered(stream: TextIO) -> Lines:
+def unbuffered(stream: TextIO) -> LineWriter:
     """Return *stream* without its buffer, or as it is if it has no descriptor."""
     try:
         return Unbuffered(stream.fileno())

@@ -36,7 +36,7 @@ from gateway.session.deny_list import DenyList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class SupervisorPace:
     """The times a plan goes by."""
 
     tick_s: float = 1.0
@@ -97,7 +97,7 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class LoadedFile:
     """What the plan needs to know of one reading of the file."""
 
     generation: int
@@ -176,7 +176,7 @@ class Signalled:
 class FileLoaded:
     """The file was read again and can be served."""
 
-    config: Config
+    config: LoadedFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ class _Place:
 class _Generation:
     """The workers of one reading of the file."""
 
-    config: Config
+    config: LoadedFile
     places: tuple[_Place, ...]
     """By slot."""
     is_proven: bool = False
@@ -346,10 +346,15 @@ class Plan:
     """Turns events into actions, from the start of a supervisor to its end."""
 
     def __init__(
-        self, config: Config, *, workers: int, sockets: int, pace: Pace | None = None
+        self,
+        config: LoadedFile,
+        *,
+        workers: int,
+        sockets: int,
+        pace: SupervisorPace | None = None,
     ) -> None:
         """The first `Tick` forks the first worker."""
-        self._pace = pace or Pace()
+        self._pace = pace or SupervisorPace()
         self._workers = workers
         self._sockets = sockets
         self._serving = self._generation(config)
@@ -531,7 +536,7 @@ class Plan:
             case Signal.STOP | Signal.HANG_UP:
                 self._stop()
 
-    def _on_loaded(self, config: Config) -> None:
+    def _on_loaded(self, config: LoadedFile) -> None:
         self._is_loading = False
         if not self._is_stopping:
             self._coming = self._generation(config)
@@ -719,7 +724,7 @@ class Plan:
 
     # --- small things -------------------------------------------------------------
 
-    def _generation(self, config: Config) -> _Generation:
+    def _generation(self, config: LoadedFile) -> _Generation:
         return _Generation(config, tuple(_Place() for _ in range(self._workers)))
 
     def _places(self) -> Iterator[_Place]:

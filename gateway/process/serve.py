@@ -29,7 +29,7 @@ once would cut off requests on their way: of a busy client, nearly always one.
 """
 
 
-class Entrance:
+class ServerSockets:
     """The sockets of a server and their connections, until all are closed."""
 
     def __init__(self, app: App, *, linger_s: float = 0.0) -> None:
@@ -40,33 +40,33 @@ class Entrance:
         self._linger_s = min(linger_s, gateway.drain_timeout)
         self._listener = Listener(
             app.proxy.handle,
-            reader=app.proxy.parts.reader,
+            reader=app.proxy.dependencies.reader,
             limits=gateway.limits,
             observer=app.observer,
             make_id=app.make_id,
-            pace=app.proxy.parts.pace,
+            pace=app.proxy.dependencies.pace,
         )
-        self._doors: dict[asyncio.Server, socket.socket] = {}
+        self._servers: dict[asyncio.Server, socket.socket] = {}
         """The servers that accept, each with a duplicate of its socket."""
 
     async def open(self, sock: socket.socket) -> asyncio.Server:
         """Accept on *sock*, which the server owns from now on."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._listener, sock=sock)
-        self._doors[server] = sock.dup()
+        self._servers[server] = sock.dup()
         return server
 
     def shut(self, server: asyncio.Server) -> None:
         """Accept no more on a server's socket; its connections stay."""
         server.close()
-        self._doors.pop(server).close()
+        self._servers.pop(server).close()
 
     async def close(self) -> None:
         """Stop accepting, close WebSockets with 1001, and end what is left.
 
         Requests in flight have `gateway.drain_timeout` to finish.
         """
-        servers = tuple(self._doors)
+        servers = tuple(self._servers)
         for server in servers:
             server.close()
         await asyncio.sleep(0)  # the loop stops watching their sockets
@@ -82,7 +82,7 @@ class Entrance:
 
     def _last_of(self, server: asyncio.Server) -> list[socket.socket]:
         """Close a socket; return the connections in its queue, which would be reset."""
-        sock = self._doors.pop(server)
+        sock = self._servers.pop(server)
         waiting: list[socket.socket] = []
         with contextlib.suppress(OSError):  # the queue is empty
             while len(waiting) < BACKLOG:
@@ -107,9 +107,9 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serve *app* on *sock* while the block runs; drain when it ends.
 
-    Yields the URL. *linger_s* is as for `Entrance`.
+    Yields the URL. *linger_s* is as for `ServerSockets`.
     """
-    entrance = Entrance(app, linger_s=linger_s)
+    entrance = ServerSockets(app, linger_s=linger_s)
     try:
         await entrance.open(sock)
         yield url_of(sock)

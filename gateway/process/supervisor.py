@@ -28,7 +28,6 @@ from gateway.process.plan import (
     Announce,
     Closed,
     CloseSockets,
-    Config,
     Event,
     Exit,
     Exited,
@@ -39,14 +38,15 @@ from gateway.process.plan import (
     Heard,
     Kill,
     Load,
+    LoadedFile,
     NotStarted,
     Now,
-    Pace,
     Plan,
     Say,
     Send,
     Signal,
     Signalled,
+    SupervisorPace,
     Tick,
     Unread,
     name_of,
@@ -114,7 +114,7 @@ class Supervisor:
         load: Callable[[], Settings],
         say: Callable[[str], None],
         on_ready: Callable[[], None],
-        pace: Pace | None = None,
+        pace: SupervisorPace | None = None,
     ) -> None:
         """*work* is what a worker does with its end of a channel and the number of its
         slot, in a process of its own; it returns the exit code. *hub* is the same for
@@ -395,10 +395,10 @@ class Supervisor:
                 self._wakes[1].send(b"\0")
 
 
-def _config(generation: int, settings: Settings) -> Config:
+def _config(generation: int, settings: Settings) -> LoadedFile:
     """Return what the plan needs to know of *settings*."""
     gateway = settings.config.gateway
-    return Config(
+    return LoadedFile(
         generation=generation,
         path=str(settings.path),
         listen=gateway.listen,
@@ -423,7 +423,7 @@ def supervise(
     load: Callable[[], Settings],
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
-    pace: Pace | None = None,
+    pace: SupervisorPace | None = None,
 ) -> int:
     """Serve until a signal says otherwise; return the exit code.
 

@@ -12,7 +12,12 @@ from gateway.app import App, BadService
 from gateway.process import messages
 from gateway.process.messages import Accept, Deny, Drain, Failed, Message, Ping, Ready
 from gateway.process.pipe import Pipe
-from gateway.process.serve import LAST_REQUESTS_S, Entrance, hosting, settle_garbage
+from gateway.process.serve import (
+    LAST_REQUESTS_S,
+    ServerSockets,
+    hosting,
+    settle_garbage,
+)
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
 from gateway.supertokens import RecipeError
@@ -31,7 +36,7 @@ class Worker:
         self._app = app
         self._sockets = sockets
         self._pipe = Pipe(self)
-        self._entrance = Entrance(app, linger_s=LAST_REQUESTS_S)
+        self._entrance = ServerSockets(app, linger_s=LAST_REQUESTS_S)
         self._servers: dict[int, asyncio.Server] = {}
         self._wanted: tuple[int, ...] = ()
         self._told = asyncio.Event()

@@ -50,14 +50,14 @@ def _route(
     settings: Config,
     services: dict[str, Service],
     index: int,
-    given: config.Route,
+    given: config.RouteConfig,
 ) -> Route:
     form, path = lint.form_of(given)
     if given.upstream is not None:
         service = services.get(given.upstream)
         if service is None:
-            target = config.Target(url=given.upstream)
-            service = _service(given.upstream, config.Service(targets=(target,)))
+            target = config.TargetConfig(url=given.upstream)
+            service = _service(given.upstream, config.ServiceConfig(targets=(target,)))
             services[given.upstream] = service
         narrower = config.TimeoutsPatch()
         host_header = "upstream"
@@ -91,7 +91,7 @@ def _route(
     )
 
 
-def _service(name: str, given: config.Service) -> Service:
+def _service(name: str, given: config.ServiceConfig) -> Service:
     return Service(
         name=name,
         targets=tuple(config.address(target.url) for target in given.targets),
@@ -101,7 +101,9 @@ def _service(name: str, given: config.Service) -> Service:
     )
 
 
-def _header_policy(defaults: config.Defaults, given: config.Route) -> HeaderPolicy:
+def _header_policy(
+    defaults: config.DefaultsConfig, given: config.RouteConfig
+) -> HeaderPolicy:
     forward = given.forward_credentials
     return headers.policy(
         given.identity.headers,
@@ -112,7 +114,7 @@ def _header_policy(defaults: config.Defaults, given: config.Route) -> HeaderPoli
     )
 
 
-def _rewrite(given: config.Rewrite, form: Form, path: str) -> Rewrite | None:
+def _rewrite(given: config.RewriteConfig, form: Form, path: str) -> Rewrite | None:
     prefix = given.strip_prefix
     if prefix is None:
         if given.replace_prefix is None:
@@ -132,7 +134,9 @@ _PROTECTION = {
 }
 
 
-def _session(defaults: config.Defaults, given: config.Route) -> SessionPolicy:
+def _session(
+    defaults: config.DefaultsConfig, given: config.RouteConfig
+) -> SessionPolicy:
     protected = defaults.protected if given.protected is None else given.protected
     session = defaults.session.model_copy(
         update=given.session.model_dump(exclude_none=True)
@@ -145,7 +149,7 @@ def _session(defaults: config.Defaults, given: config.Route) -> SessionPolicy:
     )
 
 
-def _requirements(given: config.Require) -> Requirements:
+def _requirements(given: config.RequireConfig) -> Requirements:
     return Requirements(
         roles_any=given.roles.any,
         roles_all=given.roles.all,

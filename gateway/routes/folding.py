@@ -25,7 +25,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from gateway.config import Paths
+from gateway.config import PathsConfig
 
 _PCHAR = "!$&'()*+,;=:@"
 """What stands in a segment unescaped, besides the unreserved characters."""
@@ -53,7 +53,7 @@ EXACT = Reading()
 """Every difference is seen."""
 
 
-def known(paths: Paths) -> Reading:
+def known(paths: PathsConfig) -> Reading:
     """Return the differences that a service is declared not to see."""
     return Reading(
         case=paths.case == "insensitive",
@@ -64,7 +64,7 @@ def known(paths: Paths) -> Reading:
     )
 
 
-def possible(paths: Paths) -> Reading:
+def possible(paths: PathsConfig) -> Reading:
     """Return the differences that a service isn't declared to see."""
     return Reading(
         case=paths.case != "sensitive",

@@ -107,7 +107,7 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     ]
 
 
-def _doubtful_cookies(given: config.SuperTokens) -> Iterator[Finding]:
+def _doubtful_cookies(given: config.SuperTokensConfig) -> Iterator[Finding]:
     place = ("supertokens", "cookie", "secure")
     api_domain = given.api_domain
     if given.cookie.same_site == "none":
@@ -211,16 +211,16 @@ _SHOWN = 5
 """Names of routes that one warning lists."""
 
 
-def form_of(given: config.Route) -> tuple[Form, str]:
+def form_of(given: config.RouteConfig) -> tuple[Form, str]:
     """Return which form of path a route has, and the path."""
     match given.path_match:
-        case config.PathMatch(exact=str(path)):
+        case config.PathMatchConfig(exact=str(path)):
             return "exact", path
-        case config.PathMatch(template=str(path)):
+        case config.PathMatchConfig(template=str(path)):
             return "template", path
-        case config.PathMatch(regex=str(path)):
+        case config.PathMatchConfig(regex=str(path)):
             return "regex", path
-        case config.PathMatch(prefix=str(path)):
+        case config.PathMatchConfig(prefix=str(path)):
             return "prefix", path
         case _:  # pragma: no cover - the schema has refused it
             raise AssertionError("a route has exactly one form of path")

@@ -20,10 +20,10 @@ class Service:
     name: str
     """From `services`; the URL for a route's own `upstream`. Unique."""
     targets: tuple[Address, ...]
-    tls: config.Tls
+    tls: config.TlsConfig
     max_connections: int
     """Per target."""
-    paths: config.Paths
+    paths: config.PathsConfig
     """How it reads paths, as far as the file says so."""
 
 
@@ -65,15 +65,15 @@ class Route:
     says_protected: bool
     """Its own line says who may; else `defaults` does."""
     headers: HeaderPolicy
-    timeouts: config.Timeouts
+    timeouts: config.TimeoutsConfig
     rewrite: Rewrite | None
     host_header: str
     """`upstream`, `preserve`, or a literal."""
     upstream_401: Literal["pass", "403", "502"]
-    websocket: config.WebSocket
+    websocket: config.WebSocketConfig
     max_body_size: int
     """In bytes."""
-    retry: config.Retry
+    retry: config.RetryConfig
 
     def upstream_path(self, path: str) -> str:
         """Return the path that the upstream gets for the canonical *path*."""

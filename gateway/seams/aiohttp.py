@@ -140,7 +140,7 @@ class Written(web.StreamResponse):
 
 # The client reads its writer from `prepare`, and counts what was written.
 AIOHTTP.declare(
-    "gateway.aiohttp_app.client:AiohttpClient.drain",
+    "gateway.aiohttp_app.exchange:AiohttpExchange.drain",
     Takes(f"{_RESPONSE}.prepare", 2),
     Keeps("aiohttp.abc:AbstractStreamWriter", ("output_size", "drain")),
 )

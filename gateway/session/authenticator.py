@@ -47,7 +47,7 @@ from gateway.session.deny_list import DenyList
 from gateway.session.failures import Failures
 from gateway.session.keys import KeySet, Missing
 from gateway.session.refusals import Refusals
-from gateway.session.rules import AntiCsrf, Rules, Transfer
+from gateway.session.rules import AntiCsrf, SessionRules, Transfer
 from gateway.session.tokens import Token
 from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens, line_of
 
@@ -61,7 +61,7 @@ DenialListener = Callable[[str, float], None]
 since the epoch."""
 
 
-class Keys(Protocol):
+class SigningKeys(Protocol):
     """The core's signing keys (`keys.KeyStore`)."""
 
     def get(self, kid: str) -> RSAPublicKey | None: ...
@@ -77,11 +77,11 @@ class SessionAuthenticator:
     def __init__(
         self,
         *,
-        keys: Keys,
+        keys: SigningKeys,
         core: CoreSession,
-        rules: Rules,
-        cache: config.Cache,
-        client: config.CoreClient,
+        rules: SessionRules,
+        cache: config.CacheConfig,
+        client: config.CoreConfig,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """*clock* is in seconds since the epoch."""
@@ -116,7 +116,7 @@ class SessionAuthenticator:
             return Pending(partial(self._by_sdk, request, compiled))
 
         # 1 credentials
-        lines = request.shown
+        lines = request.credential_lines
         chosen = choose(lines, self._by_end, self._takes_header, self._takes_cookie)
         if not isinstance(chosen, tuple):
             return ABSENT if chosen is None else self.refusals.try_refresh(chosen)
@@ -216,13 +216,16 @@ class SessionAuthenticator:
                 found = self.judge(request, policy)
                 return await found.resume() if isinstance(found, Pending) else found
 
-    def _forged(self, shown: Credentials, known: VerifiedToken) -> Denied | None:
+    def _forged(
+        self, credential_lines: Credentials, known: VerifiedToken
+    ) -> Denied | None:
         """Return the refusal of a request that another site may have made."""
         match self._rules.anti_csrf:
-            case AntiCsrf.VIA_CUSTOM_HEADER if not shown.has_rid:
+            case AntiCsrf.VIA_CUSTOM_HEADER if not credential_lines.has_rid:
                 return self.refusals.try_refresh("anti_csrf")
             case AntiCsrf.VIA_TOKEN if (
-                shown.anti_csrf is None or shown.anti_csrf != known.anti_csrf
+                credential_lines.anti_csrf is None
+                or credential_lines.anti_csrf != known.anti_csrf
             ):
                 return self.refusals.try_refresh("anti_csrf")
             case _:

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from gateway.identity import SAFE_METHODS, CheckDatabase, Protection, SessionPolicy
 from gateway.session import requirements
-from gateway.session.rules import GlobalClaims, Rules
+from gateway.session.rules import GlobalClaims, SessionRules
 
 
 class CompiledPolicy:
@@ -23,7 +23,7 @@ class CompiledPolicy:
         "when",
     )
 
-    def __init__(self, policy: SessionPolicy, rules: Rules) -> None:
+    def __init__(self, policy: SessionPolicy, rules: SessionRules) -> None:
         self.is_required = policy.protection is Protection.REQUIRED
         self.when = policy.check_database
         self.max_age_s = policy.max_age_s

@@ -90,7 +90,7 @@ class CoreCalls:
         self,
         core: CoreSession,
         *,
-        client: config.CoreClient,
+        client: config.CoreConfig,
         refusals: Refusals,
         clock: Callable[[], float],
     ) -> None:

@@ -99,18 +99,18 @@ requests.cookie_parser.
 """
 
 
-def credentials(shown: Sequence[Line]) -> Credentials:
+def credentials(credential_lines: Sequence[Line]) -> Credentials:
     """Return the credentials in lines that were read with CREDENTIAL_FIELDS.
 
     Of a field that comes twice the first counts; of Cookie fields all count.
     """
-    if len(shown) == 1:
-        only: Credentials = shown[0].says
+    if len(credential_lines) == 1:
+        only: Credentials = credential_lines[0].says
         return only
     bearer = anti_csrf = auth_mode = None
     is_authorized = has_rid = legacy = False
     cookies: tuple[str, ...] = ()
-    for line in shown:
+    for line in credential_lines:
         part: Credentials = line.says
         if part.is_authorized and not is_authorized:
             is_authorized = True
@@ -146,7 +146,7 @@ cookie the credentials that came with it, which have the anti-CSRF proof."""
 
 
 def choose(
-    shown: Sequence[Line],
+    credential_lines: Sequence[Line],
     known: Mapping[str, VerifiedToken],
     takes_header: bool,
     takes_cookie: bool,
@@ -157,7 +157,11 @@ def choose(
     *takes_header* and *takes_cookie* say where a token may come from.
     """
     # One line shows nearly always all there is: no call is made for it.
-    found: Credentials = shown[0].says if len(shown) == 1 else credentials(shown)
+    found: Credentials = (
+        credential_lines[0].says
+        if len(credential_lines) == 1
+        else credentials(credential_lines)
+    )
     if found.legacy:
         return Refresh.LEGACY
     bearer = found.bearer

@@ -98,7 +98,7 @@ class KeyStore:
     def __init__(
         self,
         hosts: Sequence[str | URL],
-        settings: config.Keys,
+        settings: config.KeysConfig,
         *,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace = PACE,

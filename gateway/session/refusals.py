@@ -14,7 +14,7 @@ from typing import Any
 from gateway.http.fields import Field
 from gateway.identity import Denied
 from gateway.session import requirements
-from gateway.session.rules import Rules
+from gateway.session.rules import SessionRules
 
 _JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 
@@ -22,7 +22,7 @@ _JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 class Refusals:
     """The refusals, with the statuses that the SDK is set up to use."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: SessionRules) -> None:
         self._expired_status = rules.session_expired_status
         self._claim_status = rules.invalid_claim_status
         self.unauthorised = self._message("unauthorised", "unauthorised")

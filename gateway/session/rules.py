@@ -34,10 +34,10 @@ class GlobalClaims(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class SessionRules:
     """How sessions are judged, as the SDK is set up."""
 
-    tokens: tokens.Rules
+    tokens: tokens.TokenRules
     anti_csrf: AntiCsrf = AntiCsrf.NONE
     transfer: Transfer = Transfer.ANY
     global_claims: GlobalClaims = GlobalClaims.NONE

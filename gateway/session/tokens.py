@@ -99,7 +99,7 @@ class Token(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class TokenRules:
     """What the configuration asks of every token."""
 
     issuers: frozenset[str] = frozenset()
@@ -127,7 +127,7 @@ def parse(text: str) -> Token | None:
     return Token(header, payload, signed, signature)
 
 
-def flaw(token: Token, rules: Rules, now: float) -> Flaw | None:
+def flaw(token: Token, rules: TokenRules, now: float) -> Flaw | None:
     """Return the first thing wrong with *token* that no key is needed to see.
 
     *now* is in seconds since the epoch.

@@ -79,10 +79,10 @@ class VerifiedTokens:
         self._by_end.clear()
 
 
-def line_of(text: str, shown: Sequence[Line]) -> Line:
+def line_of(text: str, credential_lines: Sequence[Line]) -> Line:
     """Return the line among *shown* that has the token *text*."""
     return next(
         line
-        for line in shown
+        for line in credential_lines
         if line.says.bearer is text or text in line.says.access_cookies
     )

@@ -11,7 +11,7 @@ from gateway.config import Config, Finding, InvalidConfig, Loc
 from gateway.routes import RouteTable
 from gateway.settings import yaml_reader
 from gateway.settings.problems import ConfigError, Problem
-from gateway.settings.source import Source
+from gateway.settings.source import YamlSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Settings:
     config: Config
     table: RouteTable = field(repr=False)
     path: str
-    _source: Source = field(repr=False)
+    _source: YamlSource = field(repr=False)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -44,7 +44,7 @@ def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
         ConfigError: the file can't be read, isn't YAML, isn't a configuration, or
             holds a route that can't be served (see `routes.compile`).
     """
-    source = Source(file=fspath(path))
+    source = YamlSource(file=fspath(path))
     yaml_reader.read(source, environ)
     try:
         checked = config.parse(source.root.data)

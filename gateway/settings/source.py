@@ -37,7 +37,7 @@ class Spoiled:
     """Replaces an unknown value; no field of the schema accepts it."""
 
 
-class Source:
+class YamlSource:
     """A file, the tree of its values, and the problems found in it."""
 
     def __init__(self, *, file: str) -> None:

@@ -14,7 +14,7 @@ import yaml
 from gateway.config import Loc
 from gateway.settings.environment import BadVariable, expand
 from gateway.settings.scalars import resolve
-from gateway.settings.source import Node, Source, Spoiled
+from gateway.settings.source import Node, Spoiled, YamlSource
 
 _MAX_DEPTH: Final = 32
 """Levels of lists and mappings; the schema needs eight."""
@@ -25,7 +25,7 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader is ten times faster; wheels have it, other builds may not."""
 
 
-def read(source: Source, environ: Mapping[str, str]) -> None:
+def read(source: YamlSource, environ: Mapping[str, str]) -> None:
     """Set the root of *source*; problems that end nothing go to `source.found`.
 
     Raises:
@@ -44,7 +44,9 @@ class _Composer:
     PyYAML's own composer accepts duplicate keys, and recurses without a limit.
     """
 
-    def __init__(self, source: Source, text: str, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, source: YamlSource, text: str, environ: Mapping[str, str]
+    ) -> None:
         self._source = source
         self._environ = environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)

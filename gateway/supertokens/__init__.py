@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gateway.config import SuperTokens
+from gateway.config import SuperTokensConfig
 from gateway.http.fields import Fields
 from gateway.identity import Denied, SessionIdentity, SessionRequest
 from gateway.seams import supertokens as seams
@@ -48,7 +48,7 @@ AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class SdkConfig:
     """What the SDK runs with in the end, from the file or from a `config_module`."""
 
     api_domain: str
@@ -85,7 +85,7 @@ class SdkSession:
 class Sdk:
     """The SDK of this process. Whoever called `start` closes it."""
 
-    def __init__(self, settings: SuperTokens, facts: Facts) -> None:
+    def __init__(self, settings: SuperTokensConfig, facts: SdkConfig) -> None:
         from gateway.supertokens import core
 
         self.facts = facts
@@ -257,9 +257,9 @@ def _reason(error: SuperTokensError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Started:
-    settings: SuperTokens
+    settings: SuperTokensConfig
     email: EmailSender | None
-    facts: Facts
+    facts: SdkConfig
     sdk: Sdk
 
 
@@ -270,7 +270,7 @@ class AlreadyStarted(RuntimeError):
     """The SDK runs in this process with other settings, and can't be told new ones."""
 
 
-def preload(settings: SuperTokens) -> None:
+def preload(settings: SuperTokensConfig) -> None:
     """Import what `start` will need, for processes that are forked afterwards.
 
     Raises:
@@ -295,7 +295,7 @@ def check_library() -> None:
     from gateway.supertokens import core, setup  # noqa: F401 - as above
 
 
-def start(settings: SuperTokens, *, email: EmailSender | None = None) -> Sdk:
+def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> Sdk:
     """Start the SDK of this process and return the handle to it.
 
     *email* takes every mail and text message, whatever `email_delivery` says. With a

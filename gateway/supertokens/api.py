@@ -6,7 +6,7 @@ import json
 
 from gateway.http.fields import Fields
 from gateway.identity import SessionIdentity
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.supertokens import Sdk
 
 
@@ -36,7 +36,7 @@ class Auth:
         body: bytes,
         secure: bool,
         authority: str,
-    ) -> Answer | None:
+    ) -> Response | None:
         """Return the SDK's answer, or None: nothing of its API has this path.
 
         Its fields are in order, each Set-Cookie by itself, and without Content-Length.
@@ -65,7 +65,7 @@ class Auth:
         )
         if reply is None:
             return None
-        return Answer(status=reply.status_code, fields=reply.fields, body=reply.body)
+        return Response(status=reply.status_code, fields=reply.fields, body=reply.body)
 
 
 def user(session: SessionIdentity) -> bytes:

@@ -96,7 +96,7 @@ _exchange: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
 class CoreClient:
     """Stands where the Querier expects an `httpx.AsyncClient`; shared by all calls."""
 
-    def __init__(self, settings: config.CoreClient, hosts: Sequence[str]) -> None:
+    def __init__(self, settings: config.CoreConfig, hosts: Sequence[str]) -> None:
         """*hosts* are the core's addresses: scheme, authority and base path."""
         self._hosts = hosts
         self._dead_until = dict.fromkeys(hosts, 0.0)

@@ -21,7 +21,7 @@ from supertokens_python.ingredients.smsdelivery.types import (
     SMSDeliveryInterface,
 )
 
-from gateway.config import Smtp
+from gateway.config import SmtpConfig
 
 if TYPE_CHECKING:
     from supertokens_python.recipe.passwordless.types import (
@@ -107,13 +107,13 @@ class Delivery:
 
     def __init__(
         self,
-        choice: Literal["none", "supertokens"] | Smtp,
+        choice: Literal["none", "supertokens"] | SmtpConfig,
         sender: EmailSender | None,
     ) -> None:
         """*sender*, when there is one, is used whatever the file says."""
         self._sender = Withheld() if sender is None and choice == "none" else sender
         self._smtp: SMTPSettings | None = None
-        if isinstance(choice, Smtp):
+        if isinstance(choice, SmtpConfig):
             self._smtp = SMTPSettings(
                 host=choice.host,
                 port=choice.port,

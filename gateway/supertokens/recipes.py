@@ -1,6 +1,6 @@
 """edge. The `recipes` of the file, checked, and made into the SDK's recipe list.
 
-Checking needs no SDK, so `gateway check` is quick; making imports it.
+Checking needs no SDK: `gateway check` finds problems before it is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from gateway.config import Finding, SuperTokens
+from gateway.config import Finding, SuperTokensConfig
 from gateway.config.findings import explain
 from gateway.config.models import Model
 
@@ -163,7 +163,7 @@ def _check(model: type[Model], settings: Mapping[str, Any]) -> Iterator[Finding]
 # --- making ------------------------------------------------------------------
 
 
-def make(config: SuperTokens, delivery: Delivery) -> list[RecipeInit]:
+def make(config: SuperTokensConfig, delivery: Delivery) -> list[RecipeInit]:
     """Return the session recipe and those of the file, ready for the SDK's `init`.
 
     Raises:
@@ -180,7 +180,7 @@ def make(config: SuperTokens, delivery: Delivery) -> list[RecipeInit]:
     ]
 
 
-def _session(config: SuperTokens) -> RecipeInit:
+def _session(config: SuperTokensConfig) -> RecipeInit:
     from supertokens_python.framework import BaseRequest
     from supertokens_python.recipe import session
 

@@ -17,7 +17,7 @@ from gateway.identity import Allowed, Denied, SessionRequest
 from gateway.seams import supertokens as seams
 from gateway.session import requirements, tokens
 from gateway.session.requirements import Check
-from gateway.session.rules import AntiCsrf, GlobalClaims, Rules, Transfer
+from gateway.session.rules import AntiCsrf, GlobalClaims, SessionRules, Transfer
 from gateway.supertokens import Sdk, SdkSession
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class SdkSessions:
                 return denied
 
 
-def rules(sdk: Sdk) -> Rules:
+def rules(sdk: Sdk) -> SessionRules:
     """Return how the engine must judge so that it agrees with the SDK as it is set up.
 
     Source: SDK `NormalisedSessionConfig`, `get_required_claim_validators`.
     """
     facts = sdk.facts
-    return Rules(
-        tokens=tokens.Rules(
+    return SessionRules(
+        tokens=tokens.TokenRules(
             issuers=frozenset({facts.issuer}),
             use_dynamic_key=facts.dynamic_signing_key,
         ),

@@ -15,10 +15,10 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from supertokens_python import InputAppInfo, RecipeInit, SupertokensConfig
 
-from gateway.config import SuperTokens
+from gateway.config import SuperTokensConfig
 from gateway.errors import CoreUnavailable
 from gateway.seams import supertokens as seams
-from gateway.supertokens import Facts, recipes
+from gateway.supertokens import SdkConfig, recipes
 from gateway.supertokens.binding import SdkRequest
 from gateway.supertokens.delivery import Delivery, EmailSender
 from gateway.supertokens.recipes import RecipeError
@@ -29,11 +29,11 @@ _MODULE = "supertokens.config_module"
 
 
 def init(
-    settings: SuperTokens,
+    settings: SuperTokensConfig,
     email: EmailSender | None,
     *,
     on_revoked: Callable[[str], None],
-) -> Facts:
+) -> SdkConfig:
     """Start the SDK and return what it runs with.
 
     Raises:
@@ -69,7 +69,7 @@ def init(
 
 
 def _from_file(
-    settings: SuperTokens, email: EmailSender | None
+    settings: SuperTokensConfig, email: EmailSender | None
 ) -> tuple[InputAppInfo, SupertokensConfig, list[RecipeInit]]:
     return (
         InputAppInfo(
@@ -118,7 +118,7 @@ def _attribute(module: ModuleType, name: str, _as: type[_T], kind: type[object])
     return value  # type: ignore[return-value]  # just checked, but for the items
 
 
-def _facts(settings: SuperTokens, *, computed_origin: bool) -> Facts:
+def _facts(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkConfig:
     api_domain, api_base_path, api_key = seams.app_info()
     session = seams.session_config()
     anti_csrf: Any = session.anti_csrf_function_or_string
@@ -131,7 +131,7 @@ def _facts(settings: SuperTokens, *, computed_origin: bool) -> Facts:
         transfer = "any"
     else:
         transfer = None
-    return Facts(
+    return SdkConfig(
         api_domain=api_domain,
         api_base_path=api_base_path,
         core_uris=seams.core_urls(),

@@ -49,6 +49,13 @@ from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.events import Events
 from gateway.upstream.pool import UpstreamPool, Upstreams
 from gateway.upstream.reply import Reply
-from gateway.upstream.tunnel import Tunnel
+from gateway.upstream.tunnel import UpstreamTunnel
 
-__all__ = ["Events", "Reply", "Tunnel", "UpstreamPool", "UpstreamTarget", "Upstreams"]
+__all__ = [
+    "Events",
+    "Reply",
+    "UpstreamPool",
+    "UpstreamTarget",
+    "UpstreamTunnel",
+    "Upstreams",
+]

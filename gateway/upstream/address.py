@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway import config
-from gateway.config import Address, Tls
+from gateway.config import Address, TlsConfig
 from gateway.http.target import DEFAULT_PORT, is_ip
 
 
@@ -23,21 +23,21 @@ class UpstreamTarget:
     port: int = 0
     path: str = ""
     """The socket's path; empty for all but `unix`."""
-    tls: Tls = field(default_factory=Tls)
+    tls: TlsConfig = field(default_factory=TlsConfig)
 
     @classmethod
-    def of(cls, address: Address, tls: Tls | None = None) -> UpstreamTarget:
+    def of(cls, address: Address, tls: TlsConfig | None = None) -> UpstreamTarget:
         """Return the target at *address*."""
         return cls(
             scheme=address.scheme,
             host=address.host.strip("[]"),
             port=address.port,
             path=address.socket_path,
-            tls=tls or Tls(),
+            tls=tls or TlsConfig(),
         )
 
     @classmethod
-    def parse(cls, url: str, tls: Tls | None = None) -> UpstreamTarget:
+    def parse(cls, url: str, tls: TlsConfig | None = None) -> UpstreamTarget:
         """Return the target that *url* is, as in the file.
 
         Raises:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable
 from enum import StrEnum
 from typing import Protocol, cast
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadReply,
     BadRequest,
@@ -29,7 +29,7 @@ from gateway.running import Wait
 from gateway.upstream.deadline import Deadline
 from gateway.upstream.reader import ReplyReader
 from gateway.upstream.reply import Reply
-from gateway.upstream.tunnel import HIGH_WATER_BYTES, Tunnel
+from gateway.upstream.tunnel import HIGH_WATER_BYTES, UpstreamTunnel
 
 
 class State(StrEnum):
@@ -56,11 +56,11 @@ class Owner(Protocol):
 
     keepalive_s: float
 
-    def put(self, connection: Connection) -> None: ...
-    def lost(self, connection: Connection) -> None: ...
+    def release(self, connection: UpstreamConnection) -> None: ...
+    def on_closed(self, connection: UpstreamConnection) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """A connection to one target, idle or in one exchange, never in two."""
 
     __slots__ = (
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._reply: Reply | None = None
         """While REPLYING."""
         self._is_reading = True
-        self._tunnel: Tunnel | None = None
+        self._tunnel: UpstreamTunnel | None = None
 
     def __repr__(self) -> str:
         parts = [self._name, self.state, f"exchanges={self.served}"]
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
         head_request: bool,
         body: AsyncIterable[bytes] | None,
         content_length: int | None,
-        timeouts: Timeouts,
+        timeouts: TimeoutsConfig,
         total_at: float,
         upgrade: bool,
     ) -> Wait[Reply]:
@@ -310,19 +310,21 @@ class Connection(asyncio.Protocol):
             raise
         wait.end(reply)
 
-    def _become_tunnel(self, first: bytes) -> Tunnel:
+    def _become_tunnel(self, first: bytes) -> UpstreamTunnel:
         """Hand the transport over; it keeps its place in the pool till its end."""
         assert self._transport is not None
         self.state = _TUNNEL
         self._deadline.end()
         self._stop_upload()
-        self._tunnel = Tunnel(self._transport, first, on_lost=self._on_tunnel_lost)
+        self._tunnel = UpstreamTunnel(
+            self._transport, first, on_lost=self._on_tunnel_lost
+        )
         self._transport.set_protocol(self._tunnel)
         return self._tunnel
 
     def _on_tunnel_lost(self) -> None:
         self._tunnel = None
-        self._owner.lost(self)
+        self._owner.on_closed(self)
 
     def _on_whole(self, reply: Reply) -> None:
         try:
@@ -353,7 +355,7 @@ class Connection(asyncio.Protocol):
         self._deadline.within(keepalive_s)
         if not self._is_reading:
             self._resume_reading()
-        owner.put(self)
+        owner.release(self)
 
     def _finish(self, reply: Reply) -> None:
         """Tell the reply's reader that it is whole."""
@@ -455,7 +457,7 @@ class Connection(asyncio.Protocol):
         self._cut(f"reset the connection ({type(exc).__name__})" if exc else "is gone")
         self._transport = None
         self._deadline.end()
-        self._owner.lost(self)
+        self._owner.on_closed(self)
 
     def abort(self) -> None:
         """Close at once; whoever waits for a reply is told. Idempotent."""
@@ -463,7 +465,7 @@ class Connection(asyncio.Protocol):
             self._tunnel.close()
         self._cut("closed by the gateway")
 
-    def looks_quiet(self) -> bool:
+    def is_reusable(self) -> bool:
         """True unless a FIN, a RST or surplus bytes have arrived, even if unread yet.
 
         One system call. What came before a request was sent is no reply to it, and the

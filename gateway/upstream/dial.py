@@ -17,7 +17,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from gateway.config import Tls
+from gateway.config import TlsConfig
 from gateway.errors import ConnectFailed, ConnectTimeout, UpstreamBusy
 from gateway.upstream.address import UpstreamTarget
 
@@ -114,7 +114,7 @@ class Resolver:
             self._known.pop(key, None)
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
+def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """Return the context for a service; reads files, so it is made at load.
 
     Raises:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable
 from time import perf_counter
 from typing import Final
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadRequest,
     ConnectFailed,
@@ -24,7 +24,7 @@ from gateway.http.methods import SAFE_METHODS
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.running import in_task
 from gateway.upstream.address import UpstreamTarget
-from gateway.upstream.connection import Connection, State
+from gateway.upstream.connection import State, UpstreamConnection
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
 from gateway.upstream.events import Events, NoEvents
 from gateway.upstream.reply import Reply
@@ -69,10 +69,10 @@ class UpstreamPool:
         self._events = events
         self._dialer = Dialer(target, resolver)
         self._is_named = self._dialer.is_named
-        self._idle: list[Connection] = []
-        self._connections: set[Connection] = set()
+        self._idle: list[UpstreamConnection] = []
+        self._connections: set[UpstreamConnection] = set()
         self._places = 0
-        self._waiters: deque[asyncio.Future[Connection | None]] = deque()
+        self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
 
@@ -100,7 +100,7 @@ class UpstreamPool:
         self,
         head: bytes,
         method: str,
-        timeouts: Timeouts,
+        timeouts: TimeoutsConfig,
         body: bytes | AsyncIterable[bytes] | None = None,
         content_length: int | None = None,
         upgrade: bool = False,
@@ -179,22 +179,22 @@ class UpstreamPool:
 
     # --- places and connections -----------------------------------------------
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> UpstreamConnection | None:
         """Return the idle connection that was used last, if one is alive."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             if connection.state is not _IDLE:
                 continue
-            if not connection.looks_quiet():
+            if not connection.is_reusable():
                 connection.abort()
                 continue
             return connection
         return None
 
     async def _open(
-        self, timeouts: Timeouts, total_at: float, *, fresh: bool = False
-    ) -> Connection:
+        self, timeouts: TimeoutsConfig, total_at: float, *, fresh: bool = False
+    ) -> UpstreamConnection:
         """Return a new connection, or one that becomes free while a place is awaited.
 
         *fresh*: only a new one will do.
@@ -205,10 +205,10 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
         while self._places >= self.max_connections:
-            connection = await self._turn(deadline)
+            connection = await self._acquire(deadline)
             if connection is None:
                 break  # a place was passed on to us
-            if not (fresh or connection.closed) and connection.looks_quiet():
+            if not (fresh or connection.closed) and connection.is_reusable():
                 return connection
             if connection in self._connections:
                 # Keep its place, not the connection.
@@ -220,13 +220,14 @@ class UpstreamPool:
         began = loop.time()
         try:
             made = await self._dialer.dial(
-                lambda: Connection(self, self._name, self._heads, loop), deadline
+                lambda: UpstreamConnection(self, self._name, self._heads, loop),
+                deadline,
             )
         except BaseException as exc:
             self._free_place()
             self._events.connect_failed(self.target, exc)
             raise
-        assert isinstance(made, Connection)
+        assert isinstance(made, UpstreamConnection)
         self.dialled += 1
         self._events.connected(self.target, loop.time() - began)
         if made.closed or self._closed:
@@ -236,10 +237,10 @@ class UpstreamPool:
         self._connections.add(made)
         return made
 
-    async def _turn(self, deadline: float) -> Connection | None:
+    async def _acquire(self, deadline: float) -> UpstreamConnection | None:
         """Wait in line for a connection that is given back, or (None) for a place."""
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Connection | None] = loop.create_future()
+        waiter: asyncio.Future[UpstreamConnection | None] = loop.create_future()
         self._waiters.append(waiter)
         timer = loop.call_at(deadline, self._give_up, waiter)
         try:
@@ -253,12 +254,12 @@ class UpstreamPool:
                 if connection is None:
                     self._free_place()
                 elif not connection.closed:
-                    self.put(connection)
+                    self.release(connection)
             raise
         finally:
             timer.cancel()
 
-    def _give_up(self, waiter: asyncio.Future[Connection | None]) -> None:
+    def _give_up(self, waiter: asyncio.Future[UpstreamConnection | None]) -> None:
         if not waiter.done():
             self._waiters.remove(waiter)
             most = self.max_connections
@@ -275,7 +276,7 @@ class UpstreamPool:
         if self._emptied is not None and not self._places:
             self._emptied.set_result(None)
 
-    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
+    def _next_waiter(self) -> asyncio.Future[UpstreamConnection | None] | None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -284,7 +285,7 @@ class UpstreamPool:
 
     # --- the connections' side ------------------------------------------------
 
-    def put(self, connection: Connection) -> None:
+    def release(self, connection: UpstreamConnection) -> None:
         """Take back a connection that may be used again, unless its name has moved."""
         if self._is_named and self._dialer.leads_away(connection.address):
             connection.abort()
@@ -293,7 +294,7 @@ class UpstreamPool:
         else:
             self._idle.append(connection)
 
-    def lost(self, connection: Connection) -> None:
+    def on_closed(self, connection: UpstreamConnection) -> None:
         """Count out a connection whose socket is closed."""
         if connection in self._connections:
             self._connections.discard(connection)

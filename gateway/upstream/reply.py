@@ -12,10 +12,10 @@ from gateway.errors import UpstreamClosed
 from gateway.http.fields import Fields
 from gateway.http.reply_head import ReplyHead
 from gateway.running import Wait
-from gateway.upstream.tunnel import Tunnel
+from gateway.upstream.tunnel import UpstreamTunnel
 
 
-class Source(Protocol):
+class ReplySource(Protocol):
     """The connection, as far as a reply needs it."""
 
     def resume(self) -> None: ...
@@ -41,8 +41,8 @@ class Reply:
         self,
         head: ReplyHead,
         pieces: list[bytes],
-        source: Source | None,
-        tunnel: Tunnel | None = None,
+        source: ReplySource | None,
+        tunnel: UpstreamTunnel | None = None,
     ) -> None:
         """*pieces* are what came of the body with the head; the list becomes ours.
 
@@ -121,7 +121,7 @@ class Reply:
                 self._arrival = None
         return self.read_now()
 
-    def upgrade(self) -> Tunnel:
+    def upgrade(self) -> UpstreamTunnel:
         """Return the connection as a tunnel; from now on the caller's to close.
 
         Only for a 101, and only once.

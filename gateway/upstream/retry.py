@@ -45,7 +45,7 @@ class Budget:
         return True
 
 
-class Tries:
+class Attempts:
     """One request's way from target to target, after its first failure."""
 
     __slots__ = ("_attempts", "_budget", "_targets")

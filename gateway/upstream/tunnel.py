@@ -15,7 +15,7 @@ HIGH_WATER_BYTES: Final = 65536
 """Reading stops when this much is unread; one more read's worth may be in flight."""
 
 
-class Tunnel(asyncio.Protocol):
+class UpstreamTunnel(asyncio.Protocol):
     """The upstream's end of an upgraded connection."""
 
     __slots__ = (

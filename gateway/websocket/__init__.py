@@ -22,9 +22,9 @@ from gateway.websocket.handshake import (
     wants_upgrade,
 )
 from gateway.websocket.tunnel import (
-    ClientConnection,
     Socket,
     Tunnel,
+    TunnelClient,
     TunnelLimits,
     UpstreamSocket,
 )
@@ -33,10 +33,10 @@ __all__ = [
     "GOING_AWAY",
     "SESSION_ENDED",
     "UPGRADE",
-    "ClientConnection",
     "FrameTracker",
     "Socket",
     "Tunnel",
+    "TunnelClient",
     "TunnelLimits",
     "UpstreamSocket",
     "accepted",

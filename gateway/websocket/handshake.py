@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from gateway.http import fields as raw
 from gateway.http.fields import Fields
-from gateway.responses import Answer, problem
+from gateway.responses import Response, problem
 
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 """The hop-by-hop fields that open a WebSocket, in both directions.
@@ -29,7 +29,7 @@ def wants_upgrade(fields: Fields) -> bool:
 
 def refuse_handshake(
     method: str, fields: Fields, request_id: str, *, http10: bool
-) -> Answer | None:
+) -> Response | None:
     """Return the answer to a malformed handshake, None if it is valid.
 
     A body is refused, because the service may answer before all of it has arrived:

@@ -51,7 +51,7 @@ class UpstreamSocket(Socket, Protocol):
         ...
 
 
-class ClientConnection(Protocol):
+class TunnelClient(Protocol):
     """What a tunnel needs of the client's connection."""
 
     transport: asyncio.Transport | None
@@ -82,7 +82,7 @@ class TunnelLimits:
 class _ClientSocket:
     """The client's end: the client's connection feeds it."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: TunnelClient) -> None:
         assert connection.transport is not None
         self._connection = connection
         self._transport = connection.transport
@@ -197,7 +197,7 @@ class Tunnel:
 
     def __init__(
         self,
-        connection: ClientConnection,
+        connection: TunnelClient,
         upstream: UpstreamSocket,
         limits: TunnelLimits,
     ) -> None:

@@ -78,9 +78,9 @@ async def serve(proxy: Proxy, settings: Config) -> Serving:
         config=settings,
         proxy=proxy,
         sessions=None,  # type: ignore[arg-type] # sessions are fakes
-        observer=proxy.parts.observer,
+        observer=proxy.dependencies.observer,
         keys=None,  # type: ignore[arg-type] # the same
-        make_id=proxy.parts.make_id,
+        make_id=proxy.dependencies.make_id,
     )
 
     @asynccontextmanager

@@ -61,21 +61,6 @@ def test_right_settings_are_no_problem(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
 
 
-def test_checking_does_without_the_sdk(tmp_path: Path) -> None:
-    """`gateway check` is quick: the SDK, half a second of imports, isn't loaded."""
-    file = tmp_path / "routes.yaml"
-    file.write_text("version: 1\n")
-    script = (
-        "import sys; from gateway.cli import main\n"
-        f"main(['check', '-c', {str(file)!r}], standalone_mode=False)\n"
-        "print(sorted({'supertokens_python', 'fastapi', 'aiohttp'} & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 def test_a_ca_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     """`check` reads no other files; `serve` tells at start, without a traceback."""
     missing = tmp_path / "ca.pem"

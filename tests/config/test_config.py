@@ -241,7 +241,7 @@ def test_paths_are_canonical_or_refused(text: str) -> None:
 def test_paths_exact_is_all_of_the_stricter_values() -> None:
     """A short form for services that see every difference; unset: nobody knows."""
 
-    def paths(value: object) -> config.Paths:
+    def paths(value: object) -> config.PathsConfig:
         service = {"targets": ["http://s"], "paths": value}
         return parse(services={"s": service}).services["s"].paths
 
@@ -795,11 +795,11 @@ def test_good_supertokens() -> None:
         }
     ).supertokens
     assert given.recipes == {"emailpassword": {}, "thirdparty": {"providers": []}}
-    assert isinstance(given.email_delivery, config.Smtp)
+    assert isinstance(given.email_delivery, config.SmtpConfig)
     assert given.cookie.domain == ".example.com"
     assert given.api_key == "12345"
-    smtp = config.Smtp(host="h", from_email="a@b.c")
-    assert config.SuperTokens(email_delivery=smtp).email_delivery is smtp
+    smtp = config.SmtpConfig(host="h", from_email="a@b.c")
+    assert config.SuperTokensConfig(email_delivery=smtp).email_delivery is smtp
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from typing import Any, cast
 
 from gateway import config, routes
 from gateway.app import readers
-from gateway.decide import Resources
+from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
-from gateway.forward import Service
+from gateway.forward import ServiceTargets
 from gateway.headers import Networks
 from gateway.http.fields import first
 from gateway.identity import (
@@ -34,7 +34,7 @@ from gateway.identity import (
 )
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
-from gateway.proxy import Parts, Proxy
+from gateway.proxy import Dependencies, Proxy
 from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
 
@@ -206,7 +206,7 @@ class Upstream:
 # --- the gateway ------------------------------------------------------------
 
 
-class Watched(listener.Connection):
+class Watched(listener.ClientConnection):
     """A client connection that says how much it was given to read."""
 
     __slots__ = ("_news", "gone", "taken")
@@ -414,7 +414,7 @@ async def running(
         reader, replies = readers(table, settings.gateway.limits)
         upstreams = Upstreams(replies)
         opened.push_async_callback(upstreams.close)
-        resources = Resources(
+        resources = Router(
             table=table,
             auth=cast("Auth", NoAuth()),
             user_path="/user",
@@ -426,11 +426,11 @@ async def running(
             return f"{next(serial):024x}"
 
         proxy = Proxy(
-            Parts(
+            Dependencies(
                 reader=reader,
                 resources=resources,
                 services={
-                    service.name: Service(
+                    service.name: ServiceTargets(
                         service.name,
                         [
                             upstreams.pool(

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 from fake_time import in_fake_time
 
-from gateway.config import Limits
-from gateway.downstream.exchange import Body, Client
+from gateway.config import LimitsConfig
+from gateway.downstream.exchange import Body, Exchange
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.pace import Pace
@@ -39,11 +39,11 @@ def head(*lines: bytes) -> RequestHead:
     return RequestReader(Bounds(100, 100, 1000, 10)).read(whole)
 
 
-def having(body: Body, **limits: Any) -> Client:
+def having(body: Body, **limits: Any) -> Exchange:
     """Return the client of a request with this body."""
     nobody = SimpleNamespace(transport=None, writing_paused=False, pace=Pace())
     of_chunks = head(b"Transfer-Encoding: chunked")
-    return Client(cast("Any", nobody), of_chunks, body, Limits(**limits))
+    return Exchange(cast("Any", nobody), of_chunks, body, LimitsConfig(**limits))
 
 
 async def test_pieces_come_as_they_are() -> None:

@@ -276,7 +276,7 @@ async def test_a_head_that_takes_its_time_keeps_its_beginning(
         for _ in range(b"".join(begun).count(b" HTTP/1.1")):
             await reader.readuntil(b"/public/a")
         await until(lambda: not watched.is_running)
-        watched.look(watched._rests_since + 1)
+        watched.check_deadlines(watched._rests_since + 1)
         writer.write(GET[4:])
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 
@@ -625,7 +625,7 @@ async def test_a_request_cut_before_its_first_step_is_answered() -> None:
     async with running() as rig, talking(rig) as (reader, writer):
         watched = await server_side(rig, writer)
         watched.data_received(GET)
-        watched.cut()
+        watched.abort()
         assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
         assert [record.status for record in rig.records] == [503]
 

@@ -16,12 +16,12 @@ from gateway.errors import BadReply, BadRequest
 from gateway.headers import (
     IDENTITY_NAMES,
     MAX_IDENTITY_BYTES,
+    ForwardedCache,
+    ForwardedFields,
     HeaderPolicy,
     IdentityTooLarge,
     Networks,
     Reserved,
-    Way,
-    Ways,
     fold,
     policy,
     reply_rules,
@@ -63,7 +63,7 @@ NOBODYS = [(b"X-Auth-Status", b"anonymous")]
 HOST: Field = (b"Host", b"gw:8000")
 DIRECT, BY_PROXY = "192.0.2.1", "10.0.0.1"
 """Peers: nobody's, and one that is trusted."""
-WAYS = Ways(Networks(["10.0.0.0/8"]))
+WAYS = ForwardedCache(Networks(["10.0.0.0/8"]))
 MADE = [
     (b"X-Forwarded-For", b"192.0.2.1"),
     (b"Via", b"1.1 gateway"),
@@ -93,7 +93,7 @@ def read(
     return reader.read(start + block(fields) + b"\r\n")
 
 
-def way(head: RequestHead, peer: str = DIRECT) -> Way:
+def forwarded(head: RequestHead, peer: str = DIRECT) -> ForwardedFields:
     return WAYS.find(head, peer, "gw:8000", secure=False)
 
 
@@ -121,7 +121,7 @@ def send(
         made = to_upstream(
             head,
             policy=policy,
-            way=way(head, peer),
+            forwarded=forwarded(head, peer),
             principal=identity,
             request_id=b"id-1",
         )
@@ -414,7 +414,7 @@ def test_unix_socket_has_no_address() -> None:
     text = to_upstream(
         head,
         policy=PLAIN,
-        way=WAYS.find(head, "", "gw", secure=True),
+        forwarded=WAYS.find(head, "", "gw", secure=True),
         principal=None,
         request_id=b"id-1",
     )
@@ -970,7 +970,7 @@ def check_request(
         return to_upstream(
             of,
             policy=route,
-            way=way(of, peer),
+            forwarded=forwarded(of, peer),
             principal=identity,
             request_id=b"id-1",
         )

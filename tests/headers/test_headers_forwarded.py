@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.headers import Networks, Way, Ways, request_rules, reserved
+from gateway.headers import (
+    ForwardedCache,
+    ForwardedFields,
+    Networks,
+    request_rules,
+    reserved,
+)
 from gateway.headers.forwarded import client_address
 from gateway.http.fields import Field, block
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
@@ -22,7 +28,7 @@ PROXY, STRANGER = "10.0.0.1", "9.9.9.9"
 READER = RequestReader(
     Bounds(target=8192, field=16384, head=65536, fields=100), request_rules(reserved())
 )
-WAYS = Ways(TRUSTED)
+WAYS = ForwardedCache(TRUSTED)
 """One for most tests: what it remembers of one request must not change another."""
 
 
@@ -32,18 +38,18 @@ def head(*fields: Field, http10: bool = False) -> RequestHead:
     return READER.read(start + block(fields) + b"\r\n")
 
 
-def way(
+def forwarded(
     *fields: Field,
     peer: str = PROXY,
     authority: str = "gw:8000",
     secure: bool = False,
     http10: bool = False,
-    ways: Ways = WAYS,
-) -> Way:
+    ways: ForwardedCache = WAYS,
+) -> ForwardedFields:
     """Return the way of a request, worked out, and then found again."""
     found = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
     again = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
-    for name in Way.__slots__:
+    for name in ForwardedFields.__slots__:
         assert getattr(again, name) == getattr(found, name)
     return found
 
@@ -52,7 +58,7 @@ def stated(name: bytes, values: list[bytes]) -> list[Field]:
     return [(name, value) for value in values]
 
 
-def told(found: Way) -> dict[bytes, bytes]:
+def told(found: ForwardedFields) -> dict[bytes, bytes]:
     """Return the fields that say which way a request came; none comes twice."""
     *lines, end = found.fields.split(b"\r\n")
     assert end == b""
@@ -129,7 +135,7 @@ def test_client_address(chain: list[bytes], peer: str, client: str) -> None:
     """X-Forwarded-For is read from the right, as far as trusted proxies wrote it."""
     assert client_address(chain, peer, TRUSTED) == client
     if b"\x1b" not in b"".join(chain):  # else there is no such head
-        assert way(*stated(b"X-Forwarded-For", chain), peer=peer).client == client
+        assert forwarded(*stated(b"X-Forwarded-For", chain), peer=peer).client == client
 
 
 addresses = st.ip_addresses().map(str)
@@ -170,11 +176,11 @@ def test_property_clients_address_is_never_of_its_own_making(
 def test_client_scheme(values: list[bytes], scheme: str) -> None:
     """A14: cookies are `secure` because a trusted proxy said so, or the socket."""
     fields = stated(b"X-Forwarded-Proto", values)
-    found = way(*fields)
+    found = forwarded(*fields)
     assert found.is_secure is (scheme == "https")
     assert told(found)[b"X-Forwarded-Proto"] == scheme.encode()
     for secure in (True, False):
-        found = way(*fields, peer=STRANGER, secure=secure)
+        found = forwarded(*fields, peer=STRANGER, secure=secure)
         assert found.is_secure is secure
         assert told(found)[b"X-Forwarded-Proto"] == (b"https" if secure else b"http")
 
@@ -187,7 +193,7 @@ def test_scheme_of_a_proxy_that_comes_by_tls(
     values: list[bytes], *, is_secure: bool
 ) -> None:
     """A14: its word counts for its client; without one, its own connection does."""
-    found = way(*stated(b"x-forwarded-proto", values), secure=True)
+    found = forwarded(*stated(b"x-forwarded-proto", values), secure=True)
     assert found.is_secure is is_secure
 
 
@@ -206,8 +212,8 @@ def test_scheme_of_a_proxy_that_comes_by_tls(
 def test_client_host(values: list[bytes], host: str) -> None:
     """A14: the same for the name that the client asked for; it must be a valid one."""
     fields = stated(b"X-Forwarded-Host", values)
-    assert told(way(*fields))[b"X-Forwarded-Host"] == host.encode()
-    assert told(way(*fields, peer=STRANGER))[b"X-Forwarded-Host"] == b"gw:8000"
+    assert told(forwarded(*fields))[b"X-Forwarded-Host"] == host.encode()
+    assert told(forwarded(*fields, peer=STRANGER))[b"X-Forwarded-Host"] == b"gw:8000"
 
 
 # --- the way that is told on ----------------------------------------------------------
@@ -263,7 +269,7 @@ def test_the_way_is_told_on(
     given_way: dict[str, Any], client: str, is_trusted: bool, fields: bytes
 ) -> None:
     """A peer without an address adds none; Via names the version that came in."""
-    found = way(*STATED, **given_way)
+    found = forwarded(*STATED, **given_way)
     assert (found.client, found.is_trusted) == (client, is_trusted)
     assert found.fields == fields
 
@@ -287,15 +293,15 @@ def test_the_way_is_told_on(
 )
 def test_a_trusted_proxy_is_believed_whatever_else_comes(fields: list[Field]) -> None:
     """Neither can another spelling change what it says, nor Connection cut it."""
-    plain = way(*STATED)
-    for found in (way(*fields, *STATED), way(*STATED, *fields)):
+    plain = forwarded(*STATED)
+    for found in (forwarded(*fields, *STATED), forwarded(*STATED, *fields)):
         assert found.fields == plain.fields
         assert (found.client, found.is_secure) == ("1.1.1.1", True)
 
 
 def test_ways_are_kept_apart() -> None:
     """What differs in one thing alone is another way, however often it comes."""
-    ways = Ways(TRUSTED)
+    ways = ForwardedCache(TRUSTED)
     basis: dict[str, Any] = {
         "peer": PROXY,
         "authority": "gw",
@@ -324,35 +330,35 @@ def test_ways_are_kept_apart() -> None:
         for other in others:
             for fields in said:
                 asked = basis | other
-                found = way(*fields, **asked, ways=ways)
-                fresh = way(*fields, **asked, ways=Ways(TRUSTED))
-                for name in Way.__slots__:
+                found = forwarded(*fields, **asked, ways=ways)
+                fresh = forwarded(*fields, **asked, ways=ForwardedCache(TRUSTED))
+                for name in ForwardedFields.__slots__:
                     assert getattr(found, name) == getattr(fresh, name)
 
 
 def test_a_way_is_worked_out_once() -> None:
     """For a stranger whatever it says of itself, for a proxy by what it says."""
-    ways = Ways(TRUSTED)
-    one = way(peer=STRANGER, ways=ways)
-    assert way(*STATED, peer=STRANGER, ways=ways) is one
-    assert way(*STATED, ways=ways) is way(*STATED, (b"A", b"b"), ways=ways)
+    ways = ForwardedCache(TRUSTED)
+    one = forwarded(peer=STRANGER, ways=ways)
+    assert forwarded(*STATED, peer=STRANGER, ways=ways) is one
+    assert forwarded(*STATED, ways=ways) is forwarded(*STATED, (b"A", b"b"), ways=ways)
 
 
 def test_what_is_remembered_of_ways_is_bounded() -> None:
     """G14: whatever peers, names and chains there are; long chains aren't kept."""
-    ways = Ways(TRUSTED)
+    ways = ForwardedCache(TRUSTED)
     for i in range(1100):
         number = f"{i >> 8}.{i & 255}"
-        by_proxy = way((b"X-Forwarded-For", f"1.1.{number}".encode()), ways=ways)
+        by_proxy = forwarded((b"X-Forwarded-For", f"1.1.{number}".encode()), ways=ways)
         assert by_proxy.client == f"1.1.{number}"
-        assert way(peer=f"11.0.{number}", ways=ways).client == f"11.0.{number}"
-        assert told(way(authority=f"a{i}", ways=ways))[b"X-Forwarded-Host"] == (
+        assert forwarded(peer=f"11.0.{number}", ways=ways).client == f"11.0.{number}"
+        assert told(forwarded(authority=f"a{i}", ways=ways))[b"X-Forwarded-Host"] == (
             b"a%d" % i
         )
         assert len(ways._known) <= 1024
     known = [*ways._known]
     for name in (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host"):
-        long = way((name, b"1.1.1.1," * 65), ways=ways)
+        long = forwarded((name, b"1.1.1.1," * 65), ways=ways)
         assert long.is_trusted
         assert long.client == PROXY
     assert [*ways._known] == known

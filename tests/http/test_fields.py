@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from gateway.http.fields import (
     CONTROLS,
+    BoundedCache,
     Field,
     Fields,
-    Memo,
     block,
     field_of,
     first,
@@ -121,7 +121,7 @@ def test_a_memo_judges_once() -> None:
         judged.append(text)
         return len(text)
 
-    memo = Memo(judge, max_size=3)
+    memo = BoundedCache(judge, max_size=3)
     assert [memo[text] for text in (b"abc", b"ABC", b"abc", b"abcd", b"abcd")] == [
         *(3, 3, 3, 4, 4),
     ]
@@ -131,7 +131,7 @@ def test_a_memo_judges_once() -> None:
 
 def test_a_memo_is_bounded() -> None:
     """When it is full of what somebody made up, it starts again."""
-    memo = Memo(int)
+    memo = BoundedCache(int)
     for number in range(3000):
         assert memo[b"%d" % number] == number
         assert len(memo) == number % 1024 + 1
@@ -139,7 +139,7 @@ def test_a_memo_is_bounded() -> None:
 
 def test_a_memo_forgets_what_was_refused() -> None:
     """An error comes out each time, and nothing is remembered in its place."""
-    memo = Memo(int)
+    memo = BoundedCache(int)
     for _ in range(2):
         with pytest.raises(ValueError, match="x7"):
             memo[b"x7"]

@@ -149,11 +149,11 @@ def test_fields_that_may_hold_credentials_are_shown() -> None:
     reader = RequestReader(BOUNDS, credentials={b"cookie": len, b"rid": bytes.upper})
     data = head(HOST, (b"RID", b"x"), (b"X_Rid", b"x"), (b"Cookie", b"abc"))
     found = reader.read(data)
-    assert [(line.field, line.says) for line in found.shown] == [
+    assert [(line.field, line.says) for line in found.credential_lines] == [
         ((b"RID", b"x"), b"X"),
         ((b"Cookie", b"abc"), 3),
     ]
-    assert [*found.shown] == [found.lines[1], found.lines[3]]
+    assert [*found.credential_lines] == [found.lines[1], found.lines[3]]
 
 
 def test_the_rules_decide_what_goes_on() -> None:

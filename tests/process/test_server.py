@@ -179,7 +179,7 @@ async def test_whoever_waits_at_the_door_is_let_in(
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
     async with building(loaded.config, loaded.table, observer=Records()) as app:
-        entrance = serve.Entrance(app, linger_s=5)
+        entrance = serve.ServerSockets(app, linger_s=5)
         await entrance.open(sock)
         waiting = [socket.create_connection(address) for _ in range(20)]
         for client in waiting:
@@ -202,7 +202,7 @@ async def test_a_last_request_is_answered(
     sock = bind("127.0.0.1:0")
     port = sock.getsockname()[1]
     async with building(loaded.config, loaded.table, observer=Records()) as app:
-        entrance = serve.Entrance(app, linger_s=20)
+        entrance = serve.ServerSockets(app, linger_s=20)
         await entrance.open(sock)
         async with connect(port) as wire:
             await wire.send(request("GET", "/"))

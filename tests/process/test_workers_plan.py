@@ -36,7 +36,6 @@ from gateway.process.plan import (
     Announce,
     Closed,
     CloseSockets,
-    Config,
     Event,
     Exit,
     Exited,
@@ -47,29 +46,30 @@ from gateway.process.plan import (
     Heard,
     Kill,
     Load,
+    LoadedFile,
     NotStarted,
     Now,
-    Pace,
     Plan,
     Say,
     Send,
     Signal,
     Signalled,
+    SupervisorPace,
     Tick,
     Unread,
     shares,
 )
 
 EPOCH = 1_700_000_000.0
-PACE = Pace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
+PACE = SupervisorPace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
 DRAIN_S = 4.0
 HUB = 0
 """Instead of a generation."""
 T = TypeVar("T")
 
 
-def config(generation: int = 1, listen: str = "a:1") -> Config:
-    return Config(
+def config(generation: int = 1, listen: str = "a:1") -> LoadedFile:
+    return LoadedFile(
         generation=generation, path="routes.yaml", listen=listen, drain_s=DRAIN_S
     )
 
@@ -482,7 +482,7 @@ def test_a_single_socket_is_shared_by_all() -> None:
 
 def test_a_loop_of_crashes_gets_slower() -> None:
     """From a tenth of a second to half a minute, and no further."""
-    waits = [Pace().delay_s(failures) for failures in range(1, 2000)]
+    waits = [SupervisorPace().delay_s(failures) for failures in range(1, 2000)]
     assert waits[:3] == [0.1, 0.2, 0.4]
     assert waits == sorted(waits)
     assert waits[-1] == 30

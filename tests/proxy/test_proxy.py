@@ -44,11 +44,11 @@ from kept import no_collector
 from wire import Wire, WireReply, connect, request
 
 from gateway.decide import Request
-from gateway.downstream.exchange import Client
-from gateway.downstream.listener import Connection
+from gateway.downstream.exchange import Exchange
+from gateway.downstream.listener import ClientConnection
 from gateway.observe import Record
 from gateway.upstream import Reply
-from gateway.upstream.connection import Connection as UpstreamConnection
+from gateway.upstream.connection import UpstreamConnection
 
 QUICK = {"timeouts": {"response": 0.3, "idle": 0.3}}
 GET = request("GET", "/a")
@@ -1010,7 +1010,7 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
     Whatever was wrong with it, the next client's request arrives.
     """
     async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
-        with no_collector(Connection, Client) as kept:
+        with no_collector(ClientConnection, Exchange) as kept:
             for _ in range(3):
                 async with gw.connect() as wire:
                     for piece in pieces:
@@ -1069,7 +1069,7 @@ async def test_a_request_that_failed_isn_t_kept(
             if is_warm:
                 assert (await gw.ask("GET", "/a")).status == 200
                 await gw.record()
-            with no_collector(Client, Request, Reply) as kept:
+            with no_collector(Exchange, Request, Reply) as kept:
                 async with gw.connect() as wire:
                     await wire.send(POST_AND_CLOSE)
                     if fault.startswith("the client"):
@@ -1152,19 +1152,19 @@ _NEW = ("GET", "/a?query")
 
 FAULTY: dict[str, tuple[tuple[Any, ...], bytes, str, int]] = {
     # What fails: in what, at which step, and how many requests the upstream has seen.
-    "target.parse": (_NEW, b"", "target", 0),
-    "headers.Ways.find": (_GET, b"", "target", 0),
+    "http.target.parse": (_NEW, b"", "target", 0),
+    "headers.ForwardedCache.find": (_GET, b"", "target", 0),
     "routes.RouteTable.match": (_NEW, b"", "target", 0),
-    "cors.Cors.preflight": (_PREFLIGHT, b"", "preflight", 0),
+    "downstream.cors.Cors.preflight": (_PREFLIGHT, b"", "preflight", 0),
     "decide._note_allowed": (_GET, b"", "verify", 0),
     "headers.to_upstream": (_GET, b"", "to_upstream", 0),
     "forward._message": (_GET, b"", "send", 0),
-    "client.Client.body_now": (("POST", "/a"), b"hi", "send", 0),
+    "downstream.exchange.Exchange.body_now": (("POST", "/a"), b"hi", "send", 0),
     "routes.Route.upstream_path": (_GET, b"", "send", 0),
     "upstream.UpstreamPool.exchange": (_GET, b"", "send", 0),
     "headers.to_client": (_GET, b"", "to_client", 1),
     "upstream.Reply.read_now": (_GET, b"", "copy", 1),
-    "client.Client.start": (_GET, b"", "copy", 1),
+    "downstream.exchange.Exchange.start": (_GET, b"", "copy", 1),
 }
 
 
@@ -1227,7 +1227,7 @@ async def test_p12_a_fault_in_the_copy_cuts_the_reply(
     def broken(self: object, chunk: bytes) -> bool:
         raise ValueError("secret detail")
 
-    monkeypatch.setattr("gateway.downstream.exchange.Client.write", broken)
+    monkeypatch.setattr("gateway.downstream.exchange.Exchange.write", broken)
     async with (
         FaultUpstream(FAULTS["echo while reading"]) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
@@ -1276,7 +1276,7 @@ async def test_p12_a_fault_behind_the_answer_cuts_it(
         ) as gw,
     ):
         gw.verifier.at_once = at_once
-        broken = Broken(monkeypatch, f"gateway.downstream.exchange.Client.{name}")
+        broken = Broken(monkeypatch, f"gateway.downstream.exchange.Exchange.{name}")
         async with gw.connect() as wire:
             await wire.send(request("GET", path))
             await until_cut(wire)
@@ -1292,7 +1292,7 @@ CALLBACKS = {
     "a head": ("gateway.http.request_head.RequestReader.read", 1, GET, 0),
     "the next head": ("gateway.http.request_head.RequestReader.read", 2, GET * 3, 1),
     "what follows": (
-        "gateway.downstream.listener.Connection._following",
+        "gateway.downstream.listener.ClientConnection._following",
         1,
         GET * 3,
         1,

@@ -35,7 +35,7 @@ from wsproto.extensions import PerMessageDeflate
 
 from gateway import websocket
 from gateway.pace import Pace
-from gateway.upstream.tunnel import Tunnel as UpstreamTunnel
+from gateway.upstream.tunnel import UpstreamTunnel
 
 HANDSHAKE = (
     ("Upgrade", "websocket"),

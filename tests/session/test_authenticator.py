@@ -49,7 +49,7 @@ from gateway.identity import (
 )
 from gateway.session import authenticator
 from gateway.session.keys import KeySet, Missing
-from gateway.session.rules import AntiCsrf, GlobalClaims, Rules
+from gateway.session.rules import AntiCsrf, GlobalClaims, SessionRules
 
 
 async def test_a_good_token_is_let_in_without_the_core(here: World) -> None:
@@ -370,7 +370,7 @@ async def test_what_the_recipes_demand_of_every_session() -> None:
     ids=["of a recipe", "of the route"],
 )
 async def test_validators_that_only_the_sdk_knows(
-    rules: Rules, policy: SessionPolicy
+    rules: SessionRules, policy: SessionPolicy
 ) -> None:
     """They run on every request, after all that we judge ourselves."""
     here = world(rules)

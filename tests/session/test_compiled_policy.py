@@ -9,7 +9,7 @@ from sessions_under_test import RULES
 
 from gateway.identity import CheckDatabase, Protection, Requirements, SessionPolicy
 from gateway.session.compiled_policy import CompiledPolicy
-from gateway.session.rules import GlobalClaims, Rules
+from gateway.session.rules import GlobalClaims, SessionRules
 
 VERIFIED = replace(RULES, global_claims=GlobalClaims.EMAIL_VERIFIED)
 OTHER = replace(RULES, global_claims=GlobalClaims.OTHER)
@@ -42,7 +42,7 @@ OTHER = replace(RULES, global_claims=GlobalClaims.OTHER)
     ],
 )
 def test_when_a_good_token_is_all_it_takes(
-    policy: SessionPolicy, rules: Rules, is_simple: bool, needs_sdk: bool
+    policy: SessionPolicy, rules: SessionRules, is_simple: bool, needs_sdk: bool
 ) -> None:
     """No check, no look at the database, and nothing that only the SDK can judge."""
     compiled = CompiledPolicy(policy, rules)

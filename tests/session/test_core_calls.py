@@ -275,7 +275,7 @@ async def test_a_question_that_waits_for_its_turn_is_shared() -> None:
 
     A question that hangs takes the next one's time, too: nobody waits any longer.
     """
-    here = world(client=config.CoreClient(timeout=0.2, max_concurrent=1))
+    here = world(client=config.CoreConfig(timeout=0.2, max_concurrent=1))
     another = MINT.token(sub="user-2")
     slow = Slow(here.core)
     first = asyncio.create_task(here.ask(GOOD, ALWAYS))
@@ -328,7 +328,7 @@ async def test_a_client_that_leaves_ends_only_its_own_wait(here: World) -> None:
 
 async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
     """K4: the deadline covers the wait for a free place, too."""
-    here = world(client=config.CoreClient(timeout=0.05, max_concurrent=1))
+    here = world(client=config.CoreConfig(timeout=0.05, max_concurrent=1))
 
     async def hangs() -> Allowed | Denied:
         await asyncio.Event().wait()

@@ -58,8 +58,8 @@ def shown(*fields: Field) -> Credentials:
     """
     data = b"GET / HTTP/1.1\r\nHost: gw\r\n" + block(fields) + b"\r\n"
     first, second = READER.read(data), READER.read(data)
-    found = credentials(first.shown)
-    assert credentials(second.shown) == found
+    found = credentials(first.credential_lines)
+    assert credentials(second.credential_lines) == found
     return found
 
 
@@ -348,7 +348,7 @@ def test_only_a_token_from_a_cookie_needs_a_proof(is_known: bool) -> None:
         known.add(remembered, NOW)
 
     def chosen(**fields: str) -> tuple[str, VerifiedToken | Token, Credentials | None]:
-        found = choose(request(**fields).shown, known.by_end, True, True)
+        found = choose(request(**fields).credential_lines, known.by_end, True, True)
         assert isinstance(found, tuple)
         return found
 
@@ -374,7 +374,7 @@ def test_another_token_with_the_same_end_isnt_taken_for_a_known_one() -> None:
         {"authorization": f"Bearer {forged}"},
         {"cookie": f"sAccessToken={forged}"},
     ):
-        found = choose(request(**fields).shown, known.by_end, True, True)
+        found = choose(request(**fields).credential_lines, known.by_end, True, True)
         assert isinstance(found, tuple)
         assert (found[0], found[1]) == (forged, parse(forged))
 
@@ -395,4 +395,4 @@ def test_there_may_be_no_token_to_judge(
 ) -> None:
     """None is shown, or the client must refresh before any is looked at."""
     fields = {} if cookie is None else {"cookie": cookie}
-    assert choose(request(**fields).shown, {}, True, True) is expected
+    assert choose(request(**fields).credential_lines, {}, True, True) is expected

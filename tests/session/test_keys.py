@@ -109,7 +109,7 @@ class Clock:
         return self.now
 
 
-SETTINGS = config.Keys(
+SETTINGS = config.KeysConfig(
     refresh_interval=300.0, max_stale=1000.0, cooldown=1.0, timeout=1.0
 )
 
@@ -118,7 +118,7 @@ SETTINGS = config.Keys(
 async def store(
     *urls: URL,
     clock: Clock | None = None,
-    settings: config.Keys = SETTINGS,
+    settings: config.KeysConfig = SETTINGS,
     pace: Pace = PACE,
 ) -> AsyncIterator[KeyStore]:
     """Run a store whose first fetch is under way."""

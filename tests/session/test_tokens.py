@@ -28,11 +28,11 @@ from supertokens_python.recipe.session.jwt import (
 )
 
 from gateway.session import tokens
-from gateway.session.tokens import Flaw, Rules
+from gateway.session.tokens import Flaw, TokenRules
 
 MINT = Mint()
 KEY = private_key().public_key()
-RULES = Rules(issuers=frozenset({ISSUER}))
+RULES = TokenRules(issuers=frozenset({ISSUER}))
 
 
 def sdk_takes_it_for_a_token(text: str) -> bool:
@@ -253,14 +253,14 @@ def test_flaw(text: str, expected: Flaw | None) -> None:
 
 def test_the_static_key_signs_where_it_is_set() -> None:
     """`use_dynamic_signing_key: false` turns the rule about key ids round."""
-    rules = Rules(use_dynamic_key=False)
+    rules = TokenRules(use_dynamic_key=False)
     assert tokens.flaw(parsed(MINT.token({"kid": "s-1"})), rules, NOW) is None
     assert tokens.flaw(parsed(MINT.token()), rules, NOW) is Flaw.KEY_KIND
 
 
 def test_without_issuers_any_is_taken() -> None:
     """An empty set of issuers turns the check off."""
-    assert tokens.flaw(parsed(MINT.token(iss="other")), Rules(), NOW) is None
+    assert tokens.flaw(parsed(MINT.token(iss="other")), TokenRules(), NOW) is None
 
 
 @given(st.dictionaries(st.sampled_from([*MINT.payload(), "nbf", "aud", "jti"]), ODD))

@@ -96,7 +96,7 @@ def test_the_line_that_shows_a_token_is_found(place: str) -> None:
     shown = request(
         authorization=f"Bearer {tokens['authorization']}",
         cookie=f"sAccessToken={tokens['cookie']}",
-    ).shown
+    ).credential_lines
     read = credentials(shown)
     chosen = read.bearer if place == "authorization" else read.access_cookies[-1]
     assert chosen == token

@@ -19,12 +19,12 @@ from session_request import session_request
 from supertokens_python.framework.fastapi import get_middleware
 from supertokens_python.recipe.session.framework.fastapi import verify_session
 
-from gateway.config import SuperTokens
+from gateway.config import SuperTokensConfig
 from gateway.dev.core import Core, CoreSettings, Faults, serve
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError
 from gateway.http.fields import Fields
 from gateway.identity import Denied, SessionIdentity
-from gateway.responses import Answer
+from gateway.responses import Response as GatewayResponse
 from gateway.supertokens import Sdk
 from gateway.supertokens.api import Auth, user
 from gateway.supertokens.core import UnknownTenant
@@ -244,7 +244,7 @@ class Links:
 # --- the two bindings ----------------------------------------------------------
 
 
-async def handle(auth: Auth, call: Call) -> Answer | None:
+async def handle(auth: Auth, call: Call) -> GatewayResponse | None:
     return await auth.handle(
         method=call.method,
         path=call.path,
@@ -374,8 +374,8 @@ SETTINGS = {
 }
 
 
-def settings(core_url: str, **values: Any) -> SuperTokens:
-    return SuperTokens.model_validate(
+def settings(core_url: str, **values: Any) -> SuperTokensConfig:
+    return SuperTokensConfig.model_validate(
         {
             "connection_uri": core_url,
             "recipes": {

@@ -111,7 +111,7 @@ async def world(
         }
         if write_module is not None:
             values = {"config_module": write_module(core.url)}
-        supertokens = config.SuperTokens.model_validate(values | settings)
+        supertokens = config.SuperTokensConfig.model_validate(values | settings)
         sdk = await opened.enter_async_context(running(supertokens))
         store = keys.KeyStore([core.url], supertokens.keys)
         sessions = SessionAuthenticator(

@@ -37,7 +37,7 @@ from supertokens_python.recipe.userroles.asyncio import (
 )
 
 from gateway import config, responses
-from gateway.config import SuperTokens
+from gateway.config import SuperTokensConfig
 from gateway.dev.core import CoreSettings, RunningCore, serve
 from gateway.errors import CoreUnavailable, GatewayError
 from gateway.http.fields import Fields, first
@@ -52,8 +52,8 @@ USER = "user@example.com"
 PASSWORDLESS = {"contact_method": "EMAIL_OR_PHONE", "flow_type": "MAGIC_LINK"}
 
 
-def settings(core_url: str = "http://127.0.0.1:9", **values: Any) -> SuperTokens:
-    return SuperTokens.model_validate({"connection_uri": core_url, **values})
+def settings(core_url: str = "http://127.0.0.1:9", **values: Any) -> SuperTokensConfig:
+    return SuperTokensConfig.model_validate({"connection_uri": core_url, **values})
 
 
 # --- importing and starting --------------------------------------------------
@@ -638,7 +638,7 @@ class Person:
         self.auth = Auth(sdk)
         self.fields: Fields = ()
 
-    async def post(self, api: str, *fields: tuple[bytes, bytes]) -> responses.Answer:
+    async def post(self, api: str, *fields: tuple[bytes, bytes]) -> responses.Response:
         form = [{"id": "email", "value": USER}, {"id": "password", "value": "passw0rd"}]
         reply = await self.auth.handle(
             method="POST",
@@ -955,7 +955,7 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def client(*hosts: str, **values: Any) -> AsyncIterator[CoreClient]:
-    made = CoreClient(config.CoreClient.model_validate(values), hosts)
+    made = CoreClient(config.CoreConfig.model_validate(values), hosts)
     try:
         yield made
     finally:

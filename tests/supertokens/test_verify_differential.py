@@ -244,7 +244,7 @@ async def ours(settings: dict[str, str]) -> AsyncIterator[Ours]:
     reset()
     async with building(loaded, table, observer=Silent()) as app:
         await app.keys.refresh()
-        engine = app.proxy.parts.verifier
+        engine = app.proxy.dependencies.verifier
         assert isinstance(engine, Engine)
         yield Ours(engine, table)
     reset()

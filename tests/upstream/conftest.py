@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 import uvloop
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.upstream import Upstreams
 
 
@@ -27,6 +27,6 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 
 
 @pytest.fixture
-def timeouts() -> Timeouts:
+def timeouts() -> TimeoutsConfig:
     """Long enough to be no matter in a test that isn't about time."""
-    return Timeouts(connect=60, response=60, idle=60)
+    return TimeoutsConfig(connect=60, response=60, idle=60)

@@ -15,7 +15,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.upstream.retry import RESERVE, SHARE, Budget, Tries
+from gateway.upstream.retry import RESERVE, SHARE, Attempts, Budget
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_failure_decides(
     error: UpstreamError, targets: int, attempts: int, again: bool
 ) -> None:
     """Unsent: the next target. Closed before the reply: if it may be sent again."""
-    tries = Tries(Budget(), targets=targets, attempts=attempts)
+    tries = Attempts(Budget(), targets=targets, attempts=attempts)
     assert tries.again(error) is again
 
 
@@ -49,7 +49,7 @@ def test_every_request_comes_to_an_end(
     errors: list[UpstreamError], targets: int, attempts: int
 ) -> None:
     """All targets but one may be passed over, and each attempt used, in any order."""
-    tries = Tries(Budget(), targets=targets, attempts=attempts)
+    tries = Attempts(Budget(), targets=targets, attempts=attempts)
     made = 0
     for error in errors:
         if not tries.again(error):
@@ -78,7 +78,7 @@ def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
     for _ in range(1000):
         budget.earn()
     assert sum(budget.spend() for _ in range(1000)) in (100, 101)
-    tries = Tries(budget, targets=1, attempts=5)
+    tries = Attempts(budget, targets=1, attempts=5)
     assert not tries.again(UpstreamClosed())
     for _ in range(5):
         budget.earn()
@@ -90,5 +90,5 @@ def test_passing_over_a_target_costs_no_budget() -> None:
     """Nothing was sent, so nothing is added to what services must bear."""
     budget = Budget()
     before = budget.left
-    assert Tries(budget, targets=2, attempts=0).again(ConnectFailed())
+    assert Attempts(budget, targets=2, attempts=0).again(ConnectFailed())
     assert budget.left == before

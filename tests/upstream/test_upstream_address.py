@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway import config
-from gateway.config import Tls
+from gateway.config import TlsConfig
 from gateway.http import target
 from gateway.upstream import UpstreamTarget
 
@@ -83,7 +83,7 @@ def test_refused(url: str) -> None:
 
 def test_a_target_is_its_url_and_its_tls() -> None:
     """Equal ones share a pool; another trust anchor makes another target."""
-    tls = Tls(server_name="api")
+    tls = TlsConfig(server_name="api")
     one = UpstreamTarget.parse("https://10.0.0.7", tls)
     assert one == UpstreamTarget.parse("https://10.0.0.7:443/", tls)
     assert len({one, UpstreamTarget.parse("https://10.0.0.7")}) == 2
@@ -108,7 +108,7 @@ def test_property_what_the_schema_takes_the_dialer_takes(url: str) -> None:
     """Its host is an address, or a name that can be looked up; its port can be dialled;
     and the authority that the service is told is a Host field that is sound."""
     try:
-        (taken,) = config.Service(targets=({"url": url},)).targets  # type: ignore[arg-type]
+        (taken,) = config.ServiceConfig(targets=({"url": url},)).targets  # type: ignore[arg-type]
     except ValidationError:
         with pytest.raises(ValueError, match=r"."):
             UpstreamTarget.parse(url)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import BadRequest, ClientGone, UpstreamClosed, UpstreamTimeout
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 
@@ -67,7 +67,7 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
 @pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
 async def test_request_bodies_arrive_whole(
     upstreams: Upstreams,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
     head: bytes,
     length: int | None,
     parts: tuple[bytes, ...],
@@ -92,7 +92,7 @@ async def test_request_bodies_arrive_whole(
 
 @pytest.mark.parametrize("parts", [(b"12345", b"6"), (b"123",), ()])
 async def test_a_body_that_isnt_its_content_length_is_an_error(
-    upstreams: Upstreams, timeouts: Timeouts, parts: tuple[bytes, ...]
+    upstreams: Upstreams, timeouts: TimeoutsConfig, parts: tuple[bytes, ...]
 ) -> None:
     """Too much would be a second request, too little swallows the next one."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -122,7 +122,7 @@ async def test_a_body_that_isnt_its_content_length_is_an_error(
 
 
 async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """413 is returned at once; nobody reads the client's stream any more."""
     body = Endless()
@@ -145,7 +145,7 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
 
 @pytest.mark.parametrize("status", [b"302 Found", b"413 Too Large", b"500 Broken"])
 async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
-    upstreams: Upstreams, timeouts: Timeouts, status: bytes
+    upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
 ) -> None:
     """Not only when the refusal's own body is over."""
     go_on = asyncio.Event()
@@ -171,7 +171,7 @@ async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
 
 
 async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A service that answers while it reads gets all, and piece by piece."""
     turn: asyncio.Queue[bytes] = asyncio.Queue()
@@ -194,7 +194,7 @@ async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
 
 
 async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """The service has said all it had to; the connection is not used again."""
 
@@ -220,7 +220,7 @@ async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
 
 @pytest.mark.parametrize("name", ["hang before head", "echo while reading"])
 async def test_p1_a_body_that_raises_aborts_the_exchange(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """What the client's stream raised comes out, before the reply's head or after."""
     fail = asyncio.Event()
@@ -245,7 +245,7 @@ async def test_p1_a_body_that_raises_aborts_the_exchange(
 
 
 async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Otherwise the exchange would wait for a body that nobody sends."""
 
@@ -262,7 +262,7 @@ async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
 
 
 async def test_cancelling_stops_the_upload(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """The task that reads the client's stream ends before the exchange does."""
     body = Endless()
@@ -281,7 +281,7 @@ async def test_cancelling_stops_the_upload(
 
 
 async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """The reply is here, and nobody will ever read it: its connection must go."""
     stopping, stopped = asyncio.Event(), asyncio.Event()
@@ -315,7 +315,7 @@ async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
 
 
 async def test_an_upstream_that_dies_ends_the_upload(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """And the client's stream is free again when the error is raised."""
 
@@ -345,7 +345,7 @@ async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> 
             await pool.exchange(
                 CHUNKED,
                 method="POST",
-                timeouts=Timeouts(idle=0.1, response=0.1),
+                timeouts=TimeoutsConfig(idle=0.1, response=0.1),
                 body=body,
             )
         assert body.stopped.is_set()
@@ -374,7 +374,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         reply = await pool.exchange(
             sized(size),
             method="POST",
-            timeouts=Timeouts(idle=0.5, response=60),
+            timeouts=TimeoutsConfig(idle=0.5, response=60),
             body=b"x" * size if at_once else pieces(b"x" * size),
             content_length=size,
         )
@@ -394,7 +394,7 @@ async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) ->
         reply = await pool.exchange(
             CHUNKED,
             method="POST",
-            timeouts=Timeouts(idle=0.05, response=0.1),
+            timeouts=TimeoutsConfig(idle=0.05, response=0.1),
             body=body(),
         )
         assert await whole(reply) == b"onetwo"
@@ -411,12 +411,12 @@ async def test_total_runs_while_the_client_is_slow(upstreams: Upstreams) -> None
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout, match="total"):
             await pool.exchange(
-                CHUNKED, method="POST", timeouts=Timeouts(total=0.05), body=body()
+                CHUNKED, method="POST", timeouts=TimeoutsConfig(total=0.05), body=body()
             )
 
 
 async def test_u12_a_slow_client_holds_the_upstream_back(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A bounded part of a big reply is held; nothing is lost when it is read."""
     size = 32 * 1024**2
@@ -434,7 +434,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
-        short = Timeouts(idle=0.05)
+        short = TimeoutsConfig(idle=0.05)
         reply = await pool.exchange(head, method="GET", timeouts=short)
         await asyncio.sleep(0.2)  # four times idle: the reader's turn, no timeout
         assert reply.size <= 65536 + 262144
@@ -447,7 +447,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
 
 
 async def test_big_bodies_both_ways_at_once(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """16 MiB up and down through one connection, nothing lost and nothing mixed."""
     count = 256

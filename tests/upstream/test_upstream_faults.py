@@ -25,7 +25,7 @@ from faults import (
     until,
 )
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadReply,
     ConnectFailed,
@@ -40,7 +40,11 @@ POST = b"POST /a HTTP/1.1\r\nHost: up\r\nContent-Length: 2\r\n\r\n"
 
 
 async def get(
-    pool: UpstreamPool, timeouts: Timeouts, *, method: str = "GET", replay: bool = True
+    pool: UpstreamPool,
+    timeouts: TimeoutsConfig,
+    *,
+    method: str = "GET",
+    replay: bool = True,
 ) -> Reply:
     head = GET.replace(b"GET", method.encode())
     return await pool.exchange(head, method=method, timeouts=timeouts, replay=replay)
@@ -58,7 +62,7 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
 
 
 async def assert_not_reused(
-    pool: UpstreamPool, upstream: FaultUpstream, timeouts: Timeouts
+    pool: UpstreamPool, upstream: FaultUpstream, timeouts: TimeoutsConfig
 ) -> None:
     """The next exchange gets a connection of its own, and its own reply."""
     before = upstream.connections
@@ -72,7 +76,7 @@ async def assert_not_reused(
 
 
 async def test_u1_refused_is_502_at_once(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A closed port fails without the connect timeout, and nothing was sent."""
     pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port()}"))
@@ -90,7 +94,7 @@ async def test_u2_black_hole_is_504_after_the_connect_timeout(
     async with black_hole() as port:
         pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{port}"))
         with pytest.raises(ConnectTimeout) as caught:
-            await get(pool, Timeouts(connect=0.1))
+            await get(pool, TimeoutsConfig(connect=0.1))
     assert (caught.value.status, caught.value.unsent) == (504, True)
     assert pool.open == 0
 
@@ -100,25 +104,25 @@ async def test_u2_black_hole_is_504_after_the_connect_timeout(
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in head"])
 async def test_u3_hang_before_the_head_is_504(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """Without a whole head in `response` seconds: 504, and the connection is closed."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout):
-            await get(pool, Timeouts(response=0.05))
+            await get(pool, TimeoutsConfig(response=0.05))
         await upstream.lost.wait()
         assert len(upstream.requests) == 1
         await assert_not_reused(pool, upstream, timeouts)
 
 
 async def test_u4_hang_in_the_body_is_no_clean_end(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """What came is delivered; then the read fails after `idle` seconds."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
         pool = pool_of(upstreams, upstream)
-        reply = await get(pool, Timeouts(idle=0.05))
+        reply = await get(pool, TimeoutsConfig(idle=0.05))
         assert await reply.read() == b"hi"
         with pytest.raises(UpstreamTimeout):
             await reply.read()
@@ -134,7 +138,7 @@ async def test_total_bounds_a_reply_that_never_stops_dripping(
     body = drip(OK.replace(b": 2", b": 9999") + b"x" * 1000, gap_s=0.01, size=60)
     async with FaultUpstream(body) as upstream:
         pool = pool_of(upstreams, upstream)
-        reply = await get(pool, Timeouts(idle=0.2, total=0.1))
+        reply = await get(pool, TimeoutsConfig(idle=0.2, total=0.1))
         with pytest.raises(UpstreamTimeout, match="total time"):
             await whole(reply)
 
@@ -142,7 +146,7 @@ async def test_total_bounds_a_reply_that_never_stops_dripping(
 @pytest.mark.parametrize("name", ["close before reply", "reset before reply"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_u5_closed_before_the_reply_on_a_fresh_connection(
-    upstreams: Upstreams, timeouts: Timeouts, name: str, method: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str, method: str
 ) -> None:
     """502, and sent once whatever the method: this is no keep-alive race."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -156,7 +160,7 @@ async def test_u5_closed_before_the_reply_on_a_fresh_connection(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 async def test_u6_reset_of_a_used_connection_is_replayed_once(
-    upstreams: Upstreams, timeouts: Timeouts, method: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
 ) -> None:
     """Nothing of the reply had come, so the request goes to a fresh connection."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -171,7 +175,7 @@ async def test_u6_reset_of_a_used_connection_is_replayed_once(
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "FOO"])
 async def test_u6_other_methods_are_never_sent_twice(
-    upstreams: Upstreams, timeouts: Timeouts, method: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
 ) -> None:
     """The service may have acted on the first one: 502."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -185,7 +189,7 @@ async def test_u6_other_methods_are_never_sent_twice(
 
 
 async def test_u6_a_get_with_a_body_or_without_leave_is_not_replayed(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A body can't be had twice, and a route may say `retry: {attempts: 0}`."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -203,7 +207,7 @@ async def test_u6_a_get_with_a_body_or_without_leave_is_not_replayed(
 
 
 async def test_u6_part_of_a_reply_forbids_the_replay(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """One byte of the reply is proof that the request was acted on."""
 
@@ -222,7 +226,7 @@ async def test_u6_part_of_a_reply_forbids_the_replay(
 
 
 async def test_u7_u17_closing_after_each_reply_costs_no_get(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """An upstream that drops each connection it promised to keep: no error, no leak."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -238,7 +242,7 @@ async def test_u7_u17_closing_after_each_reply_costs_no_get(
 
 
 async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Even when the loop hasn't read the FIN yet: the socket is asked first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -270,7 +274,7 @@ async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
 
 @pytest.mark.parametrize("name", BAD_REPLIES)
 async def test_u8_i3_bad_replies_are_502(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """Refused, closed, never used again; the log's text has none of its bytes."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -287,7 +291,7 @@ async def test_u8_i3_bad_replies_are_502(
 
 @pytest.mark.parametrize("name", CUT_REPLIES)
 async def test_u8_cut_heads_are_502(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """The connection ended before the head did."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -300,7 +304,7 @@ async def test_u8_cut_heads_are_502(
 
 @pytest.mark.parametrize("name", [*CUT_BODIES, "reset in body"])
 async def test_u9_cut_bodies_never_end_cleanly(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """The head was good, so the client has it; the body's end is an error."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -328,7 +332,7 @@ async def test_u9_cut_bodies_never_end_cleanly(
     ],
 )
 async def test_c30_nobody_gets_a_reply_that_was_not_asked_for(
-    upstreams: Upstreams, timeouts: Timeouts, behaviour: Behaviour
+    upstreams: Upstreams, timeouts: TimeoutsConfig, behaviour: Behaviour
 ) -> None:
     """The first reply counts; the connection goes, and the surplus with it."""
     async with FaultUpstream(behaviour) as upstream:
@@ -355,7 +359,7 @@ async def test_c30_nobody_gets_a_reply_that_was_not_asked_for(
 )
 async def test_c31_replies_without_a_body_whatever_they_say(
     upstreams: Upstreams,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
     method: str,
     reply: bytes,
     length: int | None,
@@ -380,7 +384,7 @@ async def test_c31_replies_without_a_body_whatever_they_say(
     ],
 )
 async def test_c31_a_body_where_none_may_be_is_dropped(
-    upstreams: Upstreams, timeouts: Timeouts, method: str, reply: bytes
+    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str, reply: bytes
 ) -> None:
     """Its bytes reach nobody: not this reader, and not the next."""
     async with FaultUpstream(answer_and_hang(reply)) as upstream:
@@ -404,7 +408,7 @@ async def test_c31_a_body_where_none_may_be_is_dropped(
 )
 @pytest.mark.parametrize("size", [1, 1000])
 async def test_u18_interim_replies_are_swallowed(
-    upstreams: Upstreams, timeouts: Timeouts, interim: bytes, size: int
+    upstreams: Upstreams, timeouts: TimeoutsConfig, interim: bytes, size: int
 ) -> None:
     """The final reply comes through, without their fields."""
     async with FaultUpstream(drip(interim + OK, gap_s=0, size=size)) as upstream:
@@ -418,7 +422,7 @@ async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
     lone = answer_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n")
     async with FaultUpstream(lone) as upstream:
         with pytest.raises(UpstreamTimeout):
-            await get(pool_of(upstreams, upstream), Timeouts(response=0.05))
+            await get(pool_of(upstreams, upstream), TimeoutsConfig(response=0.05))
 
 
 # --- replies that are fine ----------------------------------------------------
@@ -439,7 +443,7 @@ async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
     ],
 )
 async def test_replies_that_end_the_connection(
-    upstreams: Upstreams, timeouts: Timeouts, reply: bytes
+    upstreams: Upstreams, timeouts: TimeoutsConfig, reply: bytes
 ) -> None:
     """Whole and clean, but the connection isn't kept; clients are told HTTP/1.1."""
     async with FaultUpstream(answer_and_close(reply)) as upstream:
@@ -452,7 +456,7 @@ async def test_replies_that_end_the_connection(
 
 
 async def test_bytes_go_and_come_unchanged(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Case, order, repeats, high bytes and odd targets, in both directions."""
     head = (
@@ -479,7 +483,7 @@ async def test_bytes_go_and_come_unchanged(
 
 
 async def test_a_small_reply_is_complete_with_its_head(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """So the proxy writes head and body at once, and the connection is free already."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -494,7 +498,7 @@ async def test_a_small_reply_is_complete_with_its_head(
 
 
 async def test_u13_each_piece_is_handed_on_as_it_comes(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A stream's chunk is readable before the next one is sent."""
     go_on = asyncio.Event()
@@ -522,7 +526,7 @@ async def test_u13_each_piece_is_handed_on_as_it_comes(
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in body"])
 async def test_p1_cancelling_closes_the_connection_at_once(
-    upstreams: Upstreams, timeouts: Timeouts, name: str
+    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
     """A client that is gone frees its upstream connection at once."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -542,7 +546,7 @@ async def test_p1_cancelling_closes_the_connection_at_once(
 
 
 async def test_p2_closing_an_unfinished_reply_closes_its_connection(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """And a later read says so: it never looks like the body's end."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
@@ -557,7 +561,7 @@ async def test_p2_closing_an_unfinished_reply_closes_its_connection(
 
 
 async def test_cancelled_in_the_moment_the_reply_arrives(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """The connection may be someone else's by then, and stays untouched."""
     async with FaultUpstream(answer(OK)) as upstream:

@@ -23,7 +23,7 @@ from faults import (
     until,
 )
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import (
     ConnectFailed,
     ConnectTimeout,
@@ -38,7 +38,9 @@ from gateway.upstream.dial import Lookup
 GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
 
 
-async def get(pool: UpstreamPool, timeouts: Timeouts, method: str = "GET") -> Reply:
+async def get(
+    pool: UpstreamPool, timeouts: TimeoutsConfig, method: str = "GET"
+) -> Reply:
     return await pool.exchange(GET, method=method, timeouts=timeouts)
 
 
@@ -64,7 +66,7 @@ def found(*addresses: str) -> list[Any]:
 
 
 async def test_u16_the_limit_holds_and_a_free_connection_goes_to_who_waits(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """40 requests through 4 places: never more connections, every one answered."""
     busy = most = 0
@@ -90,7 +92,7 @@ async def test_u16_the_limit_holds_and_a_free_connection_goes_to_who_waits(
 
 
 async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """All places of one target hang: its queue times out, another target is as ever."""
     async with (
@@ -101,7 +103,8 @@ async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
         held = [asyncio.create_task(get(pool, timeouts)) for _ in range(2)]
         await until(lambda: len(hung.requests) == 2)
         queue = [
-            asyncio.create_task(get(pool, Timeouts(connect=0.05))) for _ in range(10)
+            asyncio.create_task(get(pool, TimeoutsConfig(connect=0.05)))
+            for _ in range(10)
         ]
         await asyncio.sleep(0)
         assert pool.waiting == 10
@@ -119,7 +122,7 @@ async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
 
 
 async def test_a_place_that_gets_free_is_dialled_by_who_waits(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Also when its connection couldn't be kept, or couldn't be made."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -138,7 +141,7 @@ async def test_a_place_that_gets_free_is_dialled_by_who_waits(
 
 
 async def test_a_replay_at_the_limit_gets_a_fresh_connection(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """One place, many clients, each connection good for one request: no error."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -151,7 +154,7 @@ async def test_a_replay_at_the_limit_gets_a_fresh_connection(
 
 
 async def test_who_stops_waiting_leaves_nothing_behind(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Cancelled in line, or in the moment its turn comes: the place goes on."""
     go_on = asyncio.Event()
@@ -185,7 +188,7 @@ async def test_who_stops_waiting_leaves_nothing_behind(
 
 
 async def test_a_place_given_to_one_who_just_left_goes_on(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A place without a connection isn't lost either."""
     go_on = asyncio.Event()
@@ -212,7 +215,7 @@ async def test_a_place_given_to_one_who_just_left_goes_on(
 
 
 async def test_the_limit_can_be_lowered(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A reload's new limit counts from the next connection on."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -228,7 +231,7 @@ async def test_the_limit_can_be_lowered(
 
 
 async def test_the_connection_used_last_is_used_first(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """So that the others grow old and are closed."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -251,7 +254,7 @@ async def test_the_connection_used_last_is_used_first(
     ],
 )
 async def test_idle_connections_grow_old(
-    timeouts: Timeouts, keepalive_s: float, field: bytes, kept: bool
+    timeouts: TimeoutsConfig, keepalive_s: float, field: bytes, kept: bool
 ) -> None:
     """After `keepalive_s`, or a little before the upstream would close."""
     reply = b"HTTP/1.1 200 OK\r\n" + field + b"Content-Length: 2\r\n\r\nok"
@@ -271,7 +274,7 @@ async def test_idle_connections_grow_old(
 
 
 async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """The one timer is set to 30 s then; a shorter deadline moves it."""
 
@@ -287,7 +290,7 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
         started = time.monotonic()
         with pytest.raises(UpstreamTimeout):
             async with asyncio.timeout(DEADLINE_S):
-                await get(pool, Timeouts(response=0.05))
+                await get(pool, TimeoutsConfig(response=0.05))
         assert time.monotonic() - started > 0.04
 
 
@@ -308,7 +311,7 @@ async def test_an_idle_connection_grows_old_after_its_last_use(
     async with FaultUpstream(behaviour) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         for _ in range(uses):
-            reply = await get(pool, Timeouts(response=response_s))
+            reply = await get(pool, TimeoutsConfig(response=response_s))
             assert reply.read_now() == b"ok"
         await upstream.lost.wait()
         await until(lambda: not pool.open)
@@ -317,7 +320,7 @@ async def test_an_idle_connection_grows_old_after_its_last_use(
 
 
 async def test_an_idle_connection_that_was_just_closed_isnt_taken(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Also in the moment before the loop has told the pool."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -329,7 +332,7 @@ async def test_an_idle_connection_that_was_just_closed_isnt_taken(
 
 
 async def test_an_idle_connection_that_ends_is_forgotten(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """No place is kept for a socket that the upstream has closed."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -343,7 +346,7 @@ async def test_an_idle_connection_that_ends_is_forgotten(
 
 
 async def test_u14_a_name_is_looked_up_once_per_ttl_however_many_ask(
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> None:
     """One look-up for all that wait, then none until it is too old."""
     asked: list[tuple[str, int]] = []
@@ -365,7 +368,7 @@ async def test_u14_a_name_is_looked_up_once_per_ttl_however_many_ask(
             assert len(asked) == 2
 
 
-async def test_u14_a_name_that_isnt_known_is_502(timeouts: Timeouts) -> None:
+async def test_u14_a_name_that_isnt_known_is_502(timeouts: TimeoutsConfig) -> None:
     """And it is asked for again next time."""
     asked = 0
 
@@ -385,7 +388,7 @@ async def test_u14_a_name_that_isnt_known_is_502(timeouts: Timeouts) -> None:
         assert (asked, pool.open) == (3, 0)
 
 
-async def test_u14_slow_dns_is_504_and_blocks_nobody(timeouts: Timeouts) -> None:
+async def test_u14_slow_dns_is_504_and_blocks_nobody(timeouts: TimeoutsConfig) -> None:
     """The look-up has the connect timeout; who comes later gets its answer."""
     answered = asyncio.Event()
 
@@ -397,14 +400,14 @@ async def test_u14_slow_dns_is_504_and_blocks_nobody(timeouts: Timeouts) -> None
         url = f"http://api.test:{upstream.port}"
         pool = upstreams.pool(UpstreamTarget.parse(url))
         with pytest.raises(ConnectTimeout):
-            await get(pool, Timeouts(connect=0.05))
+            await get(pool, TimeoutsConfig(connect=0.05))
         later = asyncio.create_task(get(pool, timeouts))
         await asyncio.sleep(0)
         answered.set()
         assert (await later).read_now() == b"ok"
 
 
-async def test_u14_a_name_that_moves_is_followed(timeouts: Timeouts) -> None:
+async def test_u14_a_name_that_moves_is_followed(timeouts: TimeoutsConfig) -> None:
     """When no address answers any more, the name is looked up without waiting."""
     addresses = ["127.0.0.1"]
 
@@ -425,7 +428,7 @@ async def test_u14_a_name_that_moves_is_followed(timeouts: Timeouts) -> None:
 
 
 async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> None:
     """Blue to green: the old one would keep its connections in use for ever.
 
@@ -471,7 +474,7 @@ async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
             under_way = asyncio.create_task(get(pool, timeouts))
             await until(lambda: blue.connections == 2)
             assert lent is not None
-            pool.put(lent)
+            pool.release(lent)
             assert asked == 3
             addresses[:] = ["127.0.0.3"]
             await asyncio.sleep(0.06)
@@ -489,7 +492,7 @@ async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
 
 
 async def test_every_address_is_tried_and_a_black_hole_takes_its_share_only(
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> None:
     """Refused, then silent, then well: connected within the one deadline."""
 
@@ -500,11 +503,13 @@ async def test_every_address_is_tried_and_a_black_hole_takes_its_share_only(
         well = FaultUpstream(answer(OK), host="127.0.0.3", port=port)
         async with well, looking_up(lookup) as upstreams:
             pool = upstreams.pool(UpstreamTarget.parse(f"http://api.test:{port}"))
-            reply = await get(pool, Timeouts(connect=0.4))
+            reply = await get(pool, TimeoutsConfig(connect=0.4))
             assert reply.read_now() == b"ok"
 
 
-async def test_the_systems_resolver(upstreams: Upstreams, timeouts: Timeouts) -> None:
+async def test_the_systems_resolver(
+    upstreams: Upstreams, timeouts: TimeoutsConfig
+) -> None:
     """`localhost`, by way of the thread pool; IPv6 first is no obstacle."""
     async with FaultUpstream(answer(OK)) as upstream:
         url = upstream.url.replace("127.0.0.1", "localhost")
@@ -516,7 +521,7 @@ async def test_the_systems_resolver(upstreams: Upstreams, timeouts: Timeouts) ->
 
 
 async def test_a_unix_socket(
-    upstreams: Upstreams, timeouts: Timeouts, tmp_path: Path
+    upstreams: Upstreams, timeouts: TimeoutsConfig, tmp_path: Path
 ) -> None:
     """Like any target; one that isn't there is refused."""
     path = str(tmp_path / "app.sock")
@@ -530,7 +535,7 @@ async def test_a_unix_socket(
         await get(missing, timeouts)
 
 
-async def test_p4_no_file_descriptor_left_is_503(timeouts: Timeouts) -> None:
+async def test_p4_no_file_descriptor_left_is_503(timeouts: TimeoutsConfig) -> None:
     """It is this process that is at its limit; the upstream isn't to blame."""
 
     async def lookup(host: str, port: int) -> list[Any]:
@@ -543,7 +548,7 @@ async def test_p4_no_file_descriptor_left_is_503(timeouts: Timeouts) -> None:
         assert caught.value.status == 503
 
 
-async def test_closing_ends_everything_at_once(timeouts: Timeouts) -> None:
+async def test_closing_ends_everything_at_once(timeouts: TimeoutsConfig) -> None:
     """In use, idle, waiting, dialling, looking up: all end; no socket, no task."""
 
     async def lookup(host: str, port: int) -> list[Any]:
@@ -564,7 +569,7 @@ async def test_closing_ends_everything_at_once(timeouts: Timeouts) -> None:
         reply = await get(upstreams.pool(UpstreamTarget.parse(cut.url)), timeouts)
         tasks = [asyncio.create_task(get(pool, timeouts)) for _ in range(2)]
         tasks += [
-            asyncio.create_task(get(there, Timeouts(connect=0.3)))
+            asyncio.create_task(get(there, TimeoutsConfig(connect=0.3)))
             for there in (dark, nowhere)
         ]
         await hung.got_request.wait()
@@ -584,7 +589,7 @@ async def test_closing_ends_everything_at_once(timeouts: Timeouts) -> None:
 
 
 async def test_a_connection_that_is_made_after_the_end_is_closed(
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> None:
     """Whoever was dialling when the pool was closed gets an error, not a socket."""
     go_on = asyncio.Event()
@@ -611,7 +616,7 @@ async def test_a_connection_that_is_made_after_the_end_is_closed(
 
 
 async def test_cancelling_one_who_waits_for_a_name_leaves_the_others(
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
 ) -> None:
     """The look-up is shared, so it isn't his to cancel."""
     go_on = asyncio.Event()
@@ -633,7 +638,7 @@ async def test_cancelling_one_who_waits_for_a_name_leaves_the_others(
         assert pool.open == 1
 
 
-async def test_no_socket_is_left(timeouts: Timeouts) -> None:
+async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
     """After every fault there is, this process has as many files as before."""
 
     def open_files() -> int:
@@ -643,7 +648,7 @@ async def test_no_socket_is_left(timeouts: Timeouts) -> None:
         pass  # libuv opens a file of its own with the first server
     before = open_files()
     upstreams = Upstreams()
-    short = Timeouts(connect=0.05, response=0.05, idle=0.05)
+    short = TimeoutsConfig(connect=0.05, response=0.05, idle=0.05)
 
     served = 0
 
@@ -697,7 +702,7 @@ class Heard:
         self.events.append(("closed", target.port, exchanges))
 
 
-async def test_connections_are_told_of(timeouts: Timeouts) -> None:
+async def test_connections_are_told_of(timeouts: TimeoutsConfig) -> None:
     """Made, failed, closed with their number of exchanges, and replays."""
     heard = Heard()
     mine = Upstreams(events=heard)
@@ -738,7 +743,7 @@ async def test_connections_are_told_of(timeouts: Timeouts) -> None:
 
 
 async def test_a_connection_says_what_it_is_doing(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """For whoever debugs: target, state, exchanges, who holds it back, deadline."""
 

@@ -107,12 +107,12 @@ async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
         answer = await first
         await bob.send(request(method, "/bob"))
         await until(lambda: pool.waiting == 1)
-        put = pool.put
+        release = pool.release
         sent: list[int] = []
 
         def put_back(given: Any) -> None:
             """Take it back; the surplus comes before the one who waits has a turn."""
-            put(given)
+            release(given)
             if not sent:
                 sent.append(connections[0].send(FORGED))
 
@@ -130,9 +130,9 @@ async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
 class _Owner:
     """The pool, but for how a connection is put back."""
 
-    def __init__(self, pool: object, put: Callable[[object], None]) -> None:
+    def __init__(self, pool: object, release: Callable[[object], None]) -> None:
         self._pool = pool
-        self.put = put
+        self.release = release
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._pool, name)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_close
 
-from gateway.config import Timeouts, Tls
+from gateway.config import TimeoutsConfig, TlsConfig
 from gateway.errors import ConnectFailed, ConnectTimeout
 from gateway.upstream import Upstreams, UpstreamTarget
 
@@ -143,13 +143,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 )
 async def test_a_good_certificate(
     upstreams: Upstreams,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
     authority: Authority,
     names: tuple[str, ...],
     server_name: str | None,
 ) -> None:
     """Own bundle, own name; the connection is kept like any other."""
-    tls = Tls(ca_file=authority.ca_file, server_name=server_name)
+    tls = TlsConfig(ca_file=authority.ca_file, server_name=server_name)
     async with FaultUpstream(FAULTS["echo"], tls=authority.server(*names)) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
         big = b"x" * 1_000_000
@@ -186,7 +186,7 @@ async def test_a_good_certificate(
 )
 async def test_u15_bad_certificates_are_502(
     upstreams: Upstreams,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
     authority: Authority,
     names: tuple[str, ...],
     expired: bool,
@@ -198,13 +198,13 @@ async def test_u15_bad_certificates_are_502(
     server = authority.server(*names, expired=expired, self_signed=self_signed)
     options = {"ca_file": authority.ca_file, **tls}
     async with FaultUpstream(answer(OK), tls=server) as upstream:
-        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, Tls(**options)))
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url, TlsConfig(**options)))
         with pytest.raises(ConnectFailed, match=why) as caught:
             await pool.exchange(GET, method="GET", timeouts=timeouts)
         assert (caught.value.status, caught.value.unsent) == (502, True)
         assert upstream.requests == []
         assert pool.open == 0
-        blind = UpstreamTarget.parse(upstream.url, Tls(verify=False, **options))
+        blind = UpstreamTarget.parse(upstream.url, TlsConfig(verify=False, **options))
         reply = await upstreams.pool(blind).exchange(
             GET, method="GET", timeouts=timeouts
         )
@@ -221,7 +221,7 @@ async def test_u15_bad_certificates_are_502(
 )
 async def test_a_connection_serves_those_who_would_have_made_it(
     upstreams: Upstreams,
-    timeouts: Timeouts,
+    timeouts: TimeoutsConfig,
     authority: Authority,
     tmp_path: Path,
     stricter: dict[str, Any],
@@ -233,8 +233,10 @@ async def test_a_connection_serves_those_who_would_have_made_it(
         named["ca_file"] = other
     server = authority.server("127.0.0.1")
     async with FaultUpstream(answer(OK), tls=server) as upstream:
-        trusting = UpstreamTarget.parse(upstream.url, Tls(ca_file=authority.ca_file))
-        wary = UpstreamTarget.parse(upstream.url, Tls(**named))
+        trusting = UpstreamTarget.parse(
+            upstream.url, TlsConfig(ca_file=authority.ca_file)
+        )
+        wary = UpstreamTarget.parse(upstream.url, TlsConfig(**named))
         for _ in range(2):
             pool = upstreams.pool(trusting)
             reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
@@ -247,14 +249,14 @@ async def test_a_connection_serves_those_who_would_have_made_it(
 
 
 async def test_a_certificate_that_doesnt_name_its_authority(
-    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
     """From Python 3.13 on it is refused, and the log says what it lacks.
 
     Source: RFC 5280 §4.2.1.1.
     """
     server = authority.server("127.0.0.1", names_authority=False)
-    tls = Tls(ca_file=authority.ca_file)
+    tls = TlsConfig(ca_file=authority.ca_file)
     async with FaultUpstream(answer(OK), tls=server) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
         try:
@@ -266,7 +268,7 @@ async def test_a_certificate_that_doesnt_name_its_authority(
 
 
 async def test_a_refused_certificate_isnt_tried_at_the_next_address(
-    timeouts: Timeouts, authority: Authority
+    timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
     """All addresses of a name are one service; asking on would only hide the reason."""
 
@@ -275,7 +277,7 @@ async def test_a_refused_certificate_isnt_tried_at_the_next_address(
             (2, 1, 6, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")
         ]
 
-    tls = Tls(ca_file=authority.ca_file)
+    tls = TlsConfig(ca_file=authority.ca_file)
     upstreams = Upstreams(lookup=lookup)
     async with FaultUpstream(answer(OK), tls=authority.server("b.test")) as upstream:
         url = f"https://a.test:{upstream.port}"
@@ -286,7 +288,7 @@ async def test_a_refused_certificate_isnt_tried_at_the_next_address(
 
 
 async def test_tls_to_a_server_that_speaks_none(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A plain HTTP port behind `https://` is a 502, not a hang."""
 
@@ -314,18 +316,18 @@ async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(
         url = upstream.url.replace("http:", "https:")
         pool = upstreams.pool(UpstreamTarget.parse(url))
         with pytest.raises(ConnectTimeout):
-            await pool.exchange(GET, method="GET", timeouts=Timeouts(connect=0.1))
+            await pool.exchange(GET, method="GET", timeouts=TimeoutsConfig(connect=0.1))
         await upstream.lost.wait()
 
 
 async def test_a_body_until_close_over_tls(
-    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
     """Ended by the TLS close, it is whole."""
     server = authority.server("127.0.0.1")
     behaviour = answer_and_close(b"HTTP/1.0 200 OK\r\n\r\nall of it")
     async with FaultUpstream(behaviour, tls=server) as upstream:
-        tls = Tls(ca_file=authority.ca_file)
+        tls = TlsConfig(ca_file=authority.ca_file)
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
         reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
         body = b""
@@ -335,12 +337,12 @@ async def test_a_body_until_close_over_tls(
 
 
 async def test_a_tunnel_over_tls(
-    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
+    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
     """An upgraded TLS connection carries bytes; its EOF closes, for TLS has no half."""
     server = authority.server("127.0.0.1")
     async with FaultUpstream(FAULTS["upgrade echo"], tls=server) as upstream:
-        tls = Tls(ca_file=authority.ca_file)
+        tls = TlsConfig(ca_file=authority.ca_file)
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
         reply = await pool.exchange(GET, method="GET", timeouts=timeouts, upgrade=True)
         tunnel = reply.upgrade()
@@ -361,6 +363,6 @@ def test_a_bundle_that_cant_be_read_is_found_at_load(
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    target = UpstreamTarget.parse("https://api", Tls(ca_file=str(file)))
+    target = UpstreamTarget.parse("https://api", TlsConfig(ca_file=str(file)))
     with pytest.raises(ValueError, match=r"ca\.pem"):
         Upstreams().pool(target)

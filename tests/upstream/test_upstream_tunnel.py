@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from faults import FAULTS, OK, FaultUpstream, Peer, answer
 
-from gateway.config import Timeouts
+from gateway.config import TimeoutsConfig
 from gateway.errors import BadReply, UpstreamClosed
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 
@@ -17,12 +17,12 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
     return upstreams.pool(UpstreamTarget.parse(upstream.url))
 
 
-async def upgrade(pool: UpstreamPool, timeouts: Timeouts) -> Reply:
+async def upgrade(pool: UpstreamPool, timeouts: TimeoutsConfig) -> Reply:
     return await pool.exchange(GET, method="GET", timeouts=timeouts, upgrade=True)
 
 
 async def test_bytes_go_both_ways_until_both_ends_are_closed(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """What came with the 101 is the first read; our EOF is answered by theirs."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -46,7 +46,7 @@ async def test_bytes_go_both_ways_until_both_ends_are_closed(
 
 
 async def test_an_upstream_that_ends_its_side_still_gets_ours(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A half-close is passed on as one, not as the end of both."""
     received = bytearray()
@@ -72,7 +72,7 @@ async def test_an_upstream_that_ends_its_side_still_gets_ours(
 
 
 async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """C24: no tunnel, its body is framed, and the connection is kept."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -84,7 +84,7 @@ async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
 
 
 async def test_a_reset_is_no_clean_end(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A tunnel that was cut says so to its reader and its writer."""
     cut = asyncio.Event()
@@ -111,7 +111,7 @@ async def test_a_reset_is_no_clean_end(
 
 
 async def test_an_abandoned_101_is_closed(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A reply that is closed without its tunnel having been taken takes it along."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -122,7 +122,7 @@ async def test_an_abandoned_101_is_closed(
 
 
 async def test_closing_the_pools_closes_tunnels(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """A worker that ends leaves no socket, whoever had it."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -136,7 +136,7 @@ async def test_closing_the_pools_closes_tunnels(
 
 
 async def test_a_slow_reader_and_a_slow_writer_are_held_back(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """Both directions keep a bounded part and lose nothing."""
     size = 24 * 1024**2
@@ -185,7 +185,7 @@ async def test_a_slow_reader_and_a_slow_writer_are_held_back(
 
 @pytest.mark.parametrize("status", [b"200 OK", b"403 No"])
 async def test_101_after_another_reply_is_never_a_tunnel(
-    upstreams: Upstreams, timeouts: Timeouts, status: bytes
+    upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
 ) -> None:
     """It stands behind a final reply, so it is surplus."""
     data = b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok" + SWITCH
@@ -198,7 +198,7 @@ async def test_101_after_another_reply_is_never_a_tunnel(
 
 
 async def test_a_switch_nobody_asked_for_is_refused(
-    upstreams: Upstreams, timeouts: Timeouts
+    upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
     """RFC 9110 §7.8; and what follows the 101 reaches nobody."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:

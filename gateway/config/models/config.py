@@ -8,11 +8,11 @@ from pydantic import Field
 
 from gateway.config.forms import Name
 from gateway.config.models.base import Model
-from gateway.config.models.cors import Cors
-from gateway.config.models.gateway import Gateway
-from gateway.config.models.routes import Defaults, Route
-from gateway.config.models.services import Service
-from gateway.config.models.supertokens import SuperTokens
+from gateway.config.models.cors import CorsConfig
+from gateway.config.models.gateway import GatewayConfig
+from gateway.config.models.routes import DefaultsConfig, RouteConfig
+from gateway.config.models.services import ServiceConfig
+from gateway.config.models.supertokens import SuperTokensConfig
 
 
 class Config(Model):
@@ -20,11 +20,11 @@ class Config(Model):
 
     version: Literal[1]
     """Of the file's format."""
-    gateway: Gateway = Gateway()
-    supertokens: SuperTokens = SuperTokens()
-    cors: Cors = Cors()
-    defaults: Defaults = Defaults()
-    services: dict[Name, Service] = Field(default_factory=dict)
+    gateway: GatewayConfig = GatewayConfig()
+    supertokens: SuperTokensConfig = SuperTokensConfig()
+    cors: CorsConfig = CorsConfig()
+    defaults: DefaultsConfig = DefaultsConfig()
+    services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     """Name → an upstream that routes share."""
-    routes: tuple[Route, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
     """The route table. `gateway routes` shows the order that it is matched in."""

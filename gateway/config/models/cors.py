@@ -6,7 +6,7 @@ from gateway.config.forms import FieldName, NotNegative, Origin
 from gateway.config.models.base import Model
 
 
-class Cors(Model):
+class CorsConfig(Model):
     """Which browser origins may read answers. What SuperTokens needs is added."""
 
     allow_origins: tuple[Origin, ...] | None = None

@@ -10,7 +10,7 @@ from gateway.config.forms import Bytes, Cidr, Listen, OwnPath, Positive, Seconds
 from gateway.config.models.base import Model
 
 
-class Limits(Model):
+class LimitsConfig(Model):
     """What one client may ask of the listener. See docs/proxying.md for reasons."""
 
     head_timeout: Seconds = 10.0
@@ -45,7 +45,7 @@ class Limits(Model):
                 yield Finding(loc=(name,), message="is more than max_head_size")
 
 
-class Gateway(Model):
+class GatewayConfig(Model):
     """The gateway's own side: where it listens and what it lets clients do."""
 
     listen: Listen = "127.0.0.1:8000"
@@ -66,4 +66,4 @@ class Gateway(Model):
     Risk: with `forward`, whoever writes the path of a guarded route in another way
     passes its guard, at every service that reads more loosely than the route table.
     """
-    limits: Limits = Limits()
+    limits: LimitsConfig = LimitsConfig()

@@ -33,7 +33,7 @@ from gateway.config.forms import (
     UpToFive,
 )
 from gateway.config.models.base import Model
-from gateway.config.models.services import Timeouts, TimeoutsPatch
+from gateway.config.models.services import TimeoutsConfig, TimeoutsPatch
 from gateway.http.path_pattern import Pattern
 
 
@@ -46,7 +46,7 @@ class AnyAll(Model):
     """Each of these is needed."""
 
 
-class ClaimRule(Model):
+class ClaimConfig(Model):
     """A condition on one claim: exactly one of `in`, `equals` and `contains`."""
 
     path: ClaimPath
@@ -66,7 +66,7 @@ class ClaimRule(Model):
             )
 
 
-class Require(Model):
+class RequireConfig(Model):
     """What a session must have besides being valid."""
 
     roles: AnyAll = AnyAll()
@@ -77,7 +77,7 @@ class Require(Model):
     """All factors that the session's user must complete are complete."""
     tenants: tuple[Text, ...] = ()
     """The session's tenant is one of these. Empty: any."""
-    claims: tuple[ClaimRule, ...] = ()
+    claims: tuple[ClaimConfig, ...] = ()
     """All of them."""
     max_age: Seconds | None = None
     """Older claims are fetched again, so that a change of roles is seen."""
@@ -85,7 +85,7 @@ class Require(Model):
     """Dotted names of claim validators in Python."""
 
 
-class PathMatch(Model):
+class PathMatchConfig(Model):
     """Exactly one of the four."""
 
     exact: Path | None = None
@@ -106,17 +106,17 @@ class PathMatch(Model):
             )
 
 
-class Match(Model):
+class MatchConfig(Model):
     """Which requests a route is for; all that is given must match."""
 
-    path: PathMatch
+    path: PathMatchConfig
     methods: Annotated[tuple[Method, ...] | None, Field(min_length=1)] = None
     """Unset: all. GET includes HEAD."""
     hosts: Annotated[tuple[HostPattern, ...] | None, Field(min_length=1)] = None
     """`api.example.com`, or `*.example.com` for one label or more."""
 
 
-class Rewrite(Model):
+class RewriteConfig(Model):
     """How the path changes on its way; the rest of it and the query stay."""
 
     strip_prefix: Prefix | None = None
@@ -125,7 +125,7 @@ class Rewrite(Model):
     """What stands in place of the matched (or stripped) prefix."""
 
 
-class Session(Model):
+class SessionConfig(Model):
     """How the session is checked."""
 
     check_database: Literal["never", "on_write", "cached", "always"] = "never"
@@ -147,7 +147,7 @@ class SessionPatch(Model):
     """For `cached`: how old the core's last answer may be."""
 
 
-class Identity(Model):
+class IdentityConfig(Model):
     """What the upstream is told of the user, besides the usual fields."""
 
     headers: dict[IdentityHeader, IdentityTemplate] = Field(default_factory=dict)
@@ -165,7 +165,7 @@ class Identity(Model):
             seen.add(name.lower())
 
 
-class WebSocket(Model):
+class WebSocketConfig(Model):
     """Upgraded connections."""
 
     enabled: Flag = True
@@ -183,7 +183,7 @@ class WebSocket(Model):
     """
 
 
-class RequestLimits(Model):
+class RequestConfig(Model):
     """What a request may be on this route."""
 
     max_body_size: Bytes | None = None
@@ -195,7 +195,7 @@ class RequestLimits(Model):
     """
 
 
-class Retry(Model):
+class RetryConfig(Model):
     """What is done again when an upstream fails."""
 
     attempts: UpToFive = 1
@@ -204,7 +204,7 @@ class Retry(Model):
     """
 
 
-class Defaults(Model):
+class DefaultsConfig(Model):
     """What routes don't say themselves."""
 
     protected: Protected = True
@@ -212,8 +212,8 @@ class Defaults(Model):
 
     Risk: with false, every route that says nothing is open.
     """
-    timeouts: Timeouts = Timeouts()
-    session: Session = Session()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    session: SessionConfig = SessionConfig()
     forward_credentials: Flag = False
     """Session tokens stay here: whoever has one is the user.
 
@@ -223,14 +223,14 @@ class Defaults(Model):
     """An upstream's own 401 would send SuperTokens' frontends into a refresh loop."""
 
 
-class Route(Model):
+class RouteConfig(Model):
     """One line of the route table: which requests, who may, and where they go."""
 
     name: Name | None = None
     """For logs; unset: made from its place and path."""
     path: Prefix | None = None
     """Short for `match: {path: {prefix: …}}`."""
-    match: Match | None = None
+    match: MatchConfig | None = None
     upstream: TargetUrl | None = None
     """Short for a service with this one target."""
     service: str | None = None
@@ -240,11 +240,11 @@ class Route(Model):
 
     Risk: with false, no session is read, and nothing is asked of the client.
     """
-    require: Require = Require()
+    require: RequireConfig = RequireConfig()
     session: SessionPatch = SessionPatch()
-    rewrite: Rewrite = Rewrite()
+    rewrite: RewriteConfig = RewriteConfig()
     timeouts: TimeoutsPatch = TimeoutsPatch()
-    identity: Identity = Identity()
+    identity: IdentityConfig = IdentityConfig()
     forward_credentials: Flag | None = None
     """True sends the session's cookies and tokens on to the upstream.
 
@@ -254,9 +254,9 @@ class Route(Model):
     """What becomes of an upstream's 401 for a request with a session."""
     host_header: HostHeader | None = None
     """Unset: the service's."""
-    websocket: WebSocket = WebSocket()
-    request: RequestLimits = RequestLimits()
-    retry: Retry = Retry()
+    websocket: WebSocketConfig = WebSocketConfig()
+    request: RequestConfig = RequestConfig()
+    retry: RetryConfig = RetryConfig()
 
     def conflicts(self) -> Iterator[Finding]:
         """A route has one path, one upstream, and a rewrite that can happen."""
@@ -290,14 +290,14 @@ class Route(Model):
             )
 
     @property
-    def path_match(self) -> PathMatch | None:
+    def path_match(self) -> PathMatchConfig | None:
         """What the path is matched by, however it was written; None if it wasn't."""
         if self.match is not None:
             return self.match.path
-        return None if self.path is None else PathMatch(prefix=self.path)
+        return None if self.path is None else PathMatchConfig(prefix=self.path)
 
 
-def _begins(form: PathMatch, prefix: str) -> bool:
+def _begins(form: PathMatchConfig, prefix: str) -> bool:
     """Return whether all paths that match begin with *prefix*, up to a border."""
     if prefix == "/":
         return True

@@ -19,7 +19,7 @@ from gateway.config.forms import (
 from gateway.config.models.base import Model
 
 
-class Timeouts(Model):
+class TimeoutsConfig(Model):
     """How long an upstream may take."""
 
     connect: Seconds = 3.0
@@ -45,7 +45,7 @@ class TimeoutsPatch(Model):
     """The whole exchange."""
 
 
-class Tls(Model):
+class TlsConfig(Model):
     """How `https` targets are verified."""
 
     ca_file: Text | None = None
@@ -59,7 +59,7 @@ class Tls(Model):
     """
 
 
-class Target(Model):
+class TargetConfig(Model):
     """One address of a service. A URL alone means the same."""
 
     url: TargetUrl
@@ -70,7 +70,7 @@ def _short_target(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
 
-class Paths(Model):
+class PathsConfig(Model):
     """How a service reads paths. `paths: exact`: it sees every difference.
 
     What is unset may be either, as far as the gateway knows: a request whose path could
@@ -110,14 +110,16 @@ def _short_paths(value: object) -> object:
     }
 
 
-class Service(Model):
+class ServiceConfig(Model):
     """An upstream, by name."""
 
     targets: Annotated[
         tuple[
             Annotated[
-                Target,
-                BeforeValidator(_short_target, json_schema_input_type=Target | str),
+                TargetConfig,
+                BeforeValidator(
+                    _short_target, json_schema_input_type=TargetConfig | str
+                ),
             ],
             ...,
         ],
@@ -127,11 +129,13 @@ class Service(Model):
     timeouts: TimeoutsPatch = TimeoutsPatch()
     max_connections: Positive = 256
     """Per target, of each worker."""
-    tls: Tls = Tls()
+    tls: TlsConfig = TlsConfig()
     paths: Annotated[
-        Paths,
-        BeforeValidator(_short_paths, json_schema_input_type=Paths | Literal["exact"]),
-    ] = Paths()
+        PathsConfig,
+        BeforeValidator(
+            _short_paths, json_schema_input_type=PathsConfig | Literal["exact"]
+        ),
+    ] = PathsConfig()
     host_header: HostHeader = "upstream"
     """`upstream` (the target's own), `preserve` (the client's), or a literal.
 

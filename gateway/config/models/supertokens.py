@@ -28,7 +28,7 @@ from gateway.config.forms import (
 from gateway.config.models.base import Model
 
 
-class Cookie(Model):
+class CookieConfig(Model):
     """The session cookies. What is unset, the SDK derives from the domains."""
 
     domain: CookieDomain | None = None
@@ -44,7 +44,7 @@ class Cookie(Model):
     """
 
 
-class Keys(Model):
+class KeysConfig(Model):
     """How the keys that tokens are signed with are kept fresh."""
 
     refresh_interval: Seconds = 300.0
@@ -72,7 +72,7 @@ class Keys(Model):
             )
 
 
-class Cache(Model):
+class CacheConfig(Model):
     """Verdicts on tokens that were verified already."""
 
     size: NotNegative = 20000
@@ -81,7 +81,7 @@ class Cache(Model):
     """Verdicts end earlier when the token does, or its key."""
 
 
-class CoreClient(Model):
+class CoreConfig(Model):
     """The calls to the core."""
 
     timeout: Seconds = 5.0
@@ -90,7 +90,7 @@ class CoreClient(Model):
     """Of each worker. Further calls wait for their turn."""
 
 
-class Smtp(Model):
+class SmtpConfig(Model):
     """A mail server for the recipes' mails."""
 
     host: HostName
@@ -113,8 +113,8 @@ def _delivery(value: object) -> object:
     if isinstance(value, Mapping):
         # Validated here, so that a mistake within isn't told once for each member of
         # the union.
-        return Smtp.model_validate(value)
-    if value in ("none", "supertokens") or isinstance(value, Smtp):
+        return SmtpConfig.model_validate(value)
+    if value in ("none", "supertokens") or isinstance(value, SmtpConfig):
         return value
     raise wrong(
         "expected none, supertokens, or the settings of a mail server",
@@ -127,7 +127,7 @@ def _settings(value: object) -> object:
     return {} if value is None else value
 
 
-class SuperTokens(Model):
+class SuperTokensConfig(Model):
     """The core, the recipes, and the session's cookies and tokens."""
 
     connection_uri: CoreUri = "http://localhost:3567"
@@ -149,7 +149,7 @@ class SuperTokens(Model):
 
     Risk: with NONE, only the cookies' SameSite keeps other sites from acting for users.
     """
-    cookie: Cookie = Cookie()
+    cookie: CookieConfig = CookieConfig()
     token_transfer_method: Literal["any", "cookie", "header"] = "any"  # noqa: S105 # a way to send one
     """`any` lets the frontend choose."""
     use_dynamic_signing_key: Flag = True
@@ -169,16 +169,16 @@ class SuperTokens(Model):
     Risk: its code runs in the gateway, and may change how sessions are verified.
     """
     email_delivery: Annotated[
-        Literal["none", "supertokens"] | Smtp, BeforeValidator(_delivery)
+        Literal["none", "supertokens"] | SmtpConfig, BeforeValidator(_delivery)
     ] = "none"
     """`supertokens` sends through SuperTokens' own service; `none` sends nothing.
 
     Risk: the links in these mails are credentials; `supertokens` hands them to a third
     party.
     """
-    keys: Keys = Keys()
-    cache: Cache = Cache()
-    core: CoreClient = CoreClient()
+    keys: KeysConfig = KeysConfig()
+    cache: CacheConfig = CacheConfig()
+    core: CoreConfig = CoreConfig()
 
     def conflicts(self) -> Iterator[Finding]:
         """Recipes come from the file or from a module, not from both."""

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 from dev.core.core_client import claims, unique, unique_email
+
+
+def _modules() -> dict[str, ModuleType]:
+    """Return the modules of the SDK that this process has imported."""
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "supertokens_python"
+    }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unmodified() -> Iterator[None]:
+    """Import the SDK anew: the gateway, in other tests, replaces names in it."""
+    before = _modules()
+    for name in before:
+        del sys.modules[name]
+    yield
+    for name in _modules():
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -13,15 +13,15 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from gateway.aiohttp_app.connection import AiohttpConnection
-from gateway.aiohttp_app.replies import Reply
-from gateway.config import Limits
+from gateway.aiohttp_app.replies import AiohttpReply
+from gateway.config import LimitsConfig
 from gateway.downstream.exchange import BodyReader, reset_on_close
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
 from gateway.http.fields import Field, Fields, has_control
 from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 from gateway.pace import Pace
-from gateway.responses import Answer
+from gateway.responses import Response
 from gateway.seams import aiohttp as aiohttp_seams
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
@@ -69,14 +69,14 @@ def _translated() -> Iterator[None]:
         raise ClientGone from None
 
 
-class AiohttpClient(BodyReader):
+class AiohttpExchange(BodyReader):
     """One request of aiohttp's server, as a client of the proxy.
 
     What the proxy writes is kept until it calls `drain`, which may wait.
     """
 
     def __init__(
-        self, request: web.Request, head: RequestHead, limits: Limits, pace: Pace
+        self, request: web.Request, head: RequestHead, limits: LimitsConfig, pace: Pace
     ) -> None:
         self._request = request
         self.head = head
@@ -84,7 +84,7 @@ class AiohttpClient(BodyReader):
         self._limits = limits
         self._given_pace = pace
         self._kept: deque[bytes] = deque()
-        self._reply: Reply | None = None
+        self._reply: AiohttpReply | None = None
         self._writer: AbstractStreamWriter | None = None
         self._is_whole = False
         """`finish` was called: the body is complete."""
@@ -164,7 +164,7 @@ class AiohttpClient(BodyReader):
 
     # --- what goes to the client -------------------------------------------
 
-    async def answer(self, answer: Answer, extra: Fields = ()) -> None:
+    async def answer(self, answer: Response, extra: Fields = ()) -> None:
         """Write a whole answer of the gateway's own.
 
         Raises:
@@ -245,7 +245,7 @@ class AiohttpClient(BodyReader):
             sent[hdrs.CONTENT_LENGTH] = str(size)
         elif not self._is_bodiless(status) and self.head.http10:
             self.keep_alive = False
-        reply = self._reply = Reply(status, phrase, sent)
+        reply = self._reply = AiohttpReply(status, phrase, sent)
         if not self.keep_alive:
             reply.force_close()
 
