@@ -1107,18 +1107,20 @@ def test_json_schema_documents_every_key() -> None:
     schema = config.json_schema()
     assert json.loads(json.dumps(schema)) == schema
     definitions: Mapping[str, Any] = schema["$defs"]
-    listen = definitions["Gateway"]["properties"]["listen"]
+    listen = definitions["GatewayConfig"]["properties"]["listen"]
     assert listen["description"].startswith("`host:port`;")
-    assert definitions["ClaimRule"]["properties"]["in"]["description"]
-    attempts = definitions["Retry"]["properties"]["attempts"]
+    assert definitions["ClaimConfig"]["properties"]["in"]["description"]
+    attempts = definitions["RetryConfig"]["properties"]["attempts"]
     assert {"type": "string", "pattern": r"\$\{"} in attempts["anyOf"]
-    assert definitions["Route"]["additionalProperties"] is False
+    assert definitions["RouteConfig"]["additionalProperties"] is False
     assert schema["required"] == ["version"]
 
 
 def test_duration_schema_means_the_same() -> None:
     """The schema's pattern and the parser accept the same text."""
-    pattern = config.json_schema()["$defs"]["Keys"]["properties"]["timeout"]["anyOf"][1]
+    pattern = config.json_schema()["$defs"]["KeysConfig"]["properties"]["timeout"][
+        "anyOf"
+    ][1]
     for text in ("3s", "250ms", "1.5h", "7", "x", "3 s", "-1s", "3x"):
         try:
             parse(supertokens={"keys": {"timeout": text}})

@@ -89,7 +89,7 @@ SILENT: dict[str, object] = {
     "has_upgrade": False,
     "origins": (),
     "request_ids": (),
-    "shown": (),
+    "credential_lines": (),
 }
 """What a head says that says nothing."""
 

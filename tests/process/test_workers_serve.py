@@ -63,9 +63,9 @@ IMPATIENT = """\
 from functools import partial
 from gateway.cli import main
 from gateway.process import supervisor
-from gateway.process.plan import Pace
+from gateway.process.plan import SupervisorPace
 
-pace = Pace(tick_s=0.1, silent_ticks=20, start_ticks=600)
+pace = SupervisorPace(tick_s=0.1, silent_ticks=20, start_ticks=600)
 supervisor.supervise = partial(supervisor.supervise, pace=pace)
 main()
 """
@@ -619,7 +619,7 @@ async def test_an_orphan_is_reaped(start: Start) -> None:
 MISBEHAVING = """\
 import sys, time
 from gateway import settings
-from gateway.process.plan import Pace
+from gateway.process.plan import SupervisorPace
 from gateway.process.supervisor import Supervisor
 
 said = []
@@ -655,7 +655,9 @@ sys.exit(
         load=None,
         say=say,
         on_ready=lambda: None,
-        pace=Pace(tick_s=0.02, silent_ticks=10, start_ticks=10_000, first_delay_s=0.01),
+        pace=SupervisorPace(
+            tick_s=0.02, silent_ticks=10, start_ticks=10_000, first_delay_s=0.01
+        ),
     ).run()
 )
 """

@@ -1346,7 +1346,7 @@ REPLIES = {"at once": answer(), "in two pieces": in_two_pieces}
 UPSTREAM_CALLBACKS = {
     "its bytes": "gateway.upstream.reader.ReplyReader.feed",
     "its head": "gateway.http.reply_head.ReplyHeadReader.read",
-    "what is given back": "gateway.upstream.pool.UpstreamPool.put",
+    "what is given back": "gateway.upstream.pool.UpstreamPool.release",
 }
 
 

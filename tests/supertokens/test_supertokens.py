@@ -92,11 +92,11 @@ def test_fastapi_is_never_imported() -> None:
             import asyncio, sys
             from types import SimpleNamespace
             from gateway.supertokens.api import Auth
-            from gateway.config import SuperTokens
+            from gateway.config import SuperTokensConfig
             from gateway.supertokens import start
 
             async def main():
-                sdk = start(SuperTokens())
+                sdk = start(SuperTokensConfig())
                 await sdk.get_session(SimpleNamespace(
                     method="GET", path="/", fields=(), is_secure=False, authority=""
                 ))
@@ -114,13 +114,15 @@ def test_fastapi_is_never_imported() -> None:
     )
 
 
-@pytest.mark.parametrize("begin", ["start(SuperTokens())", "preload(SuperTokens())"])
+@pytest.mark.parametrize(
+    "begin", ["start(SuperTokensConfig())", "preload(SuperTokensConfig())"]
+)
 def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
     """Nor for the libraries that it brings. Whoever wants it can still have it."""
     assert (
         run(f"""
             import sys
-            from gateway.config import SuperTokens
+            from gateway.config import SuperTokensConfig
             from gateway.supertokens import preload, start
 
             {begin}
@@ -138,10 +140,10 @@ def test_httpx_that_is_there_already_is_left_alone() -> None:
         run("""
             import httpx
             before = httpx.main
-            from gateway.config import SuperTokens
+            from gateway.config import SuperTokensConfig
             from gateway.supertokens import preload
 
-            preload(SuperTokens())
+            preload(SuperTokensConfig())
             import httpx._main
             print(httpx.main is before is httpx._main.main)
         """)
@@ -157,7 +159,7 @@ def test_only_what_is_configured_is_imported() -> None:
     assert (
         run("""
             import asyncio, sys
-            from gateway.config import SuperTokens
+            from gateway.config import SuperTokensConfig
             from gateway.supertokens import start
 
             recipes = {
@@ -168,7 +170,7 @@ def test_only_what_is_configured_is_imported() -> None:
             }
 
             async def main():
-                await start(SuperTokens(recipes=recipes)).close()
+                await start(SuperTokensConfig(recipes=recipes)).close()
                 for name in ("dashboard", "passwordless", "webauthn"):
                     print(f"supertokens_python.recipe.{name}" in sys.modules)
                 print("httpcore" in sys.modules)
