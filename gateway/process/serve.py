@@ -52,7 +52,7 @@ class ServerSockets:
     async def open(self, sock: socket.socket) -> asyncio.Server:
         """Accept on *sock*, which the server owns from now on."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._listener, sock=sock)
+        server = await loop.create_server(self._listener, sock=sock, backlog=BACKLOG)
         self._servers[server] = sock.dup()
         return server
 

@@ -57,6 +57,9 @@ class UnknownTenant(GatewayError):
     title = "There is no such tenant"
 
 
+_NO_CALL = "no call"
+
+
 class _Exchange:
     """What one operation has of its time, and what went wrong at the core last."""
 
@@ -68,7 +71,7 @@ class _Exchange:
         self.trouble: str | None = None
         """Why the core couldn't be asked; None again once it answered."""
         self.unknown_tenant = False
-        self.last = "no call"
+        self.last = _NO_CALL
         """The last call and its status, for the log: no query, no body."""
 
     def start(self) -> float:
@@ -307,6 +310,32 @@ def outage(error: Exception) -> CoreUnavailable | None:
     return cause if isinstance(cause, CoreUnavailable) else None
 
 
+_MISREAD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_OLDER_DOMAIN = "supertokens.cookie.older_domain"
+"""What the route table calls the SDK's `older_cookie_domain`."""
+
+
+def _is_clients_fault(error: Exception, exchange: _Exchange) -> bool:
+    """Return whether the SDK failed on what the client sent.
+
+    The SDK checks few types and formats: `{"formFields": [1]}` and `fdi-version: abc`
+    end in a TypeError and a ValueError. Such an error counts as the client's if the
+    SDK's own code raised it (not an override) before it called the core. Afterwards
+    it counts if the core's last answer was 400, which names the client's input.
+    """
+    if type(error).__name__ == "ClientTypeNotFoundError":
+        return True  # `clientType` names no client of the provider
+    if exchange.last != _NO_CALL:
+        return type(error) is Exception and exchange.last.endswith(": 400")
+    if not isinstance(error, _MISREAD):
+        return False
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    module = "" if frames is None else frames.tb_frame.f_globals.get("__name__", "")
+    return bool(module.partition(".")[0] == "supertokens_python")
+
+
 def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
     """Return what *error*, raised by the SDK, is for the rest of the gateway."""
     hidden = outage(error)
@@ -318,8 +347,14 @@ def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
         return UnknownTenant()
     if isinstance(error, UnicodeError):
         return BadRequest("the request's text can't be encoded")
+    if _is_clients_fault(error, exchange):
+        return BadRequest(
+            f"the SDK can't read the request: {type(error).__name__};"
+            f" last call to the core: {exchange.last}"
+        )
     said = f"the SDK raised {type(error).__name__}"
     if type(error) in (Exception, GeneralError):
         # Written for the operator: which setting is wrong, what the core answered.
-        said += f" ({error})"[:300]
+        text = str(error).replace("older_cookie_domain", _OLDER_DOMAIN)
+        said += f" ({text})"[:300]
     return GatewayError(f"{said}; last call to the core: {exchange.last}")

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -192,6 +193,31 @@ async def test_whoever_waits_at_the_door_is_let_in(
                 assert b"\r\nConnection: close\r\n" in reply
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+async def test_the_kernel_queues_a_thousand_clients(
+    path: Path, st_core: ThreadedCore, upstream: FaultUpstream
+) -> None:
+    """While the event loop is busy, clients connect at once.
+
+    asyncio calls listen() again when it starts to serve, by default for 100 clients.
+    Others would wait a second for TCP to try again.
+    """
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    sock = bind("127.0.0.1:0")
+    address = sock.getsockname()
+    async with building(loaded.config, loaded.table, observer=Records()) as app:
+        listening = serve.ServerSockets(app)
+        await listening.open(sock)
+        with ExitStack() as opened:
+            clients = [opened.enter_context(socket.socket()) for _ in range(400)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(address)
+            # Nothing is awaited here, so that the gateway accepts none of them.
+            _, connected, _ = select.select([], clients, [], 0.5)
+        await asyncio.wait_for(listening.close(), DEADLINE_S)
+    assert len(connected) == len(clients)
 
 
 async def test_a_last_request_is_answered(

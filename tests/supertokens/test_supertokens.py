@@ -39,7 +39,7 @@ from supertokens_python.recipe.userroles.asyncio import (
 from gateway import config, responses
 from gateway.config import SuperTokensConfig
 from gateway.dev.core import CoreSettings, RunningCore, serve
-from gateway.errors import CoreUnavailable, GatewayError
+from gateway.errors import BadRequest, CoreUnavailable, GatewayError
 from gateway.http.fields import Fields, first
 from gateway.identity import Denied
 from gateway.supertokens import RecipeError, Sdk, SdkSession, check, start
@@ -1076,9 +1076,13 @@ async def test_waiting_for_a_turn_counts() -> None:
     assert all(isinstance(result, CoreUnavailable) for result in results)
 
 
-@pytest.mark.parametrize("status", [400, 402, 403])
-async def test_what_the_core_refuses_is_no_outage(status: int) -> None:
-    """A core that understood and said no is there: the SDK's error, not a 503."""
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, BadRequest), (402, GatewayError), (403, GatewayError)]
+)
+async def test_what_the_core_refuses_is_no_outage(
+    status: int, kind: type[GatewayError]
+) -> None:
+    """A core that refuses a call is there: no 503. Its 400 is the client's fault."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text="No such thing")
@@ -1091,7 +1095,7 @@ async def test_what_the_core_refuses_is_no_outage(status: int) -> None:
     async with serving(answer) as url, client() as http:
         with pytest.raises(GatewayError, match=rf"GET /x: {status}") as raised:
             await ask_as_the_querier_does(http, url)
-    assert type(raised.value) is GatewayError
+    assert type(raised.value) is kind
     assert "secret" not in raised.value.detail
 
 
