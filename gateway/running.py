@@ -1,12 +1,12 @@
 """edge. A coroutine for each request, resumed by the bytes that it waits for.
 
-A `Runner` drives a coroutine from the event loop's callbacks. What the coroutine waits
-for is a `Wait`: whoever ends it resumes the coroutine at once, where a future and a
-task would take two turns of the loop.
+A `Runner` drives a coroutine from the event loop's callbacks. The coroutine awaits a
+`Wait`. Ending the `Wait` resumes the coroutine before the call returns, where a future
+and a task would take two iterations of the event loop.
 
-Whatever else a coroutine awaits belongs to asyncio. It goes on as an asyncio task from
-there, and a `Wait` is then a future like others. Code that must be in a task before it
-waits (`asyncio.timeout`, `asyncio.current_task`, whatever uses anyio) calls `in_task`.
+If a coroutine awaits anything else, it continues as an asyncio task from there, and a
+later `Wait` works like a future. Code that needs a task before it awaits
+(`asyncio.timeout`, `asyncio.current_task`, everything that uses anyio) calls `in_task`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 _current: Runner | None = None
-"""What drives the coroutine that runs now; None: asyncio does."""
-_WAITS = object()
+"""The runner of the coroutine that runs now; None if asyncio runs it."""
+_WAITING = object()
 
 
 class Runner(ABC):
-    """Drives coroutines until they end, one after the other. To be derived from."""
+    """Base class that drives coroutines until they end, one after the other."""
 
     __slots__ = ("_coroutine", "_loop", "_task")
 
@@ -35,58 +35,58 @@ class Runner(ABC):
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def on_end(self, error: BaseException | None) -> None:
-        """Hear that the coroutine is over; *error* is what it raised."""
+    def on_coroutine_end(self, error: BaseException | None) -> None:
+        """Called when the coroutine has ended; *error* is the exception it raised."""
 
     @property
     def is_running(self) -> bool:
-        """A coroutine runs, or waits."""
+        """Whether a coroutine runs or waits."""
         return self._coroutine is not None
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Let *coroutine* run until it waits, or ends."""
+        """Start *coroutine*; return when it waits or has ended."""
         self._coroutine = coroutine
         self.step()
 
     def step(self, error: BaseException | None = None) -> None:
-        """Let the coroutine run until it waits again, or ends.
+        """Resume the coroutine; return when it waits again or has ended.
 
-        *error* is raised where it waits.
+        *error* is raised in the coroutine where it waits.
         """
-        global _current  # noqa: PLW0603 - who runs is a fact of the whole thread
+        global _current  # noqa: PLW0603 - one runner is current in the thread
         running: Any = self._coroutine
         if running is None:
             return
         before = _current
         _current = self
-        outcome: Any = _WAITS
+        outcome: Any = _WAITING
         waits_for: Any = None
         try:
             waits_for = running.send(None) if error is None else running.throw(error)
         except StopIteration:
             outcome = None
-        except BaseException as exc:  # noqa: BLE001 - handed over, whatever it is
+        except BaseException as exc:  # noqa: BLE001 - passed to `on_coroutine_end`
             outcome = exc
         _current = before
-        if outcome is not _WAITS:
+        if outcome is not _WAITING:
             self._coroutine = None
             try:
-                self.on_end(outcome)
+                self.on_coroutine_end(outcome)
             finally:
-                del error, outcome  # they hold this frame: no ring is left
+                del error, outcome  # they reference this frame: avoid a cycle
         elif type(waits_for) is not Wait:
-            rest = _continued(running, waits_for)
-            self._task = task = self._loop.create_task(_rest(rest))
+            remaining = _drive_started(running, waits_for)
+            self._task = task = self._loop.create_task(_as_coroutine(remaining))
             task.add_done_callback(self._on_task_end)
 
     def cancel(self) -> None:
-        """Raise CancelledError where the coroutine waits, or will wait next."""
+        """Raise CancelledError in the coroutine where it waits, or will wait next."""
         running: Any = self._coroutine
         if running is None:
             return
         if self._task is not None:
-            # Not now: a task that is cancelled before its first step never takes it,
-            # and the coroutine would hear nothing.
+            # Not now: a task that is cancelled before its first step never runs, so
+            # the coroutine wouldn't receive the CancelledError.
             self._loop.call_soon(self._task.cancel)
         elif running.cr_running:
             self._loop.call_soon(self._cancel_later, running)
@@ -101,57 +101,62 @@ class Runner(ABC):
         error: BaseException | None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self._coroutine = self._task = None
-        self.on_end(error)
+        self.on_coroutine_end(error)
 
 
 class Wait(Generic[T]):
-    """What one coroutine waits for, and somebody else ends with a value or an error."""
+    """What one coroutine awaits; other code ends it with a value or an error."""
 
     __slots__ = ("_error", "_waiter", "is_over", "value")
 
     def __init__(self) -> None:
         self.is_over = False
         self.value: T | None = None
-        """What it ended with."""
-        self._waiter: Runner | _ByFuture | None = None
+        """The value it was ended with; None before, and after an error."""
+        self._waiter: Runner | _FutureWaiter | None = None
         self._error: BaseException | None = None
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.is_over:
             if _current is None:
-                self._waiter = waiter = _ByFuture()
+                self._waiter = waiter = _FutureWaiter()
                 yield from waiter.future
             else:
                 self._waiter = _current
                 try:
                     yield self
                 finally:
-                    self._waiter = None  # nobody else resumes it from here on
+                    self._waiter = None  # `end` and `fail` no longer resume it
         if self._error is not None:
             error, self._error = self._error, None
             try:
                 raise error
             finally:
-                del error  # it holds this frame: no ring is left
+                del error  # it references this frame: avoid a cycle
         return self.value  # type: ignore[return-value]
 
     @property
     def is_prompt(self) -> bool:
-        """Somebody waits, and runs before `end` returns; a task runs later."""
-        return self._waiter is not None and not isinstance(self._waiter, _ByFuture)
+        """A coroutine waits that runs before `end` returns; a task runs later."""
+        return self._waiter is not None and not isinstance(self._waiter, _FutureWaiter)
 
     def end(self, value: T) -> None:
-        """Resume whoever waits. Once only, and last: it runs before this returns."""
+        """Resume the waiting coroutine with *value*.
+
+        Called once only. The coroutine runs before this returns (a task: later), so
+        callers do nothing after it.
+        """
         self.value = value
         self.is_over = True
         if self._waiter is not None:
             self._waiter.step()
 
     def fail(self, error: BaseException) -> None:
-        """Raise *error* where somebody waits.
+        """Raise *error* in the waiting coroutine.
 
-        Its traceback holds the frames of the coroutine, and they, all that have called
-        it. Whoever calls this lets go of *error* before it returns: no ring is left.
+        The traceback of *error* references the coroutine's frames, and through them
+        the frames of its callers. To avoid a cycle, the caller of this method drops its
+        own reference to *error* before it returns.
         """
         self._error = error
         del error
@@ -160,8 +165,8 @@ class Wait(Generic[T]):
             self._waiter.step()
 
 
-class _ByFuture:
-    """What waits is an asyncio task."""
+class _FutureWaiter:
+    """Resumes an asyncio task that waits."""
 
     __slots__ = ("future",)
 
@@ -176,29 +181,32 @@ class _ByFuture:
 
 @coroutine
 def in_task() -> Generator[None, None, None]:
-    """Go on as an asyncio task, unless the coroutine is one already."""
+    """Continue the awaiting coroutine as an asyncio task, unless it is in one."""
     if _current is not None:
         yield
 
 
-async def _rest(continued: Awaitable[None]) -> None:
-    await continued
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 @coroutine
-def _continued(
+def _drive_started(
     waiting: Coroutine[Any, Any, None], waits_for: Any
 ) -> Generator[Any, Any, None]:
-    """Drive *waiting*, which has begun, by whoever drives this generator."""
+    """Drive *waiting*, a coroutine that has started and now awaits *waits_for*.
+
+    What drives this generator, an asyncio task, drives *waiting* through it.
+    """
     while True:
         try:
             value = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - raised where it belongs
+        except BaseException as error:  # noqa: BLE001 - raised in *waiting*
             step: Callable[[Any], Any] = waiting.throw
             value = error
         else:
             step = waiting.send
-        waits_for = None  # it may hold what is raised, as `value` does: no ring is left
+        waits_for = None  # like `value`, it may reference the error: avoid a cycle
         try:
             waits_for = step(value)
         except StopIteration:

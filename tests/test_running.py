@@ -63,7 +63,7 @@ class Run(Runner):
         self._ends = ends
         self._coroutine = coroutine
 
-    def on_end(self, error: BaseException | None) -> None:
+    def on_coroutine_end(self, error: BaseException | None) -> None:
         self._ends(error)
 
 
@@ -146,7 +146,7 @@ async def test_a_wait_that_has_ended_isnt_waited_for() -> None:
 
 @on_both_loops
 async def test_an_error_is_raised_where_somebody_waits() -> None:
-    """What isn't caught there reaches `on_end`, and nobody else, once."""
+    """What isn't caught there reaches `on_coroutine_end`, and nobody else, once."""
     wait = Wait[None]()
     error = ValueError()
 
@@ -585,7 +585,7 @@ async def test_cancelled_by_a_run_within_it() -> None:
 
 @on_both_loops
 async def test_cancelled_before_it_has_begun_it_never_runs() -> None:
-    """And `on_end` is told."""
+    """And `on_coroutine_end` is told."""
     said: list[str] = []
 
     async def never() -> None:

@@ -1,1 +1,1 @@
-"""edge. The clients' side: connections, one request's exchange, CORS."""
+"""edge. The clients' side: connections, the exchange of one request, CORS."""

@@ -1,9 +1,8 @@
-"""edge. Which browser origins may read the answers, decided by aiohttp-cors.
+"""edge. Which browser origins may read the responses, decided by aiohttp-cors.
 
 One policy covers every route, because one SuperTokens frontend calls them all.
-aiohttp-cors decides; of a request it reads the method and the headers. What it decided
-for an allowed origin is kept as raw fields, since it depends on nothing else of the
-request.
+aiohttp-cors decides by the method and the header fields of a request. Its fields for
+an allowed origin are kept as raw fields, since they depend on the origin only.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from gateway.http.target import Target
 from gateway.seams import aiohttp as aiohttp_seams
 
 MethodAllowed = Callable[[Target, str], bool]
-"""Whether the resource that the request names answers to this method."""
+"""Return whether the resource of a request target supports a method."""
 
-# What SuperTokens' frontend SDKs must be able to read on any answer, besides what
-# the operator exposes (SuperTokens documentation, "CORS").
+# Fields that SuperTokens' frontend SDKs must be able to read on any response, besides
+# those that the operator exposes (SuperTokens documentation, "CORS").
 _EXPOSED = ("front-token", "st-access-token", "st-refresh-token", "anti-csrf")
 _GATEWAY_EXPOSED = ("x-request-id", "retry-after")
 
@@ -36,11 +35,11 @@ _VARY_PREFLIGHT: Field = (
 )
 
 VARY: Field = (b"Vary", b"Origin")
-"""On every answer: a cache must not give one origin's answer to another."""
+"""Set on every response: a cache must not serve one origin's to another origin."""
 
 
 class _Asked:
-    """A request, as far as aiohttp-cors reads it."""
+    """The attributes of a request that aiohttp-cors and the adapter read."""
 
     def __init__(self, method: str, fields: Fields, target: Target | None) -> None:
         self.method = method
@@ -55,7 +54,7 @@ _Options = Mapping[str, aiohttp_cors.ResourceOptions]
 
 
 class _RouteTableAdapter(AbstractRouterAdapter):
-    """Tells aiohttp-cors what the route table knows. One policy, every route."""
+    """Connects aiohttp-cors to the route table, with one policy for every route."""
 
     def __init__(self, options: _Options, method_allowed: MethodAllowed) -> None:
         self._options = options
@@ -79,7 +78,7 @@ class _RouteTableAdapter(AbstractRouterAdapter):
     def set_config_for_routing_entity(
         self, routing_entity: object, config: object
     ) -> None:
-        """Nothing to record: the one policy was given at the start."""
+        """Do nothing: `__init__` has the one policy."""
 
     async def get_preflight_request_config(
         self, preflight_request: Any, origin: str, requested_method: str
@@ -103,7 +102,7 @@ class Cors:
         sdk_headers: Iterable[str],
         method_allowed: MethodAllowed,
     ) -> None:
-        """*sdk_headers* are the SDK's `get_all_cors_headers()`."""
+        """*sdk_headers* are the names from the SDK's `get_all_cors_headers()`."""
         origins = config.allow_origins
         self.origins = frozenset((website_domain,) if origins is None else origins)
         options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
@@ -122,36 +121,36 @@ class Cors:
         self._decided: dict[bytes, Fields] = {}
 
     def known(self, origins: Sequence[bytes]) -> Fields | None:
-        """Return what `fields` does, None where aiohttp-cors must be asked."""
+        """Return the result of `fields`, or None if aiohttp-cors must decide first."""
         return self._decided.get(origins[0]) if len(origins) == 1 else ()
 
     async def fields(self, origins: Sequence[bytes]) -> Fields:
-        """Return the Access-Control-* fields of the answer to a request.
+        """Return the Access-Control-* fields of the response to a request.
 
-        *origins* are its values of Origin. Empty without one, with several, and for an
-        origin that isn't allowed. `Vary: Origin` is not among them: every answer needs
-        it (`headers`).
+        *origins* are the request's Origin values. The result is empty if there is no
+        value, if there are several, and if the origin isn't allowed. It doesn't
+        include `Vary: Origin`, which every response needs (`headers`).
         """
         if len(origins) != 1:
             return ()
         decided = self._decided.get(origins[0])
         if decided is None:
             probe = web.Response()
-            asked: Any = _Asked("GET", ((b"Origin", origins[0]),), None)
-            await self._signal.send(asked, probe)
+            request: Any = _Asked("GET", ((b"Origin", origins[0]),), None)
+            await self._signal.send(request, probe)
             decided = tuple(
                 (name.encode(), value.encode())
                 for name, value in probe.headers.items()
                 if name.lower().startswith("access-control-")
             )
-            if decided:  # only allowed origins are kept: the store can't be flooded
+            if decided:  # only allowed origins, so requests can't fill the store
                 self._decided[origins[0]] = decided
         return decided
 
     async def preflight(
         self, method: str, fields: Fields, target: Target
     ) -> Fields | None:
-        """Return the fields of a 204 that grants the preflight, None to refuse it.
+        """Return the fields of the 204 to an allowed preflight; None if it is refused.
 
         No session is needed: browsers send none with a preflight.
 
@@ -160,33 +159,35 @@ class Cors:
         if sum(1 for _ in raw.values(fields, b"origin")) != 1:
             return None
         try:
-            granted = await self._adapter.preflight(_Asked(method, fields, target))
+            request = _Asked(method, fields, target)
+            response = await self._adapter.preflight(request)
         except web.HTTPForbidden:
             return None
         allowed = [
             (name.encode(), value.encode())
-            for name, value in granted.headers.items()
+            for name, value in response.headers.items()
             if name.lower().startswith("access-control-")
         ]
         return (*allowed, _VARY_PREFLIGHT)
 
 
-def merged(granted: Fields, answer: Fields) -> Fields:
-    """Return what is to be added to an *answer* that the SDK may have granted itself.
+def merged(cors_fields: Fields, sdk_fields: Fields) -> Fields:
+    """Return the CORS fields to add to a response that has *sdk_fields* already.
 
-    The SDK names its token fields in Access-Control-Expose-Headers, which *granted*
-    names as well, and opens its public key set to every origin.
+    *cors_fields* are left out if the SDK has set Access-Control-Allow-Origin, as it
+    does to open its public key set to every origin. The token fields that the SDK
+    names in Access-Control-Expose-Headers are in *cors_fields* as well.
     """
-    given = {name.lower() for name, _ in answer}
-    if b"access-control-allow-origin" in given:
+    names = {name.lower() for name, _ in sdk_fields}
+    if b"access-control-allow-origin" in names:
         return (VARY,)
-    return (*granted, VARY)
+    return (*cors_fields, VARY)
 
 
 def is_preflight(method: str, fields: Fields) -> bool:
-    """Return whether a browser asks for permission, rather than for the resource.
+    """Return whether a request is a CORS preflight, rather than a plain OPTIONS.
 
-    A plain OPTIONS goes the way of every other method.
+    A plain OPTIONS is handled like any other method.
 
     Source: WHATWG Fetch, CORS-preflight request.
     """

@@ -1,7 +1,7 @@
-"""edge. The client's side of one exchange: its body read, our bytes written.
+"""edge. The client's side of one exchange: reads the body, writes the response.
 
-The listener reads heads and owns the connection. What goes back is written here as
-raw bytes, so that a proxied reply leaves exactly as it came.
+The listener reads heads and owns the connection. Responses are written here as raw
+bytes, so a proxied reply is sent exactly as the service sent it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from gateway.responses import Response
 from gateway.running import Wait, in_task
 
 BODY_BYTES: Final = 32 * 1024
-"""The connection isn't read while more than this much of a body waits for the upstream.
-What is read at once comes on top of it: with uvloop up to 250 KiB."""
+"""Reading from the connection pauses while more bytes of a body than this wait for the
+upstream. One read can exceed the limit: with uvloop by up to 250 KiB."""
 
 _LINGER_BYTES = 4 * 1024**2
-"""How much of it is thrown away on a connection that ends: for as long as its bytes
-wait unread, closing would make TCP reset it, and a browser that is still sending
-might never see the 401 that tells it to refresh its session."""
+"""Bytes of a body that are discarded, at most, on a connection that is to be closed.
+Closing while bytes are unread would make TCP reset the connection, and a browser that
+is still sending might never see the 401 that makes it refresh its session."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER, on and with no time: closing sends a RST."""
+"""SO_LINGER, on, with a timeout of 0: closing sends a RST."""
 
 _CLOSE = b"Connection: close\r\n\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n\r\n"
@@ -47,7 +47,7 @@ _CHUNKED = b"Transfer-Encoding: chunked\r\n"
 
 
 class ExchangeConnection(Protocol):
-    """What carries the request: the listener's, as far as one answer needs it."""
+    """The attributes of the listener's connection that one exchange uses."""
 
     transport: asyncio.Transport | None
     address: str
@@ -64,37 +64,37 @@ class ExchangeConnection(Protocol):
 
 
 class Body:
-    """One request's body, as it arrives: fed by the connection, read by one task."""
+    """The body of one request: fed by the connection, read by one coroutine."""
 
     __slots__ = (
         "_arrival",
         "_chunks",
         "_is_broken",
         "_left",
-        "_on_room",
+        "_on_read",
         "_pieces",
         "complete",
         "size",
     )
 
-    def __init__(self, head: RequestHead, on_room: Callable[[], None]) -> None:
-        """*on_room* is called when somebody has read what was there."""
+    def __init__(self, head: RequestHead, on_read: Callable[[], None]) -> None:
+        """*on_read* is called each time unread bytes were read."""
         self.complete = not head.has_body
-        """All of it has arrived (some may still be unread)."""
+        """The whole body has arrived (some may still be unread)."""
         self.size = 0
         """Bytes that have arrived and are unread."""
         self._chunks = ChunkDecoder(BadRequest) if head.chunked else None
         self._left = head.content_length or 0
-        """Bytes to come, if its length was declared."""
+        """Bytes that are still to come, if the body's length was declared."""
         self._is_broken = False
         self._pieces: list[bytes] = []
-        self._on_room = on_room
+        self._on_read = on_read
         self._arrival: Wait[None] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the connection; return those behind the body's end.
+        """Take the next bytes of the connection; return those after the body's end.
 
-        A body whose framing is broken has no end: nothing behind it is a request.
+        A body with broken framing has no known end, so no bytes after it are returned.
         """
         if self._is_broken:
             return b""
@@ -122,14 +122,17 @@ class Body:
         return rest
 
     def wake(self) -> None:
-        """Let a reader that waits have what is there. It may run it: call it last."""
+        """Resume the waiting reader if it has something to read.
+
+        The reader may run before this returns, so callers do nothing after it.
+        """
         arrival = self._arrival
         if arrival is not None and (self._pieces or self.complete or self._is_broken):
             self._arrival = None
             arrival.end(None)
 
     def read_now(self) -> bytes:
-        """Return what has arrived and is unread.
+        """Return the bytes that have arrived and are unread.
 
         Raises:
             BadRequest: the chunked framing is broken.
@@ -142,11 +145,11 @@ class Body:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.size = 0
-        self._on_room()
+        self._on_read()
         return data
 
     async def read(self) -> bytes:
-        """Return what has arrived, as soon as anything has; b"" at the end.
+        """Return the unread bytes; wait if there are none. b"" is the body's end.
 
         Raises:
             BadRequest: the chunked framing is broken.
@@ -162,7 +165,7 @@ class Body:
 
 
 class _NoBody(Body):
-    """The body of a request that has none: nothing of it changes."""
+    """The body of a request without one. It never changes, so all share it."""
 
     __slots__ = ()
 
@@ -183,14 +186,14 @@ NO_BODY: Final = _NoBody()
 def check_upload(
     size: int, waited_s: float, max_size: int, limits: LimitsConfig, pace: Pace
 ) -> None:
-    """Refuse a body that is too large, or comes too slowly.
+    """Refuse a body that is too large, or arrives too slowly.
 
-    *size* is what came of it, in bytes, and *waited_s* how long that was waited for.
-    The rate is judged after `pace.body_rate_grace_s`.
+    *size* is the number of bytes that have arrived, and *waited_s* the seconds spent
+    waiting for them. The rate is checked after `pace.body_rate_grace_s`.
 
     Raises:
-        ContentTooLarge: it has more than *max_size* bytes.
-        RequestTimeout: it comes at a rate below `gateway.limits.body_min_rate`.
+        ContentTooLarge: *size* is above *max_size*.
+        RequestTimeout: the rate is below `gateway.limits.body_min_rate`.
     """
     if size > max_size:
         raise ContentTooLarge
@@ -200,7 +203,7 @@ def check_upload(
 
 
 class Readable(Protocol):
-    """A request's body, as `BodyReader` reads it: see `Body`."""
+    """The members of a request's body that `BodyReader` uses (see `Body`)."""
 
     @property
     def complete(self) -> bool: ...
@@ -210,7 +213,7 @@ class Readable(Protocol):
 
 
 class BodyReader(ABC):
-    """The side of a client that reads its request's body, within the limits."""
+    """Reads the body of a client's request, within the limits."""
 
     __slots__ = ("_body", "_continued", "_limits", "bytes_in", "head")
 
@@ -222,7 +225,7 @@ class BodyReader(ABC):
 
     @abstractmethod
     def _write(self, data: bytes) -> None:
-        """Write to the client's connection at once.
+        """Write to the client's connection immediately.
 
         Raises:
             ConnectionError: the client is gone.
@@ -234,14 +237,14 @@ class BodyReader(ABC):
 
     @property
     def has_rest(self) -> bool:
-        """Not all of the body has arrived yet."""
+        """Whether a part of the body hasn't arrived yet."""
         return not self._body.complete
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if all of it has arrived, else None.
 
         Raises:
-            ContentTooLarge: it has more than *max_size* bytes.
+            ContentTooLarge: the body has more than *max_size* bytes.
             BadRequest: the chunked framing is broken.
         """
         if not self._body.complete:
@@ -253,42 +256,44 @@ class BodyReader(ABC):
         return body
 
     async def body(self, max_size: int) -> AsyncIterator[bytes]:
-        """Yield the body's pieces as they arrive, each at once.
+        """Yield the body's pieces as they arrive, without collecting them.
 
         A request with `Expect: 100-continue` gets its 100 here, which is after the
         request was allowed (RFC 9110 §10.1.1).
 
         Raises:
-            ContentTooLarge: more than *max_size* bytes came.
-            RequestTimeout: a gap longer than `body_idle_timeout`, or a rate below
-                `body_min_rate`, while the client is waited for (not the upstream).
+            ContentTooLarge: more than *max_size* bytes arrived.
+            RequestTimeout: a gap is longer than `body_idle_timeout`, or the rate is
+                below `body_min_rate`. Only time spent waiting for the client counts,
+                not time spent waiting for the upstream.
+            ConnectionError: the client is gone.
             BadRequest: the chunked framing is broken.
         """
         content, limits, pace = self._body, self._limits, self._pace
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
-        await in_task()  # for its deadlines
+        await in_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         waited = 0.0
         idle = asyncio.timeout(None)
         try:
             async with idle:
                 while True:
-                    asked = loop.time()
-                    idle.reschedule(asked + limits.body_idle_timeout)
+                    waiting_since = loop.time()
+                    idle.reschedule(waiting_since + limits.body_idle_timeout)
                     chunk = await content.read()
                     idle.reschedule(None)
                     if not chunk:
                         return
-                    waited += loop.time() - asked
+                    waited += loop.time() - waiting_since
                     self.bytes_in += len(chunk)
                     check_upload(self.bytes_in, waited, max_size, limits, pace)
                     yield chunk
         except TimeoutError:
             raise RequestTimeout("body stalled") from None
         finally:
-            # It holds the task, whose exception may hold this frame: avoid a cycle.
+            # `idle` holds the task, whose exception may hold this frame: avoid a cycle.
             del idle
 
     def _expects_continue(self) -> bool:
@@ -297,9 +302,10 @@ class BodyReader(ABC):
 
 
 def reset_on_close(transport: asyncio.Transport) -> None:
-    """Make the connection end with a RST when it is closed, not with a FIN.
+    """Make closing the connection send a RST instead of a FIN.
 
-    A body that ends with its connection would be complete after a FIN (RFC 9112 §8).
+    After a FIN, a body that is delimited by the end of the connection would count as
+    complete (RFC 9112 §8).
     """
     sock = transport.get_extra_info("socket")
     if sock is not None:
@@ -307,7 +313,7 @@ def reset_on_close(transport: asyncio.Transport) -> None:
 
 
 class Exchange(BodyReader):
-    """One request's client: used by one task, for one answer."""
+    """The client of one request; one coroutine uses it, for one response."""
 
     __slots__ = (
         "_chunked",
@@ -328,9 +334,9 @@ class Exchange(BodyReader):
         self.connection = connection
         self.head = head
         self.keep_alive = head.keep_alive
-        """Cleared by whatever makes the connection unfit for another request."""
+        """False once the connection can't take another request."""
         self.started = False
-        """A byte of the answer was written: from here on, failures only abort."""
+        """A byte of the response was written: later failures abort the connection."""
         self.bytes_in = 0
         self.bytes_out = 0
         self._body = body
@@ -343,7 +349,7 @@ class Exchange(BodyReader):
     def _pace(self) -> Pace:
         return self.connection.pace
 
-    # --- what came ---------------------------------------------------------
+    # --- from the client ---------------------------------------------------
 
     @property
     def gone(self) -> bool:
@@ -353,8 +359,8 @@ class Exchange(BodyReader):
     def _has_much_left(self) -> bool:
         """Return whether too much of the body is left to keep the connection.
 
-        It always is when the client waits for a 100 that didn't come: it may as well
-        send its next request in place of the body, and the two can't be told apart.
+        This is always true when the client waits for a 100 that wasn't sent. It may
+        send either the body or its next request, and the two can't be distinguished.
         """
         if self.head.has_body and not self.bytes_in and self._expects_continue():
             return True
@@ -364,16 +370,17 @@ class Exchange(BodyReader):
         return length is not None and length - self.bytes_in > self._limits.drain_body
 
     async def take_rest(self) -> None:
-        """Throw the rest of an unwanted body away, or see that the connection ends.
+        """Discard the rest of an unwanted body, or mark the connection to be closed.
 
-        Called when the answer is written. The connection stays if at most `drain_body`
-        bytes were left and came within `pace.drain_body_s`. When it ends, the client
-        is told so (FIN) and its bytes are taken for as long, up to 4 MiB of them.
+        Called after the response is written. The connection stays open if at most
+        `drain_body` bytes are left and arrive within `pace.drain_body_s`. If it is to
+        be closed, a FIN is sent first, and up to 4 MiB are discarded within the same
+        time.
         """
         transport = self.connection.transport
         if transport is None or transport.is_closing():
             return
-        await in_task()  # for its deadline
+        await in_task()  # `asyncio.timeout` needs a task
         left = self._limits.drain_body
         if not self.keep_alive:
             left = max(left, _LINGER_BYTES)
@@ -387,13 +394,17 @@ class Exchange(BodyReader):
                         return
                     left -= len(chunk)
         except (OSError, BadRequest):
-            pass  # TimeoutError is an OSError, and so is that the client is gone
+            pass  # TimeoutError and ConnectionError (the client is gone) are OSErrors
         self.keep_alive = False
 
-    # --- what goes back ----------------------------------------------------
+    # --- to the client -----------------------------------------------------
 
     async def answer(self, answer: Response, extra: Fields = ()) -> None:
-        """Write a whole answer of the gateway's own, in one piece."""
+        """Write a complete response of the gateway in one piece, with fields *extra*.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
         if answer.close or self._has_much_left():
             self.keep_alive = False
         date = (b"Date", _date(int(time.time())))
@@ -419,14 +430,18 @@ class Exchange(BodyReader):
         first: bytes,
         complete: bool,
     ) -> bool:
-        """Write a proxied reply's head, with what is there of its body.
+        """Write a proxied reply's head, and *first*, the available part of its body.
 
-        Returns what `write` does. *head* is the status line and the fields, each with
-        CRLF. *size* is the body's whole length if it is known. *complete* says that
-        *first* is all of the body. The framing is chosen here (RFC 9112 §6):
-        Content-Length, else chunked, else (HTTP/1.0) the end of the connection.
+        Returns the same as `write`. *head* is the status line and the fields, each
+        with CRLF. *size* is the length of the whole body in bytes, None if it isn't
+        known. *complete* means that *first* is the whole body. The framing is chosen
+        here (RFC 9112 §6): Content-Length, else chunked, else (HTTP/1.0) the end of
+        the connection.
+
+        Raises:
+            ConnectionError: the client is gone.
         """
-        # RFC 9110 §15: a refusal says that the rest of the body isn't wanted.
+        # RFC 9110 §15: with such a status, the rest of the body isn't wanted.
         if status >= 300 and self._has_much_left():
             self.keep_alive = False
         framing = b""
@@ -450,12 +465,20 @@ class Exchange(BodyReader):
         return not self.connection.writing_paused
 
     def upgrade(self, head: bytes) -> None:
-        """Write a 101 with *head*; what follows on the connection isn't HTTP."""
+        """Write a 101 with *head*; the bytes after it on the connection aren't HTTP.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
         self.started = True
         self._write(head + b"\r\n")
 
     def write(self, chunk: bytes) -> bool:
-        """Write a piece of the body; False asks the caller to `drain` first."""
+        """Write a piece of the body; return False if `drain` must be awaited next.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
         if self._chunked:
             self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         else:
@@ -463,20 +486,20 @@ class Exchange(BodyReader):
         return not self.connection.writing_paused
 
     async def drain(self) -> None:
-        """Return when the client has taken enough of what was written.
+        """Return when the client has received enough for more to be written.
 
         Raises:
-            ConnectionError: it is gone.
+            ConnectionError: the client is gone.
         """
         await self.connection.drained()
 
     def finish(self) -> None:
-        """End a body that is whole. Never called for one that was cut."""
+        """End a complete body. Never called for a truncated one."""
         if self._chunked:
             self._write(_LAST_CHUNK)
 
     def abort(self) -> None:
-        """Drop the connection, so that a cut body can't be taken for a whole one."""
+        """Abort the connection, so a truncated body can't pass for a complete one."""
         self.keep_alive = False
         transport = self.connection.transport
         if transport is None:
@@ -486,7 +509,7 @@ class Exchange(BodyReader):
         transport.abort()
 
     def _end_of_head(self) -> bytes:
-        """Return the empty line, with Connection before it where that is needed."""
+        """Return the empty line that ends a head, after Connection if it is needed."""
         if not self.keep_alive:
             return _CLOSE
         return _KEEP_ALIVE if self.head.http10 else b"\r\n"
@@ -501,5 +524,5 @@ class Exchange(BodyReader):
 
 @lru_cache(maxsize=1)
 def _date(at: int) -> bytes:
-    """Return the value of Date for *at*, in seconds since 1970 (RFC 9110 §5.6.7)."""
+    """Return the Date value of *at*, in seconds since 1970 (RFC 9110 §5.6.7)."""
     return email.utils.formatdate(at, usegmt=True).encode()

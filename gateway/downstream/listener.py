@@ -1,11 +1,12 @@
-"""edge. The clients' connections: heads read, requests served one after the other.
+"""edge. The clients' connections: reads heads and serves one request after the other.
 
-A deadline for the head and a limit for all of it; errors with their right status,
-without an echo of what was received and without a traceback; an end for clients that
-take nothing of their answer; a limit for how many there are.
+The listener limits the time and the size of a head, the time that a client may read
+nothing of its response, and the number of connections. A head that is refused gets the
+right status, without an echo of the received bytes and without a traceback.
 
-A client that closes its sending side (FIN) is gone, whether or not it still reads:
-the two look the same, and a request must end when its client does. nginx does so too.
+A client that closes its sending side (FIN) counts as gone, whether or not it still
+reads: the gateway can't distinguish the two, and a request must end when its client is
+gone. nginx does the same.
 """
 
 from __future__ import annotations
@@ -37,44 +38,44 @@ from gateway.running import Runner, Wait
 _log = logging.getLogger("gateway")
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
-"""Serves one request. When it returns, the answer is on the wire."""
+"""Serves one request. The response is written when the coroutine ends."""
 
-_MOST_WAITING = 32
-"""Requests of one client that are served in a row before it is others' turn."""
+_MAX_PIPELINED = 32
+"""Pipelined requests of one client that are served before the event loop runs again."""
 
 _UNREAD_BYTES = 32 * 1024
-"""The connection isn't read while more than this much waits for its turn. What is read
-at once comes on top of it: with uvloop up to 250 KiB."""
+"""Reading pauses while more pipelined bytes than this wait for the current request. One
+read can exceed the limit: with uvloop by up to 250 KiB."""
 
 
 class TunnelFeed(Protocol):
-    """What takes a connection's bytes after an upgrade (`websocket`)."""
+    """Receives a connection's bytes after an upgrade (`websocket`)."""
 
     def feed_data(self, data: bytes) -> None: ...
     def feed_eof(self) -> None: ...
 
 
 class ClientConnection(Runner, asyncio.Protocol):
-    """One client connection: its requests read, and served one after the other.
+    """One client connection: reads requests and serves them one after the other.
 
-    What comes while a request is served waits as it came, so that whoever serves it may
-    still turn the connection into a tunnel. Then the next head is read.
+    Bytes that arrive while a request is served are kept unparsed, because its handler
+    may still turn the connection into a tunnel. After it, the next head is read.
     """
 
     __slots__ = (
         "_at",
-        "_client",
         "_drained",
         "_ending",
+        "_exchange",
         "_head_bytes",
         "_head_since",
+        "_idle_since",
         "_is_busy",
         "_is_reading",
         "_is_serving",
         "_listener",
-        "_rests_since",
         "_served",
-        "_stuck_since",
+        "_stalled_since",
         "_tunnel",
         "_unread",
         "_unwritten",
@@ -93,34 +94,34 @@ class ClientConnection(Runner, asyncio.Protocol):
         self.address = "unix"
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
-        """The connection to this gateway is TLS."""
+        """Whether the connection to this gateway is TLS."""
         self.body: Body | None = None
-        """Of the request that is served."""
+        """The body of the request that is served."""
         self.writing_paused = False
-        """The client has much to take before more should be written."""
+        """The write buffer is above its limit: no more should be written now."""
         self._drained: Wait[None] | None = None
-        """Ends when that is over; there is none while nobody waits for it."""
+        """Ends when writing resumes or the client is gone; None if nothing waits."""
         self._is_busy = False
-        """A request is served, or waits for its turn."""
+        """A request is served, or pipelined requests wait for the event loop."""
         self._is_serving = False
-        """`_serve` runs."""
-        self._client: Exchange | None = None
-        """Of the request that is served."""
+        """`_serve` is on the call stack."""
+        self._exchange: Exchange | None = None
+        """The exchange of the request that is served."""
         self._served = 0
-        """Requests that were served since the loop had a turn."""
+        """Pipelined requests served since the event loop last ran."""
         self._unread = b""
-        """What came and wasn't read, from `_at` on."""
+        """Received bytes; those from `_at` on aren't parsed yet."""
         self._at = 0
         self._is_reading = True
         self._tunnel: TunnelFeed | None = None
         self._ending = False
-        self._rests_since = 0.0
+        self._idle_since = 0.0
         self._head_since = 0.0
-        """When the first byte came of a head that isn't whole; 0: there is none."""
+        """Loop time when the incomplete head began to arrive; 0 without such a head."""
         self._head_bytes = 0
-        """The bytes of empty lines before it."""
+        """The number of bytes in empty lines before that head."""
         self._unwritten = 0
-        self._stuck_since = 0.0
+        self._stalled_since = 0.0
 
     # --- asyncio.Protocol -----------------------------------------------------
 
@@ -139,14 +140,14 @@ class ClientConnection(Runner, asyncio.Protocol):
         sock = wire.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._rests_since = self._loop.time()
+        self._idle_since = self._loop.time()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell whoever serves a request that its client is gone."""
+        """Cancel the request that is served, or end the tunnel: the client is gone."""
         self._listener.forget(self)
         self._ending = True
         self.transport = None
-        self.body = None  # it knows this connection: no ring is left
+        self.body = None  # it references this connection: avoid a cycle
         self._unread = b""
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
@@ -158,11 +159,11 @@ class ClientConnection(Runner, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_busy:
-            self._take(data)
+            self._receive_while_busy(data)
             return
         if self._ending:
             return
-        # Nothing is served, and a head that has begun stands at the beginning.
+        # No request is served: `_unread` is empty or begins with an incomplete head.
         known = 0
         if self._unread:
             known = len(self._unread)
@@ -176,8 +177,8 @@ class ClientConnection(Runner, asyncio.Protocol):
         if head is not None:
             self._serve(head)
 
-    def _take(self, data: bytes) -> None:
-        """Take what comes while a request is served."""
+    def _receive_while_busy(self, data: bytes) -> None:
+        """Pass on or keep bytes that arrive while a request is served."""
         if self._tunnel is not None:
             self._tunnel.feed_data(data)
             return
@@ -196,7 +197,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             body.wake()
 
     def eof_received(self) -> bool:
-        """A FIN ends the connection, but a tunnel passes it on first."""
+        """Return False to close the connection after a FIN; a tunnel forwards it."""
         if self._tunnel is None:
             return False
         self._tunnel.feed_eof()
@@ -206,7 +207,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         self.writing_paused = True
 
     def resume_writing(self) -> None:
-        self._stuck_since = 0.0  # the client has taken something
+        self._stalled_since = 0.0  # the client has received some of it
         self.writing_paused = False
         drained, self._drained = self._drained, None
         if drained is not None:
@@ -215,12 +216,12 @@ class ClientConnection(Runner, asyncio.Protocol):
     # --- one request after the other ------------------------------------------
 
     def _read_head(self, known: int) -> RequestHead | None:
-        """Read the next head, and what is there of its body; None if it isn't whole.
+        """Return the next head, None if it is incomplete; feed its body what follows.
 
-        The first *known* bytes were looked at before.
+        The first *known* bytes of `_unread` were searched before.
 
         Raises:
-            GatewayError: it is no sound head (`RequestReader.read`, `check_begun`).
+            GatewayError: the head is refused (`RequestReader.read`, `check_begun`).
         """
         data, at = self._unread, self._at
         # RFC 9112 §2.2: empty lines before a request are skipped.
@@ -256,7 +257,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         return None
 
     def _serve(self, head: RequestHead) -> None:
-        """Serve the request that was read, and those behind it, until one waits."""
+        """Serve *head* and the pipelined requests after it, until one has to wait."""
         listener = self._listener
         self._is_serving = True
         while head is not None:
@@ -264,23 +265,23 @@ class ClientConnection(Runner, asyncio.Protocol):
             assert body is not None
             self._is_busy = True
             client = Exchange(self, head, body, listener.limits)
-            self._client = client
+            self._exchange = client
             if self._unread or not (body.complete and self._is_reading):
                 self._settle_reading()
             self.run(listener.handler(client))
-            if self._client is not None:
-                break  # it waits, and `on_end` goes on
-            head = self._following()
+            if self._exchange is not None:
+                break  # it waits; `on_coroutine_end` continues
+            head = self._next_request()
         self._is_serving = False
 
-    def on_end(self, error: BaseException | None) -> None:
-        """Go on with what came while a request was served, or end the connection.
+    def on_coroutine_end(self, error: BaseException | None) -> None:
+        """Serve the next pipelined request, or close the connection.
 
-        The handlers write their answers, take the rest of a body and end in no error
-        but that they were cancelled.
+        Handlers write their responses and discard the rest of a body. The only error
+        that they raise is CancelledError; any other one is logged.
         """
-        client, body = self._client, self.body
-        self._client = self.body = None
+        client, body = self._exchange, self.body
+        self._exchange = self.body = None
         if error is not None:
             self.end()
             if isinstance(error, Exception):
@@ -295,16 +296,16 @@ class ClientConnection(Runner, asyncio.Protocol):
         ):
             self.end()
         if self._is_serving:
-            return  # `_serve` goes on
-        self._go_on()
+            return  # `_serve` continues
+        self._serve_waiting()
 
-    def _following(self) -> RequestHead | None:
-        """Return the head of the next request, None if it isn't to be served now."""
+    def _next_request(self) -> RequestHead | None:
+        """Return the head of the next request, None if none can be served now."""
         if self._unread and not self._ending and self._at < len(self._unread):
             self._served += 1
-            if self._served == _MOST_WAITING:
+            if self._served == _MAX_PIPELINED:
                 self._served = 0
-                self._loop.call_soon(self._go_on)
+                self._loop.call_soon(self._serve_waiting)
                 return None
             try:
                 head = self._read_head(0)
@@ -313,7 +314,7 @@ class ClientConnection(Runner, asyncio.Protocol):
                 return None
             if head is not None:
                 return head
-            if not self._unread:  # empty lines behind a request
+            if not self._unread:  # only empty lines after a request
                 self._head_since = 0.0
                 self._head_bytes = 0
         else:
@@ -321,22 +322,22 @@ class ClientConnection(Runner, asyncio.Protocol):
             self._at = 0
         self._served = 0
         self._is_busy = False
-        self._rests_since = self._loop.time()
+        self._idle_since = self._loop.time()
         if not self._is_reading:
             self._settle_reading()
         return None
 
-    def _go_on(self) -> None:
-        """Serve more of the requests that wait."""
+    def _serve_waiting(self) -> None:
+        """Serve the pipelined requests that wait."""
         try:
-            if (head := self._following()) is not None:
+            if (head := self._next_request()) is not None:
                 self._serve(head)
-        except Exception:  # noqa: BLE001 - whoever has called us has no part in it
+        except Exception:  # noqa: BLE001 - the caller isn't concerned
             _log.exception("a client's connection failed")
             self.end()
 
     def _settle_reading(self) -> None:
-        """Read the connection if there is room for what comes, else don't."""
+        """Pause reading if too many bytes are unread; else resume it."""
         body = self.body
         has_room = len(self._unread) - self._at <= _UNREAD_BYTES and (
             body is None or body.size <= BODY_BYTES
@@ -353,7 +354,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             transport.pause_reading()
 
     def reject_head(self, error: GatewayError) -> None:
-        """Answer a head that never became a request, and close."""
+        """Answer a head that was refused, and close."""
         self._head_since = 0.0
         transport = self.transport
         if transport is None or self._ending:
@@ -368,17 +369,17 @@ class ClientConnection(Runner, asyncio.Protocol):
         transport.write(head + answer.body)
         self.end()
 
-    # --- for whoever answers --------------------------------------------------
+    # --- for the exchange -----------------------------------------------------
 
     @property
     def pace(self) -> Pace:
         return self._listener.pace
 
     async def drained(self) -> None:
-        """Return when the client has taken enough of what was written.
+        """Return when the client has received enough for more to be written.
 
         Raises:
-            ConnectionError: it is gone.
+            ConnectionError: the client is gone.
         """
         if self.transport is None:
             raise ConnectionResetError
@@ -391,7 +392,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             raise ConnectionResetError
 
     def hand_over(self, tunnel: TunnelFeed) -> None:
-        """Give everything that comes from now on, HTTP no more, to *tunnel*."""
+        """Feed all further bytes to *tunnel*, without parsing them as HTTP."""
         rest = self._unread[self._at :]
         self._unread, self._at = b"", 0
         self._settle_reading()
@@ -402,45 +403,48 @@ class ClientConnection(Runner, asyncio.Protocol):
     # --- for the listener -----------------------------------------------------
 
     def check_deadlines(self, now: float) -> None:
-        """End the connection if its head, its rest or its client is too slow."""
+        """Close the connection if one of its deadlines has passed at loop time *now*.
+
+        The deadlines are `head_timeout`, `keep_alive` and `write_idle_timeout`.
+        """
         limits = self._listener.limits
         if self._head_since:
             if now - self._head_since > limits.head_timeout:
                 self.reject_head(RequestTimeout("the head didn't arrive in time"))
-        elif not self._is_busy and now - self._rests_since > limits.keep_alive:
+        elif not self._is_busy and now - self._idle_since > limits.keep_alive:
             self.end()
         assert self.transport is not None
         unwritten = self.transport.get_write_buffer_size()
         if not unwritten:
-            self._stuck_since = 0.0
-        elif not self._stuck_since or unwritten != self._unwritten:
+            self._stalled_since = 0.0
+        elif not self._stalled_since or unwritten != self._unwritten:
             self._unwritten = unwritten
-            self._stuck_since = now
-        elif now - self._stuck_since > limits.write_idle_timeout:
-            # Whoever serves it is told by `connection_lost`.
+            self._stalled_since = now
+        elif now - self._stalled_since > limits.write_idle_timeout:
+            # `connection_lost` cancels the request that is served.
             self.transport.abort()
 
     def close_if_idle(self) -> None:
-        """Close if no request is being served, and none is on its way."""
+        """Close if no request is served and no head is incomplete."""
         if not self._is_busy and not self._head_since:
             self.end()
 
     def abort(self) -> None:
-        """Cancel the request that is being served; whoever serves it closes."""
+        """Cancel the request that is served; its handler closes the connection."""
         if self.is_running:
             self.cancel()
         elif self._is_busy:
             self.end()
 
     def end(self) -> None:
-        """Close as soon as everything is sent; nothing is read any more."""
+        """Stop reading, and close when everything is sent."""
         self._ending = True
         if self.transport is not None:
             self.transport.close()
 
 
 class Listener:
-    """Makes connections for a server socket and watches over their heads.
+    """Makes the connections of a server socket and enforces their deadlines.
 
     Used as the protocol factory of `loop.create_server`.
     """
@@ -464,35 +468,35 @@ class Listener:
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
         self._open: set[ClientConnection] = set()
-        self._leaving = False
+        self._closing = False
         self._emptied: asyncio.Future[None] | None = None
         self.handler = handler
-        self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
+        self._sweep = self._loop.call_later(self.pace.sweep_s, self._check_connections)
 
     def __call__(self) -> ClientConnection:
         return self.connection_class(self, self._loop)
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._open)
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Return whether there is room for one more client."""
+        """Add *connection*; return False if there are `max_connections` already."""
         if len(self._open) >= self.limits.max_connections:
             return False
         self._open.add(connection)
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        """Give up the place of a connection that is lost, or was never admitted."""
+        """Remove a connection that is lost, or was never admitted."""
         self._open.discard(connection)
         emptied = self._emptied
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)
 
     def refused(self, error: GatewayError, client: str) -> responses.Response:
-        """Record a request that never was one; return its answer."""
+        """Record a request whose head was refused; return the response."""
         request_id = self._make_id()
         self._observer.observe(
             Record(
@@ -506,37 +510,37 @@ class Listener:
             )
         )
         answer = responses.failure(error, request_id)
-        shown = (b"X-Request-Id", request_id.encode())
-        return replace(answer, fields=(*answer.fields, shown))
+        id_field = (b"X-Request-Id", request_id.encode())
+        return replace(answer, fields=(*answer.fields, id_field))
 
     async def close(self, timeout_s: float) -> None:
-        """Let requests in flight finish within *timeout_s* seconds, then cut them.
+        """Let requests in flight finish within *timeout_s* seconds, then cancel them.
 
-        The sockets must not accept any more when this is called, and whoever answers
-        must end each connection with its answer.
+        Before this is called, the sockets must have stopped accepting, and the handler
+        must close each connection after its response.
         """
-        self._leaving = True
+        self._closing = True
         for connection in tuple(self._open):
             connection.close_if_idle()
-        await self._empty(timeout_s)
+        await self._wait_until_empty(timeout_s)
         for connection in tuple(self._open):
             connection.abort()
-        await self._empty(self.pace.cut_s)
+        await self._wait_until_empty(self.pace.cut_s)
         self._sweep.cancel()
         for connection in tuple(self._open):
             connection.end()
 
-    async def _empty(self, timeout_s: float) -> None:
-        """Return when no client is connected any more, or when the time is over."""
+    async def _wait_until_empty(self, timeout_s: float) -> None:
+        """Return when no client is connected, or after *timeout_s* seconds."""
         if self._open:
             self._emptied = self._loop.create_future()
             await asyncio.wait((self._emptied,), timeout=timeout_s)
 
-    def _look(self) -> None:
-        # First, so that no deadline is lost with a look that fails.
-        self._sweep = self._loop.call_later(self.pace.sweep_s, self._look)
+    def _check_connections(self) -> None:
+        # First, so that later sweeps happen even if this one fails.
+        self._sweep = self._loop.call_later(self.pace.sweep_s, self._check_connections)
         now = self._loop.time()
         for connection in tuple(self._open):
             connection.check_deadlines(now)
-            if self._leaving:
+            if self._closing:
                 connection.close_if_idle()

@@ -276,7 +276,7 @@ async def test_a_head_that_takes_its_time_keeps_its_beginning(
         for _ in range(b"".join(begun).count(b" HTTP/1.1")):
             await reader.readuntil(b"/public/a")
         await until(lambda: not watched.is_running)
-        watched.check_deadlines(watched._rests_since + 1)
+        watched.check_deadlines(watched._idle_since + 1)
         writer.write(GET[4:])
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 

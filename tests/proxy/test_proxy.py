@@ -1292,7 +1292,7 @@ CALLBACKS = {
     "a head": ("gateway.http.request_head.RequestReader.read", 1, GET, 0),
     "the next head": ("gateway.http.request_head.RequestReader.read", 2, GET * 3, 1),
     "what follows": (
-        "gateway.downstream.listener.ClientConnection._following",
+        "gateway.downstream.listener.ClientConnection._next_request",
         1,
         GET * 3,
         1,
