@@ -1,12 +1,12 @@
-"""edge. Steps 2 to 5: what becomes of a request, decided from its head alone.
+"""edge. Steps 2 to 5: decides a request from its head alone.
 
-There is no socket here and no client. Whoever has a request's head may ask: the proxy,
-and whatever else serves the same route table. What comes back is one of three:
-`Respond`, the gateway's own answer; `AuthCall`, the SDK's API, which needs the body;
-`Forward`, all that is known of a request that goes on to a service.
+There is no socket here and no client, so the proxy and any other server of the same
+route table can use it. The decision is one of three: `Respond`, the gateway's own
+response; `AuthCall`, a call of the SDK's API, which needs the body; `Forward`, all that
+is known of a request that is forwarded to a service.
 
-It comes back at once where nothing must be asked. Where the core, its keys or the CORS
-policy must be, something to await comes back.
+`decide` returns the decision itself if it needs no call. It returns a coroutine if it
+has to wait for the core, for its keys or for the CORS policy.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from gateway.routes import (
 from gateway.session.credentials import credentials
 from gateway.supertokens.api import Auth, user
 
-# Looking a member up in its enumeration costs three times what the assignment does.
+# Looking up an enumeration's member takes three times as long as assigning it.
 _TARGET, _MATCH = Stage.TARGET, Stage.MATCH
 _PREFLIGHT, _VERIFY = Stage.PREFLIGHT, Stage.VERIFY
 
@@ -58,22 +58,22 @@ _new = object.__new__
 _USER_METHODS = ("GET",)
 
 KNOWN_MAX_BYTES: Final = 512
-"""Longer targets, with their Host, aren't remembered. Nor are those with a query, which
-may hold a secret."""
+"""Target and Host together must not be longer, in bytes, to be remembered. Targets with
+a query are never remembered, as they may hold a secret."""
 _KNOWN_MAX = 4096
-"""Resources that are remembered: with the above, 2 MiB and what was found."""
+"""Resources that are remembered: their keys take up to 2 MiB in total."""
 
 _EXPOSE = b"access-control-expose-headers"
-"""The SDK's own; `cors` exposes the same names on every answer."""
+"""Removed from the SDK's responses: `cors` exposes the same names on each response."""
 
 _ANY_SESSION = SessionPolicy(protection=Protection.REQUIRED)
 
 
 class Request:
-    """A request that means one thing only: what step 2 makes of a head.
+    """A request with one meaning only, made by step 2 from a head.
 
-    Nothing in it changes once it is made. It is also what verification may see of the
-    request (`identity.SessionRequest`).
+    It doesn't change once it is made. Verification reads the request through it
+    (`identity.SessionRequest`).
     """
 
     __slots__ = ("credential_lines", "forwarded", "head", "id", "method", "target")
@@ -103,21 +103,21 @@ class Request:
 
 
 class Respond(NamedTuple):
-    """The gateway answers, and no service sees the request."""
+    """The gateway responds itself; the request is not forwarded."""
 
     answer: Response
     fields: Fields
-    """What it carries besides its own: new tokens, CORS, `X-Request-Id`."""
+    """Fields to add to those of `answer`: new tokens, CORS, `X-Request-Id`."""
 
 
 class AuthCall(NamedTuple):
-    """The SDK's own API answers. `Decider.call` takes it with the request's body."""
+    """A call of the SDK's API. `Decider.call` makes it, with the request's body."""
 
     request: Request
 
 
 class Forward(NamedTuple):
-    """The request may go on to the route's service."""
+    """The request may be forwarded to the route's service."""
 
     request: Request
     route: Route
@@ -125,25 +125,25 @@ class Forward(NamedTuple):
     cors: Fields
     """The Access-Control-* fields of the reply."""
     upgrade: bool
-    """It opens a WebSocket."""
+    """Whether the request opens a WebSocket."""
 
 
 Decision = Respond | AuthCall | Forward
 
 
 class Resource:
-    """What a request names. Nothing in it changes once it is made."""
+    """The resource that a request names. It doesn't change once it is made."""
 
     __slots__ = ("outcome", "route", "target")
 
     target: Target
     route: Route | None
-    """The route that decides; None: `outcome` says what else."""
+    """The route that applies; None: see `outcome`."""
     outcome: Outcome | Own
 
 
 class Own(Enum):
-    """What the gateway answers itself."""
+    """Resources of the gateway itself."""
 
     USER = auto()
     AUTH = auto()
@@ -159,47 +159,47 @@ class Router:
         self.auth = auth
         self.user_path = user_path
         self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
-        """What `find` has found, by its arguments: each looks it up here first."""
+        """Results of `find` by its arguments. Callers look here first."""
 
     def find(self, method: str, raw: bytes, host: bytes | None) -> Resource:
-        """Return what a request names by its method, its target and its Host.
+        """Return the resource that a method, a raw target and a Host name.
 
         Raises:
-            BadTarget: two readers could take it for different ones (`target.parse`).
+            BadTarget: readers could take it for different resources (`target.parse`).
         """
         resource: Resource = _new(Resource)
-        resource.target = asked = target.parse(raw, method, host)
+        resource.target = request_target = target.parse(raw, method, host)
         resource.route = None
-        resource.outcome = outcome = self._outcome(method, asked)
+        resource.outcome = outcome = self._outcome(method, request_target)
         if isinstance(outcome, Matched):
             resource.route = outcome.route
-        if not asked.query and len(raw) + len(host or b"") <= KNOWN_MAX_BYTES:
+        if not request_target.query and len(raw) + len(host or b"") <= KNOWN_MAX_BYTES:
             if len(self.known) >= _KNOWN_MAX:
                 self.known.clear()
             self.known[method, raw, host] = resource
         return resource
 
-    def method_allowed(self, asked: Target, method: str) -> bool:
-        """Return whether the resource that a request names answers to *method*."""
-        match self._outcome(method, asked):
+    def method_allowed(self, request_target: Target, method: str) -> bool:
+        """Return whether the resource of *request_target* supports *method*."""
+        match self._outcome(method, request_target):
             case Own.USER:
                 return method in _USER_METHODS
             case outcome:
                 return not isinstance(outcome, MethodNotAllowed)
 
-    def _outcome(self, method: str, asked: Target) -> Outcome | Own:
-        path = asked.path
+    def _outcome(self, method: str, request_target: Target) -> Outcome | Own:
+        path = request_target.path
         if path == self.user_path:
             return Own.USER
         if self.auth.owns(path):
             return Own.AUTH
-        if asked.form is Form.ASTERISK:
+        if request_target.form is Form.ASTERISK:
             return Own.ASTERISK
-        return self.table.match(method, asked.host, path)
+        return self.table.match(method, request_target.host, path)
 
 
 class Decider:
-    """Decides requests by one configuration."""
+    """Decides requests according to one configuration."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Decider:
         trusted: Networks,
         make_id: Callable[[], str],
     ) -> None:
-        """*trusted* are the peers whose X-Forwarded-* fields count."""
+        """*trusted* are the peers whose X-Forwarded-* fields are trusted."""
         self._resources = resources
         self._verifier = verifier
         self._cors = policy
@@ -220,14 +220,14 @@ class Decider:
     def decide(
         self, head: RequestHead, peer: str, record: Record, secure: bool
     ) -> Decision | Coroutine[Any, Any, Decision]:
-        """Return what becomes of a request.
+        """Return the decision on a request, or a coroutine that returns it.
 
-        *peer* is the address of the connection's other end, *secure* whether that
-        connection is TLS. *record* is told what was decided, and how far it came.
+        *peer* is the address of the connection's other end; *secure* is whether that
+        connection is TLS. The decision and the stage reached are noted in *record*.
 
         Raises:
             GatewayError: the request is refused before a route is known, or its body
-                is too large for its route. `failed` has the answer.
+                is too large for its route. `failed` makes the response.
         """
         # 2 target, 3 match
         record.stage = _TARGET
@@ -245,10 +245,10 @@ class Decider:
         request.head = head
         request.method = method
         request.credential_lines = head.credential_lines
-        request.target = asked = resource.target
-        record.path = asked.path
+        request.target = request_target = resource.target
+        record.path = request_target.path
         request.forwarded = forwarded = self._forwarded_cache.find(
-            head, peer, asked.authority, secure
+            head, peer, request_target.authority, secure
         )
         record.client = forwarded.client
         record.stage = _MATCH
@@ -258,28 +258,28 @@ class Decider:
             return self._preflight(request, record)
         route = resource.route
         if route is None:
-            return self._elsewhere(request, resource.outcome, record)
+            return self._without_route(request, resource.outcome, record)
         record.route = route.name
         length = head.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
         upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
         if upgrade and (refused := self._refused_upgrade(request, route, record)):
-            return self._answered(request, refused)
+            return self._respond(request, refused)
         # 5 verify
         record.stage = _VERIFY
         record.verify_at = perf_counter()
         verdict = self._verifier.verify_now(request, route.session)
         record.verified_at = perf_counter()
-        granted = self._cors.known(origins) if origins else ()
-        if verdict is None or granted is None:
-            return self._guarded_later(request, route, record, upgrade)
-        return _judged(request, route, verdict, granted, record, upgrade)
+        cors_fields = self._cors.known(origins) if origins else ()
+        if verdict is None or cors_fields is None:
+            return self._decide_async(request, route, record, upgrade)
+        return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
 
-    def _elsewhere(
+    def _without_route(
         self, request: Request, outcome: Outcome | Own, record: Record
     ) -> Decision | Coroutine[Any, Any, Decision]:
-        """Return what becomes of a request that no route may have."""
+        """Return the decision on a request without a route."""
         match outcome:
             case Own.USER:
                 return self._user(request, record)
@@ -298,10 +298,10 @@ class Decider:
                 answer = responses.near_miss(record.request_id)
             case _:
                 answer = responses.no_route(record.request_id)
-        return self._answered(request, answer)
+        return self._respond(request, answer)
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
-        """Return the answer of the SDK's own API.
+        """Return the response of the SDK's API to a request with *body*.
 
         Raises:
             GatewayError: the core can't be reached, or the SDK failed.
@@ -317,28 +317,28 @@ class Decider:
             authority=request.authority,
         )
         if reply is None:
-            return await _now(
-                self._answered(request, responses.no_route(record.request_id))
+            return await _awaited(
+                self._respond(request, responses.no_route(record.request_id))
             )
         record.decision = "auth"
         answer = Response(status=reply.status, body=reply.body)
-        own = tuple(f for f in reply.fields if f[0].lower() != _EXPOSE)
-        return await _now(self._answered(request, answer, own))
+        sdk_fields = tuple(f for f in reply.fields if f[0].lower() != _EXPOSE)
+        return await _awaited(self._respond(request, answer, sdk_fields))
 
     async def failed(
         self, error: GatewayError, head: RequestHead, record: Record, new_tokens: Fields
     ) -> Respond:
-        """Return what the client of a request that failed is told.
+        """Return the response to a request that failed with *error*.
 
-        *new_tokens* are those that verification issued before.
+        *new_tokens* are the fields of tokens that verification issued before.
         """
-        if record.request_id == Record.request_id:  # what failed is the reading of it
+        if record.request_id == Record.request_id:  # reading the id failed
             request_id = headers.request_id(head.request_ids, self._make_id)
             record.request_id = request_id.decode()
-        granted = await self._cors.fields(head.origins)
+        cors_fields = await self._cors.fields(head.origins)
         answer = responses.failure(error, record.request_id)
         return Respond(
-            answer, _carried(record.request_id.encode(), granted, new_tokens)
+            answer, _common_fields(record.request_id.encode(), cors_fields, new_tokens)
         )
 
     # --- 4 preflight ----------------------------------------------------------
@@ -346,11 +346,13 @@ class Decider:
     async def _preflight(self, request: Request, record: Record) -> Respond:
         record.stage = _PREFLIGHT
         head = request.head
-        granted = await self._cors.preflight(head.method, head.fields, request.target)
-        own = (b"X-Request-Id", request.id)
-        if granted is not None:
+        cors_fields = await self._cors.preflight(
+            head.method, head.fields, request.target
+        )
+        id_field = (b"X-Request-Id", request.id)
+        if cors_fields is not None:
             record.decision = "preflight"
-            return Respond(Response(status=204, fields=granted), (own,))
+            return Respond(Response(status=204, fields=cors_fields), (id_field,))
         record.decision = "denied"
         answer = responses.problem(
             status=403,
@@ -359,24 +361,24 @@ class Decider:
             request_id=record.request_id,
             fields=(cors.VARY,),
         )
-        return Respond(answer, (own,))
+        return Respond(answer, (id_field,))
 
     # --- 5 verify -------------------------------------------------------------
 
     def _user(
         self, request: Request, record: Record
     ) -> Respond | Coroutine[Any, Any, Respond]:
-        """Answer with the session's own information, whatever the request says."""
+        """Return the response of `/user`: the information in the request's session."""
         record.route = "/user"
         if request.head.method not in _USER_METHODS:
             answer = responses.method_not_allowed(_USER_METHODS, record.request_id)
-            return self._answered(request, answer)
-        return self._own_user(request, record)
+            return self._respond(request, answer)
+        return self._user_response(request, record)
 
-    async def _own_user(self, request: Request, record: Record) -> Respond:
+    async def _user_response(self, request: Request, record: Record) -> Respond:
         verdict = await self._verified(request, _ANY_SESSION, record)
         if not isinstance(verdict, Allowed):
-            return await _now(self._answered(request, _refusal(verdict, record)))
+            return await _awaited(self._respond(request, _refusal(verdict, record)))
         _note_allowed(verdict, record)
         match verdict.principal:
             case SessionIdentity() as session:
@@ -385,24 +387,24 @@ class Decider:
                 raise AssertionError("a required session has a principal")
             case never:
                 assert_never(never)
-        return await _now(
-            self._answered(request, answer, new_tokens=verdict.new_tokens)
+        return await _awaited(
+            self._respond(request, answer, new_tokens=verdict.new_tokens)
         )
 
-    async def _guarded_later(
+    async def _decide_async(
         self, request: Request, route: Route, record: Record, upgrade: bool
     ) -> Decision:
-        """Return the same, when the core, its keys or the CORS policy must be asked."""
+        """Return the decision for *route*; wait for the core or the CORS policy."""
         verdict = await self._verified(request, route.session, record)
-        granted: Fields = ()
+        cors_fields: Fields = ()
         if request.head.origins:
-            granted = await self._cors.fields(request.head.origins)
-        return _judged(request, route, verdict, granted, record, upgrade)
+            cors_fields = await self._cors.fields(request.head.origins)
+        return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
 
     async def _verified(
         self, request: Request, policy: SessionPolicy, record: Record
     ) -> Verdict:
-        """Return the verdict on the request's session."""
+        """Return the verdict on the request's session; its times go to *record*."""
         record.stage = _VERIFY
         record.verify_at = record.verify_at or perf_counter()
         try:
@@ -413,7 +415,7 @@ class Decider:
     def _refused_upgrade(
         self, request: Request, route: Route, record: Record
     ) -> Response | None:
-        """Return the refusal of a WebSocket handshake, None to go on with it."""
+        """Return the refusal of a WebSocket handshake; None if it is allowed."""
         head, request_id = request.head, record.request_id
         if not route.websocket.enabled:
             return responses.problem(
@@ -445,62 +447,66 @@ class Decider:
 
     # --- answers --------------------------------------------------------------
 
-    def _answered(
+    def _respond(
         self,
         request: Request,
         answer: Response,
-        own: Fields = (),
+        sdk_fields: Fields = (),
         new_tokens: Fields = (),
     ) -> Respond | Coroutine[Any, Any, Respond]:
-        """Return *answer* with what every answer carries, CORS among it.
+        """Return *answer* with the fields of every response, CORS fields included.
 
-        *own* are fields that the SDK gave its answer.
+        *sdk_fields* are the fields of the SDK's own response.
         """
         if not request.head.origins:
-            return Respond(answer, _carried(request.id, (), new_tokens, own))
-        return self._answered_across(request, answer, own, new_tokens)
+            return Respond(
+                answer, _common_fields(request.id, (), new_tokens, sdk_fields)
+            )
+        return self._respond_cross_origin(request, answer, sdk_fields, new_tokens)
 
-    async def _answered_across(
-        self, request: Request, answer: Response, own: Fields, new_tokens: Fields
+    async def _respond_cross_origin(
+        self, request: Request, answer: Response, sdk_fields: Fields, new_tokens: Fields
     ) -> Respond:
-        """Return the same for a request of another origin."""
-        granted = await self._cors.fields(request.head.origins)
-        return Respond(answer, _carried(request.id, granted, new_tokens, own))
+        """Return the same as `_respond`, for a request with an Origin field."""
+        cors_fields = await self._cors.fields(request.head.origins)
+        fields = _common_fields(request.id, cors_fields, new_tokens, sdk_fields)
+        return Respond(answer, fields)
 
 
 def answered(forward: Forward, answer: Response) -> Respond:
-    """Return *answer* in place of the service's, with what every answer carries."""
+    """Return *answer* in place of the service's reply, with every response's fields."""
     return Respond(
-        answer, _carried(forward.request.id, forward.cors, forward.verdict.new_tokens)
+        answer,
+        _common_fields(forward.request.id, forward.cors, forward.verdict.new_tokens),
     )
 
 
-def _carried(
-    request_id: bytes, granted: Fields, new_tokens: Fields, own: Fields = ()
+def _common_fields(
+    request_id: bytes, cors_fields: Fields, new_tokens: Fields, sdk_fields: Fields = ()
 ) -> Fields:
     return (
-        *own,
+        *sdk_fields,
         *new_tokens,
-        *cors.merged(granted, own),
+        *cors.merged(cors_fields, sdk_fields),
         (b"X-Request-Id", request_id),
     )
 
 
-def _judged(
+def _apply_verdict(
     request: Request,
     route: Route,
     verdict: Verdict,
-    granted: Fields,
+    cors_fields: Fields,
     record: Record,
     upgrade: bool,
 ) -> Respond | Forward:
-    """Return what the verdict on its session makes of a request for *route*."""
+    """Return the decision that follows from *verdict*, for a request of *route*."""
     if not isinstance(verdict, Allowed):
         answer = _refusal(verdict, record)
-        return Respond(answer, _carried(request.id, granted, ()))
+        return Respond(answer, _common_fields(request.id, cors_fields, ()))
     _note_allowed(verdict, record)
-    # Not by the class's own constructor, which takes twice the time.
-    return tuple.__new__(Forward, (request, route, verdict, granted, upgrade))
+    # The class's own constructor takes twice the time.
+    return tuple.__new__(Forward, (request, route, verdict, cors_fields, upgrade))
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:
@@ -514,7 +520,7 @@ def _note_allowed(verdict: Allowed, record: Record) -> None:
 
 
 def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
-    """Return the answer to a request whose session was refused, or not checked."""
+    """Return the response to a request that isn't allowed: denied or undecided."""
     record.reason = verdict.reason
     match verdict:
         case Denied():
@@ -527,5 +533,5 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
             assert_never(verdict)
 
 
-async def _now(found: Respond | Coroutine[Any, Any, Respond]) -> Respond:
-    return found if isinstance(found, Respond) else await found
+async def _awaited(response: Respond | Coroutine[Any, Any, Respond]) -> Respond:
+    return response if isinstance(response, Respond) else await response

@@ -1,7 +1,7 @@
-"""edge. Steps 6 to 9: a request that may go on is sent to its service and answered.
+"""edge. Steps 6 to 9: sends a request to its service, and the reply to the client.
 
-`Forward` says all that is to be done; `Downstream` is the side that asked, whatever it
-is: the listener's client, or another server's request.
+`Forward` has everything that is known about the request. `Downstream` is the client's
+side: a client of the listener, or a request of another server.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from gateway.running import in_task
 from gateway.upstream import Reply, UpstreamPool
 from gateway.upstream.retry import Attempts, Budget
 
-# Looking a member up in its enumeration costs three times what the assignment does.
+# Looking up an enumeration's member takes three times as long as assigning it.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
 _TO_CLIENT, _COPY = Stage.TO_CLIENT, Stage.COPY
 _PUBLIC = Protection.PUBLIC
 
 
 class Downstream(Protocol):
-    """The side that asked: its body comes from here, and the reply goes there."""
+    """The client's side: the body is read from it, and the reply written to it."""
 
     keep_alive: bool
-    """Cleared by whatever makes its connection unfit for another request."""
+    """False once the connection can't take another request."""
     bytes_in: int
     bytes_out: int
 
     def body_now(self, max_size: int) -> bytes | None:
-        """Return the whole body if it is there already, else None.
+        """Return the whole body if all of it has arrived, else None.
 
         Raises:
-            ContentTooLarge: it has more than *max_size* bytes.
+            ContentTooLarge: the body has more than *max_size* bytes.
             BadRequest: its framing is broken.
         """
         ...
@@ -58,26 +58,27 @@ class Downstream(Protocol):
         """Yield the body's pieces as they arrive.
 
         Raises:
-            ContentTooLarge, RequestTimeout, BadRequest: as the piece is asked for.
+            ContentTooLarge, RequestTimeout, BadRequest: when the next piece is read.
         """
         ...
 
     def start(
         self, head: bytes, status: int, size: int | None, first: bytes, complete: bool
     ) -> bool:
-        """Write a reply's head, and *first* of its body; return what `write` does.
+        """Write a reply's head, and *first*, the available part of its body.
 
-        *head* is the status line and the fields, each with CRLF; framing fields and the
-        head's end aren't in it. *size* is the body's length in bytes, None when it
-        isn't known; *complete*: *first* is all of it.
+        Returns the same as `write`. *head* is the status line and the fields, each with
+        CRLF, without framing fields and without the empty line at the end. *size* is
+        the length of the whole body in bytes, None if it isn't known. *complete* means
+        that *first* is the whole body.
         """
         ...
 
     def write(self, chunk: bytes) -> bool:
-        """Write a piece of the body; False asks the caller to `drain` next.
+        """Write a piece of the body; return False if `drain` must be awaited next.
 
-        Nothing else is awaited before that, so that what can't write at once may keep
-        the piece until then.
+        The caller awaits nothing else before that, so an implementation that can't
+        write immediately may keep the piece until `drain`.
         """
         ...
 
@@ -85,12 +86,12 @@ class Downstream(Protocol):
         """Return when more may be written.
 
         Raises:
-            ConnectionError: nobody is there any more.
+            ConnectionError: the client is gone.
         """
         ...
 
     def finish(self) -> None:
-        """End a body that is whole. Drained after it if the last piece asked for it."""
+        """End a complete body. `drain` follows if the last `write` returned False."""
         ...
 
     def upgrade(self, head: bytes) -> None:
@@ -99,12 +100,12 @@ class Downstream(Protocol):
 
     @property
     def connection(self) -> Any:
-        """What `websocket.Tunnel` takes as the client's end."""
+        """The client's connection, for `websocket.Tunnel`."""
         ...
 
 
 class ServiceTargets:
-    """A service's targets, taken in turn."""
+    """The targets of a service, used in turn."""
 
     def __init__(self, name: str, pools: Sequence[UpstreamPool]) -> None:
         self.name = name
@@ -112,7 +113,7 @@ class ServiceTargets:
         self._turn = cycle(range(len(self.pools)))
 
     def in_turn(self) -> Sequence[UpstreamPool]:
-        """Return all pools, beginning with the one whose turn it is."""
+        """Return all pools, first the one whose turn it is."""
         if len(self.pools) == 1:
             return self.pools
         first = next(self._turn)
@@ -120,7 +121,7 @@ class ServiceTargets:
 
 
 class Forwarder:
-    """Sends requests on to the services of one configuration."""
+    """Forwards requests to the services of one configuration."""
 
     def __init__(
         self, services: Mapping[str, ServiceTargets], *, verifier: Verifier, pace: Pace
@@ -130,17 +131,17 @@ class Forwarder:
         self._verifier = verifier
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, str | None] = {}
-        """Open sockets, and the handle of the session that each belongs to."""
+        """Open WebSockets, each with the handle of its session; None: without one."""
         self.draining = False
 
     def drain(self) -> None:
-        """From now on, end every connection after its reply, and every socket."""
+        """Close all WebSockets now, and every other connection after its reply."""
         self.draining = True
         for tunnel in self.tunnels:
             tunnel.end(websocket.GOING_AWAY, "shutting down")
 
     def session_ended(self, handle: str) -> None:
-        """Close the sockets of a session that was signed out or revoked."""
+        """Close the WebSockets of a session that was signed out or revoked."""
         for tunnel, session in self.tunnels.items():
             if session == handle:
                 tunnel.end(websocket.SESSION_ENDED, "session ended")
@@ -150,15 +151,14 @@ class Forwarder:
     ) -> Respond | None:
         """Send the request to its service, and the reply downstream.
 
-        Returns an answer that is to be given in the reply's place; None: the reply is
-        written.
+        Returns None if the reply was written, else the response to write in its place.
 
         Raises:
-            GatewayError: the service or the downstream failed. Nothing was written if
+            GatewayError: the service or the client failed. Nothing was written if
                 `record.stage` is before `copy`.
-            ConnectionError: the downstream is gone.
+            ConnectionError: the client is gone.
         """
-        request, route, verdict, granted, upgrade = forward
+        request, route, verdict, cors_fields, upgrade = forward
         # 6 headers to the upstream
         record.stage = _TO_UPSTREAM
         service = self._services[route.service.name]
@@ -192,8 +192,8 @@ class Forwarder:
             record.stage = _TO_CLIENT
             record.replied_at = perf_counter()
             record.connect_ms = reply.connect_ms
-            answer = reply.head
-            record.status = status = answer.status
+            reply_head = reply.head
+            record.status = status = reply_head.status
             if upgrade and status == 101:
                 await self._tunnel(forward, reply, downstream, record)
                 return None
@@ -204,34 +204,34 @@ class Forwarder:
             ):
                 return _instead_of_401(forward, record)
             fields = headers.to_client(
-                answer,
+                reply_head,
                 request.id,
-                granted,
+                cors_fields,
                 verdict.new_tokens,
-                # An anonymous answer of an optional route is not for everybody, either.
+                # An optional route's reply to an anonymous client isn't public, either.
                 route.session.protection is not _PUBLIC,
             )
-            if answer.marks & headers.SETS_SESSION:
-                _note_cookies(answer, record)
+            if reply_head.marks & headers.SETS_SESSION:
+                _note_cookies(reply_head, record)
             # 9 copy
             record.stage = _COPY
             if self.draining:
                 downstream.keep_alive = False
             full = not downstream.start(
-                answer.start + fields,
+                reply_head.start + fields,
                 status,
-                answer.content_length,
-                reply.read_now(),  # not bound to a name, which would pin it
+                reply_head.content_length,
+                reply.read_now(),  # not bound to a local, which would pin it
                 reply.complete,
             )
             while not reply.complete or reply.size:
                 if full:
-                    # Before the next piece is waited for: one that keeps what it is
-                    # given (`Downstream.write`) lets it go now.
+                    # Before waiting for the next piece: a downstream that keeps its
+                    # pieces (`Downstream.write`) drops them now.
                     await downstream.drain()
                 chunk = await reply.read()
                 full = bool(chunk) and not downstream.write(chunk)
-                del chunk  # nor this one, while the client takes its time
+                del chunk  # or it would be pinned while the client is slow
             downstream.finish()
             if full:
                 await downstream.drain()
@@ -251,7 +251,8 @@ class Forwarder:
     ) -> Reply:
         """Return the reply of another target, or of the same one, after a failure.
 
-        `retry` says what may be sent again; `timeouts.total` bounds it all.
+        `retry` decides what may be sent again. `timeouts.total` limits the time of all
+        attempts together.
 
         Raises:
             GatewayError: the last failure.
@@ -263,36 +264,41 @@ class Forwarder:
             and body is None
             and not forward.upgrade
         )
-        tries = Attempts(
+        attempts = Attempts(
             self.retries,
             targets=len(pools),
             attempts=route.retry.attempts if is_safe else 0,
         )
         try:
             for pool in cycle((*pools[1:], pools[0])):
-                if not tries.again(error):
+                if not attempts.again(error):
                     break
                 record.note = error.detail
                 if total is not None:
-                    left = record.verified_at + total - perf_counter()
-                    if left <= 0:
+                    remaining_s = record.verified_at + total - perf_counter()
+                    if remaining_s <= 0:
                         break
-                    timeouts = timeouts.model_copy(update={"total": left})
+                    timeouts = timeouts.model_copy(update={"total": remaining_s})
                 try:
                     return await _exchange(forward, fields, body, pool, timeouts)
-                except UpstreamError as another:
-                    error = another
+                except UpstreamError as next_error:
+                    error = next_error
             raise error
         finally:
-            del error  # it holds this frame: no ring is left
+            del error  # it references this frame: avoid a cycle
 
     async def _tunnel(
         self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
     ) -> None:
-        """Join both sides after the upstream's 101."""
+        """Relay a WebSocket after the upstream's 101, until it ends.
+
+        Raises:
+            BadReply: the 101 doesn't accept the WebSocket.
+            ConnectionError: the client is gone.
+        """
         if not websocket.accepted(reply.head.status, reply.head.fields):
             raise BadReply("101 to something other than a WebSocket")
-        await in_task()  # a tunnel makes tasks of its own
+        await in_task()  # a tunnel makes tasks
         options = forward.route.websocket
         principal = forward.verdict.principal if options.close_on_session_end else None
         head = reply.head
@@ -309,9 +315,9 @@ class Forwarder:
         record.stage = _COPY
         downstream.keep_alive = False
         downstream.upgrade(head.start + fields + websocket.UPGRADE)
-        ends, session = None, None
+        session_ends_in_s, session = None, None
         if principal is not None:
-            ends = max(0.0, principal.expires_at - time.time())
+            session_ends_in_s = max(0.0, principal.expires_at - time.time())
             session = _session_handle(principal)
         tunnel = websocket.Tunnel(
             downstream.connection,
@@ -319,7 +325,7 @@ class Forwarder:
             websocket.TunnelLimits(
                 idle_timeout_s=options.idle_timeout,
                 max_lifetime_s=options.max_lifetime,
-                session_ends_in_s=ends,
+                session_ends_in_s=session_ends_in_s,
                 close_s=self._pace.websocket_close_s,
                 linger_s=self._pace.websocket_linger_s,
             ),
@@ -328,7 +334,7 @@ class Forwarder:
         try:
             if self.draining:
                 tunnel.end(websocket.GOING_AWAY, "shutting down")
-            # The session may have ended while the service was asked.
+            # The session may have ended before the service replied.
             if principal is not None and self._verifier.has_ended(principal):
                 tunnel.end(websocket.SESSION_ENDED, "session ended")
             record.reason = await tunnel.run()
@@ -349,9 +355,9 @@ def _session_handle(principal: Principal) -> str:
 def _message(
     request: Request, route: Route, pool: UpstreamPool, fields: bytes
 ) -> bytes:
-    """Return the head of a request as it is sent to one of the service's targets.
+    """Return the head of a request, as sent to one of the service's targets.
 
-    *fields* are all but Host, each with CRLF.
+    *fields* are all fields but Host, each with CRLF.
     """
     target = request.target
     path = route.upstream_path(target.path)
@@ -384,7 +390,7 @@ def _exchange(
     pool: UpstreamPool,
     timeouts: TimeoutsConfig,
 ) -> Coroutine[Any, Any, Reply]:
-    """Return what sends the request to a target, and returns its reply.
+    """Return a coroutine that sends the request to a target and returns its reply.
 
     Raises, when it is awaited:
         GatewayError: as `UpstreamPool.exchange`.
@@ -407,10 +413,10 @@ def _note_cookies(reply: ReplyHead, record: Record) -> None:
 
 
 def _instead_of_401(forward: Forward, record: Record) -> Respond:
-    """Return the answer in place of an upstream's 401 to a session that is valid.
+    """Return the response in place of an upstream's 401 to a valid session.
 
-    SuperTokens' frontends take any 401 for an expired session, refresh it and ask
-    again, for ever.
+    SuperTokens' frontends treat any 401 as an expired session: they would refresh the
+    session and repeat the request, endlessly.
     """
     record.reason = "upstream_401"
     record.note = "the upstream answered 401 to a valid session"

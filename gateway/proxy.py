@@ -1,10 +1,10 @@
 """edge. The pipeline: what happens to one request, in ten numbered steps.
 
 1 accept · 2 target · 3 match · 4 preflight · 5 verify · 6 headers to the upstream ·
-7 send · 8 headers to the client · 9 copy · 10 record. `decide` has 2 to 5, and knows
-no client; `forward` has 6 to 9. A refusal in 2 to 5 goes straight to 10. A failure
-after 8 aborts the connection: it is never finished politely. The same numbers stand in
-docs/architecture.md, and their names in the log.
+7 send · 8 headers to the client · 9 copy · 10 record. `decide` performs 2 to 5,
+without a client; `forward` performs 6 to 9. A refusal in 2 to 5 goes straight to 10. A
+failure after 8 aborts the connection, so that a truncated reply can't pass for a
+complete one. docs/architecture.md has the same numbers, and the log the steps' names.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from gateway.running import in_task
 _log = logging.getLogger("gateway")
 
 _MAX_AUTH_BODY = 1024 * 1024
-"""Bytes that a request to the SDK's own API may have; its forms are small."""
+"""The largest body of a request to the SDK's API, in bytes; its forms are small."""
 
 
 class ProxyClient(Downstream, Protocol):
-    """Whoever sent one request and waits for its answer, on whatever server."""
+    """The client of one request, on any server."""
 
     @property
     def head(self) -> RequestHead: ...
 
     @property
     def started(self) -> bool:
-        """A byte of the answer was written: from here on, failures only abort."""
+        """A byte of the response was written: later failures abort the connection."""
         ...
 
     @property
@@ -55,11 +55,11 @@ class ProxyClient(Downstream, Protocol):
 
     @property
     def has_rest(self) -> bool:
-        """Not all of the body has arrived yet."""
+        """Whether a part of the body hasn't arrived yet."""
         ...
 
     async def answer(self, answer: Response, extra: Fields = ()) -> None:
-        """Write a whole answer of the gateway's own, with the fields *extra*.
+        """Write a complete response of the gateway, with the fields *extra*.
 
         Raises:
             ConnectionError: the client is gone.
@@ -67,20 +67,20 @@ class ProxyClient(Downstream, Protocol):
         ...
 
     async def take_rest(self) -> None:
-        """Throw away what is left of the body, or see that the connection ends."""
+        """Discard the rest of the body, or mark the connection to be closed."""
         ...
 
     def abort(self) -> None:
-        """Drop the connection, so that a cut body can't be taken for a whole one."""
+        """Abort the connection, so a truncated body can't pass for a complete one."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """What the pipeline is made of; joined by `app`."""
+    """The parts of the pipeline, made by `app`."""
 
     reader: RequestReader
-    """Reads the heads of the requests, whoever receives them."""
+    """Reads the heads of requests, on any server."""
     resources: Router
     services: Mapping[str, ServiceTargets]
     verifier: Verifier
@@ -88,13 +88,13 @@ class Dependencies:
     observer: Observer
     limits: LimitsConfig
     trusted: Networks
-    """The peers whose X-Forwarded-* fields count."""
+    """The peers whose X-Forwarded-* fields are trusted."""
     make_id: Callable[[], str]
     pace: Pace
 
 
 class Proxy:
-    """Takes requests from a server, one call each."""
+    """Serves the requests of one configuration, one call of `handle` for each."""
 
     def __init__(self, parts: Dependencies) -> None:
         self.dependencies = parts
@@ -113,24 +113,30 @@ class Proxy:
 
     @property
     def tunnels(self) -> Mapping[websocket.Tunnel, str | None]:
-        """Open sockets, and the handle of the session that each belongs to."""
+        """Open WebSockets, each with the handle of its session; None: without one."""
         return self.forwarder.tunnels
 
     @property
     def draining(self) -> bool:
-        """Every connection ends after its answer."""
+        """Whether every connection is closed after its response."""
         return self.forwarder.draining
 
     def drain(self) -> None:
-        """From now on, end every connection after its answer, and every socket."""
+        """Close all WebSockets now, and every other connection after its response."""
         self.forwarder.drain()
 
     def session_ended(self, handle: str) -> None:
-        """Close the sockets of a session that was signed out or revoked."""
+        """Close the WebSockets of a session that was signed out or revoked."""
         self.forwarder.session_ended(handle)
 
     async def handle(self, client: ProxyClient) -> None:
-        """Serve one request; the answer is on the wire when this is done."""
+        """Serve one request. Its response is written and recorded when this returns.
+
+        Failures are answered or abort the connection.
+
+        Raises:
+            CancelledError: the client is gone, or the time to drain is over.
+        """
         # 1 accept
         connection = client.connection
         head = client.head
@@ -142,40 +148,40 @@ class Proxy:
                 head, connection.address, record, connection.secure
             )
             if not isinstance(decision, tuple):
-                deciding = decision
+                pending = decision
                 try:
-                    await in_task()  # for the SDK and the deadlines of the core
-                    decision = await deciding
+                    await in_task()  # the SDK and the core's deadlines need a task
+                    decision = await pending
                 finally:
-                    deciding.close()  # if it never began
+                    pending.close()  # in case it was never awaited
             if isinstance(decision, Forward):
                 new_tokens = decision.verdict.new_tokens
                 # 6 headers to the upstream, 7 send, 8 headers to the client, 9 copy
-                instead = await self.forwarder.forward(decision, client, record)
-                if instead is not None:
-                    await self._write(client, instead, record)
+                response = await self.forwarder.forward(decision, client, record)
+                if response is not None:
+                    await self._write(client, response, record)
             elif isinstance(decision, Respond):
                 await self._write(client, decision, record)
             else:
                 await in_task()
                 body = await _whole_body(client)
-                found = await self.decider.call(decision, body, record)
-                await self._write(client, found, record)
+                response = await self.decider.call(decision, body, record)
+                await self._write(client, response, record)
         except GatewayError as error:
             await self._fail(client, error, record, new_tokens)
         except asyncio.CancelledError:
-            # The server does so when the client is gone, and when the time to drain
-            # is over.
+            # The server cancels when the client is gone, and when the time to drain is
+            # over.
             if client.gone:
                 _note_failure(record, ClientGone())
             else:
                 await self._fail(client, ShuttingDown(), record, new_tokens)
             raise
         except ConnectionError:
-            # Seen in writing. Raised further, the loop would log it with a traceback.
+            # A write failed. If it were raised, the loop would log it with a traceback.
             _note_failure(record, ClientGone())
             client.abort()
-        except Exception:  # noqa: BLE001 - the boundary: nothing is forwarded after it
+        except Exception:  # noqa: BLE001 - the error boundary: the request fails
             _log.exception("request %s failed", record.request_id)
             await self._fail(client, GatewayError(), record, new_tokens)
         finally:
@@ -189,11 +195,13 @@ class Proxy:
         if self.forwarder.draining:
             client.keep_alive = False
 
-    async def _write(self, client: ProxyClient, found: Respond, record: Record) -> None:
+    async def _write(
+        self, client: ProxyClient, response: Respond, record: Record
+    ) -> None:
         if self.draining:
             client.keep_alive = False
-        record.status = found.answer.status
-        await client.answer(found.answer, found.fields)
+        record.status = response.answer.status
+        await client.answer(response.answer, response.fields)
 
     async def _fail(
         self,
@@ -202,14 +210,15 @@ class Proxy:
         record: Record,
         new_tokens: Fields,
     ) -> None:
-        """Answer a failure, or cut the answer that had begun."""
+        """Answer a failure, or abort the connection if the response has started."""
         _note_failure(record, error)
         if client.started:
             client.abort()
             return
         try:
-            found = await self.decider.failed(error, client.head, record, new_tokens)
-            await self._write(client, found, record)
+            head = client.head
+            response = await self.decider.failed(error, head, record, new_tokens)
+            await self._write(client, response, record)
         except ConnectionError:
             client.abort()
 
