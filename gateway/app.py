@@ -1,7 +1,7 @@
 """composition root. Makes every part from the configuration and joins them.
 
-The only place that knows all the rooms. What is opened here is closed here, in
-the reverse order.
+The only module that depends on all the parts. Everything that is opened here is closed
+here, in the reverse order.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 def id_maker() -> Callable[[], str]:
-    """Return what makes request ids: 64 random bits of its own, then a count.
+    """Return a function that makes request ids: 64 random bits, then a count.
 
-    Ids name requests and protect nothing, so only the first part has to be random:
-    asking the system for each would cost every request a call to it.
+    The random bits are drawn once for each call of `id_maker`. Ids name requests and
+    protect nothing, so the rest need not be random, and no request costs a system call.
     """
     prefix = secrets.token_hex(8)
     count = itertools.count()
@@ -62,19 +62,19 @@ class App:
 
 
 class BadService(ValueError):
-    """A service can't be set up; the text names it by its YAML path."""
+    """A service can't be set up; the message has its YAML path."""
 
 
 def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTargets]:
     """Return the services of *table* by name, with the pools of their targets.
 
-    A target that several services name has one pool, and the smallest of their
-    limits: a target is asked no more because a second service names it, too.
+    Services that name the same target share one pool for it. The pool has the smallest
+    of their `max_connections`, so a second service doesn't raise a target's load.
 
     Raises:
         BadService: a CA file can't be read.
     """
-    most: dict[UpstreamTarget, int] = {}
+    limits: dict[UpstreamTarget, int] = {}
     targets: dict[str, list[UpstreamTarget]] = {}
     for service in table.services():
         targets[service.name] = [
@@ -82,12 +82,13 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
         ]
         for target in targets[service.name]:
             limit = service.max_connections
-            most[target] = min(limit, most.get(target, limit))
+            limits[target] = min(limit, limits.get(target, limit))
     services: dict[str, ServiceTargets] = {}
-    for name, named in targets.items():
+    for name, own_targets in targets.items():
         try:
             pools = [
-                upstreams.pool(target, max_connections=most[target]) for target in named
+                upstreams.pool(target, max_connections=limits[target])
+                for target in own_targets
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
@@ -98,7 +99,7 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
 def readers(
     table: RouteTable, limits: LimitsConfig
 ) -> tuple[RequestReader, ReplyHeadReader]:
-    """Return what reads the heads of requests, and of replies, for *table*."""
+    """Return the readers of request heads and of reply heads, for *table*."""
     reserved = headers.reserved(
         name.decode() for route in table.routes for name, _ in route.headers.writers
     )
@@ -115,10 +116,10 @@ def readers(
 
 
 def _check_validators(table: RouteTable) -> None:
-    """Load what the routes name as `validators`, so that no request has to.
+    """Load the routes' claim `validators` now, so that requests don't have to.
 
     Raises:
-        RecipeError: a name leads to no claim validator.
+        RecipeError: a name doesn't lead to a claim validator.
     """
     for route in table.routes:
         for number, name in enumerate(route.session.requirements.validators):
@@ -138,47 +139,49 @@ async def building(
     email: EmailSender | None = None,
     pace: Pace = PACE,
 ) -> AsyncIterator[App]:
-    """Yield the gateway that *config* describes; close all of it afterwards.
+    """Yield the gateway that *config* describes; close all its parts afterwards.
 
-    *table* is what the configuration's routes were compiled to.
-    *email* takes every mail in place of `supertokens.email_delivery`. No core needs
-    to be reachable: its keys are fetched in the background.
+    *table* has the configuration's compiled routes. *email* sends all mail in place of
+    `supertokens.email_delivery`. No core needs to be reachable: the signing keys are
+    fetched in the background.
 
     Raises:
         RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
             can't be loaded.
         BadService: a CA file can't be read.
-        LibraryChanged: a library isn't as the gateway needs it.
+        LibraryChanged: a library lacks what the gateway depends on.
     """
-    async with contextlib.AsyncExitStack() as opened:
+    async with contextlib.AsyncExitStack() as stack:
         aiohttp_seams.check()
         sdk = supertokens.start(config.supertokens, email=email)
-        opened.push_async_callback(sdk.close)
+        stack.push_async_callback(sdk.close)
         _check_validators(table)
-        store = keys.KeyStore(
+        key_store = keys.KeyStore(
             sdk.facts.core_uris,
             config.supertokens.keys,
             pace=pace,
         )
         sessions = SessionAuthenticator(
-            keys=store,
+            keys=key_store,
             core=session_check.SdkSessions(sdk),
             rules=session_check.rules(sdk),
             cache=config.supertokens.cache,
             client=config.supertokens.core,
         )
-        opened.push_async_callback(sessions.close)
-        store.subscribe(sessions.keys_changed)
-        store.subscribe(lambda found, _left: sdk.install_keys(found.jwks["keys"]))
-        sdk.want_key = store.want
+        stack.push_async_callback(sessions.close)
+        key_store.subscribe(sessions.keys_changed)
+        key_store.subscribe(
+            lambda key_set, _left: sdk.install_keys(key_set.jwks["keys"])
+        )
+        sdk.want_key = key_store.want
         sdk.on_revoked = sessions.deny
-        await store.start()
-        opened.push_async_callback(store.close)
+        await key_store.start()
+        stack.push_async_callback(key_store.close)
 
         limits = config.gateway.limits
         reader, replies = readers(table, limits)
         upstreams = Upstreams(replies)
-        opened.push_async_callback(upstreams.close)
+        stack.push_async_callback(upstreams.close)
         services = _services(table, upstreams)
         make_id = id_maker()
         resources = Router(
@@ -213,6 +216,6 @@ async def building(
             proxy=proxy,
             sessions=sessions,
             observer=observer,
-            keys=store,
+            keys=key_store,
             make_id=make_id,
         )

@@ -3,20 +3,21 @@
     web.run_app(gateway_app("routes.yaml"))
     outer.add_subapp("/api", gateway_app("routes.yaml"))
 
-`proxy` has the ten steps, here as behind the listener; only the client's side is
+`proxy` performs the ten steps, as it does for the listener; only the client's side is
 aiohttp's. docs/embedding.md has examples.
 
 Limits
-- One gateway runs in a process at a time, because the SDK is one: a second `init` is
-  ignored. A gateway with other `supertokens` settings can't follow in the same process,
-  but for tests, after `reset`.
-- aiohttp's server reads requests and answers malformed ones itself: its 400 has another
-  form, and no record. Chunks that break off in their framing are a 408 after
-  `body_idle_timeout`. There is no `head_timeout`, `max_head_size` is judged when the
-  head is whole, and `max_connections`, `listen` and `drain_timeout` aren't used.
-- aiohttp writes header fields as UTF-8: a reply with other bytes in one is a 502. Its
-  replies begin with the version of the request, `HTTP/1.0` say.
-- An application around it must be made with `handler_args=HANDLER_ARGS`.
+- Only one gateway runs in a process at a time, because the SDK is global: it ignores a
+  second `init`. A later gateway in the same process can't have other `supertokens`
+  settings, except in tests, after `reset`.
+- aiohttp's server reads requests and answers malformed ones itself. Its 400 has another
+  format, and is not recorded. A chunked body that stops within its framing is answered
+  with 408 after `body_idle_timeout`. There is no `head_timeout`, `max_head_size` is
+  checked when the head is complete, and `max_connections`, `listen` and `drain_timeout`
+  aren't used.
+- aiohttp writes header fields as UTF-8: a reply with other bytes in a field becomes a
+  502. The status line of a reply has the version of the request, such as `HTTP/1.0`.
+- An outer application must be made with `handler_args=HANDLER_ARGS`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""edge. The aiohttp application, and how a request of it is served."""
+"""edge. The aiohttp application, and the serving of its requests."""
 
 from __future__ import annotations
 
@@ -37,15 +37,16 @@ HANDLER_ARGS: Mapping[str, Any] = MappingProxyType(
         "lingering_time": 2.0,  # seconds to read the rest of an unwanted body
     }
 )
-"""The settings of aiohttp's server that the gateway relies on: the `handler_args` of an
-application with the gateway as a sub-application. The gateway's own has them."""
+"""The settings of aiohttp's server that the gateway depends on. An application that has
+the gateway as a sub-application needs them as `handler_args`. The gateway's own
+application has them."""
 
 GATEWAY: web.AppKey[App] = web.AppKey("supertokens_gateway", App)
-"""The gateway in its application, from startup to cleanup."""
+"""The key of the gateway in its application, set from startup to cleanup."""
 
 
 class OneGateway(RuntimeError):
-    """This process can't have another gateway; the text says why and what to do."""
+    """This process can't have another gateway; the message has cause and remedy."""
 
 
 class NoStrictParser(RuntimeError):
@@ -62,9 +63,9 @@ def gateway_app(
     """Return an application that serves the route table in the file at *path*.
 
     The file is read now, with the variables of *environ* (default: `os.environ`). The
-    gateway starts and ends with the application. *observer* takes a `Record` of each
-    request (default: none; there is no access log). *email* takes every mail in place
-    of `supertokens.email_delivery`.
+    gateway starts and stops with the application. *observer* receives a `Record` of
+    each request (default: none; there is no access log). *email* sends all mail in
+    place of `supertokens.email_delivery`.
 
     Raises:
         ConfigError: the file can't be used; it has every problem with its place.
@@ -82,10 +83,10 @@ def gateway_app(
 
     @contextlib.asynccontextmanager
     async def opening() -> AsyncIterator[App]:
-        async with contextlib.AsyncExitStack() as opened:
-            opened.enter_context(_only_one())
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(_only_one())
             try:
-                app = await opened.enter_async_context(
+                app = await stack.enter_async_context(
                     building(
                         config,
                         loaded.table,
@@ -109,7 +110,7 @@ def application(
 ) -> web.Application:
     """Return an application that serves the gateway that *opening* makes.
 
-    It is opened when the application starts, and closed with it.
+    The gateway is opened when the application starts, and closed with it.
     """
     app = web.Application(
         handler_args={
@@ -134,17 +135,17 @@ def application(
         return await _serve(request, app[GATEWAY])
 
     @web.middleware
-    async def every(
+    async def serve_all(
         request: web.Request,
-        handler: Handler,  # noqa: ARG001 - the route that the router found
+        handler: Handler,  # noqa: ARG001 - the router's choice is unused
     ) -> web.StreamResponse:
-        """Serve every request, also those that the router has no route for."""
+        """Serve every request, including those without a route in the router."""
         return await serve(request)
 
     async def wait(_: web.Request) -> None:
-        """Send no 100 yet: it is sent when the body is read."""
+        """Send no 100 yet; it is sent when the body is read."""
 
-    app.middlewares.append(every)
+    app.middlewares.append(serve_all)
     app.cleanup_ctx.append(running)
     app.on_shutdown.append(drain)
     app.on_response_prepare.append(remove_additions)
@@ -154,34 +155,34 @@ def application(
     return app
 
 
-_runs = False
+_is_running = False
 """Whether a gateway runs in this process."""
 
 
 @contextlib.contextmanager
 def _only_one() -> Iterator[None]:
-    global _runs  # noqa: PLW0603 - the SDK is global itself
-    if _runs:
+    global _is_running  # noqa: PLW0603 - the SDK is global, too
+    if _is_running:
         raise OneGateway(
             "another gateway runs in this process, and the SuperTokens SDK serves one"
             " only: close its application first, or start another process"
         )
-    _runs = True
+    _is_running = True
     try:
         yield
     finally:
-        _runs = False
+        _is_running = False
 
 
 def reset() -> None:
     """Forget the SuperTokens SDK, so that a test can start a gateway of its own.
 
-    For tests only, when the application before it is closed.
+    For tests only, after the previous application is closed.
 
     Raises:
         OneGateway: a gateway still runs.
     """
-    if _runs:
+    if _is_running:
         raise OneGateway("a gateway still runs: close its application first")
     testing.reset()
 
@@ -190,7 +191,7 @@ def check_parser() -> None:
     """Check that aiohttp parses requests with llhttp.
 
     Raises:
-        NoStrictParser: it would use its other parser, which is too lax for a gateway.
+        NoStrictParser: it would use its Python parser, too lax for a gateway.
     """
     if not aiohttp_seams.has_strict_parser():
         raise NoStrictParser(
@@ -215,10 +216,10 @@ async def _serve(request: web.Request, gateway: App) -> web.StreamResponse:
 
 
 def _head(request: web.Request, reader: RequestReader) -> RequestHead:
-    """Return the request's head as the listener would have read it.
+    """Return the request's head, as the listener would read it.
 
     Raises:
-        GatewayError: it isn't sound (`RequestReader.read`).
+        GatewayError: the head is refused (`RequestReader.read`).
     """
     major, minor = request.version
     target = request.raw_path.encode("utf-8", "surrogateescape")
@@ -229,7 +230,7 @@ def _head(request: web.Request, reader: RequestReader) -> RequestHead:
 def _refused(
     request: web.Request, gateway: App, error: GatewayError
 ) -> web.StreamResponse:
-    """Record a request whose head isn't sound; return its answer."""
+    """Record a request whose head is refused; return the response."""
     connection = AiohttpConnection(request)
     record = Record.begin(time.perf_counter(), connection.address, request.method)
     record.request_id = gateway.make_id()
@@ -246,8 +247,9 @@ async def _serve_upgrade(
 ) -> None:
     """Serve a request that may become a WebSocket.
 
-    aiohttp cancels the handler when the client disconnects. A tunnel gets the same from
-    its connection, and first passes the client's last frames on to the service.
+    aiohttp cancels the handler when the client disconnects. A tunnel isn't cancelled:
+    it learns of the end from its connection, and first forwards the client's last
+    frames to the service.
     """
     task = asyncio.create_task(serving)
     try:

@@ -25,7 +25,7 @@ from gateway.responses import Response
 from gateway.seams import aiohttp as aiohttp_seams
 
 _CODINGS = frozenset({"gzip", "deflate", "br", "zstd"})
-"""Content codings that aiohttp decodes, unless it is told not to."""
+"""Content codings that aiohttp decodes unless `auto_decompress` is False."""
 
 
 class _Body:
@@ -36,21 +36,21 @@ class _Body:
 
     @property
     def complete(self) -> bool:
-        """All of the body has arrived."""
+        """Whether the whole body has arrived."""
         return self._reader.is_eof()
 
     def read_now(self) -> bytes:
-        """Return what has arrived and is unread.
+        """Return the bytes that have arrived and are unread.
 
         Raises:
             BadRequest: the chunked framing is broken.
-            ClientGone: the client left.
+            ClientGone: the client is gone.
         """
         with _translated():
             return self._reader.read_nowait()
 
     async def read(self) -> bytes:
-        """Return what has arrived, as soon as anything has; b"" at the end.
+        """Return the unread bytes; wait if there are none. b"" is the body's end.
 
         Raises: as `read_now`.
         """
@@ -60,7 +60,7 @@ class _Body:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Translate the errors of aiohttp's reader."""
+    """Translate the errors of aiohttp's reader to the gateway's."""
     try:
         yield
     except aiohttp_seams.body_errors() as exc:
@@ -72,7 +72,7 @@ def _translated() -> Iterator[None]:
 class AiohttpExchange(BodyReader):
     """One request of aiohttp's server, as a client of the proxy.
 
-    What the proxy writes is kept until it calls `drain`, which may wait.
+    Pieces that the proxy writes are kept until it awaits `drain`, which sends them.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class AiohttpExchange(BodyReader):
         self.head = head
         self._body = _Body(request.content)
         self._limits = limits
-        self._given_pace = pace
+        self._exchange_pace = pace
         self._kept: deque[bytes] = deque()
         self._reply: AiohttpReply | None = None
         self._writer: AbstractStreamWriter | None = None
-        self._is_whole = False
-        """`finish` was called: the body is complete."""
+        self._is_finished = False
+        """`finish` was called: the proxy has written the whole body."""
         self._is_cut_off = False
         self.is_tunnel = False
         """Whether the request was upgraded."""
         self._continued = False
         self._raw_bytes = 0
-        """Bytes written to the transport directly."""
+        """Bytes that were written to the transport directly."""
         self.connection = AiohttpConnection(request)
         # aiohttp's parser (3.14.5) misreads what follows such a request on the
         # connection: the last trailer of a chunked body becomes a field of the next
@@ -105,9 +105,9 @@ class AiohttpExchange(BodyReader):
 
     @property
     def _pace(self) -> Pace:
-        return self._given_pace
+        return self._exchange_pace
 
-    # --- what comes from the client ----------------------------------------
+    # --- from the client ---------------------------------------------------
 
     @property
     def gone(self) -> bool:
@@ -124,11 +124,11 @@ class AiohttpExchange(BodyReader):
         return super().body_now(max_size)
 
     def body(self, max_size: int) -> AsyncIterator[bytes]:
-        """Yield the body's pieces as they arrive, each at once.
+        """Yield the body's pieces as they arrive, without collecting them.
 
         Raises:
             GatewayError: aiohttp has decompressed it.
-            ClientGone: the client left; or as in `BodyReader`.
+            ClientGone: the client is gone; or as in `BodyReader`.
         """
         self._check_coding()
         return super().body(max_size)
@@ -151,8 +151,8 @@ class AiohttpExchange(BodyReader):
     def _is_rest_small(self) -> bool:
         """Return whether aiohttp may read the rest of the body to keep the connection.
 
-        Not if the client waits for a 100: it may send its next request instead of the
-        body, and the two can't be told apart.
+        False if the client waits for a 100. It may send either the body or its next
+        request, and the two can't be distinguished.
         """
         if self._expects_continue():
             return False
@@ -162,10 +162,10 @@ class AiohttpExchange(BodyReader):
     async def take_rest(self) -> None:
         """Do nothing: aiohttp reads the rest within `lingering_time`, or closes."""
 
-    # --- what goes to the client -------------------------------------------
+    # --- to the client -----------------------------------------------------
 
     async def answer(self, answer: Response, extra: Fields = ()) -> None:
-        """Write a whole answer of the gateway's own.
+        """Write a complete response of the gateway, with the fields *extra*.
 
         Raises:
             ConnectionError: the client is gone.
@@ -191,7 +191,7 @@ class AiohttpExchange(BodyReader):
     ) -> bool:
         """Keep a proxied reply's head, and *first* of its body, until `drain`.
 
-        The framing is aiohttp's: Content-Length when *size* is known, else chunked,
+        aiohttp chooses the framing: Content-Length if *size* is known, else chunked,
         else (HTTP/1.0) the end of the connection.
 
         Raises:
@@ -228,24 +228,24 @@ class AiohttpExchange(BodyReader):
         Raises:
             BadReply: as `start`.
         """
-        sent: CIMultiDict[str] = CIMultiDict()
+        headers: CIMultiDict[str] = CIMultiDict()
         for name, value in fields:
             if has_control(value):  # aiohttp 3.14 refuses it, too
                 raise BadReply(f"a control character in {name.decode()}")
             try:
-                sent.add(name.decode(), value.decode())
+                headers.add(name.decode(), value.decode())
             except UnicodeDecodeError:
                 raise BadReply(f"{name.decode()} isn't UTF-8") from None
         phrase: str | None = None
         if reason is not None and not has_control(reason):
-            # Only people read the phrase: without it, aiohttp's own is sent.
+            # Only people read the phrase; without it, aiohttp sends its own.
             with contextlib.suppress(UnicodeDecodeError):
                 phrase = reason.decode()
         if size is not None and status != 204:
-            sent[hdrs.CONTENT_LENGTH] = str(size)
+            headers[hdrs.CONTENT_LENGTH] = str(size)
         elif not self._is_bodiless(status) and self.head.http10:
             self.keep_alive = False
-        reply = self._reply = AiohttpReply(status, phrase, sent)
+        reply = self._reply = AiohttpReply(status, phrase, headers)
         if not self.keep_alive:
             reply.force_close()
 
@@ -255,11 +255,11 @@ class AiohttpExchange(BodyReader):
         return False
 
     def finish(self) -> None:
-        """Complete the body. aiohttp sends what `drain` doesn't."""
-        self._is_whole = True
+        """End the body. aiohttp sends the pieces that `drain` doesn't."""
+        self._is_finished = True
 
     async def drain(self) -> None:
-        """Write what was kept; return when the buffer has room for more.
+        """Write the kept pieces; return when the buffer has room for more.
 
         Raises:
             ConnectionError: the client is gone, or read nothing for
@@ -277,7 +277,7 @@ class AiohttpExchange(BodyReader):
                 if piece := kept.popleft():
                     await reply.write(piece)
                 del piece
-            if self._is_whole:
+            if self._is_finished:
                 await reply.write_eof()
             await writer.drain()
         self.bytes_out = self._raw_bytes + writer.output_size
@@ -286,38 +286,38 @@ class AiohttpExchange(BodyReader):
     def _watch(self) -> Iterator[None]:
         """Abort the connection if its client reads nothing for `write_idle_timeout`.
 
-        Checked once in that time, so it may take twice as long.
+        This is checked once in that time, so it may take twice as long.
         """
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError
         loop = asyncio.get_running_loop()
         limit = self._limits.write_idle_timeout
-        before = 0
+        previous = 0
         handle: asyncio.TimerHandle
 
-        def look() -> None:
-            nonlocal before, handle
+        def check_progress() -> None:
+            nonlocal previous, handle
             left = transport.get_write_buffer_size()
-            if left and left == before:
+            if left and left == previous:
                 transport.abort()
                 return
-            before = left
-            handle = loop.call_later(limit, look)
+            previous = left
+            handle = loop.call_later(limit, check_progress)
 
-        handle = loop.call_later(limit, look)
+        handle = loop.call_later(limit, check_progress)
         try:
             yield
         finally:
             handle.cancel()
 
     def upgrade(self, head: bytes) -> None:
-        """Write a 101 with *head*; what follows on the connection isn't HTTP."""
+        """Write a 101 with *head*; the bytes after it on the connection aren't HTTP."""
         self.started = self.is_tunnel = True
         self._write(head + b"\r\n")
 
     def abort(self) -> None:
-        """Abort the connection, so that a cut body isn't taken for a whole one."""
+        """Abort the connection, so a truncated body can't pass for a complete one."""
         self.keep_alive = False
         self._is_cut_off = True
         transport = self._request.transport
@@ -328,7 +328,7 @@ class AiohttpExchange(BodyReader):
         transport.abort()
 
     def response(self) -> web.StreamResponse:
-        """Return the response that aiohttp's server finishes after the proxy."""
+        """Return the response for aiohttp's server to finish after the proxy."""
         if self._reply is None or self._is_cut_off or self.is_tunnel:
             status = 101 if self.is_tunnel else 499
             return aiohttp_seams.Written(status)
