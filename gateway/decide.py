@@ -152,7 +152,7 @@ class Own(Enum):
 
 
 class Router:
-    """What there is to be asked for: `/user`, the SDK's API, and the route table."""
+    """Finds resources: `/user`, the SDK's API, `OPTIONS *` and the route table."""
 
     def __init__(self, *, table: RouteTable, auth: Auth, user_path: str) -> None:
         self.table = table

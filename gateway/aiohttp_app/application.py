@@ -175,7 +175,7 @@ def _only_one() -> Iterator[None]:
 
 
 def reset() -> None:
-    """Forget the SuperTokens SDK, so that a test can start a gateway of its own.
+    """Forget the SuperTokens SDK, so that a test can start another gateway.
 
     For tests only, after the previous application is closed.
 
