@@ -278,7 +278,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         """Serve the next pipelined request, or close the connection.
 
         Handlers write their responses and discard the rest of a body. The only error
-        that they raise is CancelledError; any other one is logged.
+        that they should raise is CancelledError; any other Exception is logged.
         """
         client, body = self._exchange, self.body
         self._exchange = self.body = None
