@@ -1,8 +1,8 @@
 """PURE. The schema of `routes.yaml`: frozen models, each default written once.
 
-The keys are in `models`, with their units and why the defaults are safe; the forms of
-single values in `forms`, what is said about mistakes in `findings`. Nothing here reads
-a file or the environment; see `settings`.
+`models` has the keys, with their units and why the defaults are safe; `forms` the forms
+of single values; `findings` the messages about mistakes. Nothing here reads a file or
+the environment; see `settings`.
 """
 
 from __future__ import annotations
@@ -109,12 +109,13 @@ __all__ = [
 
 
 def parse(data: object) -> Config:
-    """Return the configuration that *data* (what stands in the file) is.
+    """Return the configuration in *data*, the content of the file.
 
     Raises:
-        InvalidConfig: it is none; every problem is named, not only the first.
+        InvalidConfig: *data* isn't valid. The error has all problems, not only the
+            first.
     """
-    findings = list(_dangling(data))
+    findings = list(_contradictions(data))
     try:
         config = Config.model_validate(data)
     except ValidationError as exc:
@@ -125,10 +126,10 @@ def parse(data: object) -> Config:
     raise InvalidConfig(findings)
 
 
-def _dangling(data: object) -> Iterator[Finding]:
-    """Yield where one part of the file contradicts another.
+def _contradictions(data: object) -> Iterator[Finding]:
+    """Yield findings about routes that contradict other parts of the file.
 
-    Reads the bare data, so that a mistake elsewhere doesn't hide these.
+    It reads the raw data, so that a mistake elsewhere doesn't hide these.
     """
     top = _mapping(data)
     services = _mapping(top.get("services"))
@@ -136,8 +137,8 @@ def _dangling(data: object) -> Iterator[Finding]:
     routes = top.get("routes")
     names: dict[object, int] = {}
     for index, route in enumerate(routes if isinstance(routes, list | tuple) else ()):
-        given = _mapping(route)
-        service = given.get("service")
+        keys = _mapping(route)
+        service = keys.get("service")
         if isinstance(service, str) and service not in services:
             yield Finding(
                 loc=("routes", index, "service"),
@@ -145,20 +146,21 @@ def _dangling(data: object) -> Iterator[Finding]:
                 hint=did_you_mean(service, map(str, services))
                 or "Add it to services, or use upstream with a URL",
             )
-        if given.get("protected", default) in (False, "optional") and given.get(
+        if keys.get("protected", default) in (False, "optional") and keys.get(
             "require"
         ):
             yield Finding(
                 loc=("routes", index, "require"),
-                message="this route isn't protected, so that nothing can be required",
-                hint="Set protected: true, or leave require out",
+                message="nothing can be required here: the route needs no session",
+                hint="Set protected: true, or remove require",
             )
-        name = given.get("name")
+        name = keys.get("name")
         if isinstance(name, str):
             if name in names:
                 yield Finding(
                     loc=("routes", index, "name"),
                     message="another route has this name",
+                    hint="Give one of them another name",
                     see=("routes", names[name], "name"),
                 )
             names.setdefault(name, index)

@@ -1,8 +1,8 @@
-"""PURE. What is wrong with a configuration, said to a person.
+"""PURE. Findings: what is wrong with a configuration, in sentences for people.
 
-pydantic finds most of it; here its errors become sentences with a remedy. No sentence
-repeats a value: it may be a secret, or have come from the environment. The place is
-told by line and column, where the value can be seen.
+Most of them are pydantic's errors, turned into a message and a remedy. None repeats a
+value: it may be a secret or come from the environment. The line and column show where
+the value is.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 Loc = tuple[str | int, ...]
-"""Where in the file: `("routes", 2, "match", "path")`; empty for the whole of it."""
+"""A place in the file: `("routes", 2, "match", "path")`; empty for the whole file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something wrong, or doubtful, at one place."""
+    """A mistake or a doubtful setting at one place."""
 
     loc: Loc
     message: str
     hint: str = ""
     """The remedy, as a sentence."""
     see: Loc | None = None
-    """The other place, when two contradict each other."""
+    """The other place, if two contradict each other."""
     at_key: bool = False
-    """It is the key that is wrong, and not what stands behind it."""
+    """The key is wrong, not its value."""
 
     @property
     def path(self) -> str:
-        """The place as it is written: `routes[2].match.path`."""
+        """The place as text: `routes[2].match.path`."""
         return path(self.loc)
 
 
 def path(loc: Loc) -> str:
-    """Return *loc* as it is written: `routes[2].match.path`."""
+    """Return *loc* as text: `routes[2].match.path`."""
     return "".join(
         f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc
     ).removeprefix(".")
 
 
 class InvalidConfig(ValueError):
-    """The configuration can't be used; *findings* are all the reasons.
+    """The configuration can't be used; `findings` has every reason.
 
-    Not a `GatewayError`: no request is being answered when this is found.
+    It isn't a `GatewayError`: it doesn't occur while a request is answered.
     """
 
     def __init__(self, findings: Iterable[Finding]) -> None:
@@ -63,16 +63,16 @@ class InvalidConfig(ValueError):
 
 
 def wrong(message: str, hint: str = "") -> PydanticCustomError:
-    """Return the error that a validator of one value raises."""
+    """Return the error for a validator of one value to raise."""
     return PydanticCustomError("wrong", "{message}", {"message": message, "hint": hint})
 
 
 def reject(findings: Iterable[Finding]) -> None:
-    """Raise what a validator of a whole model has found, if anything.
+    """Raise the findings of a validator of a whole model; return if there are none.
 
     Raises:
-        ValidationError: there are findings; pydantic puts the model's own place
-            before each of theirs.
+        ValidationError: there are findings. pydantic puts the model's own place
+            before each of their places.
     """
     errors = [
         InitErrorDetails(
@@ -85,7 +85,7 @@ def reject(findings: Iterable[Finding]) -> None:
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return `Did you mean 'orders'?`, or nothing when no known word is near."""
+    """Return `Did you mean 'orders'?`, or empty text if no known word is similar."""
     near = get_close_matches(str(word), tuple(known), n=1, cutoff=0.6)
     return f"Did you mean '{near[0]}'?" if near else ""
 
@@ -93,10 +93,11 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Finding]:
     """Yield pydantic's errors as findings.
 
-    *root* is the model that was validated; it tells which keys are known.
+    *root* is the model that was validated; its fields are the known keys.
     """
     errors = error.errors(include_url=False)
-    # pydantic doesn't count a list's bad items, and then says that it is too short.
+    # pydantic doesn't count a list's invalid items and reports the list as too short,
+    # too: that error is left out.
     parents = {
         details["loc"][:end] for details in errors for end in range(len(details["loc"]))
     }
@@ -141,9 +142,9 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
             known = list(_fields(root, loc[:-1]))
             hint = did_you_mean(loc[-1], known)
             if loc[-1] == "<<":
-                hint = "YAML's merge keys aren't read: repeat the keys"
+                hint = "YAML's merge keys aren't supported: write the keys out"
             elif not hint:
-                hint = f"Known here: {', '.join(known)}"
+                hint = f"Known keys here: {', '.join(known)}"
             message = f"unknown key '{loc[-1]}'"
             return Finding(loc=loc, message=message, hint=hint, at_key=True)
         case "missing":
@@ -171,7 +172,7 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
         case kind:
             hint = ""
             if details["input"] is None:
-                hint = "It is empty: give it a value, or leave the key out"
+                hint = "It is empty: write a value, or remove the key"
             elif kind == "bool_type" and str(details["input"]).lower() in _BOOLEANS:
                 word = _BOOLEANS[str(details["input"]).lower()]
                 hint = f"Write {word}, without quotes"
@@ -180,18 +181,18 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
 
 
 def _addition(key: str, annotation: Any) -> str:
-    """Return what to do about a *key* that is missing."""
+    """Return the remedy for a missing *key*."""
     if get_origin(annotation) is Literal:
         *others, last = map(str, get_args(annotation))
         return f"Write {key}: {', '.join(others)}{' or ' if others else ''}{last}"
     inner = _container(annotation)
     if isinstance(inner, type) and issubclass(inner, BaseModel):
-        return f"Add it; known in it: {', '.join(inner.model_fields)}"
-    return f"Add {key}: and a value"
+        return f"Add it; its keys are {', '.join(inner.model_fields)}"
+    return f"Add {key}: with a value"
 
 
 def _fields(root: type[BaseModel], loc: Loc) -> dict[str, Any]:
-    """Return the keys of the model at *loc*, as they are written, and their types."""
+    """Return the keys of the model at *loc*, as in the file, and their types."""
     here = _container(root)
     for step in loc:
         if get_origin(here) is tuple:
@@ -207,7 +208,7 @@ def _fields(root: type[BaseModel], loc: Loc) -> dict[str, Any]:
 
 
 def _container(annotation: Any) -> Any:
-    """Return the model, list or mapping among what an annotation allows, or None."""
+    """Return the model, list or mapping that an annotation allows, or None."""
     origin = get_origin(annotation)
     if origin in (Annotated, Union, types.UnionType):
         return next(filter(None, map(_container, get_args(annotation))), None)

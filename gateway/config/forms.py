@@ -1,8 +1,8 @@
-"""PURE. The forms that single values of `routes.yaml` take, each checked at load.
+"""PURE. The forms of single values in `routes.yaml`, checked when the file is loaded.
 
-Each function returns the value in its one canonical form, or raises with what is
-expected and the remedy. What the listener would refuse in a request, the file can't
-contain either: paths and hosts go through `target`, as those of requests do.
+Each function returns the value in its canonical form, or raises an error with the
+expected form and the remedy. The file can't contain a path or host that the listener
+would refuse in a request: `target` checks both.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _UNIT_BYTES = {
     "gb": 1000**3,
 }
 _TEN_YEARS_S: Final = 10 * 365 * 86400
-"""Longer ones are mistakes, and timers of some systems can't hold them."""
+"""Longer durations are mistakes, and overflow the timers of some systems."""
 
 
 def duration(value: object) -> object:
     """Return seconds for `3s`, `250ms`, `5m`, `1h`, `2d` or a bare number of seconds.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: *value* is none of these.
     """
     if isinstance(value, str):
-        found = _DURATION.fullmatch(value.strip())
-        if found is None:
+        parts = _DURATION.fullmatch(value.strip())
+        if parts is None:
             raise wrong("expected a duration such as 3s, 250ms, 5m or 1h")
-        return float(found[1]) * _UNIT_S[found[2]]
+        return float(parts[1]) * _UNIT_S[parts[2]]
     return number(value)
 
 
@@ -65,18 +65,22 @@ def size(value: object) -> object:
     """Return bytes for `10MiB`, `64KiB`, `1GB` or a bare number of bytes.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: *value* is none of these.
     """
     if isinstance(value, str):
-        found = _SIZE.fullmatch(value.strip())
-        if found is None:
+        parts = _SIZE.fullmatch(value.strip())
+        if parts is None:
             raise wrong("expected a size such as 64KiB, 10MiB or 1GB")
-        return int(found[1]) * _UNIT_BYTES[(found[2] or "B").lower()]
+        return int(parts[1]) * _UNIT_BYTES[(parts[2] or "B").lower()]
     return number(value)
 
 
 def number(value: object) -> object:
-    """Return *value*; refuse booleans, which Python takes for 0 and 1."""
+    """Return *value*.
+
+    Raises:
+        ValueError: *value* is a boolean, which Python would take for 0 or 1.
+    """
     if isinstance(value, bool):
         raise wrong("expected a number")
     return value
@@ -128,7 +132,7 @@ def _status(value: object) -> object:
 
 
 Upstream401 = Annotated[Literal["pass", "403", "502"], BeforeValidator(_status)]
-"""`403` may be written as a number: nobody means anything else by it."""
+"""`403` may be written as a number, since it has only one meaning here."""
 
 # --- names and tokens -------------------------------------------------------
 
@@ -152,7 +156,7 @@ def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise wrong(
             "a name has up to 100 letters, digits and . _ : -, and begins with a"
-            " letter or digit"
+            " letter or digit",
         )
     return value
 
@@ -161,17 +165,17 @@ def _recipe(value: str) -> str:
     if value == "session":
         raise wrong(
             "the session recipe is always on",
-            "Leave it out: its settings stand under supertokens itself",
+            "Remove it: its settings are keys of supertokens itself",
         )
     if value not in RECIPES:
-        hint = did_you_mean(value, RECIPES) or f"There are {', '.join(RECIPES)}"
+        hint = did_you_mean(value, RECIPES) or f"Recipes: {', '.join(RECIPES)}"
         raise wrong(f"there is no recipe '{value}'", hint)
     return value
 
 
 def _field_name(value: str) -> str:
     if not is_token(value.encode("utf-8", "replace")):
-        raise wrong("this isn't a field name: it has letters, digits and -")
+        raise wrong("this isn't a field name: use letters, digits and -")
     return value
 
 
@@ -180,7 +184,7 @@ def _method(value: str) -> str:
     if not is_token(value.encode("utf-8", "replace")):
         raise wrong("this isn't a method, such as GET or POST")
     if method not in METHODS:
-        hint = did_you_mean(method, sorted(METHODS)) or "Leave it out"
+        hint = did_you_mean(method, sorted(METHODS)) or "Remove it"
         raise wrong("requests with this method are never forwarded", hint)
     return method
 
@@ -223,31 +227,29 @@ def _path(value: str) -> str:
     if not value.startswith("/"):
         raise wrong(
             "a path begins with /",
-            "Leave out the scheme and the host"
-            if "://" in value
-            else "Write / before it",
+            "Remove the scheme and the host" if "://" in value else "Write / before it",
         )
     if "*" in value:
         raise wrong(
             "a path has no wildcards",
-            "A prefix covers all that is below it; for the rest there are"
-            " match: {path: {template: …}} and {path: {regex: …}}",
+            "A prefix covers every path below it; for other patterns, use"
+            " match: {path: {template: …}} or {path: {regex: …}}",
         )
     if "{" in value or "}" in value:
         raise wrong(
-            "this path has no names in braces", "Use match: {path: {template: …}}"
+            "a path can't have names in braces", "Use match: {path: {template: …}}"
         )
     return _canonical(value)
 
 
 def _canonical(path: str) -> str:
-    """Return *path* as a request for it arrives at the routes."""
+    """Return *path* in the canonical form that requests have when they are matched."""
     try:
         canonical = target.canonical_path(path)
     except BadTarget as exc:
         raise wrong(f"no request can have this path: {exc.detail}") from None
     if canonical != quote(path, safe=_ASCII_PATH):
-        raise wrong("no request has this path in this form", f"Write {canonical}")
+        raise wrong("this path isn't in canonical form", f"Write {canonical}")
     if canonical.count("/") > _MAX_SEGMENTS:
         raise wrong(f"a path has at most {_MAX_SEGMENTS} segments")
     return canonical
@@ -265,7 +267,7 @@ def _template(value: str) -> str:
             "Use exact for a path without names",
         )
     if len(set(names)) < len(names):
-        raise wrong("a name stands in the template twice")
+        raise wrong("a name occurs twice in the template", "Rename one of them")
     pieces = [
         segment if _PARAMETER.fullmatch(segment) else _literal_segment(segment)
         for segment in value.split("/")
@@ -277,7 +279,8 @@ def _template(value: str) -> str:
 def _literal_segment(segment: str) -> str:
     if "{" in segment or "}" in segment:
         raise wrong(
-            "a name in braces is a whole segment", "Use regex for parts of a segment"
+            "a name in braces must be a whole segment",
+            "Use regex for parts of a segment",
         )
     return quote(segment, safe=_ASCII_PATH)
 
@@ -291,7 +294,7 @@ def _regex(value: str) -> str:
             "a pattern begins with /", "It matches the whole path, without ^ and $"
         )
     if not _PATTERN_SIGN.search(value):
-        raise wrong("this pattern is plain text", "Use exact")
+        raise wrong("this pattern is plain text", "Use exact instead of regex")
     try:
         Pattern(value)
     except BadPattern as exc:
@@ -301,14 +304,17 @@ def _regex(value: str) -> str:
 
 def _own_path(value: str) -> str:
     if _prefix(value) == "/":
-        raise wrong("the gateway's own paths can't begin at the root")
+        raise wrong(
+            "the root can't be a path of the gateway's own",
+            "Add a segment, such as /auth",
+        )
     return _prefix(value)
 
 
 Path = Annotated[str, AfterValidator(_path)]
-"""A path in the canonical form that requests have when they are matched."""
+"""A path in canonical form."""
 Prefix = Annotated[str, AfterValidator(_prefix)]
-"""The same, without its final slash: `/orders/` covers `/orders` too."""
+"""A path in canonical form, without final slash: `/orders/` covers `/orders`, too."""
 Template = Annotated[str, AfterValidator(_template)]
 Regex = Annotated[str, AfterValidator(_regex)]
 OwnPath = Annotated[str, AfterValidator(_own_path)]
@@ -321,20 +327,18 @@ _HOST_AND_PORT: Final = "expected host:port, such as 127.0.0.1:8000 or [::1]:800
 def _host(value: str) -> str:
     host = host_and_port(value)
     if host.port is not None:
-        raise wrong("a host stands here without a port")
+        raise wrong("expected a host without a port", "Remove the port")
     return host.name
 
 
 def _host_pattern(value: str) -> str:
     if not value.startswith("*."):
         if "*" in value:
-            raise wrong(
-                "* stands only for whole labels at the beginning, as in *.example.com"
-            )
+            raise wrong("* is allowed only as the first label, as in *.example.com")
         return _host(value)
     name = _host(value[2:])
     if target.is_ip(name):
-        raise wrong("an address has no wildcard")
+        raise wrong("an IP address can't have a wildcard", "Remove *.")
     return f"*.{name}"
 
 
@@ -358,14 +362,14 @@ def _cidr(value: str) -> str:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise wrong("expected addresses such as 10.0.0.0/8 or fd00::/8") from None
+        raise wrong("expected a network such as 10.0.0.0/8 or fd00::/8") from None
     if network.prefixlen == 0:
         raise wrong(
-            "this trusts everybody: any client could claim any address and host",
-            "Name the networks that your load balancers are in",
+            "this trusts all clients: each could claim any address and host",
+            "Write the networks of your load balancers",
         )
     if "/" in value and str(network) != str(ipaddress.ip_interface(value)):
-        raise wrong("the address lies within the network", f"Write {network}")
+        raise wrong("this is an address within a network", f"Write {network}")
     return str(network)
 
 
@@ -373,7 +377,7 @@ def _site(value: str) -> str:
     site = origin(value)
     if origin_host(site).startswith("["):
         raise wrong(
-            "the SuperTokens SDK can't work with an IPv6 address here",
+            "the SuperTokens SDK doesn't support an IPv6 address here",
             "Use a name, such as localhost",
         )
     return site
@@ -419,7 +423,7 @@ def _identity_header(value: str) -> str:
     try:
         names.check_settable(value)
     except ValueError as exc:
-        raise wrong(str(exc), "Choose a name of its own") from None
+        raise wrong(str(exc), "Choose another name") from None
     return value
 
 

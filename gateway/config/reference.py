@@ -1,7 +1,7 @@
-"""PURE. Every key of `routes.yaml` as tables in Markdown, from the schema itself.
+"""PURE. The reference of all keys of `routes.yaml`: Markdown tables, from the models.
 
-What stands under a key in `models` is what is said here; a paragraph that begins with
-`Risk:` is told as the key's risk. `make docs` puts it into docs/configuration.md.
+The text of a key is its docstring in `models`; a paragraph that begins with `Risk:` is
+its risk. `make docs` writes the tables to docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _FORMS: Mapping[str, str] = {
     "Upstream401": "`pass`, `403` or `502`",
     "str": "text",
 }
-"""What a form is called, by its name in `forms`."""
+"""The word for a form in the tables, by its name in `forms`."""
 
 _UNITS_S = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _UNITS_BYTES = ((1024**2, "MiB"), (1024, "KiB"), (1, "bytes"))
@@ -70,13 +70,13 @@ class _Row(NamedTuple):
 
 
 def markdown() -> str:
-    """Return one table for each part of `routes.yaml`, in the file's order."""
-    parts: dict[str, list[_Row]] = {}
+    """Return one table for each section of `routes.yaml`, in the file's order."""
+    sections: dict[str, list[_Row]] = {}
     for row in _rows(models.Config, ""):
         section = row.key.partition(".")[0].removesuffix("[]")
-        parts.setdefault(section, []).append(row)
+        sections.setdefault(section, []).append(row)
     lines: list[str] = []
-    for section, rows in parts.items():
+    for section, rows in sections.items():
         lines += [f"### `{section}`", ""]
         lines += ["| key | form | default | meaning |", "|---|---|---|---|"]
         lines += [
@@ -87,7 +87,7 @@ def markdown() -> str:
 
 
 def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
-    """Yield a row for each key of *model* and, below it, for those within."""
+    """Yield a row for each key of *model*, followed by the rows of the keys in it."""
     docs = docstrings()
     written = _annotations()[model.__name__]
     for name, field in model.model_fields.items():
@@ -95,20 +95,20 @@ def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
         inner, suffix = _inner(written[name])
         text = docs[model.__name__].get(key)
         if text is None:
-            assert inner is not None, f"{model.__name__}.{key} says nothing of itself"
+            assert inner is not None, f"{model.__name__}.{key} has no docstring"
             text = inspect.cleandoc(inner.__doc__ or "")
         yield _Row(
             before + key,
             _escaped(_form(written[name])),
             _escaped(_default(field, written[name])),
-            _escaped(_told(text)),
+            _escaped(_paragraph(text)),
         )
         if inner is not None:
             yield from _rows(inner, f"{before}{key}{suffix}.")
 
 
 def _annotations() -> dict[str, dict[str, ast.expr]]:
-    """Return how each field of each model is annotated: the names of its forms."""
+    """Return the annotation of each field of each model: the names of its forms."""
     return {
         node.name: {
             item.target.id: item.annotation
@@ -120,7 +120,7 @@ def _annotations() -> dict[str, dict[str, ast.expr]]:
 
 
 def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
-    """Return the model within an annotation, and how its keys are reached."""
+    """Return the model in an annotation, and the text between its key and its keys."""
     suffix = ""
     text = ast.unparse(written)
     if text.startswith("dict["):
@@ -129,14 +129,14 @@ def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
         suffix = "[]"
     for node in ast.walk(written):
         if isinstance(node, ast.Name):
-            found = getattr(models, node.id, None)
-            if isinstance(found, type) and issubclass(found, BaseModel):
-                return found, suffix
+            model = getattr(models, node.id, None)
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                return model, suffix
     return None, ""
 
 
 def _form(written: ast.expr) -> str:
-    """Return what may stand behind a key, in words."""
+    """Return the form of a key's value, in words."""
     match written:
         case ast.Name(id=name):
             return _FORMS.get(name, "keys")
@@ -154,7 +154,7 @@ def _form(written: ast.expr) -> str:
             if name == "dict":
                 return "mapping"
             return f"list: {_form(item)}"
-        case _:  # pragma: no cover - a kind of annotation that isn't used so far
+        case _:  # pragma: no cover - no model uses another annotation
             raise AssertionError(f"no word for {ast.unparse(written)}")
 
 
@@ -183,13 +183,13 @@ def _default(field: FieldInfo, written: ast.expr) -> str:
 
 
 def _quantity(value: float, units: tuple[tuple[float, str], ...]) -> str:
-    """Return *value* in the largest unit that makes it a whole number."""
+    """Return *value* in the largest of *units* that makes it a whole number."""
     fits = (unit for unit in units if value >= unit[0] and value % unit[0] == 0)
     size, name = next(fits, units[-1])
     return f"{value / size:g} {name}"
 
 
-def _told(text: str) -> str:
+def _paragraph(text: str) -> str:
     """Return a docstring as one paragraph, its risk in bold."""
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     return " ".join(paragraphs).replace("Risk: ", "**Risk:** ")

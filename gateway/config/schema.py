@@ -1,4 +1,4 @@
-"""PURE. The JSON schema of `routes.yaml`, with the text under each key."""
+"""PURE. The JSON schema of `routes.yaml`, with the documentation of each key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.config import models
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of `routes.yaml`, for editors.
 
-    Wherever a number or a boolean stands, `${NAME}` may stand too.
+    It accepts `${NAME}` in place of every number and boolean.
 
     Source: JSON Schema 2020-12.
     """
@@ -30,10 +30,10 @@ def json_schema() -> dict[str, Any]:
 
 
 def docstrings() -> dict[str, dict[str, str]]:
-    """Return what is said under each key, by model.
+    """Return the documentation of each key, by the name of its model.
 
-    pydantic can do this too, while the classes are made; that would cost every start
-    of the gateway 70 ms for what only `json_schema` needs.
+    pydantic can read it, too, when it builds the classes. That would add 70 ms to every
+    start of the gateway, and only `json_schema` and the reference need it.
     """
     docs: dict[str, dict[str, str]] = {}
     for node in definitions():

@@ -1,7 +1,7 @@
-"""PURE. URLs in the configuration: origins, and where services and cores listen.
+"""PURE. URLs in the configuration: origins, and the addresses of services and cores.
 
-Each is parsed here and nowhere else: the dialer takes the `Address` that stands here.
-Hosts go through `target`, as those of requests do.
+They are parsed only here: the dialer uses the `Address` that these functions return.
+Hosts are checked by `target`, like those of requests.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from gateway.http.target import DEFAULT_PORT
 
 _URL = re.compile(r"(https?)://([^/?#@]*)(.*)", re.DOTALL)
 _SOCKET_PATH_MAX: Final = 103
-"""Bytes of a Unix socket's path: the least of what systems allow (macOS)."""
+"""Bytes in the path of a Unix socket: the lowest limit of any system (macOS)."""
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a service listens. Nothing that a client sends becomes part of it."""
+    """The address of a service. Nothing that a client sends becomes part of it."""
 
     scheme: Literal["http", "https", "unix"]
     host: str = ""
-    """As in `TargetConfig.host`: lower case, `[…]` round IPv6; empty for `unix`."""
+    """In lower case, IPv6 in brackets; empty for `unix`."""
     port: int = 0
     socket_path: str = ""
     """Empty for all but `unix`."""
@@ -43,26 +43,26 @@ def host_and_port(text: str) -> target.Host:
     """Return the parts of `host[:port]`, with the host in lower case.
 
     Raises:
-        ValueError: it isn't that.
+        ValueError: *text* has another form.
     """
     try:
-        if text.endswith(":"):  # a client may send it, a person forgot the port
+        if text.endswith(":"):  # valid in a request, a mistake in the file
             raise BadTarget("the port is empty")
         return target.host(text.encode())
     except (BadTarget, UnicodeEncodeError):
         if not text.isascii():
             hint = "Write it in its ASCII form, xn--…"
         else:
-            hint = "" if text else "It is empty"
+            hint = "" if text else "It is empty: write a host"
         raise wrong(
-            "this isn't a host: expected a DNS name, four numbers with dots, or an"
-            " IPv6 address in brackets",
+            "this isn't a host: expected a DNS name, an IPv4 address, or an IPv6"
+            " address in brackets",
             hint,
         ) from None
 
 
 def origin(value: str) -> str:
-    """Return an origin as browsers send it: lower case, without a default port.
+    """Return an origin as browsers send it: in lower case, without a default port.
 
     Raises:
         ValueError: it isn't `http(s)://host[:port]`.
@@ -70,16 +70,19 @@ def origin(value: str) -> str:
     """
     if value == "*":
         raise wrong(
-            "* can't be used: browsers send no credentials to it",
+            "* isn't allowed: with it, browsers send no credentials",
             "List the origins of your frontends",
         )
     found = _URL.fullmatch(value)
     if found is None:
         raise wrong("expected an origin such as https://app.example.com")
     if found[3] == "/":
-        raise wrong("an origin has no path", "Leave out the final slash")
+        raise wrong("an origin has no path", "Remove the final slash")
     if found[3]:
-        raise wrong("an origin is scheme://host[:port], with nothing after it")
+        raise wrong(
+            "an origin is scheme://host[:port], with nothing after it",
+            "Remove the rest",
+        )
     host = host_and_port(found[2])
     if host.port in (None, DEFAULT_PORT[found[1]]):
         return f"{found[1]}://{host.name}"
@@ -92,11 +95,11 @@ def origin_host(value: str) -> str:
 
 
 def address(url: str) -> Address:
-    """Return where `http://host:port`, `https://host` or `unix:/path` is.
+    """Return the address in `http://host:port`, `https://host` or `unix:/path`.
 
     Raises:
-        ValueError: it is none of these, it says more than that, or no service can
-            or should be there.
+        ValueError: *url* has another form or more parts, or its address is one that
+            no service can or should have.
     """
     if url.startswith("unix:"):
         return _socket(url.removeprefix("unix:"))
@@ -117,10 +120,10 @@ def address(url: str) -> Address:
 
 
 def core_addresses(connection_uri: str) -> tuple[Address, ...]:
-    """Return where the cores of a `connection_uri` are, without their paths.
+    """Return the addresses of the cores in a `connection_uri`, without their paths.
 
     Raises:
-        ValueError: one of them isn't `http(s)://host[:port][/path]`.
+        ValueError: one of the URLs isn't `http(s)://host[:port][/path]`.
     """
     addresses = []
     for uri in connection_uri.split(";"):
@@ -135,27 +138,30 @@ def core_addresses(connection_uri: str) -> tuple[Address, ...]:
 
 
 def same_host(host: str) -> str:
-    """Return one name for all the names of this machine."""
+    """Return `localhost` for every loopback name and address, else *host*."""
     loopback = host in ("localhost", "[::1]") or host.startswith("127.")
     return "localhost" if loopback else host
 
 
 def _socket(path: str) -> Address:
     if not path.startswith("/") or "\0" in path:
-        raise wrong("expected unix: and an absolute path, as unix:/run/app.sock")
+        raise wrong("expected unix: and an absolute path, such as unix:/run/app.sock")
     try:
         size = len(path.encode())
     except UnicodeEncodeError:
-        raise wrong("a socket's path is text that UTF-8 can hold") from None
+        raise wrong("the path of a socket must be valid UTF-8") from None
     if size > _SOCKET_PATH_MAX:
-        raise wrong(f"a socket's path has at most {_SOCKET_PATH_MAX} bytes")
+        raise wrong(
+            f"the path of a socket has at most {_SOCKET_PATH_MAX} bytes",
+            "Use a shorter path",
+        )
     return Address(scheme="unix", socket_path=path)
 
 
 def _dialled(scheme: str, authority: str) -> Address:
     host = host_and_port(authority)
     if host.port == 0:
-        raise wrong("there is no port 0 to connect to")
+        raise wrong("no service can listen on port 0", "Write the service's port")
     _refuse_special(host.name)
     _refuse_hyphens(host.name)
     port = host.port or DEFAULT_PORT[scheme]
@@ -165,37 +171,38 @@ def _dialled(scheme: str, authority: str) -> Address:
 
 
 def _refuse_rest(rest: str) -> None:
-    """Refuse what may stand after the authority of a URL, but not of an address."""
+    """Refuse user, password, query and fragment, which an address can't have."""
     if rest.startswith("@"):
-        raise wrong("a user or password doesn't belong into an address")
+        raise wrong("an address has no user and no password", "Remove them")
     if "?" in rest or "#" in rest:
-        raise wrong("an address has no query and no fragment")
+        raise wrong("an address has no query and no fragment", "Remove them")
 
 
 def _refuse_hyphens(host: str) -> None:
-    """Refuse names that no resolver needs to know, although clients may send them.
+    """Refuse names with a label that ends in a hyphen, which no resolver has to accept.
+
+    Requests may have them.
 
     Source: RFC 1123 §2.1, RFC 952 (a label's last character isn't a hyphen).
     """
     if any(label.endswith("-") for label in host.split(".")):
-        raise wrong(
-            "no part of a host's name ends in a hyphen", "Check how the name is written"
-        )
+        raise wrong("no part of a host's name ends in a hyphen", "Check the spelling")
 
 
 def _refuse_special(host: str) -> None:
-    """Refuse addresses where no service can be, and the clouds' metadata services.
+    """Refuse addresses that no service can have, and those of cloud metadata services.
 
     Source: RFC 6890 (special-purpose addresses).
     """
     if not target.is_ip(host):
-        return  # a name; what it resolves to is known only when it is dialled
+        return  # a name; its address is known only when it is dialled
     ip = ipaddress.ip_address(host.strip("[]"))
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
     if ip.is_link_local:
         raise wrong(
-            "this is a link-local address, where clouds keep a machine's credentials"
+            "link-local addresses aren't allowed: clouds serve a machine's credentials"
+            " there"
         )
     if ip.is_unspecified or ip.is_multicast or ip == _BROADCAST:
         raise wrong("no service can be reached at this address")

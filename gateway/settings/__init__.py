@@ -1,10 +1,10 @@
 """edge. `routes.yaml` and the environment → a checked configuration.
 
 All problems are reported at once, each with file, line, column, path and a remedy. The
-line and column of every value are kept, so that later checks can report them too.
+line and column of every value are kept, so that later checks can report them, too.
 
-`load` is the way from the file to `Settings`; `yaml_reader` makes a tree of values of
-the file's text, `scalars` and `environment` are what a single value means.
+`load` turns the file into `Settings`. `yaml_reader` turns the file's text into a tree
+of values; `scalars` and `environment` give the value of a single scalar.
 """
 
 from __future__ import annotations

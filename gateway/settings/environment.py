@@ -25,30 +25,30 @@ _VARIABLE = re.compile(
 
 
 def expand(text: str, environ: Mapping[str, str]) -> object:
-    """Return *text* with its variables replaced by those of *environ*.
+    """Return *text* with each variable replaced by its value in *environ*.
 
-    If `${PORT}` is all of the text, the result is read as if the variable's value were
-    written there: it may be a number or null.
+    If *text* is a single variable, such as `${PORT}`, the result is read like a plain
+    scalar of the file: it may be a number, a boolean or null.
 
     Raises:
         BadVariable: a variable isn't set and has no default, or isn't closed.
     """
     whole = _VARIABLE.fullmatch(text)
-    expanded = _VARIABLE.sub(lambda found: _value(found, environ), text)
+    expanded = _VARIABLE.sub(lambda reference: _value(reference, environ), text)
     if whole is not None and whole["name"] is not None:
         return resolve(expanded)
     return expanded
 
 
-def _value(found: re.Match[str], environ: Mapping[str, str]) -> str:
+def _value(reference: re.Match[str], environ: Mapping[str, str]) -> str:
     """Return the text that replaces one `${…}`."""
-    if found["plain"]:
+    if reference["plain"]:
         return "${"
-    name, default = found["name"], found["default"]
+    name, default = reference["name"], reference["default"]
     if name is None:
         raise BadVariable(
-            "this ${ begins no variable",
-            "Write ${NAME} or ${NAME:-default}, and $${ for a plain ${",
+            "this ${ doesn't begin a variable",
+            "Write ${NAME} or ${NAME:-default}, and $${ for a literal ${",
         )
     value = environ.get(name)
     if value or (value is not None and default is None):
@@ -56,6 +56,6 @@ def _value(found: re.Match[str], environ: Mapping[str, str]) -> str:
     if default is not None:
         return str(default)
     raise BadVariable(
-        f"the environment has no variable {name}",
+        f"the environment variable {name} isn't set",
         f"Set it, or write ${{{name}:-default}}",
     )

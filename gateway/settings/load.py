@@ -1,4 +1,4 @@
-"""edge. The configuration in a file, checked and compiled."""
+"""edge. The way from a file to a checked and compiled configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Settings:
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
-        """What is valid but probably a mistake. Searched for at each call."""
+        """Valid settings that are probably mistakes. Computed at each access."""
         return self.problems(routes.warnings(self.config, self.table))
 
     def problems(self, findings: Iterable[Finding]) -> tuple[Problem, ...]:
@@ -42,7 +42,7 @@ def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, isn't a configuration, or
-            holds a route that can't be served (see `routes.compile`).
+            has a route that can't be served (see `routes.compile`).
     """
     source = YamlSource(file=fspath(path))
     yaml_reader.read(source, environ)

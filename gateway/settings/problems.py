@@ -1,4 +1,4 @@
-"""PURE. What is wrong with a file, and where."""
+"""PURE. Problems in a file, each with its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake or doubt, and its place. Never shows a value of the file."""
+    """A mistake or a doubtful setting, and its place. It shows no value of the file."""
 
     file: str
     line: int
@@ -31,7 +31,7 @@ class Problem:
 class ConfigError(Exception):
     """The file can't be used; `problems` has every reason, in the file's order.
 
-    Not a `GatewayError`: it doesn't happen while a request is served.
+    It isn't a `GatewayError`: it doesn't occur while a request is answered.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""PURE. The values that plain text stands for: YAML 1.2's core, and no more.
+"""PURE. The values of plain scalars, by the core schema of YAML 1.2.
 
 Only `true` and `false` are booleans; `22:30` and `yes` are text.
 """
@@ -27,10 +27,10 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,15})\.[0-9]{1,16}")
 
 
 def resolve(text: str) -> object:
-    """Return the value of a plain scalar.
+    """Return the value of the plain scalar *text*.
 
-    Text is a number only if writing the number gives the same text, so that `1.10` and
-    `007` lose nothing. Fields of a number type read it from text.
+    It is a number only if writing that number gives the same text: `1.10` and `007`
+    stay text, so that nothing is lost. Keys of a number type parse such text.
 
     Source: YAML 1.2.2 §10.3 (core schema).
     """

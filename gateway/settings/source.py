@@ -1,4 +1,4 @@
-"""edge. A configuration file: its text, the places of its values, its problems."""
+"""edge. A configuration file: its text, the places of its values and its problems."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gateway.config import Finding, Loc
 from gateway.settings.problems import ConfigError, Problem
 
 _MAX_FILE_BYTES: Final = 16 * 1024**2
-"""Four times the size of a file with 10,000 routes and all their keys."""
+"""Four times the size of a file with 10,000 routes that have every key."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """A value as Python object, and its place in the file (counted from one)."""
+    """A value as a Python object, and its place in the file, counted from one."""
 
     line: int
     column: int
@@ -28,13 +28,13 @@ class Node:
     keys: dict[str | int, tuple[int, int]] = field(default_factory=dict)
     """The places of a mapping's keys."""
     size: int = 1
-    """The number of values in it, itself included."""
+    """Number of values in it, itself included."""
     spoiled: bool = False
-    """A problem was reported already; the schema's message would only repeat it."""
+    """A problem with it is reported; the schema's findings about it are left out."""
 
 
 class Spoiled:
-    """Replaces an unknown value; no field of the schema accepts it."""
+    """Replaces a value that can't be read; no key of the schema accepts it."""
 
 
 class YamlSource:
@@ -46,7 +46,7 @@ class YamlSource:
         self.found: list[Problem] = []
 
     def problems(self, findings: Iterable[Finding]) -> Iterator[Problem]:
-        """Yield *findings* with their places, without those on spoiled values."""
+        """Yield *findings* with their places, except those about spoiled values."""
         for finding in findings:
             node = self.find(finding.loc)
             if node.spoiled:
@@ -81,7 +81,7 @@ class YamlSource:
     def add(
         self, line: int, column: int, message: str, hint: str = "", loc: Loc = ()
     ) -> None:
-        """Record a problem after which reading can continue."""
+        """Record a problem; reading continues."""
         self.found.append(
             Problem(
                 file=self.file,
@@ -96,7 +96,7 @@ class YamlSource:
     def stop(
         self, line: int, column: int, message: str, hint: str = "", loc: Loc = ()
     ) -> NoReturn:
-        """Record a problem after which nothing can be read.
+        """Record a problem and end reading.
 
         Raises:
             ConfigError: always.
@@ -108,15 +108,15 @@ class YamlSource:
         """Return the file's text.
 
         Raises:
-            ConfigError: it can't be read, is too large, or isn't printable UTF-8.
+            ConfigError: the file can't be read, is too large, or isn't printable UTF-8.
         """
         try:
             with Path(self.file).open("rb") as stream:
                 raw = stream.read(_MAX_FILE_BYTES + 1)
         except OSError as exc:
-            self.stop(1, 1, f"can't be read: {exc.strerror}")
+            self.stop(1, 1, f"the file can't be read: {exc.strerror}")
         if len(raw) > _MAX_FILE_BYTES:
-            self.stop(1, 1, f"is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
+            self.stop(1, 1, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MiB")
         raw = raw.removeprefix(BOM_UTF8)
         try:
             text = raw.decode()
@@ -131,7 +131,7 @@ class YamlSource:
         if odd:
             self.stop(
                 *_line_and_column(text, odd.start()),
-                f"the character U+{ord(odd[0]):04X} can't stand in YAML",
+                f"the character U+{ord(odd[0]):04X} isn't allowed in YAML",
                 "Remove it",
             )
         return text

@@ -1,7 +1,7 @@
 """edge. YAML text → a tree of nodes, each with its line and column.
 
-The text is read as YAML 1.2's core: see `scalars`. Tags are refused, so that nothing in
-a file can make Python objects.
+Scalars are read by the core schema of YAML 1.2: see `scalars`. Tags are refused, so
+that a file can't create Python objects.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from gateway.settings.scalars import resolve
 from gateway.settings.source import Node, Spoiled, YamlSource
 
 _MAX_DEPTH: Final = 32
-"""Levels of lists and mappings; the schema needs eight."""
+"""Nested lists and mappings; the schema needs eight levels."""
 _MAX_ALIASED: Final = 100_000
-"""Values that `*aliases` repeat: without a limit, a few lines could mean billions."""
+"""Values repeated by `*aliases`: without a limit, a few lines could make billions."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader is ten times faster; wheels have it, other builds may not."""
+"""libyaml's loader is ten times faster; builds other than wheels may lack it."""
 
 
 def read(source: YamlSource, environ: Mapping[str, str]) -> None:
-    """Set the root of *source*; problems that end nothing go to `source.found`.
+    """Set the root of *source*; problems that don't end reading go to `source.found`.
 
     Raises:
         ConfigError: the file can't be read, isn't YAML, or isn't one mapping.
@@ -39,7 +39,7 @@ def read(source: YamlSource, environ: Mapping[str, str]) -> None:
 
 
 class _Composer:
-    """Makes nodes of the YAML parser's events.
+    """Builds nodes from the events of the YAML parser.
 
     PyYAML's own composer accepts duplicate keys, and recurses without a limit.
     """
@@ -55,7 +55,12 @@ class _Composer:
         self._aliased = 0
 
     def compose(self) -> Node:
-        """Return the only document of the file, which is a mapping."""
+        """Return the node of the file's only document, a mapping.
+
+        Raises:
+            ConfigError: the file is empty, has a second document or another value.
+            YAMLError: the text isn't YAML.
+        """
         next(self._events)  # the stream's start
         event = next(self._events)
         if not isinstance(event, yaml.DocumentStartEvent):
@@ -72,7 +77,9 @@ class _Composer:
         event = next(self._events)
         if isinstance(event, yaml.DocumentStartEvent):
             self._source.stop(
-                *_place(event), "a second document begins here", "Use one file for each"
+                *_place(event),
+                "a second document begins here",
+                "Put each document in its own file",
             )
         return root
 
@@ -87,10 +94,10 @@ class _Composer:
         if event.tag is not None:
             node.spoiled = True
             self._source.add(
-                line, column, "tags aren't read", "Remove what begins with !", loc
+                line, column, "tags aren't supported", "Remove the tag (!…)", loc
             )
         if len(loc) > _MAX_DEPTH:
-            self._source.stop(line, column, "too many levels within each other")
+            self._source.stop(line, column, "lists and mappings are nested too deeply")
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(node, event, loc)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -107,17 +114,17 @@ class _Composer:
         node = self._anchors.get(event.anchor)
         if node is None:
             why = (
-                "this refers to what it is part of"
+                "this alias refers to a value that contains it"
                 if event.anchor in self._anchors
-                else "nothing above has this anchor"
+                else "no value above has this anchor"
             )
             self._source.stop(line, column, why, loc=loc)
         self._aliased += node.size
         if self._aliased > _MAX_ALIASED:
             self._source.stop(
-                line, column, f"aliases stand for more than {_MAX_ALIASED} values"
+                line, column, f"aliases repeat more than {_MAX_ALIASED} values"
             )
-        # The alias's place, not the anchor's: that is where people look first.
+        # The place is the alias's, not the anchor's: people look there first.
         return Node(
             line=line,
             column=column,
@@ -142,15 +149,15 @@ class _Composer:
         for event in self._until(yaml.MappingEndEvent):
             line, column = _place(event)
             if not isinstance(event, yaml.ScalarEvent):
-                self._source.stop(line, column, "a key is plain text", loc=loc)
+                self._source.stop(line, column, "a key must be plain text", loc=loc)
             key: str = event.value
             child = self._node(next(self._events), (*loc, key))
             if key in node.keys:
                 self._source.add(
                     line,
                     column,
-                    f"the key '{key}' stands on line {node.keys[key][0]} already",
-                    "Keep one of the two",
+                    f"the key '{key}' is on line {node.keys[key][0]} already",
+                    "Remove one of the two",
                     (*loc, key),
                 )
                 continue
@@ -193,27 +200,27 @@ def _place(event: yaml.Event) -> tuple[int, int]:
 def _yaml_problem(error: yaml.YAMLError, text: str) -> tuple[int, int, str, str]:
     """Return line, column, message and remedy for an error of the YAML parser.
 
-    The parser's own text isn't used whole: it shows the line, which may hold a secret.
+    The parser's own text isn't used whole: it quotes the line, which may have a secret.
     """
     assert isinstance(error, yaml.MarkedYAMLError), "characters were checked before"
     mark = error.problem_mark
-    said = str(error.problem)
-    if "end of stream" in said and error.context_mark is not None:
-        mark = error.context_mark  # where the quote opens, not where the file ends
+    reason = str(error.problem)
+    if "end of stream" in reason and error.context_mark is not None:
+        mark = error.context_mark  # the opening quote, not the file's end
     assert mark is not None
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if "\t" in line[: mark.column + 1]:
-        message, hint = "a tab can't indent in YAML", "Use spaces"
+        message, hint = "tabs can't indent in YAML", "Use spaces"
     elif "${" in line and ("{" in line.replace("${", "") or "[" in line):
         message = "this isn't YAML"
-        hint = 'Within { } and [ ], a variable stands in quotes: "${NAME}"'
-    elif "mapping values" in said:
+        hint = 'Within { } and [ ], write a variable in quotes: "${NAME}"'
+    elif "mapping values" in reason:
         message = "a key can't begin here"
         hint = "Check the indentation, and put text with a colon in quotes"
-    elif "end of stream" in said:
-        message, hint = "this isn't closed before the file ends", ""
+    elif "end of stream" in reason:
+        message, hint = "this isn't closed before the file ends", "Close it"
     else:
-        message = f"this isn't YAML: {said}"
+        message = f"this isn't YAML: {reason}"
         hint = "Check the indentation, the brackets and the quotes up to here"
     return mark.line + 1, mark.column + 1, message, hint

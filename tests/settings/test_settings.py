@@ -62,7 +62,7 @@ BAD = {
     "other version": ("version: 2\n", "1:10: version: expected 1"),
     "two documents": (
         "version: 1\n---\nversion: 1\n",
-        "2:1: a second document begins here. Use one file for each",
+        "2:1: a second document begins here. Put each document in its own file",
     ),
     "misspelt key": (
         ROUTE + "    protectd: false\n",
@@ -75,8 +75,8 @@ BAD = {
     "duplicate key": (
         ROUTE + "    path: /b\n",
         (
-            "5:5: routes[0].path: the key 'path' stands on line 3 already."
-            " Keep one of the two"
+            "5:5: routes[0].path: the key 'path' is on line 3 already."
+            " Remove one of the two"
         ),
     ),
     "yes for true": (
@@ -95,15 +95,15 @@ BAD = {
     ),
     "python object": (
         MINIMAL + "cors: !!python/object/apply:os.system [id]\n",
-        "2:7: cors: tags aren't read. Remove what begins with !",
+        "2:7: cors: tags aren't supported. Remove the tag (!…)",
     ),
     "tagged text": (
         ROUTE + "    name: !!binary aGk=\n",
-        "5:11: routes[0].name: tags aren't read. Remove what begins with !",
+        "5:11: routes[0].name: tags aren't supported. Remove the tag (!…)",
     ),
     "tab": (
         "version: 1\nroutes:\n\t- path: /a\n",
-        "3:1: a tab can't indent in YAML. Use spaces",
+        "3:1: tabs can't indent in YAML. Use spaces",
     ),
     "indentation": (
         "version: 1\ngateway:\n    listen: h:1\n  user_path: /u\n",
@@ -118,7 +118,7 @@ BAD = {
     ),
     "open quote": (
         "version: 1\ngateway: {listen: 'x\n",
-        "2:19: this isn't closed before the file ends",
+        "2:19: this isn't closed before the file ends. Close it",
     ),
     "at sign": (
         "version: 1\ncors: @a\n",
@@ -127,59 +127,59 @@ BAD = {
     "merge key": (
         ROUTE + "    <<: {name: b}\n",
         (
-            "5:5: routes[0].<<: unknown key '<<'. YAML's merge keys aren't read:"
-            " repeat the keys"
+            "5:5: routes[0].<<: unknown key '<<'. YAML's merge keys aren't supported:"
+            " write the keys out"
         ),
     ),
-    "key that is a list": ("version: 1\n? [a]\n: 1\n", "2:3: a key is plain text"),
+    "key that is a list": ("version: 1\n? [a]\n: 1\n", "2:3: a key must be plain text"),
     "anchor of itself": (
         MINIMAL + "services: &a {b: *a}\n",
-        "2:18: services.b: this refers to what it is part of",
+        "2:18: services.b: this alias refers to a value that contains it",
     ),
     "no such anchor": (
         MINIMAL + "services: *a\n",
-        "2:11: services: nothing above has this anchor",
+        "2:11: services: no value above has this anchor",
     ),
     "deep": (
         MINIMAL + "cors: " + "[" * 100 + "]" * 100,
-        "2:39: too many levels within each other",
+        "2:39: lists and mappings are nested too deeply",
     ),
     "control character": (
         "version: 1\ncors: \x07\n",
-        "2:7: the character U+0007 can't stand in YAML. Remove it",
+        "2:7: the character U+0007 isn't allowed in YAML. Remove it",
     ),
     "missing variable": (
         ROUTE + "    name: a-${NAME}-${OTHER}\n",
         (
-            "5:11: routes[0].name: the environment has no variable NAME."
+            "5:11: routes[0].name: the environment variable NAME isn't set."
             " Set it, or write ${NAME:-default}"
         ),
     ),
     "missing variable for the one upstream": (
         "version: 1\nroutes:\n  - path: /a\n    upstream: ${URL}\n",
         (
-            "4:15: routes[0].upstream: the environment has no variable URL."
+            "4:15: routes[0].upstream: the environment variable URL isn't set."
             " Set it, or write ${URL:-default}"
         ),
     ),
     "broken variable": (
         ROUTE + "    name: ${1}\n",
         (
-            "5:11: routes[0].name: this ${ begins no variable."
-            " Write ${NAME} or ${NAME:-default}, and $${ for a plain ${"
+            "5:11: routes[0].name: this ${ doesn't begin a variable."
+            " Write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
         ),
     ),
     "open variable": (
         ROUTE + "    name: ${NAME\n",
         (
-            "5:11: routes[0].name: this ${ begins no variable."
-            " Write ${NAME} or ${NAME:-default}, and $${ for a plain ${"
+            "5:11: routes[0].name: this ${ doesn't begin a variable."
+            " Write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
         ),
     ),
     "bare variable in braces": (
         "version: 1\ngateway: {listen: ${LISTEN}}\n",
         (
-            "2:20: this isn't YAML. Within { } and [ ], a variable stands in quotes:"
+            "2:20: this isn't YAML. Within { } and [ ], write a variable in quotes:"
             ' "${NAME}"'
         ),
     ),
@@ -204,7 +204,7 @@ BAD = {
         "version: 1\nroutes:\n",
         (
             "2:8: routes: expected a list."
-            " It is empty: give it a value, or leave the key out"
+            " It is empty: write a value, or remove the key"
         ),
     ),
     "route that never matches": (
@@ -285,13 +285,13 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError) as caught:
             settings.load(path, {})
-        assert str(caught.value) == f"{path}:1:1: can't be read: {why}"
+        assert str(caught.value) == f"{path}:1:1: the file can't be read: {why}"
 
 
 def test_file_that_is_too_large(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong path (a disk image, a log) must not fill the memory."""
     monkeypatch.setattr(source, "_MAX_FILE_BYTES", 1024**2)
-    assert told(file, "#" * (1024**2 + 1)) == ["1:1: is larger than 1 MiB"]
+    assert told(file, "#" * (1024**2 + 1)) == ["1:1: the file is larger than 1 MiB"]
 
 
 def test_aliases_are_bounded(file: Path) -> None:
@@ -301,7 +301,7 @@ def test_aliases_are_bounded(file: Path) -> None:
         items = ", ".join([f"*l{level - 1}"] * 10)
         lines.append(f"l{level}: &l{level} [{items}]\n")
     (message,) = told(file, "".join(lines))
-    assert message.endswith("aliases stand for more than 100000 values")
+    assert message.endswith("aliases repeat more than 100000 values")
 
 
 def test_aliases_have_their_own_place(file: Path) -> None:

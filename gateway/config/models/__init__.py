@@ -1,4 +1,4 @@
-"""PURE. The keys of `routes.yaml`, each with its type, its default and its reason.
+"""PURE. The keys of `routes.yaml`, each with its type, default and reason.
 
 There is a file for each section. The string below a key is its documentation, which
 `gateway schema` and docs/configuration.md show.
@@ -99,4 +99,4 @@ FILES: Final[tuple[ModuleType, ...]] = (
     routes,
     config,
 )
-"""The files with models, in which their documentation is found."""
+"""The modules of the models; `schema` reads the documentation of keys from them."""

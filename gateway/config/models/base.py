@@ -11,18 +11,21 @@ from gateway.config.findings import Finding, reject
 
 
 class Model(BaseModel):
-    """Base: unknown keys are errors, values never change, errors show no values."""
+    """Base of all models: unknown keys are errors, values are frozen and not shown."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
-        # `api_key: 12345` is text that looks like a number, not a mistake.
+        # `api_key: 12345` is valid: text that happens to look like a number.
         coerce_numbers_to_str=True,
     )
 
     def conflicts(self) -> Iterator[Finding]:
-        """Yield what is wrong between the keys; places are relative to the model."""
+        """Yield findings about keys that contradict each other.
+
+        Their places are relative to the model.
+        """
         return iter(())
 
     @model_validator(mode="after")
@@ -30,6 +33,6 @@ class Model(BaseModel):
         reject(self.conflicts())
         return self
 
-    def _given(self, *names: str) -> list[str]:
-        """Return those of *names* that the file gives."""
+    def _keys_set(self, *names: str) -> list[str]:
+        """Return those of *names* that the file sets."""
         return [name for name in names if name in self.model_fields_set]

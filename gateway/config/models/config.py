@@ -19,7 +19,7 @@ class Config(Model):
     """The whole of `routes.yaml`."""
 
     version: Literal[1]
-    """Of the file's format."""
+    """Version of the file format."""
     gateway: GatewayConfig = GatewayConfig()
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
@@ -27,4 +27,4 @@ class Config(Model):
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     """Name → an upstream that routes share."""
     routes: tuple[RouteConfig, ...] = ()
-    """The route table. `gateway routes` shows the order that it is matched in."""
+    """The route table. `gateway routes` prints it in the order of matching."""

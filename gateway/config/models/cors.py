@@ -7,16 +7,16 @@ from gateway.config.models.base import Model
 
 
 class CorsConfig(Model):
-    """Which browser origins may read answers. What SuperTokens needs is added."""
+    """Which browser origins may read replies. What SuperTokens needs is added."""
 
     allow_origins: tuple[Origin, ...] | None = None
-    """Exact origins; unset: the website domain.
+    """Exact origins. Unset: the website domain.
 
-    Risk: pages of these origins can act for a user who is signed in.
+    Risk: pages of these origins can act for a signed-in user.
     """
     allow_headers: tuple[FieldName, ...] = ()
-    """Request fields that frontends send, besides SuperTokens' own."""
+    """Request fields that frontends may send, besides SuperTokens' own."""
     expose_headers: tuple[FieldName, ...] = ()
-    """Reply fields that frontends read, besides SuperTokens' own."""
+    """Reply fields that frontends may read, besides SuperTokens' own."""
     max_age: NotNegative = 600
-    """Seconds that browsers keep the answer to a preflight."""
+    """How many seconds browsers keep the reply to a preflight."""

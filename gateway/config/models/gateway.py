@@ -11,59 +11,67 @@ from gateway.config.models.base import Model
 
 
 class LimitsConfig(Model):
-    """What one client may ask of the listener. See docs/proxying.md for reasons."""
+    """Limits on client connections and requests. docs/proxying.md gives the reasons."""
 
     head_timeout: Seconds = 10.0
-    """From the first byte of a request to the end of its head."""
+    """Longest time from the first byte of a request to the end of its head."""
     keep_alive: Seconds = 75.0
-    """How long an idle client connection is kept."""
+    """How long an idle client connection stays open."""
     body_idle_timeout: Seconds = 30.0
-    """The longest gap between two pieces of a request body."""
+    """Longest gap between two pieces of a request body."""
     body_min_rate: Bytes = 256
-    """Bytes a second that a request body must reach on average, after 10 s; 0: off."""
+    """Lowest average rate of a request body in bytes per second, after 10 s; 0: off."""
     max_target_size: Bytes = 8192
-    """Path and query of a request."""
+    """Largest request target: path and query together."""
     max_field_size: Bytes = 16384
-    """One header field, name and value."""
+    """Largest header field: name and value together."""
     max_head_size: Bytes = 65536
-    """The request line and all header fields."""
+    """Largest request head: the request line and all header fields."""
     max_fields: Positive = 100
-    """How many header fields a request has."""
+    """Most header fields of a request."""
     max_body_size: Bytes = 100 * 1024**2
-    """One request body. Routes change it with `request.max_body_size`."""
+    """Largest request body. A route overrides it with `request.max_body_size`."""
     drain_body: Bytes = 65536
-    """How much of a refused request's body is read to keep the connection."""
+    """How much of a refused request's body is read to keep the connection open."""
     write_idle_timeout: Seconds = 30.0
-    """How long a client may take nothing of what was written to it."""
+    """How long a client may read nothing of a reply before its connection is closed."""
     max_connections: Positive = 10000
-    """Of each worker. Further clients are cut off at once. Each takes a descriptor."""
+    """Most client connections of each worker; further ones are closed at once.
+
+    Each uses a file descriptor.
+    """
 
     def conflicts(self) -> Iterator[Finding]:
-        """A part of the head can't be larger than the whole."""
+        """Yield a finding for each limit that exceeds the limit of the whole head."""
         for name in ("max_target_size", "max_field_size"):
             if getattr(self, name) > self.max_head_size:
-                yield Finding(loc=(name,), message="is more than max_head_size")
+                yield Finding(
+                    loc=(name,),
+                    message="this is more than max_head_size",
+                    hint="Lower it, or raise max_head_size",
+                )
 
 
 class GatewayConfig(Model):
-    """The gateway's own side: where it listens and what it lets clients do."""
+    """The gateway itself: its address, its own path, trusted proxies and limits."""
 
     listen: Listen = "127.0.0.1:8000"
-    """`host:port`; port 0 takes a free one. `[::1]:8000` for IPv6."""
+    """Where to listen: `host:port`, or `[::1]:8000` for IPv6. Port 0: any free one."""
     user_path: OwnPath = "/user"
-    """Where the gateway answers with the session's user."""
+    """Path at which the gateway answers with the session's user."""
     trusted_proxies: tuple[Cidr, ...] = ()
-    """CIDRs of peers whose X-Forwarded-* fields count. Empty: nobody's do.
+    """Networks of the proxies whose X-Forwarded-* fields are used. Empty: none.
 
-    Risk: whoever connects from there can claim any client address, host and https.
+    Risk: a client in one of these networks can claim any client address, any host and
+    https.
     """
     drain_timeout: Seconds = 30.0
-    """How long requests in flight may take after SIGTERM, or a reload."""
+    """How long requests in flight may run after SIGTERM or a reload."""
     near_misses: Literal["refuse", "forward"] = "refuse"
-    """What becomes of a path that a service may read as that of a stricter route, as
-    `/Admin` for `/admin`. See docs/security.md.
+    """What happens to a request whose path its service may read as that of a stricter
+    route, such as `/Admin` for `/admin`. See docs/security.md.
 
-    Risk: with `forward`, whoever writes the path of a guarded route in another way
-    passes its guard, at every service that reads more loosely than the route table.
+    Risk: with `forward`, another spelling of a guarded route's path passes its guard at
+    every service that reads paths more loosely than the route table.
     """
     limits: LimitsConfig = LimitsConfig()

@@ -38,67 +38,67 @@ from gateway.http.path_pattern import Pattern
 
 
 class AnyAll(Model):
-    """At least one of `any`, and each of `all`."""
+    """At least one of `any`, and all of `all`."""
 
     any: tuple[Text, ...] = ()
     """One of these is enough."""
     all: tuple[Text, ...] = ()
-    """Each of these is needed."""
+    """All of these are required."""
 
 
 class ClaimConfig(Model):
     """A condition on one claim: exactly one of `in`, `equals` and `contains`."""
 
     path: ClaimPath
-    """`plan`, or `st-ev.v` for a claim within a claim."""
+    """Name of the claim: `plan`, or `st-ev.v` for a claim within a claim."""
     any_of: Annotated[tuple[Any, ...] | None, Field(alias="in", min_length=1)] = None
-    """The claim is one of these."""
+    """The claim equals one of these values."""
     equals: Any = None
-    """The claim is this."""
+    """The claim equals this value."""
     contains: Any = None
-    """The claim is a list with this in it."""
+    """The claim is a list that contains this value."""
 
     def conflicts(self) -> Iterator[Finding]:
-        """Which condition it is must be certain."""
-        if len(self._given("any_of", "equals", "contains")) != 1:
+        """Yield a finding unless exactly one condition is set."""
+        if len(self._keys_set("any_of", "equals", "contains")) != 1:
             yield Finding(
                 loc=(), message="expected exactly one of in, equals and contains"
             )
 
 
 class RequireConfig(Model):
-    """What a session must have besides being valid."""
+    """Conditions that a session must meet besides being valid."""
 
     roles: AnyAll = AnyAll()
     permissions: AnyAll = AnyAll()
     email_verified: Flag = False
-    """The user's mail address is verified."""
+    """The user's mail address must be verified."""
     mfa: Flag = False
-    """All factors that the session's user must complete are complete."""
+    """All factors required of the session's user must be complete."""
     tenants: tuple[Text, ...] = ()
-    """The session's tenant is one of these. Empty: any."""
+    """The session's tenant must be one of these. Empty: any."""
     claims: tuple[ClaimConfig, ...] = ()
-    """All of them."""
+    """Conditions on claims; all must hold."""
     max_age: Seconds | None = None
-    """Older claims are fetched again, so that a change of roles is seen."""
+    """Claims older than this are fetched again, so that changed roles take effect."""
     validators: tuple[Dotted, ...] = ()
     """Dotted names of claim validators in Python."""
 
 
 class PathMatchConfig(Model):
-    """Exactly one of the four."""
+    """The path, in exactly one of four forms."""
 
     exact: Path | None = None
     """This path and no other."""
     prefix: Prefix | None = None
     """This path and all below it: `/orders` covers `/orders/1`, not `/ordersx`."""
     template: Template | None = None
-    """`/orders/{id}/items`: a name stands for one non-empty segment."""
+    """`/orders/{id}/items`: a name in braces matches one non-empty segment."""
     regex: Regex | None = None
-    """Matches the whole canonical path."""
+    """Pattern that matches the whole canonical path."""
 
     def conflicts(self) -> Iterator[Finding]:
-        """A route has one form of path."""
+        """Yield a finding unless exactly one form is given."""
         given = [getattr(self, name) for name in type(self).model_fields]
         if len(given) - given.count(None) != 1:
             yield Finding(
@@ -107,7 +107,7 @@ class PathMatchConfig(Model):
 
 
 class MatchConfig(Model):
-    """Which requests a route is for; all that is given must match."""
+    """Which requests the route matches: all keys that are set must match."""
 
     path: PathMatchConfig
     methods: Annotated[tuple[Method, ...] | None, Field(min_length=1)] = None
@@ -117,12 +117,12 @@ class MatchConfig(Model):
 
 
 class RewriteConfig(Model):
-    """How the path changes on its way; the rest of it and the query stay."""
+    """How the path is changed for the upstream. The rest of it and the query stay."""
 
     strip_prefix: Prefix | None = None
-    """Taken off; a path is left with its final slash as it was."""
+    """Prefix to remove. A final slash of the path is kept."""
     replace_prefix: Prefix | None = None
-    """What stands in place of the matched (or stripped) prefix."""
+    """Replaces the stripped prefix or, without `strip_prefix`, the matched one."""
 
 
 class SessionConfig(Model):
@@ -131,114 +131,118 @@ class SessionConfig(Model):
     check_database: Literal["never", "on_write", "cached", "always"] = "never"
     """When the core is asked if the session still exists; `never` trusts the token.
 
-    Risk: with `never`, a session that was revoked elsewhere is good until its token
-    expires. With the others, a core that is away means 503.
+    Risk: with `never`, a session that was revoked elsewhere is accepted until its token
+    expires. With the others, an unreachable core means 503.
     """
     max_age: Seconds = 5.0
-    """For `cached`: how old the core's last answer may be."""
+    """For `cached`: highest age of the core's last answer."""
 
 
 class SessionPatch(Model):
-    """How one route checks the session; what is unset comes from `defaults`."""
+    """How one route checks the session. An unset key comes from `defaults`."""
 
     check_database: Literal["never", "on_write", "cached", "always"] | None = None
     """As in `defaults.session`."""
     max_age: Seconds | None = None
-    """For `cached`: how old the core's last answer may be."""
+    """For `cached`: highest age of the core's last answer."""
 
 
 class IdentityConfig(Model):
-    """What the upstream is told of the user, besides the usual fields."""
+    """Identity fields that the upstream gets besides the usual ones."""
 
     headers: dict[IdentityHeader, IdentityTemplate] = Field(default_factory=dict)
-    """Field name → template over the claims, as in `{claims.plan}`."""
+    """Field name → template with claims, such as `{claims.plan}`."""
 
     def conflicts(self) -> Iterator[Finding]:
-        """Field names differ in more than their case."""
+        """Yield a finding for each name that repeats another one in another case."""
         seen: set[str] = set()
         for name in self.headers:
             if name.lower() in seen:
                 yield Finding(
                     loc=("headers", name),
-                    message="this field stands here twice",
+                    message="this field is set twice: names differ in case only",
+                    hint="Remove one of the two",
                 )
             seen.add(name.lower())
 
 
 class WebSocketConfig(Model):
-    """Upgraded connections."""
+    """WebSocket connections."""
 
     enabled: Flag = True
-    """False refuses them with 403."""
+    """False refuses upgrades with 403."""
     allowed_origins: tuple[Origin, ...] | None = None
-    """Unset: the CORS origins."""
+    """Origins that may connect. Unset: the CORS origins."""
     idle_timeout: Seconds = 300.0
-    """The longest silence, of both sides."""
+    """Longest time in which neither side sends anything."""
     max_lifetime: Seconds | None = None
-    """Unset: no limit."""
+    """Longest duration of a connection. Unset: no limit."""
     close_on_session_end: Flag = True
-    """Closed with 4401 when the access token ends, or its session does.
+    """Close the connection with 4401 when the access token or its session ends.
 
-    Risk: with false, a socket outlives the session that opened it.
+    Risk: with false, a connection outlives the session that opened it.
     """
 
 
 class RequestConfig(Model):
-    """What a request may be on this route."""
+    """What a request on this route may contain."""
 
     max_body_size: Bytes | None = None
-    """Unset: `gateway.limits.max_body_size`."""
+    """Largest request body. Unset: `gateway.limits.max_body_size`."""
     allow_field_names: tuple[AllowedField, ...] = ()
-    """Names with `_` or `.` that are let through; all others are dropped.
+    """Names with `_` or `.` that are forwarded; other fields with them are dropped.
 
-    Risk: a service that reads `_` as `-` takes them for the field of that name.
+    Risk: a service that reads `_` as `-` takes such a field for the one with `-`.
     """
 
 
 class RetryConfig(Model):
-    """What is done again when an upstream fails."""
+    """When a request is sent again after its upstream failed."""
 
     attempts: UpToFive = 1
-    """How often a GET, HEAD or OPTIONS without a body is sent again, if the connection
-    ends before the reply's head does; 0: never. See docs/proxying.md.
+    """How often a GET, HEAD or OPTIONS without a body is sent again if the connection
+    ends before the reply's head does. 0: never. See docs/proxying.md.
     """
 
 
 class DefaultsConfig(Model):
-    """What routes don't say themselves."""
+    """Values for routes that don't set their own."""
 
     protected: Protected = True
-    """Protected unless said otherwise: a forgotten line closes, it doesn't open.
+    """True, so that a route without `protected` requires a session.
 
-    Risk: with false, every route that says nothing is open.
+    Risk: with false, every route without `protected` is open.
     """
     timeouts: TimeoutsConfig = TimeoutsConfig()
     session: SessionConfig = SessionConfig()
     forward_credentials: Flag = False
-    """Session tokens stay here: whoever has one is the user.
+    """True sends the session's cookies and tokens to the upstreams.
 
     Risk: with true, every service can act as any of its callers, everywhere.
     """
     upstream_401: Upstream401 = "403"
-    """An upstream's own 401 would send SuperTokens' frontends into a refresh loop."""
+    """What the client gets for an upstream's 401 to a request with a session.
+
+    With `pass`, SuperTokens' frontends go into a refresh loop.
+    """
 
 
 class RouteConfig(Model):
-    """One line of the route table: which requests, who may, and where they go."""
+    """One route: which requests it matches, what it requires, and where they go."""
 
     name: Name | None = None
-    """For logs; unset: made from its place and path."""
+    """Name in logs. Unset: the route's index and path."""
     path: Prefix | None = None
     """Short for `match: {path: {prefix: …}}`."""
     match: MatchConfig | None = None
     upstream: TargetUrl | None = None
     """Short for a service with this one target."""
     service: str | None = None
-    """A name from `services`."""
+    """Name of a service from `services`."""
     protected: Protected | None = None
-    """`true`, `false`, or `optional`: anonymous without a session. Unset: the default.
+    """`optional`: a request without a session is anonymous. Unset: as in `defaults`.
 
-    Risk: with false, no session is read, and nothing is asked of the client.
+    Risk: with false, no session is read and nothing is required of the client.
     """
     require: RequireConfig = RequireConfig()
     session: SessionPatch = SessionPatch()
@@ -246,20 +250,21 @@ class RouteConfig(Model):
     timeouts: TimeoutsPatch = TimeoutsPatch()
     identity: IdentityConfig = IdentityConfig()
     forward_credentials: Flag | None = None
-    """True sends the session's cookies and tokens on to the upstream.
+    """True sends the session's cookies and tokens to the upstream. Unset: as in
+    `defaults`.
 
-    Risk: whoever has them is the user, at every route.
+    Risk: with true, the service can act as the user at every route.
     """
     upstream_401: Upstream401 | None = None
-    """What becomes of an upstream's 401 for a request with a session."""
+    """What the client gets for an upstream's 401. Unset: as in `defaults`."""
     host_header: HostHeader | None = None
-    """Unset: the service's."""
+    """As in `services`. Unset: the service's value."""
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
     retry: RetryConfig = RetryConfig()
 
     def conflicts(self) -> Iterator[Finding]:
-        """A route has one path, one upstream, and a rewrite that can happen."""
+        """Yield findings about the path, the upstream and the rewrite."""
         if (self.path is None) == (self.match is None):
             yield Finding(loc=(), message="expected exactly one of path and match")
         if (self.upstream is None) == (self.service is None):
@@ -275,7 +280,7 @@ class RouteConfig(Model):
             yield Finding(
                 loc=("rewrite", "strip_prefix"),
                 message="the route's paths don't all begin with this prefix",
-                hint="Strip what stands at the beginning of its path, up to a /",
+                hint="Strip whole segments from the beginning of the route's path",
             )
         if (
             self.rewrite.replace_prefix is not None
@@ -285,20 +290,20 @@ class RouteConfig(Model):
         ):
             yield Finding(
                 loc=("rewrite", "replace_prefix"),
-                message="a template or regex has no prefix to be replaced",
-                hint="Say which with strip_prefix",
+                message="a template or regex has no prefix to replace",
+                hint="Name the prefix with strip_prefix",
             )
 
     @property
     def path_match(self) -> PathMatchConfig | None:
-        """What the path is matched by, however it was written; None if it wasn't."""
+        """The form of path, from `match` or from `path`; None if neither is given."""
         if self.match is not None:
             return self.match.path
         return None if self.path is None else PathMatchConfig(prefix=self.path)
 
 
 def _begins(form: PathMatchConfig, prefix: str) -> bool:
-    """Return whether all paths that match begin with *prefix*, up to a border."""
+    """Return whether all matching paths begin with the whole segments of *prefix*."""
     if prefix == "/":
         return True
     if form.regex is not None:

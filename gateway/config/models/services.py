@@ -27,40 +27,44 @@ class TimeoutsConfig(Model):
     response: Seconds = 60.0
     """From the end of the request to the reply's head."""
     idle: Seconds = 60.0
-    """The longest gap between two pieces of the reply's body."""
+    """Longest gap between two pieces of the reply's body."""
     total: Seconds | None = None
-    """The whole exchange. Unset: no limit, so that streams may go on."""
+    """The whole exchange. Unset: no limit, so that streams can last."""
 
 
 class TimeoutsPatch(Model):
-    """Timeouts of one service or route; what is unset comes from the wider place."""
+    """Timeouts of one service or route.
+
+    An unset key comes from the service, then from `defaults`.
+    """
 
     connect: Seconds | None = None
     """For a new connection, TLS included."""
     response: Seconds | None = None
     """From the end of the request to the reply's head."""
     idle: Seconds | None = None
-    """The longest gap between two pieces of the reply's body."""
+    """Longest gap between two pieces of the reply's body."""
     total: Seconds | None = None
     """The whole exchange."""
 
 
 class TlsConfig(Model):
-    """How `https` targets are verified."""
+    """How the certificates of `https` targets are verified."""
 
     ca_file: Text | None = None
-    """A PEM bundle to trust instead of the system's."""
+    """PEM bundle of authorities to trust instead of the system's."""
     server_name: HostName | None = None
-    """The name in the certificate, when it isn't the target's."""
+    """Name in the certificate, if it isn't the target's host."""
     verify: Flag = True
     """False accepts any certificate: for development only.
 
-    Risk: with false, whoever is on the way reads and answers for the service.
+    Risk: with false, an attacker on the network can read and answer requests in place
+    of the service.
     """
 
 
 class TargetConfig(Model):
-    """One address of a service. A URL alone means the same."""
+    """One address of a service. A bare URL is short for it."""
 
     url: TargetUrl
     """`http://host:port`, `https://host`, or `unix:/path/to.sock`. No path."""
@@ -71,14 +75,14 @@ def _short_target(value: object) -> object:
 
 
 class PathsConfig(Model):
-    """How a service reads paths. `paths: exact`: it sees every difference.
+    """How a service reads paths. `paths: exact`: it distinguishes all of them.
 
-    What is unset may be either, as far as the gateway knows: a request whose path could
-    be read as that of a stricter route is refused (`gateway.near_misses`). What is set
-    to the looser value makes routes match as the service reads.
+    If a key is unset, the service may do either: a request whose path it could read as
+    that of a stricter route is refused (`gateway.near_misses`). With the looser value,
+    routes match the way the service reads.
 
-    Risk: with a value that the service doesn't keep to, a request passes the guard of
-    the path that the service takes it for.
+    Risk: if the service reads paths in another way than the value states, a request can
+    pass the guard of the path that is served.
     """
 
     case: Literal["sensitive", "insensitive"] | None = None
@@ -90,7 +94,7 @@ class PathsConfig(Model):
     extension: Literal["kept", "cut"] | None = None
     """`/orders.json` is `/orders` for Rails, and Spring before 5.3."""
     final_dots: Literal["kept", "cut"] | None = None
-    """`/orders.` and `/orders%20` are `/orders` for IIS and the files of Windows."""
+    """`/orders.` and `/orders%20` are `/orders` for IIS and Windows file systems."""
 
 
 def _short_paths(value: object) -> object:
@@ -98,7 +102,7 @@ def _short_paths(value: object) -> object:
         return value
     if value != "exact":
         raise wrong(
-            "expected exact, or the differences that the service sees",
+            "expected exact, or keys such as case and final_slash",
             did_you_mean(value, ("exact",)) or "See docs/configuration.md",
         )
     return {
@@ -111,7 +115,7 @@ def _short_paths(value: object) -> object:
 
 
 class ServiceConfig(Model):
-    """An upstream, by name."""
+    """An upstream that routes name."""
 
     targets: Annotated[
         tuple[
@@ -125,10 +129,10 @@ class ServiceConfig(Model):
         ],
         Field(min_length=1),
     ]
-    """Its addresses."""
+    """Addresses of the service."""
     timeouts: TimeoutsPatch = TimeoutsPatch()
     max_connections: Positive = 256
-    """Per target, of each worker."""
+    """Most connections of each worker to one target."""
     tls: TlsConfig = TlsConfig()
     paths: Annotated[
         PathsConfig,
@@ -137,7 +141,8 @@ class ServiceConfig(Model):
         ),
     ] = PathsConfig()
     host_header: HostHeader = "upstream"
-    """`upstream` (the target's own), `preserve` (the client's), or a literal.
+    """Host that the service gets: `upstream` (the target's own), `preserve` (the
+    client's), or a literal.
 
-    Risk: with `preserve` the service gets a name that the client chose.
+    Risk: with `preserve`, the client chooses the host.
     """

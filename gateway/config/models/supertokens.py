@@ -29,89 +29,90 @@ from gateway.config.models.base import Model
 
 
 class CookieConfig(Model):
-    """The session cookies. What is unset, the SDK derives from the domains."""
+    """The session cookies. The SDK derives unset keys from the domains."""
 
     domain: CookieDomain | None = None
-    """Unset: the API's host only."""
+    """Domain of the cookies. Unset: the API's host only."""
     older_domain: CookieDomain | None = None
-    """The domain of cookies that are still out there after a change."""
+    """The previous `domain`, while browsers may still hold its cookies."""
     secure: Flag | None = None
-    """Sent over https only. Unset: when `api_domain` is https."""
+    """True sends cookies over https only. Unset: true if `api_domain` is https."""
     same_site: Literal["lax", "strict", "none"] | None = None
     """Unset: `none` if API and website differ in site or scheme, else `lax`.
 
-    Risk: with `none`, cookies go with requests that other sites make.
+    Risk: with `none`, browsers add the cookies to requests that other sites make.
     """
 
 
 class KeysConfig(Model):
-    """How the keys that tokens are signed with are kept fresh."""
+    """How the keys that verify tokens are kept up to date."""
 
     refresh_interval: Seconds = 300.0
-    """How often the core is asked for its keys."""
+    """How often the keys are fetched from the core."""
     max_stale: Seconds = 4 * 3600.0
     """How long the last keys are used while the core can't be reached.
 
-    Risk: a key that the core has given up is believed for as long, while it is away.
+    Risk: if the core is unreachable, a key that it has withdrawn is used for as long.
     """
     cooldown: Seconds = 1.0
-    """The least time between two fetches caused by unknown key ids."""
+    """Shortest time between two fetches that unknown key ids cause."""
     timeout: Seconds = 3.0
-    """For one fetch."""
+    """Timeout of one fetch."""
 
     def conflicts(self) -> Iterator[Finding]:
-        """A token whose key came after the last fetch is never refused for it.
+        """Yield a finding for a cooldown of 60 s or more.
 
-        The core shows a new key for 60 s before it signs with it.
+        The core publishes a new key 60 s before it signs with it. With a shorter
+        cooldown, no token is refused because its key is newer than the last fetch.
         """
         if self.cooldown >= 60:
             yield Finding(
                 loc=("cooldown",),
-                message="must be less than 60 s, which is how long the core shows a"
-                " new key before it uses it",
+                message="must be less than 60 s: the core publishes a new key 60 s"
+                " before it signs with it",
             )
 
 
 class CacheConfig(Model):
-    """Verdicts on tokens that were verified already."""
+    """The cache of verdicts on verified tokens."""
 
     size: NotNegative = 20000
-    """How many; 0 remembers none."""
+    """Most verdicts in the cache; 0: no cache."""
     max_age: Seconds = 60.0
-    """Verdicts end earlier when the token does, or its key."""
+    """How long a verdict is used, unless the token or its key ends earlier."""
 
 
 class CoreConfig(Model):
-    """The calls to the core."""
+    """Calls to the core."""
 
     timeout: Seconds = 5.0
-    """For all the calls that one request needs, together."""
+    """Timeout of all calls that one request needs, together."""
     max_concurrent: Positive = 64
-    """Of each worker. Further calls wait for their turn."""
+    """Most concurrent calls of each worker. Further calls wait."""
 
 
 class SmtpConfig(Model):
-    """A mail server for the recipes' mails."""
+    """The mail server for the mails of recipes."""
 
     host: HostName
-    """Its name or address."""
+    """Name or address of the mail server."""
     port: Port = 587
-    """Its port."""
+    """Port of the mail server."""
     username: Text | None = None
-    """Unset: the server wants none."""
+    """User name at the mail server. Unset: the server requires none."""
     password: Annotated[Text | None, Field(repr=False)] = None
-    """Take it from the environment: `${SMTP_PASSWORD}`."""
+    """Password of this user. Take it from the environment: `${SMTP_PASSWORD}`."""
     secure: Flag = False
-    """TLS from the first byte (port 465), instead of STARTTLS."""
+    """Whether TLS starts with the first byte (port 465), instead of STARTTLS."""
     from_email: Mail
-    """The sender's address."""
+    """Address of the sender."""
     from_name: str = ""
-    """The sender's name, as mail programs show it."""
+    """Name of the sender, as mail programs show it."""
 
 
 def _delivery(value: object) -> object:
     if isinstance(value, Mapping):
-        # Validated here, so that a mistake within isn't told once for each member of
+        # Validated here: pydantic would report a mistake in it once for each member of
         # the union.
         return SmtpConfig.model_validate(value)
     if value in ("none", "supertokens") or isinstance(value, SmtpConfig):
@@ -123,7 +124,7 @@ def _delivery(value: object) -> object:
 
 
 def _settings(value: object) -> object:
-    """Let `emailpassword:` with nothing behind it mean its defaults."""
+    """Return *value*, or no settings for `emailpassword:` without a value."""
     return {} if value is None else value
 
 
@@ -131,32 +132,32 @@ class SuperTokensConfig(Model):
     """The core, the recipes, and the session's cookies and tokens."""
 
     connection_uri: CoreUri = "http://localhost:3567"
-    """One or more core addresses, separated by `;`."""
+    """Addresses of one or more cores, separated by `;`."""
     api_key: Annotated[Text | None, Field(repr=False)] = None
     """The core's API key. Take it from the environment: `${SUPERTOKENS_API_KEY}`."""
     app_name: Text = "supertokens-gateway"
-    """Stands in mails."""
+    """Name of the application, shown in mails."""
     api_domain: Site = "http://localhost:8000"
-    """Where browsers reach this gateway."""
+    """Origin at which browsers reach this gateway."""
     website_domain: Site = "http://localhost:8000"
-    """Where the frontend is served."""
+    """Origin of the frontend."""
     api_base_path: OwnPath = "/auth"
-    """The gateway answers everything below it."""
+    """Path of SuperTokens' API. The gateway answers every path below it."""
     website_base_path: Prefix = "/auth"
-    """Where the frontend shows SuperTokens' forms."""
+    """Path at which the frontend shows SuperTokens' forms."""
     anti_csrf: Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"] | None = None
-    """Unset: the SDK's own choice (VIA_CUSTOM_HEADER when SameSite is none).
+    """Unset: the SDK chooses (VIA_CUSTOM_HEADER when SameSite is none).
 
     Risk: with NONE, only the cookies' SameSite keeps other sites from acting for users.
     """
     cookie: CookieConfig = CookieConfig()
     token_transfer_method: Literal["any", "cookie", "header"] = "any"  # noqa: S105 # a way to send one
-    """`any` lets the frontend choose."""
+    """How tokens are sent. `any`: the frontend chooses."""
     use_dynamic_signing_key: Flag = True
-    """Keys that the core changes regularly; false: one key for ever.
+    """Sign tokens with keys that the core rotates; false: always with the same key.
 
-    Risk: with false, a key that leaked signs valid tokens until the core is given
-    another one.
+    Risk: with false, a leaked key signs valid tokens until the core is given another
+    one.
     """
     recipes: Annotated[
         dict[Recipe, Annotated[dict[str, Any], BeforeValidator(_settings)]],
@@ -164,16 +165,17 @@ class SuperTokensConfig(Model):
     ] = {"emailpassword": {}, "userroles": {}}  # noqa: RUF012 - pydantic copies it
     """Recipe name → its settings."""
     config_module: Dotted | None = None
-    """A Python module with recipe_list, app_info and supertokens_config.
+    """Python module that defines recipe_list, app_info and supertokens_config.
 
-    Risk: its code runs in the gateway, and may change how sessions are verified.
+    Risk: its code runs in the gateway and may change how sessions are verified.
     """
     email_delivery: Annotated[
         Literal["none", "supertokens"] | SmtpConfig, BeforeValidator(_delivery)
     ] = "none"
-    """`supertokens` sends through SuperTokens' own service; `none` sends nothing.
+    """How mails are sent: `none` (not at all), `supertokens` (through SuperTokens' own
+    service), or the settings of a mail server.
 
-    Risk: the links in these mails are credentials; `supertokens` hands them to a third
+    Risk: the links in these mails are credentials; `supertokens` gives them to a third
     party.
     """
     keys: KeysConfig = KeysConfig()
@@ -181,10 +183,10 @@ class SuperTokensConfig(Model):
     core: CoreConfig = CoreConfig()
 
     def conflicts(self) -> Iterator[Finding]:
-        """Recipes come from the file or from a module, not from both."""
-        if self.config_module is not None and self._given("recipes"):
+        """Yield a finding if both the file and a module define recipes."""
+        if self.config_module is not None and self._keys_set("recipes"):
             yield Finding(
                 loc=("recipes",),
-                message="recipes come from config_module already",
-                hint="Keep one of the two",
+                message="config_module already defines the recipes",
+                hint="Remove recipes or config_module",
             )
