@@ -1,8 +1,8 @@
-"""edge. The `gateway` command, one file for each command of it.
+"""edge. The `gateway` command, with a file for each subcommand.
 
-Heavy imports (the SDK's takes half a second) are within the functions that need them,
-so that `gateway --help` answers at once.
-Exit codes: 0 success, 1 a problem that is explained, 2 a wrong command line.
+Slow imports (the SDK's takes half a second) are in the functions that need them, so
+that `gateway --help` answers at once.
+Exit codes: 0 success, 1 a problem with a message, 2 a wrong command line.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["main"]
 def main() -> None:
     """A reverse proxy that verifies SuperTokens sessions.
 
-    It reads a route table, checks the session on protected routes, and sends
-    requests on with the user's identity in headers. `gateway dev` shows it all
-    on this machine; `gateway serve` is for production.
+    It reads a route table, checks the session on protected routes, and forwards
+    requests with the user's identity in header fields. `gateway dev` runs a
+    demonstration on this machine; `gateway serve` is for production.
     """
     open_closed_streams()
 

@@ -14,9 +14,9 @@ from gateway.cli.terminal import console, fail
 @click.command()
 @config_option
 def check(config_path: Path) -> None:
-    """Validate the route table: every problem with its place and remedy.
+    """Validate the route table: print every problem with its place and remedy.
 
-    Exits with 0 when it can be served, and with 1 when it can't.
+    Exits with 0 if the table can be served, and with 1 if it can't.
     """
     from gateway import supertokens
     from gateway.seams import aiohttp as aiohttp_seams

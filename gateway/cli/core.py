@@ -13,23 +13,36 @@ from gateway.cli.terminal import announce, fail
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=3567, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+)
+@click.option(
+    "--port",
+    default=3567,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--database",
     default=".gateway/core.sqlite",
     show_default=True,
     help="SQLite file, or :memory:",
 )
-@click.option("--api-key", multiple=True, envvar="CORE_API_KEY", help="Repeatable.")
+@click.option(
+    "--api-key",
+    multiple=True,
+    envvar="CORE_API_KEY",
+    help="API key that the core accepts. Repeatable.",
+)
 @click.option("--unsafe-bind", is_flag=True, help="Allow an address beyond loopback.")
 def core(
     host: str, port: int, database: str, api_key: tuple[str, ...], unsafe_bind: bool
 ) -> None:
     """Run the embedded core alone. For development and tests only.
 
-    It speaks the SuperTokens core's protocol, keeps everything in one SQLite file
-    and is no replacement for the real core.
+    It implements the SuperTokens core's protocol and keeps its data in one SQLite
+    file. It doesn't replace the real core.
     """
     from gateway.dev import core as embedded
 
@@ -60,7 +73,7 @@ def core(
                 f"port {port} is in use on {host}: stop what listens there,"
                 " or choose another port with --port"
             )
-        # The text of asyncio's error would repeat the address.
+        # The text of asyncio's error has the address, which the message has already.
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else error.strerror
         fail(f"can't listen on {host}:{port}: {why}")

@@ -1,4 +1,4 @@
-"""edge. `gateway dev`: runs core, demo services and gateway, for development."""
+"""edge. `gateway dev`: runs a core, demo services and the gateway."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 @config_option
 @log_option
 def dev(config_path: Path, log_format: str) -> None:
-    """Run all of it on this machine: core, demo services and gateway.
+    """Run a core, demo services and the gateway on this machine.
 
-    For development only. What it keeps stands in .gateway/; Ctrl-C stops it all.
+    For development only. Data is kept in .gateway/. Ctrl-C stops everything.
     """
     from gateway.app import BadService
     from gateway.dev import runner

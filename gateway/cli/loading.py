@@ -1,4 +1,4 @@
-"""edge. The settings that commands work with, or the problems in them."""
+"""edge. The settings for commands, or the problems in their file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """Return the settings in the file at *path*.
 
     Raises:
-        ConfigError: the file can't be used; it has every problem.
+        ConfigError: the file can't be used; the error has every problem.
     """
     from gateway import supertokens
     from gateway.settings import ConfigError, load
 
     settings = load(path, environ)
-    # Problems that only the adapter of the SDK can find, before it is started.
+    # Problems that only the adapter of the SDK can find, before the SDK starts.
     found = supertokens.check(settings.config.supertokens.recipes)
     problems = settings.problems(found)
     if problems:
@@ -33,7 +33,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in the file, or print every problem and exit with 1."""
+    """Return the settings in the file, or print all its problems and exit with 1."""
     from gateway.settings import ConfigError
 
     try:

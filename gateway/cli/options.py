@@ -18,7 +18,7 @@ config_option = click.option(
     show_default=True,
     envvar="GATEWAY_CONFIG",
     show_envvar=True,
-    help="The route table.",
+    help="File with the route table.",
 )
 log_option = click.option(
     "--log-format",
@@ -27,5 +27,5 @@ log_option = click.option(
     show_default=True,
     envvar="GATEWAY_LOG_FORMAT",
     show_envvar=True,
-    help="How the access log is written to standard output.",
+    help="Format of the access log on standard output.",
 )

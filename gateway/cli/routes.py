@@ -11,7 +11,7 @@ from gateway.cli.options import config_option
 from gateway.cli.terminal import console
 
 _UNBOUNDED = 10_000
-"""Columns, for output that isn't a terminal's."""
+"""Width in columns, if the output isn't a terminal."""
 
 
 @click.command()
@@ -19,8 +19,8 @@ _UNBOUNDED = 10_000
 def routes(config_path: Path) -> None:
     """Print the routes in the order in which they are tried.
 
-    A note says what may not be meant: a route that asks for less than the one around
-    it, or a guard that another spelling of its path could pass.
+    A note marks a route that may be a mistake: it requires less than the route that
+    encloses it, or another spelling of its path could pass its guard.
     """
     from rich.markup import escape
     from rich.table import Table
@@ -34,5 +34,5 @@ def routes(config_path: Path) -> None:
         shown.add_row(*map(escape, map(str, row)))
     out = console()
     if not out.is_terminal:
-        out.width = _UNBOUNDED  # no folding without a terminal
+        out.width = _UNBOUNDED  # no line breaks in cells
     out.print(shown)

@@ -27,17 +27,18 @@ _MAX_WORKERS = 512
     metavar="N",
     envvar="GATEWAY_WORKERS",
     show_envvar=True,
-    help="Processes that serve. Default: one for each CPU that may be used.",
+    help="Number of worker processes. Default: one for each usable CPU.",
 )
 def serve(
     config_path: Path, log_format: str, listen: str | None, workers: int | None
 ) -> None:
-    """Run the gateway against the core that the file names.
+    """Run the gateway with the core that the file names.
 
-    SIGTERM or Ctrl-C lets requests in flight finish; a second one ends at once.
-    SIGHUP reads the file again.
+    On SIGTERM or Ctrl-C, requests in flight are finished before it exits; on a
+    second one, it exits at once. On SIGHUP, it reads the file again.
     """
-    # What start-up allocates is kept: collections would take a sixth of its time.
+    # Objects allocated at start are kept, and collections would take a sixth of the
+    # start's time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     from gateway.process.cpus import usable_cpus
@@ -47,10 +48,10 @@ def serve(
 
     settings = load(config_path)
     count = workers or usable_cpus()
-    crew = f", {count} workers" if count > 1 else ""
+    suffix = f", {count} workers" if count > 1 else ""
 
     def ready(url: str) -> None:
-        announce(f"gateway {__version__} on {url}, routes from {config_path}{crew}")
+        announce(f"gateway {__version__} on {url}, routes from {config_path}{suffix}")
 
     try:
         code = supervise(

@@ -1,4 +1,4 @@
-"""edge. Standard streams: what people read."""
+"""edge. The standard streams, and messages for people on them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def open_closed_streams() -> None:
     """Open the null device for each standard stream that the caller closed (`>&-`).
 
     Otherwise a socket would get the stream's descriptor: output would go to a client,
-    and uvloop aborts when it closes the socket. In this order, each stream gets its
-    own descriptor.
+    and uvloop aborts when it closes the socket. The order gives each stream its own
+    descriptor.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -30,17 +30,17 @@ def open_closed_streams() -> None:
 def announce(text: str, colour: str | None = None) -> None:
     """Print a line to standard error, best effort.
 
-    Not with rich, which ends the process if the reader is gone.
+    It doesn't use rich, which ends the process if the reader has closed the stream.
     """
     try:
         click.secho(text, fg=colour, err=True)
     except OSError:
-        # Flushing its buffer at exit would fail, with an exit code of its own.
+        # Flushing the old stream at exit would fail, and change the exit code.
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that writes tables, and colours if it is a terminal."""
+    """Return a console for tables, with colours if it is a terminal."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)

@@ -115,11 +115,11 @@ BAD = {
         "3:1: this isn't YAML",
         "Check the indentation, the brackets",
     ),
-    "tab": ("version: 1\ngateway:\n\tlisten: x\n", "3:1: a tab", "Use spaces"),
+    "tab": ("version: 1\ngateway:\n\tlisten: x\n", "3:1: tabs", "Use spaces"),
     "same key twice": (
         "version: 1\nroutes: []\nroutes: []\n",
-        "3:1: routes: the key 'routes' stands on line 2",
-        "Keep one",
+        "3:1: routes: the key 'routes' is on line 2",
+        "Remove one",
     ),
     "misspelt key": (
         "version: 1\ngateway:\n  lisen: x\n",
@@ -138,7 +138,7 @@ BAD = {
     ),
     "unset variable": (
         "version: 1\nsupertokens:\n  api_key: ${NOT_SET_ANYWHERE}\n",
-        "3:12: supertokens.api_key: the environment has no variable",
+        "3:12: supertokens.api_key: the environment variable",
         "Set it, or write ${NOT_SET_ANYWHERE:-default}",
     ),
     "unknown service": (
@@ -178,7 +178,7 @@ routes:
     ),
     "role on a public route": (
         f"{ROUTE}, protected: false, require: {{roles: {{any: [a]}}}}}}\n",
-        "3:67: routes[0].require: this route isn't protected",
+        "3:67: routes[0].require: nothing can be required",
         "Set protected: true",
     ),
     "the core as an upstream": (
@@ -222,7 +222,7 @@ def test_file_that_isnt_there(tmp_path: Path) -> None:
     done = invoke("check", "-c", str(tmp_path / "none.yaml"))
     assert done.exit_code == 1
     assert done.stderr.splitlines()[0].endswith(
-        "none.yaml:1:1: can't be read: No such file or directory"
+        "none.yaml:1:1: the file can't be read: No such file or directory"
     )
 
 
