@@ -202,10 +202,7 @@ BAD = {
     ),
     "nothing where a list is expected": (
         "version: 1\nroutes:\n",
-        (
-            "2:8: routes: expected a list."
-            " It is empty: write a value, or remove the key"
-        ),
+        ("2:8: routes: expected a list. It is empty: write a value, or remove the key"),
     ),
     "route that never matches": (
         (
