@@ -1,4 +1,4 @@
-"""PURE. The configuration's routes → compiled ones, with all defaults filled in."""
+"""PURE. Compiles the routes of the configuration, with all defaults filled in."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
     """Return the route table of a configuration.
 
     Raises:
-        InvalidConfig: a route can never match, it leads to the core, or nobody can
-            meet what it requires. All such routes are named.
+        InvalidConfig: a route can never match, leads to the core, or has a requirement
+            that no session can meet. The error has a finding for each such route.
     """
     findings = [
         *lint.own_paths(settings),
@@ -33,8 +33,8 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         name: _service(name, service) for name, service in settings.services.items()
     }
     routes = [
-        _route(settings, services, index, given)
-        for index, given in enumerate(settings.routes)
+        _route(settings, services, index, route)
+        for index, route in enumerate(settings.routes)
     ]
     try:
         table = RouteTable(routes, near_misses=settings.gateway.near_misses)
@@ -50,80 +50,80 @@ def _route(
     settings: Config,
     services: dict[str, Service],
     index: int,
-    given: config.RouteConfig,
+    route: config.RouteConfig,
 ) -> Route:
-    form, path = lint.form_of(given)
-    if given.upstream is not None:
-        service = services.get(given.upstream)
+    form, path = lint.form_of(route)
+    if route.upstream is not None:
+        service = services.get(route.upstream)
         if service is None:
-            target = config.TargetConfig(url=given.upstream)
-            service = _service(given.upstream, config.ServiceConfig(targets=(target,)))
-            services[given.upstream] = service
+            target = config.TargetConfig(url=route.upstream)
+            service = _service(route.upstream, config.ServiceConfig(targets=(target,)))
+            services[route.upstream] = service
         narrower = config.TimeoutsPatch()
         host_header = "upstream"
     else:
-        assert given.service is not None
-        service = services[given.service]
-        narrower = settings.services[given.service].timeouts
-        host_header = settings.services[given.service].host_header
+        assert route.service is not None
+        service = services[route.service]
+        narrower = settings.services[route.service].timeouts
+        host_header = settings.services[route.service].host_header
     timeouts = settings.defaults.timeouts
-    for patch in (narrower, given.timeouts):
+    for patch in (narrower, route.timeouts):
         timeouts = timeouts.model_copy(update=patch.model_dump(exclude_none=True))
-    body = given.request.max_body_size
+    body = route.request.max_body_size
     return Route(
         index=index,
-        name=given.name or f"{index}:{path}",
+        name=route.name or f"{index}:{path}",
         form=form,
         path=path,
-        methods=given.match.methods if given.match else None,
-        hosts=given.match.hosts if given.match else None,
+        methods=route.match.methods if route.match else None,
+        hosts=route.match.hosts if route.match else None,
         service=service,
-        session=_session(settings.defaults, given),
-        says_protected=given.protected is not None,
-        headers=_header_policy(settings.defaults, given),
+        session=_session(settings.defaults, route),
+        says_protected=route.protected is not None,
+        headers=_header_policy(settings.defaults, route),
         timeouts=timeouts,
-        rewrite=_rewrite(given.rewrite, form, path),
-        host_header=given.host_header or host_header,
-        upstream_401=given.upstream_401 or settings.defaults.upstream_401,
-        websocket=given.websocket,
+        rewrite=_rewrite(route.rewrite, form, path),
+        host_header=route.host_header or host_header,
+        upstream_401=route.upstream_401 or settings.defaults.upstream_401,
+        websocket=route.websocket,
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
-        retry=given.retry,
+        retry=route.retry,
     )
 
 
-def _service(name: str, given: config.ServiceConfig) -> Service:
+def _service(name: str, service: config.ServiceConfig) -> Service:
     return Service(
         name=name,
-        targets=tuple(config.address(target.url) for target in given.targets),
-        tls=given.tls,
-        max_connections=given.max_connections,
-        paths=given.paths,
+        targets=tuple(config.address(target.url) for target in service.targets),
+        tls=service.tls,
+        max_connections=service.max_connections,
+        paths=service.paths,
     )
 
 
 def _header_policy(
-    defaults: config.DefaultsConfig, given: config.RouteConfig
+    defaults: config.DefaultsConfig, route: config.RouteConfig
 ) -> HeaderPolicy:
-    forward = given.forward_credentials
+    forward = route.forward_credentials
     return headers.policy(
-        given.identity.headers,
+        route.identity.headers,
         forward_credentials=defaults.forward_credentials
         if forward is None
         else forward,
-        allow_field_names=given.request.allow_field_names,
+        allow_field_names=route.request.allow_field_names,
     )
 
 
-def _rewrite(given: config.RewriteConfig, form: Form, path: str) -> Rewrite | None:
-    prefix = given.strip_prefix
+def _rewrite(rewrite: config.RewriteConfig, form: Form, path: str) -> Rewrite | None:
+    prefix = rewrite.strip_prefix
     if prefix is None:
-        if given.replace_prefix is None:
+        if rewrite.replace_prefix is None:
             return None
-        assert form in ("exact", "prefix"), "the schema has refused the others"
+        assert form in ("exact", "prefix"), "the schema allows no other form"
         prefix = path
     return Rewrite(
         strip=prefix.rstrip("/").count("/"),
-        replacement=(given.replace_prefix or "").rstrip("/"),
+        replacement=(rewrite.replace_prefix or "").rstrip("/"),
     )
 
 
@@ -135,29 +135,29 @@ _PROTECTION = {
 
 
 def _session(
-    defaults: config.DefaultsConfig, given: config.RouteConfig
+    defaults: config.DefaultsConfig, route: config.RouteConfig
 ) -> SessionPolicy:
-    protected = defaults.protected if given.protected is None else given.protected
+    protected = defaults.protected if route.protected is None else route.protected
     session = defaults.session.model_copy(
-        update=given.session.model_dump(exclude_none=True)
+        update=route.session.model_dump(exclude_none=True)
     )
     return SessionPolicy(
         protection=_PROTECTION[protected],
-        requirements=_requirements(given.require),
+        requirements=_requirements(route.require),
         check_database=CheckDatabase(session.check_database),
         max_age_s=session.max_age,
     )
 
 
-def _requirements(given: config.RequireConfig) -> Requirements:
+def _requirements(require: config.RequireConfig) -> Requirements:
     return Requirements(
-        roles_any=given.roles.any,
-        roles_all=given.roles.all,
-        permissions_any=given.permissions.any,
-        permissions_all=given.permissions.all,
-        email_verified=given.email_verified,
-        mfa=given.mfa,
-        tenants=given.tenants,
+        roles_any=require.roles.any,
+        roles_all=require.roles.all,
+        permissions_any=require.permissions.any,
+        permissions_all=require.permissions.all,
+        email_verified=require.email_verified,
+        mfa=require.mfa,
+        tenants=require.tenants,
         claims=tuple(
             ClaimRule(
                 path=tuple(rule.path.split(".")),
@@ -167,8 +167,8 @@ def _requirements(given: config.RequireConfig) -> Requirements:
                 contains=rule.contains,
                 has_contains="contains" in rule.model_fields_set,
             )
-            for rule in given.claims
+            for rule in require.claims
         ),
-        max_age_s=given.max_age,
-        validators=given.validators,
+        max_age_s=require.max_age,
+        validators=require.validators,
     )

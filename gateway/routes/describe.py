@@ -1,4 +1,4 @@
-"""PURE. The route table for people to read, as `gateway routes` prints it."""
+"""PURE. The route table as text, for `gateway routes`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     session: str
     upstream: str
     note: str
-    """What is remarkable about it; empty for most."""
+    """Its remarks; empty for most routes."""
 
 
 def rows(table: RouteTable) -> list[Row]:
@@ -35,9 +35,9 @@ def rows(table: RouteTable) -> list[Row]:
             number=number,
             name=route.name,
             hosts=" ".join(route.hosts or ("any",)),
-            path=route.path if route.form == "prefix" else _shown(route),
+            path=route.path if route.form == "prefix" else _path_and_form(route),
             methods=" ".join(route.methods or ("any",)),
-            session=_demand(route.session),
+            session=_session_words(route.session),
             upstream=", ".join(map(str, route.service.targets)),
             note="; ".join(notes.get(route, ())),
         )
@@ -45,12 +45,12 @@ def rows(table: RouteTable) -> list[Row]:
     ]
 
 
-def _shown(route: Route) -> str:
+def _path_and_form(route: Route) -> str:
     return f"{route.path} ({route.form})"
 
 
-def _demand(policy: SessionPolicy) -> str:
-    """Return what a route demands of the session, in words."""
+def _session_words(policy: SessionPolicy) -> str:
+    """Return what a route requires of the session, in words."""
     needs = policy.requirements
     lists = {
         "roles any of": needs.roles_any,

@@ -1,13 +1,13 @@
-"""PURE. Paths that a service may read as one, although they differ byte for byte.
+"""PURE. Folding: one form for paths that differ in bytes but not for a service.
 
-A route's guard is a string comparison; the service behind it often reads more loosely.
-What is folded here, and who reads so (docs/security.md has the table, and
-`make lenient` asks the real programs):
+A route's guard is a string comparison; the service behind it often compares paths more
+loosely. These differences are folded (docs/security.md has the table, and
+`make lenient` tests the real programs):
 
 ====================  ========================================================
-difference            who doesn't see it
+difference            ignored by
 ====================  ========================================================
-escapes               everybody: a path is decoded before it is routed
+escapes               all services: a path is decoded before it is routed
 case                  Express, Koa, ASP.NET; file systems of Windows and macOS
 final slash           Express, Koa, Rails, Spring before 6, ASP.NET
 path parameters       Tomcat, Jetty, Spring: `/admin;x` is `/admin`
@@ -28,33 +28,33 @@ from urllib.parse import quote, unquote
 from gateway.config import PathsConfig
 
 _PCHAR = "!$&'()*+,;=:@"
-"""What stands in a segment unescaped, besides the unreserved characters."""
+"""The characters that a segment has unescaped, besides the unreserved ones."""
 _PARAMETERS = re.compile(r";|%3B")
 _DOTS_AND_SPACES = ". \xa0\u3000"
 _PLAIN = re.compile(r"(?:/[a-z0-9_~!$&'()*+,=:@-]+)+|/").fullmatch
 _CACHE_MAX_CHARS = 512
-"""Longer paths aren't remembered, nor looked at closely to save a look-up: in each of
-two caches, 4096 of this length are all that clients can fill, some 5 MiB."""
+"""Longer paths aren't cached, and never count as plain: clients can fill each of the
+two caches with at most 4096 paths of this length, some 5 MiB."""
 
 
 class Reading(NamedTuple):
-    """Which differences between paths a service doesn't see, or may not see."""
+    """The differences between paths that a service ignores, or may ignore."""
 
     case: bool = False
     final_slash: bool = False
     parameters: bool = False
     extension: bool = False
-    """Of the request's last segment; the extension of a route's path is kept."""
+    """In the request's last segment; the extension of a route's path is kept."""
     final_dots: bool = False
-    """And spaces, at the end of each segment."""
+    """Dots and spaces at the end of each segment."""
 
 
 EXACT = Reading()
-"""Every difference is seen."""
+"""No difference is ignored."""
 
 
 def known(paths: PathsConfig) -> Reading:
-    """Return the differences that a service is declared not to see."""
+    """Return the differences that, by the configuration, a service ignores."""
     return Reading(
         case=paths.case == "insensitive",
         final_slash=paths.final_slash == "ignored",
@@ -65,7 +65,7 @@ def known(paths: PathsConfig) -> Reading:
 
 
 def possible(paths: PathsConfig) -> Reading:
-    """Return the differences that a service isn't declared to see."""
+    """Return the differences that, by the configuration, a service may ignore."""
     return Reading(
         case=paths.case != "sensitive",
         final_slash=paths.final_slash != "significant",
@@ -76,10 +76,10 @@ def possible(paths: PathsConfig) -> Reading:
 
 
 def fold_segment(segment: str, reading: Reading) -> str:
-    """Return the one form that all segments have which read the same.
+    """Return the folded form of *segment*: one for all that are read the same.
 
-    It is canonical itself: escaped where a path must be, and nowhere else. A segment
-    that would be empty stays, because a template's name takes it for a value.
+    The form is canonical: only characters that need it are escaped. A segment of dots
+    and spaces stays, because it is a value for the name of a template.
     """
     if reading.parameters:
         segment = _PARAMETERS.split(segment, maxsplit=1)[0]
@@ -87,16 +87,16 @@ def fold_segment(segment: str, reading: Reading) -> str:
     if reading.final_dots:
         text = text.rstrip(_DOTS_AND_SPACES) or text
     if reading.case:
-        # Upper case first: readers differ in which of the two they compare.
+        # Upper case first: some readers compare upper case, others lower case.
         text = text.upper().casefold()
     return quote(text, safe=_PCHAR)
 
 
 def fold(path: str, reading: Reading) -> str:
-    """Return the one form that all paths have which read the same.
+    """Return the folded form of *path*: one for all paths that are read the same.
 
-    *path* is canonical, or a template; names in braces stay as they are. The extension
-    stays, too: it belongs to a route's path, and only a request's may be dropped.
+    *path* is canonical, or a template; names in braces stay unchanged. The extension
+    is kept: only `folded` drops it, from the path of a request.
     """
     segments = [
         one if one.startswith("{") else fold_segment(one, reading)
@@ -108,15 +108,15 @@ def fold(path: str, reading: Reading) -> str:
 
 
 def is_plain(path: str) -> bool:
-    """Return whether *path* has one folded form, itself, however it is read."""
+    """Return whether *path* is its own only folded form, for every reading."""
     return len(path) <= _CACHE_MAX_CHARS and _is_plain_cached(path)
 
 
 def folded(path: str, reading: Reading) -> tuple[str, ...]:
-    """Return every form that the canonical *path* of a request may be read in.
+    """Return every folded form of a request's canonical *path*, at most four.
 
-    None when there is no other than *path* itself, which is so for most. At most four:
-    a reader that drops an extension may begin it at the first dot or at the last.
+    The result is empty if *path* itself is the only form, as for most paths. A reader
+    that drops an extension may take the first dot or the last one as its beginning.
     """
     if len(path) > _CACHE_MAX_CHARS:
         return _folded(path, reading)

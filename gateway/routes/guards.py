@@ -1,10 +1,10 @@
-"""PURE. Near misses: requests that one route takes, and whose service reads another's.
+"""PURE. Near misses: requests whose service may read the path of a stricter route.
 
-For the route table `/Admin` isn't `/admin`; for Express it is. So a path that isn't
-its own folded form is looked up once more, among the folded paths of all routes that
-lead to the same targets. If one of them asks for more than the route that would take
-the request, or refuses its method, the request is refused: the gateway can't know
-whether the service would serve what that route guards.
+For the route table, `/Admin` isn't `/admin`; for Express it is. So a path that isn't
+its own folded form is looked up a second time, among the folded paths of all routes to
+the same targets. If one of these routes requires more than the matched route, or
+refuses the method, the request is refused: the gateway can't know whether the service
+would serve what that route guards.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _FoldedPlace:
 
 
 class Guards:
-    """The routes to the same targets, by the paths that the service may read."""
+    """The routes to the same targets, by their folded paths."""
 
     __slots__ = ("_forest", "_reading", "has_folded", "services")
 
@@ -46,7 +46,7 @@ class Guards:
         self._reading = reading
         self._forest: Forest[_FoldedPlace] = Forest()
         self.has_folded = False
-        """The path of a route isn't its folded form: a request's may be."""
+        """A route's path isn't its folded form, which a plain path may be."""
         for route in routes:
             if route.form != "regex" and fold(route.path, reading) != route.path:
                 self.has_folded = True
@@ -59,12 +59,12 @@ class Guards:
                 one.close()
 
     def forms(self, path: str) -> tuple[str, ...]:
-        """Return the folded forms of *path* that must be looked up; mostly none."""
+        """Return the folded forms of *path* to look up; mostly none."""
         forms = folded(path, self._reading)
         return (path,) if self.has_folded and not forms else forms
 
     def find(self, method: str, host: str, form: str, route: Route) -> Route | None:
-        """Return the guard of the folded *form* that *route* is laxer than, if any."""
+        """Return a route at the folded *form* that is stricter than *route*, if any."""
         place = self._forest.find(host, form)
         if place is None:
             return None
@@ -75,9 +75,9 @@ class Guards:
         return None
 
     def stricter(self, method: str, place: Place, route: Route) -> Route | None:
-        """Return the route of *place* that refuses more than *route* does, if any.
+        """Return a route of *place* that is stricter than *route*, or None.
 
-        Only routes to the same targets count.
+        It requires more, or refuses *method*. Only routes to the same targets count.
         """
         outcome = place.choose(method)
         match outcome:
@@ -90,13 +90,13 @@ class Guards:
                 ours = (one for one in place.routes if one.service in self.services)
                 return next(ours, None)
             case _:
-                pass  # a place always has a route, or none for this method
+                pass  # `choose` has no other outcome
         return None
 
 
 def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
-    """Return the guards for each route that is laxer than another to its targets."""
-    found: dict[Route, Guards] = {}
+    """Return the guards of each route that is laxer than another to its targets."""
+    guards: dict[Route, Guards] = {}
     for services in _same_targets(dict.fromkeys(route.service for route in routes)):
         ours = [route for route in routes if route.service in services]
         made: dict[Reading, Guards] = {}
@@ -104,12 +104,12 @@ def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
             reading = possible(route.service.paths)
             if reading not in made:
                 made[reading] = Guards(services, ours, reading)
-            found[route] = made[reading]
-    return found
+            guards[route] = made[reading]
+    return guards
 
 
 def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
-    """Yield the routes beside which another one refuses more."""
+    """Yield the routes that may be laxer than another one."""
     policies = {repr(route.session): route.session for route in routes}.values()
     limited = {shape(route) for route in routes if route.methods is not None}
     for route in routes:
@@ -122,7 +122,7 @@ def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 def _same_targets(services: Iterable[Service]) -> list[frozenset[Service]]:
-    """Return the services in groups: those that share a target, directly or not."""
+    """Return groups of services that share a target, directly or through others."""
     groups: dict[Service, set[Service]] = {}
     by_target: dict[object, list[Service]] = defaultdict(list)
     for service in services:

@@ -1,4 +1,4 @@
-"""PURE. What a route table must not say, and what it probably doesn't mean."""
+"""PURE. Errors in a route table as a whole, and warnings of probable mistakes."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from gateway.routes.table import RouteTable
 
 
 def own_paths(settings: Config) -> Iterator[Finding]:
-    """Yield routes whose paths the gateway answers itself: they can never match."""
+    """Yield a finding for each route whose path the gateway answers itself."""
     auth = settings.supertokens.api_base_path
     user = settings.gateway.user_path
     if user == auth or user.startswith(f"{auth}/"):
         yield Finding(
             loc=("gateway", "user_path"),
-            message="this lies below supertokens.api_base_path, which comes first",
+            message="this path is below supertokens.api_base_path, which decides first",
+            hint="Choose a path outside of it",
             see=("supertokens", "api_base_path"),
         )
-    for index, given in enumerate(settings.routes):
-        form, path = form_of(given)
+    for index, route in enumerate(settings.routes):
+        form, path = form_of(route)
         start = Pattern(path).literal_prefix if form == "regex" else path
         below = start.startswith(f"{auth}/") or (start == auth and form != "regex")
         if below or (form == "exact" and path == user):
             yield Finding(
                 loc=("routes", index),
-                message="this route can never match: the gateway itself answers here",
-                hint="See supertokens.api_base_path and gateway.user_path",
+                message="this route can never match: the gateway answers this path",
+                hint="Change the path, supertokens.api_base_path or gateway.user_path",
             )
 
 
 def ways_to_the_core(settings: Config) -> Iterator[Finding]:
-    """Yield upstreams that are the core: with them, clients could make sessions."""
+    """Yield a finding for each upstream that is the core.
+
+    Through it, clients could create sessions.
+    """
     cores = {
         (config.same_host(core.host), core.port)
         for core in config.core_addresses(settings.supertokens.connection_uri)
@@ -45,7 +49,7 @@ def ways_to_the_core(settings: Config) -> Iterator[Finding]:
             yield Finding(
                 loc=loc,
                 message="this is the SuperTokens core, which clients must not reach",
-                hint="Its API belongs behind the gateway: sessions could be made there",
+                hint="Remove this upstream: through it, clients could create sessions",
             )
 
 
@@ -55,13 +59,13 @@ _RECIPE_OF: Mapping[str, str] = {
     "email_verified": "emailverification",
     "mfa": "multifactorauth",
 }
-"""Which recipe puts what is required into the token, and fetches it again."""
+"""The recipe that puts the required claim into the token and fetches it again."""
 
 
 def unmet_requirements(settings: Config) -> Iterator[Finding]:
-    """Yield requirements whose claim nobody here can fetch: nobody meets them.
+    """Yield a finding for each requirement whose recipe is off: no session meets it.
 
-    A `config_module` has its own recipes, which are known only when it's started.
+    With a `config_module`, there are none: its recipes are known only at start.
     """
     if settings.supertokens.config_module is not None:
         return
@@ -76,10 +80,10 @@ def unmet_requirements(settings: Config) -> Iterator[Finding]:
                 continue
             hint = f"Add {recipe} to supertokens.recipes"
             if recipe not in config.RECIPES:
-                hint = "This recipe takes a supertokens.config_module"
+                hint = "Only a supertokens.config_module can add this recipe"
             yield Finding(
                 loc=("routes", index, "require", key),
-                message=f"this needs the recipe {recipe}, which isn't on",
+                message=f"this needs the recipe {recipe}, which is off",
                 hint=hint,
             )
 
@@ -95,9 +99,9 @@ def _targets(settings: Config) -> Iterator[tuple[config.Loc, Address]]:
 
 
 def warnings(settings: Config, table: RouteTable) -> list[Finding]:
-    """Return what can be served but is probably not what was meant.
+    """Return findings about settings that are valid but probably mistakes.
 
-    *table* is what the routes of *settings* were compiled to.
+    *table* is the compiled table of *settings*.
     """
     return [
         *_doubtful_cookies(settings.supertokens),
@@ -107,32 +111,36 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     ]
 
 
-def _doubtful_cookies(given: config.SuperTokensConfig) -> Iterator[Finding]:
+def _doubtful_cookies(supertokens: config.SuperTokensConfig) -> Iterator[Finding]:
     place = ("supertokens", "cookie", "secure")
-    api_domain = given.api_domain
-    if given.cookie.same_site == "none":
-        if given.anti_csrf == "NONE":
+    api_domain = supertokens.api_domain
+    if supertokens.cookie.same_site == "none":
+        if supertokens.anti_csrf == "NONE":
             yield Finding(
                 loc=("supertokens", "anti_csrf"),
-                message="other sites can act for your users: cookies go with their"
-                " requests (same_site: none), and nothing else is asked for",
-                hint="Leave anti_csrf out",
+                message="other sites can act for your users: browsers add the cookies"
+                " to their requests (same_site: none), and nothing checks for CSRF",
+                hint="Remove anti_csrf",
             )
-        if given.cookie.secure is False:
+        if supertokens.cookie.secure is False:
             yield Finding(
-                loc=place, message="browsers drop same_site: none without secure: true"
+                loc=place,
+                message="browsers drop same_site: none without secure: true",
+                hint="Set secure: true",
             )
     if api_domain.startswith("http:"):
         host = config.origin_host(api_domain)
-        if given.cookie.secure:
+        if supertokens.cookie.secure:
             yield Finding(
                 loc=place,
                 message="browsers don't send secure cookies to an http api_domain",
+                hint="Use an https api_domain",
             )
         if config.same_host(host) != "localhost":
             yield Finding(
                 loc=("supertokens", "api_domain"),
-                message="sessions can be read on the way: this isn't https",
+                message="this isn't https: sessions can be read on the network",
+                hint="Use https",
             )
 
 
@@ -144,44 +152,56 @@ def _doubtful_services(settings: Config) -> Iterator[Finding]:
         if str(target.port) == port and (
             here or config.same_host(target.host) == config.same_host(host)
         ):
-            yield Finding(loc=loc, message="this is the gateway itself: a loop")
+            yield Finding(
+                loc=loc,
+                message="this is the gateway's own address: requests would loop",
+                hint="Write the address of the service",
+            )
     used = {route.service for route in settings.routes}
     for name, service in settings.services.items():
         if name not in used:
-            yield Finding(loc=("services", name), message="no route leads here")
+            yield Finding(
+                loc=("services", name),
+                message="no route uses this service",
+                hint="Remove it, or add a route",
+            )
         if not service.tls.verify:
             yield Finding(
                 loc=("services", name, "tls", "verify"),
-                message="anyone on the way can pretend to be this service",
+                message="an attacker on the network can pose as this service",
+                hint="Remove verify: false, and set ca_file if needed",
             )
 
 
 def _overlaps(settings: Config) -> Iterator[Finding]:
-    """Yield routes of which an earlier one, with the same path, takes a part."""
+    """Yield a finding for each route with the path of an earlier one that takes part of
+    its requests.
+    """
     taken: dict[tuple[object, ...], int] = {}
-    for index, given in enumerate(settings.routes):
-        form, path = form_of(given)
+    for index, route in enumerate(settings.routes):
+        form, path = form_of(route)
         shape = "/".join(
             "{}" if form == "template" and segment.startswith("{") else segment
             for segment in path.split("/")
         )
-        hosts = (given.match and given.match.hosts) or (None,)
-        methods = (given.match and given.match.methods) or (None,)
-        lost = None
+        hosts = (route.match and route.match.hosts) or (None,)
+        methods = (route.match and route.match.methods) or (None,)
+        earlier = None
         for place in ((form, shape, h, m) for h in hosts for m in methods):
-            lost = taken.get(place, lost)
+            earlier = taken.get(place, earlier)
             taken.setdefault(place, index)
-        if lost not in (None, index):
-            assert lost is not None
+        if earlier not in (None, index):
+            assert earlier is not None
             yield Finding(
                 loc=("routes", index),
                 message="an earlier route with this path takes some of its requests",
-                see=("routes", lost),
+                hint="Give the two different methods or hosts",
+                see=("routes", earlier),
             )
 
 
 def _spellings(settings: Config, table: RouteTable) -> Iterator[Finding]:
-    """Yield the services that may read a path past the guard of another route."""
+    """Yield a finding for each service whose reading of paths may pass a guard."""
     found: dict[str, list[remarks.Remark]] = {}
     for remark in remarks.spellings(table):
         assert remark.other is not None, "a near miss has two routes"
@@ -192,28 +212,28 @@ def _spellings(settings: Config, table: RouteTable) -> Iterator[Finding]:
         shown = ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
         assert first.other is not None, "see above"
         if table.refuses_near_misses:
-            message = f"what guards {shown} depends on how this service reads paths:"
+            message = f"the guard of {shown} depends on how this service reads paths:"
             message += f" {first.path} is 404, not forwarded by {first.other.name}"
         else:
-            message = f"what guards {shown} may be passed: {first.path} is forwarded"
+            message = f"the guard of {shown} may be passed: {first.path} is forwarded"
             message += f" by {first.other.name}, and near_misses aren't refused"
         yield Finding(
             loc=("services", service)
             if service in settings.services
             else ("routes", first.other.index, "upstream"),
             message=message,
-            hint="Say how it reads them: paths: exact, or see services.<name>.paths",
+            hint="Declare how it does: paths: exact, or see services.<name>.paths",
             see=("routes", first.route.index),
         )
 
 
 _SHOWN = 5
-"""Names of routes that one warning lists."""
+"""Most names of routes in one warning."""
 
 
-def form_of(given: config.RouteConfig) -> tuple[Form, str]:
-    """Return which form of path a route has, and the path."""
-    match given.path_match:
+def form_of(route: config.RouteConfig) -> tuple[Form, str]:
+    """Return the form of a route's path, and the path."""
+    match route.path_match:
         case config.PathMatchConfig(exact=str(path)):
             return "exact", path
         case config.PathMatchConfig(template=str(path)):

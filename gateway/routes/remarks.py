@@ -1,7 +1,7 @@
-"""PURE. What in a table can be served, and may not be what was meant.
+"""PURE. Remarks on routes that can be served but may be mistakes.
 
-Found by asking the table itself, with a path that shows it. `gateway routes` marks what
-is found, and `gateway check` warns of guards that a spelling could pass.
+Each is found by matching an example path with the table itself. `gateway routes` prints
+the remarks, and `gateway check` warns of guards that another spelling could pass.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from gateway.routes.table import RouteTable
 
 
 class Kind(StrEnum):
-    """What is remarkable about a route."""
+    """The kinds of remarks."""
 
     SPELLING = "spelling"
-    """Its service may read a path of *other*, which asks for less, as one of its own:
+    """Its service may read a path of *other*, which requires less, as its own:
     only `gateway.near_misses` guards it."""
     OPEN_BELOW_GUARD = "open_below_guard"
-    """No session is required, although *other*, around it, requires one."""
+    """It requires no session, although *other*, which encloses it, requires one."""
     ASKS_LESS = "asks_less"
-    """It requires a session, but not all that *other*, around it, asks for."""
+    """It requires a session, but less than *other*, which encloses it."""
     PUBLIC_BY_DEFAULT = "public_by_default"
-    """It's public, and only `defaults` says so."""
+    """It is public because of `defaults` alone."""
     OTHER_HOST = "other_host"
-    """It takes requests for a host that *other* names in full, where that one's paths
-    don't match."""
+    """It takes requests for a host that *other* names in full, at paths that *other*
+    doesn't match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One remark, about one route."""
+    """One remark on one route."""
 
     kind: Kind
     route: Route
     other: Route | None = None
     path: str = ""
-    """A path that shows it."""
+    """An example path."""
 
     def __str__(self) -> str:
-        """Return it in words, without the route's own name."""
+        """Return the remark in words, without the name of its route."""
         other = "" if self.other is None else self.other.name
         match self.kind:
             case Kind.SPELLING:
@@ -61,11 +61,10 @@ class Remark:
 
 
 def remarks(table: RouteTable) -> list[Remark]:
-    """Return everything that is remarkable, in the order of the file.
+    """Return all remarks, in the order of the file.
 
-    Each remark has a path that the table was asked about. Where a name of a template
-    or a regex lets a route have many shapes, one of them is tried: what is found is
-    true, and more may be there.
+    Each has the path with which it was found. For a template or a regex, one example is
+    tried: every remark is true, but some may be missing.
     """
     found = [
         *spellings(table),
@@ -77,7 +76,7 @@ def remarks(table: RouteTable) -> list[Remark]:
 
 
 def spellings(table: RouteTable) -> Iterator[Remark]:
-    """Yield the guards that a laxer route would let other spellings of a path pass."""
+    """Yield a remark for each guard that a laxer route lets another spelling pass."""
     services = table.guarded_services()
     for guard in table.routes:
         if guard.service not in services:
@@ -102,16 +101,16 @@ def spellings(table: RouteTable) -> Iterator[Remark]:
 def _below(table: RouteTable) -> Iterator[Remark]:
     for route in table.routes:
         for host, path in _examples(route):
-            around = _around(table, route, host, path)
-            if around is None:
+            enclosing = _enclosing(table, route, host, path)
+            if enclosing is None:
                 continue
             for method in route.methods or ONE_OF_EACH:
-                if asks_more(around.session, route.session, method):
+                if asks_more(enclosing.session, route.session, method):
                     closed = route.session.protection is Protection.REQUIRED
                     yield Remark(
                         kind=Kind.ASKS_LESS if closed else Kind.OPEN_BELOW_GUARD,
                         route=route,
-                        other=around,
+                        other=enclosing,
                         path=path,
                     )
                     break
@@ -120,8 +119,8 @@ def _below(table: RouteTable) -> Iterator[Remark]:
             break
 
 
-def _around(table: RouteTable, route: Route, host: str, path: str) -> Route | None:
-    """Return the route that would take *path* if *route*'s place weren't there."""
+def _enclosing(table: RouteTable, route: Route, host: str, path: str) -> Route | None:
+    """Return the route that would take *path* without the place of *route*, or None."""
     method = (route.methods or ONE_OF_EACH)[0]
     places = table.candidates(host, path)
     for place in places:
@@ -177,9 +176,9 @@ def _examples(route: Route) -> Iterator[tuple[str, str]]:
 
 
 def _spellings(path: str, route: Route) -> Iterable[str]:
-    """Return other spellings of a path: each differs from it in one thing.
+    """Yield other spellings of *path*, each with one difference.
 
-    The table says which of them the service may read as *path*.
+    The table decides which of them the service may read as *path*.
     """
     segments = path.split("/")
     if segments[-1]:

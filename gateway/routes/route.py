@@ -1,4 +1,4 @@
-"""PURE. What a route says, and what a look-up among routes says."""
+"""PURE. A compiled route, and the outcomes of a look-up."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ class Service:
     """An upstream. Routes that name the same one share this object."""
 
     name: str
-    """From `services`; the URL for a route's own `upstream`. Unique."""
+    """Its key in `services`, or the URL of a route's `upstream`. Unique."""
     targets: tuple[Address, ...]
     tls: config.TlsConfig
     max_connections: int
     """Per target."""
     paths: config.PathsConfig
-    """How it reads paths, as far as the file says so."""
+    """How it reads paths, as far as the file declares it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """How the path changes on its way."""
+    """How a request's path becomes the upstream's."""
 
     strip: int
-    """How many segments are taken off the beginning."""
+    """Number of segments to remove from the beginning."""
     replacement: str
-    """What stands in their place: empty, or a path without final slash."""
+    """Their replacement: empty, or a path without final slash."""
 
     def __call__(self, path: str) -> str:
-        """Return what the upstream gets for *path*, which the route has matched.
+        """Return the upstream's path for *path*, which the route has matched.
 
-        Whole segments are taken off, so that what is left is empty or begins with a
-        slash; canonical paths have no dot segments and no `//`, so that nothing in it
-        can climb out of the replacement.
+        Whole segments are removed, so that the rest is empty or begins with a slash. A
+        canonical path has no dot segments and no `//`, so that the result can't leave
+        the replacement.
         """
         pieces = path.split("/", self.strip + 1)
         rest = f"/{pieces[-1]}" if len(pieces) > self.strip + 1 else ""
@@ -53,22 +53,22 @@ class Route:
     """One route, with all defaults filled in."""
 
     index: int
-    """Its place in the file, from zero."""
+    """Its index in the file, from zero."""
     name: str
     form: Form
     path: str
-    """Prefix, template, … as the file has it, in canonical form."""
+    """The file's prefix, template, … in canonical form."""
     methods: tuple[str, ...] | None
     hosts: tuple[str, ...] | None
     service: Service
     session: SessionPolicy
     says_protected: bool
-    """Its own line says who may; else `defaults` does."""
+    """The route itself sets `protected`; otherwise `defaults` does."""
     headers: HeaderPolicy
     timeouts: config.TimeoutsConfig
     rewrite: Rewrite | None
     host_header: str
-    """`upstream`, `preserve`, or a literal."""
+    """`upstream`, `preserve`, or a literal host."""
     upstream_401: Literal["pass", "403", "502"]
     websocket: config.WebSocketConfig
     max_body_size: int
@@ -76,12 +76,12 @@ class Route:
     retry: config.RetryConfig
 
     def upstream_path(self, path: str) -> str:
-        """Return the path that the upstream gets for the canonical *path*."""
+        """Return the upstream's path for the canonical *path* of a request."""
         return path if self.rewrite is None else self.rewrite(path)
 
 
 def shape(route: Route) -> str:
-    """Return the path of *route*, whatever a template calls its segments."""
+    """Return the path of *route*, with `{}` for each name of a template."""
     if route.form != "template":
         return route.path
     return "/".join(
@@ -90,7 +90,7 @@ def shape(route: Route) -> str:
     )
 
 
-# --- what a match says ------------------------------------------------------
+# --- outcomes of a look-up ------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +102,24 @@ class Matched:
 
 @dataclass(frozen=True, slots=True)
 class NoRoute:
-    """No route's host and path match: 404."""
+    """No route matches the host and the path: 404."""
 
 
 @dataclass(frozen=True, slots=True)
 class MethodNotAllowed:
-    """The place that decides has no route for this method: 405."""
+    """The deciding place has no route for the method: 405."""
 
     allow: tuple[str, ...]
-    """What it has routes for, sorted."""
+    """The methods it has routes for, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """The request would take *route*, but its service may read *guard*'s path: 404."""
+    """*route* matches, but its service may read the path as that of *guard*: 404."""
 
     route: Route
     guard: Route
-    """It leads to the same targets, and asks for more than *route* or refuses the
+    """It leads to the same targets, and requires more than *route* or refuses the
     method."""
 
 

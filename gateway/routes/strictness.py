@@ -1,4 +1,4 @@
-"""PURE. Whether one route asks a request for anything that another doesn't."""
+"""PURE. Whether one route requires something that another one doesn't."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gateway.identity import (
 
 _ORDER = (Protection.PUBLIC, Protection.OPTIONAL, Protection.REQUIRED)
 ONE_OF_EACH = ("GET", "POST")
-"""A method that reads and one that writes, for what a policy asks of methods."""
+"""A safe method and a writing one: policies distinguish only these two kinds."""
 
 _NEVER_S = float("inf")
 
 
 def asks_more(one: SessionPolicy, other: SessionPolicy, method: str) -> bool:
-    """Return whether *one* asks a *method* request for anything that *other* doesn't.
+    """Return whether *one* requires something of *method* that *other* doesn't.
 
-    Two policies can each ask for more than the other: one for a role, one for a tenant.
-    In doubt the answer is yes: conditions on claims are compared as they are written.
+    Both may require something that the other doesn't: a role and a tenant. In doubt the
+    result is true: conditions on claims are compared literally.
     """
     if one.protection is Protection.PUBLIC:
         return False
@@ -57,7 +57,7 @@ def _is_implied(one: Requirements, other: Requirements) -> bool:
 def _any_is_implied(
     one: tuple[str, ...], other_any: tuple[str, ...], other_all: tuple[str, ...]
 ) -> bool:
-    """Return whether having one of *one* follows from the other's two conditions."""
+    """Return whether the other's two conditions imply at least one name of *one*."""
     return (
         not one
         or (bool(other_any) and set(other_any) <= set(one))
@@ -72,12 +72,12 @@ def _all_is_implied(
 
 
 def _age_s(needs: Requirements) -> float:
-    """Return how old a claim may be."""
+    """Return the highest age of a claim, in seconds."""
     return _NEVER_S if needs.max_age_s is None else needs.max_age_s
 
 
 def _core_age_s(policy: SessionPolicy, method: str) -> float:
-    """Return how old the core's last word on the session may be, in seconds."""
+    """Return the highest age of the core's answer on the session, in seconds."""
     match policy.check_database:
         case CheckDatabase.ALWAYS:
             return 0

@@ -1,4 +1,4 @@
-"""PURE. The route table: which route a request takes, or why none."""
+"""PURE. The route table: returns the route of a request, or why there is none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_ROUTE = NoRoute()
 
 
 class RouteTable:
-    """The compiled routes. Made by `compile`; nothing in it changes afterwards."""
+    """The compiled routes. `compile` makes it; it never changes afterwards."""
 
     __slots__ = ("_as_read", "_as_sent", "_guards", "refuses_near_misses", "routes")
 
@@ -34,13 +34,13 @@ class RouteTable:
     ) -> None:
         """
         Raises:
-            InvalidConfig: there are routes that no request can reach.
+            InvalidConfig: no request can reach one of the routes.
         """
         self._as_sent: Forest[Place] = Forest()
-        """By what a request's path must be, byte for byte. Routes of a service that
-        reads more loosely stand under their folded paths."""
+        """All routes, for a request's path byte for byte. The routes of a service that
+        reads more loosely are under their folded paths."""
         self._as_read: dict[Reading, Forest[Place]] = {}
-        """The routes of such services alone, for paths that aren't folded."""
+        """The routes of such services alone, for folded forms of a request's path."""
         findings = [finding for route in routes for finding in self._add(route)]
         if findings:
             raise InvalidConfig(findings)
@@ -78,25 +78,26 @@ class RouteTable:
         return self._near_miss(method, host, path, outcome) or outcome
 
     def near_miss(self, method: str, host: str, path: str) -> NearMiss | None:
-        """Return the near miss that a request is, whatever becomes of near misses."""
+        """Return the near miss that a request is, if any, even if none is refused."""
         return self._near_miss(method, host, path, self.decide(method, host, path))
 
     def guarded_services(self) -> frozenset[Service]:
-        """Return the services to which one route refuses more than another."""
+        """Return the services with routes of different strictness."""
         found = set(self._guards.values())
         return frozenset(service for guards in found for service in guards.services)
 
     def decide(self, method: str, host: str, path: str) -> Outcome:
-        """Return what `match` does, whether or not it is a near miss."""
+        """Return the outcome of `match` before near misses are refused."""
         if self._as_read:
             return self._decide_as_read(method, host, path)
         place = self._as_sent.find(host, path)
         return _NO_ROUTE if place is None else place.choose(method)
 
     def candidates(self, host: str, path: str) -> Iterator[Place]:
-        """Yield all places that match, the one that decides first.
+        """Yield all matching places, the deciding one first.
 
-        Only by paths as they are sent; see `services.<name>.paths` for others.
+        They match the path byte for byte: looser readings (`services.<name>.paths`)
+        aren't tried.
         """
         return self._as_sent.find_all(host, path)
 
@@ -105,10 +106,10 @@ class RouteTable:
         return tuple(dict.fromkeys(route.service for route in self.routes))
 
     def _decide_as_read(self, method: str, host: str, path: str) -> Outcome:
-        """Return the outcome where some services don't see all differences.
+        """Return the outcome if some services ignore differences between paths.
 
-        The path as it was sent and its folded forms each lead to a place; the first in
-        the order of matching decides, and of equal ones the first with the method.
+        The path as sent and each of its folded forms lead to a place. The first place
+        in the order of matching decides; of equal ones, the first with the method.
         """
         forests: list[tuple[Forest[Place], tuple[str, ...]]]
         forests = [(self._as_sent, (path,))]
@@ -132,7 +133,7 @@ class RouteTable:
     def _near_miss(
         self, method: str, host: str, path: str, outcome: Outcome
     ) -> NearMiss | None:
-        """Return the near miss if the *outcome* for this path is none to rely on."""
+        """Return the near miss if *path* may pass a guard by *outcome*, else None."""
         if not isinstance(outcome, Matched):
             return None
         route = outcome.route
@@ -142,8 +143,8 @@ class RouteTable:
         for form in found.forms(path):
             guard = found.find(method, host, form, route)
             if guard is None:
-                # Two routes may fold to one path and hide a third: see what the
-                # folded path leads to if it is sent as it is.
+                # Two routes may fold to one path and hide a third: look the folded
+                # path up as if it had been sent.
                 place = self._as_sent.find(host, form)
                 if place is not None:
                     guard = found.stricter(method, place, route)
@@ -152,7 +153,7 @@ class RouteTable:
         return None
 
     def _add(self, route: Route) -> Iterator[Finding]:
-        """Put *route* where it belongs; tell when all of it is taken already."""
+        """Add *route* to its places; yield a finding if no request is left for it."""
         reading = known(route.service.paths)
         forests = [self._as_sent]
         if reading != EXACT:
@@ -175,7 +176,7 @@ class RouteTable:
             )
 
     def _order(self, route: Route) -> tuple[object, ...]:
-        """Return what routes are sorted by: of two that match, the lower decides."""
+        """Return the sort key of *route*: of two that match, the lower one decides."""
         host = min(route.hosts or (None,), key=_host_rank)
         place = self._as_sent.tree(host).place(
             route.form, route.path, Place, known(route.service.paths)

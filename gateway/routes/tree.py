@@ -1,7 +1,7 @@
-"""PURE. The look-up: paths in a tree with a node for each segment, hosts before them.
+"""PURE. The look-up: a tree of paths for each host, with a node for each segment.
 
-The order is stated in `gateway.routes`. A look-up goes down the tree and back up to the
-last node where something matches, so that its cost doesn't grow with the table.
+`gateway.routes` states the order. A look-up descends the tree and returns to the last
+node with a match, so that its cost doesn't grow with the table.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _MAX_HOST = 253
 
 
 Rank = tuple[object, ...]
-"""What places are sorted by: of two that match a path, the lower one decides."""
+"""The sort key of places: of two that match a path, the lower one decides."""
 
 T = TypeVar("T")
 
 
 class Place:
-    """The routes with one host and one path: methods choose among them."""
+    """The routes with one host and one path; the method chooses among them."""
 
     __slots__ = (
         "_allow",
@@ -46,15 +46,15 @@ class Place:
         self.rank = rank
         self.routes: list[Route] = []
         self.has_guard = False
-        """For a path that isn't plain, another route may be meant."""
+        """A path that isn't plain may be a near miss here."""
         self.has_plain_guard = False
-        """For a plain path, too."""
+        """A plain path may be one, too."""
         self._by_method: dict[str, Matched] = {}
         self._any: Matched | None = None
         self._allow = MethodNotAllowed(())
 
     def add(self, route: Route) -> Route | None:
-        """Take *route* in; return the one before it that leaves it nothing, if so."""
+        """Add *route*; return the earlier route that takes all its methods, or None."""
         matched = Matched(route)
         if route.methods is None:
             if self._any is not None:
@@ -69,21 +69,21 @@ class Place:
         return None
 
     def close(self) -> None:
-        """Fill in what follows from all routes of the place."""
+        """Complete the place after its last route: HEAD, and the methods for 405."""
         if "GET" in self._by_method:
             self._by_method.setdefault("HEAD", self._by_method["GET"])
         self._allow = MethodNotAllowed(tuple(sorted(self._by_method)))
 
     def choose(self, method: str) -> Outcome:
-        """Return the route for *method*, or that there is none."""
+        """Return the route for *method*, or `MethodNotAllowed`."""
         return self._by_method.get(method, self._any) or self._allow
 
 
 def rank(form: Form, path: str, index: int) -> Rank:
-    """Return what decides between places whose paths match the same request.
+    """Return the sort key of a place among those that match the same path.
 
-    *index* is that of the first route in the place. It decides between regexes only:
-    other paths that match the same requests differ before it.
+    *index* is that of the place's first route. It decides only between regexes: the
+    keys of other places that match the same path differ before it.
     """
     if form == "exact":
         return (0,)
@@ -96,7 +96,7 @@ def rank(form: Form, path: str, index: int) -> Rank:
 
 
 class _Node(Generic[T]):
-    """What the routes say after the same beginning, a node for each segment."""
+    """The routes after the same leading segments, with a child for each next one."""
 
     __slots__ = ("end", "literal", "named", "prefix", "regexes")
 
@@ -104,12 +104,12 @@ class _Node(Generic[T]):
         self.literal: dict[str, _Node[T]] = {}
         self.named: _Node[T] | None = None
         self.end: T | None = None
-        """Of templates that end here."""
+        """The place of the templates that end here."""
         self.regexes: list[tuple[Pattern, T]] = []
         self.prefix: T | None = None
 
     def find(self, segments: Sequence[str], index: int, path: str) -> T | None:
-        """Return the place that decides for *segments* from *index* on."""
+        """Return the deciding place for *segments* from *index* on, or None."""
         if index == len(segments):
             if self.end is not None:
                 return self.end
@@ -130,7 +130,7 @@ class _Node(Generic[T]):
         return self.prefix
 
     def find_all(self, segments: Sequence[str], index: int, path: str) -> Iterator[T]:
-        """Yield all places that match, the one that decides first."""
+        """Yield all matching places, the deciding one first."""
         if index == len(segments):
             if self.end is not None:
                 yield self.end
@@ -145,7 +145,7 @@ class _Node(Generic[T]):
             yield self.prefix
 
     def places(self) -> Iterator[T]:
-        """Yield all places from here on."""
+        """Yield all places of this node and below it."""
         yield from (place for place in (self.end, self.prefix) if place is not None)
         yield from (place for _, place in self.regexes)
         for child in (*self.literal.values(), *filter(None, (self.named,))):
@@ -163,18 +163,18 @@ class Tree(Generic[T]):
         self._depth = 0
 
     def find(self, path: str) -> T | None:
-        """Return the place that decides for *path*, or None."""
+        """Return the deciding place for *path*, or None."""
         place = self._exact.get(path)
         if place is not None:
             return place
-        # One piece more than the tree is deep: a client can't choose what this costs.
+        # One segment more than the tree is deep: a client can't raise the cost.
         segments = path.split("/", self._depth + 1)
         if segments[0]:
-            return None  # `*`, which is no path
+            return None  # `*` isn't a path
         return self._root.find(segments, 1, path)
 
     def find_all(self, path: str) -> Iterator[T]:
-        """Yield all places that match *path*, the one that decides first."""
+        """Yield all places that match *path*, the deciding one first."""
         if path in self._exact:
             yield self._exact[path]
         segments = path.split("/", self._depth + 1)
@@ -184,11 +184,11 @@ class Tree(Generic[T]):
     def place(
         self, form: Form, path: str, make: Callable[[], T], reading: Reading = EXACT
     ) -> T:
-        """Return the place of *path*, from *make* if it is new.
+        """Return the place of *path*; *make* creates it if it is new.
 
-        With a *reading*, the path's literals stand in their folded form. A regex stays
-        as it is, but in place of a capital it takes the small letter, too, if case is
-        folded: what it is asked about is a folded path.
+        With a *reading*, literal segments are stored in their folded form. A regex is
+        stored unchanged, but if case is folded, its capitals also match small letters,
+        because it is matched with folded paths.
         """
         if form == "regex":
             return self._regex(Pattern(path, lower=reading.case), make, reading)
@@ -204,7 +204,7 @@ class Tree(Generic[T]):
         return place
 
     def _regex(self, pattern: Pattern, make: Callable[[], T], reading: Reading) -> T:
-        # Only whole segments lead to a node: the last piece may go on.
+        # Only whole segments have nodes: the last piece may be part of a longer one.
         segments = pattern.literal_prefix.split("/")[1:-1]
         if reading != EXACT:
             segments = [fold_segment(segment, reading) for segment in segments]
@@ -214,7 +214,7 @@ class Tree(Generic[T]):
                 return place
         place = make()
         node.regexes.append((pattern, place))
-        # Stable, so that the file's order stays for those of equal length.
+        # The sort is stable: regexes of equal length keep the file's order.
         node.regexes.sort(key=lambda regex: -len(regex[0].literal_prefix))
         return place
 
@@ -245,7 +245,7 @@ class Forest(Generic[T]):
         """By `api.example.com`, or by `.example.com` for the wildcard."""
 
     def tree(self, host: str | None) -> Tree[T]:
-        """Return the tree of a route's host, made if it is new."""
+        """Return the tree of a route's host, which is created if it is new."""
         if host is None:
             return self._any_host
         return self._trees.setdefault(host.removeprefix("*"), Tree())
@@ -253,7 +253,7 @@ class Forest(Generic[T]):
     def levels(self, host: str) -> Iterator[Tree[T] | None]:
         """Yield the trees for a request's *host*, the most specific name first.
 
-        None where no route names this host or this wildcard.
+        It yields None if no route has the host or the wildcard.
         """
         yield self._trees.get(host)
         dot = host.find(".") if len(host) <= _MAX_HOST else -1
@@ -263,7 +263,7 @@ class Forest(Generic[T]):
         yield self._any_host
 
     def find(self, host: str, path: str) -> T | None:
-        """Return the place that decides, or None."""
+        """Return the deciding place, or None."""
         if not self._trees:
             return self._any_host.find(path)
         for tree in self.levels(host):
@@ -274,7 +274,7 @@ class Forest(Generic[T]):
         return None
 
     def find_all(self, host: str, path: str) -> Iterator[T]:
-        """Yield all places that match, the one that decides first."""
+        """Yield all matching places, the deciding one first."""
         for tree in self.levels(host):
             if tree is not None:
                 yield from tree.find_all(path)

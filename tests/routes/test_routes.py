@@ -620,7 +620,7 @@ def test_own_paths(given_rule: Any, dead: bool) -> None:
     """What the gateway answers itself never reaches a route."""
     if dead:
         (found,) = refused(given_rule)
-        assert "the gateway itself answers here" in found.message
+        assert "the gateway answers this path" in found.message
     else:
         assert compiled(given_rule).routes
 

@@ -442,7 +442,10 @@ def test_settings_know_places_table_and_warnings(file: Path) -> None:
     assert loaded.line(("routes", 0, "upstream")) == 6
     assert loaded.line(("routes", 0, "retry", "attempts")) == 5
     assert [str(one) for one in loaded.warnings] == [
-        f"{file}:3:11: services.lonely: no route leads here"
+        (
+            f"{file}:3:11: services.lonely: no route uses this service."
+            " Remove it, or add a route"
+        )
     ]
     later = Finding(loc=("routes", 0, "path"), message="it burns", hint="Run")
     assert [str(one) for one in loaded.problems([later])] == [
