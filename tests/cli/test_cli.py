@@ -184,7 +184,7 @@ routes:
     "the core as an upstream": (
         'version: 1\nroutes:\n  - {path: /a, upstream: "http://localhost:3567"}\n',
         "3:26: routes[0].upstream: this is the SuperTokens core",
-        "behind the gateway",
+        "clients could create sessions",
     ),
 }
 
