@@ -1,4 +1,4 @@
-"""edge. The supervisor's end of a child's channel."""
+"""edge. The supervisor's end of a child's control channel."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _READ_BYTES = 64 * 1024
 
 
 class Hangup(Exception):
-    """The channel has ended; the text says why, if the child is to blame."""
+    """The channel has ended. The text is the reason, if the child caused it."""
 
 
 class Channel:
-    """Sends and receives messages without waiting."""
+    """Sends and receives messages without blocking."""
 
     def __init__(self, sock: socket.socket) -> None:
-        """*sock* is the channel's from now on."""
+        """The channel owns *sock* from now on."""
         sock.setblocking(False)
         self._socket = sock
         self._decoder = messages.Decoder()
@@ -33,16 +33,17 @@ class Channel:
 
     @property
     def unsent_bytes(self) -> int:
-        """The bytes that wait until the child reads."""
+        """The number of bytes to send when the child reads again."""
         return len(self._unsent)
 
     def receive(self) -> list[Message] | None:
-        """Return some of the messages that have arrived; None: nothing has.
+        """Return messages that have arrived; None if no bytes have.
 
-        Not all of them: a child that never stops must keep no other one waiting.
+        One call reads at most 64 KiB, so that a child that sends without end doesn't
+        delay the others. An empty list means that a message is incomplete.
 
         Raises:
-            Hangup: the channel has ended, or isn't fit to be read any more.
+            Hangup: the channel has ended, or the child has sent an invalid message.
         """
         try:
             data = self._socket.recv(_READ_BYTES)
@@ -58,20 +59,21 @@ class Channel:
         return received
 
     def send(self, message: Message) -> None:
-        """Send *message* after those that still wait."""
+        """Send *message* after the unsent ones."""
         self._unsent += messages.encode(message)
         self.flush()
 
     def flush(self) -> None:
-        """Send what the channel takes; the rest waits until it takes more."""
+        """Send what the channel takes, and keep the rest for the next call."""
         try:
             sent = self._socket.send(self._unsent)
         except BlockingIOError:
             sent = 0
         except ConnectionError:
-            sent = len(self._unsent)  # `receive` will say that the channel has ended
+            sent = len(self._unsent)  # `receive` will raise Hangup
         del self._unsent[:sent]
 
     def close(self) -> None:
+        """Close the channel; drop what is unsent."""
         self._socket.close()
         self._unsent.clear()

@@ -1,4 +1,4 @@
-"""edge. How many processes are worth having: the CPUs that this one may use."""
+"""edge. The number of CPUs that this process may use, and so of workers to run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may keep busy, at least 1.
+    """Return how many CPUs this process may use, at least 1.
 
-    Its affinity (`taskset`, cpusets) and the quota of its control group and of those
-    around it, which containers are limited by; a part of a CPU counts as one.
-    *root* is where `proc` and `sys` are mounted.
+    The lowest of its affinity (`taskset`, cpusets) and the CPU quotas of its control
+    group and the groups above it, which limit containers. A quota is rounded up to
+    whole CPUs. *root* is where `proc` and `sys` are mounted.
 
     Source: Linux, admin-guide/cgroup-v2 (cpu.max), cgroup-v1 (cpu.cfs_quota_us).
     """
@@ -26,9 +26,9 @@ def usable_cpus(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Yield the limits in CPUs that control groups set for this process."""
+    """Yield the CPU quotas that control groups set for this process, in CPUs."""
     groups = root / "sys/fs/cgroup"
-    with contextlib.suppress(OSError, ValueError):  # no such version, or no limit
+    with contextlib.suppress(OSError, ValueError):  # not cgroup v1, or no limit
         period, quota = (
             int((groups / "cpu" / f"cpu.cfs_{name}_us").read_text())
             for name in ("period", "quota")
@@ -41,7 +41,7 @@ def _quotas(root: Path) -> Iterator[float]:
             if line.startswith("0::/"):
                 place = line.removeprefix("0::/")
     for group in (groups / place, *(groups / place).parents):
-        with contextlib.suppress(OSError, ValueError):  # such as "max"
+        with contextlib.suppress(OSError, ValueError):  # no file, or "max": no limit
             quota, period = map(int, (group / "cpu.max").read_text().split())
             if quota > 0 and period > 0:
                 yield quota / period

@@ -1,8 +1,8 @@
 """edge. The hub: a child of the supervisor that has an event loop and no clients.
 
-The supervisor relays to it what workers report. Nothing is made of that yet; health,
-metrics, administration, active checks and shared counters will be. No traffic depends
-on it: when it dies it is restarted, and workers don't notice.
+The supervisor relays the workers' reports to it. The hub doesn't use them yet; they are
+for health, metrics, administration, active checks and shared counters. No traffic
+depends on the hub: when it dies it is restarted, and workers are not affected.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from gateway.process.messages import BadMessage, Drain, Message, Ping, Ready, Re
 from gateway.process.pipe import Pipe
 
 NAME = "gateway hub"
-"""What the system calls the process, in `ps -o comm` and `top`."""
+"""The name of the process in `ps -o comm` and `top`."""
 
 
 class Hub:
-    """Reads what the supervisor relays, and keeps nothing of it."""
+    """Reads the reports that the supervisor relays, and discards them."""
 
     def __init__(self) -> None:
         self._pipe = Pipe(self)
-        self._is_over = asyncio.Event()
+        self._stopped = asyncio.Event()
 
     async def run(self, end: socket.socket) -> None:
-        """Run until the supervisor says otherwise, or has ended."""
+        """Run until the supervisor sends `Drain` or its end of the channel closes."""
         await self._pipe.open(end)
         self._pipe.send(Ready())
-        await self._is_over.wait()
+        await self._stopped.wait()
 
     def receive(self, message: Message) -> None:
-        """Do what the supervisor says.
+        """Handle a message from the supervisor.
 
         Raises:
-            BadMessage: a supervisor doesn't say that to a hub.
+            BadMessage: it isn't a message for a hub.
         """
         match message:
             case Ping():
@@ -44,19 +44,19 @@ class Hub:
             case Report():
                 pass
             case Drain():
-                self._is_over.set()
+                self._stopped.set()
             case _:
                 raise BadMessage("not for a hub")
 
     def closed(self) -> None:
-        """End: there is no supervisor any more."""
-        self._is_over.set()
+        """Stop: the supervisor has ended."""
+        self._stopped.set()
 
 
 def be_hub(end: socket.socket) -> int:
-    """Be the hub; return the exit code."""
+    """Run the hub in this process; return the exit code."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/comm").write_text(NAME)
-    # Not uvloop: it would be imported for a few messages a minute.
+    # Not uvloop: a few messages a minute don't justify the import.
     asyncio.run(Hub().run(end))
     return 0

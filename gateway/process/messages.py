@@ -1,7 +1,8 @@
-"""PURE. What a supervisor and its children say to each other.
+"""PURE. The messages between a supervisor and its children.
 
-One message is one line of JSON with one key. Both ends run the same program, but a
-worker faces the internet: what it sends is checked like anybody's.
+A message is one line of JSON; it has one key, but for a report, which has three. Both
+ends run the same program, but a worker faces the internet: its messages are checked
+like any untrusted input.
 """
 
 from __future__ import annotations
@@ -13,49 +14,50 @@ from dataclasses import dataclass
 from typing import assert_never
 
 _MAX_LINE_BYTES = 1024 * 1024
-"""No message that a worker can have reason to send is nearly as long."""
+"""Of one message. Valid messages are shorter by far."""
 _BATCH_BYTES = 64 * 1024
-"""About so much of a deny-list goes into one message; escaped, up to 12 times more."""
+"""About the part of a deny-list in one message; JSON escapes make it up to 12 times as
+long."""
 _MAX_HANDLE = 1024
-"""Characters of a session handle. SuperTokens' have less than 100."""
+"""Of a session handle, in characters. SuperTokens' have less than 100."""
 
 
 class BadMessage(ValueError):
-    """The other end sent what isn't a message. The text repeats nothing of it."""
+    """The other end has sent an invalid message. The text quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Both ways: sessions to refuse, and until when, in seconds since the epoch."""
+    """Both ways: sessions to refuse, each until a time in seconds since the epoch."""
 
     ends: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """To a worker: accept on these sockets, by number, and on no others."""
+    """To a worker: accept on the sockets with these numbers, and on no others."""
 
     sockets: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To a child: accept nothing any more, finish what was begun, and end."""
+    """To a child: stop accepting, finish the requests in flight, and exit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """To a child, which sends it back: it reads what it is told."""
+    """To a child, which sends it back: its event loop runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a child: it has started, and can serve."""
+    """From a child: it has started and can serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From a worker that can't be started with its configuration, and why."""
+    """From a worker: its configuration can't be served, for *reason*."""
 
     reason: str
 
@@ -65,7 +67,7 @@ class Report:
     """To the hub: a worker has sent *message*."""
 
     child: int
-    """Whose number no other child of this supervisor has."""
+    """The worker's number, which is unique among the children of this supervisor."""
     slot: int
     message: Deny | Ready | Failed
 
@@ -74,12 +76,12 @@ Message = Deny | Accept | Drain | Ping | Ready | Failed | Report
 
 
 def encode(message: Message) -> bytes:
-    """Return *message* as it is sent."""
-    told = _told(message)
-    return json.dumps(told, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    """Return *message* as one line of JSON, with the line feed."""
+    value = _to_json(message)
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def _told(message: Message) -> dict[str, object]:
+def _to_json(message: Message) -> dict[str, object]:
     match message:
         case Deny(ends):
             return {"deny": dict(ends)}
@@ -94,13 +96,13 @@ def _told(message: Message) -> dict[str, object]:
         case Failed(reason):
             return {"failed": reason}
         case Report(child, slot, inner):
-            return {"child": child, "slot": slot, "report": _told(inner)}
+            return {"child": child, "slot": slot, "report": _to_json(inner)}
         case never:
             assert_never(never)
 
 
 class Decoder:
-    """Makes messages of the bytes that arrive, however they are cut."""
+    """Decodes a stream of messages that arrives in pieces of any size."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -109,7 +111,8 @@ class Decoder:
         """Return the messages that *data* completes.
 
         Raises:
-            BadMessage: one isn't what `encode` makes, or is longer than 1 MiB.
+            BadMessage: a message isn't one that `encode` makes, or is longer than
+                1 MiB.
         """
         searched = len(self._rest)
         self._rest += data
@@ -126,22 +129,22 @@ class Decoder:
 
 def _decode(line: bytes) -> Message:
     try:
-        told = json.loads(line.decode("ascii"))
+        value = json.loads(line.decode("ascii"))
     except (ValueError, RecursionError):
         raise BadMessage("a message isn't JSON") from None
-    match told:
+    match value:
         case {"child": child, "slot": slot, "report": inner, **rest} if not rest:
-            message = _plain(inner)
+            message = _simple_message(inner)
             if isinstance(message, Deny | Ready | Failed):
                 return Report(_number(child), _number(slot), message)
-            raise BadMessage("a report of what no worker reports")
+            raise BadMessage("a report contains a message that workers don't send")
         case _:
-            return _plain(told)
+            return _simple_message(value)
 
 
-def _plain(told: object) -> Message:
-    """Return a message that has no other in it: reports don't nest."""
-    match told:
+def _simple_message(value: object) -> Message:
+    """Return any message but a report, since reports don't nest."""
+    match value:
         case {"deny": dict() as ends, **rest} if not rest:
             return Deny({_handle(name): _time(until) for name, until in ends.items()})
         case {"accept": list() as sockets, **rest} if not rest:
@@ -160,30 +163,33 @@ def _plain(told: object) -> Message:
 
 def _handle(value: str) -> str:
     if len(value) > _MAX_HANDLE:
-        raise BadMessage("a session that is none")
+        raise BadMessage("an invalid session handle")
     return value
 
 
 def _time(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadMessage("a time that is none")
+        raise BadMessage("an invalid time")
     try:
         time = float(value)
     except OverflowError:
         time = math.inf
     if not math.isfinite(time):
-        raise BadMessage("a time that is none")
+        raise BadMessage("an invalid time")
     return time
 
 
 def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadMessage("a number that is none")
+        raise BadMessage("an invalid number")
     return value
 
 
 def batches(ends: Iterable[tuple[str, float]]) -> Iterator[Deny]:
-    """Yield *ends* in messages that every decoder takes, also inside a report."""
+    """Yield *ends* in messages short enough for a decoder, also inside a report.
+
+    *ends* are pairs of a session handle and a time in seconds since the epoch.
+    """
     batch: dict[str, float] = {}
     size = 0
     for handle, until in ends:

@@ -10,25 +10,26 @@ from gateway.process import messages
 from gateway.process.messages import Message
 
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
-"""What a child keeps for a supervisor that doesn't read; then it does without one."""
+"""The most that a child buffers while the supervisor doesn't read. Beyond that, it
+closes the channel and drains."""
 
 
 class Receiver(Protocol):
-    """What a child is told by its supervisor."""
+    """The part of a child that handles the supervisor's messages."""
 
     def receive(self, message: Message) -> None:
-        """Do what the supervisor says.
+        """Handle a message from the supervisor.
 
         Raises:
-            BadMessage: a supervisor doesn't say that.
+            BadMessage: it isn't a message for this child.
         """
 
     def closed(self) -> None:
-        """Do without a supervisor: the channel has ended."""
+        """Stop: the channel has ended."""
 
 
 class Pipe(asyncio.Protocol):
-    """Sends messages to the supervisor, and hands those over that come from it."""
+    """Sends messages to the supervisor, and passes its messages to a receiver."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -36,7 +37,7 @@ class Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     async def open(self, end: socket.socket) -> None:
-        """Begin on *end*, which is the pipe's from now on."""
+        """Start on *end*, which the pipe owns from now on."""
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self, sock=end)
 
@@ -56,7 +57,7 @@ class Pipe(asyncio.Protocol):
         self._receiver.closed()
 
     def send(self, message: Message) -> None:
-        """Send *message*; a supervisor that reads nothing is as good as none."""
+        """Send *message*; close the channel if the supervisor doesn't read."""
         assert self._transport is not None
         if not self._transport.is_closing():
             self._transport.write(messages.encode(message))

@@ -1,16 +1,16 @@
-"""PURE. What the supervisor does next, decided apart from doing it.
+"""PURE. The supervisor's decisions, apart from their execution.
 
-`Plan.on` takes one event and returns the actions that follow from it. The plan keeps
-all that a supervisor has to remember: generations, back-off, who accepts from which
-socket, the deny-list, drain deadlines. It owns no process, socket or clock.
+`Plan.on` takes one event and returns the actions that follow from it. The plan holds
+the supervisor's state: generations, back-off, which worker accepts from which socket,
+the deny-list, drain deadlines. It owns no process, socket or clock.
 
-What holds after every event, in whatever order they come:
+These rules hold after every event, in any order of events:
 - While a worker is ready, every socket is accepted from.
 - Only one generation accepts.
-- A denial reaches every worker, and a new one before it accepts.
-- A worker that keeps crashing is replaced later each time.
-- A drain ends: whoever exceeds its time is killed.
-- The hub is kept running, and whatever it does changes nothing for workers.
+- A denial reaches every worker, and reaches a new worker before it accepts.
+- A worker that keeps crashing is restarted after growing delays.
+- A drain ends: a worker that exceeds its time is killed.
+- The hub is kept running, and nothing that it does affects workers.
 """
 
 from __future__ import annotations
@@ -37,36 +37,39 @@ from gateway.session.deny_list import DenyList
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorPace:
-    """The times a plan goes by."""
+    """The times and counts that a plan uses."""
 
     tick_s: float = 1.0
     """Between two pings."""
     silent_ticks: int = 15
-    """A child that answers none of so many pings is killed: a worker that hangs serves
-    nobody and misses sign-outs. Counted, not timed: after the machine has slept, nobody
-    is late."""
+    """Unanswered pings after which a child is killed: a worker that hangs serves no
+    requests and misses sign-outs. Counted, not timed, so that no child is late after
+    the machine has slept."""
     start_ticks: int = 60
-    """The same while it starts: a `config_module` may take its time."""
+    """The same while a child starts: a `config_module` may be slow."""
     drain_extra_s: float = 10.0
-    """Beyond `drain_timeout`, for cut requests and the log. Then a worker is killed."""
+    """Beyond `drain_timeout`, to end cancelled requests and write the log. Then a
+    worker is killed."""
     first_delay_s: float = 0.1
-    """Until a child that ended is replaced (`backoff_s`)."""
+    """The delay before a child that ended is replaced, doubled each time
+    (`backoff_s`)."""
     max_delay_s: float = 30.0
+    """The longest such delay."""
     hub_end_s: float = 2.0
     """For the hub to exit when no worker is left. Then it is killed."""
     steady_s: float = 30.0
-    """A child that lived so long begins with the first delay again."""
+    """The uptime of a child that resets the delay to `first_delay_s`."""
 
     def delay_s(self, failures: int) -> float:
-        """Return the delay after so many children of a place have ended in a row."""
+        """Return the delay after *failures* children of a place ended in a row."""
         return backoff_s(self.first_delay_s, failures, self.max_delay_s)
 
 
 def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """Return for each of *slots*, where workers are ready, its sockets' numbers.
+    """Return the numbers of the sockets that each of *slots* accepts from.
 
-    A slot's own socket comes first. The sockets of slots without a ready worker are
-    dealt out. A single socket is shared by all.
+    *slots* are those with a ready worker. A slot's own socket comes first. The sockets
+    of the other slots are distributed in turn. A single socket is shared by all.
     """
     if sockets == 1:
         return dict.fromkeys(slots, (0,))
@@ -79,11 +82,11 @@ def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
 
 
 def name_of(slot: int) -> str:
-    """Return what operators call the worker of a slot."""
+    """Return the name of a slot's worker in messages to operators."""
     return f"worker {slot + 1}"
 
 
-# --- what comes in ----------------------------------------------------------------
+# --- events -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,15 @@ class Now:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFile:
-    """What the plan needs to know of one reading of the file."""
+    """The facts about one load of the configuration file that the plan needs."""
 
     generation: int
-    """Its number: who performs the actions keeps the settings under it."""
+    """The number under which the supervisor keeps the settings."""
     path: str
     listen: str
+    """`gateway.listen`."""
     drain_s: float
+    """`gateway.drain_timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A child's channel has ended, or was given up for *reason*."""
+    """A child's channel has ended, or was closed for *reason*."""
 
     child: int
     reason: str | None = None
@@ -130,7 +135,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A child leaves more unread than can be kept for it."""
+    """A child doesn't read, and its unsent messages have reached the limit."""
 
     child: int
 
@@ -145,43 +150,44 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A child's process has ended. All that it sent was heard before."""
+    """A child's process has ended. Its messages have been reported before."""
 
     child: int
     pid: int
     code: int
-    """Its exit code; negative: the signal that killed it."""
+    """The exit code; negative: the number of the signal that killed it."""
     how: str
-    """The same in words."""
+    """The exit code in words."""
 
 
 class Signal(Enum):
-    """What a signal asks for."""
+    """The meaning of a signal."""
 
     RELOAD = auto()
     STOP = auto()
-    """Drain; the second time, end at once."""
+    """Drain; the second time, exit at once."""
     HANG_UP = auto()
-    """The terminal was closed: drain. Both system and shell say so: never at once."""
+    """The terminal was closed: drain. A second one doesn't force an exit, because the
+    system and the shell both send one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """The supervisor has got a signal."""
+    """The supervisor has received a signal."""
 
     signal: Signal
 
 
 @dataclass(frozen=True, slots=True)
 class FileLoaded:
-    """The file was read again and can be served."""
+    """The file was reloaded and can be served."""
 
     config: LoadedFile
 
 
 @dataclass(frozen=True, slots=True)
 class FileRefused:
-    """The file was read again and can't be served."""
+    """The file was reloaded and can't be served."""
 
     problems: tuple[str, ...]
 
@@ -199,12 +205,12 @@ Event = (
 )
 
 
-# --- what is to be done -------------------------------------------------------------
+# --- actions ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """Start a worker. `NotStarted` tells if it can't be done."""
+    """Fork a worker. `NotStarted` reports a failure."""
 
     child: int
     slot: int
@@ -213,14 +219,14 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class ForkHub:
-    """Start a hub. `NotStarted` tells if it can't be done."""
+    """Fork a hub. `NotStarted` reports a failure."""
 
     child: int
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a child a message; nothing, if it has ended or closed its channel."""
+    """Send a child a message; do nothing if it has exited or closed its channel."""
 
     child: int
     message: Message
@@ -228,14 +234,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End a child's process at once."""
+    """Kill a child's process with SIGKILL."""
 
     child: int
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Read the file again. No child is forked until it is loaded or refused."""
+    """Reload the file. No child is forked until `FileLoaded` or `FileRefused`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +253,7 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Say that the gateway serves."""
+    """Report that the gateway is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +263,7 @@ class CloseSockets:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """No child is left: end with this exit code."""
+    """Exit with *code*: no child is left."""
 
     code: int
 
@@ -265,24 +271,25 @@ class Exit:
 Action = Fork | ForkHub | Send | Kill | Load | Say | Announce | CloseSockets | Exit
 
 
-# --- what is remembered -------------------------------------------------------------
+# --- state --------------------------------------------------------------------------
 
 
 class _State(Enum):
     STARTING = auto()
     READY = auto()
-    LEAVING = auto()
-    """It drains, or is of no more use. It isn't replaced."""
+    ENDING = auto()
+    """It drains, or was killed because it isn't needed. It isn't replaced."""
     LOST = auto()
-    """It was killed, or its channel has ended. It is replaced when it has exited."""
+    """It was killed for a fault, or its channel has ended. It is replaced when it has
+    exited."""
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """What one child after the other fills."""
+    """The position of one child at a time: of a worker, by slot, or of the hub."""
 
     due: float | None = None
-    """When the next child is forked, on the monotonic clock."""
+    """When to fork the next child, on the monotonic clock; None: don't."""
     failures: int = 0
     """How many children have ended in a row."""
     child: _Child | None = None
@@ -290,15 +297,16 @@ class _Place:
 
 @dataclass(slots=True, eq=False)
 class _Generation:
-    """The workers of one reading of the file."""
+    """The workers of one load of the file."""
 
     config: LoadedFile
     places: tuple[_Place, ...]
     """By slot."""
     is_proven: bool = False
-    """One of its workers was ready: the configuration can be served."""
+    """A worker has been ready, so the configuration can be served."""
 
     def workers(self) -> Iterator[_Worker]:
+        """Yield the workers that haven't exited."""
         children = (place.child for place in self.places)
         return (child for child in children if isinstance(child, _Worker))
 
@@ -319,14 +327,14 @@ class _Child:
     name: str
     place: _Place
     since: float
-    """When it was forked, or began to drain, on the monotonic clock."""
+    """When it was forked or, later, started to drain, on the monotonic clock."""
     drain_s: float
-    """How long it may drain."""
+    """How long it may drain before it is killed."""
     state: _State = _State.STARTING
-    silent: int = 0
+    silent_ticks: int = 0
     """Ticks since its last message."""
     reason: str | None = None
-    """Why it couldn't start, or was killed."""
+    """The reason why it couldn't start or was killed."""
     is_closed: bool = False
     """Its channel has ended."""
     is_killed: bool = False
@@ -339,11 +347,11 @@ class _Worker(_Child):
     generation: _Generation
     slot: int
     sockets: tuple[int, ...] = ()
-    """Where it was told to accept."""
+    """The numbers of the sockets in the last `Accept` sent to it."""
 
 
 class Plan:
-    """Turns events into actions, from the start of a supervisor to its end."""
+    """Turns events into actions, from the start of a supervisor to its exit."""
 
     def __init__(
         self,
@@ -357,27 +365,27 @@ class Plan:
         self._pace = pace or SupervisorPace()
         self._workers = workers
         self._sockets = sockets
-        self._serving = self._generation(config)
-        self._serving.places[0].due = -math.inf
-        self._coming: _Generation | None = None
-        """What takes over when its workers are ready."""
+        self._current = self._new_generation(config)
+        self._current.places[0].due = -math.inf
+        self._next: _Generation | None = None
+        """The generation that takes over when its workers are ready."""
         self._hub = _Place()
         self._children: dict[int, _Child] = {}
-        self._forked = 0
+        self._last_number = 0
         self._denied = DenyList()
         self._now = Now(-math.inf, 0.0)
         self._next_tick = -math.inf
-        self._is_reload_asked = False
+        self._reload_requested = False
         self._is_loading = False
         self._is_stopping = False
-        self._is_over = False
+        self._has_exited = False
         self._exit_code = 0
         self._actions: list[Action] = []
 
     @property
     def generation(self) -> int:
-        """The number of the generation that serves."""
-        return self._serving.config.generation
+        """The number of the generation that accepts."""
+        return self._current.config.generation
 
     @property
     def due(self) -> float:
@@ -390,7 +398,7 @@ class Plan:
         return due
 
     def on(self, event: Event, now: Now) -> list[Action]:
-        """Return what follows from *event*, in order."""
+        """Return the actions that follow from *event*, in order."""
         self._now = now
         match event:
             case Tick():
@@ -416,94 +424,94 @@ class Plan:
                 self._on_loaded(config)
             case FileRefused(problems):
                 self._on_refused(problems)
-        self._go_on()
+        self._advance()
         actions, self._actions = self._actions, []
         return actions
 
     # --- events -------------------------------------------------------------------
 
     def _on_tick(self) -> None:
-        """Ping every child; kill those that are silent or late."""
+        """Ping every child; kill those that don't answer or drain too long."""
         now = self._now.monotonic
         if now < self._next_tick:
             return
         self._next_tick = now + self._pace.tick_s
         for child in tuple(self._children.values()):
-            child.silent += 1
-            if child.silent > self._silent_ticks(child):
+            child.silent_ticks += 1
+            if child.silent_ticks > self._max_silent_ticks(child):
                 self._kill(child, "it didn't answer")
-            elif child.state is _State.LEAVING and now > child.since + child.drain_s:
+            elif child.state is _State.ENDING and now > child.since + child.drain_s:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
 
-    def _silent_ticks(self, child: _Child) -> int:
+    def _max_silent_ticks(self, child: _Child) -> int:
         if child.state is _State.STARTING:
             return self._pace.start_ticks
         return self._pace.silent_ticks
 
     def _on_message(self, child: _Child, message: Message) -> None:
-        child.silent = 0
+        child.silent_ticks = 0
         match message:
             case Ping():
-                pass  # it isn't silent
+                pass  # an answer; the count of silent ticks is reset above
             case Ready() if child.state is _State.STARTING:
                 child.state = _State.READY
                 if isinstance(child, _Worker):
                     self._report(child, message)
                     self._on_ready(child.generation)
-            case Ready() if child.state is _State.LEAVING or child.is_killed:
-                pass  # sent before it could know
+            case Ready() if child.state is _State.ENDING or child.is_killed:
+                pass  # sent before it received Drain or was killed
             case Deny(ends) if isinstance(child, _Worker):
-                news = self._denied.add(ends, self._now.epoch)
+                new = self._denied.add(ends, self._now.epoch)
                 for denied in batches(ends.items()):
                     self._report(child, denied)
-                for denied in batches(news.items()):
-                    self._deny(child, denied)
+                for denied in batches(new.items()):
+                    self._relay_denials(child, denied)
             case Failed(reason) if isinstance(child, _Worker):
                 self._report(child, message)
                 child.reason = reason
             case _:
                 kind = "worker" if isinstance(child, _Worker) else "hub"
-                self._kill(child, f"it said what no {kind} says")
+                self._kill(child, f"it sent a message that a {kind} doesn't send")
 
     def _report(self, worker: _Worker, message: Deny | Ready | Failed) -> None:
-        """Relay to the hub what a worker has sent."""
+        """Relay a worker's message to the hub."""
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _deny(self, source: _Worker, news: Deny) -> None:
-        """Pass on to the other workers what they don't know."""
+    def _relay_denials(self, source: _Worker, denied: Deny) -> None:
+        """Send *denied* to all workers but *source*."""
         for child in self._children.values():
             if isinstance(child, _Worker) and child is not source:
-                self._send(child, news)
+                self._send(child, denied)
 
     def _on_ready(self, generation: _Generation) -> None:
         if not generation.is_proven:
-            # The others start only now, so that a bad configuration is told once.
+            # The others start only now, so that a bad configuration is reported once.
             generation.is_proven = True
             for place in generation.places[1:]:
                 place.due = self._now.monotonic
-            if generation is self._serving:
+            if generation is self._current:
                 self._actions.append(Announce())
                 self._hub.due = self._now.monotonic
-        self._deal()
+        self._assign_sockets()
 
     def _on_closed(self, child: _Child, reason: str | None) -> None:
         child.is_closed = True
-        child.silent = 0
+        child.silent_ticks = 0
         if reason is not None:
             self._kill(child, reason)
-        self._lose(child)
+        self._mark_lost(child)
 
     def _on_unread(self, child: _Child) -> None:
-        """Kill a hub that doesn't read. A worker may be busy until it is silent."""
+        """Kill a hub that doesn't read. A worker has until its silent ticks are up."""
         if child is self._hub.child:
             self._kill(child, "it didn't read")
 
     def _on_not_started(self, child: _Child, reason: str) -> None:
         self._remove(child)
-        if child.state is not _State.LEAVING:
+        if child.state is not _State.ENDING:
             self._replace(child, f"{child.name} can't be started: {reason}")
 
     def _on_exit(self, child: _Child, exited: Exited) -> None:
@@ -511,9 +519,9 @@ class Plan:
         ending = f"{child.name} (pid {exited.pid}) {exited.how}"
         if child.reason is not None:
             ending = f"{ending}: {child.reason}"
-        if child.state is _State.LEAVING:
+        if child.state is _State.ENDING:
             if exited.code != 0 and not child.is_discarded:
-                self._say(ending)
+                self._log(ending)
         elif (
             isinstance(child, _Worker)
             and not child.generation.is_proven
@@ -528,7 +536,7 @@ class Plan:
     def _on_signal(self, signal: Signal) -> None:
         match signal:
             case Signal.RELOAD:
-                self._is_reload_asked = True
+                self._reload_requested = True
             case Signal.STOP if self._is_stopping:
                 self._exit_code = 130
                 for child in tuple(self._children.values()):
@@ -539,48 +547,48 @@ class Plan:
     def _on_loaded(self, config: LoadedFile) -> None:
         self._is_loading = False
         if not self._is_stopping:
-            self._coming = self._generation(config)
-            self._coming.places[0].due = self._now.monotonic
+            self._next = self._new_generation(config)
+            self._next.places[0].due = self._now.monotonic
 
     def _on_refused(self, problems: Sequence[str]) -> None:
         self._is_loading = False
         if not self._is_stopping:
-            self._say_not_reloaded(problems)
+            self._log_not_reloaded(problems)
 
-    # --- what follows -------------------------------------------------------------
+    # --- consequences -------------------------------------------------------------
 
-    def _go_on(self) -> None:
-        """Do what was waiting and now can be done."""
+    def _advance(self) -> None:
+        """Add the actions that are due now: forks, a requested reload, the exit."""
         if self._is_stopping:
-            self._end()
+            self._exit_when_empty()
         elif not self._is_loading:
-            self._fork_due(self._serving)
-            if self._coming is not None:
-                self._fork_due(self._coming)
-            if self._is_due(self._hub):
+            self._fork_due(self._current)
+            if self._next is not None:
+                self._fork_due(self._next)
+            if self._take_due(self._hub):
                 self._fork_hub()
-            can_load = self._serving.is_proven and self._coming is None
-            if self._is_reload_asked and can_load:
-                self._is_reload_asked = False
+            can_load = self._current.is_proven and self._next is None
+            if self._reload_requested and can_load:
+                self._reload_requested = False
                 self._is_loading = True
                 self._actions.append(Load())
 
-    def _end(self) -> None:
-        """Exit when no worker is left, after the hub."""
+    def _exit_when_empty(self) -> None:
+        """When no worker is left, end the hub; when it has exited, exit."""
         if any(isinstance(child, _Worker) for child in self._children.values()):
             return
         hub = self._hub.child
         if hub is None:
-            if not self._is_over:
-                self._is_over = True
+            if not self._has_exited:
+                self._has_exited = True
                 self._actions.append(Exit(self._exit_code))
         elif hub.state is _State.LOST:
             self._discard(hub)
-        elif hub.state is not _State.LEAVING:
-            self._let_leave(hub)
+        elif hub.state is not _State.ENDING:
+            self._start_drain(hub)
 
-    def _is_due(self, place: _Place) -> bool:
-        """Return whether a child is to be forked for *place* now; then it is once."""
+    def _take_due(self, place: _Place) -> bool:
+        """Return whether a child is due in *place*, and if so clear the due time."""
         if place.due is None or place.due > self._now.monotonic:
             return False
         place.due = None
@@ -589,10 +597,10 @@ class Plan:
     def _fork_due(self, generation: _Generation) -> None:
         config = generation.config
         for slot, place in enumerate(generation.places):
-            if not self._is_due(place):
+            if not self._take_due(place):
                 continue
             worker = _Worker(
-                number=self._number(),
+                number=self._new_number(),
                 name=name_of(slot),
                 place=place,
                 since=self._now.monotonic,
@@ -607,7 +615,7 @@ class Plan:
 
     def _fork_hub(self) -> None:
         hub = _Child(
-            number=self._number(),
+            number=self._new_number(),
             name="hub",
             place=self._hub,
             since=self._now.monotonic,
@@ -616,123 +624,124 @@ class Plan:
         self._children[hub.number] = self._hub.child = hub
         self._actions.append(ForkHub(hub.number))
 
-    def _number(self) -> int:
-        self._forked += 1
-        return self._forked
+    def _new_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
-    def _deal(self) -> None:
-        """Have every socket accepted from: by its own worker, or by another one.
+    def _assign_sockets(self) -> None:
+        """Assign each socket to its own worker or, if that isn't ready, to another one.
 
         While no worker is ready, clients wait in the sockets' queues. A generation
-        takes over when all of its workers are ready; earlier if nothing else serves.
+        takes over when all of its workers are ready, or earlier if the current one has
+        no ready worker.
         """
-        coming = self._coming
-        if coming is not None:
-            ready = len(coming.ready())
-            if ready == self._workers or (ready and not self._serving.ready()):
-                self._change_to(coming)
+        next_generation = self._next
+        if next_generation is not None:
+            ready = len(next_generation.ready())
+            if ready == self._workers or (ready and not self._current.ready()):
+                self._switch_to(next_generation)
                 return
-        workers = self._serving.ready()
+        workers = self._current.ready()
         for slot, numbers in shares(self._sockets, tuple(workers)).items():
             child = workers[slot]
             if child.sockets != numbers:
                 child.sockets = numbers
                 self._send(child, Accept(numbers))
 
-    def _change_to(self, generation: _Generation) -> None:
-        """Let *generation* accept, and the one before it drain."""
-        before = self._serving
-        self._serving, self._coming = generation, None
-        self._deal()
-        self._drain(before)
-        self._say(f"reloaded {generation.config.path}")
-        if generation.config.listen != before.config.listen:
-            self._say("gateway.listen has changed: that needs a restart")
+    def _switch_to(self, generation: _Generation) -> None:
+        """Make *generation* accept, and the previous one drain."""
+        previous = self._current
+        self._current, self._next = generation, None
+        self._assign_sockets()
+        self._drain(previous)
+        self._log(f"reloaded {generation.config.path}")
+        if generation.config.listen != previous.config.listen:
+            self._log("gateway.listen has changed: that needs a restart")
 
-    def _give_up(self, generation: _Generation, why: str) -> None:
-        """Give up a configuration that can't be served."""
-        if generation is self._coming:
-            self._coming = None
+    def _give_up(self, generation: _Generation, reason: str) -> None:
+        """Discard a configuration that can't be served; exit if it is the first."""
+        if generation is self._next:
+            self._next = None
             for worker in tuple(generation.workers()):
                 self._discard(worker)
-            self._say_not_reloaded((why,))
+            self._log_not_reloaded((reason,))
         else:
-            self._say(why)
+            self._log(reason)
             self._exit_code = 1
             self._stop()
 
     def _replace(self, child: _Child, ending: str) -> None:
-        """Have another child forked in the place of one that was lost."""
-        if isinstance(child, _Worker) and child.generation is self._coming:
+        """Schedule another child in the place of one that has ended."""
+        if isinstance(child, _Worker) and child.generation is self._next:
             self._give_up(child.generation, ending)
             return
         if self._is_stopping:  # the hub, while workers drain
-            self._say(ending)
+            self._log(ending)
             return
         place = child.place
         place.failures += 1
         wait_s = self._pace.delay_s(place.failures)
         place.due = self._now.monotonic + wait_s
-        self._say(f"{ending}; another one starts in {wait_s:.1f} s")
-        self._deal()
+        self._log(f"{ending}; another one starts in {wait_s:.1f} s")
+        self._assign_sockets()
 
-    def _lose(self, child: _Child) -> None:
-        """Count no longer on a child: others accept in its place."""
-        if child.state is not _State.LEAVING:
+    def _mark_lost(self, child: _Child) -> None:
+        """Mark a child as lost, so that other workers accept from its socket."""
+        if child.state is not _State.ENDING:
             child.state = _State.LOST
-            self._deal()
+            self._assign_sockets()
 
     def _kill(self, child: _Child, reason: str) -> None:
-        """Kill a child that can't be trusted."""
+        """Kill a faulty child."""
         child.reason = child.reason or reason
         if not child.is_killed:
             child.is_killed = True
             self._actions.append(Kill(child.number))
-            self._lose(child)
+            self._mark_lost(child)
 
     def _discard(self, child: _Child) -> None:
         """Kill a child that isn't needed."""
-        child.state = _State.LEAVING
+        child.state = _State.ENDING
         child.is_discarded = True
         if not child.is_killed:
             child.is_killed = True
             self._actions.append(Kill(child.number))
 
     def _drain(self, generation: _Generation) -> None:
-        """Let the workers of *generation* finish what they have begun."""
+        """Drain the ready workers of *generation*; kill the others."""
         for worker in tuple(generation.workers()):
             if worker.state is _State.READY:
-                self._let_leave(worker)
-            elif worker.state is not _State.LEAVING:
+                self._start_drain(worker)
+            elif worker.state is not _State.ENDING:
                 self._discard(worker)
 
-    def _let_leave(self, child: _Child) -> None:
-        child.state = _State.LEAVING
+    def _start_drain(self, child: _Child) -> None:
+        child.state = _State.ENDING
         child.since = self._now.monotonic
         self._send(child, Drain())
 
     def _stop(self) -> None:
-        """Accept nothing more, and exit when all workers have drained."""
+        """Close the sockets and drain all workers; `_advance` exits afterwards."""
         if self._is_stopping:
             return
         self._is_stopping = True
         self._actions.append(CloseSockets())
-        coming, self._coming = self._coming, None
-        self._drain(self._serving)
-        if coming is not None:
-            self._drain(coming)
+        next_generation, self._next = self._next, None
+        self._drain(self._current)
+        if next_generation is not None:
+            self._drain(next_generation)
 
-    # --- small things -------------------------------------------------------------
+    # --- helpers ------------------------------------------------------------------
 
-    def _generation(self, config: LoadedFile) -> _Generation:
+    def _new_generation(self, config: LoadedFile) -> _Generation:
         return _Generation(config, tuple(_Place() for _ in range(self._workers)))
 
     def _places(self) -> Iterator[_Place]:
-        """Yield the places that are filled when they are due."""
+        """Yield the places in which children are forked."""
         yield self._hub
-        yield from self._serving.places
-        if self._coming is not None:
-            yield from self._coming.places
+        yield from self._current.places
+        if self._next is not None:
+            yield from self._next.places
 
     def _remove(self, child: _Child) -> None:
         del self._children[child.number]
@@ -743,10 +752,10 @@ class Plan:
         if not child.is_closed:
             self._actions.append(Send(child.number, message))
 
-    def _say(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         self._actions.append(Say(text))
 
-    def _say_not_reloaded(self, problems: Sequence[str]) -> None:
+    def _log_not_reloaded(self, problems: Sequence[str]) -> None:
         for problem in problems:
-            self._say(problem)
-        self._say("not reloaded: what was served before goes on")
+            self._log(problem)
+        self._log("not reloaded: the old configuration stays in use")

@@ -1,4 +1,4 @@
-"""edge. A gateway that serves on sockets, from its start until it has drained."""
+"""edge. Serving on sockets, from the start of a gateway until it has drained."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
 
 _FLUSH_S = 0.1
-_LOOK_S = 0.01
+_POLL_S = 0.01
 LAST_REQUESTS_S = 1.0
-"""How long connections without a request stay while a process drains. A request that
-arrives meanwhile is served, and its reply says that the connection closes. Closing at
-once would cut off requests on their way: of a busy client, nearly always one.
+"""How long connections without a request stay open while a process drains. A request
+that arrives meanwhile is served, with `Connection: close` in its reply. Closing at once
+would cut off requests in transit: with a busy client, nearly always one.
 """
 
 
@@ -33,7 +33,10 @@ class ServerSockets:
     """The sockets of a server and their connections, until all are closed."""
 
     def __init__(self, app: App, *, linger_s: float = 0.0) -> None:
-        """*linger_s* is how long connections without a request stay while draining."""
+        """Make the listener; `open` adds sockets.
+
+        *linger_s* is how long connections without a request stay open while draining.
+        """
         gateway = app.config.gateway
         self._proxy = app.proxy
         self._drain_s = gateway.drain_timeout
@@ -50,19 +53,19 @@ class ServerSockets:
         """The servers that accept, each with a duplicate of its socket."""
 
     async def open(self, sock: socket.socket) -> asyncio.Server:
-        """Accept on *sock*, which the server owns from now on."""
+        """Return a server that accepts on *sock*, and owns it from now on."""
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._listener, sock=sock, backlog=BACKLOG)
         self._servers[server] = sock.dup()
         return server
 
     def shut(self, server: asyncio.Server) -> None:
-        """Accept no more on a server's socket; its connections stay."""
+        """Stop accepting on a server's socket; its connections stay open."""
         server.close()
         self._servers.pop(server).close()
 
     async def close(self) -> None:
-        """Stop accepting, close WebSockets with 1001, and end what is left.
+        """Stop accepting, close WebSockets with 1001, and end all connections.
 
         Requests in flight have `gateway.drain_timeout` to finish.
         """
@@ -70,7 +73,9 @@ class ServerSockets:
         for server in servers:
             server.close()
         await asyncio.sleep(0)  # the loop stops watching their sockets
-        waiting = [client for server in servers for client in self._last_of(server)]
+        waiting = [
+            client for server in servers for client in self._close_socket(server)
+        ]
         self._proxy.drain()
         loop = asyncio.get_running_loop()
         for client in waiting:
@@ -80,8 +85,11 @@ class ServerSockets:
         for server in servers:
             await server.wait_closed()
 
-    def _last_of(self, server: asyncio.Server) -> list[socket.socket]:
-        """Close a socket; return the connections in its queue, which would be reset."""
+    def _close_socket(self, server: asyncio.Server) -> list[socket.socket]:
+        """Close a socket; return the connections in its queue.
+
+        Closing the socket would reset those that aren't accepted.
+        """
         sock = self._servers.pop(server)
         waiting: list[socket.socket] = []
         with contextlib.suppress(OSError):  # the queue is empty
@@ -93,28 +101,28 @@ class ServerSockets:
         return waiting
 
     async def _linger(self) -> None:
-        """Wait for last requests while there are connections."""
+        """Wait until all connections are closed, at most `linger_s` seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._linger_s
-        # Polling is good enough: it happens once in the life of a process.
+        # Polling is cheap enough: it happens once in the life of a process.
         while self._listener.connections and loop.time() < end:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
 
 @contextlib.asynccontextmanager
 async def serving(
     app: App, sock: socket.socket, *, linger_s: float = 0.0
 ) -> AsyncIterator[str]:
-    """Serve *app* on *sock* while the block runs; drain when it ends.
+    """Yield the URL of *sock*, and serve *app* on it; drain when the block ends.
 
-    Yields the URL. *linger_s* is as for `ServerSockets`.
+    *linger_s* is as for `ServerSockets`.
     """
-    entrance = ServerSockets(app, linger_s=linger_s)
+    sockets = ServerSockets(app, linger_s=linger_s)
     try:
-        await entrance.open(sock)
+        await sockets.open(sock)
         yield url_of(sock)
     finally:
-        await entrance.close()
+        await sockets.close()
 
 
 async def run(
@@ -184,7 +192,7 @@ async def hosting(
 ) -> AsyncIterator[App]:
     """Yield the gateway that *settings* describe, with its log, in this process.
 
-    Its messages on standard error begin with *who*.
+    *who* is the prefix of its messages on standard error.
 
     Raises: as `app.building`.
     """
@@ -205,7 +213,7 @@ async def hosting(
 
 @contextlib.asynccontextmanager
 async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
-    """Flush the log in time, also while no requests arrive."""
+    """Flush the log every 0.1 s, also while no requests arrive."""
 
     async def flush() -> None:
         while True:
@@ -223,8 +231,8 @@ def settle_garbage() -> None:
     """Exempt the objects made at start-up from garbage collection, and collect less.
 
     A request leaves hardly any cycles. By default every 700 new objects cause a
-    collection, and from time to time one over the whole SDK. Nothing is collected
-    first: of 150,000 objects 2,000 are garbage by now, and finding them takes 0.1 s.
+    collection, and some of these traverse the whole SDK. There is no collection before
+    the freeze: it takes 0.1 s and would free only 2,000 of 150,000 objects.
     """
     gc.freeze()
     gc.enable()  # off while `gateway serve` starts

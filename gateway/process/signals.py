@@ -7,11 +7,11 @@ import signal
 from collections.abc import Callable
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""SIGHUP too: requests should finish when the terminal is closed."""
+"""SIGHUP too, so that requests finish when the terminal is closed."""
 
 
 def has_nohup() -> bool:
-    """Return whether SIGHUP is ignored, as `nohup` does: the process should stay."""
+    """Return whether SIGHUP is ignored, as under `nohup`, which keeps a process."""
     return signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
@@ -21,8 +21,8 @@ def stop_signal(*, force: Callable[[], None]) -> asyncio.Event:
     Another SIGTERM or SIGINT calls *force*. Another SIGHUP doesn't: when a terminal is
     closed, both the system and the shell send one.
 
-    To be called before the server reports that it is ready, since a signal may follow
-    at once.
+    Call it before the server reports that it is ready, since a signal may follow at
+    once.
     """
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()

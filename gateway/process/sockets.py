@@ -1,4 +1,4 @@
-"""edge. Listening sockets, and how many of them a process may have."""
+"""edge. Listening sockets, and the limit of open files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BACKLOG: Final = 1024
 
 
 class ListenError(Exception):
-    """The address can't be listened on; the text says why and what to do."""
+    """The address can't be listened on. The text is the reason and the remedy."""
 
 
 def bind(listen: str) -> socket.socket:
-    """Return a listening socket for `host:port`.
+    """Return a non-blocking listening socket for `host:port`.
 
     Raises:
         ListenError: not `host:port`, the port is in use or not permitted, or the
@@ -28,7 +28,7 @@ def bind(listen: str) -> socket.socket:
     """
     host, _, port = listen.rpartition(":")
     host = host.strip("[]")
-    # Without a host, it would listen on every address of the machine.
+    # An empty host would listen on every address of the machine.
     if not host or not port.isdecimal() or int(port) > MAX_PORT:
         raise ListenError(
             f"can't listen on {listen}: expected host:port, such as 127.0.0.1:8000"
@@ -65,19 +65,18 @@ def bind(listen: str) -> socket.socket:
 
 
 def share(sock: socket.socket, count: int) -> list[socket.socket]:
-    """Return *count* listening sockets for one address, the given one first.
+    """Return *count* listening sockets for one address, *sock* first.
 
-    The kernel spreads connections over them, and each has its own queue. If the kernel
-    can't, the result is *sock* alone, from which several processes may accept.
+    The kernel distributes connections among them, and each has its own queue. If the
+    kernel can't, the result is *sock* alone, from which several processes may accept.
 
-    The first was bound without SO_REUSEPORT, so that a port in use is an error: with
+    *sock* must be bound without SO_REUSEPORT, so that a port in use is an error: with
     it, two gateways of one user would share a port without notice. Other sockets can
-    share the port of a listening socket that gets the option afterwards.
+    share the port once *sock* has the option, although it listens already.
     """
     sockets = [sock]
-    if (
-        count == 1 or sys.platform != "linux"
-    ):  # others have the option, but don't spread
+    # Other systems have SO_REUSEPORT, but don't distribute connections.
+    if count == 1 or sys.platform != "linux":
         return sockets
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -99,16 +98,16 @@ def share(sock: socket.socket, count: int) -> list[socket.socket]:
 def raise_descriptor_limit() -> None:
     """Raise the soft limit of open files to the hard limit.
 
-    The usual soft limit is 1024, which is too little for `max_connections`: each may
-    need two descriptors. The hard limit is the operator's, and stays.
+    The usual soft limit is 1024, which is too low for `max_connections`: a connection
+    may need two descriptors. The hard limit is the operator's and isn't changed.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems (macOS) refuse the limit they report: the soft limit then stays.
+    # Some systems (macOS) refuse the limit that they report; the soft limit then stays.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def url_of(sock: socket.socket) -> str:
-    """Return the http URL of a bound socket."""
+    """Return the `http://` URL of a bound socket."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

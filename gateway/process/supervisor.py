@@ -1,5 +1,5 @@
-"""edge. The process that forks the workers: it performs the plan's actions, and reports
-to it what happens."""
+"""edge. The process that forks the workers. It reports events to the plan and performs
+the plan's actions."""
 
 from __future__ import annotations
 
@@ -57,11 +57,14 @@ from gateway.process.worker import SIGNALS, work
 from gateway.settings import ConfigError, Settings
 
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
-"""What waits for a child at most before the plan is asked what to do about it."""
+"""The unsent bytes of a child beyond which the plan gets `Unread`."""
 
 
 def how_it_ended(code: int) -> str:
-    """Return in words what `os.waitstatus_to_exitcode` says of a process."""
+    """Return in words how a process ended.
+
+    *code* is the result of `os.waitstatus_to_exitcode`.
+    """
     if code >= 0:
         return f"ended with exit code {code}"
     with contextlib.suppress(ValueError):
@@ -70,7 +73,7 @@ def how_it_ended(code: int) -> str:
 
 
 def has_terminal() -> bool:
-    """Return whether the process has a terminal that still is one."""
+    """Return whether the process has a controlling terminal that is still open."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -79,13 +82,13 @@ def has_terminal() -> bool:
 
 
 def is_read(stream: TextIO) -> bool:
-    """Return whether a line can be written to *stream* without a wait.
+    """Return whether a line can be written to *stream* without blocking.
 
-    The supervisor has no thread that may wait instead, and mustn't itself.
+    The supervisor must not block, and has no thread that could write instead.
     """
     try:
         _, ready, _ = select.select((), (stream,), (), 0)
-    except (OSError, ValueError):  # no descriptor, or one that is no matter of waiting
+    except (OSError, ValueError):  # no descriptor, or one that never blocks
         return True
     return bool(ready)
 
@@ -101,7 +104,7 @@ class _Process:
 
 
 class Supervisor:
-    """Performs what the plan decides, until it is over."""
+    """Performs the actions of a plan until the plan exits."""
 
     def __init__(
         self,
@@ -116,19 +119,20 @@ class Supervisor:
         on_ready: Callable[[], None],
         pace: SupervisorPace | None = None,
     ) -> None:
-        """*work* is what a worker does with its end of a channel and the number of its
-        slot, in a process of its own; it returns the exit code. *hub* is the same for
-        the hub. *load* reads the file
-        again, in a thread, and raises `ConfigError` if it can't be served.
+        """*work* runs a worker in a forked process, with the settings, its end of the
+        channel and the number of its slot; it returns the exit code. *hub* runs the
+        hub, with its end of the channel. *load* reloads the file, in a thread, and
+        raises `ConfigError` if it can't be served. *say* writes a line for operators.
+        *on_ready* is called when the first worker is ready.
         """
         self._sockets = sockets
         self._work = work
         self._hub = hub
         self._load = load
-        self._say = say
+        self._log = say
         self._on_ready = on_ready
         self._settings = {1: settings}
-        """By generation: those whose workers may still be forked."""
+        """By generation, for those whose workers may still be forked."""
         self._plan = Plan(
             _config(1, settings), workers=workers, sockets=len(sockets), pace=pace
         )
@@ -140,35 +144,35 @@ class Supervisor:
         self._wakes = socket.socketpair()
         self._loading: threading.Thread | None = None
         self._loaded: Settings | tuple[str, ...] = ()
-        """What the thread has read, or all that is wrong with it."""
+        """The settings that the thread has loaded, or the problems of the file."""
         self._exit_code: int | None = None
 
     def run(self) -> int:
-        """Look after the workers until none is left; return the exit code."""
+        """Supervise until no child is left; return the exit code."""
         has_had_terminal = has_terminal() and not has_nohup()
-        with self._noting_signals():
+        with self._watching_signals():
             gc.enable()
             gc.freeze()
             while self._exit_code is None:
-                self._feed(Tick())
+                self._report(Tick())
                 wait_s = max(0.0, self._plan.due - time.monotonic())
                 if self._exit_code is None:
                     for key, events in self._selector.select(wait_s):
-                        self._on_ready_channel(key.data, events)
+                        self._on_channel_ready(key.data, events)
                 while self._signals:
                     is_lost = has_had_terminal and not has_terminal()
                     self._on_signal(self._signals.popleft(), is_terminal_lost=is_lost)
                 self._reap()
-                self._take_loaded()
+                self._collect_loaded()
         return self._exit_code
 
-    # --- what comes in --------------------------------------------------------
+    # --- events ---------------------------------------------------------------
 
-    def _feed(self, event: Event) -> None:
-        """Tell the plan what has happened, and do what follows."""
+    def _report(self, event: Event) -> None:
+        """Report *event* to the plan, and perform the actions that follow."""
         self._events.append(event)
         if len(self._events) > 1:
-            return  # it came while actions are performed: in turn
+            return  # reported by an action: the loop below gets to it in order
         while self._events:
             now = Now(time.monotonic(), time.time())
             for action in self._plan.on(self._events[0], now):
@@ -176,8 +180,8 @@ class Supervisor:
             self._events.popleft()
 
     @contextlib.contextmanager
-    def _noting_signals(self) -> Iterator[None]:
-        """Note signals, and wake the selector, while the block runs."""
+    def _watching_signals(self) -> Iterator[None]:
+        """Queue signals, and wake the selector, while the block runs."""
         reads, wakes = self._wakes
         reads.setblocking(False)
         wakes.setblocking(False)
@@ -200,15 +204,15 @@ class Supervisor:
     def _on_signal(self, number: int, *, is_terminal_lost: bool) -> None:
         match number:
             case signal.SIGCHLD:
-                pass  # it has woken us
+                pass  # it has woken the selector; `_reap` follows
             case signal.SIGHUP if is_terminal_lost:
-                self._feed(Signalled(Signal.HANG_UP))
+                self._report(Signalled(Signal.HANG_UP))
             case signal.SIGHUP:
-                self._feed(Signalled(Signal.RELOAD))
+                self._report(Signalled(Signal.RELOAD))
             case _:
-                self._feed(Signalled(Signal.STOP))
+                self._report(Signalled(Signal.STOP))
 
-    def _on_ready_channel(self, process: _Process | None, events: int) -> None:
+    def _on_channel_ready(self, process: _Process | None, events: int) -> None:
         if process is None:
             with contextlib.suppress(BlockingIOError):
                 while self._wakes[0].recv(4096):
@@ -221,22 +225,23 @@ class Supervisor:
             self._watch(process)
 
     def _receive(self, process: _Process) -> bool:
-        """Take some of what a child has sent; return whether there may be more."""
+        """Report some of a child's messages; return whether there may be more."""
         if not process.channel.is_open:
             return False
         try:
             messages = process.channel.receive()
         except Hangup as hangup:
-            # First what follows: a child that is killed must not complain of its end.
-            self._feed(Closed(process.child, str(hangup) or None))
+            # Report before closing: a child that is to be killed must not see its
+            # channel end first, and log that.
+            self._report(Closed(process.child, str(hangup) or None))
             self._close(process)
             return False
         for message in messages or ():
-            self._feed(Heard(process.child, message))
+            self._report(Heard(process.child, message))
         return messages is not None
 
     def _reap(self) -> None:
-        """Find out which processes have exited."""
+        """Report the processes that have exited."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -247,18 +252,18 @@ class Supervisor:
             for process in tuple(self._processes.values()):
                 if process.pid == pid:
                     self._on_exit(process, os.waitstatus_to_exitcode(status))
-            # Else an orphan, which came to us because we are process 1.
+            # Any other is an orphan, inherited because this is process 1.
 
     def _on_exit(self, process: _Process, code: int) -> None:
         while self._receive(process):
-            pass  # its last words
+            pass  # messages sent before the exit
         if process.channel.is_open:
             self._close(process)
         del self._processes[process.child]
-        self._feed(Exited(process.child, process.pid, code, how_it_ended(code)))
+        self._report(Exited(process.child, process.pid, code, how_it_ended(code)))
 
-    def _take_loaded(self) -> None:
-        """Tell the plan when the file was read."""
+    def _collect_loaded(self) -> None:
+        """Report the result of a reload when its thread has ended."""
         if self._loading is None or self._loading.is_alive():
             return
         self._loading.join()
@@ -272,12 +277,12 @@ class Supervisor:
                     generation: settings,
                 }
                 _share_memory()
-                self._feed(FileLoaded(_config(generation, settings)))
+                self._report(FileLoaded(_config(generation, settings)))
             case problems:
-                self._feed(FileRefused(problems))
+                self._report(FileRefused(problems))
         self._loaded = ()
 
-    # --- what goes out --------------------------------------------------------
+    # --- actions --------------------------------------------------------------
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -292,11 +297,11 @@ class Supervisor:
                 if process := self._processes.get(child):
                     os.kill(process.pid, signal.SIGKILL)
             case Load():
-                # Beside the sign-outs, which mustn't wait: 10,000 routes take 3 s.
-                self._loading = threading.Thread(target=self._read, daemon=True)
+                # In a thread, since sign-outs mustn't wait: 10,000 routes take 3 s.
+                self._loading = threading.Thread(target=self._reload, daemon=True)
                 self._loading.start()
             case Say(text):
-                self._say(text)
+                self._log(text)
             case Announce():
                 self._on_ready()
             case CloseSockets():
@@ -311,10 +316,10 @@ class Supervisor:
             process.channel.send(message)
             self._watch(process)
             if process.channel.unsent_bytes > _MAX_UNREAD_BYTES:
-                self._feed(Unread(child))
+                self._report(Unread(child))
 
     def _watch(self, process: _Process) -> None:
-        """Wait for what a child sends, and until it takes what waits for it."""
+        """Select for a child's messages and, while bytes are unsent, for writing."""
         events = selectors.EVENT_READ
         if process.channel.unsent_bytes:
             events |= selectors.EVENT_WRITE
@@ -325,12 +330,12 @@ class Supervisor:
         process.channel.close()
 
     def _fork(self, child: int, run: Callable[[socket.socket], int]) -> None:
-        """Start a child that does what *run* does with its end of a channel."""
+        """Fork a child that calls *run* with its end of a new channel."""
         ours, theirs = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
-                stream.flush()  # or the child would write it, too
-        # Until the child has settled whose they are: it begins with our handlers.
+                stream.flush()  # or the child would write the buffer again
+        # Block signals until the child has replaced the supervisor's handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             pid = os.fork()
@@ -339,7 +344,7 @@ class Supervisor:
                 self._be_child(run, theirs)
         except OSError as error:
             ours.close()
-            self._feed(NotStarted(child, error.strerror or "fork failed"))
+            self._report(NotStarted(child, error.strerror or "fork failed"))
             return
         finally:
             theirs.close()
@@ -351,7 +356,10 @@ class Supervisor:
     def _be_child(
         self, run: Callable[[socket.socket], int], theirs: socket.socket
     ) -> NoReturn:
-        """Leave all that is the supervisor's, and run. Only in a forked process."""
+        """Drop the supervisor's handlers and descriptors, call *run*, and exit.
+
+        Only in a forked process.
+        """
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -359,14 +367,14 @@ class Supervisor:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            # With copies of these nobody would see that the supervisor has ended.
+            # While a copy is open, no child would notice that the supervisor has ended.
             for process in self._processes.values():
                 process.channel.close()
             for wake in self._wakes:
                 wake.close()
             self._selector.close()
             code = run(theirs)
-        except BaseException:  # noqa: BLE001 - nothing may go on as the supervisor
+        except BaseException:  # noqa: BLE001 - a child must not return into the supervisor
             with contextlib.suppress(OSError):
                 traceback.print_exc()
         finally:
@@ -375,28 +383,28 @@ class Supervisor:
             os._exit(code)
 
     def _be_hub(self, end: socket.socket) -> int:
-        """Be the hub, which has no clients. Only in a forked process."""
+        """Run the hub; return the exit code. Only in a forked process."""
         for sock in self._sockets:
-            sock.close()  # or they would queue at a socket that nobody accepts from
+            sock.close()  # the hub never accepts: a copy would only hold connections
         return self._hub(end)
 
-    def _read(self) -> None:
-        """Read the file again, in a thread."""
+    def _reload(self) -> None:
+        """Reload the file, in a thread; keep the result for `_collect_loaded`."""
         try:
             settings = self._load()
             supertokens.preload(settings.config.supertokens)
             self._loaded = settings
         except ConfigError as error:
             self._loaded = tuple(map(str, error.problems))
-        except Exception as error:  # noqa: BLE001 - the old one must go on
+        except Exception as error:  # noqa: BLE001 - the supervisor must survive it
             self._loaded = (f"the file can't be read: {type(error).__name__}",)
         finally:
-            with contextlib.suppress(OSError):  # nobody waits any more
+            with contextlib.suppress(OSError):  # the supervisor has ended
                 self._wakes[1].send(b"\0")
 
 
 def _config(generation: int, settings: Settings) -> LoadedFile:
-    """Return what the plan needs to know of *settings*."""
+    """Return the facts about *settings* that the plan needs."""
     gateway = settings.config.gateway
     return LoadedFile(
         generation=generation,
@@ -407,7 +415,10 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
 
 
 def _share_memory() -> None:
-    """Have workers share what there is: the collector won't write to it."""
+    """Exempt all objects from collection, so that workers share their memory.
+
+    The collector would write to the objects, and so copy their pages.
+    """
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -425,10 +436,11 @@ def supervise(
     on_ready: Callable[[str], None],
     pace: SupervisorPace | None = None,
 ) -> int:
-    """Serve until a signal says otherwise; return the exit code.
+    """Serve until a signal stops the gateway; return the exit code.
 
-    *run* runs a coroutine on an event loop of its own. *load* reads the file again.
-    *say* writes a line to standard error; what nobody would read isn't said.
+    *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
+    line to standard error; a line is dropped if it would block. *on_ready* gets the URL
+    when the first worker is ready.
 
     Raises:
         ListenError: the address can't be listened on.

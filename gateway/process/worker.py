@@ -1,4 +1,4 @@
-"""edge. A process that serves, does what its supervisor says, and reports sign-outs."""
+"""edge. A process that serves, obeys its supervisor, and reports sign-outs."""
 
 from __future__ import annotations
 
@@ -23,86 +23,90 @@ from gateway.settings import Settings
 from gateway.supertokens import RecipeError
 
 _HANDOVER_S = 0.05
-"""How long a worker that drains goes on to accept, so that nobody is left in a queue
-whose other holders haven't closed it yet."""
+"""How long a worker still accepts while it drains. By then the other processes have
+closed the sockets too, so no connection is left in a queue."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""What a terminal or a service manager sends to all processes of a group."""
+"""The signals that a terminal or a service manager sends to all processes of a
+group."""
 
 
 class Worker:
-    """What a process that serves is told, and does."""
+    """Accepts on the sockets that the supervisor assigns, until it drains."""
 
     def __init__(self, app: App, sockets: Sequence[socket.socket]) -> None:
         self._app = app
         self._sockets = sockets
         self._pipe = Pipe(self)
-        self._entrance = ServerSockets(app, linger_s=LAST_REQUESTS_S)
+        self._server_sockets = ServerSockets(app, linger_s=LAST_REQUESTS_S)
         self._servers: dict[int, asyncio.Server] = {}
-        self._wanted: tuple[int, ...] = ()
-        self._told = asyncio.Event()
-        self._leaving = False
-        self._hears_of_denials = False
+        self._assigned: tuple[int, ...] = ()
+        self._changed = asyncio.Event()
+        self._is_draining = False
+        self._is_relaying = False
         app.sessions.subscribe(self._denied)
 
     async def run(self, end: socket.socket) -> None:
-        """Serve until the supervisor says otherwise at the other end of the channel."""
+        """Serve until the supervisor sends `Drain` or the channel ends.
+
+        *end* is this process's end of the channel.
+        """
         await self._pipe.open(end)
         self._pipe.send(Ready())
-        while not self._leaving:
-            await self._told.wait()
-            self._told.clear()
+        while not self._is_draining:
+            await self._changed.wait()
+            self._changed.clear()
             await self._accept()
         for sock in self._sockets:
             sock.close()
         await asyncio.sleep(_HANDOVER_S)
-        await self._entrance.close()
+        await self._server_sockets.close()
 
     async def _accept(self) -> None:
-        """Accept where it is wanted, and nowhere else."""
-        for number in self._servers.keys() - set(self._wanted):
-            self._entrance.shut(self._servers.pop(number))
-        for number in self._wanted:
+        """Accept on the assigned sockets, and on no others."""
+        for number in self._servers.keys() - set(self._assigned):
+            self._server_sockets.shut(self._servers.pop(number))
+        for number in self._assigned:
             if number not in self._servers:
                 sock = self._sockets[number].dup()
-                self._servers[number] = await self._entrance.open(sock)
+                self._servers[number] = await self._server_sockets.open(sock)
 
     def receive(self, message: Message) -> None:
-        """Do what the supervisor says.
+        """Handle a message from the supervisor.
 
         Raises:
-            BadMessage: a supervisor doesn't say that.
+            BadMessage: it isn't a message for a worker.
         """
         match message:
             case Deny(ends):
-                self._hears_of_denials = True
+                self._is_relaying = True
                 for handle, until in ends.items():
                     self._app.sessions.deny(handle, until)
-                self._hears_of_denials = False
+                self._is_relaying = False
             case Ping():
                 self._pipe.send(message)
             case Accept(sockets) if all(
                 n in range(len(self._sockets)) for n in sockets
             ):
-                self._wanted = sockets
-                self._told.set()
+                self._assigned = sockets
+                self._changed.set()
             case Drain():
-                self._leave()
+                self._drain()
             case _:
                 raise messages.BadMessage("not for a worker")
 
     def closed(self) -> None:
-        """Drain without a supervisor; from now on signals are this process's own."""
-        if not self._leaving:
+        """Drain: the supervisor has exited. Signals end this process from now on."""
+        if not self._is_draining:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            self._leave()
+            self._drain()
 
-    def _leave(self) -> None:
-        self._leaving = True
-        self._told.set()
+    def _drain(self) -> None:
+        self._is_draining = True
+        self._changed.set()
 
     def _denied(self, handle: str, until: float) -> None:
-        if not self._hears_of_denials:
+        if not self._is_relaying:
             self._pipe.send(Deny({handle: until}))
 
 
@@ -114,7 +118,11 @@ async def work(
     log_format: str,
     who: str,
 ) -> int:
-    """Be a worker; return the exit code. Its messages begin with *who*."""
+    """Run a worker in this process; return the exit code.
+
+    *end* is its end of the channel; *who* is the prefix of its messages on standard
+    error.
+    """
     async with contextlib.AsyncExitStack() as opened:
         try:
             app = await opened.enter_async_context(

@@ -632,8 +632,8 @@ def test_a_worker_that_hangs_is_killed(is_ready: bool, ticks: int) -> None:
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        (Heard(1, Drain()), "it said what no worker says"),
-        (Heard(1, Ready()), "it said what no worker says"),
+        (Heard(1, Drain()), "it sent a message that a worker doesn't send"),
+        (Heard(1, Ready()), "it sent a message that a worker doesn't send"),
         (Closed(1, "a message isn't JSON"), "a message isn't JSON"),
     ],
 )
@@ -696,7 +696,7 @@ def test_a_reload_whose_worker_ends_is_given_up(code: int) -> None:
     told.asks_to_reload()
     lines = said(told.exits(4, code))
     assert len(lines) == 2
-    assert lines[1] == "not reloaded: what was served before goes on"
+    assert lines[1] == "not reloaded: the old configuration stays in use"
     assert told.on(Signalled(Signal.RELOAD)) == [Load()]
     assert told.on(FileRefused(("1:1: bad",))) == [Say("1:1: bad"), Say(lines[1])]
 
@@ -771,7 +771,7 @@ def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
     ("event", "why"),
     [
         (Unread(3), "it didn't read"),
-        (Heard(3, Deny({"a": EPOCH + 9})), "it said what no hub says"),
+        (Heard(3, Deny({"a": EPOCH + 9})), "it sent a message that a hub doesn't send"),
         (Closed(3, "a message isn't JSON"), "a message isn't JSON"),
     ],
 )

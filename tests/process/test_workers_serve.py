@@ -670,7 +670,7 @@ async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
     told = [
         b"it didn't answer",
         b"a message isn't JSON",
-        b"it said what no worker says",
+        b"it sent a message that a worker doesn't send",
         b"a message is too long",
         b"it didn't answer",  # of the one that took the last one's place
     ]
@@ -869,7 +869,7 @@ async def test_what_can_t_be_served_isn_t_taken_over(
         said = len(crew.process.err)
         crew.write(text)
         crew.signal(signal.SIGHUP)
-        await crew.said(rb"not reloaded: what was served before goes on", number)
+        await crew.said(rb"not reloaded: the old configuration stays in use", number)
         lines = crew.process.err[said:].decode().splitlines()
         assert len(lines) > len(told)
         for line, begin in zip(lines, told, strict=False):
