@@ -1,4 +1,4 @@
-"""edge. Development only: what a developer runs beside the gateway on one machine.
+"""edge. Development only: the programs that run beside the gateway on one machine.
 
-Nothing in here takes part in serving production traffic.
+None of them serves production traffic.
 """

@@ -11,17 +11,19 @@ from aiohttp import web
 from gateway.dev.ports import LOOPBACK, PortInUse
 
 _SHUTDOWN_S = 1.0
-"""How long open streams may go on at the end; nobody waits long for Ctrl-C."""
+"""How long open streams may last after Ctrl-C, which should end quickly."""
 
 
 @asynccontextmanager
 async def listening(
     name: str, app: web.Application, port: int, host: str = LOOPBACK
 ) -> AsyncIterator[int]:
-    """Serve *app* while the block runs; gives the port, which is chosen for 0.
+    """Yield the port, and serve *app* on it while the block runs.
+
+    For port 0 the system chooses one.
 
     Raises:
-        PortInUse: something else listens there.
+        PortInUse: another process listens on the port.
     """
     runner = web.AppRunner(
         app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S

@@ -1,4 +1,4 @@
-"""edge. Development only: mails are written to a file and a line on the console."""
+"""edge. Development only: mails go to files, and their links to the console."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 
 class Outbox:
-    """Takes each mail that SuperTokens would send, and keeps it in *folder*.
+    """Writes each mail that SuperTokens would send to a file in *folder*.
 
-    The links let whoever has them in, so the folder is for its owner only, and a
-    gateway that serves strangers never uses this.
+    Anyone with a link can sign in, so only the owner may read the folder. Never use
+    this in a gateway that serves strangers.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """*say* prints a line to the console."""
         self._folder = folder
         self._say = say
         self._numbers = count(1)
@@ -33,7 +34,7 @@ class Outbox:
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%f}-{next(self._numbers)}-{kind}.txt"
         path = self._folder / name
-        # O_EXCL: never through a link that somebody else put there.
+        # O_EXCL: don't follow a symbolic link that another user has put there.
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="utf-8") as mail:
             mail.write(f"Date: {now.isoformat()}\nTo: {to}\nKind: {kind}\n\n{link}\n")

@@ -1,7 +1,7 @@
 """edge. Development only: the ports of `make dev`, and whether they are free.
 
-Every one can be moved by an environment variable, so two checkouts (or a test)
-can run side by side.
+An environment variable changes each port, so that two checkouts, or a checkout and a
+test, can run side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class BadPort(ValueError):
 
 
 class PortInUse(Exception):
-    """Something else listens on a port that is needed; the text names both."""
+    """Another process listens on a port that is needed. The text names the port."""
 
     def __init__(self, name: str, port: int) -> None:
         super().__init__(
@@ -31,17 +31,17 @@ class PortInUse(Exception):
 
 
 def variable(name: str) -> str:
-    """Return the environment variable that moves the port of *name*."""
+    """Return the environment variable for the port of *name*."""
     return f"{name.upper()}_PORT"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """TCP ports by the name of what listens there."""
+    """The TCP port of each program."""
 
     gateway: int = 8000
     core: int = 3567
-    """The real core's default, so that one can be put in the place of the other."""
+    """The real core's default, so that it can replace the embedded core."""
     catalog: int = 9001
     orders: int = 9002
     whoami: int = 9003
@@ -49,10 +49,10 @@ class Ports:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Ports:
-        """Return the ports that *environ* names, the defaults for all others.
+        """Return the ports that *environ* sets, and the defaults for all others.
 
         Raises:
-            BadPort: a value is no port number, or two names share one.
+            BadPort: a value isn't a port number, or two programs have the same port.
         """
         chosen: dict[str, int] = {}
         for field in fields(cls):
@@ -74,23 +74,23 @@ class Ports:
         return ports
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        """Yield name and port of each."""
+        """Yield the name and the port of each program."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
 
 
 def check_free(ports: Ports) -> None:
-    """Return when every port can be had on loopback right now.
+    """Check that every port is free on loopback.
 
-    A port that is lost between this and the real bind still ends in `PortInUse`,
-    only later; this makes the usual case one line before anything is started.
+    A port that is taken between this check and the real bind raises `PortInUse` then.
+    The check reports the usual case before anything is started.
 
     Raises:
-        PortInUse: something listens on one of them.
+        PortInUse: another process listens on a port.
     """
     for name, port in ports:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do: connections in TIME_WAIT don't make a port taken.
+            # As servers do, so that connections in TIME_WAIT don't occupy a port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((LOOPBACK, port))

@@ -1,8 +1,8 @@
-"""edge. Development only: `make dev`, all on loopback, started and stopped as one.
+"""edge. Development only: `make dev`, which starts and stops everything on loopback.
 
 The gateway runs in this process; the embedded core and the demo services run in a
-child (`gateway.dev.services`). The gateway itself comes in as an argument, so
-nothing here knows how it is built.
+child (`gateway.dev.services`). The gateway is an argument, so this module doesn't
+depend on how it is built.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from gateway.dev.ports import (
 )
 
 STATE = Path(".gateway")
-"""Where users, sessions, keys and mails of the development core are kept."""
+"""The folder of the development core's users, sessions, keys and mails."""
 
 _CHILD_START_S = 30.0
-"""How long the child may take to be ready; it makes RSA keys the first time."""
+"""How long the child may take to be ready; it generates RSA keys on its first start."""
 _CHILD_STOP_S = 5.0
 """How long the child may take to stop before it is killed."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _BANNER = """
-supertokens-gateway, for development: all of it on this machine only
+supertokens-gateway for development, on this machine only
 
-  gateway  http://localhost:{gateway:<5}  open this: a page to try it with
+  gateway  http://localhost:{gateway:<5}  open this page to try the gateway
   core     http://{host}:{core:<5}  embedded, not for production, no API key
   catalog  http://{host}:{catalog:<5}  behind /catalog, public
   orders   http://{host}:{orders:<5}  behind /orders, protected
@@ -47,7 +47,7 @@ supertokens-gateway, for development: all of it on this machine only
   page     http://{host}:{page:<5}  behind /
   users and keys are kept in {state}/, mails in {state}/outbox/
 
-Paste into another terminal: refused, signed up, let in as the new user.
+Paste into another terminal: a refused request, a sign-up, and an accepted request.
 
   curl -i http://localhost:{gateway}/whoami
   curl -c cookies.txt -H 'st-auth-mode: cookie' http://localhost:{gateway}/auth/signup \
@@ -62,7 +62,7 @@ Ctrl-C stops all of it.
 class ServeGateway(Protocol):
     """Runs the gateway until it is cancelled; sets *ready* when it listens.
 
-    It installs no signal handlers: Ctrl-C arrives as a cancellation.
+    It must not install signal handlers: Ctrl-C cancels it.
     """
 
     async def __call__(
@@ -76,11 +76,11 @@ class ServeGateway(Protocol):
 
 
 class ChildFailed(Exception):
-    """The process with the core and the demo services can't start, or has ended."""
+    """The process of the core and the demo services can't start, or has ended."""
 
 
 def gateway_environ(environ: Mapping[str, str], ports: Ports) -> dict[str, str]:
-    """Return *environ* with all that `config/routes.yaml` reads set to *ports*."""
+    """Return *environ* with the variables of `config/routes.yaml` set to *ports*."""
     services = {
         f"{name.upper()}_URL": f"http://{LOOPBACK}:{port}"
         for name, port in ports
@@ -115,8 +115,10 @@ async def run(
 ) -> int:
     """Run everything until SIGINT or SIGTERM; return the exit code.
 
-    A port in use, a bad port variable or a child that fails is one line and 1.
-    What *serve_gateway* raises goes on to the caller, after everything is stopped.
+    A port in use, a bad port variable or a child that fails prints one line to
+    standard error and returns 1. An exception of *serve_gateway* is raised after
+    everything has stopped. *say* prints to standard output, *complain* to standard
+    error.
     """
     loop = asyncio.get_running_loop()
     work = loop.create_task(_run(config, environ, serve_gateway, state, say))
@@ -151,7 +153,7 @@ async def _run(
     state: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Run child and gateway until one of them ends; cancel this to stop both."""
+    """Run the child and the gateway until one of them ends or this is cancelled."""
     ports = Ports.of(environ)
     check_free(ports)
     outbox = Outbox(state / "outbox", say)
@@ -188,10 +190,10 @@ async def _run(
 async def _child(
     environ: Mapping[str, str], ports: Ports, state: Path
 ) -> AsyncIterator[Process]:
-    """Run the core and the demo services in a child while the block runs.
+    """Yield a child that runs the core and the demo services while the block runs.
 
     Raises:
-        ChildFailed: it can't start; the text says why.
+        ChildFailed: it can't start. The text is the reason.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -201,7 +203,7 @@ async def _child(
         stdin=PIPE,
         stdout=PIPE,
         env={**environ, **{variable(name): str(port) for name, port in ports}},
-        # Its own session: a terminal's Ctrl-C is for us, and we stop it in order.
+        # A separate session: Ctrl-C goes to this process, which stops the child last.
         start_new_session=True,
     )
     assert child.stdin is not None
@@ -218,15 +220,15 @@ async def _child(
         match json.loads(line or "{}"):
             case {"ready": True}:
                 yield child
-            case {"failed": str(why)}:
-                raise ChildFailed(why)
+            case {"failed": str(reason)}:
+                raise ChildFailed(reason)
             case _:
                 raise ChildFailed(
                     "the core and the demo services ended while they were starting; "
                     "the reason is above"
                 )
     finally:
-        # The end of its stdin is what stops it.
+        # The child stops when its stdin ends.
         child.stdin.close()
         try:
             async with asyncio.timeout(_CHILD_STOP_S):

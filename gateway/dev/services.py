@@ -1,8 +1,9 @@
 """edge. Development only: the child process of `make dev`, with the core and the demos.
 
-It is apart from the gateway so that neither slows the other down when something is
-measured. Its parent owns it through two pipes: one line of JSON on stdout says that
-it runs or why it can't, and it stops when its stdin ends, however the parent went.
+It is separate from the gateway so that neither slows the other down in measurements.
+Two pipes connect it to its parent: it writes one line of JSON to stdout (that it is
+ready, or why it failed), and it stops when its stdin ends, even if its parent is
+killed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gateway.dev.ports import PortInUse, Ports
 
 
 async def serve(database: Path, parent: TextIO) -> None:
-    """Run core and demo services until stdin ends; report to *parent*."""
+    """Run the core and the demo services until stdin ends; report to *parent*."""
     ports = Ports.of(os.environ)
     try:
         async with (
@@ -36,7 +37,7 @@ async def serve(database: Path, parent: TextIO) -> None:
     except (PortInUse, StoreError) as exc:
         _report(parent, failed=str(exc))
     except OSError as exc:
-        # Only the core's socket; the demo services name their own.
+        # Of the core's socket; the demo services raise PortInUse.
         if exc.errno != errno.EADDRINUSE:
             raise
         _report(parent, failed=str(PortInUse("core", ports.core)))
@@ -47,6 +48,6 @@ def _report(parent: TextIO, **line: object) -> None:
 
 
 if __name__ == "__main__":
-    # What anything else prints must not get into the line for the parent.
+    # Other output must not mix with the line for the parent.
     parent, sys.stdout = sys.stdout, sys.stderr
     asyncio.run(serve(Path(sys.argv[1]), parent))

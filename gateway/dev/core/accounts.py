@@ -1,4 +1,4 @@
-"""PURE. Recipes, what a user is known by, and what a user signs in with."""
+"""PURE. Recipes, a user's identities, and the credentials for sign-in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 
 class Taken(Exception):
-    """Somebody in this tenant signs in with that already."""
+    """Another user of this tenant signs in with that already."""
 
     def __init__(self, kind: Kind) -> None:
         """Take what it was that's taken."""

@@ -1,4 +1,4 @@
-"""edge. One app of the core with all that belongs to it: an island of its own."""
+"""edge. One app of the core with its data, which it shares with no other app."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _BODY_METHODS: Final = frozenset({"POST", "PUT"})
 
 
 class Core:
-    """One embedded core. It outlives the servers it's served by.
+    """One embedded core. It may outlive its servers.
 
     Everything but the constructor belongs to one event loop.
 
@@ -83,7 +83,7 @@ class Core:
         return application
 
     def close(self) -> None:
-        """Let waiting calls go and close the databases; twice is fine."""
+        """Release waiting calls and close the databases; a second call does nothing."""
         self.faults.release()
         self._stores.close()
 
@@ -135,7 +135,7 @@ class Core:
         if fault.disconnect or not goes_on:
             if request.transport is not None:
                 request.transport.abort()
-            # Nobody reads it: the connection is gone.
+            # The connection is closed, so no client reads it.
             return web.Response(status=503)
         if fault.body is None:
             return None
@@ -157,7 +157,7 @@ class Core:
             e for e in ENDPOINTS[place.api_path] if e.method == request.method
         ]
         if not candidates:
-            # A wrong method is told only to who has the key.
+            # A wrong method is reported only to callers with the key.
             self._check_caller(request, ENDPOINTS[place.api_path][0])
             raise Refusal(405, "Method not supported")
         endpoint = _by_rid(candidates, request.headers.get("rid"))
@@ -192,7 +192,7 @@ class Core:
             raise Refusal(400, f"cdi-version {version} not supported")
 
     def _enter(self, place: Place, endpoint: Endpoint) -> App:
-        """Return the app of a call whose tenant the endpoint takes."""
+        """Return the app of a call, if the endpoint accepts its tenant."""
         app = self._apps.get(place.app_id)
         if app is None or not (
             endpoint.scope is Scope.OPEN or app.tenants.exists(place.tenant_id)
@@ -208,6 +208,6 @@ class Core:
 
 
 def _by_rid(candidates: list[Endpoint], rid: str | None) -> Endpoint:
-    """Return the endpoint for a recipe: its own one, else the one for all others."""
+    """Return the endpoint of a recipe, or else the one for all other recipes."""
     own = [e for e in candidates if e.rid is not None and e.rid == rid]
     return (own or [e for e in candidates if e.rid is None])[0]

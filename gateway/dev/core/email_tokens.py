@@ -22,11 +22,11 @@ from gateway.dev.core.users import Users
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _LENGTH: Final = 64
-"""Characters; 62^64 is beyond guessing, and a link stays one line."""
+"""Characters; 62^64 can't be guessed, and a link fits on one line."""
 
 
 class Purpose(StrEnum):
-    """What a token is good for."""
+    """The purpose of a token."""
 
     RESET = "reset"
     VERIFY = "verify"
@@ -34,7 +34,7 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """Whom a good token named."""
+    """The user and the address of a valid token."""
 
     user_id: str
     email: str
@@ -52,7 +52,7 @@ class EmailTokens:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Take the store they live in and the users they speak of."""
+        """Use *store* for the tokens, and *users* to verify addresses."""
         self._store = store
         self._users = users
         self._now_ms = now_ms
@@ -63,7 +63,7 @@ class EmailTokens:
         }
 
     def issue(self, purpose: Purpose, tenant_id: str, user_id: str, email: str) -> str:
-        """Return a new token; earlier ones stay good."""
+        """Return a new token; earlier ones stay valid."""
         now = self._now_ms()
         self._store.run("DELETE FROM email_tokens WHERE expires_ms < ?", now)
         token = "".join(self._rng.choice(_ALPHABET) for _ in range(_LENGTH))
@@ -79,7 +79,7 @@ class EmailTokens:
         return token
 
     def reset(self, tenant_id: str, token: str) -> Proof | None:
-        """Use up a reset token; None when it's unknown, used or too old."""
+        """Use up a reset token; return None if it is unknown, used or expired."""
         with self._store.transaction():
             proof = self._take(Purpose.RESET, tenant_id, token)
             if proof is not None:
@@ -89,7 +89,7 @@ class EmailTokens:
         return proof
 
     def verify(self, tenant_id: str, token: str) -> Proof | None:
-        """Use up a verification token and mark the address; None as in `reset`."""
+        """Use up a verification token and verify the address; None as in `reset`."""
         with self._store.transaction():
             proof = self._take(Purpose.VERIFY, tenant_id, token)
             if proof is not None:
@@ -108,11 +108,11 @@ class EmailTokens:
         )
 
     def unverify(self, user_id: str, email: str) -> None:
-        """Forget that the address was verified."""
+        """Mark the address as unverified."""
         self._store.delete("verified_emails", user_id=user_id, email=email)
 
     def _take(self, purpose: Purpose, tenant_id: str, token: str) -> Proof | None:
-        """Delete the token's row and return whom it named, if it was still good."""
+        """Delete the token's row; return its user if it was still valid."""
         row = self._store.one(
             "SELECT * FROM email_tokens"
             " WHERE token_hash = ? AND purpose = ? AND tenant_id = ?",

@@ -1,4 +1,4 @@
-"""edge. Switches that make the embedded core misbehave, and a log of what it was asked.
+"""edge. Switches that make the embedded core misbehave, and a log of its calls.
 
 For tests of whatever talks to a core: outages, hangs, garbage, key trouble.
 """
@@ -19,14 +19,14 @@ from gateway.dev.core.jws import JsonObject, base64url
 JWKS_PATH: Final = "/.well-known/jwks.json"
 
 _LOGGED_CALLS: Final = 10_000
-"""Calls kept; a core that runs for weeks must not grow."""
+"""Calls kept in the log, so that a core that runs for weeks doesn't grow."""
 
 _RSA_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What happens instead of, or before, the true answer.
+    """The misbehaviour instead of, or before, the true answer.
 
     In this order: wait, cut the connection, or answer with `body`. With neither
     `disconnect` nor `body` the true answer follows the wait.
@@ -52,7 +52,7 @@ class _Switch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """What a call met: a fault, and the future that ends its wait."""
+    """The fault of one call, and the future that ends its wait."""
 
     fault: Fault
     woken: asyncio.Future[bool] | None
@@ -60,7 +60,7 @@ class Met:
 
 @dataclass(slots=True)
 class Faults:
-    """The switches of one core; any thread may turn them.
+    """The switches of one core; any thread may set them.
 
     A pattern is a shell glob over the path, as sent (`/public/recipe/signin`) or
     without app and tenant (`/recipe/signin`). The switch set last wins.
@@ -80,18 +80,18 @@ class Faults:
         return list(self._calls)
 
     def count(self, pattern: str = "*", *, method: str | None = None) -> int:
-        """Return how many of the logged calls match; path as sent only."""
+        """Return how many logged calls match, by the path as sent."""
         return sum(
             fnmatchcase(path, pattern) and method in (None, called)
             for called, path in self._calls
         )
 
     async def until_called(self, pattern: str = "*", *, times: int = 1) -> None:
-        """Return when so many logged calls match; a call that hangs hangs by then."""
+        """Wait until that many logged calls match; a hanging call waits by then."""
         await self._until(lambda: self.count(pattern) >= times)
 
     async def until_idle(self) -> None:
-        """Return when no call waits in a fault: it was let go, or its client left."""
+        """Wait until no call waits in a fault: released, or closed by its client."""
         await self._until(lambda: not self._waiting)
 
     def forget_calls(self) -> None:
@@ -114,7 +114,7 @@ class Faults:
         self.set(pattern, Fault(delay_s=seconds))
 
     def hang(self, pattern: str = "*") -> None:
-        """Take matching calls and don't answer."""
+        """Read matching calls and don't answer."""
         self.set(pattern, Fault(hang=True))
 
     def disconnect(self, pattern: str = "*") -> None:
@@ -137,7 +137,7 @@ class Faults:
     def garbage(
         self, pattern: str = "*", *, body: bytes = b'{"status": "OK", "trunc'
     ) -> None:
-        """Answer matching calls with 200 and bytes that are no good JSON."""
+        """Answer matching calls with 200 and bytes that aren't valid JSON."""
         self.set(pattern, Fault(body=body))
 
     def jwks_empty(self) -> None:
@@ -145,18 +145,18 @@ class Faults:
         self.set(JWKS_PATH, _jwks([]))
 
     def jwks_garbage(self) -> None:
-        """Publish a page instead of a key set."""
+        """Publish an HTML page instead of a key set."""
         self.set(
             JWKS_PATH,
             Fault(body=b"<html>not keys</html>", content_type="text/html"),
         )
 
     def jwks_huge(self, keys: int = 20_000) -> None:
-        """Publish a key set of so many well-formed, useless keys (7 MB by default)."""
+        """Publish a key set of many well-formed, useless keys (7 MB by default)."""
         self.set(JWKS_PATH, _jwks([_useless_key(number) for number in range(keys)]))
 
     def clear(self, pattern: str | None = None) -> None:
-        """Turn off the switches set for a pattern, or all; waiting calls go on."""
+        """Turn off the switches set for a pattern, or all; waiting calls continue."""
         self._switches = [
             switch
             for switch in self._switches
@@ -165,7 +165,7 @@ class Faults:
         self._wake(go_on=True)
 
     def release(self) -> None:
-        """Let waiting calls end without an answer: the core is stopping."""
+        """End waiting calls without an answer, as the core stops."""
         self._wake(go_on=False)
 
     def meet(self, method: str, path: str, api_path: str) -> Met | None:
@@ -186,7 +186,7 @@ class Faults:
         return met
 
     async def wait(self, met: Met) -> bool:
-        """Wait as the fault says; say whether the call goes on afterwards."""
+        """Wait as the fault requires; return whether the call continues."""
         if met.woken is None:
             return True
         try:
@@ -213,7 +213,7 @@ class Faults:
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while True:
             watcher: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            # Before the look, so that no change falls between look and wait.
+            # Made before the check, so that no change between check and wait is lost.
             with self._watching:
                 self._watchers.append(watcher)
             if is_so():

@@ -1,4 +1,4 @@
-"""edge. The protocol's HTTP conventions: paths, inputs, answers. No recipe is here.
+"""edge. The protocol's HTTP conventions: paths, inputs, answers; no recipes.
 
 Facts (real core's PathRouter, WebserverAPI and InputParser)
 - A path is an API path, or `[/appid-<app>][/<tenant>]<API path>`, `/` at the end free.
@@ -25,7 +25,7 @@ _PREFIX: Final = re.compile(r"(?:/appid-(?P<app>[a-z0-9-]*))?(?:/(?P<tenant>[^/]
 
 
 class Refusal(Exception):
-    """A request the protocol answers with a 4xx and a sentence."""
+    """A request that the protocol answers with a 4xx and a plain sentence."""
 
     def __init__(self, status: int, text: str) -> None:
         """Take the HTTP status and the sentence."""
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer that isn't plain JSON with 200."""
+    """An answer other than JSON with 200."""
 
     status: int = 200
     content_type: str = JSON_TYPE
@@ -64,7 +64,7 @@ def text_reply(status: int, text: str) -> Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """What a path means."""
+    """The parts of an API path."""
 
     api_path: str
     app_id: str
@@ -72,7 +72,7 @@ class Place:
 
 
 def locate(path: str, api_paths: Collection[str]) -> Place | None:
-    """Return what a path means, or None when no API answers it.
+    """Return the parts of a path, or None if no API has it.
 
     Source: core protocol CDI 5.4, paths: an exact API path wins over a prefix.
     """
@@ -122,11 +122,11 @@ class Body:
         return cls(value)
 
     def has(self, name: str) -> bool:
-        """Say whether the field is there, be it null."""
+        """Return whether the field is present; its value may be null."""
         return name in self._fields
 
     def is_null(self, name: str) -> bool:
-        """Say whether the field is there and null."""
+        """Return whether the field is present and null."""
         return name in self._fields and self._fields[name] is None
 
     def text(self, name: str) -> str:

@@ -21,7 +21,7 @@ JsonObject = dict[str, object]
 
 
 class BadToken(Exception):
-    """The token isn't one of ours; the text says which rule it broke."""
+    """The token isn't from this core. The text is the rule that it breaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ def parse(token: str) -> Parsed:
 
 
 def is_signed_by(parsed: Parsed, key: RSAPublicKey) -> bool:
-    """Say whether the signature is RS256 by this key."""
+    """Return whether the signature is RS256 by this key."""
     try:
         key.verify(parsed.signature, parsed.signed, PKCS1v15(), SHA256())
     except InvalidSignature:

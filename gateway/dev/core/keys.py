@@ -36,7 +36,7 @@ _OVERLAP_MS: Final = KEY_OVERLAP_S * 1000
 
 
 class Kind(StrEnum):
-    """The two families; the SDK refuses a token of the one it isn't set up for."""
+    """The two key types; the SDK refuses tokens of the type it isn't set up for."""
 
     DYNAMIC = "dynamic"
     STATIC = "static"
@@ -54,7 +54,7 @@ class SigningKey:
 
     @property
     def public(self) -> rsa.RSAPublicKey:
-        """The half that verifies."""
+        """The public key, which verifies."""
         return self.private.public_key()
 
     def to_jwk(self) -> JsonObject:
@@ -81,7 +81,7 @@ class SigningKeys:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Take the store to keep them in; nothing is read or made yet."""
+        """Use *store* for the keys; nothing is read or made yet."""
         self._store = store
         self._now_ms = now_ms
         self._rng = rng
@@ -93,14 +93,14 @@ class SigningKeys:
         self._making = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Make the keys that are due and forget those that ended.
+        """Make the keys that are due and delete the expired ones.
 
         Costs a comparison when nothing is due, which is nearly always.
         """
         if not self._is_due():
             return
         async with self._making:
-            # Another process may have done it, or another request while we waited.
+            # Another process, or a request during the wait, may have done it.
             self._reload()
             kinds = self._missing()
             pems = await asyncio.gather(*(asyncio.to_thread(_make_pem) for _ in kinds))
@@ -194,7 +194,7 @@ class SigningKeys:
                 newest = self._store.scalar(
                     "SELECT max(created_ms) FROM keys WHERE kind = ?", kind
                 )
-                # The date is the name: two keys of one millisecond would be one.
+                # The date is the key id, so no two keys may have the same millisecond.
                 created = now if newest is None else max(now, newest + 1)
                 kid = f"d-{created}"
             self._store.run(
@@ -236,7 +236,7 @@ def _make_pem() -> bytes:
 
 
 def _load_pem(pem: bytes) -> rsa.RSAPrivateKey:
-    # The checks skipped here cost as much as making a key, for a file only we write.
+    # Skip the checks: they cost as much as making a key, and only we write the file.
     key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(key, rsa.RSAPrivateKey)
     return key

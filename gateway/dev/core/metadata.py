@@ -12,11 +12,11 @@ class Metadata:
     """The user metadata of one app."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store it lives in."""
+        """Use *store* for the metadata."""
         self._store = store
 
     def get(self, user_id: str) -> JsonObject:
-        """Return what's known; empty for unknown users."""
+        """Return the metadata; empty for unknown users."""
         body = self._store.scalar(
             "SELECT body FROM metadata WHERE user_id = ?", user_id
         )
@@ -36,5 +36,5 @@ class Metadata:
         return merged
 
     def remove(self, user_id: str) -> None:
-        """Forget everything about a user."""
+        """Delete the metadata of a user."""
         self._store.delete("metadata", user_id=user_id)

@@ -43,7 +43,7 @@ class Mint:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Take the keys that sign, and read or make the key that seals."""
+        """Use *keys* to sign; the key that seals is read from *store*, or made."""
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
@@ -76,7 +76,7 @@ class Mint:
             iv=self._rng.randbytes(_IV_BYTES),
             nonce=self._rng.randbytes(_NONCE_BYTES).hex(),
         )
-        # Jitter keeps sessions that began together from refreshing together.
+        # Jitter prevents sessions created together from refreshing together.
         jitter_ms = int(self._access_ms * self._jitter * self._rng.random())
         return Issued(
             session=session,

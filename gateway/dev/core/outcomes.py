@@ -1,4 +1,4 @@
-"""PURE. What session calls come to: values, read with `match`."""
+"""PURE. The outcomes of session calls: values, read with `match`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What callers learn about a session."""
+    """The facts about a session that callers get."""
 
     handle: str
     user_id: str
@@ -28,7 +28,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A session as it stands in the database, times in ms."""
+    """A session's row in the database, times in ms."""
 
     session: Session
     data: JsonObject
@@ -48,7 +48,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A good access token; `access` is its successor when the client needs one."""
+    """A valid access token; `access` is its successor if the client needs one."""
 
     session: Session
     access: Token | None
@@ -56,21 +56,21 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unauthorised:
-    """There's no such session (any more)."""
+    """The session doesn't exist, or has ended."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TryRefresh:
-    """The access token is no good; a refresh may bring a better one."""
+    """The access token is invalid; a refresh may return a valid one."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Theft:
-    """A superseded refresh token was used. The session lives on until revoked."""
+    """A superseded refresh token was used. The session stays valid until revoked."""
 
     handle: str
     user_id: str

@@ -61,7 +61,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A code that wasn't good; the status is the protocol's."""
+    """A rejected code; the status is the protocol's."""
 
     status: str
     failed_attempts: int
@@ -87,7 +87,7 @@ class Codes:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Take the store they live in."""
+        """Use *store* for the codes."""
         self._store = store
         self._now_ms = now_ms
         self._rng = rng
@@ -110,7 +110,7 @@ class Codes:
             return self._add(device_id, code)
 
     def again(self, tenant_id: str, device_id: str, code: str | None) -> NewCode | None:
-        """Return another code for an attempt, or None when that's over.
+        """Return another code for an attempt, or None if the attempt has ended.
 
         Raises:
             CodeTaken: the attempt has this code already.
@@ -129,7 +129,7 @@ class Codes:
         device_id: str | None,
         user_input_code: str | None,
     ) -> Device | Refused | Restart:
-        """Judge a code (with its device id) or a link code; wrong codes count."""
+        """Check a code (with its device id) or a link code; count wrong codes."""
         with self._store.transaction():
             device = self._device(tenant_id, pre_auth_session_id)
             if device is None or (

@@ -26,7 +26,7 @@ async def hash_password(password: str, *, salt: bytes) -> str:
 
 
 async def is_password(password: str, *, stored: str) -> bool:
-    """Say whether a stored text was made from this password."""
+    """Return whether a stored text was made from this password."""
     salt, digest = (base64.b64decode(part) for part in stored.split("$"))
     return hmac.compare_digest(await asyncio.to_thread(_scrypt, password, salt), digest)
 

@@ -1,4 +1,4 @@
-"""edge. Roles and permissions, which live per app, and who has them, per tenant."""
+"""edge. Roles and permissions of an app, and the users' roles in each tenant."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gateway.dev.core.store import Store
 
 
 class UnknownRole(Exception):
-    """There's no such role."""
+    """The role doesn't exist."""
 
 
 class Roles:
     """The roles of one app."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store they live in."""
+        """Use *store* for the roles."""
         self._store = store
 
     def put(self, role: str, permissions: Sequence[str]) -> bool:
-        """Create a role or add permissions to it; say whether it's new."""
+        """Create a role or add permissions to it; return whether it's new."""
         with self._store.transaction():
             created = self._store.run("INSERT OR IGNORE INTO roles VALUES (?)", role)
             for permission in permissions:
@@ -31,7 +31,7 @@ class Roles:
         return created > 0
 
     def remove(self, role: str) -> bool:
-        """Delete a role everywhere; say whether there was one."""
+        """Delete a role everywhere; return whether it existed."""
         with self._store.transaction():
             existed = self._store.delete("roles", role=role)
             for table in ("role_permissions", "user_roles"):
@@ -75,7 +75,7 @@ class Roles:
         )
 
     def give(self, tenant_id: str, user_id: str, role: str) -> bool:
-        """Give a user a role in a tenant; say whether it's new to the user.
+        """Give a user a role in a tenant; return whether it's new to the user.
 
         Raises:
             UnknownRole: there's no such role.
@@ -91,7 +91,7 @@ class Roles:
         )
 
     def take(self, tenant_id: str, user_id: str, role: str) -> bool:
-        """Take a role from a user in a tenant; say whether the user had it.
+        """Take a role from a user in a tenant; return whether the user had it.
 
         Raises:
             UnknownRole: there's no such role.

@@ -1,4 +1,4 @@
-"""edge. Serving an embedded core on a socket, on loopback unless told otherwise.
+"""edge. Serving an embedded core on a socket, on loopback by default.
 
 Building blocks: `serve` for tests, `run` for a command.
 """
@@ -28,14 +28,14 @@ NOTICE: Final = (
     "This is the embedded development core, for development and tests only. "
     "Production uses the real SuperTokens core: set its address as connection_uri."
 )
-"""What to tell whoever starts it. `run` logs it, a command prints it."""
+"""A warning for the developer. `run` logs it, a command prints it."""
 
 _SHUTDOWN_S: Final = 1.0
-"""How long calls under way may take to end when the server stops."""
+"""How long calls in flight may take to end when the server stops."""
 
 
 class UnsafeBind(Exception):
-    """The address isn't loopback: anybody in reach could sign in as anybody."""
+    """The address isn't loopback: anyone who reaches it could sign in as any user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class RunningCore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadedCore(RunningCore):
-    """A core behind a listening socket, in a thread of its own."""
+    """A core behind a listening socket, in a separate thread."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -85,7 +85,7 @@ async def serve(
     port: int = 0,
     unsafe_bind: bool = False,
 ) -> AsyncIterator[RunningCore]:
-    """Serve a core for the block; port 0 takes a free one.
+    """Yield a core that is served while the block runs; port 0 takes a free one.
 
     A core made here from settings is closed at the end; a given one stays open, so it
     can be stopped and served again.
@@ -118,7 +118,7 @@ async def serve(
 def serve_in_thread(
     core: CoreSettings | Core | None = None, *, port: int = 0
 ) -> Iterator[ThreadedCore]:
-    """Serve a core on loopback from another thread, for the block.
+    """Yield a core on loopback, served from another thread while the block runs.
 
     The SDK fetches keys with a blocking call, so in one process with the core it needs
     this: in one event loop it would wait for itself.
@@ -165,7 +165,7 @@ async def run(
     unsafe_bind: bool = False,
     on_start: Callable[[RunningCore], None] | None = None,
 ) -> None:
-    """Serve a core until cancelled; `on_start` is told where it listens.
+    """Serve a core until cancelled; `on_start` is called when it listens.
 
     Raises:
         UnsafeBind, StoreError, OSError: as `serve`.

@@ -51,7 +51,7 @@ def check_payload(payload: JsonObject) -> None:
 
 
 def tenant_of(handle: str) -> str:
-    """Return the tenant a handle names: what follows the first `_`, else public."""
+    """Return the tenant in a handle: the text after the first `_`, or public."""
     _, _, tenant_id = handle.partition("_")
     return tenant_id or PUBLIC
 
@@ -67,7 +67,7 @@ class Sessions:
         *,
         now_ms: Callable[[], int],
     ) -> None:
-        """Take the store they live in and the mint that makes their tokens."""
+        """Use *store* for the sessions, and *mint* for their tokens."""
         self._store = store
         self._mint = mint
         self._now_ms = now_ms
@@ -136,12 +136,12 @@ class Sessions:
             return Unauthorised(message="Anti CSRF token missing, or not matching")
         with self._store.transaction():
             row = self._row(facts.tenant_id, facts.session_handle)
-            # 3 gone
+            # 3 the session doesn't exist
             if row is None or row["expires_ms"] < self._now_ms():
                 return Unauthorised(message="Session missing in db or has expired")
             current = row["refresh_hash2"]
             if current == h(h(token)):
-                # 4 the parent: a retry is as good as the first time
+                # 4 the parent: a retry is handled like the first call
                 self._store.run(
                     "UPDATE sessions SET static_key = ? WHERE handle = ?",
                     static_key,
@@ -151,7 +151,7 @@ class Sessions:
                 facts.parent_refresh_hash1 is not None
                 and h(facts.parent_refresh_hash1) == current
             ):
-                # 5 a child nobody used yet: it becomes the parent
+                # 5 an unused child: it becomes the parent
                 self._promote(facts.session_handle, h(h(token)), static_key=static_key)
             else:
                 # 6
@@ -186,7 +186,7 @@ class Sessions:
             return TryRefresh(message="anti-csrf check failed")
         with self._store.transaction():
             row = self._row(access.tenant_id, access.session_handle)
-            # 2 revoked; the row's expiry isn't looked at
+            # 2 revoked; the row's expiry isn't checked
             if check_database and row is None:
                 return Unauthorised(
                     message="Either the session has ended or has been blacklisted"
@@ -202,7 +202,7 @@ class Sessions:
                 payload=access.payload,
                 tenant_id=access.tenant_id,
             )
-            # 3 nothing to tell the client
+            # 3 the client needs no new token
             if access.parent_refresh_hash1 is None and not stale:
                 return Verified(session=session, access=None)
             # 4 revoked
@@ -303,7 +303,7 @@ class Sessions:
         )
 
     def revoke(self, handles: Sequence[str]) -> list[str]:
-        """End sessions; return the handles of those that there were."""
+        """End sessions; return the handles of those that existed."""
         with self._store.transaction():
             return [
                 handle
@@ -314,11 +314,11 @@ class Sessions:
             ]
 
     def set_data(self, handle: str, data: JsonObject) -> bool:
-        """Replace what's stored with a session; say whether there's such a one."""
+        """Replace a session's stored data; return whether the session exists."""
         return self._set("data", handle, data)
 
     def set_payload(self, handle: str, payload: JsonObject) -> bool:
-        """Replace the access-token payload; say whether there's such a session.
+        """Replace the access-token payload; return whether the session exists.
 
         Raises:
             ProtectedClaim: the payload uses a protected name.
@@ -382,5 +382,5 @@ def _stored(row: sqlite3.Row) -> Stored:
 
 
 def _is_same(one: JsonObject, other: JsonObject) -> bool:
-    """Compare as JSON values: order is free, and 1 isn't true as it is in Python."""
+    """Compare as JSON values: key order is ignored, and 1 isn't equal to true."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

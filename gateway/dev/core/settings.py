@@ -1,4 +1,4 @@
-"""edge. What the embedded core can be told, with the real core's defaults.
+"""edge. The settings of the embedded core, with the real core's defaults.
 
 Each default is written once, here, with its unit.
 """
@@ -17,7 +17,7 @@ MEMORY: Final = ":memory:"
 """Database name for a store that ends with the process."""
 
 KEY_OVERLAP_S: Final = 60
-"""Seconds a new dynamic key stands in the JWKS before it signs."""
+"""Seconds for which a new dynamic key is in the JWKS before it signs."""
 
 _MIN_API_KEY_LENGTH: Final = 20
 _APP_ID: Final = re.compile(r"[a-z0-9-]+")
@@ -40,14 +40,14 @@ class CoreSettings:
     """SQLite file, or ":memory:". Further apps get files beside it."""
 
     api_keys: tuple[str, ...] = ()
-    """Accepted `api-key` values; empty means that no key is asked for."""
+    """Accepted `api-key` values; empty means that no key is required."""
 
     apps: tuple[str, ...] = ()
-    """Apps besides `public`, reached as `/appid-<name>/…`; each is an island."""
+    """Apps besides `public`, at `/appid-<name>/…`; they share no data."""
 
     access_token_validity_s: int = 3600
     access_token_jitter: float = 0.05
-    """Largest share of the validity that create and refresh take off again."""
+    """The largest fraction of the validity that create and refresh subtract."""
 
     refresh_token_validity_s: int = 100 * 86_400
     signing_key_update_interval_s: int = 168 * 3600
@@ -108,7 +108,7 @@ class CoreSettings:
             raise BadSettings("; ".join(problems))
 
     def database_of(self, app_id: str) -> str | Path:
-        """Return the database of an app: apart from each other, so nothing leaks."""
+        """Return the database of an app. Each app has its own, so no data leaks."""
         if app_id == PUBLIC or self.database == MEMORY:
             return self.database
         path = Path(self.database)

@@ -79,11 +79,11 @@ CREATE TABLE codes (
 """
 
 Value = str | int | bytes | None
-"""What a column takes."""
+"""The types of a column's values."""
 
 
 class StoreError(Exception):
-    """The database file can't be used; the text says why and what to do."""
+    """The database file can't be used. The text is the reason and the remedy."""
 
 
 class Store:
@@ -99,7 +99,7 @@ class Store:
             _make_private_file(Path(database))
         try:
             # The thread check is off because a core may be built in one thread and
-            # served in another; it's never used by two at a time.
+            # served in another; it's never used by two threads at a time.
             self._db = sqlite3.connect(
                 database,
                 timeout=_LOCK_TIMEOUT_S,
@@ -135,7 +135,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the write lock for the block; an exception rolls everything back.
+        """Hold the write lock while the block runs; an exception rolls everything back.
 
         Nothing inside the block may await: other requests would join in.
         """
@@ -172,7 +172,7 @@ class Store:
     def delete(self, table: str, **equals: Value) -> int:
         """Delete the rows whose columns all equal these; return how many."""
         where = " AND ".join(f"{column} = ?" for column in equals)
-        # Names of table and columns stand in our own source; values are bound.
+        # Table and column names are constants of this package; values are bound.
         return self.run(f"DELETE FROM {table} WHERE {where}", *equals.values())  # noqa: S608
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""edge. Tenants of an app. `public` is always there."""
+"""edge. Tenants of an app. `public` always exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TENANT_ID: Final = re.compile(r"[a-z0-9-]+")
 
 
 def is_tenant_id(text: str) -> bool:
-    """Say whether a path segment can name a tenant."""
+    """Return whether a path segment can be a tenant's name."""
     return (
         _TENANT_ID.fullmatch(text) is not None
         and text not in STOP_WORDS
@@ -29,16 +29,16 @@ class Tenants:
     """The tenants of one app."""
 
     def __init__(self, store: Store) -> None:
-        """Take the store they live in, and create the default tenant."""
+        """Use *store* for the tenants, and create the default one."""
         self._store = store
         self._store.run("INSERT OR IGNORE INTO tenants VALUES (?, '{}')", PUBLIC)
 
     def exists(self, tenant_id: str) -> bool:
-        """Say whether there's such a tenant."""
+        """Return whether the tenant exists."""
         return self._config(tenant_id) is not None
 
     def put(self, tenant_id: str, update: JsonObject) -> bool:
-        """Create a tenant or change its settings; say whether it's new.
+        """Create a tenant or change its settings; return whether it's new.
 
         A setting given as null goes back to its default.
         """
@@ -74,7 +74,7 @@ class Tenants:
         return [view for tenant_id in ids if (view := self.view(tenant_id)) is not None]
 
     def remove(self, tenant_id: str) -> bool:
-        """Delete a tenant with its sessions, roles and logins; say if it was there."""
+        """Delete a tenant with its sessions, roles and logins; return if it existed."""
         with self._store.transaction():
             existed = self._store.delete("tenants", tenant_id=tenant_id)
             for table in (

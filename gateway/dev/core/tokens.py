@@ -1,4 +1,4 @@
-"""PURE. What stands in an access token and in a refresh token.
+"""PURE. The contents of access tokens and refresh tokens.
 
 Facts
 - H is SHA-256 of the UTF-8 text as lower-case hex.
@@ -37,7 +37,7 @@ PROTECTED_CLAIMS: Final = frozenset(
         "rsub",
     }
 )
-"""Names a caller's payload may not use. Source: access token v5."""
+"""Names that a caller's payload may not use. Source: access token v5."""
 
 _IV_BYTES: Final = 12
 
@@ -124,7 +124,7 @@ def seal(token: RefreshToken, *, key: bytes, iv: bytes, nonce: str) -> str:
         "antiCsrfToken": token.anti_csrf,
         "tenantId": token.tenant_id,
     }
-    # Unused facts are left out: cookies are small, and the token is in one.
+    # Unused facts are omitted, since the token must fit into a cookie.
     used = {name: fact for name, fact in facts.items() if fact is not None}
     plain = json.dumps(used, separators=(",", ":")).encode("ascii")
     box = iv + AESGCM(key).encrypt(iv, plain, None)

@@ -1,4 +1,4 @@
-"""edge. Users of every recipe: who they are, in which tenants, and how to find them.
+"""edge. Users of every recipe: identities, tenants, and searches.
 
 Facts
 - One login method per user: this core links no accounts, so the recipe user id is
@@ -22,7 +22,7 @@ from gateway.dev.core.jws import JsonObject
 from gateway.dev.core.store import Store
 
 _FAKE_EMAIL_SUFFIXES: Final = ("@stfakeemail.supertokens.com", ".fakeemail.com")
-"""Addresses nobody can read mail at; they count as verified from the start."""
+"""Domains that receive no mail; their addresses count as verified at once."""
 
 _IN_TENANT: Final = "user_id IN (SELECT user_id FROM identities WHERE tenant_id = ?)"
 
@@ -42,7 +42,7 @@ class Users:
     def __init__(
         self, store: Store, *, now_ms: Callable[[], int], rng: random.Random
     ) -> None:
-        """Take the store they live in."""
+        """Use *store* for the users."""
         self._store = store
         self._now_ms = now_ms
         self._rng = rng
@@ -79,7 +79,7 @@ class Users:
         return user_id
 
     def exists(self, user_id: str) -> bool:
-        """Say whether there's such a user."""
+        """Return whether the user exists."""
         return self.recipe_of(user_id) is not None
 
     def recipe_of(self, user_id: str) -> Recipe | None:
@@ -92,7 +92,7 @@ class Users:
     def find(
         self, tenant_id: str, recipe: Recipe, kind: Kind, value: str
     ) -> str | None:
-        """Return the id of who signs in with this, or None."""
+        """Return the id of the user with this login, or None."""
         user_id: str | None = self._store.scalar(
             "SELECT user_id FROM identities"
             " WHERE tenant_id = ? AND recipe_id = ? AND kind = ? AND value = ?",
@@ -153,7 +153,7 @@ class Users:
         )
 
     def join_tenant(self, tenant_id: str, user_id: str) -> bool:
-        """Put an existing user into a tenant; say whether it was there already.
+        """Put an existing user into a tenant; return whether it was there already.
 
         Raises:
             Taken: somebody in the tenant has the same identity.
@@ -165,7 +165,7 @@ class Users:
         return False
 
     def leave_tenant(self, tenant_id: str, user_id: str) -> bool:
-        """Take a user out of a tenant; say whether it was there.
+        """Remove a user from a tenant; return whether it was there.
 
         Sessions and roles in that tenant end with it; the user stays.
         """
@@ -178,7 +178,7 @@ class Users:
         return left > 0
 
     def remove(self, user_id: str) -> None:
-        """Delete a user and all that hangs on it; unknown ids are fine."""
+        """Delete a user and its data; do nothing for an unknown id."""
         with self._store.transaction():
             for table in (
                 "users",
@@ -203,7 +203,7 @@ class Users:
     def by_account_info(
         self, tenant_id: str, info: AccountInfo, *, union: bool
     ) -> list[JsonObject]:
-        """Return a tenant's users that match any (union) or all of the given."""
+        """Return a tenant's users that match any (union) or all of the values."""
         tests: list[tuple[str, tuple[str, ...]]] = []
         if info.email is not None:
             tests.append(("email = ?", (info.email,)))
@@ -274,7 +274,7 @@ class Users:
         return counted
 
     def seen(self, user_id: str) -> None:
-        """Remember that the user was active now."""
+        """Record that the user is active now."""
         self._store.run(
             "INSERT INTO active VALUES (?, ?)"
             " ON CONFLICT (user_id) DO UPDATE SET at_ms = excluded.at_ms",
@@ -283,20 +283,20 @@ class Users:
         )
 
     def count_active(self, since_ms: int) -> int:
-        """Return how many users were active since then."""
+        """Return how many users have been active since a time."""
         counted: int = self._store.scalar(
             "SELECT count(*) FROM active WHERE at_ms >= ?", since_ms
         )
         return counted
 
     def mark_verified(self, user_id: str, email: str) -> None:
-        """Remember that the address belongs to the user."""
+        """Record that the address belongs to the user."""
         self._store.run(
             "INSERT OR IGNORE INTO verified_emails VALUES (?, ?)", user_id, email
         )
 
     def is_verified(self, user_id: str, email: str) -> bool:
-        """Say whether the address, compared as given, was verified."""
+        """Return whether the address was verified, compared without normalisation."""
         return (
             self._store.one(
                 "SELECT 1 FROM verified_emails WHERE user_id = ? AND email = ?",

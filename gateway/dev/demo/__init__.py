@@ -1,5 +1,5 @@
-"""edge. Development only: small services that stand behind the gateway in `make dev`.
+"""edge. Development only: small services behind the gateway in `make dev`.
 
-They know nothing of SuperTokens. Who is asking is what `X-User-Id` says, because
-the gateway removes every such field that a client sends and sets its own.
+They don't use SuperTokens. They take the user from `X-User-Id`, because the gateway
+removes every such field that a client sends and sets its own.
 """

@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--unsafe-bind",
         action="store_true",
-        help="allow an address that isn't loopback: whoever reaches these services "
-        "is the user that X-User-Id names",
+        help="allow an address that isn't loopback: anyone who reaches these services "
+        "can be any user, by sending X-User-Id",
     )
     chosen = parser.parse_args(arguments)
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError:
         parser.error(f"--host must be an IP address, not {chosen.host!r}")
     if not (loopback or chosen.unsafe_bind):
-        parser.error(f"{chosen.host} isn't loopback; say --unsafe-bind if you mean it")
+        parser.error(f"{chosen.host} isn't loopback; add --unsafe-bind to allow it")
     try:
         asyncio.run(_serve(chosen.host, Ports.of(os.environ)))
     except (BadPort, PortInUse) as exc:

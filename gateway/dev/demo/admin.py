@@ -1,7 +1,7 @@
-"""edge. The page's button that makes you an admin: a back office of one line.
+"""edge. The handler of the demo page's button that gives the user the role `admin`.
 
-It asks the core, as the SuperTokens dashboard would. Only a demo may hand out roles
-to whoever asks.
+It calls the core, as the SuperTokens dashboard would. Only a demo may give a role to
+any user who asks for it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from gateway.dev.demo.replies import NO_GATEWAY, answer, refusal
 ROLE = "admin"
 PERMISSIONS = ("orders:read-all",)
 
-_NOTE = "A session gets its roles when it begins: sign out and in again."
+_NOTE = "A session gets its roles when it is created: sign out and in again."
 _CDI_VERSION = "5.4"
 _TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """Where the core is, and the key it wants, if any."""
+    """The core's address, and its API key, if it requires one."""
 
     uri: str
     api_key: str | None = None
 
 
 class Admin:
-    """Gives the role `admin` to the user that the gateway names."""
+    """Gives the role `admin` to the user in the gateway's `X-User-Id`."""
 
     def __init__(self, core: Core | None) -> None:
         self._core = core
@@ -57,12 +57,12 @@ class Admin:
             self._client = None
 
     async def give(self, request: web.Request) -> web.Response:
-        """Answer with the role that the asking user now has.
+        """Give the role to the user of *request*, and return it as the reply.
 
         Source: SuperTokens core, `PUT /recipe/role` and `PUT /recipe/user/role`.
         """
         if self._client is None:
-            return refusal(404, "this demo has no core to ask, so it gives no roles")
+            return refusal(404, "this demo has no core, so it can't give roles")
         user_id = request.headers.get("X-User-Id")
         if not user_id:
             return refusal(400, NO_GATEWAY)
@@ -75,7 +75,7 @@ class Admin:
                 {"userId": user_id, "role": ROLE},
             )
         except (aiohttp.ClientError, TimeoutError):
-            return refusal(503, "the core can't be reached, or refused")
+            return refusal(503, "the core can't be reached, or refused the request")
         return answer(
             role
             | {

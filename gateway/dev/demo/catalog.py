@@ -1,4 +1,4 @@
-"""edge. The demo service `catalog`: what anybody may read, without a session."""
+"""edge. The demo service `catalog`, which is public: it needs no session."""
 
 from __future__ import annotations
 

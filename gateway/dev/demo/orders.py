@@ -1,7 +1,7 @@
-"""edge. The demo service `orders`: everybody's own orders, kept in memory.
+"""edge. The demo service `orders`: each user's orders, kept in memory.
 
-It shows what a service behind the gateway is left with: read one header, and
-check neither tokens nor roles.
+It shows how little a service behind the gateway has to do: it reads one header, and
+checks neither tokens nor roles.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gateway.dev.demo.catalog import ITEMS
 from gateway.dev.demo.replies import NO_GATEWAY, answer, refusal
 
 MOST_ORDERS = 100
-"""Orders kept for one user; a demo needs no more, and memory stays small."""
+"""Orders kept for one user, to limit memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One order, as it is shown."""
+    """One order, with the fields of the JSON reply."""
 
     id: int
     user_id: str
@@ -30,24 +30,27 @@ class Order:
 
 
 class Orders:
-    """The handlers and the orders that they keep."""
+    """The handlers, and the orders in memory."""
 
     def __init__(self) -> None:
         self._orders: list[Order] = []
 
     async def own(self, request: web.Request) -> web.Response:
-        """Answer with the orders of the user that the gateway names."""
+        """Return the orders of the user in `X-User-Id`."""
         user_id = request.headers.get("X-User-Id")
         if not user_id:
             return refusal(400, NO_GATEWAY)
         return self._show(order for order in self._orders if order.user_id == user_id)
 
     async def every(self, _: web.Request) -> web.Response:
-        """Answer with all orders. The route table says who may ask for this."""
+        """Return all orders. The route table restricts access to this path."""
         return self._show(self._orders)
 
     async def create(self, request: web.Request) -> web.Response:
-        """Take an order: `{"sku": "mug", "quantity": 2}`; quantity is 1 if left out."""
+        """Add the order in the body, and return it.
+
+        The body is as `{"sku": "mug", "quantity": 2}`. The default quantity is 1.
+        """
         user_id = request.headers.get("X-User-Id")
         if not user_id:
             return refusal(400, NO_GATEWAY)

@@ -1,6 +1,6 @@
 """edge. The demo service `page`: the page at `/`, whose files are in `static/`.
 
-Nothing on it comes from anywhere else, and its policy lets nothing else in.
+It loads nothing from other origins, and its Content-Security-Policy forbids it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HEADERS = {
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # The links in mails carry a token in the query.
+    # The query of the links in mails contains a token.
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 
 _FILES = {
     "/": ("page.html", "text/html"),
-    # Where the links in mails lead (`website_base_path` in the route table).
+    # The paths of the links in mails (`website_base_path` in the route table).
     "/account/verify-email": ("page.html", "text/html"),
     "/account/reset-password": ("page.html", "text/html"),
     "/page/page.js": ("page.js", "text/javascript"),
@@ -40,7 +40,7 @@ _FILES = {
 def page(core: Core | None = None) -> web.Application:
     """Return the service: the page's files, and `POST /demo/admin-role`.
 
-    Without *core* nobody is given a role; that is for anything but loopback.
+    Without *core* it gives no roles. Pass none when not on loopback.
     """
     app = web.Application(client_max_size=1024)
     for place, (name, content_type) in _FILES.items():
@@ -54,7 +54,7 @@ def page(core: Core | None = None) -> web.Application:
 def _file(
     path: Path, content_type: str
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler that answers with this file, read once."""
+    """Return a handler that replies with the file, which is read once, here."""
     body = path.read_bytes()
 
     async def send(_: web.Request) -> web.StreamResponse:

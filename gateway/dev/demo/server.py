@@ -21,7 +21,7 @@ async def demo_services(
     """Run the four services while the block runs.
 
     Raises:
-        PortInUse: the port of one of them is taken; the others are stopped again.
+        PortInUse: the port of a service is in use. The others have been stopped.
     """
     async with AsyncExitStack() as stack:
         for name, app, port in (

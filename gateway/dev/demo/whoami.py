@@ -1,6 +1,7 @@
-"""edge. The demo service `whoami`: says what it received, and is odd on request.
+"""edge. The demo service `whoami`: returns the request that it received.
 
-A look at its answer tells what the gateway put in, took out and left alone.
+Its reply shows which header fields the gateway has added, removed and kept. Other paths
+reply late, with a chosen status, as a stream, or as a WebSocket.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _NO_BODY = frozenset({204, 304})
 
 
 async def _whoami(request: web.Request) -> web.Response:
-    """Answer with the request as it came: every header, in order, repeats kept."""
+    """Return the request as received: every header field, in order, with repeats."""
     path, _, query = request.raw_path.partition("?")
     body_bytes = 0
     async for piece in request.content.iter_any():
@@ -29,7 +30,7 @@ async def _whoami(request: web.Request) -> web.Response:
             "path": path,
             "query": query,
             "headers": [
-                # Latin-1 maps every byte, so nothing that came is lost.
+                # Latin-1 maps every byte, so no byte is lost.
                 [name.decode("latin-1"), value.decode("latin-1")]
                 for name, value in request.raw_headers
             ],
@@ -39,13 +40,13 @@ async def _whoami(request: web.Request) -> web.Response:
 
 
 async def _slow(request: web.Request) -> web.Response:
-    """Answer late: `?ms=2000`, a minute at most."""
+    """Return the request after a delay: `?ms=2000`, at most a minute."""
     await asyncio.sleep(number(request, "ms", 1000, 0, 60_000) / 1000)
     return await _whoami(request)
 
 
 async def _status(request: web.Request) -> web.Response:
-    """Answer with the status in the path, from 200 to 599."""
+    """Return a reply with the status in the path, from 200 to 599."""
     status = int(request.match_info["status"])
     if not 200 <= status <= 599:
         return refusal(400, "the status must be from 200 to 599")
@@ -74,7 +75,7 @@ async def _echo(request: web.Request) -> web.StreamResponse:
     """Send every WebSocket message back, text as text and bytes as bytes."""
     socket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=1024 * 1024)
     if not socket.can_prepare(request):
-        return refusal(426, "this wants a WebSocket")
+        return refusal(426, "this path needs a WebSocket handshake")
     await socket.prepare(request)
     async for message in socket:
         match message.type:

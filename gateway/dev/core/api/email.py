@@ -33,7 +33,7 @@ async def verify(call: Call) -> JsonObject:
 
 
 async def is_verified(call: Call) -> JsonObject:
-    """Say whether an address is verified; it's compared as given."""
+    """Return whether an address is verified, compared without normalisation."""
     user_id, email = call.query.text("userId"), call.query.text("email")
     return ok(isVerified=call.app.users.is_verified(user_id, email))
 

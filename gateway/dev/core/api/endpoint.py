@@ -1,4 +1,4 @@
-"""edge. What an endpoint is: method, path, who may call it, and the function behind."""
+"""edge. An endpoint: its method, path, permitted callers and handler."""
 
 from __future__ import annotations
 

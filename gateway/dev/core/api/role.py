@@ -80,7 +80,7 @@ def _permissions(call: Call) -> list[str] | None:
 
 
 def _known(handler: Handler) -> Handler:
-    """Return the handler with an unknown role told as the protocol tells it."""
+    """Return the handler, with an unknown role reported as the protocol does."""
 
     async def answer(call: Call) -> JsonObject | Reply:
         try:

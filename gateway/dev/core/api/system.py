@@ -17,7 +17,7 @@ CDI_VERSION: Final = "5.4"
 
 
 async def hello(call: Call) -> Reply:
-    """Say hello, if the database answers."""
+    """Return a greeting, if the database answers."""
     call.app.store.one("SELECT 1")
     return text_reply(200, "Hello")
 

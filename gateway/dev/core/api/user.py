@@ -118,7 +118,7 @@ async def by_account_info(call: Call) -> JsonObject:
         )
     no_match = union == "false" and call.query.text_or_none("webauthnCredentialId")
     if no_match:
-        # All must match, and nobody here has such a credential.
+        # All must match, and no user here has such a credential.
         return ok(users=[])
     info = AccountInfo(
         email=None if email is None else normalised_email(email),
