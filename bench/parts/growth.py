@@ -31,7 +31,7 @@ class _Case:
     has: str | None = None
     length: int | None = None
     names_user: bool = False
-    """The upstream says whom it saw."""
+    """The upstream returns the user that it received."""
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:

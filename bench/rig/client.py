@@ -1,4 +1,4 @@
-"""A client that says and hears exactly what it is told to, one request at a time."""
+"""A client that sends given bytes and reads the reply, one request at a time."""
 
 from __future__ import annotations
 

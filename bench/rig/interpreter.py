@@ -1,9 +1,9 @@
-"""The Python that the gateway is measured with: one that was built for speed.
+"""The Python that the gateway is measured with: an optimised build.
 
 A Python built without profile-guided optimisation is 20 to 40 % slower than the one in
-the gateway's image, as most that pyenv builds are. So the gateway (and the FastAPI
-service of `auth_request`) gets an environment of its own, made with an optimised
-Python where there is one; BENCH_PYTHON names another.
+the gateway's image. Most of pyenv's builds are such. Therefore the gateway (and the
+FastAPI service of `auth_request`) gets a separate environment, made with an optimised
+Python if one is found; BENCH_PYTHON names another.
 """
 
 from __future__ import annotations

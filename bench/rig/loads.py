@@ -18,7 +18,7 @@ from bench.parts import sockets
 from bench.rig import client, mirror_upstream
 
 _TIMEOUT_S = 60.0
-"""How long all connections together may hear nothing."""
+"""How long may pass without a byte on any connection."""
 ORIGIN = "http://localhost:8000"
 """The website's, in the gateway's configuration."""
 
@@ -29,13 +29,13 @@ class WrongAnswer(client.Failed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Who asks."""
+    """The user of the requests, with tokens."""
 
     user: str
     token: str
-    """The one that most loads show each time."""
+    """The token that most loads send with every request."""
     new: Sequence[str] = ()
-    """Tokens that were never shown."""
+    """Tokens that haven't been sent before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

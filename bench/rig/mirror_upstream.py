@@ -19,7 +19,7 @@ _HEAD = (
     b"Date: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\nConnection: keep-alive\r\n\r\n" % SIZE
 )
-"""The date stands still: a proxy at full speed sees one a second, too, not each new."""
+"""The date is constant: a proxy at full speed also sees the same date for a second."""
 
 
 def body(*, user: str, sender: str, target: str, size: int) -> bytes:

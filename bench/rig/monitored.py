@@ -1,7 +1,8 @@
-"""The gateway as `gateway serve` runs it, with somebody who watches its event loop.
+"""The gateway as `gateway serve` runs it, with a monitor of its event loop.
 
-`python -m bench.rig.monitored routes.yaml`. It says `ready`; then, for each line on its
-standard input, the longest stall of the loop since the last one, in milliseconds.
+`python -m bench.rig.monitored routes.yaml`. It prints `ready`. For each line on its
+standard input it then prints the loop's longest stall since the previous line, in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TICK_S = 0.002
 
 
 class _Watch:
-    """How late a sleeper was woken at worst: that long, nobody else ran either."""
+    """Measures the longest stall of the loop: the latest wake-up of a sleeping task."""
 
     worst_s = 0.0
 
@@ -33,7 +34,7 @@ class _Watch:
             self.worst_s = max(self.worst_s, loop.time() - begun - _TICK_S)
 
     def answer(self) -> None:
-        """Say the worst for each line that comes; in a thread of its own."""
+        """Print the longest stall for each input line; runs in a separate thread."""
         for _ in sys.stdin:
             worst_s, self.worst_s = self.worst_s, 0.0
             print(worst_s * 1000, flush=True)

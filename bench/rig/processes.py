@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 HUB = "gateway hub"
-"""What a gateway calls the process that serves nobody."""
+"""The name of the gateway's process that serves no clients."""
 
 CORES = sorted(os.sched_getaffinity(0))
-"""Those that we may use. A child of the harness has one only, and asks for no other."""
+"""The CPU cores that the harness may use. A child of the harness has only one."""
 PROXY_CORE = CORES[0]
-"""Where whoever is measured runs."""
+"""The core of the rival that is measured."""
 LOAD_CORE = CORES[min(1, len(CORES) - 1)]
-"""Where the load generator and the upstream run."""
+"""The core of the load generator and the upstream."""
 
 
 class DidNotStart(Exception):

@@ -92,13 +92,13 @@ class Part:
 
     title: str
     how: str
-    """What was done, in words: whoever reads the figures needs it."""
+    """A description of the measurement, for readers of the figures."""
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is missing, and what to bear in mind."""
+    """Missing measurements, and caveats."""
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Each figure of each round, for whoever compares later."""
+    """Each figure of each round, for later comparison."""
 
     def markdown(self) -> Iterator[str]:
         yield from (f"## {self.title}", "", self.how, "")

@@ -66,9 +66,9 @@ class Stage:
     user: str
     token: str
     refused: Mapping[str, str]
-    """Tokens that whoever verifies must answer with 401; the keys say why."""
+    """Tokens for which a verifying rival must reply 401, by the reason."""
     upstream: int = PORTS["upstream"]
-    """The port that everyone forwards to."""
+    """The port that every rival forwards to."""
 
     def tool(self, name: str) -> str | None:
         """Return the path of an installed program, None when it is missing."""
@@ -137,7 +137,7 @@ def _nginx(stage: Stage, program: str, name: str, servers: str) -> list[str]:
     home = stage.folder / name
     home.mkdir(exist_ok=True)
     config = home / "nginx.conf"
-    # Started by root, its worker would be somebody who may not write to our folder.
+    # Started by root, its worker would run as a user that can't write to our folder.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(
         f"""{user} worker_processes 1; daemon off;

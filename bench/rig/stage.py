@@ -1,7 +1,7 @@
-"""What every part of the comparison stands on: tools, core, tokens, upstreams.
+"""The common set-up of all parts of the comparison: tools, core, tokens, upstreams.
 
-`opened` sets it up once for a run; `started` runs one rival, and sees to it that
-whoever claims to verify refuses a forged and an expired token before it is measured.
+`opened` sets it up once per run. `started` runs one rival; before the measurement it
+checks that a verifying rival refuses a forged and an expired token.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NotVerified(Exception):
 
 
 def say(text: str) -> None:
-    """Tell whoever waits how far we are."""
+    """Report progress on standard error, with the time."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 

@@ -60,7 +60,7 @@ _SETTLE_S = 0.3
 """From the last answer until the worker has nothing to do for it."""
 _VGDB_S = 120.0
 _HUB_S = 30.0
-"""For the hub to say its name, under valgrind."""
+"""For the hub to set its process name, under valgrind."""
 _WHEELS = (
     "aiohttp",
     "cryptography",
@@ -81,7 +81,7 @@ print(json.dumps({{
 
 
 class NoCount(client.Failed):
-    """callgrind didn't say how many instructions it counted."""
+    """callgrind reported no count of instructions."""
 
 
 # --- pure: what the figures say ---------------------------------------------
@@ -158,9 +158,9 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Figure]) -> list[Change
 
 
 def why_not(then: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
-    """Return why *then*, a committed result, says nothing of what *now* is made with.
+    """Return why *then*, a committed result, can't be compared with versions *now*.
 
-    Another interpreter or wheel has another cost for the same code of ours.
+    With another interpreter or wheel, the same code of ours has another cost.
     """
     if then is None:
         return ["no result is committed"]
@@ -317,7 +317,7 @@ def _worker(supervisor: int) -> int:
     """
     deadline = time.monotonic() + _HUB_S
     while len(found := worker_pids(supervisor)) != 1:
-        # The hub is taken for a worker until it has said its name.
+        # The hub counts as a worker until it has set its process name.
         if time.monotonic() > deadline:
             raise NoCount(f"the supervisor has {len(found)} workers instead of one")
         time.sleep(0.05)

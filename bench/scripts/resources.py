@@ -1,9 +1,9 @@
-"""Measure what the gateway holds and how fast it lets go: `make resources`.
+"""Measure the gateway's memory, and how fast it releases requests: `make resources`.
 
-Four figures of a gateway in a process of its own, over loopback, each with a target:
-how soon an upstream hears that its client has gone, whether a drain loses anything,
-how much memory a large body against a slow peer takes, and what idle connections
-take. Ends with status 1 when a target is missed.
+Four figures of a gateway in a separate process, over loopback, each with a target: how
+soon an upstream's connection is closed after its client's, whether a drain loses
+requests, the memory of a large body with a slow peer, and the memory of idle
+connections. Exits with status 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Gateway:
 
 
 class Upstream:
-    """A service that does with each request what *behaviour* says."""
+    """A service that handles each request with *behaviour*."""
 
     def __init__(self) -> None:
         self.behaviour: Callable[
@@ -100,7 +100,7 @@ class Upstream:
 
 
 async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say ok."""
+    """Reply with 200."""
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 

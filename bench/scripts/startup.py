@@ -69,11 +69,11 @@ class Run(NamedTuple):
     public_s: float
     """Until an answer on a public route."""
     protected_s: float
-    """Until an answer on a protected route, with a good token."""
+    """Until an answer on a protected route, with a valid token."""
     cpu_s: float
     """User and system time of all processes until then."""
     processes: tuple[Share, ...]
-    """The one that was started, and its workers where it has some."""
+    """The process that was started, and its workers, if any."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager

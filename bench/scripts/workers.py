@@ -71,7 +71,7 @@ class Reply(NamedTuple):
 
     @property
     def worker(self) -> bytes:
-        """What the request ids of one worker begin with."""
+        """The common prefix of the request ids of one worker."""
         return self.fields[b"x-request-id"][:16]
 
 
@@ -136,7 +136,7 @@ class Crew:
 
     @asynccontextmanager
     async def each(self, connections: int) -> AsyncIterator[list[list[Wire]]]:
-        """Yield so many connections to every worker."""
+        """Yield the given number of connections to every worker."""
         found: dict[bytes, list[Wire]] = {}
         async with AsyncExitStack() as opened, asyncio.timeout(_START_S):
             while (
@@ -274,7 +274,7 @@ class Load:
 
 
 async def replaced(crew: Crew) -> Figure:
-    """Measure how soon there is another worker for one that was killed."""
+    """Measure how soon a killed worker is replaced."""
     before = crew.workers
     began = time.perf_counter()
     os.kill(min(before), signal.SIGKILL)

@@ -7,7 +7,7 @@ from aiohttp import web
 
 
 def served(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """Return a handler that tells its name."""
+    """Return a handler that replies with its name."""
 
     async def handler(_request: web.Request) -> web.Response:
         return web.Response(text=name, headers={"X-Handler": name})

@@ -23,7 +23,7 @@ settings.configure(
 
 
 def served(**names: str) -> Callable[..., HttpResponse]:
-    """Return a view that tells which of *names*, by method, answered."""
+    """Return a view that replies with its name, one of *names*, by method."""
 
     def view(request: HttpRequest, **_parts: str) -> HttpResponse:
         method = "GET" if request.method == "HEAD" else request.method

@@ -9,7 +9,7 @@ app = FastAPI()
 
 
 def served(name: str) -> Callable[[], PlainTextResponse]:
-    """Return a handler that tells its name."""
+    """Return a handler that replies with its name."""
 
     def handler() -> PlainTextResponse:
         return PlainTextResponse(name, headers={"X-Handler": name})
