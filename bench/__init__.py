@@ -1,4 +1,4 @@
-"""Measures the gateway against what people use today, side by side in one run.
+"""Measures the gateway and the common alternatives side by side in one run.
 
 `make bench` (or `python -m bench`) sets the rivals up, runs everyone in turn and
 writes the report to `bench/results/`. Nothing here is part of the gateway.

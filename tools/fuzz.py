@@ -134,7 +134,7 @@ _evil_session = re.compile(re.escape(SESSION) + rb":[^\r\n]*evil", re.IGNORECASE
 
 
 async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
-    """Run until the time is over; return 0, or 1 with the failure printed."""
+    """Run until the time is over; return 0, or print a failure and return 1."""
     chance = random.Random(seed)  # noqa: S311 # repeatable, no secret
     cases = [case for case in corpus.load() if len(case.sent) < 4000]
     count, began, start_kib, used_kib = 0, time.monotonic(), 0, 0

@@ -1,4 +1,4 @@
-"""Which spellings of a path real upstreams read as one (`make lenient`).
+"""The spellings of a path that real upstreams treat as equal (`make lenient`).
 
 A gateway that compares paths as strings protects `/admin`; what a client sends as
 `/Admin` or `/admin;x` it lets through, and an upstream may serve that as its `/admin`.
@@ -40,7 +40,7 @@ PROGRAMS = Path(__file__).parent / "lenient"
 INSTALL_S = 600
 START_S = 60.0
 REPLY_S = 5.0
-"""How long a reply may take; what takes longer has none."""
+"""How long a reply may take; a later one counts as none."""
 
 
 # --- what is sent ---------------------------------------------------------------
@@ -58,7 +58,7 @@ class Probe:
     note: str = ""
 
     def __str__(self) -> str:
-        """Return how the row is called."""
+        """Return the name of the row."""
         start = self.target if self.method == "GET" else f"{self.method} {self.target}"
         said = " ".join(
             f"`{part}`" for part in (start, *self.fields, self.body) if part
@@ -315,7 +315,7 @@ def maven(folder: Path, upstream: Upstream) -> Installed:
 
 
 def ruby(folder: Path, upstream: Upstream) -> Installed:
-    """Use the system's Ruby with puma: no registry of gems is asked."""
+    """Use the system's Ruby with puma: without a registry of gems."""
     _copy(folder, upstream)
     if shutil.which("puma") is None:
         raise NotHereError(f"apt install puma {' '.join(upstream.packages)}")
@@ -534,7 +534,7 @@ def _row(*cells: str) -> str:
 
 
 def _in_short(columns: dict[str, tuple[str, list[str]]]) -> Iterator[str]:
-    """Yield who serves, or redirects, each spelling that somebody does."""
+    """Yield the route for each spelling that is served or redirected."""
     yield from ("## In short", "")
     yield _row("request", "served by", "sent elsewhere by")
     yield _row("---", "---", "---")

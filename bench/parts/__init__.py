@@ -1,1 +1,1 @@
-"""What `make bench` compares with the rivals, one file a part."""
+"""The parts of `make bench`, which compares with rivals; a file per part."""

@@ -1,4 +1,4 @@
-"""P7: what a large body costs in each direction, and what memory it takes."""
+"""P7: the CPU time and memory of a large body in each direction."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Sample:
 
 
 class WrongBody(client.Failed):
-    """What arrived isn't what was sent."""
+    """The received body differs from the sent one."""
 
 
 def measure(stage: Stage, *, rounds: int, mib: int) -> Part:
-    """Send a body of *mib* MiB up and down through everyone in turn."""
+    """Send a body of *mib* MiB up and down through each rival in turn."""
     size = mib * _MIB
     with forwarding_to("big_upstream", stage) as onto:
 

@@ -31,7 +31,7 @@ class Sample:
 
 
 def measure(stage: Stage, *, connections: int) -> Part:
-    """Open *connections* to everyone in turn, and look at their memory."""
+    """Open *connections* to each rival in turn, and measure its memory."""
     count = affordable(connections)
     rivals = [BY_NAME[name] for name in _NAMES]
 
@@ -70,7 +70,7 @@ def measure(stage: Stage, *, connections: int) -> Part:
                 ],
             )
         ],
-        # Fewer connections say nothing of it.
+        # With fewer connections the goal can't be judged.
         targets=goals.judged("P8", ours if count >= _WANTED else []),
         notes=notes,
         samples={name: [asdict(s) for s in f] for name, f in turns.taken.items()},

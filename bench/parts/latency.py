@@ -23,12 +23,12 @@ class Sample:
     p999: float
     most: float
     late_p99: float
-    """By how much the generator itself was late."""
+    """How late the generator itself was."""
     wrong: int
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
-    """Find the gateway's own most, then load everyone with half of it."""
+    """Find the gateway's maximum rate, then load each rival with half of it."""
     with started(BY_NAME["gateway"], stage) as pids:
         say("  the most that the gateway can do")
         most = _most(stage, pids, 2 * seconds)

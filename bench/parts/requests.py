@@ -1,4 +1,4 @@
-"""P1 to P6 and P13 to P15: what a request costs beside everyone else, by its kind.
+"""P1 to P6 and P13 to P15: the cost of each kind of request, compared with the rivals.
 
 What is sent is defined in `loads`, for this and for the count of instructions.
 """
@@ -60,7 +60,7 @@ class Shown:
 
 
 def shown(rivals: Sequence[Rival] = RIVALS) -> Iterator[Shown]:
-    """Yield what is measured, load by load."""
+    """Yield the rivals to measure, load by load."""
     for load in TITLES:
         for rival in rivals:
             if load in rival.loads:

@@ -74,7 +74,7 @@ def measure(python: Path) -> Part:
 
 
 def part(took: dict[str, list[float]]) -> Part:
-    """Return what the figures say."""
+    """Return this part of the report, from microseconds by kind of path."""
     ratio = max(us[-1] / us[0] for us in took.values())
     most_us = max(us[-1] for us in took.values())
     return Part(

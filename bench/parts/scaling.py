@@ -1,4 +1,4 @@
-"""P11: two workers, beside one."""
+"""P11: two workers, compared with one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P12: what a WebSocket message costs."""
+"""P12: the cost of a WebSocket message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RIVALS = (
 
 
 class WrongEcho(client.Failed):
-    """What came back isn't what was sent, or a connection was closed."""
+    """An echo differs from its message, or a connection was closed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Sample:
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
-    """Have everyone in turn carry small messages to an echo and back."""
+    """Send small messages to an echo service through each rival in turn."""
     with forwarding_to("echo_upstream", stage) as onto:
 
         def one(rival: Rival, pids: tuple[int, ...]) -> Sample:
@@ -132,7 +132,7 @@ class Peer:
         self.sock.send(frames.masked(payload, self._mask))
 
     def hear(self) -> bool:
-        """Return whether the echo is whole.
+        """Return whether the echo is complete.
 
         Raises:
             WrongEcho: it's another one.

@@ -1,4 +1,4 @@
-"""What SuperTokens' users put behind nginx `auth_request`: FastAPI and the SDK.
+"""The usual service behind nginx `auth_request`: FastAPI with the SDK.
 
 Run by uvicorn in the rivals' own environment; CORE names the core.
 """

@@ -15,7 +15,7 @@ from typing import cast
 import uvloop
 
 PIECE = 256 * 1024
-"""What is sent or read at once."""
+"""The most bytes sent or read at once."""
 _COMPARED = 64 * 1024
 """Copies of more would be mapped anew each time, which costs more than the copying."""
 
@@ -42,7 +42,7 @@ def pattern_file() -> int:
 
 
 def is_pattern(data: memoryview, offset: int) -> bool:
-    """Return whether *data* is what the pattern has from *offset* on."""
+    """Return whether *data* equals the pattern from *offset* on."""
     for at in range(0, len(data), _COMPARED):
         # Two views would be compared byte by byte; an array is compared at once.
         part = bytearray(data[at : at + _COMPARED])
@@ -53,7 +53,7 @@ def is_pattern(data: memoryview, offset: int) -> bool:
 
 class _Service(asyncio.BufferedProtocol):
     _buffer = memoryview(bytearray(PIECE))
-    """Everyone's: it's read empty before the next one gets it."""
+    """Shared by all connections: each empties it before the next one uses it."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport

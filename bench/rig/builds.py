@@ -1,4 +1,4 @@
-"""The programs that are measured: which build of each, where from, how it was compiled.
+"""The builds of the measured programs: their origin and compiler options.
 
 nginx and HAProxy are Debian's builds: the installed packages, or packages unpacked
 into the tools' folder, which needs no root. Caddy and Envoy are their makers' releases,
@@ -155,7 +155,7 @@ def describe(tools: Path) -> dict[str, Build]:
 
 
 def notes(builds: Mapping[str, Build]) -> list[str]:
-    """Return what a reader of the report must know about the builds."""
+    """Return the report's notes about the builds."""
     return [_HANDICAP] if is_handicapped(builds) else []
 
 

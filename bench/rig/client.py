@@ -13,11 +13,11 @@ _PIECE = 65536
 
 
 class Failed(Exception):
-    """Whoever is measured didn't do its work: the base of what can go wrong there."""
+    """The measured program failed. The base class of such errors."""
 
 
 class NotAnswered(Failed):
-    """The connection ended, or what came is no answer with a length."""
+    """The connection ended, or the reply has no Content-Length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def head(
 
 @contextlib.contextmanager
 def connected(port: int) -> Iterator[socket.socket]:
-    """Yield a connection; at its end no trace of it stays behind."""
+    """Yield a connection; it is reset at the end, and leaves no TIME_WAIT."""
     with dial(port) as sock:
         yield sock
 
@@ -87,7 +87,7 @@ def answer(sock: socket.socket) -> Answer:
 
 
 def begun(sock: socket.socket) -> tuple[int, int, bytes]:
-    """Read a head: status, length of the body, and what of it came along.
+    """Read a head; return status, body length, and body bytes read with it.
 
     Raises: as `ask`.
     """

@@ -33,7 +33,7 @@ def mask(payload: bytes, key: bytes) -> bytes:
 
 
 def echoed(received: bytes) -> tuple[bytes, bytes]:
-    """Return what answers the whole frames of a client, and the begin of the next.
+    """Return the replies to complete frames, and the start of the next frame.
 
     Raises:
         ValueError: not a masked text message of one small frame.

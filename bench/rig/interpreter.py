@@ -39,11 +39,11 @@ class Interpreter:
     version: tuple[int, ...]
     prefix: str
     arguments: str
-    """What its `configure` was called with."""
+    """The arguments of its `configure`."""
 
     @property
     def is_optimised(self) -> bool:
-        """Whether it was built with profile-guided optimisation.
+        """True if it was built with profile-guided optimisation.
 
         `configure` was told so; or it is a distribution's, under /usr. Those build
         with it by their own rules (Debian: `profile-opt`), of which nothing is left
@@ -57,7 +57,7 @@ class Interpreter:
 
 
 def choose() -> Interpreter:
-    """Return what BENCH_PYTHON names, or the first optimised one, or our own.
+    """Return BENCH_PYTHON, or else the first optimised Python, or else our own.
 
     Raises:
         SystemExit: BENCH_PYTHON is no Python, or an old one.
@@ -83,7 +83,7 @@ def choose() -> Interpreter:
 
 
 def ask(path: str) -> Interpreter | None:
-    """Return what a Python says of itself; None when it doesn't run."""
+    """Return the facts that a Python reports; None when it doesn't run."""
     try:
         told = subprocess.run([path, "-c", _ASK], capture_output=True, check=False)
         said = json.loads(told.stdout)

@@ -56,7 +56,7 @@ class Sample:
     """CPU of the proxy's whole process tree for each request."""
     user_us: float
     system_us: float
-    """Its two parts: in the program, and in the system on its behalf."""
+    """Its parts: in the program, and in the kernel for the program."""
     busy: float
     """CPU of the process tree for each second: 1 is a whole core."""
     p50_us: int

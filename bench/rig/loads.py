@@ -49,7 +49,7 @@ class Asked:
     body: bytes = b""
     is_public: bool = False
     sender: str = "127.0.0.1"
-    """X-Forwarded-For as the upstream has to see it."""
+    """The X-Forwarded-For that the upstream must receive."""
     replies: bytes = b""
     """A line that the reply's head must have."""
 
@@ -59,7 +59,7 @@ class Asked:
         return head + self.body
 
     def answer(self, user: str) -> bytes:
-        """Return the body that has to come."""
+        """Return the expected body."""
         return mirror_upstream.body(
             user="" if self.is_public else user,
             sender=self.sender,
@@ -198,14 +198,14 @@ BY_NAME = {load.name: load for load in LOADS}
 
 
 class _Peer(Protocol):
-    """One connection that has a request under way."""
+    """One connection with a request in flight."""
 
     sock: socket.socket
 
     def say(self) -> None: ...
 
     def hear(self) -> bool:
-        """Return whether the answer is whole.
+        """Return whether the answer is complete.
 
         Raises:
             client.Failed: it's a wrong one, or the connection ended.

@@ -1,4 +1,4 @@
-"""An upstream that says what it saw of a request: `… mirror_upstream PORT`.
+"""An upstream that replies with facts about the request: `… mirror_upstream PORT`.
 
 The reply has the five lines that nginx sends and a body of 150 bytes, whatever was
 asked. `body` makes the same body for whoever checks it.
@@ -34,7 +34,7 @@ def body(*, user: str, sender: str, target: str, size: int) -> bytes:
 
 
 def answer(received: bytes) -> tuple[bytes, bytes]:
-    """Return what answers the whole requests, and the begin of the next one.
+    """Return the replies to complete requests, and the start of the next one.
 
     A body has a Content-Length, or there is none.
     """

@@ -1,4 +1,4 @@
-"""Requests at a constant rate, each one's latency counted from when it was due.
+"""Requests at a constant rate, with each latency measured from its due time.
 
 A load generator that waits for an answer before it asks again doesn't see what a stall
 does to those who would have come meanwhile ("coordinated omission"). Here every
@@ -23,7 +23,7 @@ _END_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paced:
-    """What came of one run."""
+    """The result of one run."""
 
     latencies_ms: list[float]
     late_ms: list[float]
@@ -121,7 +121,7 @@ def _run(
 
 
 def _answer(one: _Connection) -> bytes | None:
-    """Return the whole answer once it's there."""
+    """Return the answer when it is complete."""
     data = _received(one.sock)
     if not data:
         raise Unanswered("a connection was closed")

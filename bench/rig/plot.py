@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What is drawn."""
+    """A chart to draw."""
 
     title: str
     axis: str

@@ -1,4 +1,4 @@
-"""Processes pinned to cores, and what the system charged them: CPU time and memory."""
+"""Processes pinned to cores, and their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LOAD_CORE = CORES[min(1, len(CORES) - 1)]
 
 
 class DidNotStart(Exception):
-    """A process ended, or didn't listen in time; the text is the end of its output."""
+    """A process ended, or didn't listen in time. The text is its last output."""
 
 
 class PortInUse(Exception):
-    """Somebody listens where a process of ours should."""
+    """Another process listens on a port that we need."""
 
 
 class Cpu(NamedTuple):
-    """Seconds of CPU time, in the program and in the system on its behalf."""
+    """Seconds of CPU time, in the program and in the kernel for it."""
 
     user_s: float
     system_s: float
@@ -88,7 +88,7 @@ def running(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it started; they are a session of their own."""
+    """Kill the process and its children, which are a separate session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -99,7 +99,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def listens(port: int) -> bool:
-    """Return whether somebody takes connections on a loopback port."""
+    """Return whether a process accepts connections on a loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), 0.2).close()
     except OSError:
@@ -108,7 +108,7 @@ def listens(port: int) -> bool:
 
 
 def cpu(pids: Sequence[int]) -> Cpu:
-    """Return what the processes and all that live below them have used so far."""
+    """Return the CPU time so far of the processes and their live descendants."""
     user = system = 0
     for member in family(pids):
         with contextlib.suppress(OSError):
@@ -120,17 +120,17 @@ def cpu(pids: Sequence[int]) -> Cpu:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Seconds that all CPUs together have spent since the machine was started."""
+    """CPU seconds of all CPUs together since the machine was started."""
 
     busy_s: float
     stolen_s: float
-    """Wanted by this virtual machine, and given to another one."""
+    """Needed by this virtual machine, but given to another one (steal)."""
     ours_s: float
-    """Of this process and all below it, those that have ended included."""
+    """Of this process and its descendants, including those that have ended."""
     at_s: float
 
     def meanwhile(self, before: Machine) -> str:
-        """Return a line on what else went on: the less, the more the figures mean."""
+        """Return a line on other load, which makes the figures less reliable."""
         stolen = (self.stolen_s - before.stolen_s) / self._whole(before)
         return (
             f"{self.others(before):.0%} of the machine's CPU time went to others"
@@ -147,7 +147,7 @@ class Machine:
 
 
 def machine() -> Machine:
-    """Return what the machine has done so far. Source: proc(5), /proc/stat."""
+    """Return the machine's CPU time so far. Source: proc(5), /proc/stat."""
     first = Path("/proc/stat").read_text().partition("\n")[0]
     user, nice, system, _, _, irq, softirq, stolen = map(int, first.split()[1:9])
     return Machine(
@@ -171,7 +171,7 @@ def _whole_s(pids: Iterable[int]) -> float:
 
 
 def family(pids: Sequence[int]) -> set[int]:
-    """Return the processes and all that live below them."""
+    """Return the processes and their live descendants."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -191,14 +191,14 @@ def worker_pids(pid: int) -> set[int]:
 
 
 def _name(pid: int) -> str:
-    """Return what the system calls a process; nothing if it has ended."""
+    """Return the name of a process; empty if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
 
 
 def _stat(path: Path) -> list[str]:
-    """Return the fields after the name, which may hold anything."""
+    """Return the fields after the name, which may contain any character."""
     text = path.read_text()
     return text[text.rindex(")") + 2 :].split()
 
@@ -209,27 +209,27 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most it was since `forget_peak`, or since its start."""
+    """Return the peak of resident memory since `forget_peak`, or the start."""
     return _status_bytes(pid, "VmHWM")
 
 
 def forget_peak(pid: int) -> None:
-    """Let the peak begin anew. Source: proc(5), /proc/pid/clear_refs, 5."""
+    """Reset the peak. Source: proc(5), /proc/pid/clear_refs, 5."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 class Share(NamedTuple):
-    """What a process that shares memory with others holds, in bytes."""
+    """The memory of a process that shares memory with others, in bytes."""
 
     resident: int
     private: int
-    """What no other process shares."""
+    """Memory that no other process shares."""
     proportional: int
-    """That, and of what is shared its part: the sum over all is what all take."""
+    """Private memory plus a share of the shared: sums up over processes (Pss)."""
 
 
 def share_of_memory(pid: int) -> Share:
-    """Return it. Source: proc(5), /proc/pid/smaps_rollup."""
+    """Return the memory of a process. Source: proc(5), /proc/pid/smaps_rollup."""
     found = {
         name: int(rest.split()[0]) * 1024
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]

@@ -1,4 +1,4 @@
-"""What comes out: figures with their spread, ratios, targets, the page, the guard.
+"""The results: figures with their spread, ratios, targets, report, comparison.
 
 Nothing here measures, starts or reads a clock.
 """
@@ -13,7 +13,7 @@ from typing import Any
 QUIET = 0.10
 """The share of the machine that other processes may use for the goals to count."""
 WORSE = 1.15
-"""How many times the earlier ratio to nginx is a regression."""
+"""The multiple of the earlier ratio to nginx that is a regression."""
 
 _VERDICTS = {True: "reached", False: "**not reached**", None: "no verdict"}
 _HOW = (
@@ -24,14 +24,14 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure that was taken several times."""
+    """A figure that was measured several times."""
 
     median: float
     low: float
     high: float
 
     def text(self, digits: int = 1) -> str:
-        """Return the median, with the least and the most when there are several."""
+        """Return the median, with minimum and maximum if there are several rounds."""
         if self.low == self.high:
             return f"{self.median:,.{digits}f}"
         return (
@@ -41,7 +41,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return median, least and most."""
+    """Return median, minimum and maximum."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
@@ -76,7 +76,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One of the aims of this project, and what was measured."""
+    """A goal of this project, with the measured value."""
 
     number: str
     what: str
@@ -88,7 +88,7 @@ class Target:
 
 @dataclass(slots=True, kw_only=True)
 class Part:
-    """What one part of the comparison brought."""
+    """The results of one part of the comparison."""
 
     title: str
     how: str

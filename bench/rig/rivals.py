@@ -1,4 +1,4 @@
-"""Who is measured: how each is configured, and what it does for a request.
+"""The measured programs: their configurations, and their work for a request.
 
 Everyone gets the same work where it can do it. What it can't do is said in `does`.
 What differs from a part to the next (bodies, WebSockets, workers) is a variant with a
@@ -53,7 +53,7 @@ SIZES = (0, 1024, 64 * 1024, 1024 * 1024)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What a rival's configuration may refer to."""
+    """The values that a rival's configuration may use."""
 
     folder: Path
     tools: Path
@@ -84,7 +84,7 @@ class Rival:
     name: str
     does: str
     program: str
-    """What must be installed for it."""
+    """The program that must be installed."""
     port: int
     command: Callable[[Stage, str], list[str]]
     """Writes the configuration; returns the command line. Given: the program's path."""
@@ -95,14 +95,14 @@ class Rival:
     verifies: bool = False
     """It takes the token, checks it and forwards the user id from it."""
     in_cookie: bool = False
-    """It takes the token from a cookie, and from nowhere else."""
+    """It takes the token only from a cookie."""
     access_log: str = ""
     """The file in the stage's folder that has a line of JSON for each request."""
     environ: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def who(self) -> str:
-        """What it's called in tables: several rivals may be ways to set up one."""
+        """The name in tables. Several rivals may be configurations of one program."""
         return self.label or self.program
 
 

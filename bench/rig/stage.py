@@ -46,7 +46,7 @@ def say(text: str) -> None:
 
 
 def install() -> None:
-    """Get the rivals' programs; what can't be had is reported later."""
+    """Install the rivals' programs; missing ones are reported later."""
     if not (TOOLS / "bin" / "pip").exists():
         venv.create(TOOLS, with_pip=True)
     builds.install(TOOLS, say)
@@ -253,7 +253,7 @@ def _status(rival: Rival, token: str) -> int:
 
 @contextlib.contextmanager
 def forwarding_to(name: str, stage: Stage) -> Iterator[Stage]:
-    """Yield the stage with `bench/<name>.py` as the upstream of everyone."""
+    """Yield the stage with `bench/<name>.py` as the upstream of every rival."""
     with running(
         [sys.executable, "-m", f"bench.rig.{name}", str(PORTS[name])],
         core=LOAD_CORE,
@@ -268,7 +268,7 @@ T = TypeVar("T")
 
 @dataclass
 class Turns(Generic[T]):
-    """What came of everyone's turns."""
+    """The results of all rivals."""
 
     taken: dict[str, list[T]]
     missing: list[str]
@@ -284,7 +284,7 @@ def in_turn(
     measure: Callable[[Rival, tuple[int, ...]], T],
     cores: Sequence[int] = (PROXY_CORE,),
 ) -> Turns[T]:
-    """Start each rival in each round and measure it: noise then hits everyone alike.
+    """Start and measure each rival in each round, so that noise affects all alike.
 
     Raises:
         PortInUse, NotVerified: as `started`.
@@ -308,6 +308,6 @@ def in_turn(
 
 
 def _reason(rival: Rival, exc: Exception) -> str:
-    """Return one line: what failed, and the end of what was said of it."""
+    """Return one line: the failed step, and the end of its output."""
     said = " ".join(f"{type(exc).__name__}: {exc}".split())
     return f"{rival.name} is missing: {said[-300:]}"

@@ -1,4 +1,4 @@
-"""Requests at a steady rate, whether they are answered or not, and what came of them.
+"""Requests at a steady rate, answered or not, and their outcomes.
 
 `python -m bench.rig.steady` reads one job as a JSON line and answers with another.
 A request's time begins when it was due, so time spent queued is counted.
@@ -84,7 +84,7 @@ class _Load:
         }
 
     def _forged(self, number: int) -> str:
-        """Return a token that nothing is wrong with but its key id, and signature."""
+        """Return a token in which only the key id and the signature are wrong."""
         if "payload" not in self._job:
             return ""
         kid = f"d-{int(self._job['start'] * 1e6) + number}"

@@ -1,1 +1,1 @@
-"""What is measured without rivals, one file a make target."""
+"""Measurements without rivals; a file per make target."""

@@ -1,4 +1,4 @@
-"""What a core in trouble does to everybody else: `make faults`, figures and goals.
+"""How a failing core affects other requests: `make faults`, figures and goals.
 
 The gateway has a process and a core of the machine to itself; SuperTokens core,
 upstream and load share the other. Its event loop is watched from inside. Exits with 1
@@ -64,7 +64,7 @@ Request = tuple[str, str]
 
 @dataclass
 class Report:
-    """Figures, and which goals they miss."""
+    """Figures, and the goals that they miss."""
 
     lines: list[str] = field(default_factory=list)
     missed: int = 0
@@ -88,7 +88,7 @@ class Gateway:
         assert self._line() == "ready"
 
     def stall_ms(self) -> float:
-        """Return the longest stall of its loop since it was asked last."""
+        """Return the longest stall of its loop since the last call."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -366,7 +366,7 @@ def _words(counts: Counter[str]) -> str:
 
 
 def _only(counts: Counter[str], *names: str) -> bool:
-    """Tell whether nothing but *names* was counted, and of them something."""
+    """Return whether something was counted, and all of it under *names*."""
     found = {name for name, count in counts.items() if count}
     return bool(found) and found <= {*names}
 

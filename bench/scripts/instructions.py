@@ -113,7 +113,7 @@ class Figure:
 
     @property
     def spread(self) -> float:
-        """From the least to the most, as a share of the middle."""
+        """The range from minimum to maximum, as a share of the median."""
         return (max(self.counts) - min(self.counts)) / self.middle
 
 
@@ -145,7 +145,7 @@ class Change:
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Figure]) -> list[Change]:
-    """Return what became of each load that was counted now."""
+    """Return the comparison for each load that was counted now."""
     loads = before["loads"]
     return [
         Change(
@@ -257,7 +257,7 @@ class _Counter:
         self._tell("instrumentation", "on")
 
     def read(self) -> int:
-        """Return what was counted since the last time; the next count begins at 0."""
+        """Return the count since the last call, and reset it to 0."""
         time.sleep(_SETTLE_S)
         self._tell("dump")
         self._dumps += 1
@@ -411,7 +411,7 @@ def _positive(text: str) -> int:
 
 
 def _must_be_possible() -> None:
-    """End with what is missing, before anything was started.
+    """Exit with a list of missing programs before anything is started.
 
     Raises:
         SystemExit: no valgrind.
@@ -480,7 +480,7 @@ def _upstream(load: Load, stage: Stage) -> contextlib.AbstractContextManager[Sta
 
 
 def _checked(changes: Sequence[Change]) -> int:
-    """Print what became of each load; return 1 when one costs more."""
+    """Print the comparison for each load; return 1 if one costs more."""
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for row, is_worse in (
         (("load", "before", "now", "change"), False),
@@ -496,7 +496,7 @@ def _checked(changes: Sequence[Change]) -> int:
 
 
 def _made_with(python: Path) -> dict[str, str]:
-    """Return all that the figures depend on besides our own code."""
+    """Return the versions that the figures depend on besides our code."""
     told = subprocess.run([python, "-c", _ASK], capture_output=True, check=True)
     valgrind = subprocess.run(
         ["valgrind", "--version"], capture_output=True, text=True, check=True

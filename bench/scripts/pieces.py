@@ -1,4 +1,4 @@
-"""Where the instructions of a protected GET go, piece by piece: `make bench-pieces`.
+"""The instructions of each part of a protected GET: `make bench-pieces`.
 
 The gateway's own objects are put together in one process, with transports that have no
 socket, and each piece is called by itself under valgrind's callgrind. The counter is
@@ -187,7 +187,7 @@ def _segment(data: bytes) -> str:
 
 
 async def _count(counter: Counter) -> list[tuple[str, float]]:
-    """Return each piece with its instructions, and at last the whole."""
+    """Return each part with its instructions, and the total last."""
     loop = asyncio.get_running_loop()
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     text = _token(key)

@@ -106,7 +106,7 @@ async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def running(folder: Path, upstream: Upstream) -> AsyncIterator[Gateway]:
-    """Run a gateway in front of *upstream* for the block; it is warm when it begins."""
+    """Yield a warm gateway in front of *upstream*, which runs during the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
@@ -333,7 +333,7 @@ async def drain(gateway: Gateway, upstream: Upstream) -> Figure:
 
 
 async def measure(size: int, rate: int, count: int) -> list[Figure]:
-    """Return all figures; prints each as it is there."""
+    """Return all figures; print each when it is measured."""
     upstream = Upstream()
     figures = []
 

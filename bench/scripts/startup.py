@@ -64,7 +64,7 @@ routes:
 
 
 class Run(NamedTuple):
-    """What one process took."""
+    """The memory of one process."""
 
     public_s: float
     """Until an answer on a public route."""
@@ -118,7 +118,7 @@ def _environ() -> dict[str, str]:
 
 
 def measure(command: list[str], config: str, token: str, workers: int) -> Run:
-    """Start one gateway, take its times and its memory, and end it.
+    """Start one gateway, measure its times and its memory, and stop it.
 
     Raises:
         DidNotStart: it ended, or didn't answer in time.
@@ -157,7 +157,7 @@ def measure(command: list[str], config: str, token: str, workers: int) -> Run:
 def _connected(
     process: subprocess.Popen[bytes], port: int, log: Path
 ) -> Iterator[socket.socket]:
-    """Yield a connection to *port* as soon as something listens there."""
+    """Yield a connection to *port* as soon as a process listens on it."""
     deadline = time.monotonic() + _LIMIT_S
     client = None
     while client is None:

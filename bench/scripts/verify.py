@@ -1,4 +1,4 @@
-"""What one verification costs: a token seen before, a new one, and the SDK's.
+"""The cost of a verification: of a known token, a new one, and with the SDK.
 
 `make bench-verify`. Tokens are the embedded core's, each of another session. The SDK
 is the unmodified one, in a process of its own on the same core, measured in turns
@@ -203,7 +203,7 @@ class _NoCore:
 async def _ours(
     store: keys.KeyStore, requests: Sequence[SessionRequest], new: Row, cached: Row
 ) -> None:
-    """Measure an engine that has seen nothing, then the same that has seen it all."""
+    """Measure an engine with all tokens new to it, then with all remembered."""
     sessions = SessionAuthenticator(
         keys=store,
         core=_NoCore(),
@@ -225,7 +225,7 @@ async def _ours(
 
 
 async def _rsa(store: keys.KeyStore, made: Sequence[str], row: Row) -> None:
-    """Measure what no verification can do without."""
+    """Measure the steps that every verification needs."""
     parsed = [token for text in made if (token := tokens.parse(text)) is not None]
     key = store.get(parsed[0].header.kid)
     assert key is not None

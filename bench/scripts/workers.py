@@ -64,7 +64,7 @@ class Figure(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What is looked at of a reply."""
+    """The facts of a reply that are checked."""
 
     status: int
     fields: dict[bytes, bytes]
@@ -99,7 +99,7 @@ class Wire:
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Be the upstream of one connection."""
+    """Serve one connection as the upstream."""
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             is_socket = b"\r\nupgrade: " in head.lower()
@@ -201,9 +201,9 @@ async def memory(crew: Crew, requests: int) -> list[Figure]:
 
 
 async def sign_outs(crew: Crew, times: int, *, what: str) -> Figure:
-    """Measure how long after the answer to a sign-out another worker knows of it.
+    """Measure how long after a sign-out's answer another worker closes its WebSocket.
 
-    A socket there is closed by then. Less than nothing: before the answer was here.
+    Negative: it was closed before the answer arrived.
     """
     late: list[float] = []
     for number in range(times):
@@ -235,7 +235,7 @@ async def sign_outs(crew: Crew, times: int, *, what: str) -> Figure:
 
 
 class Load:
-    """Clients that ask all the time, and what became of their requests."""
+    """Clients that send requests without pause, and their outcomes."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
@@ -243,7 +243,7 @@ class Load:
         self.is_over = False
 
     async def client(self, fields: bytes) -> None:
-        """Ask on one connection as long as the gateway lets us, then on another."""
+        """Send requests on a connection until the gateway closes it, then reconnect."""
         while not self.is_over:
             try:
                 async with self.crew.connect() as wire:
@@ -258,7 +258,7 @@ class Load:
                 self.counts["lost"] += 1
 
     async def during(self, act: Callable[[], None], seconds: float) -> str:
-        """Return what became of all requests while *act* is done, and for a while."""
+        """Return the outcomes of all requests during *act*, and shortly after."""
         async with asyncio.TaskGroup() as group:
             for fields in [b""] * 24 + [b"Connection: close\r\n"] * 8:
                 group.create_task(self.client(fields))
