@@ -116,35 +116,40 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
-        "--short", action="store_true", help="two rounds of 1 s, to try it out"
+        "--short", action="store_true", help="two rounds of 1 s, as a trial"
     )
     parser.add_argument(
-        "--rounds", type=_positive, help="of each part (default: 5; bodies 3)"
+        "--rounds", type=_positive, help="rounds of each part (default: 5; bodies 3)"
     )
     parser.add_argument(
-        "--seconds", type=_positive, help="of one run (default: 2; growth 1)"
+        "--seconds", type=_positive, help="length of one run (default: 2; growth 1)"
     )
     parser.add_argument("--part", nargs="+", choices=[*_PARTS], help="default: all")
-    parser.add_argument("--only", nargs="+", choices=[*BY_NAME], help="whose requests")
+    parser.add_argument("--only", nargs="+", choices=[*BY_NAME], help="rivals")
     parser.add_argument(
-        "--load", nargs="+", choices=[*requests.TITLES], help="which requests"
+        "--load", nargs="+", choices=[*requests.TITLES], help="loads of requests"
     )
-    parser.add_argument("--mib", type=_positive, help="of a large body (default: 1024)")
     parser.add_argument(
-        "--connections", type=_positive, default=10_000, help="that stay idle"
+        "--mib", type=_positive, help="large body's size (default: 1024)"
+    )
+    parser.add_argument(
+        "--connections", type=_positive, default=10_000, help="idle connections"
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="write the result there, also that of a short run or of a part"
+        help="folder for the result, also of a short run or of a part"
         " (default: bench/results, and only whole runs)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="compare with the last committed result"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="RESULT.json", help="only draw its plot again"
+        "--plot",
+        type=Path,
+        metavar="RESULT.json",
+        help="only redraw the plot of a result",
     )
     given = parser.parse_args()
     if given.quick:
@@ -162,7 +167,7 @@ def _arguments() -> argparse.Namespace:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text} isn't a positive number")
     return int(text)
 
 

@@ -4,9 +4,9 @@
 #   tools/test_on_trixie.sh tests --ignore=tests/end_to_end
 #   tools/test_on_trixie.sh --check       # only whether this machine can
 #
-# The base system is made once, by debootstrap, in .gateway/trixie; MIRROR says from
-# where. `rm -rf .gateway/trixie` has the next run make it again. All mounts are in a
-# mount namespace of this script, so that the kernel removes them however it ends.
+# debootstrap makes the base system once, in .gateway/trixie, from the mirror in MIRROR.
+# After `rm -rf .gateway/trixie` the next run makes it again. All mounts are in a mount
+# namespace of this script, so that the kernel removes them however the script ends.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -282,7 +282,7 @@ class _Counter:
         except subprocess.TimeoutExpired as exc:
             raise NoCount(f"vgdb waited {_VGDB_S:g} s for valgrind") from exc
         if told.returncode:
-            raise NoCount(f"vgdb said: {told.stdout}{told.stderr}")
+            raise NoCount(f"vgdb failed: {told.stdout}{told.stderr}")
 
 
 def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int]:
@@ -381,7 +381,7 @@ def _arguments() -> argparse.Namespace:
         "--requests",
         type=_positive,
         default=600,
-        help="in each count (default: 600)",
+        help="requests in each count (default: 600)",
     )
     parser.add_argument(
         "--runs",
@@ -406,7 +406,7 @@ def _names(text: str) -> list[Load]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no positive number")
+        raise argparse.ArgumentTypeError(f"{text} isn't a positive number")
     return int(text)
 
 

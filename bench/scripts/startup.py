@@ -64,7 +64,7 @@ routes:
 
 
 class Run(NamedTuple):
-    """The memory of one process."""
+    """The times in seconds, and the processes, of one start."""
 
     public_s: float
     """Until an answer on a public route."""
@@ -223,7 +223,7 @@ def _table(runs: list[Run]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scripts.startup")
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--python", help="of an environment that has the gateway")
+    parser.add_argument("--python", help="in an environment that has the gateway")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     path = given.python or str(
