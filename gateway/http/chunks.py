@@ -1,7 +1,7 @@
-"""PURE. A chunked body, taken apart: bytes in pieces of any size → the body's bytes.
+"""PURE. A decoder of chunked bodies: bytes in pieces of any size → the body's bytes.
 
-Strict, because whoever reads a chunk's size in another way finds another end of the
-message. Chunk extensions and trailers are read, bounded and dropped.
+It is strict, because a reader that takes a chunk's size for another number finds
+another end of the message. Chunk extensions and trailers are read, bounded and dropped.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from gateway.errors import GatewayError
 from gateway.http.fields import TOKEN, BoundedCache, field_of
 
 LINE_MAX_BYTES: Final = 4096
-"""The longest line of a chunk's size, its extensions included."""
+"""The longest line with a chunk's size, its extensions included."""
 EXTENSIONS_MAX_BYTES: Final = 65536
-"""How much larger all lines with extensions may be than the chunks that they begin.
+"""How many bytes lines with extensions may have more than the chunks they introduce.
 
 Chunks of one byte with long extensions cost 4,000 bytes for each byte of body. Go
 allows 16 KiB (CVE-2023-39326).
 """
 TRAILERS_MAX_BYTES: Final = 16384
-"""What all trailers may take together."""
+"""The size of all trailers together."""
 TRAILERS_MAX: Final = 100
 
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'
@@ -33,34 +33,34 @@ _strict_line = re.compile(_SIZE_LINE.replace(b" *", b"")).fullmatch
 _blank_line = re.compile(_SIZE_LINE.replace(b" *", rb"[\t ]*")).fullmatch
 
 _PLAIN_MAX_BYTES = 16
-"""Longer lines of a size have extensions. They aren't remembered."""
+"""Longer lines with a size have extensions. They aren't remembered."""
 
 
-def _reads(match: Callable[[bytes], re.Match[bytes] | None]) -> BoundedCache[int]:
-    """Return what finds the size that a line gives, or -1 if it is malformed."""
+def _size_cache(match: Callable[[bytes], re.Match[bytes] | None]) -> BoundedCache[int]:
+    """Return a cache: line → the size in it, or -1 if the line is malformed."""
 
     def size(line: bytes) -> int:
-        found = match(line) if len(line) <= LINE_MAX_BYTES else None
-        return -1 if found is None else int(found[1], 16)
+        parts = match(line) if len(line) <= LINE_MAX_BYTES else None
+        return -1 if parts is None else int(parts[1], 16)
 
     return BoundedCache(size, max_size=_PLAIN_MAX_BYTES)
 
 
-_strict_sizes = _reads(_strict_line)
-_blank_sizes = _reads(_blank_line)
+_strict_sizes = _size_cache(_strict_line)
+_blank_sizes = _size_cache(_blank_line)
 
 _NEVER_IN_TRAILERS = frozenset((b"content-length", b"transfer-encoding"))
-"""Framing, which a trailer must not have (RFC 9110 §6.5.1)."""
+"""Framing fields, which a trailer must not be (RFC 9110 §6.5.1)."""
 
-# What is to come next.
+# What the decoder expects next.
 _SIZE, _DATA, _DATA_END, _TRAILER, _NOTHING = range(5)
 
 
 class ChunkDecoder:
-    """Takes one chunked body apart.
+    """Decodes one chunked body.
 
-    Between two pieces of body stands one line of a size, and behind the last one also
-    the trailers: a peer that sends no body is refused within 21 KiB.
+    One line with a size separates two pieces of body, and trailers may follow the last
+    one. So a peer that sends no body is refused within 21 KiB.
 
     Source: RFC 9112 §7.1 (chunks), §7.1.1 (extensions), §7.1.2 (trailers).
     """
@@ -82,20 +82,20 @@ class ChunkDecoder:
     ) -> None:
         """*error* is raised for what is malformed.
 
-        *blanks*: accept spaces and tabs behind a size, because some services pad
-        sizes (`1f4 `), and round the `;` and `=` of an extension (RFC 9112 §7.1.1).
-        For replies; clients have no need of them. Before or within a size, where
-        parsers differ, they are always refused.
+        *blanks*: accept spaces and tabs after a size, because some services pad sizes
+        (`1f4 `), and around the `;` and `=` of an extension (RFC 9112 §7.1.1). For
+        replies only: clients don't need them. Before or within a size, where parsers
+        differ, they are always refused.
         """
         self.rest = b""
-        """What came behind the body's end."""
+        """The bytes received after the body's end."""
         self._error = error
         self._sizes = _blank_sizes if blanks else _strict_sizes
         self._next = _SIZE
         self._left = 0
-        """Bytes to come of the chunk that has begun."""
+        """Bytes of the current chunk that haven't arrived yet."""
         self._line = b""
-        """The beginning of a line that isn't whole, or of a chunk's CRLF."""
+        """The beginning of an incomplete line, or the CR of a chunk's CRLF."""
         self._excess = 0
         """See EXTENSIONS_MAX_BYTES."""
         self._trailers = 0
@@ -103,17 +103,18 @@ class ChunkDecoder:
 
     @property
     def ended(self) -> bool:
-        """All of the body has come."""
+        """Whether the whole body has arrived."""
         return self._next == _NOTHING
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes of the connection; return the pieces of body in them.
+        """Return the pieces of body in *data*, the next bytes of the connection.
 
         Raises:
             GatewayError: the constructor's, for a chunk size that isn't 1 to 16
                 hexadecimal digits; an extension that isn't `;name`, `;name=token` or
                 `;name="text"`; a line or a chunk that doesn't end in CRLF; a trailer
-                that is no field, or frames the body; more of these than the limits.
+                that isn't a field, or is a framing field; more of these than the
+                limits.
         """
         pieces: list[bytes] = []
         if self._line:
@@ -176,7 +177,7 @@ class ChunkDecoder:
         return pieces
 
     def _begin_line(self, line: bytes, limit: int) -> None:
-        """Keep the beginning of a line; refuse at once what can't become one."""
+        """Keep the beginning of a line; refuse at once one that can't become valid."""
         if b"\n" in line or b"\r" in line[:-1]:
             raise self._error("a line of the body ends in a bare CR or LF")
         if len(line) > limit + len("\r"):
@@ -184,10 +185,10 @@ class ChunkDecoder:
         self._line = line
 
     def _count_extensions(self, size: int, chunk: int) -> None:
-        """Count a line of *size* bytes against the chunk that it begins."""
+        """Count a line of *size* bytes against the *chunk* bytes that follow it."""
         self._excess = max(0, self._excess + size - chunk)
         if self._excess > EXTENSIONS_MAX_BYTES:
-            raise self._error("too many chunk extensions for so little of a body")
+            raise self._error("too many chunk extensions for the size of the body")
 
     def _on_trailer(self, line: bytes) -> None:
         self._trailers += 1
@@ -196,6 +197,6 @@ class ChunkDecoder:
             raise self._error("too many trailers, or too long ones")
         field = field_of(line)
         if field is None:
-            raise self._error("a trailer is no field")
+            raise self._error("a trailer is not a field")
         if field[0].lower() in _NEVER_IN_TRAILERS:
-            raise self._error("a trailer frames the body")
+            raise self._error("a trailer is a framing field")

@@ -1,8 +1,8 @@
-"""PURE. Header fields as raw byte pairs, and how to look things up in them.
+"""PURE. Header fields as raw byte pairs, and look-ups in them.
 
-Fields stay what the wire brought: bytes, in order, repeats kept. Nothing here
-decodes, joins or normalises a value, because a filter that reads other bytes
-than the ones that are forwarded can be walked around.
+Fields stay as they were received: bytes, in order, with repeats. Nothing here decodes,
+joins or normalises a value, because a filter that reads other bytes than the forwarded
+ones can be bypassed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _T = TypeVar("_T")
 
 
 class BoundedCache(dict[bytes, _T]):
-    """What *judge* says of some bytes, remembered by these bytes exactly.
+    """The results of *judge*, remembered by its argument's exact bytes.
 
-    At most 1024 of them, each of at most *max_size* bytes: when it is full of what
-    somebody made up, it starts again. What *judge* raises isn't remembered.
+    It holds at most 1024 results, each of an argument of at most *max_size* bytes. A
+    full cache is emptied, as clients can invent arguments. Exceptions that *judge*
+    raises aren't remembered.
     """
 
     def __init__(self, judge: Callable[[bytes], _T], *, max_size: int = 64) -> None:
@@ -37,19 +38,19 @@ class BoundedCache(dict[bytes, _T]):
         self._max_size = max_size
 
     def __missing__(self, text: bytes) -> _T:
-        found = self._judge(text)
+        result = self._judge(text)
         if len(text) <= self._max_size:
             if len(self) >= 1024:
                 self.clear()
-            self[text] = found
-        return found
+            self[text] = result
+        return result
 
 
 def field_of(line: bytes) -> Field | None:
-    """Return the field in *line*, which is given without its CRLF; None: it holds none.
+    """Return the field in *line*, given without its CRLF; None if it isn't a field.
 
-    The name is a token and the colon follows at once, so a folded line is no field. The
-    value has no control byte but HTAB; blanks at its ends aren't part of it.
+    The name is a token and the colon follows at once, so a folded line isn't a field.
+    The value has no control byte but HTAB; blanks at its ends aren't part of it.
 
     Source: RFC 9112 §5, §5.1, §5.2; RFC 9110 §5.5.
     """

@@ -1,4 +1,4 @@
-"""PURE. What heads of requests and replies share: lines, and the fields of framing."""
+"""PURE. What heads of requests and replies share: lines, and the framing fields."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gateway.errors import GatewayError
 from gateway.http.fields import Fields
 from gateway.http.lines import Line
 
-# What Connection asks for; all may stand in it.
+# The options of Connection, as bits: a field may list several.
 CLOSE, KEEP, SWITCH = 1, 2, 4
 
 BODILESS = (204, 304)
@@ -14,7 +14,7 @@ BODILESS = (204, 304)
 
 
 class Head:
-    """The lines of a sound head."""
+    """The lines of a valid head."""
 
     __slots__ = ("_fields", "lines", "marks")
 
@@ -25,7 +25,7 @@ class Head:
 
     @property
     def fields(self) -> Fields:
-        """All fields, in order, with their bytes as they came."""
+        """All fields, in order, with their bytes as received."""
         try:
             return self._fields
         except AttributeError:
@@ -34,9 +34,9 @@ class Head:
 
 
 def length(value: bytes, error: GatewayError) -> int:
-    """Return the value of Content-Length in bytes; raise *error* for no plain number.
+    """Return the value of Content-Length, in bytes; raise *error* if it is malformed.
 
-    Digits of ASCII only: int() would take `+5`, `1_0` and digits of other scripts.
+    Only 1 to 18 ASCII digits: int() would take `+5`, `1_0` and digits of other scripts.
 
     Source: RFC 9110 §8.6.
     """
@@ -52,7 +52,7 @@ def coding(value: bytes, error: GatewayError) -> None:
 
 
 def connection(value: bytes) -> int:
-    """Return what Connection asks for, of CLOSE, KEEP and SWITCH (RFC 9112 §9.3)."""
+    """Return the options in Connection: bits of CLOSE, KEEP, SWITCH (RFC 9112 §9.3)."""
     options = {option.strip(b" \t") for option in value.lower().split(b",")}
     return (
         CLOSE * (b"close" in options)

@@ -1,7 +1,7 @@
-"""PURE. Lines of heads: each distinct one is judged once, and then looked up.
+"""PURE. Lines of heads: each distinct line is judged once, and then looked up.
 
-A line's judgement holds all that follows from its bytes: what it means for the message,
-and the bytes that go on in its place. Most lines of a client or a service are the same
+A `Line` holds all that follows from its bytes: its meaning for the message, and the
+bytes that are forwarded in its place. Most lines of a client or a service are the same
 from one message to the next.
 """
 
@@ -16,15 +16,15 @@ from gateway.errors import GatewayError
 from gateway.http.fields import BoundedCache, Field, has_control, is_token
 
 LINE_MAX_BYTES: Final = 512
-"""Longer lines aren't remembered, except by whoever holds one (`Lines.judge`)."""
+"""Longer lines aren't remembered, but for lines with secrets that are in use."""
 LINES_MAX_BYTES: Final = 1024 * 1024
-"""The size of all remembered lines, by estimate. A full memory is emptied."""
+"""The estimated size of all remembered lines. A full cache is emptied."""
 _ENTRY_BYTES = 500
-"""The size of a remembered line besides its bytes, which it holds three times."""
+"""The size of a remembered line besides its bytes, which are stored three times."""
 HELD_MAX_BYTES: Final = 4096
-"""Longer lines with credentials are judged each time, whoever holds them."""
+"""Longer lines with secrets are judged each time, even while they are in use."""
 _TAIL_BYTES = 32
-"""Lines with credentials are found by their last bytes, and then compared."""
+"""Lines with secrets are looked up by their last bytes, and then compared."""
 
 # The lines of fields with such names aren't remembered: their values are secrets.
 _is_secret = re.compile(
@@ -38,27 +38,27 @@ class Line:
     __slots__ = ("__weakref__", "kept", "marks", "meaning", "raw", "rule", "says")
 
     raw: bytes
-    """The field as it goes on when nothing is changed: `Name: value` and CRLF."""
+    """The unchanged field: `Name: value` and CRLF."""
     kept: bytes
-    """The bytes that go on, unless `marks` say that a route may want others. Empty for
-    a line that is dropped."""
+    """The bytes that are forwarded, unless `marks` leave that to the route or the peer.
+    Empty for a line that is dropped."""
     meaning: int
-    """The field's meaning for the head it stands in, or MARKED; 0: neither."""
+    """The field's meaning for its head, or MARKED; 0: neither."""
     says: Any
-    """The value, as far as it has a meaning."""
+    """The parsed value; None for a field whose value isn't parsed."""
     rule: Any
-    """The header rule that the field falls under (`headers`)."""
+    """The header rule of the field (`headers`)."""
     marks: int
-    """Bits with which the rule asks for a closer look at the head."""
+    """Bits that the rule sets: a head with one of them needs a closer look."""
 
     @property
     def name(self) -> bytes:
-        """The field's name, as it came."""
+        """The field's name, as received."""
         return self.raw.partition(b": ")[0]
 
     @property
     def value(self) -> bytes:
-        """The field's value, without the blanks round it."""
+        """The field's value, without blanks at its ends."""
         return self.raw.partition(b": ")[2][:-2]
 
     @property
@@ -73,7 +73,7 @@ MARKED: Final = -1
 
 
 class Ruling(NamedTuple):
-    """What a header rule makes of a field. See the attributes of `Line`."""
+    """The result of a header rule for one field. See the attributes of `Line`."""
 
     rule: Any
     kept: bytes
@@ -81,16 +81,16 @@ class Ruling(NamedTuple):
 
 
 Rules = Callable[[bytes, bytes, bytes], Ruling]
-"""The header rules of one direction: name, value and `Line.raw` → what goes on."""
+"""The header rules of one direction: name, value and `Line.raw` → the ruling."""
 
 
 def keep_all(_name: bytes, _value: bytes, raw: bytes) -> Ruling:
-    """Return that the field goes on as it is: for whoever has no rules."""
+    """Return the ruling that forwards a field unchanged: the default."""
     return Ruling(None, raw)
 
 
 Meaning = tuple[int, Callable[[bytes], Any] | None]
-"""The meaning of a field's name, and what reads its value."""
+"""The meaning of a field's name, and the parser of its value, if it needs one."""
 _MEANS_NOTHING: Meaning = (0, None)
 
 
@@ -98,8 +98,8 @@ class Lines(dict[bytes, Line]):
     """The lines of one direction, remembered by their bytes exactly.
 
     `lines[text]` is for lines of at most LINE_MAX_BYTES, `judge` for all. At most
-    LINES_MAX_BYTES are remembered. Lines whose names promise a secret never are; but
-    while somebody holds the `Line` of one with a meaning, it is found again.
+    LINES_MAX_BYTES are remembered. Lines whose names suggest a secret aren't; but the
+    `Line` of one with a meaning is found again while another object refers to it.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Lines(dict[bytes, Line]):
             if len(text) <= LINE_MAX_BYTES:
                 self._remember(text, line)
         elif meaning and len(text) <= HELD_MAX_BYTES:
-            held = _Held(line, self._let_go)
+            held = _Held(line, self._forget)
             held.text = text
             held.tail = tail = text[-_TAIL_BYTES:]
             self._held[tail] = held
@@ -156,7 +156,7 @@ class Lines(dict[bytes, Line]):
 
     @property
     def held(self) -> int:
-        """How many lines with secrets somebody holds."""
+        """The number of lines with secrets that are in use."""
         return len(self._held)
 
     def _remember(self, text: bytes, line: Line) -> None:
@@ -169,7 +169,7 @@ class Lines(dict[bytes, Line]):
         self.size += size
         self[text] = line
 
-    def _let_go(self, held: weakref.ref[Line]) -> None:
+    def _forget(self, held: weakref.ref[Line]) -> None:
         assert isinstance(held, _Held)
         if self._held.get(held.tail) is held:
             del self._held[held.tail]
@@ -183,7 +183,7 @@ class Lines(dict[bytes, Line]):
 
 
 class _Held(weakref.ref[Line]):
-    """A line that is remembered for as long as somebody else holds it."""
+    """A weak reference to a line with a secret: it is found while it is in use."""
 
     __slots__ = ("tail", "text")
 

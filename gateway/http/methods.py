@@ -1,4 +1,4 @@
-"""PURE. Request methods: which are passed on, and which of them change nothing."""
+"""PURE. Request methods: which are forwarded, and which of them change nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ METHODS: Final = frozenset(
     (
         *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"),
         *("QUERY", "SOURCE", "PURGE", "LINK", "UNLINK"),
-        # WebDAV and its family
+        # WebDAV and its extensions
         *("COPY", "LOCK", "UNLOCK", "MKCOL", "MOVE", "PROPFIND", "PROPPATCH", "SEARCH"),
         *("BIND", "REBIND", "UNBIND", "ACL", "REPORT", "MKACTIVITY", "CHECKOUT"),
         *("MERGE", "MKCALENDAR"),
@@ -16,10 +16,10 @@ METHODS: Final = frozenset(
         *("M-SEARCH", "NOTIFY", "SUBSCRIBE", "UNSUBSCRIBE"),
     )
 )
-"""The methods that are passed on: llhttp's, but for CONNECT and TRACE."""
+"""The methods that are forwarded: those of llhttp without CONNECT and TRACE."""
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Those that change nothing at a service.
+"""The methods that change nothing at a service.
 
 Source: RFC 9110 §9.2.1; TRACE is never forwarded.
 """

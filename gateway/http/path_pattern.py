@@ -1,12 +1,12 @@
 """PURE. Regular expressions over canonical paths, matched in time linear to the path.
 
 Python's `re` backtracks: one long path and one careless pattern stop the whole event
-loop. Here a pattern becomes an automaton that looks at each character once.
+loop. Here a pattern becomes an automaton that reads each character once.
 
-What is understood: characters, `.`, classes `[a-z]` and `[^/]`, `\\d`, `\\w`, escaped
+The syntax: characters, `.`, classes `[a-z]` and `[^/]`, `\\d`, `\\w`, escaped
 punctuation, groups, `|`, `*`, `+`, `?` and `{m,n}`. Everything else is refused when
-the file is loaded, because a pattern that means something else than its author
-thinks is a hole. A pattern always matches the whole path.
+the file is loaded, because a pattern with another meaning than its author intended is
+a security hole. A pattern always matches the whole path.
 
 Source: V. M. Glushkov, "The abstract theory of automata" (1961): one state for each
 place in the pattern, no empty transitions; the sets of states are bit masks.
@@ -18,27 +18,27 @@ from collections.abc import Iterator
 from typing import Final, NoReturn
 
 _ALPHABET: Final = frozenset(map(chr, range(0x21, 0x7F)))
-"""What a canonical path is made of; nothing else matches anything, `.` included."""
+"""The characters of a canonical path; no pattern matches others, not even `.`."""
 _EXAMPLES: Final = sorted(
     _ALPHABET, key=lambda char: (not char.isalnum(), char.isupper(), char)
 )
-"""The alphabet, in the order of what reads best in an example."""
+"""The alphabet, in the order in which an example prefers its characters."""
 _CLASSES: Final = {
     "d": frozenset("0123456789"),
     "w": frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"),
 }
 _MAX_TEXT: Final = 512
-"""Characters of a pattern."""
+"""The most characters of a pattern."""
 _MAX_POSITIONS: Final = 512
-"""Places of a pattern after its counted repeats are written out."""
+"""The most places of a pattern after its counted repeats are written out."""
 _MAX_DEPTH: Final = 20
-"""Groups within groups."""
+"""The most levels of nested groups."""
 _MAX_STATES: Final = 2000
 """Remembered sets of places. Clients choose the paths, so memory needs a bound."""
 
 
 class BadPattern(ValueError):
-    """The pattern isn't understood, or is too large."""
+    """The pattern has a syntax error, or is too large."""
 
 
 class Pattern:
@@ -48,7 +48,7 @@ class Pattern:
 
     def __init__(self, text: str, *, lower: bool = False) -> None:
         """
-        *lower*: in place of a capital its small letter matches, too.
+        *lower*: the small letter of each capital in the pattern matches, too.
 
         Raises:
             BadPattern: *text* has a mistake, is too large, or asks for what an
@@ -59,7 +59,7 @@ class Pattern:
         self.text = text
         self._lower = lower
         self.literal_prefix = parser.literal_prefix()
-        """What every match begins with, as far as it is plain characters."""
+        """The plain characters that every match begins with; may be empty."""
         if lower:
             parser.chars = [
                 chars | set(map(str.lower, chars)) for chars in parser.chars
@@ -67,7 +67,7 @@ class Pattern:
         self._automaton = _Automaton(parser)
 
     def matches(self, path: str) -> bool:
-        """Return whether the whole of *path* matches. Time: its length."""
+        """Return whether the whole of *path* matches, in time linear to its length."""
         state = self._automaton.start
         for char in path:
             state = state[char]
@@ -76,7 +76,7 @@ class Pattern:
         return state.accepting
 
     def example(self) -> str | None:
-        """Return one of the shortest paths that match; None if none is found soon."""
+        """Return one of the shortest matching paths; None if the search is too long."""
         paths = {self._automaton.start.places: ""}
         states = [self._automaton.start]
         for state in states:
@@ -93,7 +93,7 @@ class Pattern:
         return None
 
     def begins_with(self, prefix: str) -> bool:
-        """Return whether every match is *prefix*, or goes on after it with a slash."""
+        """Return whether every match is *prefix*, or *prefix* followed by a slash."""
         if self.literal_prefix != prefix:
             return self.literal_prefix.startswith(f"{prefix}/")
         state = self._automaton.start
@@ -116,7 +116,7 @@ class Pattern:
 
 
 class _NfaState(dict[str, "_NfaState"]):
-    """A set of places, and the states that follow it, found when first needed."""
+    """A set of places, and the states that follow it, computed on first use."""
 
     __slots__ = ("_automaton", "accepting", "places")
 
@@ -128,13 +128,13 @@ class _NfaState(dict[str, "_NfaState"]):
 
     def __missing__(self, char: str) -> _NfaState:
         following = self._automaton.after(self.places, char)
-        if char in _ALPHABET:  # others lead nowhere and aren't worth their memory
+        if char in _ALPHABET:  # others match nothing and aren't stored
             self[char] = following
         return following
 
 
 class _Automaton:
-    """The places of a pattern and what follows what; remembers the states it met."""
+    """The places of a pattern, which of them follow each, and the states used."""
 
     __slots__ = ("_follow", "_places_of", "_states", "accepting", "start")
 
@@ -185,15 +185,19 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.chars: list[frozenset[str]] = []
-        """What may stand at each place."""
+        """The characters that match at each place."""
         self.follow: list[int] = []
-        """Which places may come after each place."""
+        """The places that may follow each place, as bit masks."""
         self.whole = _Part(empty=True)
         self._at = 0
         self._depth = 0
 
     def parse(self) -> None:
-        """Read all of it into `whole`, `chars` and `follow`."""
+        """Read the whole pattern into `whole`, `chars` and `follow`.
+
+        Raises:
+            BadPattern: the pattern has a syntax error, or is too large.
+        """
         if len(self.text) > _MAX_TEXT:
             raise BadPattern(f"a pattern has at most {_MAX_TEXT} characters")
         self.whole = self._alternatives()
@@ -214,7 +218,7 @@ class _Parser:
         return prefix
 
     def _step(self, places: int) -> tuple[frozenset[str], int, bool]:
-        """Return what stands at *places*, what follows them, and if one is an end."""
+        """Return the characters at *places*, the next places, and if one is an end."""
         chars: frozenset[str] = frozenset()
         following = 0
         for place in _bits(places):
@@ -327,7 +331,7 @@ class _Parser:
         return part
 
     def _class(self) -> frozenset[str]:
-        """Read a class after its `[`."""
+        """Return the characters of a class, whose `[` has been read."""
         negated = self._next_is("^")
         self._at += negated
         chars: set[str] = set()
@@ -357,13 +361,13 @@ class _Parser:
         return frozenset(self._plain(char))
 
     def _escape(self) -> frozenset[str]:
-        """Read what stands after a backslash."""
+        """Return the characters of an escape, whose backslash has been read."""
         char = self.text[self._at : self._at + 1]
         self._at += 1
         if char in _CLASSES:
             return _CLASSES[char]
         if not char or char.isalnum():
-            self._refuse("after a backslash stands d, w or punctuation")
+            self._refuse("a backslash must be followed by d, w or punctuation")
         return frozenset(self._plain(char))
 
     # --- building ---

@@ -1,4 +1,4 @@
-"""PURE. A reply's head: what it says, where the body ends, and what is refused.
+"""PURE. A reply's head: its facts, where the body ends, and what is refused.
 
 A head is read line by line, in one way only: a reply that two parsers could read
 differently is refused. Most lines of a service's replies are the same from one to the
@@ -41,7 +41,7 @@ _BEGIN = b"HTTP/1."
 
 
 class ReplyHead(Head):
-    """The facts of a sound head. Nothing in it changes once it is made."""
+    """The facts of a valid head. Nothing in it changes once it is made."""
 
     __slots__ = (
         "content_length",
@@ -54,17 +54,17 @@ class ReplyHead(Head):
     )
 
     start: bytes
-    """The status line for a client, with CRLF: HTTP/1.1, whatever the service spoke."""
+    """The status line for a client, with CRLF. Its version is always HTTP/1.1."""
     status: int
     reason: bytes
     length: int
     """The size of the body that follows, or CHUNKED, or UNTIL_CLOSE."""
     content_length: int | None
-    """The value of Content-Length; for HEAD and 304 that isn't what follows."""
+    """The value of Content-Length; after HEAD and with 304 no such body follows."""
     keep_alive: bool
     """The connection may be used for another request after this reply."""
     keep_alive_s: float | None
-    """How long the service keeps an idle connection; None: it doesn't say."""
+    """For how many seconds an idle connection is safe to use; None: unknown."""
 
 
 # The meanings of fields. No enumeration: its attributes cost more than all the rest of
@@ -81,10 +81,10 @@ def _coding(value: bytes) -> None:
 
 
 def keep_alive_hint(value: bytes) -> float | None:
-    """Return for how many seconds an idle connection is safe to use, None if unsaid.
+    """Return for how many seconds an idle connection is safe to use; None: unknown.
 
-    A second less than the service says (half, when it says one or none), because
-    its clock starts before ours.
+    One second less than the service's timeout (half of a timeout of one second),
+    because the service starts to count before the gateway does.
 
     Source: RFC 2068 §19.7.1.1 (`Keep-Alive: timeout=5, max=100`).
     """
@@ -108,7 +108,7 @@ _MEANINGS: dict[bytes, Meaning] = {
 def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
     """Return the parts of a status line, given without its CRLF.
 
-    They are: the line that goes on, status, reason, whether the version is HTTP/1.0,
+    In order: the line for the client, status, reason, whether the version is HTTP/1.0,
     and whether no body can follow.
 
     Raises:
@@ -116,10 +116,10 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
             byte in the reason.
     Source: RFC 9112 §4, §6.3; RFC 9110 §15.
     """
-    found = _status_line(line)
-    if found is None:
+    parts = _status_line(line)
+    if parts is None:
         raise BadReply("malformed status line")
-    version, digits, reason = found[1], found[2], found[3] or b""
+    version, digits, reason = parts[1], parts[2], parts[3] or b""
     status = int(digits)
     start = b"HTTP/1.1 %b %b\r\n" % (digits, reason)
     bodiless = status < 200 or status in BODILESS
@@ -127,7 +127,7 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
 
 
 _status_lines = BoundedCache(_status_parts)
-"""A service has few."""
+"""The parts of status lines. A service sends few distinct ones."""
 
 _new = object.__new__
 
@@ -142,7 +142,7 @@ class ReplyHeadReader:
     def read(self, data: bytes, head_request: bool) -> ReplyHead:
         """Return the facts of a whole head, its empty line included.
 
-        *head_request*: it replies to HEAD, so no body follows.
+        *head_request*: the request was HEAD, so no body follows.
 
         Raises:
             BadReply: a head or a number of fields above the limits; a status line that
@@ -158,7 +158,7 @@ class ReplyHeadReader:
             _check_size(data, texts)
         start, status, reason, http10, bodiless = _status_lines[texts[0]]
         lines: list[Line]
-        if len(data) <= LINE_MAX_BYTES:  # as most are: a loop in C
+        if len(data) <= LINE_MAX_BYTES:  # most heads: map() loops in C
             lines = [*map(self._known, texts[1:-2])]
         else:
             lines = [*map(self._of_any_size, texts[1:-2])]
@@ -216,14 +216,14 @@ def _check_size(data: bytes, texts: list[bytes]) -> None:
     """Refuse a head that is larger than the limits, or has more fields."""
     if len(data) > MAX_HEAD_BYTES:
         raise BadReply("the reply's head is too large")
-    if len(texts) > MAX_FIELDS + 3:  # the status line, and what ends the head
+    if len(texts) > MAX_FIELDS + 3:  # the status line, and two empty texts
         raise BadReply(f"more than {MAX_FIELDS} fields in the reply")
 
 
 def check_begun(data: bytes, known: int) -> None:
-    """Refuse at once what can't become a head.
+    """Refuse an incomplete head at once if it can't become a valid one.
 
-    *data* is all that came of it; the first *known* bytes were checked before.
+    *data* is all that has arrived of it; the first *known* bytes were checked before.
 
     Raises:
         BadReply: it is larger than MAX_HEAD_BYTES already, it doesn't begin as HTTP/1
@@ -231,7 +231,7 @@ def check_begun(data: bytes, known: int) -> None:
     """
     if not data.startswith(_BEGIN[: len(data)]):
         raise BadReply("the reply is not HTTP/1.1 or HTTP/1.0")
-    # From where a CR may stand whose LF is new.
+    # One byte earlier: the last CR of the known bytes may have its LF only now.
     if data.count(b"\n", known) != data.count(b"\r\n", max(0, known - 1)):
         raise BadReply("a line of the head ends in a bare LF")
     if len(data) > MAX_HEAD_BYTES:

@@ -1,4 +1,4 @@
-"""PURE. A request's head: what it says, how its body is framed, and what is refused.
+"""PURE. A request's head: its facts, how its body is framed, and what is refused.
 
 A head is read line by line, in one way only: what two readers could take for different
 requests is refused here, before a route is matched or a session is read. Most lines of
@@ -9,7 +9,7 @@ once and then looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from gateway.http.fields import TOKEN
 from gateway.http.framing import CLOSE, KEEP, SWITCH, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
+    MARKED,
     Line,
     Lines,
     Meaning,
@@ -67,7 +68,7 @@ class VersionNotSupported(GatewayError):
 
 
 class MethodNotImplemented(GatewayError):
-    """TRACE would echo credentials, CONNECT would open a tunnel; others are unknown."""
+    """The method is TRACE, which echoes credentials, CONNECT, or an unknown one."""
 
     side = Side.CLIENT
     status = 501
@@ -91,17 +92,17 @@ class Bounds(NamedTuple):
 
     target: int
     field: int
-    """One field, name and value, as its line holds them."""
+    """The line of one field: name, colon and value."""
     head: int
     """The request line and all fields."""
     fields: int
 
 
 class RequestHead(Head):
-    """The facts of a sound head. Nothing in it changes once it is made.
+    """The facts of a valid head. Nothing in it changes once it is made.
 
-    No frozen dataclass: one is made per request, and each read of a NamedTuple's
-    attribute takes five times as long.
+    It is neither a frozen dataclass nor a NamedTuple: one is made per request, and
+    reading an attribute of a NamedTuple takes five times as long.
     """
 
     __slots__ = (
@@ -131,8 +132,8 @@ class RequestHead(Head):
     chunked: bool
     has_body: bool
     keep_alive: bool
-    """The connection may be used for another request. Not if the client asks for
-    another protocol: it may speak that one next, whatever the answer is."""
+    """The connection may be used for another request. False if the client asks for
+    another protocol: it may use that protocol next, whatever the answer is."""
     expects_continue: bool
     """The body may not be sent before a 100 (RFC 9110 §10.1.1)."""
     has_upgrade: bool
@@ -155,18 +156,20 @@ _METHOD_OF = {name.encode(): name for name in METHODS}
 
 
 def _request_parts(line: bytes) -> tuple[str, bytes, bool]:
-    """Return method, target and whether it is HTTP/1.0 of a line without its CRLF.
+    """Return method, target and whether the version is HTTP/1.0.
+
+    *line* is the request line without its CRLF.
 
     Raises:
-        BadRequest: it isn't of three parts with one space between each two.
+        BadRequest: it isn't three parts with single spaces between them.
         VersionNotSupported: not HTTP/1.0 or 1.1.
         MethodNotImplemented: none of METHODS.
     Source: RFC 9112 §2.3, §3; RFC 9110 §9.1, §9.3.6, §9.3.8, §15.6.2.
     """
-    found = _request_line(line)
-    if found is None:
+    parts = _request_line(line)
+    if parts is None:
         raise BadRequest("malformed request line")
-    name, target, version = found.groups()
+    name, target, version = parts.groups()
     http10 = _IS_HTTP10.get(version)
     if http10 is None:
         raise VersionNotSupported
@@ -177,9 +180,10 @@ def _request_parts(line: bytes) -> tuple[str, bytes, bool]:
 
 
 class _RequestLines(dict[bytes, tuple[str, bytes, bool]]):
-    """At most 1024 request lines of at most LINE_MAX_BYTES, remembered.
+    """The parts of request lines, remembered by the line's exact bytes.
 
-    Not those with a query, which may hold a secret.
+    It holds at most 1024 lines of at most LINE_MAX_BYTES, none of them with a query,
+    which may hold a secret.
     """
 
     def __missing__(self, line: bytes) -> tuple[str, bytes, bool]:
@@ -207,19 +211,19 @@ def _expectation(value: bytes) -> None:
         raise ExpectationFailed
 
 
-def _as_it_is(value: bytes) -> bytes:
+def _unchanged(value: bytes) -> bytes:
     return value
 
 
 _MEANINGS: dict[bytes, Meaning] = {
-    b"host": (_HOST, _as_it_is),
+    b"host": (_HOST, _unchanged),
     b"transfer-encoding": (_CODING, _coding),
     b"content-length": (_LENGTH, _length),
     b"expect": (_EXPECT, _expectation),
     b"connection": (_CONNECTION, framing.connection),
     b"upgrade": (_UPGRADE, None),
-    b"origin": (_ORIGIN, _as_it_is),
-    b"x-request-id": (_REQUEST_ID, _as_it_is),
+    b"origin": (_ORIGIN, _unchanged),
+    b"x-request-id": (_REQUEST_ID, _unchanged),
 }
 
 _new = object.__new__
@@ -234,16 +238,16 @@ class RequestReader:
         rules: Rules = keep_all,
         credentials: Mapping[bytes, Callable[[bytes], Any]] = MappingProxyType({}),
     ) -> None:
-        """*credentials* reads the values of fields that may hold some: name in lower
-        case → what becomes `Line.says`."""
+        """*credentials*: name in lower case of a field that may hold credentials → the
+        parser of its value, which returns `Line.says`."""
         self.bounds = bounds
         credential_lines = {
             name: (_CREDENTIAL, read) for name, read in credentials.items()
         }
         self._lines = Lines(_MEANINGS | credential_lines, rules, BadRequest)
         self._small = min(bounds.target, bounds.field, bounds.head)
-        """The size of a head that can't exceed a bound but for the number of fields."""
-        self._max_texts = bounds.fields + 3  # the request line, and what ends the head
+        """A head of this size can exceed no bound but the number of fields."""
+        self._max_texts = bounds.fields + 3  # the request line, and two empty texts
 
     def read(self, data: bytes) -> RequestHead:
         """Return the facts of a whole head, its empty line included.
@@ -273,10 +277,10 @@ class RequestReader:
         host: bytes | None = None
         length: int | None = None
         connection = marks = 0
-        chunked = expects = upgrade = False
         origins: tuple[bytes, ...] = ()
         request_ids: tuple[bytes, ...] = ()
         credential_lines: tuple[Line, ...] = ()
+        rare_lines: tuple[Line, ...] = ()
         for text in texts[1:-2]:
             line = known[text] if len(text) <= LINE_MAX_BYTES else known.judge(text)
             lines.append(line)
@@ -296,44 +300,33 @@ class RequestReader:
                 if length is not None:
                     raise BadRequest("several Content-Length fields")
                 length = line.says
-            elif meaning == _CODING:
-                if chunked:
-                    raise BadRequest("several Transfer-Encoding fields")
-                chunked = True
             elif meaning == _ORIGIN:
                 origins += (line.says,)
-            elif meaning == _UPGRADE:
-                upgrade = True
             elif meaning == _REQUEST_ID:
                 request_ids += (line.says,)
-            elif meaning == _EXPECT:
-                expects = True
+            elif meaning != MARKED:
+                rare_lines += (line,)
         if host is None and not http10:
             raise BadRequest("no Host field")
-        if chunked:
-            if length is not None:
-                raise BadRequest("Transfer-Encoding with Content-Length")
-            if http10:
-                raise BadRequest("Transfer-Encoding over HTTP/1.0")
         head.lines = lines
         head.marks = marks
         head.host = host
         head.http10 = http10
         head.content_length = length
-        head.chunked = chunked
-        head.has_body = True if length else chunked
+        head.chunked = head.expects_continue = head.has_upgrade = False
+        head.has_body = length is not None and length > 0
+        head.origins = origins
+        head.request_ids = request_ids
+        head.credential_lines = credential_lines
+        if rare_lines:
+            _read_rare(head, rare_lines)
         head.keep_alive = not http10
         if connection:
             head.keep_alive = not (
                 connection & CLOSE
                 or (http10 and not connection & KEEP)
-                or (upgrade and connection & SWITCH)
+                or (head.has_upgrade and connection & SWITCH)
             )
-        head.expects_continue = expects and not http10
-        head.has_upgrade = upgrade
-        head.origins = origins
-        head.request_ids = request_ids
-        head.credential_lines = credential_lines
         return head
 
     def _check_sizes(self, data: bytes, texts: Sequence[bytes]) -> None:
@@ -347,10 +340,34 @@ class RequestReader:
             raise HeadTooLarge("a field is too long")
 
 
-def check_begun(data: bytes, known: int, bounds: Bounds) -> None:
-    """Refuse at once what can't become a head.
+def _read_rare(head: RequestHead, lines: Iterable[Line]) -> None:
+    """Set what Transfer-Encoding, Upgrade and Expect, among *lines*, mean for *head*.
 
-    *data* is all that came of it; the first *known* bytes were checked before.
+    Raises:
+        BadRequest: Transfer-Encoding comes twice, with Content-Length or over HTTP/1.0.
+    Source: RFC 9112 §6.1, §6.3; RFC 9110 §7.8, §10.1.1.
+    """
+    for line in lines:
+        if line.meaning == _UPGRADE:
+            head.has_upgrade = True
+        elif line.meaning == _EXPECT:
+            head.expects_continue = not head.http10
+        elif head.chunked:
+            raise BadRequest("several Transfer-Encoding fields")
+        else:
+            head.chunked = head.has_body = True
+    if not head.chunked:
+        return
+    if head.content_length is not None:
+        raise BadRequest("Transfer-Encoding with Content-Length")
+    if head.http10:
+        raise BadRequest("Transfer-Encoding over HTTP/1.0")
+
+
+def check_begun(data: bytes, known: int, bounds: Bounds) -> None:
+    """Refuse an incomplete head at once if it can't become a valid one.
+
+    *data* is all that has arrived of it; the first *known* bytes were checked before.
 
     Raises:
         TargetTooLong, HeadTooLarge: it is larger than *bounds* already.
@@ -358,7 +375,8 @@ def check_begun(data: bytes, known: int, bounds: Bounds) -> None:
     """
     if known <= _METHOD_MAX_BYTES and not _may_begin(data):
         raise BadRequest("the request doesn't begin with a method")
-    # From where a CR may stand whose LF is new. The last byte may be such a CR.
+    # One byte earlier: the last CR of the known bytes may have its LF only now. The
+    # last byte of all may be a CR whose LF hasn't arrived.
     start = max(0, known - 1)
     ends = data.count(b"\r\n", start)
     if data.count(b"\n", known) != ends or (

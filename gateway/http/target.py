@@ -1,12 +1,12 @@
 """PURE. A request target → one canonical form, or a refusal.
 
-What comes out is matched, verified and forwarded as the same object, so that no two
-readers of one request can disagree about which resource it names.
+The same `Target` is matched, verified and forwarded, so that no two readers of one
+request can disagree about which resource it names.
 
-One stated policy for each trick; "refused" is `BadTarget`, a 400:
+Each ambiguous form has one policy; "refused" is `BadTarget`, a 400:
 
 ==========================================  ==========================================
-what the client sends                       what becomes of it
+what the client sends                       result
 ==========================================  ==========================================
 ``/a/./b``, ``/a/../b``, ``%2e`` for a dot  resolved
 a climb above the root (``/..``)            refused
@@ -83,12 +83,12 @@ class Form(StrEnum):
     ASTERISK = "asterisk"
 
 
-# Looking a member up in its enumeration costs more than the rest of a target.
+# Constants, because the look-up of an enumeration's member costs more than the rest.
 _ORIGIN, _ASTERISK = Form.ORIGIN, Form.ASTERISK
 
 
 class Target(NamedTuple):
-    """What a request is for.
+    """The resource that a request names.
 
     A NamedTuple and not a frozen dataclass, because one is made per request and a
     frozen dataclass costs four times as much to make.
@@ -97,9 +97,9 @@ class Target(NamedTuple):
     path: str
     """Canonical: ASCII, starts with `/`, no dot segment, no `//`. `*` for asterisk."""
     query: bytes
-    """As it came, with its `?`; empty when there is none."""
+    """As received, with its `?`; empty when there is none."""
     host: str
-    """Lower case, no final dot, no port; `[…]` round an IPv6 address. Empty: none."""
+    """Lower case, no final dot, no port; `[…]` around an IPv6 address. Empty: none."""
     authority: str
     """`host[:port]` as the client wrote it, without the colon of an empty port; empty
     for HTTP/1.0 without Host."""
@@ -120,7 +120,7 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
     *authority* is the value of the Host field; None: HTTP/1.0 without one.
 
     Raises:
-        BadTarget: it has none; see the table above.
+        BadTarget: it has no canonical form; see the table above.
     Source: RFC 9112 §3.2.
     """
     if method == "CONNECT":
@@ -160,7 +160,7 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
 
 
 def canonical_path(text: str) -> str:
-    """Return the canonical form of a path that stands in the configuration.
+    """Return the canonical form of a path in the configuration.
 
     As for a client's path, except that people may write `/straße`: what isn't ASCII
     is percent-encoded as UTF-8.
@@ -191,7 +191,7 @@ def _canonical(path: bytes) -> str:
         raise BadTarget("the path's escapes aren't UTF-8") from None
     # 2. Slashes before dots, as nginx does: `/a//../b` is `/b`.
     segments = _SLASHES.sub(b"/", path).split(b"/")
-    # 3. RFC 3986 §5.2.4: dot segments. The first piece is what stands before the
+    # 3. RFC 3986 §5.2.4: dot segments. The first piece is the empty text before the
     # root's slash; a dot segment at the end leaves its slash.
     kept: list[bytes] = []
     for segment in segments:
@@ -208,13 +208,13 @@ def _canonical(path: bytes) -> str:
     return b"/".join(kept).decode("ascii")
 
 
-def _normalized(found: re.Match[bytes]) -> bytes:
-    """Return what stands for one escape, or for one character to be escaped."""
-    digits = found[1]
+def _normalized(match: re.Match[bytes]) -> bytes:
+    """Return the normal form of one escape, or of one character to be escaped."""
+    digits = match[1]
     if digits is None:
-        if found[0] == b"%":
+        if match[0] == b"%":
             raise BadTarget("the path holds a broken escape")
-        return b"%%%02X" % found[0][0]
+        return b"%%%02X" % match[0][0]
     byte = int(digits, 16)
     if byte in _UNRESERVED:
         return b"%c" % byte
@@ -231,7 +231,7 @@ _NO_HOST = Host("", "", None)
 def host(value: bytes) -> Host:
     """Return the parts of a Host field: a DNS name, IPv4 or `[IPv6]`, maybe a port.
 
-    An empty port (`name:`) is legal and none (RFC 3986 §3.2.3, §6.2.3).
+    An empty port (`name:`) is valid and means no port (RFC 3986 §3.2.3, §6.2.3).
 
     Stricter than RFC 3986's reg-name, which would let `a,b` and `a%2Fb` pass: only
     letters, digits, `-`, `_` and dots. A name whose last label is a number must be an
@@ -247,9 +247,9 @@ def host(value: bytes) -> Host:
 
 
 def is_ip(name: str) -> bool:
-    """Return whether *name*, which `host` has returned, is an IP address.
+    """Return whether *name*, which must be a `Host.name`, is an IP address.
 
-    A name that ends in a number and is no address has been refused.
+    `host` has refused names that end in a number and aren't addresses.
     """
     return name.startswith("[") or name.rpartition(".")[2].isdigit()
 
