@@ -1,20 +1,20 @@
-"""PURE. Header fields on their way through: to the upstream, and back to the client.
+"""PURE. Header fields in both directions: to the upstream, and back to the client.
 
-Fields are filtered, never rewritten: what no rule names goes through byte for byte
-and in order. What the gateway states itself is added at the end, after everything
-that could remove it.
+Fields are filtered, never rewritten: those that no rule names are forwarded byte for
+byte and in order. The gateway's own fields are added at the end, after every rule that
+could remove them.
 
 Facts that the rules rest on
 - A reader may fold names: CGI, WSGI and PHP read `X_User_Id`, and some `X.User.Id`, as
   `X-User-Id`. So names are compared with every character but letters and digits read
   as `-`, and names with such characters don't pass unless the route lists them.
-- `Connection` may name any field to be removed (RFC 9110 §7.6.1). It is obeyed for
-  what the client sent, and before the gateway adds anything of its own.
-- A filter that reads other bytes than the ones that are forwarded can be walked
-  around; values are decoded to be looked at, never to be sent.
+- `Connection` may name any field to be removed (RFC 9110 §7.6.1). It is obeyed for the
+  client's fields, before the gateway adds its own.
+- A filter that reads other bytes than the forwarded ones can be bypassed; values are
+  decoded to be examined, never to be sent.
 
-`names` says which rule a name falls under, `cookies` and `attach` (identity fields)
-know values, `forwarded` the peer; `filters` puts them together.
+`names` has the rule of each name, `cookies` and `attach` (identity fields) handle
+values, `forwarded` the peer; `filters` combines them.
 """
 
 from gateway.headers.attach import (

@@ -1,4 +1,4 @@
-"""PURE. Identity fields: what a route's templates mean, and how a claim is written."""
+"""PURE. Identity fields: a route's header templates, and the encoding of claims."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ nginx and gunicorn about 8 KiB a field: more would fail at the upstream, unexpla
 class IdentityTooLarge(GatewayError):
     """The session's claims don't fit into header fields.
 
-    The request goes nowhere: an upstream that sees no roles, or half of them, would
-    decide about somebody else.
+    The request isn't forwarded: an upstream that gets no roles, or only some of them,
+    would decide on wrong facts.
     """
 
     status = 431
@@ -45,15 +45,16 @@ _Read = Callable[[SessionIdentity], Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HeaderPolicy:
-    """What one route sets, and lets through. Made by `policy`, compared by identity."""
+    """The fields that one route sets and allows. Made by `policy`, compared by id."""
 
     writers: tuple[tuple[bytes, _Read], ...]
-    """For sessions: field name → its text, encoded; None: no such field."""
+    """For sessions: field name, and a function that returns the field's encoded text;
+    None: no such field."""
     forward_credentials: bool
     allowed: frozenset[bytes]
-    """Odd names in lower case that are let through."""
+    """Odd names that are forwarded, in lower case."""
     marks: int
-    """Of the request's lines: with one of these, the policy is asked about each."""
+    """Marks of lines: in a request with one of these, the policy decides each line."""
 
 
 def policy(
@@ -62,21 +63,21 @@ def policy(
     forward_credentials: bool = False,
     allow_field_names: Sequence[str] = (),
 ) -> HeaderPolicy:
-    """Return what `identity.headers` and its neighbours in the route table mean.
+    """Return the policy of a route, from `identity.headers` and its related keys.
 
     A template is text with `{user_id}`, `{recipe_user_id}`, `{session_handle}`,
     `{tenant_id}` and `{claims.a.b}` in it. When one of them has no value the field is
     absent. A route may give another meaning to a standard identity name.
 
     Raises:
-        ValueError: a name or template that can't be; the text says why.
+        ValueError: a name or template is invalid; the message has the reason.
     """
     return _policy(
         tuple(identity_headers.items()), forward_credentials, tuple(allow_field_names)
     )
 
 
-@lru_cache(maxsize=256)  # routes that say the same share one, and its written fields
+@lru_cache(maxsize=256)  # equal routes share one policy, and its written fields
 def _policy(
     identity_headers: tuple[tuple[str, str], ...],
     forward_credentials: bool,
@@ -140,7 +141,7 @@ def _claim(claims: Any, path: Sequence[str]) -> Any:
 
 # --- values -----------------------------------------------------------------
 
-# Printable ASCII but `%`, no space at the ends: goes as it is.
+# Printable ASCII but `%`, no space at the ends: needs no encoding.
 _IS_SAFE = re.compile(r"(?:[!-$&-~](?:[ -$&-~]*[!-$&-~])?)?").fullmatch
 _UNSAFE = re.compile(rb"^ +| +$|[^ !-$&-~]")
 # The same without the comma.
@@ -151,18 +152,18 @@ _UNSAFE_ELEMENT = re.compile(rb"^ +| +$|[^ !-$&-+\x2d-~]")
 
 
 def _escaped(text: str) -> str:
-    """Return *text* as visible ASCII that percent-decoding turns into it again."""
+    """Return *text* as printable ASCII; percent-decoding gives *text* back."""
     return text if _IS_SAFE(text) else _percent_encoded(text, _UNSAFE)
 
 
 def _escaped_element(text: str) -> str:
-    """Return the same for an element of a list, in which commas are escaped, too."""
+    """Return an element of a list as `_escaped` does, with commas escaped, too."""
     return text if _IS_SAFE_ELEMENT(text) else _percent_encoded(text, _UNSAFE_ELEMENT)
 
 
 def _percent_encoded(text: str, unsafe: re.Pattern[bytes]) -> str:
     return unsafe.sub(
-        lambda found: b"".join(b"%%%02X" % byte for byte in found[0]),
+        lambda match: b"".join(b"%%%02X" % byte for byte in match[0]),
         text.encode("utf-8", "surrogatepass"),
     ).decode()
 
@@ -189,7 +190,7 @@ def _json(value: Any) -> str:
 
 
 def _sorted_list(*path: str) -> _Read:
-    """Return what writes a SuperTokens claim that is a list of names: sorted."""
+    """Return a writer of a SuperTokens claim that is a list of names: sorted."""
 
     def write(identity: SessionIdentity) -> str | None:
         value = _claim(identity.claims, path)
@@ -206,7 +207,7 @@ def _plain(name: str) -> _Read:
 
 
 def _recipe_user_id(identity: SessionIdentity) -> str | None:
-    """Return it only when it says something: linked accounts have another one."""
+    """Return the recipe user id if it differs from the user id (linked accounts)."""
     if identity.recipe_user_id == identity.user_id:
         return None
     return _escaped(identity.recipe_user_id)
@@ -223,11 +224,11 @@ _STANDARD_WRITERS: tuple[tuple[bytes, _Read], ...] = (
 _AUTHENTICATED: Field = (b"X-Auth-Status", b"authenticated")
 ANONYMOUS: Field = (b"X-Auth-Status", b"anonymous")
 _MAX_WRITTEN = 8
-"""Policies whose fields one principal remembers: it holds them as long as it lives."""
+"""The most policies whose fields one principal holds, for as long as it exists."""
 
 
 def identity_fields(principal: Principal, policy: HeaderPolicy) -> bytes:
-    """Return the fields that tell the upstream who is asking, each with CRLF.
+    """Return the fields that identify *principal* to the upstream, each with CRLF.
 
     Raises:
         IdentityTooLarge: together they exceed `MAX_IDENTITY_BYTES`.

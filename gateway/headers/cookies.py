@@ -1,4 +1,4 @@
-"""PURE. Session cookies: found however a reader may find them, and taken out.
+"""PURE. Session cookies: found in every way that a reader may find them, and removed.
 
 Cookie parsers disagree about quotes, spaces and case. A piece of a Cookie field is
 kept only if no known way of reading it finds a session cookie there.
@@ -42,18 +42,18 @@ _LOST = CONTROLS.translate(None, b"\n\x0b\x0c\r") + bytes(range(0x80, 0x100))
 def without_session_cookies(value: bytes) -> bytes | None:
     """Return a Cookie field without SuperTokens' cookies; None if nothing is left.
 
-    What stands between two `;` is dropped when a session cookie's name
+    A piece between two `;` is dropped when a session cookie's name
 
-    1. starts it, whatever precedes that isn't part of a name: spaces, `$`, `=`, quotes;
+    1. starts it, after any bytes that can't be in a name: spaces, `$`, `=`, quotes;
     2. follows a space, a comma or a quote in it, where a reader may see one cookie end
        and another one start (`http.cookies.SimpleCookie` does after a space);
     3. does so once bytes that aren't ASCII text have been deleted, as careless writers
        do, or once the name has been percent-decoded, as the SDK and PHP do.
 
-    Case never counts. All other pieces stay byte for byte, and in order.
+    Case is ignored. All other pieces stay byte for byte, and in order.
     """
     pieces = value.split(b";")
-    # As browsers send them; what is left is rarely in need of a closer look.
+    # The spellings that browsers send; the other pieces rarely need a closer look.
     kept = [p for p in pieces if p.partition(b"=")[0].strip(b" ") not in _AS_SET]
     rest = value if len(kept) == len(pieces) else b";".join(kept)
     if not _is_harmless(rest.lower()):
@@ -64,7 +64,7 @@ def without_session_cookies(value: bytes) -> bytes | None:
 
 
 def _is_harmless(lower: bytes) -> bool:
-    """Return whether no reader can find a session cookie in *lower*, at a glance.
+    """Return whether a quick check shows that *lower* holds no session cookie.
 
     Each name has one of these parts, and could hide it only in an escape or between
     bytes that aren't ASCII.
@@ -91,8 +91,8 @@ def _is_session_cookie(piece: bytes) -> bool:
 def _names_session_cookie(piece: bytes) -> bool:
     if _STARTS_NAMED(piece):
         return True
-    for found in _NAMED(piece):
-        before = piece[: found.start()]
+    for match in _NAMED(piece):
+        before = piece[: match.start()]
         if _ENDS_A_COOKIE(before, len(before.rstrip(_NO_NAME))):
             return True
     return False
@@ -110,5 +110,5 @@ def sets_session_cookie(value: bytes) -> str | None:
     if _is_harmless(pair):
         return None
     pair = unquote_to_bytes(pair).lower()
-    found = _STARTS_NAMED(pair) or _STARTS_NAMED(pair.translate(None, _LOST))
-    return found[1].decode() if found else None
+    match = _STARTS_NAMED(pair) or _STARTS_NAMED(pair.translate(None, _LOST))
+    return match[1].decode() if match else None

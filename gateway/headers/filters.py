@@ -1,4 +1,4 @@
-"""PURE. Both directions: which fields go on, and which the gateway adds."""
+"""PURE. Both directions: which fields are forwarded, and which the gateway adds."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ _IS_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
 def request_id(values: Sequence[bytes], make: Callable[[], str]) -> bytes:
     """Return the request's X-Request-Id, or a new one.
 
-    The client's is taken if it is the only one of *values*, and 1 to 128 of
-    `A-Za-z0-9._-`: it goes into logs, and to the upstream.
+    The client's value is used if it is the only one in *values* and consists of 1 to
+    128 of `A-Za-z0-9._-`: it is written to logs and sent to the upstream.
     """
     if len(values) == 1 and _IS_REQUEST_ID(values[0]):
         return values[0]
@@ -69,7 +69,7 @@ def _listed(value: bytes) -> frozenset[bytes]:
 
     Source: RFC 9110 §7.6.1.
     """
-    if value in _LISTS_NOTHING:  # the usual ones name no field that could be kept
+    if value in _LISTS_NOTHING:  # the usual values name no field that could be kept
         return _NOTHING
     return frozenset(name.strip(b" \t") for name in value.lower().split(b","))
 
@@ -87,12 +87,13 @@ _REQUEST_MARKS: Mapping[Rule, int] = {
 def request_rules(reserved: Reserved) -> Rules:
     """Return the rules for fields of requests, for the reader of their heads.
 
-    1. Fields of this hop go, and those that Connection lists.
-    2. Identity names go, in every spelling; so do odd names that aren't let through.
-    3. Credentials go unless the route forwards them: session cookies, every Bearer
-       token, the SDKs' own fields. Other cookies and schemes stay.
-    4. Forwarded fields go, or some stay if the peer is trusted; For, Proto and Host
-       are made anew (`ForwardedCache`).
+    1. Fields of this hop are removed, and those that Connection lists.
+    2. Identity names are removed, in every spelling; so are odd names that the route
+       doesn't allow.
+    3. Credentials are removed unless the route forwards them: session cookies, every
+       Bearer token, the SDKs' own fields. Other cookies and schemes stay.
+    4. Forwarded fields are removed, or some stay if the peer is trusted; For, Proto and
+       Host are made anew (`ForwardedCache`).
 
     Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
     """
@@ -127,9 +128,9 @@ def to_upstream(
 ) -> bytes:
     """Return the fields of the request that is sent to the upstream, each with CRLF.
 
-    *head* was read with `request_rules`. Host, the framing fields and an upgrade are
-    the sender's to add. What the rules let through stays in order. The gateway's own
-    fields follow: set, never appended to what a client sent.
+    *head* was read with `request_rules`. The sender adds Host, the framing fields and
+    an upgrade. Fields that the rules allow stay in order. The gateway's own fields
+    follow: set, never appended to a client's value.
 
     Raises:
         IdentityTooLarge: the identity fields exceed `MAX_IDENTITY_BYTES`.
@@ -159,7 +160,7 @@ def _kept(
     forwarded: ForwardedFields,
     listed: frozenset[bytes],
 ) -> bytes:
-    """Return what goes on of *line* when the route or the peer matters.
+    """Return the bytes forwarded of *line*, where the route or the peer matters.
 
     *listed* are the names in Connection, in lower case.
     """
@@ -192,10 +193,10 @@ _VARIES_BY_ORIGIN = re.compile(
 def reply_rules(reserved: Reserved) -> Rules:
     """Return the rules for fields of replies, for the reader of their heads.
 
-    1. Fields of this hop go, and those that Connection lists.
-    2. Identity names go; an upstream sets no session: Set-Cookie of SuperTokens'
-       names, front-token, anti-csrf and `st-` fields go.
-    3. Access-Control-* go: they are the gateway's.
+    1. Fields of this hop are removed, and those that Connection lists.
+    2. Identity names are removed. So are the fields of a session, which no upstream
+       may set: Set-Cookie of SuperTokens' names, front-token, anti-csrf and `st-`.
+    3. Access-Control-* are removed: the gateway sets them.
 
     Source: RFC 9110 §7.6.1; attack table A18, F3, F14, I2, I6.
     """
@@ -226,17 +227,16 @@ def to_client(
 ) -> bytes:
     """Return the fields of the answer, each with CRLF.
 
-    *head* was read with `reply_rules`. *private*: the route is not a public one.
-    Framing fields (and, for a 101, Upgrade) are the sender's to add. `Server`, `Date`
-    and `Via` stay the upstream's: the gateway adds no name of its own to an answer that
-    isn't.
+    *head* was read with `reply_rules`. *private*: the route is not a public one. The
+    sender adds the framing fields (and, for a 101, Upgrade). `Server`, `Date` and `Via`
+    stay the upstream's: the gateway doesn't add its name to an upstream's answer.
 
     1. Every answer varies by Origin.
-    2. *new_tokens* are added, and then nobody may store the answer, whatever the
-       upstream allows. A private answer without Cache-Control becomes `private,
-       no-cache`: no shared cache keeps it, a browser asks again before it shows it
-       (to the next user, say), and 304 still works. Cache-Control of the upstream's
-       own stays.
+    2. *new_tokens* are added, and the answer then gets `no-store` in place of the
+       upstream's Cache-Control. A private answer without Cache-Control gets `private,
+       no-cache`: no shared cache keeps it, a browser revalidates it before it shows it
+       (to the next user, for example), and 304 still works. Otherwise the upstream's
+       Cache-Control stays.
 
     Source: RFC 9110 §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
     """
@@ -268,9 +268,9 @@ def to_client(
 
 def session_cookies(head: ReplyHead) -> tuple[str, ...]:
     """Return the names of the session cookies that an upstream tried to set."""
-    found = (
+    names = (
         sets_session_cookie(line.value)
         for line in head.lines
         if line.rule is SET_COOKIE and not line.kept
     )
-    return tuple(name for name in found if name is not None)
+    return tuple(name for name in names if name is not None)

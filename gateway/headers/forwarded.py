@@ -1,4 +1,4 @@
-"""PURE. Where a request came from: the peer, and what a trusted one says of others."""
+"""PURE. The origin of a request: the peer, and the X-Forwarded-* of a trusted peer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
 
 class Networks:
-    """The peers that are trusted to say whom they speak for (`trusted_proxies`)."""
+    """The peers whose X-Forwarded-* fields are trusted (`gateway.trusted_proxies`)."""
 
     __slots__ = ("_known", "_networks")
 
     def __init__(self, cidrs: Iterable[str] = ()) -> None:
-        """Raises: ValueError: one of *cidrs* is no network."""
+        """Raises: ValueError: one of *cidrs* isn't a network."""
         self._networks = tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
         self._known: dict[str, bool] = {}
 
@@ -54,7 +54,10 @@ class Networks:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return an address; IPv4 for one that is mapped into IPv6, as sockets report."""
+    """Return the address in *text*, None if there is none.
+
+    An IPv4 address mapped into IPv6, as sockets report it, is returned as IPv4.
+    """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -66,12 +69,12 @@ _NODE = re.compile(r"(?:(\d[\d.]*)|\[([^\[\]]*)\])(?::\d{1,5})?").fullmatch
 
 
 def client_address(stated: Sequence[bytes], peer: str, trusted: Networks) -> str:
-    """Return the address of the client, as far as it is vouched for.
+    """Return the address of the client, as far as trusted proxies confirm it.
 
     *stated* are the values of X-Forwarded-For. They are read from the end: each trusted
-    proxy wrote down who came to it. The first address that isn't trusted is the
-    client's; what stands before it is the client's own word. An entry that is no
-    address ends the walk.
+    proxy appended the address of its peer. The first address that isn't trusted is the
+    client's; the entries before it are the client's claim. An entry that isn't an
+    address ends the search.
     """
     if peer not in trusted:
         return peer
@@ -92,8 +95,8 @@ def client_address(stated: Sequence[bytes], peer: str, trusted: Networks) -> str
 def client_scheme(stated: Sequence[bytes], scheme: str) -> str:
     """Return `http` or `https`: what the client speaks, as far as it is known.
 
-    *stated* are the values of a trusted peer's X-Forwarded-Proto, and *scheme* is that
-    of the connection: it holds when there are two values, or another word.
+    *stated* are the values of a trusted peer's X-Forwarded-Proto, and *scheme* is the
+    scheme of the connection. It is returned unless there is exactly one known value.
     """
     if len(stated) == 1:
         return _SCHEMES.get(stated[0].lower(), scheme)
@@ -101,7 +104,11 @@ def client_scheme(stated: Sequence[bytes], scheme: str) -> str:
 
 
 def client_host(stated: Sequence[bytes], host: str) -> str:
-    """Return the authority that the client asked for; X-Forwarded-Host as above."""
+    """Return the authority that the client requested.
+
+    *stated* are the values of a trusted peer's X-Forwarded-Host. *host* is returned
+    unless there is exactly one valid value.
+    """
     if len(stated) == 1:
         with contextlib.suppress(BadTarget):
             return valid_host(stated[0]).authority
@@ -114,25 +121,25 @@ class ForwardedFields:
     __slots__ = ("client", "fields", "is_secure", "is_trusted", "marks")
 
     client: str
-    """The address of the client, as far as it is vouched for."""
+    """The address of the client, as far as trusted proxies confirm it."""
     is_secure: bool
-    """The client's side is https, directly or as a trusted proxy says."""
+    """The client's side is https, directly or according to a trusted proxy."""
     is_trusted: bool
     """The peer is in `gateway.trusted_proxies`: its X-Forwarded-* fields count."""
     marks: int
-    """Of the request's lines: with one of these, the peer matters for each."""
+    """Marks of lines: in a request with one of these, the peer decides each line."""
     fields: bytes
-    """X-Forwarded-For, -Proto, -Host and Via as they go on, each with CRLF."""
+    """X-Forwarded-For, -Proto, -Host and Via for the upstream, each with CRLF."""
 
 
-_WAYS_MAX = 1024
-"""Ways that are remembered."""
+_MAX_KNOWN = 1024
+"""The most results that are remembered."""
 _STATED_MAX_BYTES = 512
-"""Ways with more than this from a proxy aren't remembered."""
+"""Results from more bytes of a proxy's fields aren't remembered."""
 
 
 class ForwardedCache:
-    """How requests reach the gateway, each way worked out once."""
+    """The forwarded fields of requests, remembered by what they are made from."""
 
     def __init__(self, trusted: Networks) -> None:
         """*trusted* are the peers whose X-Forwarded-* fields count."""
@@ -143,11 +150,11 @@ class ForwardedCache:
     def find(
         self, head: RequestHead, peer: str, authority: str, secure: bool
     ) -> ForwardedFields:
-        """Return the way of a request.
+        """Return the forwarded fields of a request.
 
         *peer* is the address of the connection's other end, empty for a Unix socket;
-        *secure* says whether that connection is TLS; *authority* is what the request
-        names (`Target.authority`).
+        *secure*: that connection is TLS; *authority* is the request's
+        (`Target.authority`).
         """
         stated: tuple[Line, ...] | None = None
         if self._trusts_any and peer in self._trusted:
@@ -158,14 +165,14 @@ class ForwardedCache:
         key = (peer, authority, secure, head.http10, stated)
         forwarded = self._known.get(key)
         if forwarded is None:
-            forwarded = self._made(peer, authority, secure, head.http10, stated)
+            forwarded = self._make(peer, authority, secure, head.http10, stated)
             if sum([len(line.raw) for line in stated or ()]) <= _STATED_MAX_BYTES:
-                if len(self._known) >= _WAYS_MAX:
+                if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[key] = forwarded
         return forwarded
 
-    def _made(
+    def _make(
         self,
         peer: str,
         authority: str,
@@ -173,7 +180,7 @@ class ForwardedCache:
         http10: bool,
         stated: Sequence[Line] | None,
     ) -> ForwardedFields:
-        """Return the way by which a request came, with what a trusted peer *stated*."""
+        """Return new forwarded fields; *stated* are the lines of a trusted peer."""
         addresses = _values(stated, FORWARDED_FOR)
         scheme = "https" if secure else "http"
         scheme = client_scheme(_values(stated, FORWARDED_PROTO), scheme)

@@ -1,4 +1,4 @@
-"""PURE. Field names: which rule each of them falls under, in either direction."""
+"""PURE. Field names, and the rule of each name in either direction."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from gateway.http.fields import BoundedCache, is_token
 
 
 class Rule(Enum):
-    """What becomes of a field."""
+    """What the gateway does with a field."""
 
     KEEP = auto()
     DROP = auto()
     ODD = auto()
-    """Kept if the route lists the name."""
+    """A name with other characters than letters, digits and `-`: kept if the route
+    lists it."""
     CONNECTION = auto()
     COOKIE = auto()
     AUTHORIZATION = auto()
     CREDENTIAL = auto()
     """Kept if the route forwards credentials."""
     FORWARDED_FOR = auto()
-    """Made anew, as are the next two, with the value of a trusted proxy in them."""
+    """Made anew, like the next two, from the value of a trusted proxy."""
     FORWARDED_PROTO = auto()
     FORWARDED_HOST = auto()
     TRUSTED = auto()
@@ -32,8 +33,8 @@ class Rule(Enum):
     CACHE = auto()
 
 
-# Names in the loops are looked up as constants of the module: an attribute of an
-# enumeration costs more than the look-up of the rule.
+# The loops read these constants: an attribute of an enumeration costs more than the
+# look-up of the rule.
 KEEP, DROP, ODD = Rule.KEEP, Rule.DROP, Rule.ODD
 CONNECTION, COOKIE = Rule.CONNECTION, Rule.COOKIE
 AUTHORIZATION, CREDENTIAL = Rule.AUTHORIZATION, Rule.CREDENTIAL
@@ -41,7 +42,7 @@ FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
 
-# What a head with such lines needs to be looked at for (`http.lines.Line.marks`).
+# Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION = 32, 64, 128
 
@@ -60,7 +61,7 @@ IDENTITY_NAMES = (
 )
 """Names that only the gateway may set, whether a route sets them or not."""
 
-# One hop's own fields (RFC 9110 §7.6.1), and its framing: who sends the message adds
+# One hop's own fields (RFC 9110 §7.6.1), and its framing: the sender of a message adds
 # Content-Length or Transfer-Encoding for the body that it really sends.
 _HOP = frozenset(
     {
@@ -76,7 +77,7 @@ _HOP = frozenset(
         b"content-length",
     }
 )
-# What the frontend SDKs send, and what an SDK answers; `st-` has a prefix rule.
+# Fields of the frontend SDKs, and of a backend SDK's answers; `st-` has a prefix rule.
 _SESSION_FIELDS = frozenset({b"front-token", b"anti-csrf", b"id-refresh-token"})
 REQUEST_RULES = {
     **dict.fromkeys(_HOP, DROP),
@@ -87,21 +88,21 @@ REQUEST_RULES = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
-    # What the gateway makes anew.
+    # The gateway makes these anew.
     b"host": DROP,
     b"x-request-id": DROP,
-    # For this hop: 100 (Continue) was asked of the gateway, and it has answered.
+    # For this hop: the gateway itself answers with 100 (Continue).
     b"expect": DROP,
     b"proxy-authorization": DROP,
     # CVE-2016-5385 (httpoxy): CGI would read it as the variable HTTP_PROXY.
     b"proxy": DROP,
-    # RFC 7239: proxies that know X-Forwarded-For pass a client's Forwarded on.
+    # RFC 7239: proxies that set only X-Forwarded-For forward a client's Forwarded.
     b"forwarded": DROP,
-    # Another path or method than the one that was judged.
+    # Another method than the one that the route was matched with.
     b"x-http-method": DROP,
     b"x-http-method-override": DROP,
     b"x-method-override": DROP,
-    # Another scheme than X-Forwarded-Proto says.
+    # Another scheme than the one in X-Forwarded-Proto.
     b"x-scheme": DROP,
     b"x-url-scheme": DROP,
     b"front-end-https": DROP,
@@ -123,8 +124,8 @@ REQUEST_RULES = {
 }
 _REQUEST_PREFIXES = (
     (b"st-", CREDENTIAL),
-    # -User, -Email, -Access-Token, -Uri, -Method and whatever else is made up; the
-    # few that a trusted proxy may send have a rule above.
+    # -User, -Email, -Access-Token, -Uri, -Method and all others; the few that a
+    # trusted proxy may send have a rule above.
     (b"x-forwarded-", DROP),
     (b"x-original-", DROP),
     (b"x-rewrite-", DROP),
@@ -140,7 +141,7 @@ _REPLY_RULES = {
     b"surrogate-control": CACHE,
     b"x-request-id": DROP,
 }
-# An upstream can't set or clear the session, nor speak for the CORS policy.
+# An upstream can't set or clear the session, nor set the CORS policy.
 _REPLY_PREFIXES = ((b"st-", DROP), (b"access-control-", DROP))
 
 is_plain = re.compile(rb"[0-9A-Za-z-]+").fullmatch
@@ -151,15 +152,18 @@ _FOLD = bytes(
 
 
 def fold(name: bytes) -> bytes:
-    """Return *name* as the laxest reader sees it: lower case, all else read as `-`."""
+    """Return *name* as the laxest reader sees it.
+
+    That is in lower case, with each byte but letters and digits replaced by `-`.
+    """
     return name.translate(_FOLD)
 
 
 class Reserved:
     """The identity names of a whole route table: no client and no upstream sets them.
 
-    One for all routes, so that what one route calls `X-Plan` can't be sent to the
-    service behind another one.
+    All routes share one set: if one route sets `X-Plan`, no client can send that field
+    to the service behind another route.
     """
 
     __slots__ = ("names", "reply", "request")
@@ -176,7 +180,7 @@ class Reserved:
             rule = next((r for p, r in _REQUEST_PREFIXES if folded.startswith(p)), None)
         if is_plain(name):
             return rule or KEEP
-        # Another spelling of a name that has a rule is never let through.
+        # Another spelling of a name that has a rule is always dropped.
         return ODD if rule is None else DROP
 
     def _judge_reply(self, name: bytes) -> Rule:
@@ -200,8 +204,8 @@ def reserved(names: Iterable[str] = ()) -> Reserved:
 
 # --- names that a route may choose ------------------------------------------
 
-# Names with a meaning for everybody: lost to requests if a route took them. Those with
-# a rule above aren't repeated here.
+# Standard names: a route that set one would remove the client's field. Names with a
+# rule above aren't repeated here.
 _STANDARD = frozenset(
     b"accept accept-charset accept-encoding accept-language accept-ranges age allow "
     b"alt-svc date etag expires from if-match if-modified-since if-none-match if-range "
@@ -209,7 +213,7 @@ _STANDARD = frozenset(
     b"pragma range referer retry-after server strict-transport-security user-agent via "
     b"www-authenticate x-auth-status".split()
 )
-# `proxy-` has credentials in it, and `sec-` what only browsers may say.
+# `proxy-` fields hold credentials, and only browsers may set `sec-` fields.
 _STANDARD_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
 _OTHER_GATEWAYS = frozenset(
     {
@@ -219,19 +223,19 @@ _OTHER_GATEWAYS = frozenset(
         b"x-forwarded-preferred-username",
     }
 )
-"""How oauth2-proxy and its kin say who the user is: services may expect it."""
+"""Identity fields of oauth2-proxy and similar gateways: services may expect them."""
 _is_settable = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?").fullmatch
 
 
 def check_settable(name: str) -> None:
     """Check that a route may set the field *name* (`identity.headers`).
 
-    A name that a rule treats in any way has another meaning: what it says of the
-    message, the client's address or the path must not come out of a claim. Identity
-    names may get another meaning, but for X-Auth-Status.
+    A name with a rule has another meaning: its value describes the message, the
+    client's address or the path, and must not come from a claim. Identity names may
+    get another meaning, except X-Auth-Status.
 
     Raises:
-        ValueError: it may not; the text says why.
+        ValueError: it may not; the message has the reason.
     """
     if not _is_settable(name):
         raise ValueError(
@@ -252,11 +256,11 @@ def check_settable(name: str) -> None:
 
 
 def check_allowable(name: str) -> None:
-    """Check that a route may let clients' fields called *name* through
+    """Check that a route may forward clients' fields called *name*
     (`request.allow_field_names`).
 
     Raises:
-        ValueError: it may not; the text says why.
+        ValueError: it may not; the message has the reason.
     """
     raw = name.encode("utf-8", "replace")
     if not is_token(raw):

@@ -6,12 +6,12 @@ import re
 from typing import Final
 
 Place = tuple[str, ...]
-"""What a place in braces names: `("user_id",)`, or `("claims", "plan", "level")`."""
+"""The name in a pair of braces: `("user_id",)`, or `("claims", "plan", "level")`."""
 
 FACTS: Final = ("user_id", "recipe_user_id", "session_handle", "tenant_id")
 """The places besides the claims: attributes of an `Identity`."""
 PLACES: Final = ", ".join(f"{{{name}}}" for name in FACTS) + " and {claims.name}"
-"""All that there are, for messages."""
+"""The list of all places, for messages."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TEXT = re.compile(r"[\x20-\x7e]*").fullmatch
@@ -21,17 +21,17 @@ def parse(template: str) -> tuple[str | Place, ...]:
     """Return the pieces of *template* in order: text, and places between them.
 
     Raises:
-        ValueError: a brace without its other one, a place that there isn't, or text
-            that isn't printable ASCII or begins or ends with a blank.
+        ValueError: an unpaired brace, an unknown place, or text that isn't printable
+            ASCII or begins or ends with a blank.
     """
     parts: list[str | Place] = []
     for index, piece in enumerate(_BRACES.split(template)):
         if index % 2:
             parts.append(_place(piece))
         elif "{" in piece or "}" in piece:
-            raise ValueError("a brace without its other one")
+            raise ValueError("a brace is unpaired")
         elif not _TEXT(piece):
-            raise ValueError("around the braces stands printable ASCII text only")
+            raise ValueError("the text outside braces must be printable ASCII")
         elif piece:
             parts.append(piece)
     if template != template.strip():
