@@ -1,8 +1,8 @@
-"""PURE. What can go wrong, whose side it was, and what the client is told.
+"""PURE. The failures of a request: their side, and the status and code of the answer.
 
-An expected outcome (a route that doesn't exist, a session that is refused) is a
-value; what stands here are failures. Each carries the status and the short code
-of its answer, so no table elsewhere has to know them.
+An expected outcome (a route that doesn't exist, a session that is refused) is a value
+and not an error. Each error class has the status and the short code of its answer, so
+there is no table of them elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class Side(StrEnum):
-    """Who caused the failure."""
+    """The side that caused the failure."""
 
     CLIENT = "client"
     GATEWAY = "gateway"
@@ -21,7 +21,7 @@ class Side(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where in the ten steps of a request it happened (docs/architecture.md)."""
+    """The ten steps of a request, in order (docs/architecture.md)."""
 
     ACCEPT = "accept"
     TARGET = "target"
@@ -36,7 +36,7 @@ class Stage(StrEnum):
 
 
 class GatewayError(Exception):
-    """The root. *detail* is for the log only and never reaches a client."""
+    """The base class. *detail* is for the log only and never sent to a client."""
 
     side: ClassVar[Side] = Side.GATEWAY
     status: ClassVar[int] = 500
@@ -63,7 +63,7 @@ class ShuttingDown(GatewayError):
 
 
 class BadRequest(GatewayError):
-    """The request can't be understood in exactly one way."""
+    """The request is malformed, or can be read in more than one way."""
 
     side = Side.CLIENT
     status = 400
@@ -101,7 +101,7 @@ class RequestTimeout(GatewayError):
 
 
 class ClientGone(GatewayError):
-    """The client closed its connection; nobody is left to be answered."""
+    """The client closed its connection; no answer is sent."""
 
     side = Side.CLIENT
     status = 499
@@ -117,8 +117,8 @@ class UpstreamError(GatewayError):
     """The service behind the gateway failed.
 
     *unsent* is True when it is certain that no byte of the request was sent, and
-    *reused* when the connection had served an earlier request: the two facts that
-    decide whether anything may be tried again.
+    *reused* when the connection had served an earlier request. These two facts decide
+    whether the request may be retried.
     """
 
     side = Side.UPSTREAM
@@ -153,7 +153,7 @@ class ConnectTimeout(ConnectFailed):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The upstream was connected but too slow with its reply."""
+    """The upstream accepted the connection but didn't reply in time."""
 
     status = 504
     code = "upstream_timeout"
@@ -161,14 +161,14 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamClosed(UpstreamError):
-    """The upstream closed or reset the connection before its reply was whole."""
+    """The upstream closed or reset the connection before its reply was complete."""
 
     code = "upstream_closed"
     title = "The upstream service closed the connection"
 
 
 class BadReply(UpstreamError):
-    """The upstream's reply isn't valid HTTP/1.1 or can't be passed on safely."""
+    """The upstream's reply isn't valid HTTP/1.1 or can't be forwarded safely."""
 
     code = "upstream_bad_reply"
     title = "The upstream service sent an invalid reply"
@@ -189,9 +189,9 @@ class UpstreamBusy(UpstreamError):
 
 
 class CoreUnavailable(GatewayError):
-    """The SuperTokens core had to be asked and couldn't be.
+    """The SuperTokens core was needed for the request and couldn't be reached.
 
-    Never a 401: that would send every client into a refresh loop, or log it out.
+    Never a 401: that would start a refresh loop in every client, or log it out.
     """
 
     side = Side.CORE

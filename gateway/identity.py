@@ -1,6 +1,6 @@
-"""PURE. Who a request acts for, what a route demands, and the verdict.
+"""PURE. The principal of a request, the demands of a route, and the verdict.
 
-`proxy` and `verify` never import each other. They meet here, through `Verifier`.
+`proxy` and `verify` never import each other. Both use the `Verifier` protocol here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Protection(StrEnum):
     """What a route demands of a request (`protected:` in the route table)."""
 
     PUBLIC = "public"
-    """No session is read; the request is anonymous whatever it carries."""
+    """No session is read; the request is anonymous even with credentials."""
     OPTIONAL = "optional"
-    """No session passes as anonymous; a broken or expired one is refused."""
+    """A request without a session is anonymous; a broken or expired one is refused."""
     REQUIRED = "required"
 
 
@@ -51,7 +51,7 @@ class ClaimRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """What a session must have besides being valid. Empty: nothing."""
+    """What a session must have besides being valid. False if it is nothing."""
 
     roles_any: tuple[str, ...] = ()
     roles_all: tuple[str, ...] = ()
@@ -86,29 +86,30 @@ class SessionPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionIdentity:
-    """A verified session. Never made from anything but a verified token."""
+    """A verified session. Made from a verified token only."""
 
     user_id: str
     recipe_user_id: str
     session_handle: str
     tenant_id: str
     claims: Mapping[str, Any]
-    """The access token payload, whole."""
+    """The whole access token payload."""
     expires_at: float
-    """When the access token ends, in seconds since the epoch."""
+    """When the access token expires, in seconds since the epoch."""
     written: dict[object, bytes] = field(default_factory=dict, init=False, repr=False)
     """A store for `headers`: these facts as fields, by header policy."""
 
 
 Principal = SessionIdentity
-"""Who a request acts for: a union with one member for each kind of credential, today
-the session. Every member has `user_id`, `claims`, `expires_at` and `written`. What only
-one kind has is read after a `match` that ends in `assert_never`."""
+"""The party that a request acts for: a union with one member for each kind of
+credential, today the session. Every member has `user_id`, `claims`, `expires_at` and
+`written`. Attributes of only one kind are read after a `match` that ends in
+`assert_never`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """The request may go on, for *principal*, or as anonymous when it is None."""
+    """The request is forwarded, for *principal*, or as anonymous when it is None."""
 
     principal: Principal | None
     reason: str
@@ -119,7 +120,7 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """The request is refused with SuperTokens' own answer, and goes nowhere."""
+    """The request is refused with SuperTokens' own answer, and isn't forwarded."""
 
     status: int
     body: bytes
@@ -130,7 +131,8 @@ class Denied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecided:
-    """Nobody could tell; the answer is 503 with Retry-After, and goes nowhere."""
+    """The session couldn't be checked. The request isn't forwarded; the answer is 503
+    with Retry-After."""
 
     reason: str
     retry_after_s: int = 1
@@ -140,7 +142,7 @@ Verdict = Allowed | Denied | Undecided
 
 
 class Absent:
-    """The request shows no credential of the kind that an authenticator judges."""
+    """The request has no credential of the kind that an authenticator checks."""
 
 
 ABSENT: Final = Absent()
@@ -148,14 +150,14 @@ ABSENT: Final = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """There is no verdict before something else has been asked."""
+    """The verdict needs an answer that must be awaited."""
 
     resume: Callable[[], Coroutine[Any, Any, Verdict | Absent]]
-    """Asks, and returns the verdict."""
+    """Awaits that answer, and returns the verdict."""
 
 
 class SessionRequest(Protocol):
-    """What verification may see of a request: its head, nothing of its body."""
+    """The part of a request that verification reads: its head, not its body."""
 
     @property
     def method(self) -> str: ...
@@ -175,7 +177,7 @@ class SessionRequest(Protocol):
 
     @property
     def is_secure(self) -> bool:
-        """The client's side is https, directly or as a trusted proxy says."""
+        """The client's side is https, directly or according to a trusted proxy."""
         ...
 
     @property
@@ -185,8 +187,8 @@ class SessionRequest(Protocol):
 class Verifier(Protocol):
     """Turns a request's credentials into a verdict.
 
-    Implementations never raise for anything that a client, a token or the core
-    does: whatever goes wrong inside is `Undecided`.
+    Implementations never raise because of a client, a token or the core: an internal
+    failure is `Undecided`.
     """
 
     async def verify(
@@ -196,9 +198,9 @@ class Verifier(Protocol):
     def verify_now(
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict | None:
-        """Return the verdict, or None: `verify` must be awaited for it."""
+        """Return the verdict, or None if `verify` must be awaited for it."""
         ...
 
     def has_ended(self, principal: Principal) -> bool:
-        """Return whether *principal*, verified before, is known to be over by now."""
+        """Return whether *principal*, verified earlier, is known to have ended."""
         ...

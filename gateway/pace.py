@@ -1,4 +1,4 @@
-"""PURE. The times that no setting says: how long, and how often, the gateway waits."""
+"""PURE. Times that have no setting: how long, and how often, the gateway waits."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """Made once, by the composition root. All times are in seconds."""
+    """The gateway's fixed times, in seconds. Made once, by the composition root."""
 
     sweep_s: float = 0.5
-    """How often all client connections are looked at: a deadline of a client may be
-    late by so much."""
+    """How often the deadlines of all client connections are checked. A deadline may
+    take effect this much later."""
     cut_s: float = 1.0
     """How long requests that were cut at the end of a drain may take to end."""
     body_rate_grace_s: float = 10.0
@@ -26,13 +26,16 @@ class Pace:
     keys_retry_s: float = 1.0
     """How soon a failed fetch of the signing keys is repeated; doubled each time."""
     keys_max_retry_s: float = 30.0
-    """How long the pause between two fetches becomes at most by doubling."""
+    """The longest pause between two fetches, reached by doubling."""
 
 
 PACE: Final = Pace()
-"""What the gateway runs at; tests have faster ones."""
+"""The times of a running gateway; tests use shorter ones."""
 
 
 def backoff_s(first_s: float, failures: int, most_s: float) -> float:
-    """Return the delay after *failures* in a row: *first_s*, doubled up to *most_s*."""
+    """Return the delay in seconds after *failures* in a row.
+
+    It is *first_s*, doubled with each further failure, and at most *most_s*.
+    """
     return min(most_s, first_s * 2.0 ** min(failures - 1, 32))

@@ -1,6 +1,6 @@
-"""PURE. The gateway's own answers, and how the head of any answer is written.
+"""PURE. The gateway's own answers, and their status lines.
 
-Nothing here repeats what the client sent, names an upstream or shows a traceback.
+No answer repeats the client's input, names an upstream or shows a traceback.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """A whole answer that the gateway gives itself."""
+    """A complete answer of the gateway's own."""
 
     status: int
     fields: Fields = ()
     body: bytes = b""
     close: bool = False
-    """The connection ends with this answer."""
+    """The connection is closed after this answer."""
 
 
 def start(status: int) -> bytes:
@@ -74,7 +74,7 @@ def problem(
 
 
 def failure(error: GatewayError, request_id: str) -> Response:
-    """Return what the client is told of *error*: its code, never its detail."""
+    """Return the answer to *error*: its status, code and title, never its detail."""
     fields: Fields = ((b"Retry-After", b"1"),) if error.status == 503 else ()
     return problem(
         status=error.status,
@@ -107,7 +107,7 @@ def near_miss(request_id: str) -> Response:
 
 
 def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
-    """Return the 405 that names the methods there are.
+    """Return the 405 that lists the path's methods (*allow*).
 
     Source: RFC 9110 §15.5.6 (Allow is required).
     """
@@ -121,7 +121,7 @@ def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
 
 
 def denied(verdict: Denied) -> Response:
-    """Return SuperTokens' own refusal, byte for byte; its frontends read it."""
+    """Return SuperTokens' own refusal, byte for byte: its frontend SDKs read it."""
     return Response(
         status=verdict.status,
         fields=(*verdict.fields, _NO_STORE),
@@ -130,7 +130,7 @@ def denied(verdict: Denied) -> Response:
 
 
 def undecided(verdict: Undecided, request_id: str) -> Response:
-    """Return the 503 of a session that nobody could check."""
+    """Return the 503 for a session that couldn't be checked."""
     return problem(
         status=503,
         code="session_check_unavailable",
