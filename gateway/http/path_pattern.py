@@ -367,7 +367,7 @@ class _Parser:
         if char in _CLASSES:
             return _CLASSES[char]
         if not char or char.isalnum():
-            self._refuse("a backslash must be followed by d, w or punctuation")
+            self._refuse("after a backslash, only d, w or punctuation is allowed")
         return frozenset(self._plain(char))
 
     # --- building ---
