@@ -29,6 +29,8 @@ def sequences(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 PATTERNS = st.recursive(ATOMS, sequences, max_leaves=8)
+FLAT = st.lists(st.builds(str.__add__, ATOMS, REPEATS), max_size=4).map("".join)
+"""Without groups: `re`, which makes paths that match, takes for ever on `((a*)*)*`."""
 
 
 @settings(max_examples=400, deadline=None)
@@ -71,7 +73,7 @@ def test_literal_prefix(text: str, prefix: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(head=st.sampled_from(["", "/a", "/a/b", "/ab"]), tail=PATTERNS, data=st.data())
+@given(head=st.sampled_from(["", "/a", "/a/b", "/ab"]), tail=FLAT, data=st.data())
 def test_begins_with_ends_at_a_border(
     head: str, tail: str, data: st.DataObject
 ) -> None:
