@@ -1,4 +1,4 @@
-"""Fields to the upstream and back: rows A1 to A19, F1 to F5, F9, F14, I2, I3, I6."""
+"""Fields to the upstream and to the client: A1-A19, F1-F5, F9, F14, I2, I3, I6."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from gateway.http.request_head import Bounds, RequestHead, RequestReader
 from gateway.identity import SessionIdentity
 from gateway.session.credentials import CREDENTIAL_FIELDS
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 PLAIN = policy({})
@@ -62,7 +62,7 @@ ALICES = [
 NOBODYS = [(b"X-Auth-Status", b"anonymous")]
 HOST: Field = (b"Host", b"gw:8000")
 DIRECT, BY_PROXY = "192.0.2.1", "10.0.0.1"
-"""Peers: nobody's, and one that is trusted."""
+"""Peers: an untrusted one, and a trusted proxy."""
 WAYS = ForwardedCache(Networks(["10.0.0.0/8"]))
 MADE = [
     (b"X-Forwarded-For", b"192.0.2.1"),
@@ -74,19 +74,25 @@ MADE = [
 
 
 def reader(reserved: Reserved) -> RequestReader:
-    """Return one that reads as the gateway's does."""
+    """Return a reader configured like the gateway's."""
     bounds = Bounds(target=8192, field=16384, head=65536, fields=200)
     return RequestReader(bounds, request_rules(reserved), CREDENTIAL_FIELDS)
 
 
 READER = reader(RESERVED)
-"""One for most tests: what it remembers of one request must not change another."""
+"""The reader of most tests.
+
+Its caches must not carry one request's data into another.
+"""
 
 
 def read(
     *fields: Field, reader: RequestReader = READER, http10: bool = False
 ) -> RequestHead:
-    """Return the head of a request with *fields*, and a Host if they have none."""
+    """Return the head of a request with *fields*.
+
+    A Host field is added if none is given.
+    """
     if first(fields, b"host") is None:
         fields = (HOST, *fields)
     start = b"GET / HTTP/1.%d\r\n" % (not http10)
@@ -98,7 +104,7 @@ def forwarded(head: RequestHead, peer: str = DIRECT) -> ForwardedFields:
 
 
 def pairs(text: bytes) -> list[Field]:
-    """Return the fields in *text*: each a line, and nothing else in it."""
+    """Return the fields in *text*, which must be a well-formed block of field lines."""
     *lines, end = text.split(b"\r\n")
     assert end == b""
     assert not has_control(b"".join(lines))
@@ -114,7 +120,10 @@ def send(
     reader: RequestReader = READER,
     peer: str = DIRECT,
 ) -> list[Field]:
-    """Return what the upstream is sent; it is the same when all is known already."""
+    """Return the fields sent to the upstream.
+
+    A second, cached pass must give the same.
+    """
     sent = []
     for _ in range(2):
         head = read(*fields, reader=reader)
@@ -131,7 +140,7 @@ def send(
 
 
 def passed(*fields: Field, policy: HeaderPolicy = PLAIN) -> list[Field]:
-    """Return what of the client's fields reaches the upstream of an anonymous call."""
+    """Return those of the client's fields that reach the upstream, anonymously."""
     sent = send(*fields, policy=policy)
     assert sent[-6:] == [*MADE, *NOBODYS]
     return sent[:-6]
@@ -141,7 +150,10 @@ def passed(*fields: Field, policy: HeaderPolicy = PLAIN) -> list[Field]:
 
 
 def test_usual_request() -> None:
-    """The client's fields in order, then what the gateway states. Host isn't here."""
+    """The client's fields keep their order and precede the gateway's own.
+
+    Host is not here.
+    """
     client = [
         (b"User-Agent", b"curl/8"),
         (b"Accept", b"*/*"),
@@ -176,14 +188,14 @@ def test_usual_request() -> None:
 def test_identity_name_is_the_gateways(
     name: bytes, identity: SessionIdentity | None
 ) -> None:
-    """A1 to A5: in every spelling, on every route, whatever the session holds."""
+    """A1 to A5: no client sets an identity field, in any spelling, on any route."""
     ours = NOBODYS if identity is None else ALICES
     sent = send((name, b"evil"), (name.lower(), b"evil"), identity=identity)
     assert sent == [*MADE, *ours]
 
 
 def test_route_cannot_allow_what_another_route_reserves() -> None:
-    """A3: an allow-listed name is still judged by what it may be read as."""
+    """A3: a name that may be read as a reserved one is dropped though listed."""
     allows = policy({}, allow_field_names=["X_User_Plan", "X_Trace"])
     assert passed((b"X_User_Plan", b"pro"), (b"x_trace", b"1"), policy=allows) == [
         (b"x_trace", b"1")
@@ -192,7 +204,7 @@ def test_route_cannot_allow_what_another_route_reserves() -> None:
 
 @pytest.mark.parametrize("name", [b"X_Custom", b"x.custom", b"X~A", b"a|b", b"!"])
 def test_odd_name_needs_the_routes_leave(name: bytes) -> None:
-    """A4: dropped by default, as some reader takes it for another name."""
+    """A4: a name that some readers take for another is dropped unless listed."""
     assert passed((name, b"1")) == []
     assert passed(
         (name, b"1"), policy=policy({}, allow_field_names=[name.decode()])
@@ -204,7 +216,7 @@ SOUND = {
     b"Content-Length": b"5",
     b"Expect": b"100-continue",
 }
-"""What the readers of heads don't refuse."""
+"""Fields with values that the request reader accepts."""
 
 
 @pytest.mark.parametrize(
@@ -228,7 +240,10 @@ SOUND = {
     ],
 )
 def test_field_of_this_hop_stays_here(name: bytes) -> None:
-    """A17, C25: hop-by-hop fields, framing, httpoxy; also with `_` for `-` (C3)."""
+    """A17, C25: hop-by-hop and framing fields and Proxy (httpoxy) are dropped.
+
+    The same holds with `_` for `-` (C3).
+    """
     value = SOUND.get(name, b"x")
     for spelled_name in (name, name.lower(), name.upper()):
         assert passed((b"X-A", b"1"), (spelled_name, value)) == [(b"X-A", b"1")]
@@ -250,13 +265,16 @@ def test_field_of_this_hop_stays_here(name: bytes) -> None:
     ],
 )
 def test_connection_is_obeyed(connection: bytes, left: list[bytes]) -> None:
-    """What it lists is dropped; what is no name in it is no reason to fail."""
+    """Fields that Connection lists are dropped.
+
+    A listed item that is no name is ignored.
+    """
     got = passed((b"X-A", b"1"), (b"Connection", connection), (b"Cookie", b"c=d"))
     assert [name for name, _ in got] == left
 
 
 def test_connection_cannot_remove_what_the_gateway_sets() -> None:
-    """A6, A7: identity and X-Forwarded-* come after Connection was obeyed."""
+    """A6, A7: Connection is applied before identity and X-Forwarded-* are added."""
     every = b", ".join(
         name
         for name, _ in (
@@ -272,7 +290,7 @@ def test_connection_cannot_remove_what_the_gateway_sets() -> None:
 
 
 def test_connection_cannot_cut_a_trusted_chain() -> None:
-    """A7: the trusted proxy's X-Forwarded-For counts, whatever Connection lists."""
+    """A7: Connection cannot remove a trusted proxy's X-Forwarded-For."""
     sent = send(
         (b"X-Forwarded-For", b"1.1.1.1"),
         (b"Connection", b"X-Forwarded-For"),
@@ -295,7 +313,7 @@ CREDENTIALS = [
 
 
 def test_credentials_stay_here() -> None:
-    """F1, F5: the session's tokens and the SDKs' fields end at the gateway."""
+    """F1, F5: session tokens and the SDKs' fields are not forwarded by default."""
     assert passed(*CREDENTIALS) == [(b"Cookie", b"theme=dark")]
     assert passed((b"Cookie", b"sAccessToken=x")) == []
     assert passed((b"Cookie", b"a=b"), (b"Cookie", b"c=d;")) == [
@@ -305,7 +323,7 @@ def test_credentials_stay_here() -> None:
 
 
 def test_credentials_are_forwarded_where_the_route_says_so() -> None:
-    """An upstream with an SDK of its own gets everything, byte for byte."""
+    """With `forward_credentials`, the upstream gets the credentials byte for byte."""
     assert passed(*CREDENTIALS, policy=policy({}, forward_credentials=True)) == (
         CREDENTIALS
     )
@@ -330,7 +348,10 @@ def test_credentials_are_forwarded_where_the_route_says_so() -> None:
     ids=ascii,
 )
 def test_every_bearer_token_is_stripped(value: bytes, passes: bool) -> None:
-    """E16, F5: however it is written; other schemes are between client and upstream."""
+    """E16, F5: bearer tokens are stripped in any spelling.
+
+    Other schemes are forwarded.
+    """
     field = (b"Authorization", value)
     assert passed(field) == ([field] if passes else [])
 
@@ -360,12 +381,15 @@ SPOOFED = [
 
 @pytest.mark.parametrize("name", SPOOFED, ids=ascii)
 def test_untrusted_peer_is_not_believed(name: bytes) -> None:
-    """A14, F9: nothing that a client says of its origin or its request gets through."""
+    """A14, F9: an untrusted client's forwarding and override fields are dropped."""
     assert passed((name, b"x"), (b"X-Forwarded-For", b"6.6.6.6")) == []
 
 
 def test_trusted_peer_is_believed() -> None:
-    """A15: the chain is appended to, scheme and host stay; never a path or a user."""
+    """A15: the chain is extended, scheme and host are kept.
+
+    A path or user is never accepted.
+    """
     stated = [(name, b"443") for name in SPOOFED if b"Host" not in name]
     sent = send(
         *stated[1:],
@@ -395,7 +419,7 @@ def test_trusted_peer_is_believed() -> None:
     "name", [b"X_Forwarded_For", b"X_Real_IP", b"X.Envoy.Path", b"Anti_Csrf", b"st_x"]
 )
 def test_nobody_is_believed_in_another_spelling(name: bytes) -> None:
-    """A4, A14: a trusted peer's fields, and credentials, have one spelling only."""
+    """A4, A14: other spellings of forwarding and credential fields are dropped."""
     route = policy({}, forward_credentials=True)
     sent = send((name, b"6.6.6.6"), policy=route, peer=BY_PROXY)
     assert all(value != b"6.6.6.6" for _, value in sent)
@@ -403,13 +427,16 @@ def test_nobody_is_believed_in_another_spelling(name: bytes) -> None:
 
 
 def test_connection_can_cut_what_else_a_trusted_peer_says() -> None:
-    """A7: what it lists is of its own hop."""
+    """A7: Connection can remove a trusted peer's other fields; they are of its hop."""
     fields = [(b"Connection", b"x-real-ip"), (b"X-Real-IP", b"1"), (b"X-A", b"1")]
     assert send(*fields, peer=BY_PROXY)[0] == (b"X-A", b"1")
 
 
 def test_unix_socket_has_no_address() -> None:
-    """A peer without an address adds none; Via names the version that came in."""
+    """A peer without an address adds no X-Forwarded-For.
+
+    Via names the received version.
+    """
     head = read(http10=True)
     text = to_upstream(
         head,
@@ -428,14 +455,14 @@ def test_unix_socket_has_no_address() -> None:
 
 
 def test_identity_that_is_too_large_goes_nowhere() -> None:
-    """A12: neither cut nor left out."""
+    """A12: an oversized identity is an error: it is neither truncated nor omitted."""
     large = replace(ALICE, claims={"c": "x" * MAX_IDENTITY_BYTES})
     with pytest.raises(IdentityTooLarge):
         send(identity=large, policy=policy({"X-C": "{claims.c}"}))
 
 
 def test_upgrade_ends_here() -> None:
-    """RFC 9110 §7.8: the sender asks for its own; Sec-WebSocket-* go end to end."""
+    """RFC 9110 §7.8: Upgrade is hop-by-hop; Sec-WebSocket-* fields are end-to-end."""
     key = (b"Sec-WebSocket-Key", b"eA==")
     upgrade = ((b"Upgrade", b"h2c, websocket"), (b"Connection", b"Upgrade"))
     assert passed(*upgrade, key) == [key]
@@ -449,11 +476,12 @@ def test_upgrade_ends_here() -> None:
     [b"X-A", b"Cookie", b"Authorization", b"X-Forwarded-For", b"X-User-Id", b"Proxy"],
 )
 def test_control_in_a_value_is_refused(name: bytes, bad: bytes) -> None:
-    """C14: it could end the field for some reader, also where the field is dropped.
+    """C14: a control byte in a value is refused, even where the field would be dropped.
 
-    The readers of heads refuse it. A tab is no control here.
+    Some reader could take the byte for the end of the field. The readers of heads
+    refuse it. A tab is allowed.
     """
-    for _ in range(2):  # not remembered as good
+    for _ in range(2):  # the refusal must not be cached as a success
         with pytest.raises(BadRequest):
             read((name, bad))
         with pytest.raises(BadReply):
@@ -465,8 +493,8 @@ def test_control_in_a_value_is_refused(name: bytes, bad: bytes) -> None:
 
 @pytest.mark.parametrize("bad", [b"", b"X A", b"X\x00", b"X\xff", b"X[]", b"X "])
 def test_name_that_is_no_token_is_refused(bad: bytes) -> None:
-    """C14, C15: in a request the client's fault, in a reply the upstream's."""
-    for _ in range(2):  # not remembered as good
+    """C14, C15: the client's error in a request, the upstream's in a reply."""
+    for _ in range(2):  # the refusal must not be cached as a success
         with pytest.raises(BadRequest):
             read((bad, b"x"))
         with pytest.raises(BadReply):
@@ -474,7 +502,7 @@ def test_name_that_is_no_token_is_refused(bad: bytes) -> None:
 
 
 def test_name_ends_at_the_first_colon() -> None:
-    """C15: so none has a colon in it, and a value keeps all the others."""
+    """C15: no name contains a colon; all later colons belong to the value."""
     field = (b"X", b"A: x")
     assert passed((b"X:A", b"x")) == [field]
     assert back((b"X:A", b"x"))[0] == field
@@ -482,7 +510,7 @@ def test_name_ends_at_the_first_colon() -> None:
 
 
 def test_flood_of_aliases_costs_little() -> None:
-    """A19: 120 names that nobody has seen are dropped; the memory is bounded."""
+    """A19: a head with 120 unknown names is cheap; the cache of names is bounded."""
     marks = b"!#$%&'*+.^_`|~"
     everyone = [
         (b"X%cUser%cId%d" % (a, b, i), b"evil")
@@ -524,9 +552,9 @@ def back(
     private: bool = False,
     dropped: tuple[str, ...] = (),
 ) -> list[Field]:
-    """Return what the client is sent, and hold that *dropped* cookies are reported.
+    """Return the fields sent to the client; *dropped* session cookies must be reported.
 
-    It is the same when all is known already.
+    A second, cached pass must give the same.
     """
     sent = []
     for _ in range(2):
@@ -545,7 +573,7 @@ def back(
 
 
 def test_usual_reply() -> None:
-    """Everything end-to-end stays as it is: repeats, order, bytes, Server and Date."""
+    """End-to-end fields pass unchanged: repeats, order, bytes, Server and Date."""
     upstream = [
         (b"Server", b"orders/1"),
         (b"Date", b"Mon, 01 Jan 2024 00:00:00 GMT"),
@@ -588,7 +616,7 @@ def test_usual_reply() -> None:
     ],
 )
 def test_field_that_an_upstream_may_not_send(name: bytes) -> None:
-    """A18, F14: hop-by-hop and framing, the session, CORS, identity."""
+    """A18, F14: hop-by-hop, framing, session, CORS and identity fields are dropped."""
     assert back((name, SOUND.get(name, b"x"))) == [VARY, REQUEST_ID]
 
 
@@ -596,7 +624,7 @@ def test_field_that_an_upstream_may_not_send(name: bytes) -> None:
     "cache_rule", [b"Cache-Control", b"CDN-Cache-Control", b"surrogate-control"]
 )
 def test_connection_of_the_reply_is_obeyed(cache_rule: bytes) -> None:
-    """What it lists is dropped, and then isn't there for any other rule either."""
+    """A field that Connection lists is dropped before any other rule sees it."""
     got = back(
         (b"Connection", b"close, X-A, Vary, " + cache_rule),
         (b"X-A", b"1"),
@@ -608,7 +636,7 @@ def test_connection_of_the_reply_is_obeyed(cache_rule: bytes) -> None:
 
 
 def test_upstream_cannot_set_the_session() -> None:
-    """F3: its Set-Cookie of SuperTokens' names is dropped and reported, no other."""
+    """F3: the upstream's SuperTokens cookies are dropped and reported; others pass."""
     got = back(
         (b"Set-Cookie", b"a=1"),
         (b"Set-Cookie", b"sAccessToken=evil; Domain=.example.com"),
@@ -633,20 +661,20 @@ def test_upstream_cannot_set_the_session() -> None:
     ],
 )
 def test_every_answer_varies_by_origin(vary: list[bytes], added: bool) -> None:
-    """F10: or a cache gives one origin's answer to another; named once is enough."""
+    """F10: every answer has `Vary: Origin` once, so that caches keep origins apart."""
     got = list(values(back(*((b"Vary", v) for v in vary)), b"vary"))
     assert got == [*(v.strip() for v in vary), *([b"Origin"] if added else [])]
 
 
 def test_gateways_cors_replaces_the_upstreams() -> None:
-    """F14: never doubled, never the upstream's."""
+    """F14: the gateway's CORS fields replace the upstream's and are never doubled."""
     ours = ((b"Access-Control-Allow-Origin", b"https://app.example"),)
     got = back((b"Access-Control-Allow-Origin", b"*"), cors=ours)
     assert got == [*ours, VARY, REQUEST_ID]
 
 
 def test_private_answer_is_not_shared() -> None:
-    """I6: an answer that depends on a session says so, if its upstream said nothing."""
+    """I6: a session's answer gets a private Cache-Control if the upstream sent none."""
     assert back(private=True) == [
         (b"Cache-Control", b"private, no-cache"),
         VARY,
@@ -658,7 +686,7 @@ def test_private_answer_is_not_shared() -> None:
 
 
 def test_answer_with_new_tokens_is_never_stored() -> None:
-    """E19, I6: they are added once, and no cache keeps them for the next user."""
+    """E19, I6: new tokens are added once, and the answer is `no-store`."""
     tokens = (
         (b"Set-Cookie", b"sAccessToken=new; Path=/"),
         (b"front-token", b"new"),
@@ -695,9 +723,9 @@ def test_answer_with_new_tokens_is_never_stored() -> None:
     ids=ascii,
 )
 def test_request_id_is_taken_or_made(given_ids: list[bytes], expected: bytes) -> None:
-    """A client's id is kept if it is harmless in a log, and the only one."""
+    """A single client id that is safe to log is kept; any other is replaced."""
     assert request_id(given_ids, lambda: "made") == expected
-    if not has_control(b"".join(given_ids)):  # else there is no such head
+    if not has_control(b"".join(given_ids)):  # such a head is refused
         head = read(*((b"X-REQUEST-ID", value) for value in given_ids), (b"A", b"x"))
         assert request_id(head.request_ids, lambda: "made") == expected
 
@@ -706,7 +734,7 @@ def test_request_id_is_taken_or_made(given_ids: list[bytes], expected: bytes) ->
 
 
 def spelled(name: str, marks: str, case: Callable[[str], str]) -> bytes:
-    """Return *name* with *marks* in turn for its dashes, and in another case."""
+    """Return *name* with its dashes replaced by *marks* in turn, in another case."""
     head, *rest = case(name).split("-")
     return (
         head + "".join(map("".join, zip(cycle(marks), rest, strict=False)))
@@ -770,7 +798,7 @@ def test_property_no_client_byte_touches_an_identity_field(
     peer: str,
     allowed: list[bytes],
 ) -> None:
-    """P-c: created, altered or removed, under any name that a reader may fold."""
+    """P-c: no client field creates, alters or removes an identity field in any case."""
     names = RESERVED.names
     route = policy(
         {"X-User-Plan": "free"},
@@ -806,8 +834,10 @@ def test_property_no_client_byte_touches_an_identity_field(
 def test_property_what_a_route_may_set_no_client_and_no_upstream_can(
     name: str, marks: str, case: Callable[[str], str]
 ) -> None:
-    """A1 to A5: in every spelling, whoever the peer is; and a policy takes the name if
-    and only if it may be set."""
+    """A1 to A5: a policy may set a name if and only if clients and upstreams can't.
+
+    This holds in every spelling and for every peer.
+    """
     try:
         check_settable(name)
     except ValueError as refused:
@@ -830,7 +860,7 @@ ordinary = st.lists(
 @many
 @given(fields=ordinary)
 def test_property_what_no_rule_names_passes_byte_for_byte(fields: Fields) -> None:
-    """Both directions: the same fields, in the same order, as the same bytes."""
+    """In both directions, fields that no rule names pass in order and byte for byte."""
     stripped = [(name, value.strip(b" \t")) for name, value in fields]
     assert passed(*fields) == stripped
     assert back(*fields) == [*stripped, VARY, REQUEST_ID]
@@ -839,7 +869,7 @@ def test_property_what_no_rule_names_passes_byte_for_byte(fields: Fields) -> Non
 @many
 @given(fields=client_fields)
 def test_property_what_passed_once_passes_again(fields: Fields) -> None:
-    """Two gateways in a row: the second finds nothing left to take out."""
+    """Of two gateways in a row, the second drops nothing that the first passed."""
     once = send(*fields)
     kept = once[: -len(MADE) - 1]
     again = send(*once)
@@ -880,12 +910,12 @@ def test_property_no_upstream_speaks_for_the_gateway(
     assert got[-1] == REQUEST_ID
 
 
-# --- each line, by itself -------------------------------------------------------------
+# --- each line alone ------------------------------------------------------------------
 
 KEEP, DROP, LISTED, TRUSTED, SECRET = "keep", "drop", "listed", "trusted", "secret"
 Sent = tuple[str, bytes, bytes, bytes | None]
-"""A field of a client: what becomes of it, name, value, and what goes on for SECRET
-where credentials aren't forwarded."""
+"""A field of the client: its rule, its name, its value, and the value that is forwarded
+under SECRET where credentials are stripped."""
 
 
 def fate(rule: str, names: list[bytes], values: list[bytes]) -> list[Sent]:
@@ -941,7 +971,7 @@ ROUTES = [
 
 
 def goes_on(sent: Sent, route: HeaderPolicy, *, by_proxy: bool) -> bytes | None:
-    """Return the value that goes on, None if there is none."""
+    """Return the value that is forwarded, None if the field is dropped."""
     rule, name, value, rest = sent
     passes = {
         KEEP: True,
@@ -958,7 +988,7 @@ def check_request(
     listings: list[tuple[int, list[bytes]]],
     identity: SessionIdentity | None,
 ) -> None:
-    """Hold that each line goes on as it is or not at all, on any route."""
+    """Check that each line is forwarded unchanged or dropped, on every route."""
     texts = [b"%b:%b%b%b" % (s[1], a, s[2], b) for s, a, b in lines]
     for place, names in listings:
         texts.insert(place, b"Connection: " + b" , ".join(names))
@@ -1001,17 +1031,17 @@ def test_property_each_line_goes_on_as_it_is_or_not_at_all(
     listings: list[tuple[int, list[bytes]]],
     identity: SessionIdentity | None,
 ) -> None:
-    """P-c, F1: in order, but for the blanks round its value; one head for all routes.
+    """P-c, F1: each line is forwarded in order and trimmed, or dropped, on every route.
 
-    What Connection lists is gone; then comes what the gateway says itself, and that
-    depends on nothing that the client sent.
+    Lines that Connection lists are dropped. The gateway's own fields follow, and don't
+    depend on the client's.
     """
     check_request(lines, listings, identity)
 
 
 @pytest.mark.parametrize("sent", SENT_TABLE, ids=ascii)
 def test_each_line_alone_goes_on_as_it_is_or_not_at_all(sent: Sent) -> None:
-    """The same with nothing beside it that could draw attention to it."""
+    """The same rule holds for a line that is alone in its head."""
     check_request([(sent, b" ", b"")], [], None)
 
 
@@ -1038,7 +1068,7 @@ CORS: Fields = ((b"Access-Control-Allow-Origin", b"https://app.example"),)
 
 
 def check_reply(lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]) -> None:
-    """Hold that each line comes back as it is or not at all, whatever is added."""
+    """Check that each line is returned unchanged or dropped, with any additions."""
     texts = [b"%b:%b%b%b" % (s[1], a, s[2], b) for s, a, b in lines]
     if listed:
         texts.insert(len(texts) // 2, b"Connection: " + b",".join(listed))
@@ -1082,11 +1112,14 @@ def check_reply(lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]) -> 
 def test_property_each_line_of_a_reply_comes_back_as_it_is_or_not_at_all(
     lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]
 ) -> None:
-    """A18, F3, I6: in order, one head for all that may be made of it."""
+    """A18, F3, I6: each line is returned in order or dropped.
+
+    One head serves all answers.
+    """
     check_reply(lines, listed)
 
 
 @pytest.mark.parametrize("sent", SERVED_TABLE, ids=ascii)
 def test_each_line_of_a_reply_alone_comes_back_or_not(sent: Sent) -> None:
-    """The same with nothing beside it that could draw attention to it."""
+    """The same rule holds for a line that is alone in its head."""
     check_reply([(sent, b" ", b"")], [])

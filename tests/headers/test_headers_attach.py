@@ -1,4 +1,4 @@
-"""Identity fields: what templates mean, and how claims are written (A12, A13)."""
+"""Identity fields: the meaning of templates, and the encoding of claims (A12, A13)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.headers import (
 from gateway.headers.attach import identity_fields
 from gateway.identity import SessionIdentity
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 def identity(**changes: Any) -> SessionIdentity:
@@ -38,7 +38,7 @@ def identity(**changes: Any) -> SessionIdentity:
 def written(
     who: SessionIdentity, headers: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the fields by name: each is a line of the block, and none comes twice."""
+    """Return the fields of the block by name; each name must occur once."""
     headers = headers or {}
     *lines, end = identity_fields(who, policy(headers)).decode("ascii").split("\r\n")
     assert end == ""
@@ -53,7 +53,10 @@ def claim(value: Any) -> str | None:
 
 
 def test_standard_fields() -> None:
-    """Every verified request has these; roles only when the token has the claim."""
+    """Every verified request has these fields.
+
+    Roles only if the token has the claim.
+    """
     assert written(identity()) == {
         "X-Auth-Status": "authenticated",
         "X-User-Id": "8d2f1c34-0000-4000-8000-1234567890ab",
@@ -63,12 +66,12 @@ def test_standard_fields() -> None:
 
 
 def test_recipe_user_id_is_sent_when_it_differs() -> None:
-    """Linked accounts: the user signed in with another one of them."""
+    """The recipe user id is sent if it differs, as with linked accounts."""
     assert written(identity(recipe_user_id="other"))["X-Recipe-User-Id"] == "other"
 
 
 def test_roles_and_permissions_are_sorted_lists() -> None:
-    """The shape of SuperTokens' claims is `{"v": [...], "t": ...}`."""
+    """Roles and permissions are read from `{"v": [...], "t": ...}` and sorted."""
     got = written(
         identity(
             claims={
@@ -87,12 +90,12 @@ def test_roles_and_permissions_are_sorted_lists() -> None:
     ids=json.dumps,
 )
 def test_roles_of_another_shape_are_absent(roles: Any) -> None:
-    """What isn't SuperTokens' claim is never turned into a role."""
+    """A roles claim of any other shape gives no roles field."""
     assert "X-User-Roles" not in written(identity(claims={"st-role": roles}))
 
 
 def test_roles_that_are_no_text_are_left_out() -> None:
-    """A role is a name."""
+    """Roles that are no strings are omitted."""
     claims = {"st-role": {"v": [1, "admin", None, ["x"]]}}
     assert written(identity(claims=claims))["X-User-Roles"] == "admin"
 
@@ -114,7 +117,10 @@ def test_roles_that_are_no_text_are_left_out() -> None:
     ],
 )
 def test_template(template: str, text: str | None) -> None:
-    """Text with places in it; without a value for one of them, no field at all (A2)."""
+    """A template is text with placeholders.
+
+    If one has no value, the field is omitted (A2).
+    """
     who = identity(
         user_id="u",
         recipe_user_id="r",
@@ -126,7 +132,10 @@ def test_template(template: str, text: str | None) -> None:
 
 
 def test_route_may_redefine_a_standard_name() -> None:
-    """The field is set once, with the route's meaning and spelling."""
+    """A route that sets a standard name replaces its value and spelling.
+
+    It is sent once.
+    """
     got = written(identity(claims={"id": "42"}), {"x-user-id": "{claims.id}"})
     assert got["x-user-id"] == "42"
     assert "X-User-Id" not in got
@@ -162,7 +171,7 @@ def test_route_may_redefine_a_standard_name() -> None:
     ids=ascii,
 )
 def test_claim_is_written_as_one_visible_ascii_value(value: Any, text: str) -> None:
-    """A12, A13: one field, no line end, no split; percent-decoding gives it back."""
+    """A12, A13: a claim is one visible-ASCII value; percent-decoding restores it."""
     assert claim(value) == text
 
 
@@ -178,7 +187,7 @@ json_values = st.recursive(
 @many
 @given(value=json_values, text=st.text())
 def test_property_any_claim_makes_a_safe_value(value: Any, text: str) -> None:
-    """Whatever is in a token: visible ASCII, spaces inside only, and reversible."""
+    """Any claim gives a reversible value of visible ASCII with inner spaces only."""
     got = claim(value)
     assert (got is None) == (value is None)
     if got is not None:
@@ -189,14 +198,14 @@ def test_property_any_claim_makes_a_safe_value(value: Any, text: str) -> None:
 @many
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_property_list_elements_stay_apart(names: list[str]) -> None:
-    """A13: splitting at commas and decoding gives the list back, roles sorted."""
+    """A13: splitting at commas and decoding restores the list; roles are sorted."""
     assert [unquote(part) for part in (claim(names) or "").split(",")] == names
     roles = written(identity(claims={"st-role": {"v": names}}))["X-User-Roles"]
     assert [unquote(part) for part in roles.split(",")] == sorted(names)
 
 
 def test_too_large_identity_is_refused() -> None:
-    """A12: neither cut nor left out, as either would be about another user."""
+    """A12: an oversized identity is refused with 431, as truncation would alter it."""
     room = MAX_IDENTITY_BYTES - sum(
         len(name) + len(value) for name, value in written(identity()).items()
     )
@@ -209,7 +218,10 @@ def test_too_large_identity_is_refused() -> None:
 
 
 def test_fields_are_made_once_for_an_identity_and_a_policy() -> None:
-    """What one identity remembers is bounded, as routes may be many."""
+    """The block is made once for each identity and policy.
+
+    An identity keeps 8 at most.
+    """
     who = identity(claims={"c": "x"})
     one = policy({"X-C": "{claims.c}"})
     first = identity_fields(who, one)
@@ -221,7 +233,7 @@ def test_fields_are_made_once_for_an_identity_and_a_policy() -> None:
 
 
 def test_equal_policies_are_one() -> None:
-    """Ten thousand routes that say the same share what is made for them."""
+    """Routes with equal header policies share one object, and so its cached results."""
     assert policy({"X-A": "{user_id}"}) is policy({"X-A": "{user_id}"})
     assert policy({}) is not policy({}, forward_credentials=True)
     assert policy({}, allow_field_names=["X_A"]).allowed == {b"x_a"}
@@ -264,7 +276,7 @@ def test_equal_policies_are_one() -> None:
     ids=str,
 )
 def test_bad_identity_header_is_an_error(headers: dict[str, str], problem: str) -> None:
-    """A route can't take a name that has another meaning, nor guess at a place."""
+    """A route can't set a name with another meaning, nor use an unknown placeholder."""
     with pytest.raises(ValueError, match=re.escape(problem)):
         policy(headers)
 
@@ -273,7 +285,7 @@ def test_bad_identity_header_is_an_error(headers: dict[str, str], problem: str) 
     "name", ["X-Forwarded-User", "x-forwarded-email", "Remote-User"]
 )
 def test_names_of_other_gateways_may_be_set(name: str) -> None:
-    """A service that was written for another proxy reads that one's names."""
+    """A route may set the identity names of other proxies that services expect."""
     assert written(identity(user_id="u"), {name: "{user_id}"})[name] == "u"
 
 
@@ -281,6 +293,6 @@ def test_names_of_other_gateways_may_be_set(name: str) -> None:
     "name", ["", "a b", "X:A", "X_User_Id", "x.user.id", "Content_Length", "Host"]
 )
 def test_bad_allowed_name_is_an_error(name: str) -> None:
-    """A3: another spelling of an identity name can't be let through by a route."""
+    """A3: a route can't allow-list another spelling of an identity name."""
     with pytest.raises(ValueError, match=r"field name|another spelling"):
         policy({}, allow_field_names=[name])

@@ -1,4 +1,4 @@
-"""Session cookies are taken out however a reader may find them: rows F1 to F3."""
+"""Session cookies are removed in every form that a reader accepts: rows F1 to F3."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.headers import without_session_cookies
 from gateway.headers.cookies import sets_session_cookie
 from gateway.session.credentials import CREDENTIAL_FIELDS
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 NAMES = {
@@ -89,7 +89,7 @@ NAMES = {
     ],
 )
 def test_session_cookies_are_taken_out(value: bytes, left: bytes | None) -> None:
-    """F1, F2: whatever some parser would read as one of them is gone."""
+    """F1, F2: every cookie that some parser reads as a session cookie is removed."""
     assert without_session_cookies(value) == left
 
 
@@ -111,12 +111,12 @@ def test_session_cookies_are_taken_out(value: bytes, left: bytes | None) -> None
     ids=ascii,
 )
 def test_other_cookies_stay_byte_for_byte(value: bytes) -> None:
-    """A name or value that merely looks alike is somebody else's."""
+    """Cookies whose name or value is merely similar pass byte for byte."""
     assert without_session_cookies(value) is value
 
 
 def test_cookies_cost_little() -> None:
-    """A19, G14: a field of the largest size, made to be slow, takes linear time."""
+    """A19, G14: the worst Cookie field of the largest size takes linear time."""
     worst: tuple[Callable[[int], bytes], ...] = (
         lambda size: b"a=" + b" " * size + b"token",
         lambda size: b"xsaccesstoken " * (size // 14),
@@ -156,7 +156,7 @@ def test_cookies_cost_little() -> None:
     ids=ascii,
 )
 def test_set_cookie_of_a_session_is_recognised(value: bytes, name: str | None) -> None:
-    """F3: by its name alone, in any case, with any prefix; attributes don't count."""
+    """F3: a session's Set-Cookie is recognised by its name: any case, any prefix."""
     assert sets_session_cookie(value) == name
 
 
@@ -164,7 +164,7 @@ def test_set_cookie_of_a_session_is_recognised(value: bytes, name: str | None) -
 
 
 def read_by_simple_cookie(text: str) -> set[str]:
-    """The standard library's, which reads on after a space."""
+    """Read like the standard library, which continues after a space."""
     jar: SimpleCookie = SimpleCookie()
     try:
         jar.load(text)
@@ -174,13 +174,16 @@ def read_by_simple_cookie(text: str) -> set[str]:
 
 
 def read_like_tough_cookie(text: str) -> set[str]:
-    """Loose mode: a leading = is skipped, a piece without = is a name of its own."""
+    """Read like tough-cookie, loose mode: a leading = is skipped; = may be missing."""
     pieces = (piece.strip().removeprefix("=") for piece in text.split(";"))
     return {piece.partition("=")[0].strip().lower() for piece in pieces}
 
 
 def read_like_werkzeug(text: str) -> set[str]:
-    """Pairs by a pattern; values may be quoted and then hold anything but a quote."""
+    """Read like werkzeug: pairs by a pattern.
+
+    Quoted values hold anything but a quote.
+    """
     pattern = re.compile(r'\s*([^=;]*)(?:\s*=\s*("(?:[^\\"]|\\.)*"|[^;]*))?\s*(?:;|$)')
     found = set()
     position = 0
@@ -195,13 +198,13 @@ def read_like_werkzeug(text: str) -> set[str]:
 
 
 def read_as_php(text: str) -> set[str]:
-    """Names are percent-decoded, and end at a bracket."""
+    """Read like PHP: names are percent-decoded and end at a bracket."""
     pairs = (piece.partition("=")[0] for piece in text.split(";"))
     return {unquote(name).strip().partition("[")[0].lower() for name in pairs}
 
 
 def read_as_rfc_2965(text: str) -> set[str]:
-    """A comma separates cookies, too."""
+    """Read like RFC 2965: a comma separates cookies, too."""
     return {
         piece.partition("=")[0].strip().strip('"').lower()
         for piece in re.split("[;,]", text)
@@ -255,9 +258,9 @@ cookie_fields = st.one_of(
 
 
 def left_of(value: bytes) -> bytes | None:
-    """Return what is left of *value*, and hold that a cookie in front of it stays.
+    """Return what is left of *value*; a harmless cookie before it must be kept.
 
-    So nothing here is true only because everything is taken out.
+    Otherwise the properties below would hold for code that removes everything.
     """
     assert (without_session_cookies(b"m=1; " + value) or b"").startswith(b"m=1")
     return without_session_cookies(value)
@@ -268,9 +271,9 @@ def left_of(value: bytes) -> bytes | None:
 @example(value=b'a="b; sAccessToken=x"; c="d; e"')
 @example(value=b"a; sAccessToken=x sRefreshToken=y")
 def test_property_no_reader_finds_a_session_cookie(value: bytes) -> None:
-    """F2: not SimpleCookie, not tough-cookie's way, not werkzeug's, nor our own.
+    """F2: SimpleCookie, tough-cookie, werkzeug and the gateway find no session cookie.
 
-    Read as Latin-1, as UTF-8, and with every byte deleted that isn't ASCII.
+    The rest is read as Latin-1, as UTF-8, and with all non-ASCII bytes deleted.
     """
     left = left_of(value)
     if left is None:
@@ -290,7 +293,7 @@ def test_property_no_reader_finds_a_session_cookie(value: bytes) -> None:
 @many
 @given(first=cookie_fields, second=cookie_fields)
 def test_property_two_fields_joined_are_clean(first: bytes, second: bytes) -> None:
-    """F2: servers join Cookie fields with `; ` or, through CGI, with a comma."""
+    """F2: Cookie fields joined by `; ` (servers) or a comma (CGI) are clean, too."""
     left = [kept for value in (first, second) if (kept := left_of(value)) is not None]
     for glue in (b"; ", b", ", b","):
         joined = glue.join(left).decode("latin-1")
@@ -301,7 +304,7 @@ def test_property_two_fields_joined_are_clean(first: bytes, second: bytes) -> No
 @many
 @given(value=cookie_fields)
 def test_property_the_rest_is_kept_in_order(value: bytes) -> None:
-    """F1: what is left are pieces of the field, whole and in order; once is enough."""
+    """F1: the rest is whole pieces in order, and a second pass changes nothing."""
     left = left_of(value)
     if left is None:
         return
@@ -320,5 +323,5 @@ def test_property_the_rest_is_kept_in_order(value: bytes) -> None:
     ).map(b"; ".join)
 )
 def test_property_harmless_cookies_never_change(value: bytes) -> None:
-    """Names without an `s` can't be SuperTokens': nothing is touched."""
+    """Cookies without an `s` in their names, unlike SuperTokens', never change."""
     assert without_session_cookies(value) == value

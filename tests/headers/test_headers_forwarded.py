@@ -1,4 +1,4 @@
-"""Where a request came from: rows A14 and A15."""
+"""The forwarding facts of a request (client, scheme, host): rows A14 and A15."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.headers.forwarded import client_address
 from gateway.http.fields import Field, block
 from gateway.http.request_head import Bounds, RequestHead, RequestReader
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.7"])
@@ -29,7 +29,7 @@ READER = RequestReader(
     Bounds(target=8192, field=16384, head=65536, fields=100), request_rules(reserved())
 )
 WAYS = ForwardedCache(TRUSTED)
-"""One for most tests: what it remembers of one request must not change another."""
+"""The cache of most tests. One request's facts must not change another's."""
 
 
 def head(*fields: Field, http10: bool = False) -> RequestHead:
@@ -46,7 +46,7 @@ def forwarded(
     http10: bool = False,
     ways: ForwardedCache = WAYS,
 ) -> ForwardedFields:
-    """Return the way of a request, worked out, and then found again."""
+    """Return the forwarding facts; the cached result must equal the computed one."""
     found = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
     again = ways.find(head(*fields, http10=http10), peer, authority, secure=secure)
     for name in ForwardedFields.__slots__:
@@ -59,7 +59,7 @@ def stated(name: bytes, values: list[bytes]) -> list[Field]:
 
 
 def told(found: ForwardedFields) -> dict[bytes, bytes]:
-    """Return the fields that say which way a request came; none comes twice."""
+    """Return the X-Forwarded-* and Via fields by name; each must occur once."""
     *lines, end = found.fields.split(b"\r\n")
     assert end == b""
     fields = dict(line.split(b": ", 1) for line in lines)
@@ -82,27 +82,27 @@ def told(found: ForwardedFields) -> dict[bytes, bytes]:
     ],
 )
 def test_peer_is_trusted_by_network(peer: str, trusted: bool) -> None:
-    """A15: by address alone, also when IPv4 arrives on an IPv6 socket."""
+    """A15: a peer is trusted by its address alone, also for IPv4 on an IPv6 socket."""
     assert (peer in TRUSTED) is trusted
-    assert (peer in TRUSTED) is trusted  # remembered
+    assert (peer in TRUSTED) is trusted  # cached
 
 
 def test_nobody_is_trusted_by_default() -> None:
-    """A15: the default list is empty."""
+    """A15: no peer is trusted by default."""
     for peer in ("127.0.0.1", "10.0.0.1", "::1", ""):
         assert peer not in Networks()
     assert 10 not in TRUSTED
 
 
 def test_bad_network_is_an_error() -> None:
-    """A network with host bits, or no network at all, is a mistake in the file."""
+    """A network with host bits, or an invalid one, is a configuration error."""
     for cidr in ("10.0.0.1/8", "everybody"):
         with pytest.raises(ValueError, match=cidr):
             Networks([cidr])
 
 
 def test_what_is_remembered_of_peers_is_bounded() -> None:
-    """Many peers don't fill the memory, and each is judged rightly."""
+    """The cache of peers is bounded, and each peer is judged correctly."""
     networks = Networks(["10.0.0.0/8"])
     for i in range(3000):
         assert (f"11.0.{i >> 8}.{i & 255}" in networks) is False
@@ -134,7 +134,7 @@ def test_what_is_remembered_of_peers_is_bounded() -> None:
 def test_client_address(chain: list[bytes], peer: str, client: str) -> None:
     """X-Forwarded-For is read from the right, as far as trusted proxies wrote it."""
     assert client_address(chain, peer, TRUSTED) == client
-    if b"\x1b" not in b"".join(chain):  # else there is no such head
+    if b"\x1b" not in b"".join(chain):  # such a head is refused
         assert forwarded(*stated(b"X-Forwarded-For", chain), peer=peer).client == client
 
 
@@ -148,7 +148,7 @@ addresses = st.ip_addresses().map(str)
 def test_property_clients_address_is_never_of_its_own_making(
     chain: list[str], hop: str
 ) -> None:
-    """Whatever a client wrote, the address is what the trusted proxy saw of it."""
+    """The client's address is what the trusted proxy saw, whatever the client wrote."""
     written = ", ".join([*chain, hop]).encode("utf-8", "surrogatepass")
     got = client_address([written], PROXY, TRUSTED)
     if hop not in TRUSTED:
@@ -174,7 +174,7 @@ def test_property_clients_address_is_never_of_its_own_making(
     ],
 )
 def test_client_scheme(values: list[bytes], scheme: str) -> None:
-    """A14: cookies are `secure` because a trusted proxy said so, or the socket."""
+    """A14: the scheme comes from a trusted proxy, else from the socket."""
     fields = stated(b"X-Forwarded-Proto", values)
     found = forwarded(*fields)
     assert found.is_secure is (scheme == "https")
@@ -192,7 +192,7 @@ def test_client_scheme(values: list[bytes], scheme: str) -> None:
 def test_scheme_of_a_proxy_that_comes_by_tls(
     values: list[bytes], *, is_secure: bool
 ) -> None:
-    """A14: its word counts for its client; without one, its own connection does."""
+    """A14: a proxy's stated scheme counts, else that of its own connection."""
     found = forwarded(*stated(b"x-forwarded-proto", values), secure=True)
     assert found.is_secure is is_secure
 
@@ -210,13 +210,13 @@ def test_scheme_of_a_proxy_that_comes_by_tls(
     ],
 )
 def test_client_host(values: list[bytes], host: str) -> None:
-    """A14: the same for the name that the client asked for; it must be a valid one."""
+    """A14: a valid host of a trusted proxy counts, else the request's own."""
     fields = stated(b"X-Forwarded-Host", values)
     assert told(forwarded(*fields))[b"X-Forwarded-Host"] == host.encode()
     assert told(forwarded(*fields, peer=STRANGER))[b"X-Forwarded-Host"] == b"gw:8000"
 
 
-# --- the way that is told on ----------------------------------------------------------
+# --- the fields that are forwarded ----------------------------------------------------
 
 
 STATED: list[Field] = [
@@ -268,7 +268,10 @@ STATED: list[Field] = [
 def test_the_way_is_told_on(
     given_way: dict[str, Any], client: str, is_trusted: bool, fields: bytes
 ) -> None:
-    """A peer without an address adds none; Via names the version that came in."""
+    """A peer without an address adds no X-Forwarded-For.
+
+    Via names the received version.
+    """
     found = forwarded(*STATED, **given_way)
     assert (found.client, found.is_trusted) == (client, is_trusted)
     assert found.fields == fields
@@ -292,7 +295,7 @@ def test_the_way_is_told_on(
     ],
 )
 def test_a_trusted_proxy_is_believed_whatever_else_comes(fields: list[Field]) -> None:
-    """Neither can another spelling change what it says, nor Connection cut it."""
+    """Neither other spellings nor Connection change what a trusted proxy states."""
     plain = forwarded(*STATED)
     for found in (forwarded(*fields, *STATED), forwarded(*STATED, *fields)):
         assert found.fields == plain.fields
@@ -300,7 +303,7 @@ def test_a_trusted_proxy_is_believed_whatever_else_comes(fields: list[Field]) ->
 
 
 def test_ways_are_kept_apart() -> None:
-    """What differs in one thing alone is another way, however often it comes."""
+    """Requests that differ in any one input get different facts, cached or not."""
     ways = ForwardedCache(TRUSTED)
     basis: dict[str, Any] = {
         "peer": PROXY,
@@ -337,7 +340,7 @@ def test_ways_are_kept_apart() -> None:
 
 
 def test_a_way_is_worked_out_once() -> None:
-    """For a stranger whatever it says of itself, for a proxy by what it says."""
+    """Facts are computed once for an untrusted peer, and for a proxy's statements."""
     ways = ForwardedCache(TRUSTED)
     one = forwarded(peer=STRANGER, ways=ways)
     assert forwarded(*STATED, peer=STRANGER, ways=ways) is one
@@ -345,7 +348,10 @@ def test_a_way_is_worked_out_once() -> None:
 
 
 def test_what_is_remembered_of_ways_is_bounded() -> None:
-    """G14: whatever peers, names and chains there are; long chains aren't kept."""
+    """G14: the cache is bounded for any peers, names and chains.
+
+    Long ones aren't kept.
+    """
     ways = ForwardedCache(TRUSTED)
     for i in range(1100):
         number = f"{i >> 8}.{i & 255}"
