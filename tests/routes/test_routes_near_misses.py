@@ -1,4 +1,4 @@
-"""Paths that a service may read as those of a stricter route, and `services.paths`."""
+"""Paths that a service may read as a stricter route's, and `services.paths`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def compiled(
     gateway: Mapping[str, Any] | None = None,
     services: Mapping[str, Any] | None = None,
 ) -> RouteTable:
-    """Return the table of *rules*, all to the service `app` if they name no other."""
+    """Return the table of *rules*; a rule without a service gets `app`."""
     app = {"targets": ["http://app"], **({} if paths is None else {"paths": paths})}
     settings = config.parse(
         {
@@ -60,12 +60,12 @@ def template(path: str, methods: list[str] | None = None, **keys: Any) -> Any:
 
 
 def canonical(path: str) -> str:
-    """Return the path that the routes are asked about when a client sends *path*."""
+    """Return the canonical form of the client's *path*, by which routes are matched."""
     return target.parse(path.encode(), method="GET", authority=b"h").path
 
 
 def said(table: RouteTable, path: str, method: str = "GET", host: str = "") -> str:
-    """Return the route that takes a request, or why none does."""
+    """Return the name of the route that takes a request, or why it is refused."""
     match table.match(method, host, canonical(path)):
         case Matched(route=route):
             return route.name
@@ -90,7 +90,7 @@ REFUND = template(
 ORDERS = {"name": "orders", "path": "/orders"}
 
 NEAR = {
-    # who reads it as the guarded path (tools/lenient.py asks them)
+    # services that read it as the guarded path (see tools/lenient.py)
     "parameters: Tomcat, Jetty, Spring": ("/admin;x", "admin"),
     "parameters within": ("/admin;x/users", "admin"),
     "parameters behind dots": ("/x/%2e%2e/admin;a=b/c", "admin"),
@@ -125,7 +125,7 @@ def test_a_guard_holds_under_another_spelling(path: str, guard: str) -> None:
     "path", ["/orders/1/refund/", "/orders/1/Refund", "/orders/1/./refund/."]
 )
 def test_a_role_holds_under_another_spelling(path: str) -> None:
-    """The laxer route may ask for a session, too: it doesn't ask for the role."""
+    """The laxer route may require a session, but not the role."""
     table = compiled(ORDERS, REFUND)
     assert said(table, path, "POST") == "orders or refund"
     assert said(table, path, "GET") == "orders or refund", "the place refuses GET"
@@ -149,12 +149,12 @@ def test_a_role_holds_under_another_spelling(path: str) -> None:
     ],
 )
 def test_other_paths_are_forwarded(path: str) -> None:
-    """A path that differs from its folded form is no near miss by that alone."""
+    """A path that no reader takes for a guarded one is forwarded."""
     assert said(compiled(EVERYTHING_ELSE, ADMIN, SECRET), path) == "broad"
 
 
 def test_a_plain_path_may_be_read_as_that_of_a_route_with_capitals() -> None:
-    """The route's own path may be the one that differs from its folded form."""
+    """A route's own path with capitals may be the variant of a plain request path."""
     table = compiled(
         EVERYTHING_ELSE, exact("/Secret", name="s"), exact("/a/", name="a")
     )
@@ -165,7 +165,7 @@ def test_a_plain_path_may_be_read_as_that_of_a_route_with_capitals() -> None:
 
 
 def test_the_extension_of_a_route_is_its_own() -> None:
-    """Only a request's extension may be dropped: other files have the same name."""
+    """Only the request's extension may be ignored, never the route's own."""
     table = compiled(EVERYTHING_ELSE, exact("/report.json", name="report"))
     assert said(table, "/report.yaml") == "broad"
     assert said(table, "/report") == "broad"
@@ -177,7 +177,7 @@ def test_the_extension_of_a_route_is_its_own() -> None:
     ("text", "spelled"), [(":", "%3A"), ("@", "%40"), ("!", "%21")]
 )
 def test_an_escape_is_another_spelling(text: str, spelled: str) -> None:
-    """Every service decodes escapes before it looks for a route, exact or not."""
+    """An escaped character is another spelling, for exact and prefix routes."""
     guarded = exact(f"/things{text}lock", name="lock")
     for paths in (None, "exact"):
         table = compiled(EVERYTHING_ELSE, guarded, paths=paths)
@@ -186,7 +186,10 @@ def test_an_escape_is_another_spelling(text: str, spelled: str) -> None:
 
 
 def test_a_regex_is_asked_about_the_folded_path() -> None:
-    """Its text isn't folded; where it says a capital, the small letter counts, too."""
+    """A regex isn't folded: it is tried on the folded path.
+
+    Its capitals match small letters, too.
+    """
     pattern = {"match": {"path": {"regex": "/API/v[0-9]+/Keys"}}, "name": "keys"}
     table = compiled(EVERYTHING_ELSE, pattern)
     assert said(table, "/API/v1/Keys") == "keys"
@@ -196,7 +199,7 @@ def test_a_regex_is_asked_about_the_folded_path() -> None:
 
 
 def test_two_routes_that_fold_to_one_path_hide_no_third() -> None:
-    """`/SECRET` may be read as `/secret`, whatever the route for `/Secret` says."""
+    """`/SECRET` may be read as `/secret`, whatever the route for `/Secret` allows."""
     table = compiled(
         EVERYTHING_ELSE,
         exact("/Secret", name="capital", protected=False),
@@ -208,7 +211,7 @@ def test_two_routes_that_fold_to_one_path_hide_no_third() -> None:
 
 
 def test_hosts_come_before_paths() -> None:
-    """The guard of the request's own host counts, and no other host's."""
+    """Only the guards of the request's own host count."""
     table = compiled(
         EVERYTHING_ELSE,
         {
@@ -266,7 +269,7 @@ STRICTER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_whatever_a_guard_asks_for_holds(
     strict: dict[str, Any], lax: dict[str, Any]
 ) -> None:
-    """A route is laxer when the guard asks for anything that it doesn't ask for."""
+    """A route is laxer if the guard requires anything that the route doesn't."""
     broad = {"name": "broad", "path": "/"}
     guard = {"name": "guard", "path": "/guarded"}
     table = compiled({**broad, **lax}, {**guard, **strict})
@@ -276,13 +279,13 @@ def test_whatever_a_guard_asks_for_holds(
 
 
 def test_a_laxer_guard_is_none() -> None:
-    """A route that asks for less than the one around it can't be passed by that one."""
+    """A route that requires less than the wider one is no guard against it."""
     table = compiled({"name": "broad", "path": "/"}, {**ADMIN, "protected": False})
     assert said(table, "/Admin") == "broad"
 
 
 def test_what_the_core_is_asked_depends_on_the_method() -> None:
-    """`on_write` asks for more than `never` where something is written."""
+    """`on_write` is stricter than `never` for methods that write."""
     table = compiled(
         {"name": "broad", "path": "/"},
         {**ADMIN, "session": {"check_database": "on_write"}},
@@ -292,7 +295,7 @@ def test_what_the_core_is_asked_depends_on_the_method() -> None:
 
 
 def test_a_refused_method_is_a_guard() -> None:
-    """What a place answers with 405 isn't forwarded in another spelling."""
+    """A path whose method gets 405 is not forwarded in another spelling."""
     listed = {"match": {"path": {"prefix": "/items"}, "methods": ["GET"]}}
     table = compiled(EVERYTHING_ELSE, {"name": "items", "protected": False, **listed})
     assert said(table, "/items", "DELETE") == "405"
@@ -302,7 +305,7 @@ def test_a_refused_method_is_a_guard() -> None:
 
 
 def test_names_of_segments_make_no_other_place() -> None:
-    """Two templates that differ in names only are one place, and refuse together."""
+    """Templates that differ in parameter names only are one place, with one 405."""
     table = compiled(
         template("/t/{x}", ["GET"], name="x"), template("/t/{y}", ["POST"], name="y")
     )
@@ -310,7 +313,7 @@ def test_names_of_segments_make_no_other_place() -> None:
     assert said(table, "/t/A", "POST") == "y"
 
 
-# --- which services are one -----------------------------------------------------
+# --- which services are the same ------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -324,7 +327,7 @@ def test_names_of_segments_make_no_other_place() -> None:
     ],
 )
 def test_only_routes_to_the_same_targets_count(targets: list[str], same: bool) -> None:
-    """Another service may have another `/admin`; one target under two names is one."""
+    """Guards count only for the same target; one target may have two service names."""
     table = compiled(
         EVERYTHING_ELSE,
         {**ADMIN, "service": "admin"},
@@ -346,11 +349,11 @@ def test_this_machine_has_many_names() -> None:
     assert said(table, "/Admin") == "broad or admin"
 
 
-# --- what the file may say of it ------------------------------------------------
+# --- settings -------------------------------------------------------------------
 
 
 def test_near_misses_may_be_forwarded() -> None:
-    """With `near_misses: forward` the laxer route takes them, as it's written."""
+    """With `near_misses: forward`, the laxer route forwards such paths unchanged."""
     table = compiled(EVERYTHING_ELSE, ADMIN, gateway={"near_misses": "forward"})
     assert said(table, "/Admin") == "broad"
     found = table.near_miss("GET", "", "/Admin")
@@ -373,7 +376,10 @@ def test_near_misses_may_be_forwarded() -> None:
 def test_a_difference_that_the_service_sees_is_no_spelling(
     paths: Mapping[str, str] | str, path: str
 ) -> None:
-    """`paths` says what the service sees; all else may still be read otherwise."""
+    """Differences that the service sees by `paths` are no near misses.
+
+    The others are.
+    """
     table = compiled(EVERYTHING_ELSE, ADMIN, SECRET, paths=paths)
     assert said(table, path) == "broad"
     other = "/admin;x" if "case" in paths else "/ADMIN"
@@ -393,14 +399,14 @@ def test_a_difference_that_the_service_sees_is_no_spelling(
     ids=str,
 )
 def test_routes_match_as_their_service_reads(paths: dict[str, str], path: str) -> None:
-    """`/Orders/1/Refund` on Express is the refund route, with its role."""
+    """As on Express, `/Orders/1/Refund` takes the refund route and its role."""
     table = compiled(ORDERS, REFUND, paths=paths)
     assert said(table, path, "POST") == "refund"
     assert said(table, path, "GET") == "405"
 
 
 def test_a_route_with_capitals_matches_as_its_service_reads() -> None:
-    """The file's own spelling counts no more than the client's."""
+    """The route's own spelling is folded as the client's is."""
     table = compiled(
         exact("/Secret", name="s"),
         {"match": {"path": {"regex": "/API/.*"}}, "name": "r"},
@@ -412,7 +418,7 @@ def test_a_route_with_capitals_matches_as_its_service_reads() -> None:
 
 
 def test_a_route_to_another_service_matches_as_that_one_reads() -> None:
-    """Each route is compared as its own service reads; the longer path decides."""
+    """Each route is compared by the rules of its own service; the longer path wins."""
     table = compiled(
         {"name": "app", "path": "/shop"},
         {"name": "strict", "path": "/Shop/Cart", "service": "strict"},
@@ -428,7 +434,7 @@ def test_a_route_to_another_service_matches_as_that_one_reads() -> None:
 
 
 def test_methods_of_one_place_may_lead_to_services_that_read_otherwise() -> None:
-    """Each method is matched as the service reads that has it."""
+    """Each method of a place is matched by the rules of the service that serves it."""
     table = compiled(
         {"name": "write", "match": {"path": {"exact": "/a"}, "methods": ["POST"]}},
         {
@@ -444,7 +450,10 @@ def test_methods_of_one_place_may_lead_to_services_that_read_otherwise() -> None
 
 
 def test_the_bytes_go_on_as_they_were_sent() -> None:
-    """A prefix that matched in another spelling is taken off by its segments."""
+    """A prefix matched in another spelling is stripped by segments.
+
+    The rest is unchanged.
+    """
     table = compiled(
         {"path": "/Shop/v1", "rewrite": {"strip_prefix": "/Shop/v1"}},
         paths={"case": "insensitive", "parameters": "cut"},
@@ -461,7 +470,7 @@ def test_the_bytes_go_on_as_they_were_sent() -> None:
 
 
 def test_a_route_that_another_one_takes_is_an_error_however_it_is_spelled() -> None:
-    """`/A` and `/a` are one place for a service that reads them as one."""
+    """For a service that ignores case, `/A` and `/a` are one place: an error."""
     with pytest.raises(config.InvalidConfig) as caught:
         compiled(exact("/a"), exact("/A"), paths={"case": "insensitive"})
     (found,) = caught.value.findings
@@ -482,7 +491,7 @@ POLICIES: list[dict[str, Any]] = [
 
 @st.composite
 def rules(draw: st.DrawFn) -> dict[str, Any]:
-    """A route over few segments, so that many paths meet."""
+    """A route over few segments, so that paths often coincide."""
     segments = draw(st.lists(st.sampled_from(SEGMENTS), max_size=3))
     form = draw(st.sampled_from(["exact", "prefix", "template"]))
     if form == "template":
@@ -513,7 +522,7 @@ SPELLINGS: st.SearchStrategy[Callable[[str], str]] = st.sampled_from(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], str]:
-    """Routes, one of which takes everything, and another's path in another spelling."""
+    """Routes with a catch-all, and with another spelling of one route's path."""
     broad = {"path": "/", **draw(st.sampled_from(POLICIES))}
     given_rules = draw(st.lists(rules(), min_size=1, max_size=6))
     ((_, path),) = draw(st.sampled_from(given_rules))["match"]["path"].items()
@@ -534,7 +543,7 @@ TWINS = {
 
 
 def table_of(given_rules: Sequence[Mapping[str, Any]]) -> RouteTable:
-    """Return the table, without those of the routes that can never match."""
+    """Return the table without the unreachable routes."""
     try:
         return compiled(*given_rules, services=TWINS)
     except config.InvalidConfig as exc:
@@ -544,7 +553,7 @@ def table_of(given_rules: Sequence[Mapping[str, Any]]) -> RouteTable:
 
 
 def naive(path: str) -> str:
-    """Return the path as the laxest of services reads it, by other means."""
+    """Return the path as the most lenient service reads it, computed independently."""
     path = re.sub(r"(;|%3B)[^/]*", "", path)
     path = re.sub(r"(\.|%20)+(?=/|$)", "", path)
     return path.lower().rstrip("/") or "/"
@@ -557,7 +566,7 @@ def readings(path: str) -> Iterator[str]:
 
 
 def covers(route: Route, path: str) -> bool:
-    """Return whether the route's path, read loosely, is *path* or begins it."""
+    """Return whether the route's path, read leniently, is *path* or its prefix."""
     own = naive(route.path)
     if route.form == "prefix":
         return own == "/" or path == own or path.startswith(f"{own}/")
@@ -568,14 +577,14 @@ def covers(route: Route, path: str) -> bool:
 
 
 def weight(policy: SessionPolicy) -> int:
-    """Return how much a policy of `POLICIES` asks for; the last two ask alike."""
+    """Return how strict a policy of `POLICIES` is; the last two are equally strict."""
     extra = bool(policy.requirements) or policy.check_database.value == "always"
     order = (Protection.PUBLIC, Protection.OPTIONAL, Protection.REQUIRED)
     return order.index(policy.protection) + extra
 
 
 def specificity(route: Route) -> tuple[object, ...]:
-    """Return what decides between routes that match; lower comes first."""
+    """Return the precedence among matching routes; the lowest is chosen."""
     if route.form == "exact":
         return (0,)
     pieces = naive(route.path).split("/")[1:] if naive(route.path) != "/" else []
@@ -588,10 +597,10 @@ def specificity(route: Route) -> tuple[object, ...]:
 def test_no_spelling_of_a_guarded_path_is_forwarded_by_a_laxer_route(
     given_table: tuple[list[dict[str, Any]], str], method: str
 ) -> None:
-    """P-g: where the loosest reader's path belongs to a stricter route, it's refused.
+    """P-g: a path that a lenient reader gives to a stricter route is refused.
 
-    Belongs: of the routes to the same targets whose paths, read loosely, match, it is
-    in the place that decides.
+    Of the routes to the same targets whose paths match leniently, the one with the
+    highest precedence owns the path.
     """
     given_rules, spelled = given_table
     try:

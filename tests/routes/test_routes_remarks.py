@@ -1,4 +1,4 @@
-"""The lint that reads the table: what may not be meant, each shown by a path."""
+"""The table's lint: probable mistakes, each shown by an example path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parsed(
     others: Mapping[str, Any] | None = None,
     **sections: Any,
 ) -> Config:
-    """Return the configuration of *rules*, to the service `app` if they say nothing."""
+    """Return the configuration of *rules*; a rule without a service gets `app`."""
     return config.parse(
         {
             "version": 1,
@@ -36,7 +36,7 @@ def parsed(
 
 
 def found(table: RouteTable) -> list[tuple[Kind, str, str, str]]:
-    """Return the remarks, each as its kind, both routes' names, and the path."""
+    """Return each remark as its kind, both routes' names and the path."""
     return [
         (one.kind, one.route.name, one.other.name if one.other else "", one.path)
         for one in remarks(table)
@@ -172,12 +172,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[Any]]] = {
 def test_remarks(
     rules: list[dict[str, Any]], sections: dict[str, Any], expected: list[Any]
 ) -> None:
-    """Each kind is found where it is, and nowhere else."""
+    """Each kind of remark is reported where it applies, and nowhere else."""
     assert found(routes.compile(parsed(*rules, **sections))) == expected
 
 
 def test_a_spelling_is_one_that_the_laxer_route_would_take() -> None:
-    """What a remark shows is what the table does when near misses are forwarded."""
+    """A remark's path is one that the laxer route takes with `near_misses: forward`."""
     rules = CASES["a template's guard, by each route around it"][0]
     table = routes.compile(parsed(*rules, gateway={"near_misses": "forward"}))
     said = remarks(table)
@@ -196,7 +196,7 @@ def test_a_spelling_is_one_that_the_laxer_route_would_take() -> None:
     ],
 )
 def test_check_warns_once_for_each_service(gateway: dict[str, Any], said: str) -> None:
-    """The warning stands where the remedy goes, and names the guards."""
+    """`check` warns once per service, at the line to change, and names the guards."""
     settings = parsed(
         OPEN,
         {"name": "admin", "path": "/admin"},
@@ -212,7 +212,7 @@ def test_check_warns_once_for_each_service(gateway: dict[str, Any], said: str) -
 
 
 def test_a_warning_about_an_unnamed_service_stands_at_the_laxer_route() -> None:
-    """A route's own `upstream` has no entry in services."""
+    """A route with its own `upstream` has no entry in services: it gets the warning."""
     settings = config.parse(
         {
             "version": 1,

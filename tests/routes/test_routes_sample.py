@@ -1,4 +1,4 @@
-"""`config/routes.yaml`: what newcomers copy is valid, and does what it says."""
+"""The sample `config/routes.yaml` is valid and does what its comments state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def found(table: RouteTable, method: str, path: str) -> Route:
 
 
 def test_sample_has_nothing_to_warn_of() -> None:
-    """Without any variable set: the defaults in it are the ones of `make dev`."""
+    """The sample causes no warning without variables: its defaults suit `make dev`."""
     assert settings.load(SAMPLE, {}).warnings == ()
 
 
@@ -51,7 +51,7 @@ def test_sample_routes(
     protection: Protection,
     upstream_path: str | None,
 ) -> None:
-    """Which service gets what, and who may."""
+    """Each request reaches the stated service under the stated protection."""
     route = found(table, "GET", path)
     assert route.service.name == service
     assert route.session.protection is protection
@@ -62,7 +62,7 @@ def test_sample_routes(
 def test_sample_guards_its_restricted_paths_for_every_method(
     table: RouteTable, method: str
 ) -> None:
-    """No method slips past a requirement into the wider route below it."""
+    """No method bypasses a requirement through the wider route."""
     everything = found(table, method, "/orders/all").session.requirements
     assert everything.permissions_all == ("orders:read-all",)
     admin = found(table, method, "/whoami/admin/x").session.requirements
@@ -70,13 +70,13 @@ def test_sample_guards_its_restricted_paths_for_every_method(
 
 
 def test_sample_asks_the_core_about_writes(table: RouteTable) -> None:
-    """An order can't be placed with a session that was signed out."""
+    """An order can't be placed with a session that was signed out at the core."""
     session = found(table, "POST", "/orders").session
     assert session.check_database is CheckDatabase.ON_WRITE
 
 
 def test_sample_opens_nothing_by_accident(table: RouteTable) -> None:
-    """Public is what says so; what isn't listed isn't there."""
+    """Only the stated routes are public; unlisted paths match no route."""
     public = {r.path for r in table.routes if r.session.protection.value == "public"}
     assert public == {"/catalog", "/", "/page", "/account"}
     for path in ("/catalogue", "/ordersx", "/demo", "/admin", "/orders.json"):

@@ -1,4 +1,4 @@
-"""Whether one policy asks for anything that another doesn't.
+"""The comparison of policies: whether one requires more than another.
 
 test_routes_near_misses.py has each condition as a route; here is the order.
 """
@@ -31,7 +31,7 @@ REQUIREMENTS = st.builds(
 
 
 def meets(needs: Requirements, roles: set[str], perms: set[str], tenant: str) -> bool:
-    """Return whether such a session, with a verified address, meets *needs*."""
+    """Return whether such a session, its address verified, meets *needs*."""
     return (
         (not needs.roles_any or bool(roles & set(needs.roles_any)))
         and roles >= set(needs.roles_all)
@@ -59,7 +59,7 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
     permissions: set[str],
     tenant: str,
 ) -> None:
-    """Fail closed: policies that a session tells apart are never taken for alike."""
+    """Fail closed: a session that meets a policy meets all that aren't stricter."""
     policies = SessionPolicy(requirements=one), SessionPolicy(requirements=other)
     if not asks_more(*policies, "GET") and meets(other, roles, permissions, tenant):
         assert meets(one, roles, permissions, tenant)
@@ -68,7 +68,7 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
 
 @given(needs=REQUIREMENTS)
 def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
-    """And none for more than nothing asks of what a public route lets pass."""
+    """No policy is stricter than itself; a public one is not stricter than any."""
     policy = SessionPolicy(requirements=needs)
     assert not asks_more(policy, SessionPolicy(requirements=needs), "POST")
     assert not asks_more(SessionPolicy(protection=Protection.PUBLIC), policy, "POST")
@@ -87,13 +87,13 @@ def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
 def test_the_core_is_asked_as_the_method_says(
     one: CheckDatabase, other: CheckDatabase, methods: set[str]
 ) -> None:
-    """Of two that ask the core, either can ask for more, by method."""
+    """Of two policies that call the core, either can be stricter, by method."""
     policies = SessionPolicy(check_database=one), SessionPolicy(check_database=other)
     assert {name for name in ("GET", "POST") if asks_more(*policies, name)} == methods
 
 
 def test_claims_are_compared_as_they_are_written() -> None:
-    """A condition that only means the same isn't found to: in doubt it's more."""
+    """Claims are compared literally: an equivalent condition counts as stricter."""
     plan = ClaimRule(path=("plan",), equals="x", has_equals=True)
     same = ClaimRule(path=("plan",), any_of=("x",))
 
