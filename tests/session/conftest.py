@@ -1,4 +1,4 @@
-"""What the tests of `gateway.session` share."""
+"""Fixtures of the tests of `gateway.session`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sessions_under_test import World, world
 
 @pytest.fixture
 async def here() -> AsyncIterator[World]:
-    """Return an authenticator of sessions with the default configuration."""
+    """Return a session authenticator with the default configuration."""
     found = world()
     yield found
     await found.sessions.close()

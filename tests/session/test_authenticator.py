@@ -1,4 +1,4 @@
-"""Sessions against fake keys and a fake core; `test_core_session` has the real."""
+"""Sessions with fake keys and a fake core; `test_core_session` uses real ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from gateway.session.rules import AntiCsrf, GlobalClaims, SessionRules
 
 
 async def test_a_good_token_is_let_in_without_the_core(here: World) -> None:
-    """The first time it is judged here, then remembered."""
+    """A good token is verified locally the first time, then found in the cache."""
     first, second = await here.ask(), await here.ask()
     assert (who(first), reason(first)) == ("user-1", "local")
     assert (who(second), reason(second)) == ("user-1", "cached")
@@ -66,7 +66,10 @@ async def test_a_good_token_is_let_in_without_the_core(here: World) -> None:
 async def test_no_token_and_no_session_token_are_the_same(
     here: World, token: str | None
 ) -> None:
-    """Absent: 401 `unauthorised`, or anonymous where the session is optional."""
+    """A request without a token, or with no session token, is 401 `unauthorised`.
+
+    Where the session is optional, it is anonymous.
+    """
     assert refused(await here.ask(token)) == "unauthorised"
     anonymous = await here.ask(token, OPTIONAL)
     assert (who(anonymous), reason(anonymous)) == (None, "anonymous")
@@ -88,7 +91,7 @@ FLAWED = {
 async def test_a_flawed_token_must_be_refreshed(
     here: World, token: str, why: str, policy: SessionPolicy
 ) -> None:
-    """Also where a session is optional, and each time that it is sent."""
+    """A flawed token requires a refresh each time, also where sessions are optional."""
     for _ in range(2):
         assert refused(await here.ask(token, policy)) == why
     assert not here.core.asked
@@ -97,13 +100,13 @@ async def test_a_flawed_token_must_be_refreshed(
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_no_damaged_token_is_ever_let_in(data: st.DataObject) -> None:
-    """Whatever is done to its text, only the token itself is a session."""
+    """A token with any change in its text is refused, cached original or not."""
     place = data.draw(st.integers(0, len(GOOD)))
     cut = data.draw(st.integers(0, 3))
     new = data.draw(st.text(st.sampled_from("AZaz09-_=.,;!é"), max_size=3))
     damaged = GOOD[:place] + new + GOOD[place + cut :]
     here = world()
-    asyncio.run(here.ask())  # the good one is remembered
+    asyncio.run(here.ask())  # the unchanged token is now cached
     verdict = asyncio.run(here.ask(damaged))
     assert isinstance(verdict, Allowed) is (damaged == GOOD)
 
@@ -131,7 +134,10 @@ COOKIE = [f"sAccessToken={SEALED}"]
 async def test_anti_csrf(
     method: str, mode: AntiCsrf, fields: dict[str, Any], passes: bool
 ) -> None:
-    """Every method but GET needs the proof, judged on each request; headers never."""
+    """Every method but GET needs the anti-CSRF proof each time, unless in a header.
+
+    A token in the Authorization field needs none.
+    """
     here = world(replace(RULES, anti_csrf=mode))
     assert who(await here.ask(SEALED, method=method)) == "user-1"
     for _ in range(2):
@@ -148,7 +154,7 @@ async def test_anti_csrf(
     ids=["nothing", "empty", "None", "null"],
 )
 async def test_a_token_without_a_seal_passes_no_seal(fields: dict[str, Any]) -> None:
-    """VIA_TOKEN refuses a session that was made without it, whatever is sent for it."""
+    """VIA_TOKEN refuses a session without an anti-CSRF claim, whatever is sent."""
     here = world(replace(RULES, anti_csrf=AntiCsrf.VIA_TOKEN))
     jar = [f"sAccessToken={GOOD}"]
     assert who(await here.ask(None, cookies=jar)) == "user-1"
@@ -157,14 +163,14 @@ async def test_a_token_without_a_seal_passes_no_seal(fields: dict[str, Any]) -> 
 
 
 async def test_a_new_key_is_sought_once(here: World) -> None:
-    """K6: a token with a new key waits for the fetch and is let in."""
+    """K6: a token with an unknown key waits for one fetch and is let in."""
     here.keys.more = {"d-2": OTHER.key.public_key()}
     assert who(await here.ask(OTHER.token())) == "user-1"
     assert here.keys.sought == ["d-2"]
 
 
 async def test_keys_that_cannot_be_had_are_no_refusal(here: World) -> None:
-    """K1: 503, so that no client is logged out by an outage."""
+    """K1: missing keys are 503, so that an outage logs no client out."""
     here.keys.missing = Missing.UNAVAILABLE
     verdict = await here.ask(OTHER.token())
     assert verdict == Undecided(reason="keys_unavailable")
@@ -173,7 +179,7 @@ async def test_keys_that_cannot_be_had_are_no_refusal(here: World) -> None:
 async def test_an_expired_token_with_an_unknown_key_costs_no_fetch(
     here: World,
 ) -> None:
-    """Whoever signed it, it isn't valid: no request to the core is to be had by it."""
+    """An expired or ill-formed token is refused before its unknown key is fetched."""
     assert refused(await here.ask(OTHER.token(exp=1))) == "token_expired"
     assert refused(await here.ask(OTHER.token({"kid": "x"}))) == "token_key_kind"
     assert not here.keys.sought
@@ -188,7 +194,7 @@ async def test_a_key_that_goes_while_it_is_sought(here: World) -> None:
 
 
 async def test_a_verdict_ends_with_its_token(here: World) -> None:
-    """Not a moment longer, remembered or not."""
+    """A verdict ends when its token expires, cached or not."""
     token = MINT.token(exp=int(NOW) + 30)
     assert who(await here.ask(token)) == "user-1"
     here.clock.now += 29.9
@@ -198,14 +204,14 @@ async def test_a_verdict_ends_with_its_token(here: World) -> None:
 
 
 async def test_a_verdict_ends_at_its_age(here: World) -> None:
-    """After `cache.max_age` the token is judged again."""
+    """After `cache.max_age` the token is verified again."""
     await here.ask()
     here.clock.now += 60
     assert reason(await here.ask()) == "local"
 
 
 async def test_a_verdict_ends_with_the_keys(here: World) -> None:
-    """When the core was away for `max_stale`, no memory helps."""
+    """Cached verdicts end when the core has been unreachable for `max_stale`."""
     here.keys.usable_s = 5
     await here.ask()
     here.clock.now += 5
@@ -215,7 +221,7 @@ async def test_a_verdict_ends_with_the_keys(here: World) -> None:
 
 
 async def test_a_verdict_ends_when_its_key_leaves(here: World) -> None:
-    """A key that was withdrawn vouches for nobody; a new key changes nothing."""
+    """A withdrawn key ends the verdicts made with it; a new key ends none."""
     await here.ask()
     here.sessions.keys_changed(KeySet(), False)
     assert reason(await here.ask()) == "cached"
@@ -231,7 +237,7 @@ async def test_a_verdict_ends_at_reload(here: World) -> None:
 
 
 async def test_a_denied_session_ends_at_once(here: World) -> None:
-    """Remembered or not, with every token that it has; others aren't touched."""
+    """A denied session ends at once: cached or not, with each of its tokens."""
     other = MINT.token(sessionHandle="handle-2")
     await here.ask()
     assert not here.engine.has_ended(session("handle-1"))
@@ -255,7 +261,7 @@ async def test_a_denial_ends_when_it_says(here: World) -> None:
 
 
 async def test_a_denial_outlives_the_longest_token(here: World) -> None:
-    """Where tokens live longer than usual, so do denials."""
+    """Where a token lives longer than usual, so does the denial of its session."""
     days_s = 3 * 86_400
     token = MINT.token(exp=int(NOW) + days_s, sessionHandle="handle-2")
     await here.ask(token)
@@ -265,7 +271,7 @@ async def test_a_denial_outlives_the_longest_token(here: World) -> None:
 
 
 async def test_a_session_that_is_gone_is_gone_everywhere(here: World) -> None:
-    """E12: one route learns it from the core, and all others refuse it from then."""
+    """E12: once the core reports a session as gone, every route refuses it."""
     here.core.answer = says(GONE)
     await here.ask()
     assert await here.ask(GOOD, ALWAYS) == GONE  # with the SDK's own fields
@@ -273,7 +279,7 @@ async def test_a_session_that_is_gone_is_gone_everywhere(here: World) -> None:
 
 
 async def test_a_session_denied_while_the_core_is_asked(here: World) -> None:
-    """The answer may be older than the sign-out; the sign-out counts."""
+    """A sign-out during a call to the core overrides the core's answer."""
 
     async def answer() -> Allowed | Denied:
         here.sessions.deny("handle-1")
@@ -285,7 +291,10 @@ async def test_a_session_denied_while_the_core_is_asked(here: World) -> None:
 
 @pytest.mark.parametrize("sdk_only", [False, True])
 async def test_a_required_session_is_never_nobody_s(sdk_only: bool) -> None:
-    """Whatever the SDK (or an override of it) answers, and to whomever it was told."""
+    """A required session is never anonymous, whatever the SDK or an override answers.
+
+    This holds also when the answer is shared with a request whose session is optional.
+    """
     here = world(replace(RULES, is_sdk_only=sdk_only))
     here.core.answer = says(Allowed(principal=None, reason="anonymous"))
     optional, required = await asyncio.gather(
@@ -299,7 +308,7 @@ async def test_a_required_session_is_never_nobody_s(sdk_only: bool) -> None:
 
 
 async def test_requirements_are_judged_on_every_request(here: World) -> None:
-    """One token, remembered once, and two routes."""
+    """Requirements are checked on every request, also for a cached token."""
     token = MINT.token(**{"st-role": role_claim("user")})
     everyone = SessionPolicy(requirements=Requirements(roles_any=("user", "admin")))
     for _ in range(2):
@@ -317,7 +326,10 @@ async def test_requirements_are_judged_on_every_request(here: World) -> None:
 
 
 async def test_a_claim_that_is_missing_or_old_is_fetched(here: World) -> None:
-    """Through the SDK, whose new token goes to the client."""
+    """A missing or old claim is fetched through the SDK.
+
+    The client gets the new token.
+    """
     old = MINT.token(**{"st-role": role_claim("admin", age_s=100)})
     soon = SessionPolicy(
         requirements=Requirements(roles_any=("admin",), max_age_s=60.0)
@@ -328,18 +340,18 @@ async def test_a_claim_that_is_missing_or_old_is_fetched(here: World) -> None:
         verdict = await here.ask(token, policy)
         assert isinstance(verdict, Allowed)
         assert verdict.new_tokens == NEW_TOKENS
-    assert who(await here.ask(old, ADMINS)) == "user-1"  # no age asked: not fetched
+    assert who(await here.ask(old, ADMINS)) == "user-1"  # any age will do
     assert len(here.core.asked) == 2
 
 
 async def test_what_the_sdk_lets_in_is_judged_once_more(here: World) -> None:
-    """A gap in the SDK's validators is no way in."""
+    """A session that the SDK allows is still checked against the requirements."""
     here.core.answer = allows(claims={"st-role": role_claim("user")})
     assert failed(await here.ask(GOOD, ADMINS)) == ["st-role"]
 
 
 async def test_an_optional_session_must_meet_them_too(here: World) -> None:
-    """No session passes; a session without the claim doesn't."""
+    """An optional session must meet them, too; a request without one passes."""
     rule = ClaimRule(path=("plan",), equals="pro", has_equals=True)
     policy = SessionPolicy(
         protection=Protection.OPTIONAL, requirements=Requirements(claims=(rule,))
@@ -350,7 +362,7 @@ async def test_an_optional_session_must_meet_them_too(here: World) -> None:
 
 
 async def test_what_the_recipes_demand_of_every_session() -> None:
-    """E-mail verification in mode REQUIRED is judged here, on every route."""
+    """E-mail verification in mode REQUIRED is checked on every route."""
     here = world(replace(RULES, global_claims=GlobalClaims.EMAIL_VERIFIED))
     yes, no = {"v": True, "t": 0}, {"v": False, "t": NOW * 1000}
     assert who(await here.ask(MINT.token(**{"st-ev": yes}))) == "user-1"
@@ -372,7 +384,7 @@ async def test_what_the_recipes_demand_of_every_session() -> None:
 async def test_validators_that_only_the_sdk_knows(
     rules: SessionRules, policy: SessionPolicy
 ) -> None:
-    """They run on every request, after all that we judge ourselves."""
+    """Custom SDK validators run on every request, after the gateway's own checks."""
     here = world(rules)
     for _ in range(2):
         assert reason(await here.ask(GOOD, policy)) == "core"
@@ -383,7 +395,7 @@ async def test_validators_that_only_the_sdk_knows(
 
 
 async def test_an_overridden_sdk_judges_everything() -> None:
-    """Then nothing is remembered, shared or parsed here."""
+    """With an overridden SDK, nothing is cached, shared or parsed by the gateway."""
     here = world(replace(RULES, is_sdk_only=True))
     verdicts = await asyncio.gather(here.ask("whatever"), here.ask("whatever"))
     assert [who(verdict) for verdict in verdicts] == ["user-1"] * 2
@@ -401,7 +413,10 @@ async def test_an_overridden_sdk_judges_everything() -> None:
 
 
 async def test_a_denial_is_published_once(here: World) -> None:
-    """So sockets are closed and other processes informed; an echo is no news."""
+    """A denial is published once, to close sockets and inform other processes.
+
+    Receiving it again publishes nothing.
+    """
     heard: list[tuple[str, float]] = []
     here.sessions.deny("before", until=NOW + 5)
     here.sessions.subscribe(lambda handle, until: heard.append((handle, until)))
@@ -418,7 +433,7 @@ async def test_a_denial_is_published_once(here: World) -> None:
 
 
 async def test_every_subscriber_is_called(here: World) -> None:
-    """One subscription replaces no other."""
+    """A second subscriber doesn't replace the first."""
     heard: list[str] = []
     for name in ("sockets", "processes"):
         here.sessions.subscribe(lambda *_, name=name: heard.append(name))
@@ -429,7 +444,7 @@ async def test_every_subscriber_is_called(here: World) -> None:
 async def test_a_full_deny_list_is_logged_once(
     here: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An operator learns that denials are lost, and isn't flooded."""
+    """A full deny-list is logged once, not for every lost denial."""
     monkeypatch.setattr(here.sessions._denied, "_max_sessions", 3)
     for number in range(6):
         here.sessions.deny(f"handle-{number}")

@@ -1,4 +1,4 @@
-"""What a route's policy comes to under the rules that the SDK is set up with."""
+"""A route's policy, compiled with the rules from the SDK's configuration."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ OTHER = replace(RULES, global_claims=GlobalClaims.OTHER)
 def test_when_a_good_token_is_all_it_takes(
     policy: SessionPolicy, rules: SessionRules, is_simple: bool, needs_sdk: bool
 ) -> None:
-    """No check, no look at the database, and nothing that only the SDK can judge."""
+    """A token suffices without checks, database look-ups and SDK-only validators."""
     compiled = CompiledPolicy(policy, rules)
     assert (compiled.is_simple, compiled.needs_sdk) == (is_simple, needs_sdk)
     assert compiled.is_required is (policy.protection is Protection.REQUIRED)
 
 
 def test_the_sdks_own_check_isnt_listed_twice() -> None:
-    """It adds the global one itself; here both are judged."""
+    """The SDK's global email verification check is not listed a second time."""
     policy = SessionPolicy(requirements=Requirements(roles_any=("admin",)))
     compiled = CompiledPolicy(policy, VERIFIED)
     assert [check.id for check in compiled.checks] == ["st-ev", "st-role"]
@@ -77,6 +77,6 @@ def test_the_sdks_own_check_isnt_listed_twice() -> None:
 def test_when_the_core_must_confirm_the_session(
     when: CheckDatabase, method: str, age_s: float, asks: bool
 ) -> None:
-    """`check_database`, by the method and by the age of the last answer."""
+    """`check_database` decides by the method and by the age of the last answer."""
     policy = SessionPolicy(check_database=when, max_age_s=5.0)
     assert CompiledPolicy(policy, RULES).asks_database(method, age_s) is asks

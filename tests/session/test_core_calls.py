@@ -1,4 +1,4 @@
-"""When the core is asked, how often, and who shares the answer."""
+"""When the core is called, how often, and which requests share the answer."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from gateway.session import core_calls
 
 
 async def test_a_token_from_a_refresh_goes_to_the_core(here: World) -> None:
-    """Its first use makes the refresh final, and brings a new token."""
+    """The first use of a refreshed token confirms the refresh; a new token comes."""
     here.core.answer = allows(new_tokens=NEW_TOKENS)
-    for _ in range(2):  # as long as the client sends it
+    for _ in range(2):  # again for as long as the client sends it
         verdict = await here.ask(FRESH)
         assert isinstance(verdict, Allowed)
         assert verdict.new_tokens == NEW_TOKENS
@@ -52,7 +52,7 @@ async def test_a_token_from_a_refresh_goes_to_the_core(here: World) -> None:
 
 
 async def test_a_flawed_token_never_reaches_the_core(here: World) -> None:
-    """What can be refused here costs the core nothing."""
+    """A token that can be refused locally causes no call to the core."""
     expired = MINT.token(parentRefreshTokenHash1="b", exp=1)
     assert refused(await here.ask(expired, ALWAYS)) == "token_expired"
     assert refused(await here.ask(None, ALWAYS)) == "unauthorised"
@@ -73,7 +73,7 @@ async def test_a_flawed_token_never_reaches_the_core(here: World) -> None:
 async def test_when_the_core_is_asked(
     here: World, when: CheckDatabase, asking: set[str]
 ) -> None:
-    """`check_database` by method."""
+    """`check_database` decides by the method whether the core is called."""
     policy = SessionPolicy(check_database=when)
     for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PURGE"):
         assert who(await here.ask(GOOD, policy, method=method)) == "user-1"
@@ -82,7 +82,7 @@ async def test_when_the_core_is_asked(
 
 
 async def test_the_cores_answer_is_kept_for_its_age(here: World) -> None:
-    """`check_database: cached` asks once in `max_age`, for every route with it."""
+    """`check_database: cached` calls once in `max_age`, for all routes that have it."""
     policy = SessionPolicy(check_database=CheckDatabase.CACHED, max_age_s=5.0)
     for seconds in (0, 4, 1, 1):
         here.clock.now += seconds
@@ -93,7 +93,7 @@ async def test_the_cores_answer_is_kept_for_its_age(here: World) -> None:
 
 
 async def test_a_refusal_is_not_kept_as_an_answer(here: World) -> None:
-    """A core that couldn't be asked has not said that the session exists."""
+    """A failed call to the core does not count as a confirmation of the session."""
     policy = SessionPolicy(check_database=CheckDatabase.CACHED)
     here.core.answer = raises(CoreUnavailable())
     assert reason(await here.ask(GOOD, policy)) == "core_unavailable"
@@ -102,7 +102,10 @@ async def test_a_refusal_is_not_kept_as_an_answer(here: World) -> None:
 
 
 async def test_requests_with_one_token_share_one_call(here: World) -> None:
-    """All get the new token, because the client may keep any one's answer."""
+    """Requests with one token share one call, and all get the new token.
+
+    The client may keep the answer of any one of them.
+    """
     go = asyncio.Event()
 
     async def answer() -> Allowed | Denied:
@@ -119,12 +122,12 @@ async def test_requests_with_one_token_share_one_call(here: World) -> None:
     assert {getattr(verdict, "new_tokens", None) for verdict in verdicts} == {
         NEW_TOKENS
     }
-    await here.ask(FRESH)  # that one is over
+    await here.ask(FRESH)  # the first call is over
     assert len(here.core.asked) == 2
 
 
 async def test_what_is_not_the_same_question_is_not_shared(here: World) -> None:
-    """Another token, another way to carry it, another route's claims or check."""
+    """A call is not shared across tokens, transfer methods, claims or checks."""
     go = asyncio.Event()
 
     async def answer() -> Allowed | Denied:
@@ -150,7 +153,7 @@ async def test_what_is_not_the_same_question_is_not_shared(here: World) -> None:
 
 
 class Slow:
-    """A core that answers each question when it is let, with what was true before."""
+    """A core that answers when released, with the state before the call."""
 
     def __init__(self, core: FakeCore) -> None:
         self.truth: Allowed | Denied = Allowed(principal=identity(), reason="core")
@@ -178,9 +181,9 @@ WRITES = SessionPolicy(check_database=CheckDatabase.ON_WRITE)
 async def test_an_answer_is_no_older_than_the_request(
     here: World, policy: SessionPolicy
 ) -> None:
-    """Revoked elsewhere while a question is under way: who comes later isn't let in.
+    """A request never shares a call that began before it: the session may be revoked.
 
-    The latecomers share one question of their own, asked when the first is answered.
+    Later requests share one call of their own, made after the first is answered.
     """
     slow = Slow(here.core)
 
@@ -200,7 +203,7 @@ async def test_an_answer_is_no_older_than_the_request(
 
 
 async def test_an_answer_about_a_claim_is_no_word_on_the_session(here: World) -> None:
-    """A claim is fetched without a look at the session, so it says nothing of that.
+    """A call that fetches a claim doesn't confirm the session.
 
     A session revoked at the core in between is refused by a `cached` route.
     """
@@ -217,7 +220,10 @@ async def test_an_answer_about_a_claim_is_no_word_on_the_session(here: World) ->
 
 
 async def test_of_one_kind_of_question_one_is_asked_at_a_time(here: World) -> None:
-    """Those who come meanwhile share the next one; other questions wait for none."""
+    """Of one kind of call, one is under way at a time; later requests share the next.
+
+    Calls of other kinds don't wait.
+    """
     slow = Slow(here.core)
 
     def ask(policy: SessionPolicy = ALWAYS) -> asyncio.Task[Verdict]:
@@ -229,7 +235,7 @@ async def test_of_one_kind_of_question_one_is_asked_at_a_time(here: World) -> No
     first = ask()
     await slow.asked(1)
     second = [ask() for _ in range(3)]
-    other = ask(ADMINS)  # of another kind, and the last to come
+    other = ask(ADMINS)  # of another kind, and the last to arrive
     await slow.asked(2)
     assert asked() == [[], ["st-role"]]
 
@@ -253,14 +259,14 @@ async def test_of_one_kind_of_question_one_is_asked_at_a_time(here: World) -> No
 
 
 async def test_an_answer_may_be_as_old_as_the_route_allows(here: World) -> None:
-    """`cached` shares a question that was asked within `max_age`, and no older one."""
+    """`cached` shares a call made within `max_age`, and no older one."""
     slow = Slow(here.core)
     policy = SessionPolicy(check_database=CheckDatabase.CACHED, max_age_s=5.0)
     waiting = []
     for seconds in (0, 5, 1):
         here.clock.now += seconds
         waiting.append(asyncio.create_task(here.ask(GOOD, policy)))
-        await asyncio.sleep(0)  # it has come
+        await asyncio.sleep(0)  # it has arrived
         await slow.asked(1)
     slow.answers[0].set()
     assert who(await waiting[0]) == who(await waiting[1]) == "user-1"
@@ -271,9 +277,9 @@ async def test_an_answer_may_be_as_old_as_the_route_allows(here: World) -> None:
 
 
 async def test_a_question_that_waits_for_its_turn_is_shared() -> None:
-    """It will be asked after whoever joins it came; one deadline holds for all of it.
+    """A queued call is shared by all that join before it starts, under one deadline.
 
-    A question that hangs takes the next one's time, too: nobody waits any longer.
+    A call that hangs uses up the next one's time, too, so that the wait stays bounded.
     """
     here = world(client=config.CoreConfig(timeout=0.2, max_concurrent=1))
     another = MINT.token(sub="user-2")
@@ -293,12 +299,12 @@ async def test_a_question_that_waits_for_its_turn_is_shared() -> None:
 
 
 async def test_closing_ends_every_question(here: World) -> None:
-    """The one under way, and the one that waits for it."""
+    """Closing ends the call under way and the queued one."""
     slow = Slow(here.core)
     first = asyncio.create_task(here.ask(GOOD, ALWAYS))
     await slow.asked(1)
     late = asyncio.create_task(here.ask(GOOD, ALWAYS))
-    await asyncio.sleep(0)  # it has its question
+    await asyncio.sleep(0)  # its call has begun
     await here.sessions.close()
     for task in (first, late):
         with pytest.raises(asyncio.CancelledError):
@@ -307,7 +313,7 @@ async def test_closing_ends_every_question(here: World) -> None:
 
 
 async def test_a_client_that_leaves_ends_only_its_own_wait(here: World) -> None:
-    """The one who asked first goes; the others still get the answer."""
+    """When the client that caused a call leaves, the others still get the answer."""
     go = asyncio.Event()
 
     async def answer() -> Allowed | Denied:
@@ -327,7 +333,7 @@ async def test_a_client_that_leaves_ends_only_its_own_wait(here: World) -> None:
 
 
 async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
-    """K4: the deadline covers the wait for a free place, too."""
+    """K4: the deadline covers the wait for a free slot, too."""
     here = world(client=config.CoreConfig(timeout=0.05, max_concurrent=1))
 
     async def hangs() -> Allowed | Denied:
@@ -338,15 +344,15 @@ async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
     waiting = (here.ask(FRESH), here.ask(GOOD, ALWAYS))
     verdicts = await asyncio.gather(*waiting)
     assert [reason(verdict) for verdict in verdicts] == ["core_timeout"] * 2
-    assert len(here.core.asked) == 1  # the other never got a place
-    assert who(await here.ask()) == "user-1"  # what needs no core goes on
+    assert len(here.core.asked) == 1  # the other never got a slot
+    assert who(await here.ask()) == "user-1"  # requests that need no core are served
     assert len(here.sessions._calls) == 0
 
 
 async def test_questions_to_the_core_are_bounded(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hung core can't make the gateway grow without end."""
+    """The number of waiting calls is bounded while the core hangs."""
     monkeypatch.setattr(core_calls, "_MAX_CALLS", 1)
 
     async def hangs() -> Allowed | Denied:

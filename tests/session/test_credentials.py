@@ -1,4 +1,4 @@
-"""What a request shows to prove its session, read byte for byte as the SDK reads it."""
+"""Session credentials in a request, read byte for byte as the SDK reads them."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from gateway.session.rules import Transfer
 from gateway.session.tokens import Token, parse
 from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 READER = RequestReader(
     Bounds(target=8192, field=16384, head=65536, fields=100),
     credentials=CREDENTIAL_FIELDS,
 )
-"""One for all tests: what it remembers of one request must not change another."""
+"""The reader of all tests. One request's cached lines must not change another's."""
 
 
 def shown(*fields: Field) -> Credentials:
     """Return the credentials of a request with *fields*, read twice.
 
-    The first head is held meanwhile, so that the second one finds its lines.
+    The first head is kept alive, so that the second finds its lines in the cache.
     """
     data = b"GET / HTTP/1.1\r\nHost: gw\r\n" + block(fields) + b"\r\n"
     first, second = READER.read(data), READER.read(data)
@@ -64,7 +64,7 @@ def shown(*fields: Field) -> Credentials:
 
 
 def test_no_field_no_credentials() -> None:
-    """A request that shows nothing is a request of nobody."""
+    """A request without such fields is anonymous."""
     fields = ((b"Accept", b"*/*"), (b"Origin", b"http://gw"), (b"X-Rid", b"x"))
     assert shown(*fields) == shown() == Credentials()
     assert credentials(()) == Credentials()
@@ -86,14 +86,14 @@ def test_no_field_no_credentials() -> None:
     ids=ascii,
 )
 def test_bearer_is_read_as_the_sdk_reads_it(value: bytes, bearer: str | None) -> None:
-    """E17: case-sensitive, one space, and no byte is ever lost."""
+    """E17: `Bearer` is case-sensitive, with one space; the token keeps every byte."""
     assert shown((b"Authorization", value)) == Credentials(
         bearer=bearer, is_authorized=True
     )
 
 
 def test_first_field_of_a_name_counts() -> None:
-    """E17: a second Authorization, anti-csrf or st-auth-mode changes nothing."""
+    """E17: the first Authorization, anti-csrf and st-auth-mode field counts."""
     fields = (
         (b"AUTHORIZATION", b"Basic x"),
         (b"authorization", b"Bearer abc"),
@@ -120,7 +120,7 @@ def test_first_field_of_a_name_counts() -> None:
 
 
 def test_first_field_of_a_name_counts_though_it_is_empty() -> None:
-    """E17: one without a value is there, and a later one doesn't stand in for it."""
+    """E17: an empty first field counts as well: a later one does not replace it."""
     fields = [
         (name, value)
         for name in (b"Authorization", b"anti-csrf", b"st-auth-mode")
@@ -165,12 +165,12 @@ def test_first_field_of_a_name_counts_though_it_is_empty() -> None:
     ],
 )
 def test_access_cookies(cookies: list[bytes], tokens: tuple[str, ...]) -> None:
-    """Every access token cookie is seen; the last one is the SDK's."""
+    """Every access token cookie is reported; the SDK uses the last one."""
     assert shown(*((b"Cookie", c) for c in cookies)).access_cookies == tokens
 
 
 def test_legacy_session_is_seen() -> None:
-    """A `sIdRefreshToken` cookie makes the SDK ask for a refresh, even empty."""
+    """A legacy `sIdRefreshToken` cookie, even an empty one, requires a refresh."""
     assert shown((b"cookie", b"a=b; sIdRefreshToken=")).legacy
     assert shown((b"cookie", b"sIdRefreshToken=x"), (b"cookie", b"a=b")).legacy
     assert not shown((b"cookie", b"sIdRefreshToken")).legacy
@@ -190,7 +190,7 @@ def test_legacy_session_is_seen() -> None:
     ],
 )
 def test_one_value_is_read(name: bytes, value: bytes, found: Credentials) -> None:
-    """By itself, for whoever has no head: also with blanks that a head cuts off."""
+    """A single value can be read without a head, with blanks around it."""
     assert CREDENTIAL_FIELDS[name](value) == found
 
 
@@ -247,9 +247,9 @@ requests = st.lists(
 @example(fields=((b"Cookie", b"sAccessToken=x"), (b"Cookie", b"sAccessToken=y")))
 @example(fields=((b"Cookie", b"sAccessToken=x; sAccessToken=y"),))
 def test_property_the_sdk_reads_the_same(fields: Fields) -> None:
-    """For any bytes: the same token from each place, the same anti-CSRF facts.
+    """For any bytes, the gateway and the SDK read the same token and anti-CSRF data.
 
-    Where the SDK sees two access cookies, so do we; not the other way round.
+    Where the SDK sees two access cookies, so does the gateway, but not the reverse.
     """
     sdk = FastApiRequest(
         Request(
@@ -303,15 +303,18 @@ USER_2 = MINT.token(sub="user-2")
 async def test_which_token_counts(
     transfer: Transfer, bearer: str | None, cookies: list[str], expected: str | None
 ) -> None:
-    """The header's token, if it parses; then the cookie's; as `transfer` allows."""
+    """As `transfer` allows: the header's token, if it parses; then the cookie's."""
     here = world(replace(RULES, transfer=transfer))
     jar = [f"sAccessToken={cookie}" for cookie in cookies]
-    for _ in range(2):  # judged, then remembered
+    for _ in range(2):  # verified, then cached
         assert who(await here.ask(bearer, OPTIONAL, cookies=jar)) == expected
 
 
 async def test_two_access_cookies_ask_for_a_refresh(here: World) -> None:
-    """Nobody can tell which is the newer; a header's token needs neither."""
+    """With two access cookies a refresh is required, as the newer one is unknown.
+
+    A token in the header needs neither.
+    """
     jar = [f"sAccessToken={GOOD}", f"sAccessToken={USER_2}"]
     for cookies in (jar, jar[::-1], jar):
         assert (
@@ -321,13 +324,13 @@ async def test_two_access_cookies_ask_for_a_refresh(here: World) -> None:
 
 
 async def test_two_cookies_of_which_the_read_one_is_junk(here: World) -> None:
-    """The SDK looks for a second cookie only when the one that it reads parses."""
+    """The SDK looks for a second cookie only if the one that it reads parses."""
     jar = [f"sAccessToken={GOOD}", "sAccessToken=junk"]
     assert refused(await here.ask(None, cookies=jar)) == "unauthorised"
 
 
 async def test_a_legacy_session_must_be_refreshed(here: World) -> None:
-    """Whatever else the request carries, and where a session is optional too."""
+    """A legacy session cookie requires a refresh, even where a session is optional."""
     jar = ["sIdRefreshToken=x"]
     assert refused(await here.ask(GOOD, cookies=jar)) == "legacy_session"
     assert refused(await here.ask(None, OPTIONAL, cookies=jar)) == "legacy_session"
@@ -335,10 +338,10 @@ async def test_a_legacy_session_must_be_refreshed(here: World) -> None:
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["verified", "parsed"])
 def test_only_a_token_from_a_cookie_needs_a_proof(is_known: bool) -> None:
-    """The choice has the credentials with it then: browsers send cookies by themselves.
+    """Only a token from a cookie needs an anti-CSRF proof: browsers attach cookies.
 
-    A token that was verified before is found by its end, compared whole, and not
-    parsed again.
+    A verified token is looked up by its last characters, compared whole and not parsed
+    again.
     """
     known = VerifiedTokens(10)
     parsed = parse(GOOD)
@@ -363,7 +366,7 @@ def test_only_a_token_from_a_cookie_needs_a_proof(is_known: bool) -> None:
 
 
 def test_another_token_with_the_same_end_isnt_taken_for_a_known_one() -> None:
-    """Whatever comes before the characters by which a token is looked up."""
+    """A token is not mistaken for a cached one that shares its look-up characters."""
     known = VerifiedTokens(10)
     parsed = parse(GOOD)
     assert parsed is not None
@@ -393,6 +396,6 @@ def test_another_token_with_the_same_end_isnt_taken_for_a_known_one() -> None:
 def test_there_may_be_no_token_to_judge(
     cookie: str | None, expected: Refresh | None
 ) -> None:
-    """None is shown, or the client must refresh before any is looked at."""
+    """No token is chosen if none is sent or if a refresh is required first."""
     fields = {} if cookie is None else {"cookie": cookie}
     assert choose(request(**fields).credential_lines, {}, True, True) is expected

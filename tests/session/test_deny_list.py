@@ -1,4 +1,4 @@
-"""Sessions that ended: each denied until its end, whatever comes, within a limit."""
+"""The deny-list: each session is denied until its end, and the size is bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOW = 1_700_000_000.0
 
 
 def test_only_news_are_returned() -> None:
-    """An echo, and an end that is no later, is known already."""
+    """Only new denials are returned; a repeated or earlier end is not new."""
     denied = DenyList()
     assert denied.add({"a": NOW + 10, "b": NOW}, NOW) == {"a": NOW + 10}
     assert denied.add({"a": NOW + 10}, NOW) == {}
@@ -20,7 +20,7 @@ def test_only_news_are_returned() -> None:
 
 
 def test_a_denial_is_never_shortened() -> None:
-    """Nor does one that is over take a place."""
+    """A denial is never shortened; one that has ended is not stored."""
     denied = DenyList()
     denied.add({"a": NOW + 10}, NOW)
     denied.add({"a": NOW + 5, "b": NOW}, NOW)
@@ -28,7 +28,7 @@ def test_a_denial_is_never_shortened() -> None:
 
 
 def test_a_denial_ends_when_it_says() -> None:
-    """From that moment on, and then it takes no place."""
+    """A denial ends at its stated time, and then uses no memory."""
     denied = DenyList()
     denied.add({"a": NOW + 10}, NOW)
     assert denied.denies("a", NOW + 9.9)
@@ -38,7 +38,7 @@ def test_a_denial_ends_when_it_says() -> None:
 
 
 def test_what_is_over_is_forgotten() -> None:
-    """It isn't passed on, and takes no place for long."""
+    """Ended denials are dropped, and not passed to other processes."""
     denied = DenyList()
     denied.add({str(number): NOW + 1 + number for number in range(100)}, NOW)
     assert [*denied.live(NOW + 98.5)] == [("98", NOW + 99), ("99", NOW + 100)]
@@ -49,7 +49,10 @@ def test_what_is_over_is_forgotten() -> None:
 
 
 def test_the_list_is_bounded() -> None:
-    """The oldest are forgotten, one said again last."""
+    """The list is bounded: the oldest denial goes first.
+
+    A repeated one counts as new.
+    """
     denied = DenyList(max_sessions=3)
     for number in (0, 1, 2):
         denied.add({str(number): NOW + 10}, NOW)
@@ -66,17 +69,17 @@ steps = st.lists(
     ),
     max_size=40,
 )
-"""How long it is until some sessions are denied, and for how much longer each."""
+"""Steps: seconds that pass, the sessions that are denied, and each one's lifetime."""
 
 
 @given(steps=steps, limit=st.integers(1, 10))
 def test_property_no_live_denial_is_forgotten_below_the_limit(
     steps: list[tuple[float, dict[str, float]]], limit: int
 ) -> None:
-    """Against a list without any limit, which forgets nothing.
+    """No live denial is lost below the limit, compared with an unbounded list.
 
-    It never holds more than its limit. Until it has overflowed, exactly what should be
-    denied is. Each denial is news once, and again only with a later end.
+    The list never exceeds its limit. Until it has overflowed, it denies exactly the
+    right sessions. Each denial is new once, and again only with a later end.
     """
     denied = DenyList(max_sessions=limit)
     truth: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The key store against a real key server on loopback that can misbehave."""
+"""The key store, with a real key server on loopback that can misbehave."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class KeyServer:
-    """Answers with *answer*, and says when it is asked."""
+    """A key server that sends *answer* and signals each request."""
 
     answer: Answer
     url: URL = field(default_factory=URL)
@@ -100,7 +100,7 @@ async def served(answer: Answer) -> AsyncIterator[KeyServer]:
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -139,11 +139,11 @@ OLD_NUMBERS = OLD.key.public_key().public_numbers()
 NEW_NUMBERS = NEW.key.public_key().public_numbers()
 
 
-# --- the ordinary course ---------------------------------------------------------
+# --- normal operation ------------------------------------------------------------
 
 
 async def test_keys_are_fetched_at_start() -> None:
-    """No request is needed to have the keys; no API key is sent to get them."""
+    """Keys are fetched at start, before any request, and without an API key."""
     async with (
         served(publishes(OLD, NEW)) as server,
         store(server.url / "appid-x") as found,
@@ -161,7 +161,7 @@ async def test_keys_are_fetched_at_start() -> None:
 
 
 async def test_keys_are_fetched_before_they_are_old() -> None:
-    """The background fetch comes every `refresh_interval`."""
+    """A background fetch runs every `refresh_interval`."""
     often = SETTINGS.model_copy(update={"refresh_interval": 0.01})
     async with served(publishes(OLD)) as server, store(server.url, settings=often):
         for _ in range(3):
@@ -169,7 +169,7 @@ async def test_keys_are_fetched_before_they_are_old() -> None:
 
 
 async def test_the_same_key_keeps_its_object() -> None:
-    """A fetch that changes nothing tells the listeners that nothing left."""
+    """A fetch with unchanged keys reports no withdrawn key to the listeners."""
     heard: list[tuple[KeySet, bool]] = []
     async with served(publishes(OLD)) as server, store(server.url) as found:
         found.subscribe(lambda keys, left: heard.append((keys, left)))
@@ -187,7 +187,7 @@ async def test_the_same_key_keeps_its_object() -> None:
 
 
 async def test_another_key_under_the_same_id_has_left() -> None:
-    """What was verified with the old one must be verified again."""
+    """A new key under an old id counts as withdrawn: tokens are verified again."""
     impostor = Mint(kid="d-1", key=private_key("impostor"))
     heard: list[bool] = []
     async with served(publishes(OLD)) as server, store(server.url) as found:
@@ -196,14 +196,14 @@ async def test_another_key_under_the_same_id_has_left() -> None:
         server.answer = publishes(impostor)
         await found.refresh()
         assert numbers(found.get("d-1")) == impostor.key.public_key().public_numbers()
-    assert heard == [False, True]  # the first at once, for the keys that were there
+    assert heard == [False, True]  # the first call is for the keys already loaded
 
 
-# --- a core that is away (rows K1 to K5, K7) ----------------------------------------
+# --- an unreachable core (rows K1 to K5, K7) ----------------------------------------
 
 
 async def test_start_does_not_wait_for_a_core_that_is_down() -> None:
-    """K1: the process starts, and says that it has no keys."""
+    """K1: the process starts without keys, and reports that it has none."""
     async with served(hangs_up) as server, store(server.url) as found:
         await found.refresh()
         state = found.state()
@@ -216,7 +216,7 @@ async def test_start_does_not_wait_for_a_core_that_is_down() -> None:
 
 
 async def test_start_does_not_wait_for_a_core_that_is_slow() -> None:
-    """K2: the store becomes usable by itself when the core is there."""
+    """K2: the store becomes usable as soon as the core answers."""
     ready = asyncio.Event()
 
     async def later(request: web.Request) -> web.StreamResponse:
@@ -232,7 +232,7 @@ async def test_start_does_not_wait_for_a_core_that_is_slow() -> None:
 
 
 async def test_a_failed_fetch_is_tried_again_soon() -> None:
-    """A core that comes up is noticed without any request."""
+    """A failed fetch is repeated soon, without any request."""
     soon = Pace(keys_retry_s=0.01)
     async with served(says(b"", 500)) as server, store(server.url, pace=soon) as found:
         await server.asked_again()
@@ -263,7 +263,7 @@ FAULTS: dict[str, tuple[Answer, str]] = {
 
 @pytest.mark.parametrize(("fault", "error"), FAULTS.values(), ids=FAULTS.keys())
 async def test_the_keys_there_are_stay(fault: Answer, error: str) -> None:
-    """K3 to K5, K7: whatever a core answers, the last good keys go on."""
+    """K3 to K5, K7: a bad answer of the core leaves the last good keys in use."""
     quick = SETTINGS.model_copy(update={"timeout": 0.2})
     clock = Clock()
     async with (
@@ -280,12 +280,12 @@ async def test_the_keys_there_are_stay(fault: Answer, error: str) -> None:
         assert error in state.error
         assert str(server.url.port) not in state.error
         assert (state.is_usable, state.is_fresh, state.age_s) == (True, False, 60)
-        # A key that isn't here might be a new one: nobody can tell.
+        # An unknown key id may be a new key, so it can't be refused.
         assert await found.seek("d-2") is Missing.UNAVAILABLE
 
 
 async def test_keys_end_when_the_core_is_away_too_long() -> None:
-    """After `max_stale` nothing is judged by keys that may have been withdrawn."""
+    """After `max_stale` without the core, its keys are no longer trusted."""
     clock = Clock()
     async with (
         served(publishes(OLD)) as server,
@@ -305,7 +305,10 @@ async def test_keys_end_when_the_core_is_away_too_long() -> None:
 
 
 async def test_the_next_host_is_asked() -> None:
-    """Any host's answer will do; the one that answered is asked first next time."""
+    """If a host fails, the next one is asked.
+
+    The one that answered comes first from then on.
+    """
     async with served(hangs) as dead, served(publishes(OLD)) as alive:
         quick = SETTINGS.model_copy(update={"timeout": 0.4})
         async with store(dead.url, alive.url, settings=quick) as found:
@@ -322,7 +325,7 @@ async def test_no_host_at_all() -> None:
 
 
 async def test_a_listener_that_fails_is_a_failed_fetch() -> None:
-    """What the SDK makes of the keys can't end the background fetch."""
+    """An exception in a listener counts as a failed fetch and doesn't stop the task."""
 
     def fails(_keys: KeySet, _left: bool) -> None:
         raise RuntimeError("secret")
@@ -338,9 +341,9 @@ async def test_a_listener_that_fails_is_a_failed_fetch() -> None:
 async def test_an_outage_is_told_at_its_begin_and_its_end(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which host, why, and until when its tokens are good; then once: it is back.
+    """An outage is logged when it begins (host, reason, end of validity) and ends.
 
-    A core that comes and goes is told of once a minute.
+    A core that fails repeatedly is logged once a minute.
     """
     monkeypatch.setattr(keys, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))
     clock = Clock()
@@ -356,7 +359,7 @@ async def test_an_outage_is_told_at_its_begin_and_its_end(
             (1, says(b"x")),
             (9, publishes(OLD)),
             (1, publishes(OLD)),
-            (1, says(b"", 500)),  # told already in this minute
+            (1, says(b"", 500)),  # already logged in this minute
             (1, publishes(OLD)),
             (46, says(b"", 500)),
         ):
@@ -376,7 +379,10 @@ async def test_an_outage_is_told_at_its_begin_and_its_end(
 async def test_a_core_that_never_was_there_is_told_with_every_host(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without keys no token can be verified; no address shows a password."""
+    """A core unreachable from the start is logged with every host, without passwords.
+
+    No token can be verified without keys.
+    """
     async with (
         served(says(b"", 404)) as server,
         store(server.url.with_user("me").with_password("secret"), server.url) as found,
@@ -395,7 +401,7 @@ async def test_a_core_that_never_was_there_is_told_with_every_host(
 
 
 async def test_an_unknown_key_is_fetched_once_for_everyone() -> None:
-    """K6: a thousand requests with a new key cause one fetch, and all get it."""
+    """K6: a thousand requests with a new key cause one fetch, and all get the key."""
     clock = Clock()
     async with (
         served(publishes(OLD)) as server,
@@ -410,7 +416,7 @@ async def test_an_unknown_key_is_fetched_once_for_everyone() -> None:
 
 
 async def test_forged_key_ids_cause_one_fetch_in_a_cooldown() -> None:
-    """E4: ids that nobody knows are refused at once until the cooldown is over."""
+    """E4: after one fetch, unknown key ids are refused until the cooldown is over."""
     clock = Clock()
     async with (
         served(publishes(OLD)) as server,
@@ -424,7 +430,7 @@ async def test_forged_key_ids_cause_one_fetch_in_a_cooldown() -> None:
         for number in range(50):
             assert await found.seek(f"d-forged-{number}") is Missing.UNKNOWN
         assert server.asked == 2
-        await found.want("d-forged")  # known not to exist: no error
+        await found.want("d-forged")  # known to be missing: no error
 
 
 async def test_a_key_that_came_meanwhile_needs_no_fetch() -> None:
@@ -435,14 +441,14 @@ async def test_a_key_that_came_meanwhile_needs_no_fetch() -> None:
 
 
 async def test_the_first_requests_wait_for_the_first_fetch() -> None:
-    """A gateway that has just started doesn't refuse what it doesn't know yet."""
+    """Requests during the first fetch wait for it instead of being refused."""
     async with served(publishes(OLD)) as server, store(server.url) as found:
         assert numbers(await found.seek("d-1")) == OLD_NUMBERS
         assert server.asked == 1
 
 
 async def test_a_hung_core_keeps_few_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """E5: a flood of forged ids can't pile up; the rest is told at once."""
+    """E5: a flood of forged ids can't queue up; those over the bound fail at once."""
     monkeypatch.setattr(keys, "_MAX_WAITING", 3)
     clock = Clock()
     async with (
@@ -462,7 +468,7 @@ async def test_a_hung_core_keeps_few_waiting(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_client_that_leaves_ends_only_its_own_wait() -> None:
-    """The fetch goes on for the others."""
+    """When one waiting client leaves, the fetch continues for the others."""
     go = asyncio.Event()
 
     async def later(request: web.Request) -> web.StreamResponse:
@@ -481,7 +487,7 @@ async def test_a_client_that_leaves_ends_only_its_own_wait() -> None:
 
 
 async def test_closing_ends_a_fetch_that_hangs() -> None:
-    """Nothing outlives the store: no task, no connection."""
+    """Closing the store leaves no task and no connection."""
     async with served(hangs) as server:
         found = KeyStore([server.url], SETTINGS)
         await found.start()
@@ -493,7 +499,10 @@ async def test_closing_ends_a_fetch_that_hangs() -> None:
 
 
 async def test_a_store_that_is_not_started_has_nothing() -> None:
-    """Nobody can tell, and nobody is refused for it; closing it is harmless."""
+    """A store that was not started is unavailable and refuses no token.
+
+    Closing it is safe.
+    """
     found = KeyStore(["http://localhost:1"], SETTINGS)
     assert await found.seek("d-1") is Missing.UNAVAILABLE
     assert found.state().error == "the key store isn't started"
@@ -534,7 +543,7 @@ NO_KEYS: dict[str, object] = {
 
 @pytest.mark.parametrize("entry", NO_KEYS.values(), ids=NO_KEYS.keys())
 def test_what_is_no_key_is_left_out(entry: object) -> None:
-    """One bad entry doesn't spoil the others, and alone is no key set."""
+    """An invalid entry is skipped; a set with no valid entry is rejected."""
     document = json.dumps({"keys": [entry, NEW.jwk()]}).encode()
     assert set(key_set(document, known=KeySet()).keys) == {"d-2"}
     with pytest.raises(BadKeySet):
@@ -542,7 +551,7 @@ def test_what_is_no_key_is_left_out(entry: object) -> None:
 
 
 def test_use_and_alg_may_be_missing() -> None:
-    """Source: RFC 7517 §4.2, §4.4 (both are optional)."""
+    """Keys without `use` or `alg` are accepted (RFC 7517 §4.2, §4.4: optional)."""
     document = json.dumps({"keys": [changed(use=..., alg=...)]}).encode()
     assert set(key_set(document, known=KeySet()).keys) == {"d-1"}
 

@@ -1,4 +1,4 @@
-"""SuperTokens' refusals, byte for byte."""
+"""Refusals, byte for byte as SuperTokens sends them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_the_configured_statuses_are_used() -> None:
 
 
 def test_the_bodies_are_supertokens_own() -> None:
-    """A frontend SDK refreshes, or forgets its session, by these bytes."""
+    """The bodies are SuperTokens' own: frontend SDKs decide by them."""
     refusals = Refusals(RULES)
     for found, message, why in (
         (refusals.unauthorised, b"unauthorised", "unauthorised"),

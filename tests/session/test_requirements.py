@@ -1,4 +1,4 @@
-"""Claim requirements, held against the SDK's own claim validators."""
+"""Claim requirements, compared with the SDK's own claim validators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture(autouse=True, scope="module")
 def _sdk_clock() -> Iterator[None]:
-    """Stop the SDK's clock at NOW, or a slow machine would age the claims."""
+    """Freeze the SDK's clock at NOW: claims must not age on a slow machine."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (primitive_array_claim, primitive_claim, emailverification):
             patch.setattr(module, "get_timestamp_ms", lambda: int(NOW * 1000))
@@ -44,7 +44,7 @@ def _sdk_clock() -> Iterator[None]:
 
 
 def made(value: object, *, age_s: float = 0) -> dict[str, Any]:
-    """Return a claim as the SDK writes it, *age_s* old."""
+    """Return a claim as the SDK writes it, *age_s* seconds old."""
     return {"v": value, "t": int((NOW - age_s) * 1000)}
 
 
@@ -64,7 +64,7 @@ MAX_AGES = st.sampled_from([None, 5.0, 20.0, 600.0])
 
 @st.composite
 def claim(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any] | None:
-    """Draw a claim of any age, one without a value, or none at all."""
+    """Draw a claim of any age, without a value, or None."""
     match draw(st.integers(0, 3)):
         case 0:
             return None
@@ -99,7 +99,7 @@ REQUIREMENTS = st.builds(
 
 
 def sdk_validators(required: Requirements) -> list[SessionClaimValidator]:
-    """Return what a programmer would write for the SDK to require the same."""
+    """Return the SDK validators for the same requirements."""
     roles, permissions = UserRoleClaim.validators, PermissionClaim.validators
     age: Any = required.max_age_s
     found = []
@@ -125,7 +125,7 @@ def sdk_validators(required: Requirements) -> list[SessionClaimValidator]:
 def test_claims_are_fetched_again_when_the_sdk_would(
     required: Requirements, payload: dict[str, Any]
 ) -> None:
-    """A claim that is missing, older than `max_age`, or newly verified maybe."""
+    """A claim is fetched when the SDK would: missing, too old or unverified."""
     ours = is_stale(checks(required, globally_verified=False), payload, NOW)
     assert ours is any(
         validator.should_refetch(payload, {}) for validator in sdk_validators(required)
@@ -160,7 +160,10 @@ def test_claims_are_fetched_again_when_the_sdk_would(
 def test_an_unverified_address_is_asked_about_at_the_earlier_of_two_ages(
     is_verified: bool, max_age_s: float | None, age_s: float, is_fetched: bool
 ) -> None:
-    """After 10 s, or after `max_age` if that is less; a verified one by `max_age`."""
+    """An unverified address is fetched after 10 s, or `max_age` if that is less.
+
+    A verified one is fetched after `max_age`.
+    """
     required = Requirements(email_verified=True, max_age_s=max_age_s)
     payload = {"st-ev": made(is_verified, age_s=age_s)}
     assert is_stale(checks(required, globally_verified=False), payload, NOW) is (
@@ -173,7 +176,7 @@ def test_an_unverified_address_is_asked_about_at_the_earlier_of_two_ages(
 @given(REQUIREMENTS, sessions())
 @settings(max_examples=300, deadline=None)
 def test_refusals_are_the_sdks(required: Requirements, payload: dict[str, Any]) -> None:
-    """Every failed requirement, in the same order, with the same words."""
+    """Every failed requirement is reported, in the SDK's order and words."""
     validators = sdk_validators(required)
     if any(validator.should_refetch(payload, {}) for validator in validators):
         payload = {name: made(value["v"]) for name, value in payload.items() if value}
@@ -214,7 +217,7 @@ def test_mfa_is_fetched_when_the_sdk_would(payload: dict[str, Any]) -> None:
 
 
 def test_the_body_is_the_sdks_to_the_byte() -> None:
-    """FastAPI's binding writes no spaces, and UTF-8 as it is."""
+    """The body equals that of the SDK's FastAPI binding: no spaces, plain UTF-8."""
     reason = {"message": "wrong value", "expectedValue": "grün", "actualValue": 1.5}
     reply = FastApiResponse(Response())
     send_non_200_response(
@@ -234,12 +237,12 @@ def test_the_body_is_the_sdks_to_the_byte() -> None:
 
 
 def test_what_json_cannot_say_is_an_error() -> None:
-    """A claim of NaN must not become a body that no frontend can read."""
+    """NaN in a claim is an error: JSON can't express it."""
     with pytest.raises(ValueError, match="JSON"):
         refusal_body([{"id": "a", "reason": {"actualValue": float("nan")}}])
 
 
-# --- what the SDK would fail on -----------------------------------------------------
+# --- malformed claims ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +258,7 @@ def test_what_json_cannot_say_is_an_error() -> None:
     ids=["null", "text", "bare list", "text value", "object value", "odd elements"],
 )
 def test_odd_role_claims_meet_nothing(payload: dict[str, Any]) -> None:
-    """A claim of another shape than the SDK's gives nobody a role."""
+    """A role claim of another shape than the SDK's grants no role."""
     assert len(failed(Requirements(roles_any=("admin",)), payload)) == 1
 
 
@@ -269,15 +272,15 @@ def test_a_claim_without_an_age_is_too_old(stamp: object) -> None:
 
 
 def test_one_is_not_true() -> None:
-    """Only JSON's true says that an address is verified."""
+    """An address is verified by JSON's true only, not by 1."""
     assert failed(Requirements(email_verified=True), {"st-ev": made(1)})
 
 
-# --- what the SDK has no validator for -----------------------------------------------
+# --- requirements without an SDK validator -------------------------------------------
 
 
 def test_tenants() -> None:
-    """The session's tenant is one of the list; a token without one is `public`."""
+    """The session's tenant must be listed; a token without one has `public`."""
     required = Requirements(tenants=("t1", "public"))
     assert not failed(required, {"tId": "t1"})
     assert not failed(required, {})
@@ -385,18 +388,18 @@ PLAN = ("org", "plan")
 def test_claims(
     rule: ClaimRule, payload: dict[str, Any], reason: dict[str, Any] | None
 ) -> None:
-    """A rule on any claim; its path is the id of the refusal."""
+    """A rule can check any claim; the refusal's id is the claim's path."""
     required = Requirements(claims=(rule,))
     expected = [] if reason is None else [{"id": "org.plan", "reason": reason}]
     assert failed(required, payload) == expected
     assert not is_stale(checks(required, globally_verified=False), payload, NOW)
 
 
-# --- together ----------------------------------------------------------------------
+# --- combinations ------------------------------------------------------------------
 
 
 def test_all_that_fails_is_listed() -> None:
-    """One answer tells the client everything that it lacks."""
+    """One answer lists every requirement that failed."""
     required = Requirements(
         roles_any=("admin",),
         roles_all=("a", "b"),
@@ -435,7 +438,7 @@ def test_all_that_fails_is_listed() -> None:
 def test_what_the_recipes_demand_comes_first(
     required: Requirements, ids: list[str]
 ) -> None:
-    """E-mail verification in mode REQUIRED holds on every route, once."""
+    """Email verification in mode REQUIRED is checked first and once on every route."""
     assert [check.id for check in checks(required, globally_verified=True)] == ids
 
 

@@ -1,8 +1,8 @@
-"""Attacks on sessions, rows E1 to E27 of the design's attack table, through it all.
+"""Attacks on sessions, rows E1 to E27 of docs/attacks.md, end to end.
 
-A whole gateway, the real SDK and an embedded core: what a client sends, what it gets,
-what the upstream and the core saw of it. Rows that other tests hold to already are
-named in `ELSEWHERE`, so that every row has its place.
+The tests use a whole gateway, the real SDK and an embedded core. They check what the
+client gets, and what the upstream and the core receive. `ELSEWHERE` names the tests of
+the rows that other modules cover.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ JWKS = "/.well-known/jwks.json"
 
 @pytest.mark.parametrize("row", ELSEWHERE)
 def test_rows_that_are_elsewhere_are_there(row: str) -> None:
-    """The test that is named for a row exists."""
+    """Every test that `ELSEWHERE` names exists."""
     name, _, function = ELSEWHERE[row].partition("::")
     (path,) = Path(__file__).parents[1].rglob(name)
     text = path.read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_rows_that_are_elsewhere_are_there(row: str) -> None:
 
 
 def core_mint(core: ThreadedCore, *, static: bool = False) -> Mint:
-    """Return what signs with the core's present key."""
+    """Return a mint that signs with the core's current key."""
     key = core.core._apps["public"].keys.signer(static=static)
     return Mint(now=time.time(), kid=key.kid, key=key.private)
 
@@ -91,10 +91,10 @@ async def refuse(
     tokens: dict[str, str],
     why: str | dict[str, str],
 ) -> None:
-    """Hold that each token is refused, costs the core nothing and goes nowhere.
+    """Check that each token is refused without a call to the core or the upstream.
 
-    *why* is the log's word for all of them, or for each.
-    A good token of the same core arrives afterwards.
+    *why* is the logged reason, of all tokens or of each. A good token of the same core
+    is let in afterwards.
     """
     gateway.core.core.faults.forget_calls()
     reasons = dict.fromkeys(tokens, why) if isinstance(why, str) else why
@@ -116,11 +116,11 @@ async def refuse(
     upstream.requests.clear()
 
 
-# --- tokens that were made up -------------------------------------------------------
+# --- forged tokens ------------------------------------------------------------------
 
 
 async def test_e1_no_algorithm(start: Start, upstream: FaultUpstream) -> None:
-    """`none` in any spelling, with no signature or a good one."""
+    """E1: `none` is refused in any spelling, with or without a good signature."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     tokens = {}
@@ -132,7 +132,7 @@ async def test_e1_no_algorithm(start: Start, upstream: FaultUpstream) -> None:
 
 
 async def test_e2_public_key_as_a_secret(start: Start, upstream: FaultUpstream) -> None:
-    """HS256, where the "secret" is the key that everybody can fetch."""
+    """E2: HS256 with the public key as the secret is refused."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     public = mint.key.public_key()
@@ -151,7 +151,7 @@ async def test_e2_public_key_as_a_secret(start: Start, upstream: FaultUpstream) 
 async def test_e3_other_algorithms_with_the_right_key(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Only RS256 is taken, whatever the token's header says."""
+    """E3: only RS256 is accepted, whatever the token's header names."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     pss = padding.PSS(padding.MGF1(SHA256()), SHA256.digest_size)
@@ -167,7 +167,7 @@ async def test_e3_other_algorithms_with_the_right_key(
 
 
 async def test_e4_key_ids(start: Start, upstream: FaultUpstream) -> None:
-    """No key id of any kind costs more than one fetch in a cooldown, or an error."""
+    """E4: key ids of any kind cause at most one fetch in a cooldown, and no error."""
     gateway = await start(ROUTES, COOLDOWN="59")
     mint = core_mint(gateway.core)
     static = core_mint(gateway.core, static=True)
@@ -195,7 +195,7 @@ async def test_e4_key_ids(start: Start, upstream: FaultUpstream) -> None:
 async def test_e5_flood_of_key_ids_while_the_core_hangs(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Nobody waits for it but those who sent them; `make faults` has the figures.
+    """E5: a hung core delays only the requests with unknown key ids (`make faults`).
 
     Blocking calls of the gateway fail this test, see `stack.no_blocking`.
     """
@@ -213,7 +213,7 @@ async def test_e5_flood_of_key_ids_while_the_core_hangs(
         assert (await gateway.ask("GET", "/public")).status == 200
         assert (await user.get("/private")).status == 200
     assert not all(task.done() for task in flood)
-    # Nobody could tell, so nobody is told to refresh a session.
+    # The keys are unknown, so no client is asked to refresh its session.
     for reply in await asyncio.gather(*flood):
         assert reply.status == 503
         assert reply.one("Retry-After") is not None
@@ -222,7 +222,7 @@ async def test_e5_flood_of_key_ids_while_the_core_hangs(
 
 
 async def test_e6_keys_in_the_token(start: Start, upstream: FaultUpstream) -> None:
-    """What a token says of its own key is not looked at, let alone fetched."""
+    """E6: keys and key URLs within a token are ignored and never fetched."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     evil = Mint(now=mint.now, kid=mint.kid, key=private_key("evil"))
@@ -245,7 +245,7 @@ async def test_e6_keys_in_the_token(start: Start, upstream: FaultUpstream) -> No
 
 
 async def test_e7_times(start: Start, upstream: FaultUpstream) -> None:
-    """Expired, not yet valid, or a time that is none."""
+    """E7: expired, not yet valid and malformed times are refused."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     now = int(mint.now)
@@ -262,13 +262,13 @@ async def test_e7_times(start: Start, upstream: FaultUpstream) -> None:
     tokens = {name: mint.token(**changes) for name, (changes, _) in claims.items()}
     why = {name: reason for name, (_, reason) in claims.items()}
     await refuse(gateway, upstream, tokens, why)
-    # The end of time is an end like any other.
+    # An extreme expiry time is handled like any other.
     reply = await send(gateway, mint.token(exp=2**63))
     assert (reply.status, len(upstream.requests)) == (200, 1)
 
 
 async def test_e8_damage(start: Start, upstream: FaultUpstream) -> None:
-    """Another key, another payload, half a token, a token and more."""
+    """E8: another key, another payload, and cut or extended tokens are refused."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     header, payload, signature = mint.token().split(".")
@@ -291,7 +291,7 @@ async def test_e8_damage(start: Start, upstream: FaultUpstream) -> None:
 
 
 async def test_e9_tokens_of_another_kind(start: Start, upstream: FaultUpstream) -> None:
-    """What the same core makes for something else is no session."""
+    """E9: other tokens signed by the same core are no session."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     mint = core_mint(gateway.core)
@@ -308,7 +308,7 @@ async def test_e9_tokens_of_another_kind(start: Start, upstream: FaultUpstream) 
 
 
 async def core_jwt(gateway: Gateway, payload: dict[str, str]) -> str:
-    """Return a JWT that the core makes on request."""
+    """Return a JWT made by the core on request."""
     reply = await call_core(
         gateway,
         "/recipe/jwt",
@@ -324,7 +324,7 @@ async def core_jwt(gateway: Gateway, payload: dict[str, str]) -> str:
 
 
 async def call_core(gateway: Gateway, path: str, body: object) -> dict[str, Any]:
-    """Ask the core itself, behind the gateway's back."""
+    """Call the core directly, not through the gateway."""
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         reply = await client.post(
             gateway.core.url + path, json=body, headers={"cdi-version": "5.4"}
@@ -337,7 +337,10 @@ async def call_core(gateway: Gateway, path: str, body: object) -> dict[str, Any]
 async def test_e10_other_application_or_tenant(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Another `iss` or `aud` is 401; another tenant is 403 where a route names one."""
+    """E10: another `iss` or `aud` is 401.
+
+    A tenant that the route doesn't list is 403.
+    """
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     tokens = {
@@ -356,7 +359,7 @@ async def test_e10_other_application_or_tenant(
 
 
 async def test_e11_json_bombs(start: Start, upstream: FaultUpstream) -> None:
-    """Deep, long, doubled or broken JSON costs little, and is never a 500."""
+    """E11: deep, long, doubled or broken JSON costs little and is never a 500."""
     gateway = await start(ROUTES)
     mint = core_mint(gateway.core)
     good = json.dumps(mint.payload()).encode()
@@ -371,7 +374,7 @@ async def test_e11_json_bombs(start: Start, upstream: FaultUpstream) -> None:
     tokens = {name: mint.sign(mint.header(), text) for name, text in texts.items()}
     began = time.process_time()
     await refuse(gateway, upstream, tokens, "unauthorised")
-    assert time.process_time() - began < 2  # all of it, client and core included
+    assert time.process_time() - began < 2  # client and core included
     reply = await send(gateway, mint.token(sub="\ud800"))
     assert reply.status == 200
     (seen,) = upstream.requests
@@ -379,7 +382,7 @@ async def test_e11_json_bombs(start: Start, upstream: FaultUpstream) -> None:
 
 
 async def test_e13_deleted_user(start: Start, upstream: FaultUpstream) -> None:
-    """Where the core is asked, the session of a user who is gone ends at once."""
+    """E13: where the core is called, a deleted user's session ends at once."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     assert (await user.get("/checked")).status == 200
@@ -397,7 +400,7 @@ async def test_e13_deleted_user(start: Start, upstream: FaultUpstream) -> None:
 async def test_e15_cookie_of_one_and_bearer_of_another(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """The header wins, as in the SDK; neither credential reaches the upstream."""
+    """E15: the header wins, as in the SDK; no credential reaches the upstream."""
     gateway = await start(ROUTES)
     ann, bob = [await gateway.sign_up(name) for name in ("ann", "bob")]
     cookie = ("Cookie", f"a=b; sAccessToken={ann.access}")
@@ -411,7 +414,10 @@ async def test_e15_cookie_of_one_and_bearer_of_another(
 async def test_e16_junk_bearer_and_a_good_cookie(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """The cookie counts, as in the SDK; its token stays here."""
+    """E16: a good cookie counts beside a junk bearer, as in the SDK.
+
+    The junk token is not forwarded.
+    """
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     reply = await gateway.ask(
@@ -443,9 +449,9 @@ async def test_e16_junk_bearer_and_a_good_cookie(
 async def test_e17_schemes(
     start: Start, upstream: FaultUpstream, values: Sequence[str]
 ) -> None:
-    """Anything but one `Bearer` and one token is no session; the first field counts.
+    """E17: only one `Bearer` with one token is a session; the first field counts.
 
-    The same token, shown as it should be, is let in.
+    The same token is let in when it is sent correctly.
     """
     gateway = await start(ROUTES)
     token = core_mint(gateway.core).token()
@@ -459,7 +465,7 @@ async def test_e17_schemes(
 
 
 async def test_e18_fifty_refreshes_at_once(start: Start) -> None:
-    """A page with many tabs: each gets tokens, and any of them goes on."""
+    """E18: of fifty simultaneous refreshes, each gets tokens, and all tokens work."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     token = user.refresh_token
@@ -469,7 +475,7 @@ async def test_e18_fifty_refreshes_at_once(start: Start) -> None:
 
 
 async def test_e22_token_in_the_url(start: Start, upstream: FaultUpstream) -> None:
-    """It isn't read, and the log doesn't have it; in a header it is let in."""
+    """E22: a token in the URL is neither read nor logged; in a header it is let in."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     for name in ("access_token", "token", "sAccessToken", "st-access-token"):
@@ -484,7 +490,7 @@ async def test_e22_token_in_the_url(start: Start, upstream: FaultUpstream) -> No
 
 
 async def test_e23_sign_in_over_the_attackers_session(start: Start) -> None:
-    """The cookies of another session don't become the victim's."""
+    """E23: another session's cookies never replace the victim's."""
     gateway = await start(ROUTES)
     attacker, victim = [await gateway.sign_up(name) for name in ("eve", "ann")]
     reply = await victim.post(
@@ -505,7 +511,7 @@ async def test_e23_sign_in_over_the_attackers_session(start: Start) -> None:
 
 
 async def test_e26_user_is_nobody_elses(start: Start) -> None:
-    """`/user` tells one's own session, whatever is asked; nothing keeps the answer."""
+    """E26: `/user` describes the caller's own session only and is never stored."""
     gateway = await start(ROUTES)
     ann, bob = [await gateway.sign_up(name) for name in ("ann", "bob")]
     for target in (f"/user?userId={bob.id}", f"/user?sub={bob.id}"):

@@ -1,4 +1,4 @@
-"""Access tokens: which texts are one, and which of those are good."""
+"""Access tokens: which texts parse as one, and which of those are valid."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RULES = TokenRules(issuers=frozenset({ISSUER}))
 
 
 def sdk_takes_it_for_a_token(text: str) -> bool:
-    """Tell what the SDK does with *text* before it looks at any key."""
+    """Return whether the SDK parses *text* as a token, before any key is used."""
     try:
         info = parse_jwt_without_signature_verification(text)
         validate_access_token_structure(info.payload, info.version)
@@ -51,9 +51,9 @@ def parsed(text: str) -> tokens.Token:
     return token
 
 
-# --- parse: the same texts are tokens as for the SDK ---------------------------
+# --- parse: the same texts are tokens for the SDK ------------------------------
 
-# Padded, as the core wrote it: the SDK knows version 2 by this very text.
+# Padded, as the core writes it: the SDK recognises version 2 by this exact text.
 V2_HEADER = "eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCIsInZlcnNpb24iOiIyIn0="
 V2_PAYLOAD = {
     "sessionHandle": "h",
@@ -137,7 +137,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_the_sdk_and_we_take_the_same_texts_for_tokens(text: str) -> None:
-    """What doesn't parse counts as absent, so both must agree on it."""
+    """The gateway and the SDK agree on which texts parse; others count as absent."""
     assert (tokens.parse(text) is not None) is sdk_takes_it_for_a_token(text)
 
 
@@ -157,7 +157,7 @@ ODD = st.sampled_from(
 def test_the_sdk_and_we_agree_on_any_odd_claims(
     claims: dict[str, Any], header: dict[str, Any]
 ) -> None:
-    """The same, for any claims and header fields of any JSON type."""
+    """They agree for any claims and header fields of any JSON type."""
     head = {k: v for k, v in (MINT.header() | header).items() if v is not ...}
     text = f"{segment(head)}.{segment(MINT.payload(**claims))}.c2ln"
     assert (tokens.parse(text) is not None) is sdk_takes_it_for_a_token(text)
@@ -166,7 +166,7 @@ def test_the_sdk_and_we_agree_on_any_odd_claims(
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_the_sdk_and_we_agree_on_any_damaged_text(data: st.DataObject) -> None:
-    """The same, for a token with characters changed, put in or taken out."""
+    """They agree for a token with characters changed, inserted or removed."""
     text = MINT.token()
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(text)))
@@ -177,7 +177,7 @@ def test_the_sdk_and_we_agree_on_any_damaged_text(data: st.DataObject) -> None:
 
 
 def test_a_text_longer_than_any_token_is_none() -> None:
-    """A token is bounded, so that nobody makes us parse a megabyte."""
+    """A text above the length bound is no token and isn't parsed."""
     long = MINT.token(pad="x" * tokens.MAX_TOKEN_SIZE)
     assert sdk_takes_it_for_a_token(long)
     assert tokens.parse(long) is None
@@ -193,7 +193,7 @@ def test_a_text_longer_than_any_token_is_none() -> None:
     ],
 )
 def test_json_bombs_cost_little(bomb: Callable[[int], bytes]) -> None:
-    """The worst payload that fits costs no more than its size says (row E11)."""
+    """E11: the worst payload costs no more than its bounded size."""
 
     def parsing(size: int) -> Callable[[], object]:
         text = MINT.sign(MINT.header(), bomb(size))
@@ -202,7 +202,7 @@ def test_json_bombs_cost_little(bomb: Callable[[int], bytes]) -> None:
     assert grows_linearly(parsing, 12_000)
 
 
-# --- flaw: what needs no key ---------------------------------------------------
+# --- flaw: checks that need no key ---------------------------------------------
 
 FLAWS: dict[str, tuple[str, Flaw | None]] = {
     "good": (MINT.token(), None),
@@ -247,26 +247,26 @@ FLAWS: dict[str, tuple[str, Flaw | None]] = {
 
 @pytest.mark.parametrize(("text", "expected"), FLAWS.values(), ids=FLAWS.keys())
 def test_flaw(text: str, expected: Flaw | None) -> None:
-    """Every claim and header field that PyJWT or we look at is looked at."""
+    """Every claim and header field that PyJWT or the gateway uses is checked."""
     assert tokens.flaw(parsed(text), RULES, NOW) is expected
 
 
 def test_the_static_key_signs_where_it_is_set() -> None:
-    """`use_dynamic_signing_key: false` turns the rule about key ids round."""
+    """`use_dynamic_signing_key: false` reverses the rule about key ids."""
     rules = TokenRules(use_dynamic_key=False)
     assert tokens.flaw(parsed(MINT.token({"kid": "s-1"})), rules, NOW) is None
     assert tokens.flaw(parsed(MINT.token()), rules, NOW) is Flaw.KEY_KIND
 
 
 def test_without_issuers_any_is_taken() -> None:
-    """An empty set of issuers turns the check off."""
+    """An empty set of issuers turns the issuer check off."""
     assert tokens.flaw(parsed(MINT.token(iss="other")), TokenRules(), NOW) is None
 
 
 @given(st.dictionaries(st.sampled_from([*MINT.payload(), "nbf", "aud", "jti"]), ODD))
 @settings(max_examples=200, deadline=None)
 def test_nothing_passes_that_pyjwt_refuses(claims: dict[str, Any]) -> None:
-    """Whatever the claims are, we are never more lenient than PyJWT."""
+    """For any claims, the gateway is never more lenient than PyJWT."""
     text = Mint(now=time.time()).token(**claims)
     token = tokens.parse(text)
     if token is None or tokens.flaw(token, RULES, time.time()) is not None:
@@ -296,7 +296,7 @@ PARTS = ("header", "payload", "signature")
 
 
 def _with_letter(letter: str, part: str) -> str:
-    """Return a good token whose *part* has *letter*, `-` or `_`, and not the other."""
+    """Return a good token whose *part* has *letter* (`-` or `_`), not the other."""
     place = PARTS.index(part)
     other, odd = {"-": ("_", ">>>"), "_": ("-", "???")}[letter]
     makers: dict[str, Callable[[], Iterator[str]]] = {
@@ -312,7 +312,7 @@ def _with_letter(letter: str, part: str) -> str:
 
 
 def _in_standard_alphabet(letter: str, part: str) -> str:
-    """Return such a token with base64's own *letter*, `+` or `/`, in its place."""
+    """Return such a token with standard base64's *letter*, `+` or `/`, instead."""
     url_letter = {"+": "-", "/": "_"}[letter]
     pieces = _with_letter(url_letter, part).split(".")
     place = PARTS.index(part)
@@ -323,7 +323,7 @@ def _in_standard_alphabet(letter: str, part: str) -> str:
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("letter", ["-", "_"])
 def test_both_letters_of_base64url_are_read(letter: str, part: str) -> None:
-    """Each of them alone, in each part: the token is good."""
+    """A good token may have either letter alone, in each part."""
     token = parsed(_with_letter(letter, part))
     assert tokens.flaw(token, RULES, NOW) is None
     assert tokens.is_signed(token, KEY)
@@ -361,12 +361,12 @@ FORGED = {
 
 @pytest.mark.parametrize("text", FORGED.values(), ids=FORGED.keys())
 def test_not_signed(text: str) -> None:
-    """Only RS256 by the very key, over the very bytes, in the one spelling."""
+    """A token is signed only by RS256, with the exact key, bytes and spelling."""
     assert not tokens.is_signed(parsed(text), KEY)
 
 
 def _signed(header: str, payload: str) -> str:
-    """Return the token that the core's key makes of two segments, whatever they are."""
+    """Return the two segments, whatever they are, signed with the core's key."""
     text = f"{header}.{payload}"
     signature = private_key().sign(text.encode(), padding.PKCS1v15(), SHA256())
     return f"{text}.{segment(signature)}"
@@ -395,7 +395,7 @@ def test_the_key_vouches_for_base64url_only(
 
 
 def test_the_other_spelling_decodes_to_the_same_bytes() -> None:
-    """Guards the case above: it is the spelling that is refused, not the bytes."""
+    """The spellings above decode to the same bytes, so only the spelling is refused."""
     other = FORGED["other spelling"].rpartition(".")[2]
     right = MINT.token().rpartition(".")[2]
     assert other != right
@@ -405,7 +405,7 @@ def test_the_other_spelling_decodes_to_the_same_bytes() -> None:
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_damaged_token_is_signed(data: st.DataObject) -> None:
-    """Any token whose text isn't the signed one, to the character, is refused."""
+    """A token that differs from the signed one in any character is refused."""
     text = MINT.token()
     place = data.draw(st.integers(0, len(text) - 1))
     new = data.draw(st.characters(max_codepoint=0x17F).filter(lambda c: c != "."))
@@ -415,11 +415,11 @@ def test_no_damaged_token_is_signed(data: st.DataObject) -> None:
         assert not tokens.is_signed(token, KEY)
 
 
-# --- what a good token says --------------------------------------------------------
+# --- the identity of a good token --------------------------------------------------
 
 
 def test_identity() -> None:
-    """The identity has the token's facts, and the payload whole."""
+    """The identity has the token's facts and the whole payload."""
     token = parsed(MINT.token(sub=" user-1 ", tId="t1", plan="pro"))
     identity = tokens.identity(token)
     assert identity.user_id == "user-1"
@@ -431,7 +431,7 @@ def test_identity() -> None:
 
 
 def test_identity_of_an_old_token() -> None:
-    """Version 3 knows neither tenants nor recipe users."""
+    """Version 3 tokens have no tenant and no recipe user."""
     text = MINT.token({"version": "3"}, tId="ignored", rsub=..., exp=10**400)
     identity = tokens.identity(parsed(text))
     assert identity.tenant_id == "public"
@@ -445,7 +445,7 @@ def test_identity_of_an_old_token() -> None:
     ids=["absent", "null", "number", "empty", "hash"],
 )
 def test_needs_core(parent: object, expected: bool) -> None:
-    """A token with a parent is new from a refresh, and the core must confirm it."""
+    """A token with a parent comes from a refresh, which the core must confirm."""
     token = parsed(MINT.token(parentRefreshTokenHash1=parent))
     assert tokens.needs_core(token) is expected
 
@@ -456,5 +456,5 @@ def test_needs_core(parent: object, expected: bool) -> None:
     ids=["absent", "null", "number", "spaced", "empty"],
 )
 def test_anti_csrf(value: object, expected: str | None) -> None:
-    """The anti-CSRF token is the claim, as the SDK trims it."""
+    """The anti-CSRF token is the claim, trimmed as the SDK does."""
     assert tokens.anti_csrf(parsed(MINT.token(antiCsrfToken=value))) == expected

@@ -1,4 +1,4 @@
-"""The cache of verified tokens: bounded, and none kept longer than it holds."""
+"""The cache of verified tokens: bounded, and no entry outlives its validity."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def users(cache: VerifiedTokens) -> list[str]:
 
 
 def test_a_token_is_found_by_its_end() -> None:
-    """By the last characters of its signature, until it is taken out."""
+    """A token is looked up by the last characters of its signature, until removed."""
     cache, token = VerifiedTokens(10), verified()
     cache.add(token, NOW)
     assert cache.by_end[token.text[-KEY_CHARS:]] is token
@@ -46,7 +46,7 @@ def test_a_token_is_found_by_its_end() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    """The oldest go; a cache of size 0 remembers nothing."""
+    """The oldest entries go first; a cache of size 0 stores nothing."""
     cache = VerifiedTokens(3)
     for number in range(5):
         cache.add(verified(f"user-{number}"), NOW)
@@ -57,7 +57,7 @@ def test_the_cache_is_bounded() -> None:
 
 
 def test_what_is_over_is_forgotten() -> None:
-    """Memory shrinks with the traffic: new tokens push old ones out."""
+    """Expired entries are removed as new tokens arrive."""
     cache = VerifiedTokens(100)
     for number in range(10):
         cache.add(verified(f"user-{number}", until=NOW + 60), NOW)
@@ -74,12 +74,12 @@ def test_what_is_over_is_forgotten() -> None:
 def test_a_token_is_kept_no_longer_than_it_lives(
     until: float, life_s: int, expected: float
 ) -> None:
-    """Whichever ends first."""
+    """An entry ends with the token or with `max_age`, whichever is first."""
     assert verified(until=until, exp=int(NOW) + life_s).until == expected
 
 
 def test_the_facts_of_a_token_are_read_once() -> None:
-    """What each request with it is judged by, whatever its route."""
+    """A token's facts, which no route changes, are computed once."""
     plain = verified()
     assert (plain.anti_csrf, plain.needs_core) == (None, False)
     assert plain.allowed.principal is plain.identity
@@ -90,7 +90,7 @@ def test_the_facts_of_a_token_are_read_once() -> None:
 
 @pytest.mark.parametrize("place", ["authorization", "cookie"])
 def test_the_line_that_shows_a_token_is_found(place: str) -> None:
-    """Among others, such as a cookie beside an Authorization field."""
+    """The line with the token is found among others, such as a Cookie field."""
     other, token = MINT.token(sub="user-2"), MINT.token()
     tokens = {"authorization": other, "cookie": other, place: token}
     shown = request(
