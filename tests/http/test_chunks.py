@@ -1,4 +1,4 @@
-"""Chunked bodies: one end or a refusal, however the bytes are cut."""
+"""Chunked bodies: one end or a refusal, wherever the bytes are split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Decoded = tuple[bytes, bool, bytes]
 
 
 def decoded(*pieces: bytes, blanks: bool = False) -> Decoded:
-    """Return the body, whether it has ended, and what came behind it."""
+    """Return the body, whether it has ended, and the bytes after it."""
     decoder = ChunkDecoder(BadReply if blanks else BadRequest, blanks=blanks)
     body = b"".join(part for piece in pieces for part in decoder.feed(piece))
     return body, decoder.ended, decoder.rest
@@ -43,7 +43,7 @@ def bytewise(data: bytes) -> list[bytes]:
     ],
 )
 def test_sound_chunks(data: bytes, body: bytes | None, rest: bytes) -> None:
-    """Extensions and trailers are dropped, and nothing behind the end is read."""
+    """Extensions and trailers are dropped, and no byte after the end is read."""
     if body is None:
         body = b"01234567890\r\n\r\n56789"
     assert decoded(data) == (body, True, rest)
@@ -53,7 +53,7 @@ def test_sound_chunks(data: bytes, body: bytes | None, rest: bytes) -> None:
 @pytest.mark.parametrize("line", [b"5 ", b"5   ", b"5\t", b"5 ;a", b"5;a "])
 @pytest.mark.parametrize("end", [b"0\r\n\r\n", b"0  \r\n\r\n", b"0 ; a\r\n\r\n"])
 def test_blanks_of_services(line: bytes, end: bytes) -> None:
-    """Some pad the sizes of chunks; clients don't."""
+    """Blanks that services add to chunk sizes are accepted; clients' are not."""
     data = line + b"\r\nhello\r\n" + end
     for pieces in ([data], bytewise(data)):
         assert decoded(*pieces, blanks=True) == (b"hello", True, b"")
@@ -82,7 +82,7 @@ def test_blanks_of_services(line: bytes, end: bytes) -> None:
     ],
 )
 def test_broken_chunks(data: bytes) -> None:
-    """Each is refused at once, and however it is cut."""
+    """A malformed body is refused at once, wherever its bytes are split."""
     with pytest.raises(BadRequest):
         decoded(data)
     with pytest.raises(BadRequest):
@@ -108,7 +108,7 @@ def test_broken_chunks(data: bytes) -> None:
     ],
 )
 def test_blanks_change_nothing_else(line: bytes) -> None:
-    """Parsers differ on a size with a blank before it or within it."""
+    """No blank is accepted before or within a size, as parsers differ on it."""
     with pytest.raises(BadReply):
         decoded(line + b"\r\nhello\r\n", blanks=True)
 
@@ -117,17 +117,17 @@ def test_blanks_change_nothing_else(line: bytes) -> None:
     "data", [b"", b"5", b"5\r", b"5\r\n", b"5\r\nhello\r", b"0\r\n", b"0\r\n\r"]
 )
 def test_what_isnt_whole_is_waited_for(data: bytes) -> None:
-    """The end is the empty line, and nothing else."""
+    """An incomplete body isn't ended: only the empty line ends it."""
     assert not decoded(data)[1]
 
 
 def test_a_large_size_reserves_nothing() -> None:
-    """Sixteen digits are the most; what comes is passed on as it comes."""
+    """A size has 16 digits at most; the body is passed on as it arrives, unbuffered."""
     assert decoded(b"F" * 16 + b"\r\nabc", b"def") == (b"abcdef", False, b"")
 
 
 def test_extensions_are_bounded_by_the_body() -> None:
-    """4,000 bytes for each one of a body; but any for chunks of their own size."""
+    """Extensions may take 4,000 bytes per body, or as many as their chunks' data."""
     long = b"1;%b\r\nx\r\n" % (b"a" * (chunks.LINE_MAX_BYTES - 2))
     decoder = ChunkDecoder(BadReply)
     for _ in range(chunks.EXTENSIONS_MAX_BYTES // chunks.LINE_MAX_BYTES):
@@ -141,7 +141,7 @@ def test_extensions_are_bounded_by_the_body() -> None:
 
 
 def test_what_is_no_body_is_bounded() -> None:
-    """Between two pieces of it: one line of a size, and the trailers."""
+    """A size line and the trailers are bounded."""
     barren = b"0;%b\r\n" % (b"a" * (chunks.LINE_MAX_BYTES - 2))
     trailer = b"A: %b\r\n" % (b"b" * (chunks.TRAILERS_MAX_BYTES // 100 - 3))
     decoder = ChunkDecoder(BadReply)
@@ -152,7 +152,7 @@ def test_what_is_no_body_is_bounded() -> None:
 
 
 def test_a_read_within_a_chunk_is_not_copied() -> None:
-    """Large bodies come in reads that are no more than that."""
+    """A read within one chunk, the usual case of large bodies, isn't copied."""
     decoder = ChunkDecoder(BadReply)
     decoder.feed(b"30000\r\n")
     for _ in range(3):
@@ -182,7 +182,7 @@ _BODIES = st.builds(
 @given(_BODIES, st.lists(st.integers(0, 60), max_size=6))
 @settings(max_examples=1000, deadline=None)
 def test_cuts_make_no_difference(data: bytes, cuts: list[int]) -> None:
-    """The same body, end and rest, or the same refusal."""
+    """Wherever the bytes are split, the result or the refusal is the same."""
     places = [0, *sorted(cuts), len(data)]
     pieces = [data[a:b] for a, b in pairwise(places) if a <= b]
     try:
@@ -197,7 +197,7 @@ def test_cuts_make_no_difference(data: bytes, cuts: list[int]) -> None:
 @given(_BODIES)
 @settings(max_examples=1000, deadline=None)
 def test_blanks_are_all_the_difference(data: bytes) -> None:
-    """What clients may send means the same from a service."""
+    """What a client may send has the same meaning from a service."""
     try:
         strict = decoded(data)
     except BadRequest:
@@ -209,7 +209,7 @@ def test_blanks_are_all_the_difference(data: bytes) -> None:
 
 
 class Told:
-    """What llhttp tells of a body."""
+    """The body as llhttp reads it."""
 
     def __init__(self) -> None:
         self.body = b""
@@ -248,12 +248,12 @@ def llhttp(data: bytes, head: bytes) -> tuple[bytes, bool]:
 def test_llhttp_reads_what_is_accepted_in_the_same_way(
     data: bytes, head: bytes
 ) -> None:
-    """The same bytes of body, and the same end."""
+    """An accepted body has the same bytes and the same end in llhttp."""
     try:
         body, ended, rest = decoded(data)
     except BadRequest:
         return
-    if ended:  # else what was accepted may still become something that isn't
+    if ended:  # otherwise it may still become malformed
         assert llhttp(data[: len(data) - len(rest)], head) == (body, True)
 
 
@@ -271,14 +271,14 @@ LIMIT = "a limit"
         (b"%016x" % 5 + END, True, True, ""),
         (b'5;a="b c";d=e;f' + END, True, True, ""),
         (b"5\r\nhello\r\n0;a\r\nA: b\r\n\r\n", True, True, ""),
-        # What llhttp refused, and is taken now.
+        # Refused by llhttp, accepted now.
         (b"5 " + END, False, True, PADDED),
         (b"5\t  " + END, False, True, PADDED),
         (b"5 ;a" + END, False, True, BLANKS),
         (b"5; a" + END, False, True, BLANKS),
         (b"5;a = b" + END, False, True, BLANKS),
         (b'5;a="b" ;c' + END, False, True, BLANKS),
-        # What llhttp took, and is refused now.
+        # Accepted by llhttp, refused now.
         (b"5;a=" + END, True, False, NO_EXTENSION),
         (b"5;=b" + END, True, False, NO_EXTENSION),
         (b"5;;a" + END, True, False, NO_EXTENSION),
@@ -288,7 +288,7 @@ LIMIT = "a limit"
         (b"0\r\n%b\r\n" % (b"A: b\r\n" * 101), True, False, LIMIT),
         (b"0\r\nA: %b\r\n\r\n" % (b"b" * 16384), True, False, LIMIT),
         (b"0\r\nTransfer-Encoding: x\r\n\r\n", True, False, "a trailer that frames"),
-        # What both refuse.
+        # Refused by both.
         *(
             (size + END, False, False, "")
             for size in (
@@ -314,7 +314,7 @@ LIMIT = "a limit"
 def test_chunked_replies_beside_llhttp(
     data: bytes, *, llhttp_takes: bool, we_take: bool, why: str
 ) -> None:
-    """What has changed since llhttp (strict, as httptools 0.9 builds it) read them."""
+    """The differences from llhttp (strict, as httptools 0.9 builds it) are these."""
     assert (llhttp_takes != we_take) <= bool(why)
     for takes, error, read in (
         (llhttp_takes, httptools.HttpParserError, lambda: llhttp(data, REPLY)),

@@ -19,7 +19,7 @@ from gateway.http.fields import (
     values,
 )
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 FIELDS: Fields = (
@@ -32,18 +32,18 @@ FIELDS: Fields = (
 
 
 def test_values_come_in_order_whatever_the_case() -> None:
-    """RFC 9110 §5.3: names are case-insensitive, and the order of values counts."""
+    """RFC 9110 §5.3: names are case-insensitive; values keep their order."""
     assert list(values(FIELDS, b"set-cookie")) == [b"a=1", b"b=2", b""]
 
 
 def test_values_of_an_absent_name_are_none() -> None:
-    """Nothing is made up for a field that isn't there."""
+    """An absent field has no values."""
     assert list(values(FIELDS, b"cookie")) == []
     assert list(values((), b"cookie")) == []
 
 
 def test_first_is_the_first_value() -> None:
-    """A repeated field is not joined: the first value is returned as it is."""
+    """A repeated field isn't joined: its first value is returned unchanged."""
     assert first(FIELDS, b"set-cookie") == b"a=1"
     assert first(FIELDS, b"x-note") == b"adm\xffin"
     assert first(FIELDS, b"cookie") is None
@@ -54,7 +54,7 @@ def test_first_is_the_first_value() -> None:
 def test_property_every_value_is_found_under_its_name(
     fields: list[tuple[bytes, bytes]],
 ) -> None:
-    """Grouped by name, nothing is lost, doubled, changed or reordered."""
+    """Grouping by name loses, repeats, changes and reorders no value."""
     names = {name.lower() for name, _ in fields}
     for name in names:
         assert list(values(fields, name)) == [
@@ -80,12 +80,12 @@ def test_property_every_value_is_found_under_its_name(
     ],
 )
 def test_a_line_holds_a_field_or_none(line: bytes, field: Field | None) -> None:
-    """RFC 9112 §5: a token, a colon at once, and a value without control bytes."""
+    """RFC 9112 §5: a token, directly a colon, and a value without control bytes."""
     assert field_of(line) == field
 
 
 def test_controls_are_all_but_the_tab() -> None:
-    """RFC 9110 §5.5, §5.6.2: each of 256 bytes, in a value and in a name."""
+    """RFC 9110 §5.5, §5.6.2: of all control bytes, values may have the tab only."""
     inside = [b for b in range(256) if has_control(b"a%cb" % b)]
     assert inside == [b for b in range(256) if (b < 32 and b != 9) or b == 127]
     assert bytes(inside) == CONTROLS
@@ -104,7 +104,7 @@ clean = st.binary(max_size=9).map(lambda text: text.translate(None, CONTROLS))
 def test_property_a_block_is_read_as_what_was_written(
     fields: list[tuple[bytes, bytes]],
 ) -> None:
-    """RFC 9112 §5: one line for each field, in order, each with its CRLF."""
+    """RFC 9112 §5: a written block is read back as the same fields, in order."""
     *lines, end = block(fields).split(b"\r\n")
     assert end == b""
     assert [field_of(line) for line in lines] == fields
@@ -114,7 +114,10 @@ def test_property_a_block_is_read_as_what_was_written(
 
 
 def test_a_memo_judges_once() -> None:
-    """By the bytes exactly; what is longer than its bound is judged each time."""
+    """A result is stored by exact bytes.
+
+    Longer inputs than the bound are judged anew.
+    """
     judged: list[bytes] = []
 
     def judge(text: bytes) -> int:
@@ -130,7 +133,7 @@ def test_a_memo_judges_once() -> None:
 
 
 def test_a_memo_is_bounded() -> None:
-    """When it is full of what somebody made up, it starts again."""
+    """A full memo is emptied, so that made-up inputs don't fill the memory."""
     memo = BoundedCache(int)
     for number in range(3000):
         assert memo[b"%d" % number] == number
@@ -138,7 +141,7 @@ def test_a_memo_is_bounded() -> None:
 
 
 def test_a_memo_forgets_what_was_refused() -> None:
-    """An error comes out each time, and nothing is remembered in its place."""
+    """An error is raised each time and never stored."""
     memo = BoundedCache(int)
     for _ in range(2):
         with pytest.raises(ValueError, match="x7"):

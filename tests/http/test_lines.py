@@ -1,4 +1,4 @@
-"""Lines: each one judged once, by its bytes exactly; bounded, and no secret kept."""
+"""Lines: each judged once by its exact bytes; bounded, and without secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from gateway.http.lines import (
 from gateway.http.request_head import Bounds, RequestReader
 from gateway.session.credentials import CREDENTIAL_FIELDS
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 BOUNDS = Bounds(target=8192, field=16384, head=65536, fields=100)
 MEANINGS: dict[bytes, module.Meaning] = {
@@ -41,7 +41,7 @@ MEANINGS: dict[bytes, module.Meaning] = {
 def made(
     judged: list[bytes] | None = None, error: type[GatewayError] = BadRequest
 ) -> Lines:
-    """Return an empty memory; *judged* gets each line that is judged."""
+    """Return an empty store of lines; *judged* collects each line that is judged."""
 
     def rules(name: bytes, value: bytes, raw: bytes) -> Ruling:
         if judged is not None:
@@ -52,7 +52,7 @@ def made(
 
 
 def reader() -> RequestReader:
-    """Return one that reads as the gateway's does."""
+    """Return a reader configured like the gateway's."""
     rules = headers.request_rules(headers.reserved(["X-User-Plan"]))
     return RequestReader(BOUNDS, rules, CREDENTIAL_FIELDS)
 
@@ -95,7 +95,7 @@ Find = Callable[[Lines, bytes], Line]
 def test_a_line_is_its_field(
     text: bytes, name: bytes, value: bytes, find: Find
 ) -> None:
-    """RFC 9112 §5: the value without blanks round it; it goes on in one form."""
+    """RFC 9112 §5: a value has no blanks around it; a line is forwarded in one form."""
     line = find(made(), text)
     assert line.field == (name, value)
     assert line.raw == line.kept == b"%b: %b\r\n" % (name, value)
@@ -122,7 +122,7 @@ def test_a_line_is_its_field(
     ],
 )
 def test_what_is_no_field_is_refused(text: bytes, find: Find) -> None:
-    """Each time, with the error of its side: nothing of it is remembered."""
+    """A malformed line raises its side's error each time and is never stored."""
     for error in (BadRequest, BadReply):
         lines = made(error=error)
         for _ in range(2):
@@ -146,14 +146,14 @@ def test_what_is_no_field_is_refused(text: bytes, find: Find) -> None:
 def test_a_name_has_its_meaning_in_any_case(
     text: bytes, meaning: int, says: object, find: Find
 ) -> None:
-    """RFC 9110 §5.1: names have no case; other spellings are other names."""
+    """RFC 9110 §5.1: names are case-insensitive; other spellings are other names."""
     line = find(made(), text)
     assert (line.meaning, line.says) == (meaning, says)
 
 
 @both_ways
 def test_what_a_reader_refuses_is_refused_again(find: Find) -> None:
-    """Its error comes out as it is, and the line isn't remembered as a good one."""
+    """A reader's error is raised unchanged each time, and the line isn't stored."""
     lines = made()
     for _ in range(2):
         with pytest.raises(ValueError, match="x7"):
@@ -164,7 +164,7 @@ def test_what_a_reader_refuses_is_refused_again(find: Find) -> None:
 
 @both_ways
 def test_the_rules_are_asked_about_the_field(find: Find) -> None:
-    """What they say is the line's, whatever it is."""
+    """A line carries the result of the rules for its field."""
     asked = []
 
     def rules(*field: bytes) -> Ruling:
@@ -178,11 +178,11 @@ def test_the_rules_are_asked_about_the_field(find: Find) -> None:
     assert line.meaning == MARKED
 
 
-# --- what is remembered -------------------------------------------------------------
+# --- what is stored -----------------------------------------------------------------
 
 
 def test_lines_are_judged_once() -> None:
-    """And looked up from then on, whoever asks."""
+    """A line is judged once and then looked up, for every caller."""
     judged: list[bytes] = []
     lines = made(judged)
     first = lines[b"A: b"]
@@ -194,7 +194,7 @@ ALIKE = [b"A: b", b"a: b", b"A:b", b"A: b ", b"A:\tb", b"A: B", b"A: b\t", b"A: 
 
 
 def test_lines_are_known_by_their_bytes_exactly() -> None:
-    """Not one that only means the same is taken for another one."""
+    """Lines are stored by exact bytes: an equivalent line is not the same one."""
     lines = made()
     found = [lines[text] for text in ALIKE]
     assert len({id(line) for line in found}) == len(ALIKE)
@@ -203,7 +203,7 @@ def test_lines_are_known_by_their_bytes_exactly() -> None:
 
 
 def test_a_long_line_is_judged_each_time() -> None:
-    """`judge` remembers nothing that nobody holds, nor what holds no secret."""
+    """A long line is judged each time, unless it is a secret that a caller holds."""
     judged: list[bytes] = []
     lines = made(judged)
     text = b"A: " + b"b" * LINE_MAX_BYTES
@@ -227,7 +227,7 @@ SECRET_NAMES = [
 
 @pytest.mark.parametrize("name", SECRET_NAMES)
 def test_secrets_are_not_remembered(name: bytes) -> None:
-    """A name that promises one is enough; lines beside it are remembered as ever."""
+    """A line whose name promises a secret isn't stored; the lines beside it are."""
     lines = made()
     for end in (b"", b" "):
         text = name + b": s3cret" + end
@@ -240,7 +240,7 @@ def test_secrets_are_not_remembered(name: bytes) -> None:
 
 
 def bytes_within(thing: object) -> Iterator[bytes]:
-    """Yield all bytes that *thing* holds, however deep, but not those of modules."""
+    """Yield all bytes that *thing* refers to at any depth, but for modules'."""
     seen: set[int] = set()
     todo = [thing]
     while todo:
@@ -257,7 +257,7 @@ def bytes_within(thing: object) -> Iterator[bytes]:
 
 
 def test_nothing_of_a_head_with_secrets_stays_in_its_reader() -> None:
-    """Not in a line, a rule, a memo or a store: they are gone when the head is."""
+    """Without the head, its reader holds no secret of it: in no line, rule or cache."""
     reads = reader()
     secrets = [
         *((name, b"s3cret-%d" % i) for i, name in enumerate(SECRET_NAMES)),
@@ -276,11 +276,11 @@ def test_nothing_of_a_head_with_secrets_stays_in_its_reader() -> None:
     assert reads._lines.held == 0
 
 
-# --- what somebody holds ------------------------------------------------------------
+# --- lines held by a caller ---------------------------------------------------------
 
 
 def test_a_held_secret_is_found_again() -> None:
-    """While somebody holds its line, and from then on no more."""
+    """A secret line is found again while a caller holds it, and not afterwards."""
     judged: list[bytes] = []
     lines = made(judged)
     text = b"Cookie: sAccessToken=" + b"x" * 40
@@ -311,7 +311,10 @@ def test_a_held_secret_is_found_again() -> None:
 def test_only_secrets_with_a_meaning_are_found_again(
     text: bytes, *, is_found: bool
 ) -> None:
-    """The others are looked up where all lines are, or judged each time."""
+    """Only secret lines with a meaning are found by being held.
+
+    Others are stored as usual or judged each time.
+    """
     lines = made()
     line = lines.judge(text)
     assert (lines.judge(text) is line) is is_found
@@ -319,7 +322,7 @@ def test_only_secrets_with_a_meaning_are_found_again(
 
 
 def test_a_held_line_may_have_a_size() -> None:
-    """At the bound it is found again, over it not; blanks round the value count."""
+    """A held line is found up to the size bound; blanks around the value count."""
     lines = made()
     room = HELD_MAX_BYTES - len(b"Cookie: ")
     fits = b"Cookie: " + b"x" * room
@@ -341,7 +344,10 @@ def test_a_held_line_may_have_a_size() -> None:
     ],
 )
 def test_a_held_line_is_known_by_all_its_bytes(other: bytes) -> None:
-    """Its last bytes only say where to look: the later of two is the one found."""
+    """A held line is looked up by its last bytes and compared whole.
+
+    Of two with the same last bytes, the later is found.
+    """
     lines = made()
     text = b"Cookie: z" + b"x" * 40
     first, second = lines.judge(text), lines.judge(other)
@@ -352,7 +358,7 @@ def test_a_held_line_is_known_by_all_its_bytes(other: bytes) -> None:
     assert again.field == first.field == field_of(text)
     assert lines.held == 1
     del first, second
-    assert lines.judge(text) is again  # what is gone doesn't take the later one along
+    assert lines.judge(text) is again  # the line that went doesn't remove the later one
     del again
     assert lines.held == 0
 
@@ -368,7 +374,7 @@ texts = st.tuples(parts, st.lists(parts, max_size=4).map(b"".join)).map(b"".join
 def test_property_whatever_is_held_a_line_is_its_own(
     asked: list[tuple[bytes, bool]], by_memory: bool
 ) -> None:
-    """Held, remembered or judged anew: what is found is what its bytes say."""
+    """Held, stored or judged anew, a line has the content of its own bytes."""
     lines, held = made(), []
     for text, is_held in asked:
         fresh = field_of(text)
@@ -389,11 +395,11 @@ def test_property_whatever_is_held_a_line_is_its_own(
     assert all(text.startswith((b"A:", b"a", b"b", b"x")) for text in lines)
 
 
-# --- how much is remembered ---------------------------------------------------------
+# --- bounds of the store ------------------------------------------------------------
 
 
 def test_memory_is_bounded() -> None:
-    """Whatever clients make up: it starts again before it is over its bound."""
+    """The store is emptied before it exceeds its bound, whatever clients send."""
     lines = made()
     emptied = 0
     for number in range(4000):
@@ -407,7 +413,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_reader_remembers_lines_of_a_size() -> None:
-    """Those that are longer aren't likely to come again."""
+    """Lines above a size aren't stored, as they rarely come again."""
     reads = reader()
     fits = (b"B", b"b" * (LINE_MAX_BYTES - len(b"B: ")))
     reads.read(head(fits, (b"C", fits[1] + b"b")))
@@ -428,7 +434,7 @@ names = st.one_of(
 def test_property_a_reader_never_remembers_more_than_its_bound(
     heads: list[list[tuple[bytes, int]]],
 ) -> None:
-    """By its own estimate, after any head of lines of any size and kind."""
+    """By its own estimate, a reader stays within its bound after any heads."""
     reads = reader()
     lines = reads._lines
     for number, made_up in enumerate(heads):
@@ -459,7 +465,7 @@ def test_property_a_reader_never_remembers_more_than_its_bound(
     ],
 )
 def test_the_estimate_is_not_too_low(make: Callable[[int], bytes]) -> None:
-    """What a reader holds takes no more than it says."""
+    """A reader's memory is at most its own estimate."""
     reads = reader()
     reads.read(head())
     tracemalloc.start()

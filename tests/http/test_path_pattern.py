@@ -1,4 +1,4 @@
-"""Patterns agree with Python's `re`, and never take more than linear time."""
+"""Patterns agree with Python's `re` and take linear time at most."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPEATS = st.sampled_from(["", "", "", "*", "+", "?", "{2}", "{1,3}", "{0,2}", "
 
 
 def sequences(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Atoms and groups with repeats, one after the other or as alternatives."""
+    """Draw atoms and groups with repeats, in sequence or as alternatives."""
     group = inner.map(lambda text: f"({text})") | inner.map(lambda text: f"(?:{text})")
     repeated = st.builds(str.__add__, ATOMS | group, REPEATS)
     return st.lists(repeated, min_size=1, max_size=4).map("".join) | st.lists(
@@ -36,7 +36,7 @@ FLAT = st.lists(st.builds(str.__add__, ATOMS, REPEATS), max_size=4).map("".join)
 @settings(max_examples=400, deadline=None)
 @given(text=PATTERNS, path=st.text(alphabet="ab/.7%", max_size=8))
 def test_agrees_with_re(text: str, path: str) -> None:
-    """Every pattern that is understood means what it means in Python's `re`."""
+    """Every accepted pattern has the meaning that it has in Python's `re`."""
     expected = re.fullmatch(text, path) is not None
     assert Pattern(text).matches(path) == expected
 
@@ -44,7 +44,7 @@ def test_agrees_with_re(text: str, path: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(text=PATTERNS, path=st.text(alphabet="ab/.7", max_size=6))
 def test_every_match_begins_with_the_literal_prefix(text: str, path: str) -> None:
-    """`literal_prefix` never promises more than is true: routes are found by it."""
+    """Every match begins with `literal_prefix`, by which routes are looked up."""
     compiled = Pattern(text)
     if compiled.matches(path):
         assert path.startswith(compiled.literal_prefix)
@@ -68,7 +68,7 @@ def test_every_match_begins_with_the_literal_prefix(text: str, path: str) -> Non
     ],
 )
 def test_literal_prefix(text: str, prefix: str) -> None:
-    """It goes up to the first place where two paths that match can differ."""
+    """The prefix ends at the first character where two matching paths can differ."""
     assert Pattern(text).literal_prefix == prefix
 
 
@@ -77,7 +77,7 @@ def test_literal_prefix(text: str, prefix: str) -> None:
 def test_begins_with_ends_at_a_border(
     head: str, tail: str, data: st.DataObject
 ) -> None:
-    """What is stripped from a path can't be half of a segment."""
+    """A prefix is stripped from a path at segment borders only."""
     compiled = Pattern(head + tail)
     path = data.draw(st.from_regex(compiled.text, fullmatch=True, alphabet="ab/.7"))
     prefix = path[: data.draw(st.integers(0, len(compiled.literal_prefix)))]
@@ -96,7 +96,7 @@ def test_begins_with_ends_at_a_border(
     ],
 )
 def test_begins_with(text: str, prefix: str, expected: bool) -> None:
-    """It says yes where a prefix can be stripped, and not only no to be safe."""
+    """It is true for every prefix that can be stripped, not just for some."""
     assert Pattern(text).begins_with(prefix) is expected
 
 
@@ -138,13 +138,13 @@ def test_begins_with(text: str, prefix: str, expected: bool) -> None:
     ],
 )
 def test_refused(text: str, says: str) -> None:
-    """What isn't understood is refused with its place and the remedy."""
+    """An unsupported pattern is refused with the position and the remedy."""
     with pytest.raises(BadPattern, match=re.escape(says).replace(r"\\\\", r"\\")):
         Pattern(text)
 
 
 def test_unknown_characters_match_nothing() -> None:
-    """`.` and negated classes stand for characters of a canonical path only."""
+    """`.` and negated classes match the characters of canonical paths only."""
     assert not Pattern("/.").matches("/\n")
     assert not Pattern("/[^a]").matches("/\xe9")
     assert not Pattern("/.").matches("/ ")
@@ -156,7 +156,7 @@ def test_unknown_characters_match_nothing() -> None:
     ids=["nested", "ambiguous", "nested-fails", "many-stars", "optional"],
 )
 def test_long_paths_cost_little(text: str) -> None:
-    """Patterns that hang Python's `re` for years take linear time, up to 8 KiB."""
+    """Patterns with exponential time in Python's `re` are linear here, up to 8 KiB."""
     assert not Pattern(text).matches("/" + "a" * 8000 + "!")
 
     def matching(size: int) -> Callable[[], object]:
@@ -167,7 +167,7 @@ def test_long_paths_cost_little(text: str) -> None:
 
 
 def test_remembered_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients choose the paths; what they make us remember stays small."""
+    """The states cached for the paths that clients choose are bounded."""
     monkeypatch.setattr(path_pattern, "_MAX_STATES", 8)
     compiled = Pattern("/.*a.{6}")
     paths = [f"/{number:07b}".replace("1", "a") for number in range(128)]
@@ -179,7 +179,7 @@ def test_remembered_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_compared_by_text() -> None:
-    """Two routes with the same pattern are found to be the same place."""
+    """Patterns with the same text are equal, so that their routes are one place."""
     assert Pattern("/a.*") == Pattern("/a.*")
     assert hash(Pattern("/a.*")) == hash(Pattern("/a.*"))
     assert Pattern("/a.*") != Pattern("/b.*")

@@ -1,4 +1,4 @@
-"""Reply heads: one reading or a refusal, and never another reading than llhttp's."""
+"""Reply heads: one reading or a refusal, and never one that differs from llhttp's."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def read(data: bytes, *, head_request: bool = False) -> ReplyHead:
 def head(
     *fields: Field, version: bytes = b"1.1", status: int = 200, to_head: bool = False
 ) -> ReplyHead:
-    """Return what a reply with these fields says; *to_head*: it replies to HEAD."""
+    """Return the head of a reply with these fields; *to_head*: it answers HEAD."""
     line = b"HTTP/%b %d X\r\n" % (version, status)
     lines = b"".join(b"%b:%b\r\n" % field for field in fields)
     return read(line + lines + b"\r\n", head_request=to_head)
 
 
 def refusal(data: bytes) -> str:
-    """Return why a head is refused; it is for HEAD as well."""
+    """Return why a head is refused, which must be so for HEAD as well."""
     with pytest.raises(BadReply) as to_head:
         read(data, head_request=True)
     with pytest.raises(BadReply) as refused:
@@ -79,8 +79,11 @@ REQUESTS = RequestReader(Bounds(target=100, field=1000, head=10_000, fields=100)
 def test_property_framing_is_one_rule_for_requests_and_replies(
     version: bytes, fields: list[Field]
 ) -> None:
-    """What is refused in one direction is refused in the other, and what frames a
-    message is read the same: the two readers check it apart, for speed."""
+    """Framing is one rule for requests and replies.
+
+    What is refused in one direction is refused in the other, and accepted framing means
+    the same. For speed, each of the two readers has its own check.
+    """
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
     request = b"POST / HTTP/%b\r\nHost: h\r\n%b\r\n" % (version, lines)
     try:
@@ -108,8 +111,8 @@ def test_property_framing_is_one_rule_for_requests_and_replies(
     ],
 )
 def test_status_lines(line: bytes, status: int, reason: bytes, start: bytes) -> None:
-    """They go on in the gateway's version, with the space that RFC 9112 §4 demands."""
-    for _ in range(2):  # read, and looked up
+    """RFC 9112 §4: status lines get the gateway's version and the required space."""
+    for _ in range(2):  # read, then looked up
         found = read(line + b"\r\n\r\n")
         assert (found.status, found.reason, found.start) == (status, reason, start)
 
@@ -149,7 +152,7 @@ def test_refused_status_lines(line: bytes) -> None:
     ],
 )
 def test_fields(lines: bytes, expected: Fields) -> None:
-    """Names and values as they came, without the white space round the values."""
+    """Names and values are unchanged, without the white space around the values."""
     found = read(LINE + lines + b"\r\n")
     assert found.fields == expected
     assert [line.kept for line in found.lines] == [
@@ -173,13 +176,13 @@ CONTROL = "control byte in the head"
     ],
 )
 def test_refused_fields(line: bytes, why: str) -> None:
-    """One line that isn't a field, or one control, and nothing of the head counts."""
+    """One malformed line or control byte refuses the whole head."""
     assert refusal(LINE + b"X: y\r\n" + line + b"\r\n\r\n") == why
     assert refusal(LINE + line + b"\r\nX: y\r\n\r\n") == why
 
 
 def test_the_rules_decide_what_goes_on() -> None:
-    """Each line is judged once. The head has the marks of all its lines."""
+    """Each line is judged once, and a head has the marks of all its lines."""
     judged: list[bytes] = []
 
     def rules(name: bytes, value: bytes, raw: bytes) -> Ruling:
@@ -221,14 +224,14 @@ def test_the_rules_decide_what_goes_on() -> None:
         ((TE,), False, 304, 0, None),
         ((CL2,), False, 100, 0, 2),
         ((), False, 101, 0, None),
-        # As long as the names that count, and none of them.
+        # The same lengths as the names with a meaning, but other names.
         (((b"Content-Lenght", b"9"), (b"X" * 17, b"9")), False, 200, UNTIL_CLOSE, None),
     ],
 )
 def test_where_a_body_ends(
     fields: Fields, to_head: bool, status: int, length: int, declared: int | None
 ) -> None:
-    """RFC 9112 §6.3, in its order."""
+    """RFC 9112 §6.3: the rules for the end of a body apply in their order."""
     found = head(*fields, status=status, to_head=to_head)
     assert (found.length, found.content_length) == (length, declared)
 
@@ -260,19 +263,19 @@ BOTH = "Content-Length and Transfer-Encoding in one reply"
     ],
 )
 def test_refused_framing(fields: Fields, why: str) -> None:
-    """Even where no body follows: another reader may think that one does."""
+    """Bad framing is refused even without a body, as another reader may expect one."""
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
     assert refusal(LINE + lines + b"\r\n") == why
 
 
 def test_chunks_need_http11() -> None:
-    """RFC 9112 §6.1: an HTTP/1.0 reader wouldn't see where the body ends."""
+    """RFC 9112 §6.1: chunks need HTTP/1.1, as an older reader can't find the end."""
     data = b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert refusal(data) == "Transfer-Encoding in an HTTP/1.0 reply"
 
 
 def test_sizes_are_taken_up_to_the_limits() -> None:
-    """Exactly as many fields, and exactly as many bytes."""
+    """Heads are accepted up to exactly the bounds on fields and bytes."""
     assert len(head(*((b"A", b"b"),) * MAX_FIELDS).fields) == MAX_FIELDS
     rest = LINE + b"A: \r\n\r\n"
     value = b"b" * (MAX_HEAD_BYTES - len(rest))
@@ -301,7 +304,10 @@ def test_sizes_are_taken_up_to_the_limits() -> None:
 def test_which_connections_are_kept(
     version: bytes, fields: Fields, keep_alive: bool
 ) -> None:
-    """RFC 9112 §9.3; a body that ends with the connection leaves none."""
+    """RFC 9112 §9.3.
+
+    A body that is ended by the connection's end leaves none to reuse.
+    """
     assert head(*fields, version=version).keep_alive is keep_alive
 
 
@@ -319,12 +325,12 @@ def test_which_connections_are_kept(
     ],
 )
 def test_keep_alive_hints(value: bytes, seconds: float | None) -> None:
-    """A second before the service closes; nonsense is no hint."""
+    """A hint is shortened by a second, one second by half; a bad one is ignored."""
     assert keep_alive_hint(value) == seconds
     assert head((b"keep-alive", value)).keep_alive_s == seconds
 
 
-# --- what hasn't all come -----------------------------------------------------------
+# --- incomplete heads ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,7 +345,7 @@ def test_keep_alive_hints(value: bytes, seconds: float | None) -> None:
     ],
 )
 def test_a_head_that_may_come(data: bytes, known: int) -> None:
-    """Wherever it is cut, between CR and LF too."""
+    """An incomplete head is waited for wherever it is split, also within CRLF."""
     check_begun(data, known)
 
 
@@ -355,16 +361,16 @@ def test_a_head_that_may_come(data: bytes, known: int) -> None:
     ],
 )
 def test_a_head_that_will_never_come(data: bytes, known: int) -> None:
-    """It is refused at once, not when its time is over."""
+    """The beginning of a malformed head is refused at once, not at its timeout."""
     with pytest.raises(BadReply):
         check_begun(data, known)
 
 
-# --- what is remembered -------------------------------------------------------------
+# --- what is stored -----------------------------------------------------------------
 
 
 def test_lines_are_judged_once() -> None:
-    """The second head holds the very same lines, but for the secret ones."""
+    """The second head has the same line objects, except for secrets."""
     reader = ReplyHeadReader()
     data = LINE + b"A: b\r\nSet-Cookie: a=secret\r\nContent-Length: 2\r\n\r\n"
     first, second = (reader.read(data, head_request=False) for _ in range(2))
@@ -374,7 +380,7 @@ def test_lines_are_judged_once() -> None:
 
 
 def test_a_long_line_leaves_the_others_remembered() -> None:
-    """It is judged each time; its neighbours aren't."""
+    """A long line is judged each time; the lines beside it are stored."""
     reader = ReplyHeadReader()
     data = LINE + b"A: b\r\nB: %b\r\n\r\n" % (b"b" * LINE_MAX_BYTES)
     first, second = (reader.read(data, head_request=False) for _ in range(2))
@@ -386,7 +392,7 @@ def test_a_long_line_leaves_the_others_remembered() -> None:
 
 
 def test_what_a_service_makes_up_is_not_remembered() -> None:
-    """Lines are remembered because they come again; long ones are not."""
+    """Long lines aren't stored, as they rarely come again."""
     reader = ReplyHeadReader()
     tracemalloc.start()
     try:
@@ -405,7 +411,7 @@ def test_what_a_service_makes_up_is_not_remembered() -> None:
 
 @dataclass
 class Message:
-    """What llhttp tells of one reply."""
+    """One reply as llhttp reads it."""
 
     status: int = 0
     fields: list[Field] = field(default_factory=list)
@@ -415,7 +421,7 @@ class Message:
 
 
 class Told:
-    """What llhttp tells of a connection."""
+    """A connection as llhttp reads it."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -423,14 +429,14 @@ class Told:
 
     @property
     def final(self) -> Message | None:
-        """The first reply that is none of the interim ones."""
+        """The first reply that isn't an interim one (1xx)."""
         return next((m for m in self.messages if m.status >= 200), None)
 
     def on_message_begin(self) -> None:
         self.messages.append(Message())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.messages[-1].status:  # else it is a trailer
+        if not self.messages[-1].status:  # otherwise it is a trailer
             self.messages[-1].fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -445,7 +451,7 @@ class Told:
 
 
 def llhttp(data: bytes) -> tuple[Told, str]:
-    """Return what llhttp tells, and why it refuses the rest."""
+    """Return what llhttp reads, and why it refuses the rest."""
     told = Told()
     try:
         told.parser.feed_data(data)
@@ -548,7 +554,7 @@ _PLACES = st.lists(st.integers(0, 200), max_size=8)
 
 
 def changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
-    """Return *data* with some of its bytes replaced: place, how many, by which."""
+    """Return *data* with bytes replaced at a place: how many, and by which."""
     for place, size, by in changes:
         at = place % (len(data) + 1)
         data = data[:at] + by + data[at + size :]
@@ -562,7 +568,7 @@ def changed(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
 def test_llhttp_reads_what_is_accepted_in_the_same_way(
     data: bytes, changes: list[tuple[int, int, bytes]], places: list[int]
 ) -> None:
-    """Status, fields, where the body ends, and its bytes, wherever they are cut."""
+    """An accepted reply has the same status, fields and body in llhttp."""
     data = changed(data, changes)
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     reader = ReplyReader(ReplyHeadReader())

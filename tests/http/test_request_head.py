@@ -1,4 +1,4 @@
-"""Request heads: one reading or a refusal, never another reading than llhttp's."""
+"""Request heads: one reading or a refusal, and never one that differs from llhttp's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gateway.http.request_head import (
 BOUNDS = Bounds(target=200, field=300, head=1000, fields=10)
 HOST: Field = (b"Host", b"gw")
 READER = RequestReader(BOUNDS)
-"""One for most tests, so that what one has read is known to the next."""
+"""The reader of most tests, so that lines of one request are known to the next."""
 
 
 def head(
@@ -67,12 +67,12 @@ def check(
 def test_sound_requests_give_their_host(
     fields: Fields, version: tuple[int, int]
 ) -> None:
-    """What means one thing only passes."""
+    """A head with a single meaning is accepted, and its Host is returned."""
     assert check(*fields, version=version) == b"gw"
 
 
 def test_http10_needs_no_host() -> None:
-    """RFC 9112 §3.2 demands Host of HTTP/1.1 only; two are too many for both."""
+    """RFC 9112 §3.2: only HTTP/1.1 requires Host; two are refused in both versions."""
     assert check(version=(1, 0)) is None
     assert check(HOST, version=(1, 0)) == b"gw"
     with pytest.raises(BadRequest):
@@ -91,7 +91,7 @@ SILENT: dict[str, object] = {
     "request_ids": (),
     "credential_lines": (),
 }
-"""What a head says that says nothing."""
+"""The facts of a head without fields that have a meaning."""
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ SILENT: dict[str, object] = {
 def test_what_a_request_says_is_told_once(
     field: Field, told: dict[str, object]
 ) -> None:
-    """However a name is written; what isn't told is taken for absent later on."""
+    """The head reports each fact once, in any spelling; absent ones have defaults."""
     found = read(head(HOST, field, method="GET"))
     assert (found.method, found.target, found.http10) == ("GET", b"/", False)
     assert found.fields == (HOST, field)
@@ -129,7 +129,7 @@ def test_what_a_request_says_is_told_once(
 
 
 def test_what_is_said_twice_is_told_twice() -> None:
-    """In order: who asks for one only must see that there are more."""
+    """Repeated values are all reported in order, so that a caller sees repetition."""
     found = read(
         head(
             HOST,
@@ -145,7 +145,7 @@ def test_what_is_said_twice_is_told_twice() -> None:
 
 
 def test_fields_that_may_hold_credentials_are_shown() -> None:
-    """Whoever asked for a name gets its lines, in order, with what it read there."""
+    """Lines with a requested name are returned in order, with the caller's reading."""
     reader = RequestReader(BOUNDS, credentials={b"cookie": len, b"rid": bytes.upper})
     data = head(HOST, (b"RID", b"x"), (b"X_Rid", b"x"), (b"Cookie", b"abc"))
     found = reader.read(data)
@@ -157,7 +157,7 @@ def test_fields_that_may_hold_credentials_are_shown() -> None:
 
 
 def test_the_rules_decide_what_goes_on() -> None:
-    """Each line once; a head has the marks of all its lines, whatever they mean."""
+    """Each line is judged once; a head has the marks of all its lines."""
     asked: list[bytes] = []
     marks = {b"Ask": 1, b"Host": 2, b"Change": 4, b"Never": 8}
 
@@ -222,7 +222,7 @@ CHUNKED: Field = (b"Transfer-Encoding", b"chunked")
 def test_ambiguous_framing_is_refused(
     fields: Fields, error: type[GatewayError]
 ) -> None:
-    """Each of these is read differently by some server (RFC 9112 §6.3, §11.2)."""
+    """RFC 9112 §6.3, §11.2: framing that servers read differently is refused."""
     with pytest.raises(error) as refused:
         check(*fields)
     assert refused.value.close, "nothing more may be read from this connection"
@@ -230,20 +230,20 @@ def test_ambiguous_framing_is_refused(
 
 @pytest.mark.parametrize("version", [(0, 9), (1, 2), (1, 10), (2, 0), (3, 0)])
 def test_other_versions_are_refused(version: tuple[int, int]) -> None:
-    """One digit each, and no others than 1.0 and 1.1 (RFC 9112 §2.3)."""
+    """RFC 9112 §2.3: the versions 1.0 and 1.1 only, in one digit each."""
     with pytest.raises(BadRequest if version == (1, 10) else VersionNotSupported):
         check(HOST, version=version)
 
 
 def test_chunks_need_http11() -> None:
-    """An HTTP/1.0 reader wouldn't see where the body ends (RFC 9112 §6.1)."""
+    """RFC 9112 §6.1: chunks need HTTP/1.1, as an older reader can't find the end."""
     with pytest.raises(BadRequest):
         check(HOST, CHUNKED, version=(1, 0))
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
 def test_echo_and_tunnel_are_not_offered(method: str) -> None:
-    """TRACE gives cookies back to scripts; CONNECT reaches any host."""
+    """TRACE returns cookies to scripts, CONNECT reaches any host: both are refused."""
     with pytest.raises(MethodNotImplemented) as refused:
         check(HOST, method=method)
     assert refused.value.close
@@ -262,13 +262,13 @@ def test_echo_and_tunnel_are_not_offered(method: str) -> None:
 def test_whether_the_connection_stays(
     version: tuple[int, int], connection: bytes | None, *, kept: bool
 ) -> None:
-    """RFC 9112 §9.3: close counts, then the version, then keep-alive."""
+    """RFC 9112 §9.3: close comes first, then the version, then keep-alive."""
     fields = () if connection is None else ((b"Connection", connection),)
     assert read(head(HOST, *fields, version=version)).keep_alive is kept
 
 
 def test_a_client_that_may_switch_ends_its_connection() -> None:
-    """Whatever the answer is, its next bytes may be another protocol's."""
+    """A request with Upgrade is the last: later bytes may be of another protocol."""
     upgrade = (b"Upgrade", b"h2c")
     assert read(head(HOST, upgrade)).keep_alive
     assert read(head(HOST, (b"Connection", b"Upgrade"))).keep_alive
@@ -276,7 +276,7 @@ def test_a_client_that_may_switch_ends_its_connection() -> None:
 
 
 def test_http10_expects_no_100() -> None:
-    """RFC 9110 §10.1.1: an HTTP/1.0 client would take it for the answer."""
+    """RFC 9110 §10.1.1: HTTP/1.0 gets no 100, which it would take for the answer."""
     expect = (b"Expect", b"100-continue")
     assert not read(head(HOST, expect, version=(1, 0))).expects_continue
 
@@ -304,20 +304,20 @@ def test_http10_expects_no_100() -> None:
     ],
 )
 def test_malformed_request_lines_are_refused(line: bytes) -> None:
-    """RFC 9112 §3: three parts, one space between each two, and nothing else."""
+    """RFC 9112 §3: exactly three parts, separated by single spaces."""
     with pytest.raises(BadRequest):
         read(line + b"\r\nHost: gw\r\n\r\n")
 
 
 @pytest.mark.parametrize("method", ["get", "FOO", "PRI", "TRACK", "GETT", "A-B"])
 def test_unknown_methods_are_not_implemented(method: str) -> None:
-    """RFC 9110 §9.1: methods have case, and 501 is for those that aren't known."""
+    """RFC 9110 §9.1: methods are case-sensitive; unknown ones get 501."""
     with pytest.raises(MethodNotImplemented):
         check(HOST, method=method)
 
 
 def test_llhttps_methods_are_known() -> None:
-    """But for CONNECT and TRACE."""
+    """llhttp's methods are known, except CONNECT and TRACE."""
     for method in METHODS:
         assert read(head(HOST, method=method)).method == method
         assert llhttp(head(HOST, method=method)).method == method.encode()
@@ -334,7 +334,7 @@ def test_llhttps_methods_are_known() -> None:
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_malformed_fields_are_refused(line: bytes, *, first: bool) -> None:
-    """RFC 9112 §5: a token, a colon at once, no control byte, no fold, CRLF only."""
+    """RFC 9112 §5: a token, directly a colon, no control byte, no fold, CRLF only."""
     lines = [line, b"Host: gw"] if first else [b"Host: gw", line]
     with pytest.raises(BadRequest):
         read(b"GET / HTTP/1.1\r\n%b\r\n\r\n" % b"\r\n".join(lines))
@@ -351,7 +351,7 @@ def test_malformed_fields_are_refused(line: bytes, *, first: bool) -> None:
     ],
 )
 def test_fields_keep_their_bytes(line: bytes, field: Field) -> None:
-    """All but the blanks round a value, which are none of it (RFC 9110 §5.5)."""
+    """RFC 9110 §5.5: values keep all bytes, except the blanks around them."""
     found = read(b"GET /\xff HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % line)
     assert found.fields == (HOST, field)
     assert [line.kept for line in found.lines] == [block((HOST,)), block((field,))]
@@ -376,7 +376,7 @@ def test_fields_keep_their_bytes(line: bytes, field: Field) -> None:
     ],
 )
 def test_sizes_are_bounded(data: bytes, error: type[GatewayError] | None) -> None:
-    """At the bound, and over it; the second time as well, when lines are known."""
+    """Heads are refused above each bound, also when their lines are already known."""
     reader = RequestReader(BOUNDS)
     for _ in range(2):
         if error is None:
@@ -387,7 +387,7 @@ def test_sizes_are_bounded(data: bytes, error: type[GatewayError] | None) -> Non
 
 
 def test_lines_that_are_known_are_still_bounded() -> None:
-    """That each of them fits says nothing of a head of many."""
+    """Known lines that fit one by one may still exceed the bounds of a head."""
     reader = RequestReader(BOUNDS)
     field = (b"A", b"b" * 200)
     assert len(reader.read(head(HOST, *[field] * 4)).lines) == 5
@@ -399,11 +399,11 @@ def test_lines_that_are_known_are_still_bounded() -> None:
         reader.read(head(HOST, *[small] * 10))
 
 
-# --- what hasn't all come ---------------------------------------------------------
+# --- incomplete heads -------------------------------------------------------------
 
 
 def begun(data: bytes) -> None:
-    """Have the beginnings of *data* looked at, byte by byte and all at once."""
+    """Check the beginnings of *data*, byte by byte and all at once."""
     for size in range(1, len(data) + 1):
         check_begun(data[:size], size - 1, BOUNDS)
     check_begun(data, 0, BOUNDS)
@@ -418,7 +418,7 @@ def begun(data: bytes) -> None:
     ],
 )
 def test_a_sound_beginning_is_waited_for(data: bytes) -> None:
-    """Up to the bounds, and with a line end that may still become one."""
+    """A valid beginning is waited for, up to the bounds and within line ends."""
     begun(data)
 
 
@@ -443,18 +443,18 @@ def test_a_sound_beginning_is_waited_for(data: bytes) -> None:
 def test_a_beginning_of_nothing_is_refused(
     data: bytes, error: type[GatewayError]
 ) -> None:
-    """At once: whoever sends it would wait for an answer."""
+    """A malformed beginning is refused at once, as its sender awaits an answer."""
     with pytest.raises(error):
         begun(data)
     with pytest.raises(error):
         check_begun(data, 0, BOUNDS)
 
 
-# --- what is remembered: the rest is in `test_lines` --------------------------------
+# --- what is stored: the rest is in `test_lines` ------------------------------------
 
 
 def test_lines_are_judged_once() -> None:
-    """The second head holds the very same lines, but for secrets and long ones."""
+    """The second head has the same line objects, except for secrets and long lines."""
     reader = RequestReader(BOUNDS._replace(field=1000))
     data = head(HOST, (b"A", b"b"), (b"Cookie", b"c"), (b"B", b"b" * LINE_MAX_BYTES))
     first, second = (reader.read(data) for _ in range(2))
@@ -464,7 +464,7 @@ def test_lines_are_judged_once() -> None:
 
 
 def test_request_lines_with_a_query_are_not_remembered() -> None:
-    """A query may hold a code or a token."""
+    """Request lines with a query aren't stored: it may hold a code or a token."""
     reader = RequestReader(BOUNDS)
     reader.read(b"GET /?s3cret HTTP/1.1\r\nHost: gw\r\n\r\n")
     assert [*reader._lines] == [b"Host: gw"]
@@ -475,7 +475,7 @@ def test_request_lines_with_a_query_are_not_remembered() -> None:
 
 
 class Told:
-    """What llhttp tells of one head."""
+    """One head as llhttp reads it."""
 
     def __init__(self) -> None:
         self.method = b""
@@ -498,7 +498,7 @@ class Told:
 
 
 def llhttp(data: bytes) -> Told:
-    """Return what llhttp reads in a head that it accepts."""
+    """Return llhttp's reading of a head that it accepts."""
     told = Told()
     parser = told.parser
     with contextlib.suppress(httptools.HttpParserUpgrade):
@@ -555,7 +555,10 @@ _HEADS = st.builds(
 @example(head(HOST, (b"Connection", b"close, keep-alive")))
 @settings(max_examples=1000, deadline=None)
 def test_llhttp_reads_what_is_accepted_in_the_same_way(data: bytes) -> None:
-    """Method, target, version, fields, and whether the connection stays."""
+    """An accepted head has the same meaning in llhttp.
+
+    Compared are method, target, version, fields and whether the connection is kept.
+    """
     end = data.find(b"\r\n\r\n") + 4
     data = data[:end]
     if end < 4:

@@ -1,4 +1,4 @@
-"""One canonical target: rows B1 to B20 and D1, D2 of the attack table."""
+"""The canonical target: rows B1 to B20 and D1, D2 of docs/attacks.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gateway.errors import BadTarget
 from gateway.http.target import Form, Host, Target, canonical_path, host, parse
 
-many = settings(max_examples=300, deadline=None)  # a busy machine is no failure
+many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 
 def path_of(raw: bytes) -> str:
@@ -69,7 +69,7 @@ def path_of(raw: bytes) -> str:
     ],
 )
 def test_path_has_one_canonical_form(raw: bytes, path: str) -> None:
-    """Two spellings of one resource become one string; others stay apart."""
+    """All spellings of one resource become one string; other resources differ."""
     assert path_of(raw) == path
 
 
@@ -125,7 +125,7 @@ def test_path_has_one_canonical_form(raw: bytes, path: str) -> None:
     ],
 )
 def test_ambiguous_target_is_refused(raw: bytes) -> None:
-    """What two readers could read as two resources gets a 400."""
+    """A target that two readers may read as different resources gets a 400."""
     with pytest.raises(BadTarget):
         parse(raw, method="GET", authority=b"gw")
 
@@ -147,7 +147,7 @@ def test_ambiguous_target_is_refused(raw: bytes) -> None:
 )
 @pytest.mark.parametrize("front", [b"/private", b"http://gw/private"])
 def test_query_goes_through_byte_for_byte(front: bytes, query: bytes) -> None:
-    """B12, B13: the query is never part of the path and never changes."""
+    """B12, B13: the query isn't part of the path and never changes."""
     got = parse(front + query, method="GET", authority=b"gw")
     assert (got.path, got.query) == ("/private", query)
 
@@ -190,7 +190,7 @@ def test_query_goes_through_byte_for_byte(front: bytes, query: bytes) -> None:
 def test_absolute_form_becomes_origin_form(
     raw: bytes, authority: bytes | None, expected: Target | None
 ) -> None:
-    """B14: the URL's authority must be the Host field's; then only its path counts."""
+    """B14: an absolute URL's authority must equal Host; then only its path counts."""
     if expected is None:
         with pytest.raises(BadTarget):
             parse(raw, method="GET", authority=authority)
@@ -199,27 +199,27 @@ def test_absolute_form_becomes_origin_form(
 
 
 def test_asterisk_is_for_options() -> None:
-    """B15: `OPTIONS *` is about the server, and has no path to match."""
+    """B15: `OPTIONS *` concerns the server and has no path."""
     got = parse(b"*", method="OPTIONS", authority=b"GW:1")
     assert got == Target("*", b"", "gw", "GW:1", Form.ASTERISK)
     assert parse(b"*", method="OPTIONS", authority=None).host == ""
 
 
 def test_connect_is_refused() -> None:
-    """Nothing that CONNECT could name is served, not even a path."""
+    """CONNECT is refused for every target, also for a path."""
     for raw in (b"gw:443", b"/x"):
         with pytest.raises(BadTarget):
             parse(raw, method="CONNECT", authority=b"gw")
 
 
 def test_http_1_0_may_have_no_host() -> None:
-    """Without Host the request names no host, so no host route takes it."""
+    """Without Host, which HTTP/1.0 permits, no route with a host matches."""
     got = parse(b"/a", method="GET", authority=None)
     assert (got.path, got.host, got.authority) == ("/a", "", "")
 
 
 def test_long_target_is_parsed_alike() -> None:
-    """Targets too long to be remembered go the same way."""
+    """Targets that are too long for the cache are parsed in the same way."""
     tail = b"x" * 600
     assert path_of(b"/a/../" + tail) == f"/{tail.decode()}"
 
@@ -246,7 +246,7 @@ def test_long_target_is_parsed_alike() -> None:
     ids=lambda v: v.decode() if isinstance(v, bytes) else "",
 )
 def test_host_is_canonical(value: bytes, expected: Host) -> None:
-    """B19: host routes see lower case, no final dot and no port."""
+    """B19: host routes get lower case, without final dot and port."""
     assert host(value) == expected
 
 
@@ -294,7 +294,7 @@ def test_host_is_canonical(value: bytes, expected: Host) -> None:
     ids=lambda v: ascii(v[:20]),
 )
 def test_malformed_host_is_refused(value: bytes) -> None:
-    """D2: what isn't one name or address, perhaps with a port, gets a 400."""
+    """D2: a host that isn't one name or address with an optional port gets a 400."""
     with pytest.raises(BadTarget):
         host(value)
 
@@ -309,7 +309,7 @@ def test_malformed_host_is_refused(value: bytes) -> None:
     ],
 )
 def test_configured_path_is_canonical(text: str, path: str) -> None:
-    """Routes are matched in the form that requests are brought into."""
+    """Route paths are brought into the canonical form of requests."""
     assert canonical_path(text) == path
 
 
@@ -317,7 +317,7 @@ def test_configured_path_is_canonical(text: str, path: str) -> None:
     "text", ["orders", "", "/a?b", "/a#b", "/a b", "/..", "/\ud800"]
 )
 def test_bad_configured_path_is_refused(text: str) -> None:
-    """A route that no request could ever reach is a mistake in the file."""
+    """A route path that no request can have is an error in the file."""
     with pytest.raises(BadTarget):
         canonical_path(text)
 
@@ -365,7 +365,7 @@ def canonical_or_none(raw: bytes) -> str | None:
 @many
 @given(raw=paths)
 def test_property_canonical_form_is_canonical(raw: bytes) -> None:
-    """B20: idempotent, and free of everything that a second reader could resolve."""
+    """B20: the canonical form is idempotent; a second reader has nothing to resolve."""
     path = canonical_or_none(raw.replace(b"?", b""))
     if path is None:
         return
@@ -381,7 +381,7 @@ def test_property_canonical_form_is_canonical(raw: bytes) -> None:
 @many
 @given(raw=paths, query=st.sampled_from([b"", b"?", b"?a=/../b", b"??x"]))
 def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) -> None:
-    """B20: what was matched is what yarl, urllib and httptools see in what is sent."""
+    """B20: yarl, urllib and httptools read the forwarded path as the matched one."""
     path = canonical_or_none(raw.replace(b"?", b""))
     if path is None:
         return
@@ -389,7 +389,7 @@ def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) 
     assert httptools.parse_url(sent).path == path.encode()
     assert urlsplit(b"http://up" + sent).path == path.encode()
     assert yarl.URL(f"http://up{sent.decode()}", encoded=True).raw_path == path
-    # A reader that normalises once more finds nothing left to do.
+    # A reader that normalises it again changes nothing.
     assert yarl.URL(f"http://up{sent.decode()}").raw_path.count("/") == path.count("/")
 
 
@@ -399,7 +399,7 @@ def test_property_three_parsers_read_the_matched_path(raw: bytes, query: bytes) 
     method=st.sampled_from(["GET", "OPTIONS", "CONNECT"]),
 )
 def test_property_any_bytes_are_parsed_or_refused(raw: bytes, method: str) -> None:
-    """No input makes anything but a Target or a BadTarget, and a query stays whole."""
+    """Any input gives a Target or a BadTarget, and a query is never cut."""
     try:
         got = parse(raw, method=method, authority=b"gw")
     except BadTarget:
