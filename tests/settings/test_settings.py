@@ -28,7 +28,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where the file is."""
+    """Return the path of the file."""
     return tmp_path / "routes.yaml"
 
 
@@ -39,7 +39,7 @@ def load(file: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Setting
 
 
 def problems(file: Path, text: str) -> tuple[Problem, ...]:
-    """Return all that is wrong with this text."""
+    """Return all problems of this text."""
     with pytest.raises(ConfigError) as caught:
         load(file, text)
     return caught.value.problems
@@ -228,7 +228,7 @@ def test_one_message_for_each_mistake(file: Path, text: str, expected: str) -> N
 
 
 def test_all_mistakes_are_told_at_once_in_order(file: Path) -> None:
-    """Whoever mends a file shouldn't have to ask again after each mistake."""
+    """All mistakes are reported at once, in the file's order."""
     text = (
         "version: 1\n"
         "gateway: {listen: nowhere}\n"
@@ -261,7 +261,7 @@ def test_all_mistakes_are_told_at_once_in_order(file: Path) -> None:
     ids=["latin-1", "after a byte order mark", "utf-16"],
 )
 def test_bytes_that_are_no_text(file: Path, content: bytes, expected: str) -> None:
-    """The place is told for what isn't text, too."""
+    """Bytes that are no text are reported with their place, too."""
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         settings.load(file, {})
@@ -302,7 +302,7 @@ def test_aliases_are_bounded(file: Path) -> None:
 
 
 def test_aliases_have_their_own_place(file: Path) -> None:
-    """A mistake is told where the alias stands: that is what a person has to change."""
+    """A mistake in an alias is reported at the alias, which a person has to change."""
     text = (
         "version: 1\n"
         "routes:\n"
@@ -386,7 +386,7 @@ def test_values(file: Path, text: str, value: object) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_variables_are_never_yaml(file: Path, value: str) -> None:
-    """What the environment says is one value: it adds no key and breaks no file."""
+    """A variable's value is one text: it adds no key and breaks no file."""
     text = ROUTE + "    require: {claims: [{path: a, equals: 'x${VALUE}'}]}\n"
     found = load(file, text, {"VALUE": value}).config.routes[0].require.claims[0]
     assert found.equals == f"x{value}"
@@ -397,7 +397,7 @@ def test_variables_are_never_yaml(file: Path, value: str) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_any_text_is_refused_politely(file: Path, text: str) -> None:
-    """Whatever stands in the file: problems with places, no other exception."""
+    """Any text gives settings or problems with places, and no other exception."""
     for one in problems(file, f"routes: 1\n{text}"):
         assert one.line >= 1
         assert one.column >= 1
@@ -405,7 +405,7 @@ def test_any_text_is_refused_politely(file: Path, text: str) -> None:
 
 
 def test_values_are_not_shown(file: Path) -> None:
-    """A secret from the environment or the file stands in no message."""
+    """No message shows a secret from the environment or the file."""
     text = (
         "version: 1\n"
         "supertokens:\n"
