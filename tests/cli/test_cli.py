@@ -1,4 +1,4 @@
-"""The `gateway` command, as a person and a supervisor meet it."""
+"""The `gateway` command: output, exit codes and signals."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_help_lists_every_command_with_its_text() -> None:
 
 
 def test_development_commands_say_so() -> None:
-    """Neither is to be taken for the thing that runs in production."""
+    """`dev` and `core` state that they are not for production."""
     for name in ("core", "dev"):
         text = " ".join(invoke(name, "--help").output.split())
         assert "for development" in text.lower()
@@ -194,7 +194,7 @@ routes:
 def test_bad_file_is_told_in_one_line(
     tmp_path: Path, command: str, text: str, told: str, remedy: str
 ) -> None:
-    """`file:line:column: path: what`, and what to do; exit 1, nothing is started."""
+    """`file:line:column: path: problem` and a remedy; exit 1, nothing is started."""
     path = tmp_path / "routes.yaml"
     path.write_text(text, encoding="utf-8")
     done = invoke(command, "-c", str(path))
@@ -206,7 +206,7 @@ def test_bad_file_is_told_in_one_line(
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
-    """In the order of the file, so that one edit can right them all."""
+    """All problems are reported at once, in the order of the file."""
     path = tmp_path / "routes.yaml"
     path.write_text("version: 3\ngateway: {lisen: x}\nroutes: [{path: a}]\n")
     done = invoke("check", "-c", str(path))
@@ -227,7 +227,7 @@ def test_file_that_isnt_there(tmp_path: Path) -> None:
 
 
 def test_warning_is_no_problem(tmp_path: Path) -> None:
-    """What is doubtful is said, and served all the same."""
+    """A warning is printed, and the file is served."""
     path = tmp_path / "routes.yaml"
     path.write_text(
         'version: 1\nservices: {unused: {targets: ["http://x:1"]}}\nroutes: []\n'
@@ -238,7 +238,7 @@ def test_warning_is_no_problem(tmp_path: Path) -> None:
 
 
 def test_secret_of_a_bad_file_isnt_repeated(tmp_path: Path) -> None:
-    """Logs of a failed start are read by more people than the file."""
+    """A secret is not repeated: more people read logs than the file."""
     path = tmp_path / "routes.yaml"
     path.write_text(
         "version: 1\nsupertokens:\n  api_key: [s3cret]\n  anti_csrf: s3cret\n"
@@ -318,7 +318,7 @@ def taken() -> Iterator[int]:
 
 
 class Held:
-    """An upstream's behaviour that answers when it is let go."""
+    """An upstream that answers when the test releases it."""
 
     def __init__(self) -> None:
         self.taken = asyncio.Event()
@@ -338,7 +338,7 @@ async def test_serve_lets_requests_finish(
     upstream: FaultUpstream,
     number: signal.Signals,
 ) -> None:
-    """A signal closes the door; whoever is inside is served; exit 0."""
+    """A signal stops new connections; requests under way finish; exit code 0."""
     upstream.behaviour = held = Held()
     environ = {
         "LISTEN": "127.0.0.1:0",
@@ -366,7 +366,7 @@ async def test_serve_lets_requests_finish(
 async def test_serve_ends_at_once_at_the_second_signal(
     good: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """Whoever presses Ctrl-C twice doesn't want to wait for a request."""
+    """A second signal ends the process without waiting for requests."""
     upstream.behaviour = held = Held()
     environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
     arguments = ("serve", "-c", good, "--listen", "127.0.0.1:0")
@@ -419,7 +419,7 @@ async def test_serve_with_an_address_that_is_none(good: Path) -> None:
 
 
 async def test_core_runs_alone(tmp_path: Path) -> None:
-    """It says what it isn't for, answers, keeps its file to itself, and stops."""
+    """`core` states its limits, answers, keeps its file private and stops."""
     arguments = ("core", "--port", "0", "--database", "kept/core.sqlite")
     async with command(*arguments, cwd=tmp_path) as core:
         found = await core.until_said(rb"core on http://127\.0\.0\.1:(\d+)")
@@ -434,7 +434,7 @@ async def test_core_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
 async def test_core_stays_on_loopback(tmp_path: Path, host: str) -> None:
-    """It trusts its callers; only who says so opens it to others."""
+    """The core trusts its callers, so it opens beyond loopback by an option only."""
     arguments = ("core", "--port", "0", "--database", ":memory:", "--host", host)
     async with command(*arguments, cwd=tmp_path) as core:
         assert await core.ended() == 1
@@ -497,7 +497,7 @@ async def test_dev_names_the_port_in_use(
 
 
 async def test_dev_with_a_bad_file(tmp_path: Path, ports: dict[str, str]) -> None:
-    """Problems are told as `check` tells them, and nothing is left running."""
+    """`dev` reports problems as `check` does, and leaves no process running."""
     path = tmp_path / "routes.yaml"
     path.write_text("version: 2\n")
     async with command("dev", "-c", path, cwd=tmp_path, environ=ports) as dev:

@@ -1,4 +1,4 @@
-"""A place where the embedded core can't keep its file, as the commands tell of it."""
+"""How the commands report that the embedded core can't store its file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the SDK or the machine refuses, as the commands tell of it."""
+"""How the commands report what only the SDK or the machine refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(command: str, text: str, tmp_path: Path) -> Result:
 def test_every_wrong_setting_is_told_with_its_place(
     command: str, tmp_path: Path
 ) -> None:
-    """Line, column and path of each, before anything is started; exit code 1."""
+    """Every wrong setting is reported with its place before the start; exit code 1."""
     result = run(command, WRONG, tmp_path)
     assert result.exit_code == 1
     told = result.stderr.replace(f"{tmp_path}/", "").splitlines()

@@ -64,7 +64,7 @@ def test_rows_that_are_elsewhere_are_there(row: str) -> None:
 
 
 def assert_unavailable(reply: WireReply) -> None:
-    """503, when to come back, and nothing that a frontend takes for a lost session."""
+    """Check for 503 with Retry-After, and for nothing that ends a client's session."""
     assert reply.status == 503, reply.body
     assert int(reply.one("Retry-After") or "0") >= 1
     assert not reply.all("Set-Cookie")
@@ -74,7 +74,7 @@ def assert_unavailable(reply: WireReply) -> None:
 async def until_served(
     user: User, path: str = "/private", *, within_s: float = 10
 ) -> float:
-    """Return after how many seconds the user is served; each refusal must be a 503."""
+    """Return the seconds until the user is served; each refusal must be a 503."""
     began = time.monotonic()
     async with asyncio.timeout(within_s):
         while (reply := await user.get(path)).status != 200:
@@ -84,7 +84,7 @@ async def until_served(
 
 
 async def test_k2_slow_at_the_start(start: Start, upstream: FaultUpstream) -> None:
-    """The core's keys come late: 503 till then, and then all is well by itself."""
+    """K2: while the core's keys are late, requests get 503; later they are served."""
     with serve_in_thread() as core:
         core.core.faults.set(JWKS, Fault(hang=True))
         gateway = await start(ROUTES, CORE=core.url, TIMEOUT="2")
@@ -99,7 +99,7 @@ async def test_k2_slow_at_the_start(start: Start, upstream: FaultUpstream) -> No
 async def test_k4_a_wait_for_the_core_has_an_end(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """`core.timeout` is that end, however many wait; others aren't held up."""
+    """K4: a call ends at `core.timeout`, however many wait; other requests go on."""
     gateway = await start(ROUTES, TIMEOUT="2")
     user = await gateway.sign_up()
     gateway.core.core.faults.hang("/recipe/session/verify")
@@ -131,7 +131,7 @@ async def test_k5_nonsense(
     caplog: pytest.LogCaptureFixture,
     nonsense: Callable[[Faults], None],
 ) -> None:
-    """What isn't a core's answer is an outage: 503, and no traceback in the log."""
+    """K5: an answer that isn't a core's is an outage: 503, and no traceback."""
     gateway = await start(ROUTES, TIMEOUT="2")
     user = await gateway.sign_up()
     nonsense(gateway.core.core.faults)
@@ -203,7 +203,10 @@ async def test_k7_useless_key_sets(
 async def test_k8_restart_while_a_session_is_checked(
     start: Start, upstream: FaultUpstream, tmp_path: Path
 ) -> None:
-    """What waited is 503; what comes after the start is served within a second."""
+    """K8: waiting requests get 503.
+
+    New ones are served within a second of the start.
+    """
     port = closed_port()
     settings = CoreSettings(database=tmp_path / "core.sqlite")
     with contextlib.ExitStack() as first:

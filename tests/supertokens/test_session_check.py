@@ -244,7 +244,10 @@ async def test_a_revoked_session(here: World) -> None:
 
 
 async def test_a_session_revoked_elsewhere(here: World) -> None:
-    """Found by whoever asks the core first; the SDK's answer clears the tokens."""
+    """A session revoked elsewhere is refused once the core is asked.
+
+    Tokens are cleared.
+    """
     session = await new_session()
     token = session.get_access_token()
     here.sdk.on_revoked = None  # another process did it
@@ -361,7 +364,10 @@ FAULTS: dict[str, Fault] = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_a_core_that_is_away_logs_nobody_out(fault: Fault) -> None:
-    """K3 to K5: what needs no core goes on, and all else is 503, never 401."""
+    """K3 to K5: without the core, requests that need it are 503, never 401.
+
+    Others pass.
+    """
     async with world(core={"timeout": "1s"}) as here:
         await _no_core(here, fault)
 
@@ -383,7 +389,10 @@ async def _no_core(here: World, fault: Fault) -> None:
 
 
 async def test_a_key_rotation_refuses_nobody() -> None:
-    """E21, K6: the new key is fetched once; the old one serves as long as it stays."""
+    """E21, K6: a new key is fetched once.
+
+    The old one is valid while it is published.
+    """
     async with world(keys={"cooldown": "1ms"}) as here:
         session = await new_session()
         user_id, old = session.get_user_id(), session.get_access_token()
@@ -398,7 +407,7 @@ async def test_a_key_rotation_refuses_nobody() -> None:
 
 
 async def test_a_key_that_was_withdrawn(here: World) -> None:
-    """Its tokens end with it, remembered or not."""
+    """Tokens of a withdrawn key are refused, cached or not."""
     session = await new_session()
     old = session.get_access_token()
     await here.ask(old)
@@ -439,14 +448,14 @@ async def test_rules_say_how_the_sdk_is_set_up() -> None:
 
 
 class Refuses(SessionClaimValidator):
-    """A validator of the user's own."""
+    """A custom validator that always refuses."""
 
     async def validate(self, payload: Any, user_context: Any) -> ClaimValidationResult:
         return ClaimValidationResult(is_valid=False, reason={"message": "no"})
 
 
 class RefusesByItself(Refuses):
-    """The same, of a class that needs no arguments."""
+    """The same validator, as a class without arguments."""
 
     def __init__(self) -> None:
         super().__init__("own")
@@ -485,7 +494,10 @@ async def test_a_validator_by_name(here: World, name: str) -> None:
     ids=["no module", "no such name", "no validator", "no dot", "empty"],
 )
 async def test_a_name_that_is_no_validator(here: World, name: str) -> None:
-    """It can be found out at start; if it isn't, nobody is let in."""
+    """An invalid validator name is found at start.
+
+    Otherwise every session is refused.
+    """
     with pytest.raises(ValueError, match=r"can't load|isn't a"):
         session_check.validator(name)
     policy = SessionPolicy(requirements=Requirements(validators=(name,)))

@@ -86,7 +86,7 @@ def test_importing_is_light() -> None:
 
 
 def test_fastapi_is_never_imported() -> None:
-    """The SDK is told "fastapi" but needs none of the frameworks, at work neither."""
+    """The SDK is set to "fastapi" but imports no web framework, also while serving."""
     assert (
         run("""
             import asyncio, sys
@@ -118,7 +118,10 @@ def test_fastapi_is_never_imported() -> None:
     "begin", ["start(SuperTokensConfig())", "preload(SuperTokensConfig())"]
 )
 def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
-    """Nor for the libraries that it brings. Whoever wants it can still have it."""
+    """A start imports neither httpx's command nor its libraries.
+
+    Both stay importable.
+    """
     assert (
         run(f"""
             import sys
@@ -182,7 +185,7 @@ def test_only_what_is_configured_is_imported() -> None:
 
 
 async def test_started_twice() -> None:
-    """The same settings share the one SDK; other settings are refused, with a word."""
+    """The same settings share one SDK; other settings are refused with a message."""
     async with running(settings()) as sdk:
         again = start(settings())
         assert again.facts is sdk.facts
@@ -375,7 +378,7 @@ async def test_config_module(write_module: Callable[[str], str]) -> None:
 async def test_config_module_with_functions(
     write_module: Callable[[str], str],
 ) -> None:
-    """What a function of the module decides per request is nobody else's to judge."""
+    """Values that a module's functions decide per request are left to the SDK."""
     text = MODULE.replace(
         'website_domain="https://example.com"', 'origin=lambda *_: "https://a.example"'
     ).replace('anti_csrf="VIA_TOKEN"', "get_token_transfer_method=lambda *_: 'header'")
@@ -698,7 +701,7 @@ async def core() -> AsyncIterator[RunningCore]:
 
 @pytest.fixture
 async def person(core: RunningCore) -> AsyncIterator[Person]:
-    """Somebody signed in, with the keys installed."""
+    """A signed-in person, with the keys installed."""
     async with running(settings(core.url)) as sdk:
         someone = Person(sdk, core)
         await someone.post("signup")
@@ -707,7 +710,7 @@ async def person(core: RunningCore) -> AsyncIterator[Person]:
 
 
 async def test_a_good_session(person: Person) -> None:
-    """A good token says who it is, without a call to the core."""
+    """A good token gives its identity without a call to the core."""
     session = await person.session()
     assert isinstance(session, SdkSession)
     identity = session.identity
@@ -751,7 +754,7 @@ async def test_new_tokens_after_a_refresh(person: Person) -> None:
 
 
 async def test_revoked_in_the_core(person: Person) -> None:
-    """With `check_database` the core's word counts, and the tokens are cleared."""
+    """With `check_database`, a session revoked at the core is refused and cleared."""
     session = await person.session()
     assert isinstance(session, SdkSession)
     await sessions.revoke_all_sessions_for_user(session.identity.user_id)
@@ -852,7 +855,7 @@ async def test_the_sdk_never_fetches_keys(
 
 
 async def test_a_wanted_key(person: Person) -> None:
-    """A key that isn't installed is asked for once; what isn't a token isn't."""
+    """A missing key is fetched once for a token, and never for another text."""
     wanted: list[str] = []
 
     async def want(kid: str) -> None:
@@ -916,7 +919,7 @@ async def _all(person: Person, handle: str) -> None:
 async def test_every_revocation_is_told(
     person: Person, revoke: Callable[[Person, str], Any]
 ) -> None:
-    """Whatever ends a session in this process tells its handle, once."""
+    """Each way to end a session in this process reports its handle once."""
     session = await person.session()
     assert isinstance(session, SdkSession)
     revoked: list[str] = []
@@ -927,7 +930,7 @@ async def test_every_revocation_is_told(
 
 
 async def test_a_failed_sign_out_revokes_nothing(person: Person) -> None:
-    """The core didn't revoke it, so the session isn't said to be revoked."""
+    """If the core didn't revoke the session, no revocation is reported."""
     revoked: list[str] = []
     person.sdk.on_revoked = revoked.append
     person.core.core.faults.error(500, "/recipe/session/remove")
@@ -985,7 +988,7 @@ async def test_connections_are_kept() -> None:
 
 
 async def test_the_first_call_may_be_given_up() -> None:
-    """The client it has made is there for the next, and is made once."""
+    """If the first call is cancelled, its client serves the next call."""
     async with serving(ok) as url, client() as http:
         first_call = asyncio.create_task(http.get(url))
         await asyncio.sleep(0)  # it waits for the client
@@ -1100,7 +1103,7 @@ async def test_what_the_core_refuses_is_no_outage(
 
 
 async def test_429_to_the_end_is_an_outage() -> None:
-    """When the SDK gives up on a core that limits it, nobody could be asked."""
+    """If the SDK gives up on a core that answers 429, it is an outage."""
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=429)
@@ -1116,7 +1119,7 @@ async def test_429_to_the_end_is_an_outage() -> None:
 
 
 async def test_a_bug_is_not_told_in_its_own_words() -> None:
-    """Only the SDK's own sentences reach the log; a KeyError may quote anything."""
+    """Only the SDK's own messages are logged; a KeyError may quote any data."""
 
     def fail(http: CoreClient) -> None:
         with http.operation():
@@ -1140,7 +1143,7 @@ async def test_a_redirect_is_not_followed() -> None:
 
 
 async def test_no_proxy_and_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy isn't for the core, nor is one caller's cookie for the next one."""
+    """Calls to the core use no proxy and keep no cookies between calls."""
     cookies = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -1165,7 +1168,7 @@ def dead_host() -> str:
 
 
 async def test_a_dead_host_is_passed_over(core: RunningCore) -> None:
-    """With one of two hosts dead everything works, also the very first call."""
+    """With one of two hosts dead every call succeeds, also the first."""
     async with running(settings(f"{dead_host()};{core.url}")) as sdk:
         person = Person(sdk, core)
         assert (await person.post("signup")).status == 200
