@@ -111,14 +111,19 @@ def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
 def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
     """Yield the routes that may be laxer than another one."""
     policies = {repr(route.session): route.session for route in routes}.values()
-    limited = {shape(route) for route in routes if route.methods is not None}
+    # A prefix and an exact path of one shape are two places: each has its methods.
+    limited = {_place(route) for route in routes if route.methods is not None}
     for route in routes:
-        if not limited <= {shape(route)} or any(
+        if not limited <= {_place(route)} or any(
             asks_more(policy, route.session, method)
             for policy in policies
             for method in ONE_OF_EACH
         ):
             yield route
+
+
+def _place(route: Route) -> tuple[str, str]:
+    return route.form, shape(route)
 
 
 def _same_targets(services: Iterable[Service]) -> list[frozenset[Service]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -594,6 +594,20 @@ def specificity(route: Route) -> tuple[object, ...]:
 
 @hypothesis_settings(max_examples=500, deadline=None)
 @given(given_table=tables(), method=st.sampled_from(["GET", "POST"]))
+@example(
+    given_table=(
+        [
+            {"match": {"path": {"prefix": "/a"}}, "service": "app", "protected": False},
+            {
+                "match": {"path": {"exact": "/a"}, "methods": ["POST"]},
+                "service": "app",
+                "protected": False,
+            },
+        ],
+        "/a/",
+    ),
+    method="GET",
+)
 def test_no_spelling_of_a_guarded_path_is_forwarded_by_a_laxer_route(
     given_table: tuple[list[dict[str, Any]], str], method: str
 ) -> None:
