@@ -1,6 +1,6 @@
-"""PURE. Where a service is, and how TLS is spoken there: made once, at load.
+"""PURE. The address of a service and its TLS settings, made once, at load.
 
-Nothing that a client sends ever becomes part of it.
+No part of it ever comes from a client's request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.http.target import DEFAULT_PORT, is_ip
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamTarget:
-    """One address of a service, and how TLS is spoken there."""
+    """One address of a service, with its TLS settings."""
 
     scheme: Literal["http", "https", "unix"]
     host: str = ""
@@ -38,10 +38,10 @@ class UpstreamTarget:
 
     @classmethod
     def parse(cls, url: str, tls: TlsConfig | None = None) -> UpstreamTarget:
-        """Return the target that *url* is, as in the file.
+        """Return the target at *url*, written as in the configuration file.
 
         Raises:
-            ValueError: it isn't one (`config.address`).
+            ValueError: *url* is no valid upstream URL (see `config.address`).
         """
         return cls.of(config.address(url), tls)
 
@@ -52,7 +52,7 @@ class UpstreamTarget:
 
     @property
     def authority(self) -> bytes:
-        """What the Host field says by default; a default port isn't named.
+        """The default value of the Host field; a default port is omitted.
 
         Source: RFC 9110 §7.2, RFC 9112 §3.2.
         """
@@ -64,7 +64,7 @@ class UpstreamTarget:
         return f"{host}:{self.port}".encode()
 
     def __str__(self) -> str:
-        """The URL, for logs."""
+        """Return the URL, for logs."""
         if self.scheme == "unix":
             return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -1,10 +1,11 @@
-"""edge. One client connection: a request goes out as given, a reply comes in judged.
+"""edge. One connection to an upstream: sends requests unchanged, and checks replies.
 
-An asyncio protocol without a task of its own. Only a streamed request body makes
-one, so that a reply that comes early is seen while the upload waits.
+It is an asyncio protocol without a task. Only a streamed request body has a task, so
+that an early reply is read while the upload waits.
 
-What resumes a coroutine (`Wait.end`, `Reply.wake` and its kin) runs it at once. So it
-comes last: by then all of the connection's state is right.
+Calls that resume a coroutine (`Wait.end`, `Wait.fail`, `Reply.wake`, `Reply.finish`,
+`Reply.fail`) run it before they return. So they come last, when the connection's state
+is consistent.
 """
 
 from __future__ import annotations
@@ -33,26 +34,26 @@ from gateway.upstream.tunnel import HIGH_WATER_BYTES, UpstreamTunnel
 
 
 class State(StrEnum):
-    """What a connection is doing. It goes down this list, and from REPLYING back up."""
+    """The state of a connection, in order; after REPLYING it may be IDLE again."""
 
     IDLE = "idle"
-    """No exchange: whatever arrives closes it."""
+    """No exchange: any byte that arrives closes the connection."""
     WAITING = "waiting"
-    """For a reply's head; the request may still be on its way."""
+    """For a reply's head; the request may not be fully sent."""
     REPLYING = "replying"
-    """The body arrives, and the exchange ends with it."""
+    """The reply's body is arriving; the exchange ends with it."""
     TUNNEL = "tunnel"
-    """After a 101: no HTTP any more."""
+    """After a 101: an `UpstreamTunnel` has the transport."""
     CLOSED = "closed"
 
 
-# Looking a member up in its enumeration costs three times what the assignment does.
+# Access to a member of an enumeration costs three times as much as the assignment.
 _IDLE, _WAITING, _REPLYING = State.IDLE, State.WAITING, State.REPLYING
 _TUNNEL, _CLOSED = State.TUNNEL, State.CLOSED
 
 
 class Owner(Protocol):
-    """The pool, as far as a connection needs it."""
+    """The part of the pool that a connection uses."""
 
     keepalive_s: float
 
@@ -64,7 +65,9 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection to one target, idle or in one exchange, never in two."""
 
     __slots__ = (
+        "_buffered_bytes",
         "_deadline",
+        "_drained",
         "_idle_s",
         "_is_reading",
         "_is_sent",
@@ -75,10 +78,8 @@ class UpstreamConnection(asyncio.Protocol):
         "_reader",
         "_reply",
         "_response_s",
-        "_room",
         "_transport",
         "_tunnel",
-        "_unwritten",
         "_wait",
         "address",
         "served",
@@ -97,31 +98,32 @@ class UpstreamConnection(asyncio.Protocol):
         self.address = ""
         """The upstream's IP address; empty for a Unix socket."""
         self.served = 0
-        """Exchanges that were begun here."""
+        """The number of exchanges begun on this connection."""
         self._owner = owner
         self._name = name
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._poll = select.poll()
-        self._deadline = Deadline(loop, self._on_late)
+        self._deadline = Deadline(loop, self._on_timeout)
         self._response_s = math.inf
         self._idle_s = math.inf
 
         # The request.
         self._is_sent = True
-        """All of it was given to the transport."""
+        """The whole request was written to the transport."""
         self.upload: asyncio.Task[None] | None = None
-        """What sends a body that comes in pieces, until that is done."""
-        self._room: asyncio.Future[None] | None = None
-        """While the transport wants no more: resolved when it does again."""
-        self._unwritten = 0
+        """The task that sends a streamed body, until it is done."""
+        self._drained: asyncio.Future[None] | None = None
+        """Pending while the transport's write buffer is full; None otherwise."""
+        self._buffered_bytes = 0
+        """Size of the write buffer when a timeout was last checked."""
 
         # The reply.
         self._reader = ReplyReader(heads)
         self._wait: Wait[Reply] | None = None
-        """While WAITING: ended with the reply."""
+        """Set while WAITING; it ends with the reply."""
         self._reply: Reply | None = None
-        """While REPLYING."""
+        """Set while REPLYING."""
         self._is_reading = True
         self._tunnel: UpstreamTunnel | None = None
 
@@ -129,22 +131,22 @@ class UpstreamConnection(asyncio.Protocol):
         parts = [self._name, self.state, f"exchanges={self.served}"]
         if not self._is_sent:
             parts.append("sending")
-        if self._room is not None:
-            parts.append("held back by the upstream")
+        if self._drained is not None:
+            parts.append("writing paused")
         if not self._is_reading:
-            parts.append("held back by the reader")
+            parts.append("reading paused")
         if self._deadline.left_s < math.inf:
             parts.append(f"deadline in {self._deadline.left_s:.1f} s")
         return f"<{' '.join(parts)}>"
 
     @property
     def closed(self) -> bool:
-        """No request can be sent here any more."""
+        """True when no further request can be sent."""
         return self.state in (_TUNNEL, _CLOSED)
 
     @property
     def begun(self) -> bool:
-        """A byte of the reply to the current request has arrived."""
+        """True when a byte of the reply to the current request has arrived."""
         return self._reader.begun
 
     # --- the exchange ---------------------------------------------------------
@@ -159,10 +161,11 @@ class UpstreamConnection(asyncio.Protocol):
         total_at: float,
         upgrade: bool,
     ) -> Wait[Reply]:
-        """Send a request; return what ends with its reply, once the head is here.
+        """Send a request; return a `Wait` that ends when the reply's head has arrived.
 
-        *message* is all that can be sent at once. Whoever stops waiting calls
-        `give_up`. After an error the connection is closed.
+        *message* is the head, and the body if that has arrived already. A streamed
+        *body* is sent by a task. *total_at* is in loop time. A caller that is cancelled
+        while it waits calls `give_up`. After an error the connection is closed.
         """
         transport = self._transport
         assert transport is not None
@@ -172,12 +175,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader.begin(head_request, upgrade)
         self._response_s = timeouts.response
         self._idle_s = timeouts.idle
-        self._unwritten = 0
+        self._buffered_bytes = 0
         self._deadline.total_at = total_at
         wait: Wait[Reply] = Wait()
         self._wait = wait
         transport.write(message)
-        if body is None and self._room is None:
+        if body is None and self._drained is None:
             self._is_sent = True
             self._deadline.within(self._response_s)
             return wait
@@ -188,10 +191,10 @@ class UpstreamConnection(asyncio.Protocol):
         return wait
 
     def give_up(self, wait: Wait[Reply]) -> None:
-        """Close, because nobody waits any more.
+        """Close the connection, because the caller stopped waiting for *wait*.
 
-        If *wait* has just ended, the connection may be someone else's by now: then it
-        is the reply that has to be given up.
+        If *wait* has just ended, the connection may already serve another request. Then
+        the reply is closed instead.
         """
         if wait is self._wait:
             self._wait = None
@@ -202,17 +205,19 @@ class UpstreamConnection(asyncio.Protocol):
     async def _send(
         self, body: AsyncIterable[bytes], content_length: int | None
     ) -> None:
-        """Send *body*, framed; what it raises is raised to whoever waits for us."""
+        """Send *body*, framed; an exception that it raises fails the exchange."""
         try:
             await self._send_pieces(body, content_length)
             self.upload = None
         except asyncio.CancelledError:
-            # Ours is forgotten first, and the next exchange may have one by now.
-            if self.upload is asyncio.current_task():  # cancelled by somebody else
+            # `_stop_upload` removes the task before it cancels it, and the next
+            # exchange may have an upload by now. If the task is still here, another
+            # part of the program has cancelled it.
+            if self.upload is asyncio.current_task():
                 self.upload = None
                 self._fail(ClientGone("reading the request's body was cancelled"))
             raise
-        except Exception as exc:  # noqa: BLE001 - the boundary; it is raised again
+        except Exception as exc:  # noqa: BLE001 - raised where the reply is awaited
             self.upload = None
             self._fail(exc)
 
@@ -225,8 +230,8 @@ class UpstreamConnection(asyncio.Protocol):
             if not piece:
                 continue
             if left is None:
-                # Not `writelines`: on asyncio's own loop some 3.12 and 3.13 never pause
-                # whoever uses it, and keep whatever the upstream doesn't take.
+                # Not `writelines`: asyncio's loop in some releases of 3.12 and 3.13
+                # never calls `pause_writing` after it, so the buffer grows unbounded.
                 self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             else:
                 left -= len(piece)
@@ -235,8 +240,8 @@ class UpstreamConnection(asyncio.Protocol):
                 self._transport.write(piece)
                 self._is_sent = left == 0
             self._set_deadline()
-            if self._room is not None:
-                await self._room
+            if self._drained is not None:
+                await self._drained
         if left:
             raise BadRequest("the body is shorter than its Content-Length")
         if left is None:
@@ -249,7 +254,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state is not _WAITING and state is not _REPLYING:
-            self.abort()  # nobody asked: no later request may take it
+            self.abort()  # unrequested: must not become the reply to a later request
             return
         reader = self._reader
         try:
@@ -268,16 +273,16 @@ class UpstreamConnection(asyncio.Protocol):
             reply.add(reader.pieces)
             reader.pieces = []
         if reader.ended:
-            self._on_whole(reply)
+            self._on_complete(reply)
             return
-        # A reader that waits takes all of it in a moment.
+        # A waiting reader empties the reply in `wake`, below.
         if reply.size > HIGH_WATER_BYTES and not reply.is_awaited:
             self._pause_reading()
         self._set_deadline()
         reply.wake()
 
     def _on_head(self, head: ReplyHead) -> None:
-        """Hand the reply over, with what there is of its body."""
+        """Return the reply to the waiting caller, with the body bytes parsed so far."""
         reader = self._reader
         wait, self._wait = self._wait, None
         assert wait is not None
@@ -287,8 +292,8 @@ class UpstreamConnection(asyncio.Protocol):
             wait.end(Reply(head, [], None, tunnel))
             return
         if not self._is_sent and head.status >= 300:
-            # Refused before it has all been sent: the rest is of no use to anyone.
-            # A 2xx goes on, because some services answer while they read.
+            # The upstream has refused the request: the rest of it isn't needed. After
+            # a 2xx the upload continues, as some services reply while they read.
             self._stop_upload()
         try:
             if reader.ended and self.upload is None:
@@ -305,13 +310,13 @@ class UpstreamConnection(asyncio.Protocol):
                     if reply.size > HIGH_WATER_BYTES:
                         self._pause_reading()
                     self._set_deadline()
-        except Exception as exc:  # a fault of ours
+        except Exception as exc:  # a bug in the gateway
             wait.fail(exc)
             raise
         wait.end(reply)
 
     def _become_tunnel(self, first: bytes) -> UpstreamTunnel:
-        """Hand the transport over; it keeps its place in the pool till its end."""
+        """Return a tunnel over the transport; it occupies its place until it ends."""
         assert self._transport is not None
         self.state = _TUNNEL
         self._deadline.end()
@@ -326,16 +331,16 @@ class UpstreamConnection(asyncio.Protocol):
         self._tunnel = None
         self._owner.on_closed(self)
 
-    def _on_whole(self, reply: Reply) -> None:
+    def _on_complete(self, reply: Reply) -> None:
         try:
             self._on_end(self._reader.head)
-        except Exception as exc:  # a fault of ours
+        except Exception as exc:  # a bug in the gateway
             reply.fail(exc)
             raise
         self._finish(reply)
 
     def _on_end(self, head: ReplyHead | None) -> None:
-        """The reply is whole: give the connection back, or close it."""
+        """Release the connection to the pool, or close it: the reply is complete."""
         assert head is not None
         reader, owner = self._reader, self._owner
         self._reply = None
@@ -349,7 +354,7 @@ class UpstreamConnection(asyncio.Protocol):
             or not self._is_sent
             or not keepalive_s
         ):
-            self._cut("closed by the gateway", keep_upload=True)
+            self._close("closed by the gateway", keep_upload=True)
             return
         self._deadline.total_at = math.inf
         self._deadline.within(keepalive_s)
@@ -358,13 +363,14 @@ class UpstreamConnection(asyncio.Protocol):
         owner.release(self)
 
     def _finish(self, reply: Reply) -> None:
-        """Tell the reply's reader that it is whole."""
+        """Mark *reply* as complete, after the upload has stopped reading the client."""
         upload = self.upload
         reply.detach()
         if upload is None:
             reply.finish()
         else:
-            # The client's stream is the caller's again only when nobody reads it.
+            # The caller may read the client's stream after this reply is complete. So
+            # wait until the upload no longer reads it.
             self._stop_upload()
             upload.add_done_callback(lambda _: reply.finish())
             reply.wake()
@@ -372,7 +378,7 @@ class UpstreamConnection(asyncio.Protocol):
     # --- back-pressure and time -----------------------------------------------
 
     def resume(self) -> None:
-        """The reader has taken what was there."""
+        """Resume reading, if it is paused: the reader has taken all bytes."""
         if not self._is_reading:
             self._resume_reading()
             self._set_deadline()
@@ -388,40 +394,40 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def pause_writing(self) -> None:
-        self._room = self._loop.create_future()
+        self._drained = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
         if self.state is _WAITING or self.state is _REPLYING:
             self._set_deadline()
 
     def _set_deadline(self) -> None:
-        """Find out whose turn it is, and how long the upstream may take for its own."""
+        """Set the deadline of the current wait; none if the upstream isn't awaited."""
         if not self._is_reading:
-            seconds = math.inf  # the reader's
-        elif self._room is not None:
-            seconds = self._idle_s  # to take some of the request
+            seconds = math.inf  # waiting for the reader
+        elif self._drained is not None:
+            seconds = self._idle_s  # for the upstream to accept some of the request
         elif not self._is_sent and self.upload is not None:
-            seconds = math.inf  # the client's, to go on with its body
+            seconds = math.inf  # waiting for the client's body
         elif self.state is _WAITING:
             seconds = self._response_s
         else:
             seconds = self._idle_s
         self._deadline.within(seconds)
 
-    def _on_late(self) -> None:
+    def _on_timeout(self) -> None:
         if self.state is not _WAITING and self.state is not _REPLYING:
-            self.abort()  # idle long enough
+            self.abort()  # the keep-alive time of an idle connection
             return
         window_s = self._deadline.window_s
         if self._deadline.is_total_over:
             what = "the exchange took longer than its total time"
-        elif self._takes_the_request():
+        elif self._has_sent_more():
             self._deadline.within(window_s)
             return
-        elif self._room is not None:
+        elif self._drained is not None:
             what = f"took no byte of the request for {window_s:g} s"
         elif self.state is _WAITING:
             what = f"no reply within {window_s:g} s"
@@ -429,17 +435,17 @@ class UpstreamConnection(asyncio.Protocol):
             what = f"no byte of the reply's body for {window_s:g} s"
         self._fail(UpstreamTimeout(f"{self._name}: {what}", reused=self.served > 1))
 
-    def _takes_the_request(self) -> bool:
-        """True when some of the request has left since this was asked last."""
+    def _has_sent_more(self) -> bool:
+        """Return whether bytes of the request were sent since the last call."""
         assert self._transport is not None
-        before = self._unwritten
-        self._unwritten = self._transport.get_write_buffer_size()
-        return 0 < self._unwritten != before
+        before = self._buffered_bytes
+        self._buffered_bytes = self._transport.get_write_buffer_size()
+        return 0 < self._buffered_bytes != before
 
     # --- the end --------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
+        # A cast: uvloop's transports aren't instances of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
         self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
         peer = transport.get_extra_info("peername")
@@ -449,31 +455,33 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         reply = self._reply
         if reply is not None and self._reader.eof():
-            self._on_whole(reply)
+            self._on_complete(reply)
         else:
-            self._cut("closed the connection")
+            self._close("closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cut(f"reset the connection ({type(exc).__name__})" if exc else "is gone")
+        self._close(
+            f"reset the connection ({type(exc).__name__})" if exc else "is gone"
+        )
         self._transport = None
         self._deadline.end()
         self._owner.on_closed(self)
 
     def abort(self) -> None:
-        """Close at once; whoever waits for a reply is told. Idempotent."""
+        """Close at once; a pending exchange fails with UpstreamClosed. Idempotent."""
         if self._tunnel is not None:
             self._tunnel.close()
-        self._cut("closed by the gateway")
+        self._close("closed by the gateway")
 
     def is_reusable(self) -> bool:
-        """True unless a FIN, a RST or surplus bytes have arrived, even if unread yet.
+        """Return False if a FIN, a RST or surplus bytes have arrived, even if unread.
 
-        One system call. What came before a request was sent is no reply to it, and the
-        event loop may be about to hand it over.
+        One system call. Bytes that arrive before a request is sent are no reply to it,
+        but the event loop may not have delivered them yet.
         """
         return not self._poll.poll(0)
 
-    def _cut(self, what: str, *, keep_upload: bool = False) -> None:
+    def _close(self, what: str, *, keep_upload: bool = False) -> None:
         if not self.closed:
             self._fail(
                 UpstreamClosed(f"{self._name}: {what}", reused=self.served > 1),
@@ -486,7 +494,7 @@ class UpstreamConnection(asyncio.Protocol):
             upload.cancel()
 
     def _fail(self, error: Exception, *, keep_upload: bool = False) -> None:
-        """Close, and tell whoever waits why."""
+        """Close the connection; the pending exchange fails with *error*."""
         if self.closed:
             return
         self.state = _CLOSED

@@ -1,11 +1,12 @@
 """edge. From a target to a connected transport: names, addresses, TLS, one deadline.
 
 Facts
-    - A look-up runs in the loop's thread pool and can't be cancelled. So there is one
-      at a time per name, shared by all who wait: a dead resolver costs one thread per
-      name, not all of them.
-    - uvloop's `create_connection` doesn't try a second address in time when the first
-      is a black hole. Here each address gets its share of the time that is left.
+    - A look-up runs in the loop's thread pool and can't be cancelled. So all requests
+      for a name share one look-up at a time: an unresponsive resolver blocks one
+      thread per name, not the whole thread pool.
+    - If the first address drops all packets, uvloop's `create_connection` doesn't try
+      the second one in time. Here the remaining time is divided evenly between the
+      remaining addresses.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gateway.errors import ConnectFailed, ConnectTimeout, UpstreamBusy
 from gateway.upstream.address import UpstreamTarget
 
 DNS_TTL_S: Final = 30.0
-"""How long an answer is used. The system's resolver tells no TTL; Caddy uses 60 s."""
+"""How long results are cached. The system's resolver has no TTL; Caddy uses 60 s."""
 
 Lookup = Callable[[str, int], Awaitable[list[Any]]]
 """`getaddrinfo`, as `(host, port) -> [(family, type, proto, name, sockaddr), …]`."""
@@ -31,19 +32,23 @@ _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 async def system_lookup(host: str, port: int) -> list[Any]:
-    """Return what the system's resolver says, without blocking the loop."""
+    """Return the result of the system's resolver, without blocking the loop.
+
+    Raises:
+        OSError: the name can't be resolved (`socket.gaierror`).
+    """
     loop = asyncio.get_running_loop()
     return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class Resolver:
-    """Addresses of names, kept for *ttl_s*; one look-up at a time per name."""
+    """Addresses of names, cached for *ttl_s*; one look-up at a time per name."""
 
     def __init__(self, *, ttl_s: float = DNS_TTL_S, lookup: Lookup | None = None):
         self._ttl_s = ttl_s
         self._lookup = lookup or system_lookup
-        self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
-        self._running: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
+        self._cache: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Task[list[str]]] = {}
 
     async def addresses(self, host: str, port: int) -> list[str]:
         """Return the addresses of *host*, each once, in the resolver's order.
@@ -53,72 +58,73 @@ class Resolver:
                 called.
         """
         key = (host, port)
-        known = self._known.get(key)
-        if known is not None and asyncio.get_running_loop().time() < known[0]:
-            return known[1]
-        task = self._running.get(key) or self._ask(key)
+        cached = self._cache.get(key)
+        if cached is not None and asyncio.get_running_loop().time() < cached[0]:
+            return cached[1]
+        task = self._lookups.get(key) or self._start_lookup(key)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if task.cancelled() and current is not None and not current.cancelling():
-                raise ConnectionAbortedError("the look-up was given up") from None
+                raise ConnectionAbortedError("the look-up was cancelled") from None
             raise
 
     def has_moved(self, host: str, port: int, address: str) -> bool:
-        """Return whether *host* is known to be at other addresses than *address*.
+        """Return whether cached addresses of *host* exist, without *address*.
 
-        An answer that is too old is asked for again, in the background: nothing has
-        moved until another one is there.
+        An expired entry is refreshed in the background, and the result is False until
+        the new one is cached. Never waits.
         """
         key = (host, port)
-        known = self._known.get(key)
-        if known is None:
+        cached = self._cache.get(key)
+        if cached is None:
             return False
-        if asyncio.get_running_loop().time() >= known[0]:
-            if key not in self._running:
-                _ = self._ask(key)  # kept in `_running`
+        if asyncio.get_running_loop().time() >= cached[0]:
+            if key not in self._lookups:
+                _ = self._start_lookup(key)  # `_lookups` holds the task
             return False
-        return address not in known[1]
+        return address not in cached[1]
 
     def forget(self, host: str, port: int) -> None:
-        """Look *host* up again next time: none of its addresses answered."""
-        self._known.pop((host, port), None)
+        """Remove *host* from the cache: none of its addresses could be reached."""
+        self._cache.pop((host, port), None)
 
     async def close(self) -> None:
-        """Give up what is being looked up."""
-        self._known.clear()
-        running = list(self._running.values())
+        """Cancel all look-ups and clear the cache; their waiters get an OSError."""
+        self._cache.clear()
+        running = list(self._lookups.values())
         for task in running:
             task.cancel()
         if running:
             await asyncio.wait(running)
 
-    def _ask(self, key: tuple[str, int]) -> asyncio.Task[list[str]]:
+    def _start_lookup(self, key: tuple[str, int]) -> asyncio.Task[list[str]]:
         task = asyncio.create_task(self._look_up(key))
-        self._running[key] = task
+        self._lookups[key] = task
         task.add_done_callback(lambda done: self._finished(key, done))
         return task
 
     async def _look_up(self, key: tuple[str, int]) -> list[str]:
-        found = await self._lookup(*key)
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        entries = await self._lookup(*key)
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
         expires = asyncio.get_running_loop().time() + self._ttl_s
-        self._known[key] = (expires, addresses)
+        self._cache[key] = (expires, addresses)
         return addresses
 
     def _finished(self, key: tuple[str, int], task: asyncio.Task[list[str]]) -> None:
-        del self._running[key]
-        # Looked at even when everyone who waited has gone.
+        del self._lookups[key]
+        # Retrieve the exception even if every waiter was cancelled: asyncio reports
+        # those that are never retrieved.
         if not task.cancelled() and task.exception() is not None:
-            self._known.pop(key, None)
+            self._cache.pop(key, None)
 
 
 def tls_context(tls: TlsConfig) -> ssl.SSLContext:
-    """Return the context for a service; reads files, so it is made at load.
+    """Return the TLS context for a service. It reads files: call it at load only.
 
     Raises:
-        ValueError: `ca_file` can't be read or is no PEM bundle.
+        ValueError: `ca_file` can't be read or isn't a PEM bundle.
     """
     try:
         context = ssl.create_default_context(cafile=tls.ca_file)
@@ -139,7 +145,7 @@ class Dialer:
         self._target = target
         self._resolver = resolver
         self.is_named = target.scheme != "unix" and not target.is_address
-        """A name leads there, and may lead elsewhere later."""
+        """The target is a host name, whose addresses may change."""
         self._context = tls_context(target.tls) if target.scheme == "https" else None
 
     async def dial(
@@ -148,7 +154,7 @@ class Dialer:
         """Return a connected protocol made by *factory*, before *deadline* (loop time).
 
         Raises:
-            ConnectTimeout: not before the deadline.
+            ConnectTimeout: the deadline passed before the connection was made.
             ConnectFailed: refused, unreachable, unknown name, or TLS failed.
             UpstreamBusy: this process has no file descriptor left.
         """
@@ -167,7 +173,10 @@ class Dialer:
             raise ConnectFailed(f"{self._target}: {why}") from exc
 
     def leads_away(self, address: str) -> bool:
-        """Return whether the target is known to have left *address*."""
+        """Return whether the target's name no longer resolves to *address*.
+
+        Uses cached look-ups only (see `Resolver.has_moved`).
+        """
         if not self.is_named:
             return False
         target = self._target

@@ -1,4 +1,4 @@
-"""PURE. What a pool tells of its connections, for metrics."""
+"""PURE. Events of a pool's connections, for metrics."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from gateway.upstream.address import UpstreamTarget
 
 
 class Events(Protocol):
-    """Hears of the connections of all pools. What it raises fails the request."""
+    """Receives the events of all pools. An exception raised here fails the request."""
 
     def connected(self, target: UpstreamTarget, seconds: float) -> None:
-        """A connection was made, *seconds* after it was asked for."""
+        """Called when a connection was made; dialling took *seconds*."""
         ...
 
     def connect_failed(self, target: UpstreamTarget, error: BaseException) -> None:
-        """None was made. *error* is a CancelledError when nobody waits any more."""
+        """Called when dialling failed.
+
+        *error* is a CancelledError if the request was cancelled meanwhile.
+        """
         ...
 
     def replayed(self, target: UpstreamTarget) -> None:
-        """A request was sent again: its first connection was closed meanwhile."""
+        """Called when a request is sent again, on a new connection."""
         ...
 
     def closed(self, target: UpstreamTarget, exchanges: int) -> None:
-        """A connection is gone, after so many *exchanges*."""
+        """Called when a connection has closed; *exchanges* were begun on it."""
         ...
 
 
 class NoEvents:
-    """Hears nothing."""
+    """Ignores every event."""
 
     def connected(self, target: UpstreamTarget, seconds: float) -> None:
-        """Do nothing; nor do the others."""
+        """Do nothing, like all methods here."""
 
     def connect_failed(self, target: UpstreamTarget, error: BaseException) -> None: ...
     def replayed(self, target: UpstreamTarget) -> None: ...

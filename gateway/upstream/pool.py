@@ -1,6 +1,7 @@
-"""edge. The connections to one target, and the owner of all of them.
+"""edge. The pool of connections to one target, and the owner of all pools.
 
-A target has its own places: when its connections hang, others don't wait for them.
+Each target has its own limit of connections, so a target that hangs doesn't delay
+requests to other targets. A *place* is one connection of that limit, open or dialling.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from gateway.upstream.events import Events, NoEvents
 from gateway.upstream.reply import Reply
 
 KEEPALIVE_S: Final = 30.0
-"""How long an idle connection is kept: less than most upstreams do (nginx 75 s), so
-that it is mostly we who close. Those who keep them for less (Node.js, 5 s) say so."""
+"""How long an idle connection is kept. Most upstreams keep it longer (nginx 75 s), so
+the gateway closes first. Those that keep it shorter (Node.js, 5 s) send Keep-Alive."""
 
 _CLOSE_TIMEOUT_S: Final = 1.0
 _IDLE = State.IDLE
 
 
 class UpstreamPool:
-    """Connections to one target: reused last in, first out, never more than allowed."""
+    """At most `max_connections` connections to one target; the last used goes first."""
 
     def __init__(
         self,
@@ -50,20 +51,20 @@ class UpstreamPool:
         max_connections: int,
         keepalive_s: float,
     ) -> None:
-        """Prepare a pool; nothing is dialled yet.
+        """Make a pool without connections; `exchange` dials them.
 
         Raises:
             ValueError: the target's `ca_file` can't be read.
         """
         self.target = target
         self.authority = target.authority
-        """What the Host field says by default."""
+        """The default value of the Host field."""
         self.max_connections = max_connections
         self.keepalive_s = keepalive_s
         self.dialled = 0
         """Connections made since the start."""
         self.replayed = 0
-        """Requests that were sent a second time (see the package's docstring)."""
+        """Requests sent a second time (see the package's docstring)."""
         self._name = str(target)
         self._heads = heads
         self._events = events
@@ -78,20 +79,22 @@ class UpstreamPool:
 
     @property
     def open(self) -> int:
-        """How many connections there are, with those that are being made."""
+        """The number of connections, including those being dialled."""
         return self._places
 
     @property
     def idle(self) -> int:
+        """The number of idle connections."""
         return len(self._idle)
 
     @property
     def in_use(self) -> int:
+        """The number of connections in an exchange or being dialled."""
         return self._places - len(self._idle)
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for a place."""
+        """The number of requests that wait for a place."""
         return len(self._waiters)
 
     # --- the exchange ---------------------------------------------------------
@@ -106,23 +109,23 @@ class UpstreamPool:
         upgrade: bool = False,
         replay: bool = True,
     ) -> Reply:
-        """Send *head* as it is, and *body* after it; return the reply with its head.
+        """Send *head*, unchanged, and *body*; return the reply when its head is here.
 
-        *body* as bytes leaves in one write with the head and is the cheap way for
-        what has arrived already. Framed by *content_length*, or chunked when that is
-        None; *head* must say the same. *upgrade*: a 101 is welcome.
+        A *body* in bytes is sent in one write with the head. That is the cheapest way
+        for a body that has already arrived. The body is framed by *content_length*, or
+        chunked if that is None; *head* must agree. *upgrade*: a 101 is allowed.
 
-        When the reply's head comes before the body was sent: a 2xx goes on with it,
-        any other reply stops it.
+        If the reply's head arrives before the whole body was sent, the rest is sent
+        only if the status is 2xx.
 
         Raises:
             UpstreamBusy: no place became free within `timeouts.connect`.
-            ConnectFailed: no connection (`ConnectTimeout`: not in time).
-            UpstreamTimeout: no reply in time, or the request wasn't taken in time.
+            ConnectFailed: no connection was made (`ConnectTimeout`: not in time).
+            UpstreamTimeout: the upstream didn't accept the request or reply in time.
             UpstreamClosed: the connection ended before the reply's head did.
-            BadReply: the reply can't be passed on safely.
+            BadReply: the reply is malformed or ambiguous.
             BadRequest: the body's size isn't *content_length*.
-            Exception: what reading *body* raised, unchanged.
+            Exception: the one raised by reading *body*, unchanged.
         """
         once = body is not None or upgrade or not replay or method not in SAFE_METHODS
         if isinstance(body, bytes):
@@ -161,16 +164,16 @@ class UpstreamPool:
                     raise
             finally:
                 if upload is not None and upload.cancelling():
-                    # The client's stream is the caller's again only when nobody
-                    # reads it.
+                    # Return only when the upload no longer reads the client's stream:
+                    # the caller may read it next.
                     try:
                         await asyncio.wait((upload,), timeout=1.0)
                     except asyncio.CancelledError:
                         connection.give_up(wait)
                         raise
-                # An error of theirs holds this frame: no ring is left.
+                # Their error references this frame: drop both to avoid a cycle.
                 del wait, upload
-            # Once only: on a fresh connection nothing is `reused`.
+            # This happens at most once: on a fresh connection, `reused` is False.
             began = perf_counter()
             connection = await self._open(timeouts, total_at, fresh=True)
             connect_s = perf_counter() - began
@@ -180,7 +183,7 @@ class UpstreamPool:
     # --- places and connections -----------------------------------------------
 
     def _take(self) -> UpstreamConnection | None:
-        """Return the idle connection that was used last, if one is alive."""
+        """Return the most recently used idle connection that is reusable, or None."""
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -195,23 +198,23 @@ class UpstreamPool:
     async def _open(
         self, timeouts: TimeoutsConfig, total_at: float, *, fresh: bool = False
     ) -> UpstreamConnection:
-        """Return a new connection, or one that becomes free while a place is awaited.
+        """Return a new connection, or one that is released before a place is free.
 
-        *fresh*: only a new one will do.
+        *fresh*: return a new one only.
         """
         if self._closed:
             raise UpstreamBusy(f"{self._name}: the pool is closed")
-        await in_task()  # for its deadlines
+        await in_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
         while self._places >= self.max_connections:
             connection = await self._acquire(deadline)
             if connection is None:
-                break  # a place was passed on to us
+                break  # a place, without a connection
             if not (fresh or connection.closed) and connection.is_reusable():
                 return connection
             if connection in self._connections:
-                # Keep its place, not the connection.
+                # Close the connection and take over its place.
                 self._connections.discard(connection)
                 connection.abort()
                 break
@@ -238,18 +241,18 @@ class UpstreamPool:
         return made
 
     async def _acquire(self, deadline: float) -> UpstreamConnection | None:
-        """Wait in line for a connection that is given back, or (None) for a place."""
+        """Wait in turn; return a released connection, or None for a free place."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[UpstreamConnection | None] = loop.create_future()
         self._waiters.append(waiter)
-        timer = loop.call_at(deadline, self._give_up, waiter)
+        timer = loop.call_at(deadline, self._on_late, waiter)
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                with contextlib.suppress(ValueError):  # already passed over
+                with contextlib.suppress(ValueError):  # already dequeued
                     self._waiters.remove(waiter)
-            elif waiter.exception() is None:  # given in the same moment: pass it on
+            elif waiter.exception() is None:  # resolved before the cancellation
                 connection = waiter.result()
                 if connection is None:
                     self._free_place()
@@ -259,11 +262,11 @@ class UpstreamPool:
         finally:
             timer.cancel()
 
-    def _give_up(self, waiter: asyncio.Future[UpstreamConnection | None]) -> None:
+    def _on_late(self, waiter: asyncio.Future[UpstreamConnection | None]) -> None:
         if not waiter.done():
             self._waiters.remove(waiter)
-            most = self.max_connections
-            error = UpstreamBusy(f"{self._name}: all {most} connections are in use")
+            limit = self.max_connections
+            error = UpstreamBusy(f"{self._name}: all {limit} connections are in use")
             waiter.set_exception(error)
 
     def _free_place(self) -> None:
@@ -286,7 +289,7 @@ class UpstreamPool:
     # --- the connections' side ------------------------------------------------
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection that may be used again, unless its name has moved."""
+        """Take back a connection for reuse; close it if its name has moved."""
         if self._is_named and self._dialer.leads_away(connection.address):
             connection.abort()
         elif self._waiters and (waiter := self._next_waiter()) is not None:
@@ -295,7 +298,7 @@ class UpstreamPool:
             self._idle.append(connection)
 
     def on_closed(self, connection: UpstreamConnection) -> None:
-        """Count out a connection whose socket is closed."""
+        """Remove a connection whose socket is closed, and free its place."""
         if connection in self._connections:
             self._connections.discard(connection)
             if connection in self._idle:
@@ -304,7 +307,10 @@ class UpstreamPool:
             self._events.closed(self.target, connection.served)
 
     async def close(self) -> None:
-        """Close every connection; exchanges and waiters fail. Idempotent."""
+        """Close every connection; exchanges and waiting requests fail. Idempotent.
+
+        Returns when all are closed, or after 1 s.
+        """
         self._closed = True
         while (waiter := self._next_waiter()) is not None:
             waiter.set_exception(UpstreamBusy(f"{self._name}: the pool is closed"))
@@ -316,7 +322,7 @@ class UpstreamPool:
 
 
 class Upstreams:
-    """All pools of a worker, one per target; the composition root closes it."""
+    """All pools of a worker, one per target; `app` makes it and closes it."""
 
     def __init__(
         self,
@@ -327,7 +333,10 @@ class Upstreams:
         dns_ttl_s: float = DNS_TTL_S,
         lookup: Lookup | None = None,
     ) -> None:
-        """*heads* reads the replies; unset: all their fields are passed on."""
+        """*heads* reads the replies' heads; by default, it keeps all fields.
+
+        *lookup* replaces the system's resolver.
+        """
         self._heads = heads or ReplyHeadReader()
         self._events = events or NoEvents()
         self._keepalive_s = keepalive_s
@@ -337,9 +346,9 @@ class Upstreams:
     def pool(
         self, target: UpstreamTarget, *, max_connections: int = 256
     ) -> UpstreamPool:
-        """Return the pool of *target*; the same one each time, with the newest limit.
+        """Return the pool of *target*, the same one each time, with the given limit.
 
-        For load time: it may read a CA bundle, and a pool is worth keeping.
+        Call it at load only: it may read a CA bundle, which blocks.
 
         Raises:
             ValueError: the target's `ca_file` can't be read.
@@ -363,7 +372,7 @@ class Upstreams:
         return tuple(self._pools.values())
 
     async def close(self) -> None:
-        """Close every connection of every pool, and stop looking up names."""
+        """Close every connection of every pool, and cancel all look-ups."""
         await self._resolver.close()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 

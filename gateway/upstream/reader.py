@@ -1,7 +1,6 @@
-"""PURE. One reply after another, out of bytes in pieces of any size.
+"""PURE. Parses one reply after another from bytes in pieces of any size.
 
-Bodies with a length, and those that end with the connection, are counted and never
-copied.
+Bodies with a length, and those that end with the connection, are counted, not copied.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from gateway.http.reply_head import (
 )
 
 MAX_INTERIM_REPLIES: Final = 16
-"""1xx replies that may precede the final one; each is swallowed. Go takes 5."""
+"""1xx replies allowed before the final one; they are discarded. Go allows 5."""
 
 
 class ReplyReader:
@@ -42,7 +41,7 @@ class ReplyReader:
 
     def __init__(self, heads: ReplyHeadReader) -> None:
         self.pieces: list[bytes] = []
-        """What came of the body; whoever reads it puts an empty list in its place."""
+        """Parsed bytes of the body; the caller takes the list and sets an empty one."""
         self._heads = heads
         self.begun = False
         """A byte of the reply has arrived."""
@@ -51,27 +50,27 @@ class ReplyReader:
         self.ended = False
         """All of the body has arrived."""
         self.surplus = False
-        """More has arrived than the reply."""
+        """Bytes beyond the end of the reply have arrived."""
         self._head_request = False
         self._upgrade = False
         self._head_so_far = b""
         self._interim = 0
         self._left = 0
-        """The size of what is to come of the body, or CHUNKED, or UNTIL_CLOSE."""
+        """Bytes of the body that are still to come, or CHUNKED, or UNTIL_CLOSE."""
         self._chunks: ChunkDecoder | None = None
 
     def begin(self, head_request: bool, upgrade: bool) -> None:
-        """Expect a new reply. *upgrade*: it may be a 101."""
+        """Expect a new reply. *upgrade*: a 101 is allowed."""
         self.begun = self.ended = self.surplus = False
         self.head = None
         self._head_request = head_request
         self._upgrade = upgrade
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the connection.
+        """Parse the next bytes of the connection; the attributes hold the result.
 
         Raises:
-            BadReply: malformed, too large, or to be read in more than one way.
+            BadReply: the reply is malformed, too large, or ambiguous.
         Source: RFC 9112 §6.3, §9.2; RFC 9110 §7.8, §15.2.
         """
         if self.head is None:
@@ -83,44 +82,44 @@ class ReplyReader:
             self._on_body_bytes(data)
 
     def eof(self) -> bool:
-        """The connection ended; return True when that is how this reply ends."""
+        """Handle the end of the connection; return True if the reply is complete."""
         if self.head is not None and not self.ended and self._left == UNTIL_CLOSE:
             self.ended = True
         return self.ended
 
     def _on_head_bytes(self, data: bytes) -> None:
-        known = 0
+        searched = 0
         if self._head_so_far:
-            known = len(self._head_so_far)
+            searched = len(self._head_so_far)
             data = self._head_so_far + data
         while True:
-            end = data.find(b"\r\n\r\n", known - 3 if known > 3 else 0) + 4
+            end = data.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0) + 4
             if end < 4:
-                check_begun(data, known)
+                check_begun(data, searched)
                 self._head_so_far = data
                 return
             head = self._heads.read(data[:end], self._head_request)
             if head.status >= 200:
                 break
             if head.status == 101:
-                # RFC 9110 §7.8: a server mustn't switch to what wasn't asked for.
+                # RFC 9110 §7.8: only to a protocol that the client listed in Upgrade.
                 if not self._upgrade:
-                    raise BadReply("101 without having been asked to upgrade")
-                self.pieces.append(data[end:])  # no HTTP any more
+                    raise BadReply("101 to a request without Upgrade")
+                self.pieces.append(data[end:])  # the first bytes of the tunnel
                 data = data[:end]
                 break
             self._interim += 1
             if self._interim > MAX_INTERIM_REPLIES:
                 raise BadReply(f"more than {MAX_INTERIM_REPLIES} interim replies")
             data = data[end:]
-            known = 0
+            searched = 0
         self.head = head
         if self._head_so_far:
             self._head_so_far = b""
         if self._interim:
             self._interim = 0
         left = head.length
-        if left == len(data) - end:  # as most replies come
+        if left == len(data) - end:  # the usual case: the whole reply at once
             self.ended = True
             if left:
                 self.pieces.append(data[end:])

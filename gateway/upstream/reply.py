@@ -1,7 +1,7 @@
-"""edge. A reply on its way to the client: the head whole, the body in pieces.
+"""edge. A reply of an upstream: the complete head, and the body in pieces.
 
-It is detached from its connection with the last byte, so a slow reader of a small
-reply holds nothing, and nothing it does later can touch the next user's exchange.
+It is detached from its connection when the last byte has arrived. So a slow reader of a
+small reply doesn't occupy a connection, and no later call can affect the next exchange.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from gateway.upstream.tunnel import UpstreamTunnel
 
 
 class ReplySource(Protocol):
-    """The connection, as far as a reply needs it."""
+    """The part of a connection that a reply uses."""
 
     def resume(self) -> None: ...
     def abort(self) -> None: ...
 
 
 class Reply:
-    """A final reply. Whoever gets one calls `close` when done with it."""
+    """A final reply. The caller that receives it must call `close` in the end."""
 
     __slots__ = (
         "_arrival",
@@ -44,17 +44,17 @@ class Reply:
         source: ReplySource | None,
         tunnel: UpstreamTunnel | None = None,
     ) -> None:
-        """*pieces* are what came of the body with the head; the list becomes ours.
+        """*pieces*: body bytes that arrived with the head; the reply keeps the list.
 
-        *source* is None when that is all of it.
+        *source* is None if they are the whole body.
         """
         self.head = head
         self.complete = source is None and tunnel is None
-        """True when the whole body has arrived; what is unread is in `read_now`."""
+        """True when the whole body has arrived; a part of it may be unread."""
         self.size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
-        """Bytes that have arrived and weren't read."""
+        """Bytes that have arrived and are unread."""
         self.connect_ms: float | None = None
-        """How long a new connection took, a place awaited; None: one was idle."""
+        """Milliseconds until a new connection was made; None: an idle one was used."""
         self._pieces = pieces
         self._error: Exception | None = None
         self._arrival: Wait[None] | None = None
@@ -63,25 +63,26 @@ class Reply:
 
     @property
     def status(self) -> int:
+        """The status code."""
         return self.head.status
 
     @property
     def fields(self) -> Fields:
-        """The fields as they arrived, trailers excluded."""
+        """The fields of the head, unchanged; trailers are discarded."""
         return self.head.fields
 
     # --- the reader's side ----------------------------------------------------
 
     @property
     def is_awaited(self) -> bool:
-        """The reader waits, and has the next piece before `wake` returns.
+        """True if a reader waits and resumes before `wake` returns.
 
-        A task has it later, and more may come before.
+        False for a reader in a task, which resumes later: more may arrive before.
         """
         return self._arrival is not None and self._arrival.is_prompt
 
     def read_now(self) -> bytes:
-        """Return what has arrived since the last read, at once; maybe nothing."""
+        """Return the unread bytes, without waiting; b"" if there are none."""
         pieces = self._pieces
         if not pieces:
             return b""
@@ -91,23 +92,24 @@ class Reply:
         return data
 
     async def read(self) -> bytes:
-        """Return the next piece of the body, as soon as there is one; b"" at its end.
+        """Return all unread bytes of the body, waiting for the first; b"" at its end.
 
         Raises:
-            UpstreamTimeout: no piece came within `timeouts.idle`, or `total` is over.
+            UpstreamTimeout: no byte arrived within `timeouts.idle`, or `total` passed.
             UpstreamClosed: the connection ended before the body did.
-            BadReply: the body's framing is broken.
-            Exception: what the request's body raised, if it was still being sent.
+            BadReply: the body's framing is malformed.
+            Exception: the one raised by the request's body while it was being sent.
         """
         while not self._pieces:
             if self._error is not None:
                 try:
                     raise self._error
-                finally:  # it holds this frame: no ring is left
-                    self._error = UpstreamClosed("the reply has failed before")
+                finally:  # it references this frame: drop it to avoid a cycle
+                    self._error = UpstreamClosed("an earlier read of the reply failed")
             if self.complete:
                 return b""
-            # Not before: the last piece may still wait for the client to take it.
+            # Resume only here: until this call, the reader may have been waiting for
+            # the client to accept the last piece.
             if self._source is not None:
                 self._source.resume()
             arrival: Wait[None] = Wait()
@@ -122,16 +124,16 @@ class Reply:
         return self.read_now()
 
     def upgrade(self) -> UpstreamTunnel:
-        """Return the connection as a tunnel; from now on the caller's to close.
+        """Return the connection as a tunnel, which the caller must close.
 
-        Only for a 101, and only once.
+        Call it for a 101 only, and only once.
         """
         assert self._tunnel is not None, "only a 101 has a tunnel"
         tunnel, self._tunnel = self._tunnel, None
         return tunnel
 
     def close(self) -> None:
-        """Give up what hasn't arrived; nothing happens when all has. Idempotent."""
+        """Abort the connection unless the whole body has arrived. Idempotent."""
         source, self._source = self._source, None
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
@@ -144,26 +146,26 @@ class Reply:
     # --- the connection's side ------------------------------------------------
 
     def add(self, pieces: list[bytes]) -> None:
-        """Add to the body; `wake` tells the reader."""
+        """Append *pieces* to the body, without resuming the reader (see `wake`)."""
         self._pieces += pieces
         for piece in pieces:
             self.size += len(piece)
 
     def detach(self) -> None:
-        """The connection is no longer this reply's: all of the body has arrived."""
+        """Drop the connection: the whole body has arrived."""
         self._source = None
 
     def finish(self) -> None:
-        """Tell the reader that the body is whole.
+        """Mark the body as complete, and resume the reader.
 
-        Like the next two, it may run the reader: call it last.
+        Like `fail` and `wake`, it may run the reader: call it last.
         """
         self._source = None
         self.complete = True
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """The body will never be whole; *error* is raised once all pieces are read."""
+        """Mark the body as failed: `read` raises *error* once all pieces are read."""
         if self._error is None:
             self._error = error
         del error  # see `Wait.fail`
@@ -171,7 +173,7 @@ class Reply:
         self.wake()
 
     def wake(self) -> None:
-        """Let a reader that waits have what is there."""
+        """Resume the reader, if one waits."""
         arrival = self._arrival
         if arrival is not None and not arrival.is_over:
             arrival.end(None)

@@ -1,10 +1,10 @@
 """PURE. Which failed requests are sent again, and how often.
 
-What was certainly not sent goes on to the service's next target, whatever it is. What
-may have been sent is sent again only if that changes nothing: a safe method without a
-body, while the client has seen nothing of a reply. So no POST is ever sent twice. PUT
-and DELETE are idempotent by the letter (RFC 9110 §9.2.2), but doing one twice can undo
-what somebody did in between.
+A request of which no byte was sent goes to the service's next target, whatever its
+method. A request that may have been sent is repeated only if that is harmless: its
+method is safe, it has no body, and no byte of a reply was sent to the client. So a POST
+is never sent twice. PUT and DELETE are idempotent by RFC 9110 §9.2.2, but a repetition
+can undo the change that another client made in between.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 from gateway.errors import UpstreamClosed, UpstreamError
 
 SHARE: Final = 0.2
-"""Retries per request in the long run. When a service fails altogether, more would
-keep it down; Envoy's and Finagle's budgets have the same figure."""
+"""Retries allowed per request in the long run. More of them would keep an overloaded
+service from recovering; Envoy's and Finagle's budgets use the same value."""
 
 RESERVE: Final = 100.0
-"""Retries at once: a target that restarts takes as many requests with it."""
+"""Retries allowed in a burst: a target that restarts fails about as many requests."""
 
 
 class Budget:
-    """The retries that may still be made, of all routes together.
+    """The number of retries that may still be made, shared by all routes.
 
-    Every request adds a fifth of one, up to the reserve.
+    Every request adds `SHARE`, up to `RESERVE`.
     """
 
     __slots__ = ("left",)
@@ -33,12 +33,12 @@ class Budget:
         self.left = RESERVE
 
     def earn(self) -> None:
-        """Count a request."""
+        """Add the share of one request."""
         if self.left < RESERVE:
             self.left += SHARE
 
     def spend(self) -> bool:
-        """Return whether a retry may be made now; if so, it is counted."""
+        """Return whether a retry is allowed now; if so, subtract it."""
         if self.left < 1:
             return False
         self.left -= 1
@@ -46,14 +46,15 @@ class Budget:
 
 
 class Attempts:
-    """One request's way from target to target, after its first failure."""
+    """The further attempts of one request, after its first failure."""
 
     __slots__ = ("_attempts", "_budget", "_targets")
 
     def __init__(self, budget: Budget, *, targets: int, attempts: int) -> None:
-        """Allow each of *targets* to be out of reach once, and *attempts* retries.
+        """Allow one failed connection for each target, and *attempts* repetitions.
 
-        *attempts* is 0 for a request that mustn't be repeated.
+        *targets* is their number. *attempts* is 0 for a request that mustn't be
+        repeated.
         """
         self._budget = budget
         self._targets = targets
@@ -62,8 +63,8 @@ class Attempts:
     def again(self, error: UpstreamError) -> bool:
         """Return whether to try the next target after *error*.
 
-        Neither a timeout nor an invalid reply is: the first has cost its time
-        already, the second would come again.
+        A timeout is not retried, because the client has already waited for all of it.
+        An invalid reply is not retried, because the next one would be invalid too.
         """
         if error.unsent:
             self._targets -= 1

@@ -1,6 +1,7 @@
-"""edge. A connection after `101 Switching Protocols`: bytes both ways, no HTTP.
+"""edge. A connection after `101 Switching Protocols`: bytes in both directions.
 
-Deadlines are the caller's here: whether a tunnel is idle takes both its sides to tell.
+It has no deadlines. The caller sets them, because a tunnel is idle only if both of its
+sides are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 from gateway.errors import UpstreamClosed
 
 HIGH_WATER_BYTES: Final = 65536
-"""Reading stops when this much is unread; one more read's worth may be in flight."""
+"""Reading pauses when more than this is unread; one more read may still arrive."""
 
 
 class UpstreamTunnel(asyncio.Protocol):
@@ -20,12 +21,12 @@ class UpstreamTunnel(asyncio.Protocol):
 
     __slots__ = (
         "_arrival",
+        "_drained",
         "_error",
         "_linger",
         "_on_lost",
         "_pieces",
         "_reading",
-        "_room",
         "_size",
         "_transport",
         "at_eof",
@@ -39,21 +40,21 @@ class UpstreamTunnel(asyncio.Protocol):
         on_lost: Callable[[], None],
     ) -> None:
         self.at_eof = False
-        """True when the upstream will send no more (some may still be unread)."""
+        """True when the upstream has ended its side; some bytes may be unread."""
         self._transport: asyncio.Transport | None = transport
         self._pieces: list[bytes] = []
         self._size = 0
         self._reading = True
         self._error: Exception | None = None
         self._arrival: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._on_lost = on_lost
         if first:
             self.data_received(first)
 
     async def read(self) -> bytes:
-        """Return what has arrived, as soon as anything has; b"" at the end.
+        """Return all unread bytes, waiting for the first; b"" at the end.
 
         Raises:
             UpstreamClosed: the connection was reset.
@@ -78,23 +79,23 @@ class UpstreamTunnel(asyncio.Protocol):
         return data
 
     def write(self, data: bytes) -> None:
-        """Send *data*; call `drain` afterwards to hold back when the peer is slow."""
+        """Send *data*; await `drain` afterwards, in case the upstream is slow."""
         if self._transport is not None:
             self._transport.write(data)
 
     async def drain(self) -> None:
-        """Return when the upstream has taken enough for more to be written.
+        """Return when the write buffer has room for more.
 
         Raises:
-            UpstreamClosed: the connection is gone.
+            UpstreamClosed: the connection is closed.
         """
-        if self._room is not None:
-            await asyncio.shield(self._room)
+        if self._drained is not None:
+            await asyncio.shield(self._drained)
         if self._transport is None:
             raise self._error or UpstreamClosed("the tunnel is closed")
 
     def write_eof(self) -> None:
-        """Send no more. Over TLS, which has no half-close, this closes."""
+        """End this direction. TLS has no half-close, so this closes both."""
         if self._transport is None:
             return
         if self._transport.can_write_eof():
@@ -103,14 +104,14 @@ class UpstreamTunnel(asyncio.Protocol):
             self._transport.close()
 
     def finish(self, linger_s: float) -> None:
-        """Close once what was written is sent, within *linger_s*; else reset."""
+        """Close when all written bytes are sent; reset after *linger_s* seconds."""
         if self._transport is not None and self._linger is None:
             self._transport.close()
             loop = asyncio.get_running_loop()
             self._linger = loop.call_later(linger_s, self._transport.abort)
 
     def close(self) -> None:
-        """Drop the connection at once. Idempotent."""
+        """Abort the connection, dropping unsent bytes. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -128,22 +129,22 @@ class UpstreamTunnel(asyncio.Protocol):
     def eof_received(self) -> bool:
         self.at_eof = True
         _wake(self._arrival)
-        # Stay open for writing, where the transport can (TLS can't).
+        # True keeps the transport open for writing; TLS transports can't.
         return self._transport is not None and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
-        self._room = asyncio.get_running_loop().create_future()
+        self._drained = asyncio.get_running_loop().create_future()
 
     def resume_writing(self) -> None:
-        _wake(self._room)
-        self._room = None
+        _wake(self._drained)
+        self._drained = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._linger is not None:
             self._linger.cancel()
         if exc is not None:
-            self._error = UpstreamClosed(f"the tunnel was cut: {type(exc).__name__}")
+            self._error = UpstreamClosed(f"the tunnel was reset: {type(exc).__name__}")
         self.at_eof = True
         _wake(self._arrival)
         self.resume_writing()
