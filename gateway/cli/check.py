@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gateway.cli.loading import load
+from gateway.cli.loading import load, refuse
 from gateway.cli.options import config_option
 from gateway.cli.terminal import console, fail
 
@@ -28,6 +28,9 @@ def check(config_path: Path) -> None:
         supertokens.check_library()
     except LibraryChanged as error:
         fail(str(error))
+    found = supertokens.check_domains(settings.config.supertokens)
+    if problems := settings.problems(found):
+        refuse(config_path, problems)
     err = console(stderr=True)
     for warning in settings.warnings:
         err.print(f"warning: {warning}", markup=False, style="yellow")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from gateway.cli.terminal import console
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.settings import Problem, Settings
 
 
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -39,7 +39,11 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         return read(path, environ)
     except ConfigError as error:
-        problems = error.problems
+        refuse(path, error.problems)
+
+
+def refuse(path: Path, problems: Sequence[Problem]) -> NoReturn:
+    """Print the problems in the file at *path*, and exit with 1."""
     err = console(stderr=True)
     for problem in problems:
         err.print(str(problem), markup=False, style="red")

@@ -184,6 +184,24 @@ def use_client(make: Callable[..., Any]) -> None:
 
 
 @SDK.seam(
+    Takes(f"{_SDK}.utils:get_top_level_domain_for_same_site_resolution", 1),
+)
+def has_site(url: str) -> bool:
+    """Return whether the SDK finds the site of *url*: a bare suffix has none.
+
+    Read: the function that decides between SameSite `lax` and `none`, and about
+    anti-CSRF. Breaks: the start ends with a traceback.
+    """
+    from supertokens_python.utils import get_top_level_domain_for_same_site_resolution
+
+    try:
+        get_top_level_domain_for_same_site_resolution(url)
+    except Exception:  # noqa: BLE001 - it raises nothing more specific
+        return False
+    return True
+
+
+@SDK.seam(
     Takes(f"{_QUERIER}:Querier.get_instance"),
     Takes(f"{_QUERIER}:Querier.get_all_core_urls_for_path", 2),
 )

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gateway.config import SuperTokensConfig
+from gateway.config import Finding, SuperTokensConfig
 from gateway.http.fields import Fields
 from gateway.identity import Denied, SessionIdentity, SessionRequest
 from gateway.seams import supertokens as seams
@@ -295,6 +295,28 @@ def check_library() -> None:
     from gateway.supertokens import core, setup  # noqa: F401 - as above
 
 
+def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
+    """Return a finding for each domain of the file that belongs to no site.
+
+    `check_library` must have been called. A `config_module` has domains of its own.
+    """
+    if settings.config_module is not None:
+        return ()
+    return tuple(
+        Finding(
+            loc=("supertokens", key),
+            message=f"the SuperTokens SDK finds no site for {url}",
+            hint="Write a domain below a public suffix (app.example.com), localhost"
+            " or an IP address",
+        )
+        for key, url in (
+            ("api_domain", settings.api_domain),
+            ("website_domain", settings.website_domain),
+        )
+        if not seams.has_site(url)
+    )
+
+
 def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> Sdk:
     """Start the SDK of this process and return the handle to it.
 
@@ -314,6 +336,8 @@ def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> S
         check_library()
         from gateway.supertokens import setup
 
+        for finding in check_domains(settings):
+            raise RecipeError(finding.path, f"{finding.message}. {finding.hint}")
         facts = setup.init(settings, email, on_revoked=_tell)
     elif (before.settings, before.email) == (settings, email):
         facts = before.facts

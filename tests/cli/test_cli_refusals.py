@@ -54,6 +54,34 @@ def test_every_wrong_setting_is_told_with_its_place(
     ]
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize("key", ["api_domain", "website_domain"])
+@pytest.mark.parametrize("url", ["http://app", "https://co.uk"])
+def test_a_domain_without_a_site_is_refused(
+    command: str, key: str, url: str, tmp_path: Path
+) -> None:
+    """The SDK can't compare it with another domain; exit code 1, and no traceback."""
+    text = f"""\
+version: 1
+gateway: {{listen: "127.0.0.1:0"}}
+supertokens: {{{key}: "{url}"}}
+"""
+    file = tmp_path / "routes.yaml"
+    file.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, command, "-c", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"supertokens.{key}: the SuperTokens SDK finds no site for {url}" in (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_right_settings_are_no_problem(tmp_path: Path) -> None:
     """A recipe with nothing behind it has its defaults."""
     text = "version: 1\nsupertokens: {recipes: {emailpassword: , userroles: {}}}\n"
