@@ -182,7 +182,7 @@ class Library:
     def seam(self, *needs: Need, harmless: str = "") -> Callable[[_T], _T]:
         """Register the decorated function or class as a seam with these *needs*.
 
-        *harmless* says why none is checked: only without needs.
+        *harmless* is why nothing is checked; give it only without needs.
         """
 
         def register(it: _T) -> _T:

@@ -385,7 +385,7 @@ def watch_revocations(on_revoked: Callable[[str], None]) -> None:
     """Call *on_revoked* with each session handle that the SDK has revoked.
 
     Covers sign-out, token theft, the dashboard and calls of a `config_module`; not
-    what another process, or the core when a user is deleted, does by itself.
+    revocations by another process, or by the core when a user is deleted.
 
     Replaced: three methods of the session recipe's implementation. Breaks: a remembered
     token is accepted after its session was revoked.

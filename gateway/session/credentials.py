@@ -32,7 +32,7 @@ class Credentials(NamedTuple):
     """What a request shows to prove its session: nothing here is verified."""
 
     bearer: str | None = None
-    """What stands after `Bearer `, maybe nothing; None without that scheme."""
+    """The text after `Bearer `, possibly empty; None without that scheme."""
     access_cookies: tuple[str, ...] = ()
     """Every `sAccessToken` cookie. The last is the one that the SDK reads; with more
     than one it asks for a refresh instead."""
@@ -154,7 +154,7 @@ def choose(
     """Return the token that counts; None: there is none.
 
     *known* are the tokens that were verified before (`VerifiedTokens.by_end`).
-    *takes_header* and *takes_cookie* say where a token may come from.
+    *takes_header* and *takes_cookie* are the places that a token may come from.
     """
     # One line shows nearly always all there is: no call is made for it.
     found: Credentials = (

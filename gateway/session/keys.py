@@ -1,7 +1,7 @@
-"""edge. The core's signing keys: fetched in the background, kept while it is away.
+"""edge. The core's signing keys: fetched in the background, kept during its outages.
 
-No request waits for a fetch, but one whose key id nobody knows; and all of those
-together cause one fetch in `keys.cooldown`, whoever sends them.
+Requests don't wait for a fetch, except those whose key id is unknown. All of these
+together cause one fetch per `keys.cooldown`.
 
 Facts: a core shows a new dynamic key 60 s before it signs with it, and an old one
 until the last token signed with it has expired. The JWKS needs no API key. Several
@@ -41,21 +41,21 @@ MIN_KEY_BITS = 2048
 MAX_KEY_BITS = 8192
 """Above, one signature costs a millisecond or more."""
 _MAX_WAITING = 256
-"""Requests that may wait for the fetch of an unknown key; more are told at once."""
+"""Requests that may wait for the fetch of an unknown key; more are refused at once."""
 
 _TELL_S = 60.0
-"""How often the log hears of an outage at most: a core may come and go."""
+"""The shortest time between two log messages about outages, in seconds."""
 
 _log = logging.getLogger("gateway.keys")
 
 
 class Missing(StrEnum):
-    """Why there is no key to be had for a key id."""
+    """Why there is no key for a key id."""
 
     UNKNOWN = "unknown"
     """The core's present keys are here, and this isn't one of them."""
     UNAVAILABLE = "unavailable"
-    """Nobody can tell: the core's present keys couldn't be had."""
+    """Unknown: the core's present keys couldn't be fetched."""
 
 
 class BadKeySet(Exception):
@@ -187,10 +187,10 @@ class KeyStore:
         return self.get(kid) or self._verdict()
 
     async def want(self, kid: str) -> None:
-        """Return once *kid* is here, or is known not to exist (`sdk.KeySource`).
+        """Return once *kid* is stored, or is known not to exist (`Sdk.want_key`).
 
         Raises:
-            CoreUnavailable: nobody could tell.
+            CoreUnavailable: the core's present keys couldn't be fetched.
         """
         if await self.seek(kid) is Missing.UNAVAILABLE:
             raise CoreUnavailable("the core's signing keys can't be had")
@@ -200,7 +200,7 @@ class KeyStore:
         await asyncio.shield(self._flight or self._begin())
 
     def state(self) -> KeyState:
-        """Return how the store is."""
+        """Return the state of the store, for health and tests."""
         age_s = None if self._good_at is None else self._clock() - self._good_at
         return KeyState(
             keys=len(self._keys),
@@ -219,7 +219,7 @@ class KeyStore:
         )
 
     def _verdict(self) -> Missing:
-        """Return what the last fetch says of a key that isn't here."""
+        """Return what the last fetch means for a key that isn't in the store."""
         is_known = self._error is None and self.usable_for_s() > 0
         return Missing.UNKNOWN if is_known else Missing.UNAVAILABLE
 
@@ -281,7 +281,7 @@ class KeyStore:
         return None
 
     def _take(self, found: KeySet) -> None:
-        """Put *found* in the place of the keys there were, and tell everyone."""
+        """Replace the keys by *found*, and notify the listeners."""
         before = self._set.keys
         has_left = any(found.keys.get(kid) is not key for kid, key in before.items())
         self._set = found
@@ -291,9 +291,9 @@ class KeyStore:
             listener(found, has_left)
 
     def _tell(self, troubles: str) -> None:
-        """Have the log hear of an outage that begins, and of the end of one it knows.
+        """Log the beginning of an outage, and the end of one that was logged.
 
-        *troubles* says for each host what was wrong there, if the fetch went badly.
+        *troubles* is what was wrong at each host, if the fetch failed.
         """
         now = self._clock()
         if self._error is None:

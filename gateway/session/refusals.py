@@ -1,7 +1,7 @@
 """PURE. SuperTokens' own refusals, byte for byte: its frontend SDKs act on them.
 
 `try refresh token` makes a client refresh its session and try again; `unauthorised`
-makes it forget the session; `invalid claim` tells it what the session doesn't have.
+makes it forget the session; `invalid claim` names what the session lacks.
 
 Source: supertokens_python 0.31.4, recipe/session/utils.py, the `default_…_callback`s.
 """

@@ -163,7 +163,7 @@ def checks(required: Requirements, *, globally_verified: bool) -> tuple[Check, .
     """Return the checks of a route in the order in which refusals list them.
 
     *globally_verified* adds what the SDK demands of every session when its e-mail
-    verification recipe is `REQUIRED`; it stands first, as there.
+    verification recipe is `REQUIRED`; it comes first, as in the SDK.
     """
     max_age_s = required.max_age_s
     found: list[Check] = []
@@ -225,7 +225,7 @@ def refusal_body(failed: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _value(payload: Payload, key: str) -> Any:
-    """Return what a claim made by the SDK, `{"v": value, "t": ms}`, says, or None."""
+    """Return what a claim made by the SDK, `{"v": value, "t": ms}`, holds, or None."""
     claim = payload.get(key)
     return claim.get("v") if isinstance(claim, dict) else None
 

@@ -42,6 +42,6 @@ class SessionRules:
     transfer: Transfer = Transfer.ANY
     global_claims: GlobalClaims = GlobalClaims.NONE
     is_sdk_only: bool = False
-    """Only the SDK can tell: its behaviour is overridden, or depends on the request."""
+    """The SDK must decide: its behaviour is overridden, or depends on the request."""
     session_expired_status: int = 401
     invalid_claim_status: int = 403

@@ -1,13 +1,13 @@
-"""PURE. Access tokens: what one says, and whether a key and the clock bear it out.
+"""PURE. Access tokens: parsed, and judged by key and clock.
 
-`parse` tells a session's token from anything else; `flaw` and `is_signed` judge it.
-What the SDK would accept is accepted, but for the stricter cases listed here.
+`parse` recognises a session's token; `flaw` and `is_signed` judge it. What the SDK
+accepts is accepted, except in the stricter cases listed here.
 
 Facts (supertokens-python 0.31.4, PyJWT 2.15):
 - A token that doesn't parse counts as absent: 401 `unauthorised`, or anonymous where
   the session is optional. One that parses and is flawed is 401 `try refresh token`.
 - The SDK decodes header and payload leniently (bytes outside the base64url alphabet
-  are skipped) to tell the two apart, and strictly when it verifies; so it is here.
+  are skipped) to distinguish the two, and strictly when it verifies; so does this file.
 
 Stricter than the SDK, each because nothing legitimate needs it:
 - `alg` must be RS256. The SDK takes the algorithm from the token (RFC 8725 §3.1).

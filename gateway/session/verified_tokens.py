@@ -53,7 +53,7 @@ class VerifiedTokens:
         self._by_end: OrderedDict[str, VerifiedToken] = OrderedDict()
         self.by_end: Mapping[str, VerifiedToken] = self._by_end
         """The last `KEY_CHARS` characters → the token, for look-ups without a call.
-        Whoever finds one compares its `text`, and looks at its `until`."""
+        The caller compares its `text` and checks its `until`."""
 
     def add(self, token: VerifiedToken, now: float) -> None:
         """Keep *token*; up to two of the oldest go if they are over.

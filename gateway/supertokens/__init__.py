@@ -57,10 +57,10 @@ class SdkConfig:
     core_uris: tuple[str, ...]
     api_key: str | None
     anti_csrf: AntiCsrf | None
-    """None: it depends on the request (a computed origin); only the SDK can tell."""
+    """None: it depends on the request (a computed origin), so the SDK decides."""
     dynamic_signing_key: bool
     token_transfer_method: Literal["any", "cookie", "header"] | None
-    """None: a function of the user's decides; only the SDK can tell."""
+    """None: a function of the user decides, through the SDK."""
     session_expired_status: int
     invalid_claim_status: int
 
@@ -83,7 +83,7 @@ class SdkSession:
 
 
 class Sdk:
-    """The SDK of this process. Whoever called `start` closes it."""
+    """The SDK of this process. The caller of `start` closes it."""
 
     def __init__(self, settings: SuperTokensConfig, facts: SdkConfig) -> None:
         from gateway.supertokens import core
@@ -95,7 +95,7 @@ class Sdk:
         """Called with the id of a key that a request names and that isn't installed.
 
         Returns once it is installed, or is known not to exist, and raises
-        `CoreUnavailable` when nobody can tell.
+        `CoreUnavailable` if the core's keys can't be fetched.
         """
         self._core = core.CoreClient(settings.core, facts.core_uris)
         self._core.install()
@@ -241,7 +241,7 @@ class Sdk:
 
 
 def _reason(error: SuperTokensError) -> str:
-    """Return the word that stands in the log for a refusal."""
+    """Return the log's word for a refusal."""
     from supertokens_python.recipe.session import exceptions
 
     match error:
@@ -267,7 +267,7 @@ _started: _Started | None = None
 
 
 class AlreadyStarted(RuntimeError):
-    """The SDK runs in this process with other settings, and can't be told new ones."""
+    """The SDK already runs in this process, with settings that can't be changed."""
 
 
 def preload(settings: SuperTokensConfig) -> None:
@@ -298,7 +298,7 @@ def check_library() -> None:
 def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
     """Return a finding for each domain of the file that belongs to no site.
 
-    `check_library` must have been called. A `config_module` has domains of its own.
+    `check_library` must have been called. A `config_module` has its own domains.
     """
     if settings.config_module is not None:
         return ()
@@ -320,10 +320,10 @@ def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
 def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> Sdk:
     """Start the SDK of this process and return the handle to it.
 
-    *email* takes every mail and text message, whatever `email_delivery` says. With a
-    `config_module` both are the module's own matter. Starting again with the same
+    *email* receives every mail and text message and replaces `email_delivery`. With a
+    `config_module`, the module decides about both. Starting again with the same
     settings gives a new handle on the same SDK, with a new client to the core; the
-    old handle is of no more use.
+    old handle must not be used any more.
 
     Raises:
         LibraryChanged: the SDK isn't as the gateway needs it.

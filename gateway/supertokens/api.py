@@ -39,7 +39,7 @@ class Auth:
     ) -> Response | None:
         """Return the SDK's answer, or None: nothing of its API has this path.
 
-        Its fields are in order, each Set-Cookie by itself, and without Content-Length.
+        Its fields are in order, with separate Set-Cookie fields and no Content-Length.
 
         *path* is canonical, *query* as received without its `?`, *secure* whether the
         client's side is https. Refusals (401, 403, 400) are answers, too.

@@ -1,8 +1,8 @@
 """edge. One request and one reply in the shape that the SDK works on.
 
-Built from raw parts, so neither aiohttp nor FastAPI is needed. What the SDK sees of
-a request and says in a reply is what its own FastAPI binding would; the two places
-where this one is stricter are marked.
+Built from raw parts, so neither aiohttp nor FastAPI is needed. Requests and replies
+look to the SDK as in its own FastAPI binding; the two places where this one is
+stricter are marked.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class SdkReply(BaseResponse):
 
     @property
     def fields(self) -> Fields:
-        """The fields in the order they were set; each Set-Cookie by itself."""
+        """The fields in the order they were set; each Set-Cookie separate."""
         return tuple(self._fields)
 
     def set_cookie(

@@ -1,8 +1,8 @@
 """edge. The one HTTP client under the SDK's Querier: pooled, bounded, with a deadline.
 
 The SDK opens a new client for each call to the core (22 ms of CPU), has no limit and
-waits 30 s. It also can't tell an outage from any other exception. Here an outage is
-`CoreUnavailable`, and an `operation` turns whatever else escapes the SDK into ours.
+waits 30 s. It doesn't distinguish an outage from other exceptions. Here an outage is
+`CoreUnavailable`, and an `operation` translates all other exceptions of the SDK.
 
 Facts about the Querier (supertokens_python/querier.py, 0.31.4)
 - It enters `AsyncClient(timeout=30.0)` for each call and then calls get, post, put or
@@ -126,11 +126,11 @@ class CoreClient:
         )
 
     async def _client(self) -> httpx.AsyncClient:
-        """Return the client under all calls; the first call has it made.
+        """Return the client for all calls; the first call makes it.
 
-        That takes 0.1 s (imports, certificate authorities): not the time of a start,
-        which needs no call, and not the loop's. Whoever waits may give up; the client
-        is made for the others all the same.
+        That takes 0.1 s (imports, certificate authorities), so it is done in a thread,
+        and not at start, which needs no call. A caller that is cancelled doesn't
+        cancel it for the others.
         """
         if self._http is None:
             self._http = asyncio.create_task(asyncio.to_thread(self._opened))
@@ -262,10 +262,10 @@ class CoreClient:
 
 
 def _judge(response: httpx.Response, exchange: _Exchange) -> None:
-    """Sort a whole reply of the core into answers and outages.
+    """Decide whether a complete reply of the core is an answer or an outage.
 
     Raises:
-        CoreUnavailable: this isn't what a core says to a request that it took.
+        CoreUnavailable: this isn't a core's reply to a request that it accepted.
     """
     match response.status_code:
         case httpx.codes.OK:

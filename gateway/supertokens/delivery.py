@@ -1,4 +1,4 @@
-"""edge. Where the SDK's mails and text messages go: nowhere, unless told otherwise.
+"""edge. Delivery of the SDK's mails and text messages: off unless configured.
 
 The SDK's own default posts every link to api.supertokens.io; here that is a choice.
 A recipe that isn't configured isn't imported here, either.
@@ -48,7 +48,7 @@ class EmailSender(Protocol):
 
 
 class Withheld:
-    """Sends nothing, and says so once for each kind of message."""
+    """Sends nothing, and logs that once for each kind of message."""
 
     def __init__(self) -> None:
         self._said: set[str] = set()
@@ -110,7 +110,7 @@ class Delivery:
         choice: Literal["none", "supertokens"] | SmtpConfig,
         sender: EmailSender | None,
     ) -> None:
-        """*sender*, when there is one, is used whatever the file says."""
+        """*sender*, if given, replaces the delivery of the file."""
         self._sender = Withheld() if sender is None and choice == "none" else sender
         self._smtp: SMTPSettings | None = None
         if isinstance(choice, SmtpConfig):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class RecipeError(ValueError):
-    """A setting that the SDK can't be started with, and where it stands."""
+    """A setting that prevents the SDK's start, and its place."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}")
@@ -106,7 +106,7 @@ class _ThirdParty(Model):
     providers: tuple[_Provider, ...] = ()
 
     def conflicts(self) -> Iterator[Finding]:
-        """No provider stands here twice."""
+        """Yield a finding for each provider that is listed twice."""
         seen: set[str] = set()
         for number, provider in enumerate(self.providers):
             if provider.third_party_id in seen:
@@ -204,7 +204,7 @@ def _session(config: SuperTokensConfig) -> RecipeInit:
 
 
 def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
-    """Return the recipe; each is imported by itself, for it takes a while."""
+    """Return the recipe; only a configured one is imported, as that takes time."""
     match settings:
         case _EmailPassword():
             from supertokens_python.recipe import emailpassword

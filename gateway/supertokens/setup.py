@@ -62,7 +62,7 @@ def init(
         raise RecipeError(place, "recipe_list has no session recipe") from exc
     facts = _facts(settings, computed_origin=callable(app_info.origin))
     if not facts.api_base_path:
-        raise RecipeError(place, "api_base_path is the root; the routes stand there")
+        raise RecipeError(place, "api_base_path is the root, where the routes are")
     seams.replace_key_lookup(_lookup)
     seams.watch_revocations(on_revoked)
     return facts
@@ -159,7 +159,7 @@ def install_keys(keys: Iterable[dict[str, Any]]) -> None:
 
 
 def missing_keys(request: SdkRequest) -> list[str]:
-    """Return the key ids that the request's access tokens name and nobody installed."""
+    """Return the key ids in the request's access tokens that aren't installed."""
     return [kid for kid in seams.key_ids(request) if seams.find_keys(kid) is None]
 
 

@@ -15,7 +15,7 @@ from gateway.seams import supertokens as seams
 def reset() -> None:
     """Forget the SDK, its recipes, its keys and its connection to a core.
 
-    For tests only: whoever uses an `Sdk` that was started before has closed it.
+    For tests only. An `Sdk` that was started before must have been closed.
     """
     before = os.environ.get("SUPERTOKENS_ENV")
     os.environ["SUPERTOKENS_ENV"] = "testing"
