@@ -20,7 +20,7 @@ from gateway.downstream.cors import Cors
 from gateway.forward import ServiceTargets
 from gateway.headers import Networks
 from gateway.http.reply_head import ReplyHeadReader
-from gateway.http.request_head import Bounds, RequestReader
+from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Observer
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
@@ -103,7 +103,7 @@ def readers(
     reserved = headers.reserved(
         name.decode() for route in table.routes for name, _ in route.headers.writers
     )
-    bounds = Bounds(
+    bounds = HeadLimits(
         target=limits.max_target_size,
         field=limits.max_field_size,
         head=limits.max_head_size,
@@ -131,7 +131,7 @@ def _check_validators(table: RouteTable) -> None:
 
 
 @contextlib.asynccontextmanager
-async def building(
+async def open_app(
     config: Config,
     table: RouteTable,
     *,

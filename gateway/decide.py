@@ -139,10 +139,10 @@ class Resource:
     target: Target
     route: Route | None
     """The route that applies; None: see `outcome`."""
-    outcome: Outcome | Own
+    outcome: Outcome | GatewayResource
 
 
-class Own(Enum):
+class GatewayResource(Enum):
     """Resources of the gateway itself."""
 
     USER = auto()
@@ -182,19 +182,21 @@ class Router:
     def method_allowed(self, request_target: Target, method: str) -> bool:
         """Return whether the resource of *request_target* supports *method*."""
         match self._outcome(method, request_target):
-            case Own.USER:
+            case GatewayResource.USER:
                 return method in _USER_METHODS
             case outcome:
                 return not isinstance(outcome, MethodNotAllowed)
 
-    def _outcome(self, method: str, request_target: Target) -> Outcome | Own:
+    def _outcome(
+        self, method: str, request_target: Target
+    ) -> Outcome | GatewayResource:
         path = request_target.path
         if path == self.user_path:
-            return Own.USER
+            return GatewayResource.USER
         if self.auth.owns(path):
-            return Own.AUTH
+            return GatewayResource.AUTH
         if request_target.form is Form.ASTERISK:
-            return Own.ASTERISK
+            return GatewayResource.ASTERISK
         return self.table.match(method, request_target.host, path)
 
 
@@ -277,16 +279,16 @@ class Decider:
         return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
 
     def _without_route(
-        self, request: Request, outcome: Outcome | Own, record: Record
+        self, request: Request, outcome: Outcome | GatewayResource, record: Record
     ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the decision on a request without a route."""
         match outcome:
-            case Own.USER:
+            case GatewayResource.USER:
                 return self._user(request, record)
-            case Own.AUTH:
+            case GatewayResource.AUTH:
                 record.route = "/auth"
                 return AuthCall(request)
-            case Own.ASTERISK:
+            case GatewayResource.ASTERISK:
                 answer = Response(status=204)
             case MethodNotAllowed(allow=allow):
                 answer = responses.method_not_allowed(allow, record.request_id)

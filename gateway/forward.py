@@ -27,7 +27,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.pace import Pace
 from gateway.routes import Route
-from gateway.running import in_task
+from gateway.running import ensure_task
 from gateway.upstream import Reply, UpstreamPool
 from gateway.upstream.retry import Attempts, Budget
 
@@ -298,7 +298,7 @@ class Forwarder:
         """
         if not websocket.accepted(reply.head.status, reply.head.fields):
             raise BadReply("101 to something other than a WebSocket")
-        await in_task()  # a tunnel makes tasks
+        await ensure_task()  # a tunnel makes tasks
         options = forward.route.websocket
         principal = forward.verdict.principal if options.close_on_session_end else None
         head = reply.head

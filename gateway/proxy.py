@@ -29,7 +29,7 @@ from gateway.identity import Verifier
 from gateway.observe import Observer, Record
 from gateway.pace import Pace
 from gateway.responses import Response
-from gateway.running import in_task
+from gateway.running import ensure_task
 
 _log = logging.getLogger("gateway")
 
@@ -150,7 +150,7 @@ class Proxy:
             if not isinstance(decision, tuple):
                 pending = decision
                 try:
-                    await in_task()  # the SDK and the core's deadlines need a task
+                    await ensure_task()  # the SDK and the core's deadlines need a task
                     decision = await pending
                 finally:
                     pending.close()  # in case it was never awaited
@@ -163,7 +163,7 @@ class Proxy:
             elif isinstance(decision, Respond):
                 await self._write(client, decision, record)
             else:
-                await in_task()
+                await ensure_task()
                 body = await _whole_body(client)
                 response = await self.decider.call(decision, body, record)
                 await self._write(client, response, record)

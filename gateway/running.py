@@ -5,8 +5,8 @@ A `Runner` drives a coroutine from the event loop's callbacks. The coroutine awa
 and a task would take two iterations of the event loop.
 
 If a coroutine awaits anything else, it continues as an asyncio task from there, and a
-later `Wait` works like a future. Code that needs a task before it awaits
-(`asyncio.timeout`, `asyncio.current_task`, everything that uses anyio) calls `in_task`.
+later `Wait` works like a future. Code that needs a task before it awaits calls
+`ensure_task`: `asyncio.timeout`, `asyncio.current_task`, everything that uses anyio.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class _FutureWaiter:
 
 
 @coroutine
-def in_task() -> Generator[None, None, None]:
+def ensure_task() -> Generator[None, None, None]:
     """Continue the awaiting coroutine as an asyncio task, unless it is in one."""
     if _current is not None:
         yield

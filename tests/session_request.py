@@ -39,6 +39,6 @@ def session_request(
         if read is not None:
             line = Line()
             line.raw = b"%b: %b\r\n" % (name, value)
-            line.says = read(value)
+            line.parsed = read(value)
             credential_lines.append(line)
     return _Request(method, path, tuple(fields), credential_lines, is_secure, authority)

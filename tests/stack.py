@@ -19,7 +19,7 @@ from faults import Behaviour, Peer
 from wire import WireReply, ask
 
 from gateway import settings
-from gateway.app import App, building
+from gateway.app import App, open_app
 from gateway.dev.core import ThreadedCore
 from gateway.observe import Record
 from gateway.process.serve import serving
@@ -190,7 +190,7 @@ async def running(
     sock = bind(loaded.config.gateway.listen)
     try:
         async with (
-            building(
+            open_app(
                 loaded.config, loaded.table, observer=records, email=Outbox()
             ) as app,
             serving(app, sock) as url,

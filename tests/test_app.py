@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stack import Records, Start, no_blocking, running
 
 from gateway import routes, settings
-from gateway.app import App, BadService, building, id_maker
+from gateway.app import App, BadService, id_maker, open_app
 from gateway.config import Config, InvalidConfig, parse
 from gateway.dev.core import ThreadedCore
 from gateway.supertokens import RecipeError
@@ -88,7 +88,7 @@ async def test_a_ca_file_that_cant_be_read_ends_the_start(
     with pytest.raises(
         BadService, match=rf"services\.{place}\.tls\.ca_file: .*ca\.pem"
     ):
-        async with building(loaded.config, loaded.table, observer=Records()):
+        async with open_app(loaded.config, loaded.table, observer=Records()):
             pytest.fail("it was built")
     assert asyncio.all_tasks() == before
 
@@ -143,7 +143,7 @@ async def test_building_waits_for_no_core(tmp_path: Path) -> None:
     path = write(tmp_path)
     core, upstream = (f"http://127.0.0.1:{closed_port()}" for _ in range(2))
     loaded = settings.load(path, {"CORE": core, "UPSTREAM": upstream})
-    async with building(loaded.config, loaded.table, observer=Records()) as app:
+    async with open_app(loaded.config, loaded.table, observer=Records()) as app:
         assert not app.keys.state().is_usable
 
 
@@ -158,7 +158,7 @@ async def test_recipe_that_cant_be_is_told_and_nothing_stays_open(
     loaded = settings.load(path, {})
     before = asyncio.all_tasks()
     with pytest.raises(RecipeError, match=r"supertokens\.config_module"):
-        async with building(loaded.config, loaded.table, observer=Records()):
+        async with open_app(loaded.config, loaded.table, observer=Records()):
             pytest.fail("it was built")
     assert asyncio.all_tasks() == before
 
@@ -172,7 +172,7 @@ async def test_validator_that_cant_be_loaded_is_told(tmp_path: Path) -> None:
     loaded = settings.load(path, {"CORE": "http://core", "UPSTREAM": "http://up"})
     place = r"routes\[4\]\.require\.validators\[0\]: can't load os\.nope"
     with pytest.raises(RecipeError, match=place):
-        async with building(loaded.config, loaded.table, observer=Records()):
+        async with open_app(loaded.config, loaded.table, observer=Records()):
             pytest.fail("it was built")
 
 
@@ -278,7 +278,7 @@ def test_property_what_check_passes_can_be_served(file: dict[str, Any]) -> None:
     the warnings can be made. No value is refused for the first time at the start."""
 
     async def build(settings: Config, table: routes.RouteTable) -> None:
-        async with building(settings, table, observer=Records()) as app:
+        async with open_app(settings, table, observer=Records()) as app:
             named = {service.name for service in table.services()}
             assert app.proxy.dependencies.services.keys() == named
 

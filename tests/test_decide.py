@@ -21,7 +21,7 @@ from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
 from gateway.headers import Networks
 from gateway.http.fields import Fields, first
-from gateway.http.request_head import Bounds, RequestHead, RequestReader
+from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import (
     Allowed,
     Denied,
@@ -57,7 +57,7 @@ ROUTES: list[dict[str, Any]] = [
 
 Asked = RequestHead
 READER = RequestReader(
-    Bounds(target=8192, field=16384, head=65536, fields=100),
+    HeadLimits(target=8192, field=16384, head=65536, fields=100),
     headers.request_rules(headers.reserved(())),
     CREDENTIAL_FIELDS,
 )

@@ -19,10 +19,10 @@ from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer
 from gateway_under_test import gateway
 
 from gateway.decide import Forward
-from gateway.http.request_head import Bounds, RequestReader
+from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Record
 
-HEAD = RequestReader(Bounds(target=8192, field=16384, head=65536, fields=100)).read(
+HEAD = RequestReader(HeadLimits(target=8192, field=16384, head=65536, fields=100)).read(
     b"GET /a HTTP/1.1\r\nHost: gw\r\n\r\n"
 )
 

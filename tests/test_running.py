@@ -17,7 +17,7 @@ import pytest
 import uvloop
 
 from gateway import running
-from gateway.running import Runner, Wait, in_task
+from gateway.running import Runner, Wait, ensure_task
 
 PATIENCE_S = 5.0
 
@@ -280,7 +280,7 @@ async def test_a_run_that_fails_within_another_is_its_own_matter() -> None:
         failing.fail(ValueError())
         cancelled.cancel()
         said.append("outer")
-        await in_task()  # it is known still who runs
+        await ensure_task()  # it is known still who runs
         assert asyncio.current_task() is not None
         said.append("in a task")
 
@@ -300,7 +300,7 @@ async def test_a_task_can_end_the_wait_of_a_run() -> None:
 
     async def waiting() -> None:
         await wait
-        await in_task()
+        await ensure_task()
         tasks.append(asyncio.current_task())
 
     ends = Ends()
@@ -413,8 +413,8 @@ async def test_a_deadline_works_after_in_task() -> None:
     is_late = asyncio.Event()
 
     async def waiting() -> None:
-        await in_task()
-        await in_task()  # once is enough
+        await ensure_task()
+        await ensure_task()  # once is enough
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await never
@@ -437,7 +437,7 @@ async def test_an_error_in_a_task_reaches_on_end_once(
     """And no log says that nobody has fetched it."""
 
     async def failing() -> None:
-        await in_task()
+        await ensure_task()
         raise kind
 
     ends = Ends()
@@ -448,7 +448,13 @@ async def test_an_error_in_a_task_reaches_on_end_once(
 
 # --- cancelled ---------------------------------------------------------------------
 
-PLACES = ["a wait", "a wait in a task", "asyncio's", "asyncio's, adopted", "in_task"]
+PLACES = [
+    "a wait",
+    "a wait in a task",
+    "asyncio's",
+    "asyncio's, adopted",
+    "ensure_task",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -467,13 +473,13 @@ async def test_cancelled_where_it_waits(place: str, turns_before: int) -> None:
 
     async def waiting() -> None:
         try:
-            if place == "in_task":
-                await in_task()
+            if place == "ensure_task":
+                await ensure_task()
                 await foreign
             if place == "asyncio's, adopted":
                 await asyncio.sleep(0)
             if place == "a wait in a task":
-                await in_task()
+                await ensure_task()
             if place.startswith("a wait"):
                 await wait
             else:
@@ -521,7 +527,9 @@ async def test_a_task_that_is_awaited_is_cancelled_along(turns_before: int) -> N
     assert was_cancelled.is_set()
 
 
-@pytest.mark.parametrize("goes_on_to", ["wait", "asyncio", "in_task", "end", "fail"])
+@pytest.mark.parametrize(
+    "goes_on_to", ["wait", "asyncio", "ensure_task", "end", "fail"]
+)
 @on_both_loops
 async def test_cancelled_while_it_runs(goes_on_to: str) -> None:
     """It is told so where it waits next; if it ends before, that is its end."""
@@ -537,8 +545,8 @@ async def test_cancelled_while_it_runs(goes_on_to: str) -> None:
                 await wait
             elif goes_on_to == "asyncio":
                 await foreign
-            elif goes_on_to == "in_task":
-                await in_task()
+            elif goes_on_to == "ensure_task":
+                await ensure_task()
                 await foreign
             elif goes_on_to == "fail":
                 raise ValueError
@@ -604,7 +612,7 @@ async def test_cancelled_after_its_end_is_nothing(is_adopted: bool) -> None:
 
     async def ending() -> None:
         if is_adopted:
-            await in_task()
+            await ensure_task()
 
     ends = Ends()
     run = begin(ending(), ends)
@@ -624,7 +632,7 @@ async def test_a_cancellation_that_is_caught_ends_nothing(is_adopted: bool) -> N
 
     async def stubborn() -> None:
         if is_adopted:
-            await in_task()
+            await ensure_task()
         with pytest.raises(asyncio.CancelledError):
             await wait
         said.append(await last)
@@ -679,7 +687,7 @@ async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
         thing: Thing, wait: Wait[None], foreign: list[asyncio.Future[None]]
     ) -> None:
         if is_adopted:
-            await in_task()
+            await ensure_task()
         try:
             if how == "first foreign fails":
                 await foreign.pop()

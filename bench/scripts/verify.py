@@ -29,7 +29,7 @@ import aiohttp
 from gateway import config
 from gateway.dev.core import CoreSettings, serve_in_thread
 from gateway.http.fields import Fields, block
-from gateway.http.request_head import Bounds, RequestHead, RequestReader
+from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import Allowed, SessionPolicy, SessionRequest
 from gateway.session import keys, tokens
 from gateway.session.authenticator import SessionAuthenticator
@@ -162,7 +162,7 @@ async def _sessions(url: str, payload: dict[str, Any]) -> list[str]:
 
 
 _READER = RequestReader(
-    Bounds(target=8192, field=16384, head=65536, fields=100),
+    HeadLimits(target=8192, field=16384, head=65536, fields=100),
     credentials=CREDENTIAL_FIELDS,
 )
 

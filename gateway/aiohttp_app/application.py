@@ -18,7 +18,7 @@ from gateway import responses, settings, supertokens
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.exchange import AiohttpExchange
 from gateway.aiohttp_app.replies import Refusal, remove_additions
-from gateway.app import App, building
+from gateway.app import App, open_app
 from gateway.config import LimitsConfig
 from gateway.errors import GatewayError
 from gateway.http.fields import block
@@ -87,7 +87,7 @@ def gateway_app(
             stack.enter_context(_only_one())
             try:
                 app = await stack.enter_async_context(
-                    building(
+                    open_app(
                         config,
                         loaded.table,
                         observer=NoLog() if observer is None else observer,

@@ -38,7 +38,7 @@ VARY: Field = (b"Vary", b"Origin")
 """Set on every response: a cache must not serve one origin's to another origin."""
 
 
-class _Asked:
+class _CorsRequest:
     """The attributes of a request that aiohttp-cors and the adapter read."""
 
     def __init__(self, method: str, fields: Fields, target: Target | None) -> None:
@@ -59,12 +59,12 @@ class _RouteTableAdapter(AbstractRouterAdapter):
     def __init__(self, options: _Options, method_allowed: MethodAllowed) -> None:
         self._options = options
         self._method_allowed = method_allowed
-        self.preflight: Callable[[_Asked], Awaitable[web.Response]]
+        self.preflight: Callable[[_CorsRequest], Awaitable[web.Response]]
 
     def add_preflight_handler(
         self,
         routing_entity: object,
-        handler: Callable[[_Asked], Awaitable[web.Response]],
+        handler: Callable[[_CorsRequest], Awaitable[web.Response]],
         webview: bool = False,
     ) -> None:
         self.preflight = handler
@@ -136,7 +136,7 @@ class Cors:
         decided = self._decided.get(origins[0])
         if decided is None:
             probe = web.Response()
-            request: Any = _Asked("GET", ((b"Origin", origins[0]),), None)
+            request: Any = _CorsRequest("GET", ((b"Origin", origins[0]),), None)
             await self._signal.send(request, probe)
             decided = tuple(
                 (name.encode(), value.encode())
@@ -159,7 +159,7 @@ class Cors:
         if sum(1 for _ in raw.values(fields, b"origin")) != 1:
             return None
         try:
-            request = _Asked(method, fields, target)
+            request = _CorsRequest(method, fields, target)
             response = await self._adapter.preflight(request)
         except web.HTTPForbidden:
             return None

@@ -25,7 +25,7 @@ from gateway.http.framing import BODILESS
 from gateway.http.request_head import RequestHead
 from gateway.pace import Pace
 from gateway.responses import Response
-from gateway.running import Wait, in_task
+from gateway.running import Wait, ensure_task
 
 BODY_BYTES: Final = 32 * 1024
 """Reading from the connection pauses while more bytes of a body than this wait for the
@@ -273,7 +273,7 @@ class BodyReader(ABC):
         if self._expects_continue():
             self._continued = True
             self._write(_CONTINUE)
-        await in_task()  # `asyncio.timeout` needs a task
+        await ensure_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         waited = 0.0
         idle = asyncio.timeout(None)
@@ -380,7 +380,7 @@ class Exchange(BodyReader):
         transport = self.connection.transport
         if transport is None or transport.is_closing():
             return
-        await in_task()  # `asyncio.timeout` needs a task
+        await ensure_task()  # `asyncio.timeout` needs a task
         left = self._limits.drain_body
         if not self.keep_alive:
             left = max(left, _LINGER_BYTES)

@@ -151,7 +151,7 @@ def to_upstream(
     return b"".join(lines)
 
 
-_kept_by_default = attrgetter("kept")
+_kept_by_default = attrgetter("forwarded")
 
 
 def _kept(
@@ -173,7 +173,7 @@ def _kept(
         or (rule is ODD and line.name.lower() in policy.allowed)
     ):
         return line.raw
-    return line.kept
+    return line.forwarded
 
 
 def _all_listed(lines: Iterable[Line]) -> frozenset[bytes]:
@@ -271,6 +271,6 @@ def session_cookies(head: ReplyHead) -> tuple[str, ...]:
     names = (
         sets_session_cookie(line.value)
         for line in head.lines
-        if line.rule is SET_COOKIE and not line.kept
+        if line.rule is SET_COOKIE and not line.forwarded
     )
     return tuple(name for name in names if name is not None)

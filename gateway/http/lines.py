@@ -35,16 +35,24 @@ _is_secret = re.compile(
 class Line:
     """One line of a head. Nothing in it changes once it is made."""
 
-    __slots__ = ("__weakref__", "kept", "marks", "meaning", "raw", "rule", "says")
+    __slots__ = (
+        "__weakref__",
+        "forwarded",
+        "marks",
+        "meaning",
+        "parsed",
+        "raw",
+        "rule",
+    )
 
     raw: bytes
     """The unchanged field: `Name: value` and CRLF."""
-    kept: bytes
+    forwarded: bytes
     """The bytes that are forwarded, unless `marks` leave that to the route or the peer.
     Empty for a line that is dropped."""
     meaning: int
     """The field's meaning for its head, or MARKED; 0: neither."""
-    says: Any
+    parsed: Any
     """The parsed value; None for a field whose value isn't parsed."""
     rule: Any
     """The header rule of the field (`headers`)."""
@@ -76,7 +84,7 @@ class Ruling(NamedTuple):
     """The result of a header rule for one field. See the attributes of `Line`."""
 
     rule: Any
-    kept: bytes
+    forwarded: bytes
     marks: int = 0
 
 
@@ -133,8 +141,8 @@ class Lines(dict[bytes, Line]):
         value = value.strip(b" \t")
         line = Line()
         line.raw = raw = b"%b: %b\r\n" % (name, value)
-        line.says = None if read is None else read(value)
-        line.rule, line.kept, line.marks = self._rules(name, value, raw)
+        line.parsed = None if read is None else read(value)
+        line.rule, line.forwarded, line.marks = self._rules(name, value, raw)
         line.meaning = meaning or (MARKED if line.marks else 0)
         if not is_secret:
             if len(text) <= LINE_MAX_BYTES:

@@ -174,11 +174,11 @@ class ReplyHeadReader:
             if meaning == _LENGTH:
                 if length is not None:
                     raise BadReply("more than one Content-Length")
-                length = line.says
+                length = line.parsed
             elif meaning == _CONNECTION:
-                connection |= line.says
+                connection |= line.parsed
             elif meaning == _KEEP_FOR:
-                keep_alive_s = line.says
+                keep_alive_s = line.parsed
             elif meaning == _CODING:
                 if chunked:
                     raise BadReply("more than one Transfer-Encoding")

@@ -87,7 +87,7 @@ class ExpectationFailed(GatewayError):
     close = True
 
 
-class Bounds(NamedTuple):
+class HeadLimits(NamedTuple):
     """How large a head may be, in bytes, and how many fields it may have."""
 
     target: int
@@ -234,12 +234,12 @@ class RequestReader:
 
     def __init__(
         self,
-        bounds: Bounds,
+        bounds: HeadLimits,
         rules: Rules = keep_all,
         credentials: Mapping[bytes, Callable[[bytes], Any]] = MappingProxyType({}),
     ) -> None:
         """*credentials*: name in lower case of a field that may hold credentials → the
-        parser of its value, which returns `Line.says`."""
+        parser of its value, which returns `Line.parsed`."""
         self.bounds = bounds
         credential_lines = {
             name: (_CREDENTIAL, read) for name, read in credentials.items()
@@ -291,19 +291,19 @@ class RequestReader:
             if meaning == _HOST:
                 if host is not None:
                     raise BadRequest("several Host fields")
-                host = line.says
+                host = line.parsed
             elif meaning == _CREDENTIAL:
                 credential_lines += (line,)
             elif meaning == _CONNECTION:
-                connection |= line.says
+                connection |= line.parsed
             elif meaning == _LENGTH:
                 if length is not None:
                     raise BadRequest("several Content-Length fields")
-                length = line.says
+                length = line.parsed
             elif meaning == _ORIGIN:
-                origins += (line.says,)
+                origins += (line.parsed,)
             elif meaning == _REQUEST_ID:
-                request_ids += (line.says,)
+                request_ids += (line.parsed,)
             elif meaning != MARKED:
                 rare_lines += (line,)
         if host is None and not http10:
@@ -364,7 +364,7 @@ def _read_rare(head: RequestHead, lines: Iterable[Line]) -> None:
         raise BadRequest("Transfer-Encoding over HTTP/1.0")
 
 
-def check_begun(data: bytes, known: int, bounds: Bounds) -> None:
+def check_begun(data: bytes, known: int, bounds: HeadLimits) -> None:
     """Refuse an incomplete head at once if it can't become a valid one.
 
     *data* is all that has arrived of it; the first *known* bytes were checked before.

@@ -118,7 +118,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Received:
     """A child has sent a message."""
 
     child: int
@@ -194,7 +194,7 @@ class FileRefused:
 
 Event = (
     Tick
-    | Heard
+    | Received
     | Closed
     | Unread
     | NotStarted
@@ -245,7 +245,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class LogLine:
     """Write a line for operators."""
 
     text: str
@@ -268,7 +268,7 @@ class Exit:
     code: int
 
 
-Action = Fork | ForkHub | Send | Kill | Load | Say | Announce | CloseSockets | Exit
+Action = Fork | ForkHub | Send | Kill | Load | LogLine | Announce | CloseSockets | Exit
 
 
 # --- state --------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class Plan:
         match event:
             case Tick():
                 self._on_tick()
-            case Heard(number, message):
+            case Received(number, message):
                 if child := self._children.get(number):
                     self._on_message(child, message)
             case Closed(number, reason):
@@ -753,7 +753,7 @@ class Plan:
             self._actions.append(Send(child.number, message))
 
     def _log(self, text: str) -> None:
-        self._actions.append(Say(text))
+        self._actions.append(LogLine(text))
 
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
         for problem in problems:

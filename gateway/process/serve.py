@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from gateway.app import App, building
+from gateway.app import App, open_app
 from gateway.downstream.listener import Listener
 from gateway.observe import AccessLog, NoLog, messages
 from gateway.process.signals import stop_signal
@@ -59,7 +59,7 @@ class ServerSockets:
         self._servers[server] = sock.dup()
         return server
 
-    def shut(self, server: asyncio.Server) -> None:
+    def stop_accepting(self, server: asyncio.Server) -> None:
         """Stop accepting on a server's socket; its connections stay open."""
         server.close()
         self._servers.pop(server).close()
@@ -194,14 +194,14 @@ async def hosting(
 
     *who* is the prefix of its messages on standard error.
 
-    Raises: as `app.building`.
+    Raises: as `app.open_app`.
     """
     raise_descriptor_limit()
     log = NoLog() if log_format == "none" else AccessLog(log_format)
     with messages(who):
         try:
             async with (
-                building(
+                open_app(
                     settings.config, settings.table, observer=log, email=email
                 ) as app,
                 _flushed(log),

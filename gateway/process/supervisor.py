@@ -35,14 +35,14 @@ from gateway.process.plan import (
     FileRefused,
     Fork,
     ForkHub,
-    Heard,
     Kill,
     Load,
     LoadedFile,
+    LogLine,
     NotStarted,
     Now,
     Plan,
-    Say,
+    Received,
     Send,
     Signal,
     Signalled,
@@ -53,7 +53,7 @@ from gateway.process.plan import (
 )
 from gateway.process.signals import has_nohup
 from gateway.process.sockets import bind, share, url_of
-from gateway.process.worker import SIGNALS, work
+from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
@@ -237,7 +237,7 @@ class Supervisor:
             self._close(process)
             return False
         for message in messages or ():
-            self._report(Heard(process.child, message))
+            self._report(Received(process.child, message))
         return messages is not None
 
     def _reap(self) -> None:
@@ -300,7 +300,7 @@ class Supervisor:
                 # In a thread, since sign-outs mustn't wait: 10,000 routes take 3 s.
                 self._loading = threading.Thread(target=self._reload, daemon=True)
                 self._loading.start()
-            case Say(text):
+            case LogLine(text):
                 self._log(text)
             case Announce():
                 self._on_ready()
@@ -453,7 +453,9 @@ def supervise(
 
     def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
         who = f"{name_of(slot)}: " if workers > 1 else ""
-        return run(work(settings, end, sockets=sockets, log_format=log_format, who=who))
+        return run(
+            run_worker(settings, end, sockets=sockets, log_format=log_format, who=who)
+        )
 
     return Supervisor(
         settings,

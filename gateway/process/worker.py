@@ -64,7 +64,7 @@ class Worker:
     async def _accept(self) -> None:
         """Accept on the assigned sockets, and on no others."""
         for number in self._servers.keys() - set(self._assigned):
-            self._server_sockets.shut(self._servers.pop(number))
+            self._server_sockets.stop_accepting(self._servers.pop(number))
         for number in self._assigned:
             if number not in self._servers:
                 sock = self._sockets[number].dup()
@@ -110,7 +110,7 @@ class Worker:
             self._pipe.send(Deny({handle: until}))
 
 
-async def work(
+async def run_worker(
     settings: Settings,
     end: socket.socket,
     *,

@@ -21,7 +21,7 @@ from gateway.routes.route import (
     Service,
     shape,
 )
-from gateway.routes.strictness import ONE_OF_EACH, asks_more
+from gateway.routes.strictness import ONE_OF_EACH, is_stricter
 from gateway.routes.tree import Forest, Place
 
 
@@ -82,7 +82,7 @@ class Guards:
         outcome = place.choose(method)
         match outcome:
             case Matched(route=other):
-                if other.service in self.services and asks_more(
+                if other.service in self.services and is_stricter(
                     other.session, route.session, method
                 ):
                     return other
@@ -115,7 +115,7 @@ def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
     limited = {_place(route) for route in routes if route.methods is not None}
     for route in routes:
         if not limited <= {_place(route)} or any(
-            asks_more(policy, route.session, method)
+            is_stricter(policy, route.session, method)
             for policy in policies
             for method in ONE_OF_EACH
         ):

@@ -13,7 +13,7 @@ from enum import StrEnum
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
 from gateway.routes.route import Matched, Route
-from gateway.routes.strictness import ONE_OF_EACH, asks_more
+from gateway.routes.strictness import ONE_OF_EACH, is_stricter
 from gateway.routes.table import RouteTable
 
 
@@ -105,7 +105,7 @@ def _below(table: RouteTable) -> Iterator[Remark]:
             if enclosing is None:
                 continue
             for method in route.methods or ONE_OF_EACH:
-                if asks_more(enclosing.session, route.session, method):
+                if is_stricter(enclosing.session, route.session, method):
                     closed = route.session.protection is Protection.REQUIRED
                     yield Remark(
                         kind=Kind.ASKS_LESS if closed else Kind.OPEN_BELOW_GUARD,

@@ -17,7 +17,7 @@ ONE_OF_EACH = ("GET", "POST")
 _NEVER_S = float("inf")
 
 
-def asks_more(one: SessionPolicy, other: SessionPolicy, method: str) -> bool:
+def is_stricter(one: SessionPolicy, other: SessionPolicy, method: str) -> bool:
     """Return whether *one* requires something of *method* that *other* doesn't.
 
     Both may require something that the other doesn't: a role and a tenant. In doubt the

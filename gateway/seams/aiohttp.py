@@ -203,7 +203,7 @@ async def drained(request: web.Request) -> None:
 
 _CONFIG = "aiohttp_cors.cors_config:_CorsConfigImpl"
 
-# What `cors._RouteTableAdapter` defines, and `cors._Asked` has of a request.
+# What `cors._RouteTableAdapter` defines, and `cors._CorsRequest` has of a request.
 CORS.declare(
     "gateway.downstream.cors:_RouteTableAdapter",
     Demands(
@@ -250,5 +250,5 @@ class CorsSignal:
         self._signals.on_response_prepare.freeze()
 
     async def send(self, request: Any, response: web.StreamResponse) -> None:
-        """Write to *response* the fields for *request*, which `cors._Asked` is."""
+        """Write to *response* the fields for *request*, a `cors._CorsRequest`."""
         await self._signals.on_response_prepare.send(request, response)

@@ -105,13 +105,13 @@ def credentials(credential_lines: Sequence[Line]) -> Credentials:
     Of a field that comes twice the first counts; of Cookie fields all count.
     """
     if len(credential_lines) == 1:
-        only: Credentials = credential_lines[0].says
+        only: Credentials = credential_lines[0].parsed
         return only
     bearer = anti_csrf = auth_mode = None
     is_authorized = has_rid = legacy = False
     cookies: tuple[str, ...] = ()
     for line in credential_lines:
-        part: Credentials = line.says
+        part: Credentials = line.parsed
         if part.is_authorized and not is_authorized:
             is_authorized = True
             bearer = part.bearer
@@ -158,7 +158,7 @@ def choose(
     """
     # One line shows nearly always all there is: no call is made for it.
     found: Credentials = (
-        credential_lines[0].says
+        credential_lines[0].parsed
         if len(credential_lines) == 1
         else credentials(credential_lines)
     )

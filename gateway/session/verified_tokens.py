@@ -84,5 +84,5 @@ def line_of(text: str, credential_lines: Sequence[Line]) -> Line:
     return next(
         line
         for line in credential_lines
-        if line.says.bearer is text or text in line.says.access_cookies
+        if line.parsed.bearer is text or text in line.parsed.access_cookies
     )

@@ -33,7 +33,7 @@ class Node:
     """A problem with it is reported; the schema's findings about it are left out."""
 
 
-class Spoiled:
+class InvalidValue:
     """Replaces a value that can't be read; no key of the schema accepts it."""
 
 

@@ -14,7 +14,7 @@ import yaml
 from gateway.config import Loc
 from gateway.settings.environment import BadVariable, expand
 from gateway.settings.scalars import resolve
-from gateway.settings.source import Node, Spoiled, YamlSource
+from gateway.settings.source import InvalidValue, Node, YamlSource
 
 _MAX_DEPTH: Final = 32
 """Nested lists and mappings; the schema needs eight levels."""
@@ -176,7 +176,7 @@ class _Composer:
     def _scalar(self, node: Node, event: yaml.ScalarEvent, loc: Loc) -> None:
         text: str = event.value
         if node.spoiled:
-            node.data = Spoiled()
+            node.data = InvalidValue()
         elif "${" not in text:
             node.data = resolve(text) if event.implicit[0] else text
         else:
@@ -188,7 +188,7 @@ class _Composer:
         except BadVariable as wrong:
             node.spoiled = True
             self._source.add(node.line, node.column, wrong.message, wrong.hint, loc)
-            return Spoiled()
+            return InvalidValue()
 
 
 def _place(event: yaml.Event) -> tuple[int, int]:

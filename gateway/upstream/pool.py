@@ -23,7 +23,7 @@ from gateway.errors import (
 )
 from gateway.http.methods import SAFE_METHODS
 from gateway.http.reply_head import ReplyHeadReader
-from gateway.running import in_task
+from gateway.running import ensure_task
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.connection import State, UpstreamConnection
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
@@ -204,7 +204,7 @@ class UpstreamPool:
         """
         if self._closed:
             raise UpstreamBusy(f"{self._name}: the pool is closed")
-        await in_task()  # `asyncio.timeout` needs a task
+        await ensure_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
         while self._places >= self.max_connections:

@@ -14,7 +14,7 @@ from fake_time import in_fake_time
 from gateway.config import LimitsConfig
 from gateway.downstream.exchange import Body, Exchange
 from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
-from gateway.http.request_head import Bounds, RequestHead, RequestReader
+from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.pace import Pace
 
 
@@ -36,7 +36,7 @@ class Pieces(Body):
 def head(*lines: bytes) -> RequestHead:
     """Return the head of a request with these fields."""
     whole = b"\r\n".join([b"POST / HTTP/1.1", b"Host: gw", *lines, b"", b""])
-    return RequestReader(Bounds(100, 100, 1000, 10)).read(whole)
+    return RequestReader(HeadLimits(100, 100, 1000, 10)).read(whole)
 
 
 def having(body: Body, **limits: Any) -> Exchange:

@@ -35,7 +35,7 @@ from gateway.headers import (
 from gateway.headers.names import check_settable
 from gateway.http.fields import Field, Fields, block, first, has_control, values
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
-from gateway.http.request_head import Bounds, RequestHead, RequestReader
+from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import SessionIdentity
 from gateway.session.credentials import CREDENTIAL_FIELDS
 
@@ -75,7 +75,7 @@ MADE = [
 
 def reader(reserved: Reserved) -> RequestReader:
     """Return a reader configured like the gateway's."""
-    bounds = Bounds(target=8192, field=16384, head=65536, fields=200)
+    bounds = HeadLimits(target=8192, field=16384, head=65536, fields=200)
     return RequestReader(bounds, request_rules(reserved), CREDENTIAL_FIELDS)
 
 

@@ -25,12 +25,12 @@ from gateway.http.lines import (
     Ruling,
     keep_all,
 )
-from gateway.http.request_head import Bounds, RequestReader
+from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.session.credentials import CREDENTIAL_FIELDS
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
-BOUNDS = Bounds(target=8192, field=16384, head=65536, fields=100)
+BOUNDS = HeadLimits(target=8192, field=16384, head=65536, fields=100)
 MEANINGS: dict[bytes, module.Meaning] = {
     b"cookie": (1, bytes.upper),
     b"authorization": (2, None),
@@ -98,7 +98,7 @@ def test_a_line_is_its_field(
     """RFC 9112 §5: a value has no blanks around it; a line is forwarded in one form."""
     line = find(made(), text)
     assert line.field == (name, value)
-    assert line.raw == line.kept == b"%b: %b\r\n" % (name, value)
+    assert line.raw == line.forwarded == b"%b: %b\r\n" % (name, value)
 
 
 @both_ways
@@ -134,7 +134,7 @@ def test_what_is_no_field_is_refused(text: bytes, find: Find) -> None:
 
 @both_ways
 @pytest.mark.parametrize(
-    ("text", "meaning", "says"),
+    ("text", "meaning", "parsed"),
     [
         (b"NUMBER: 7", 3, 7),
         (b"cookie: a=b", 1, b"A=B"),
@@ -144,11 +144,11 @@ def test_what_is_no_field_is_refused(text: bytes, find: Find) -> None:
     ],
 )
 def test_a_name_has_its_meaning_in_any_case(
-    text: bytes, meaning: int, says: object, find: Find
+    text: bytes, meaning: int, parsed: object, find: Find
 ) -> None:
     """RFC 9110 §5.1: names are case-insensitive; other spellings are other names."""
     line = find(made(), text)
-    assert (line.meaning, line.says) == (meaning, says)
+    assert (line.meaning, line.parsed) == (meaning, parsed)
 
 
 @both_ways
@@ -173,7 +173,7 @@ def test_the_rules_are_asked_about_the_field(find: Find) -> None:
 
     line = find(Lines({}, rules, BadRequest), b"A:b ")
     assert asked == [(b"A", b"b", b"A: b\r\n")]
-    assert (line.rule, line.kept, line.marks) == ("rule", b"C: d\r\n", 8)
+    assert (line.rule, line.forwarded, line.marks) == ("rule", b"C: d\r\n", 8)
     assert (line.name, line.value) == (b"A", b"b")
     assert line.meaning == MARKED
 
@@ -291,7 +291,7 @@ def test_a_held_secret_is_found_again() -> None:
     assert not lines
     del line
     assert lines.held == 0
-    assert lines.judge(text).says == text.partition(b": ")[2].upper()
+    assert lines.judge(text).parsed == text.partition(b": ")[2].upper()
     assert len(judged) == 2
     assert lines.held == 0
 

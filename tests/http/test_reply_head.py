@@ -24,7 +24,7 @@ from gateway.http.reply_head import (
     check_begun,
     keep_alive_hint,
 )
-from gateway.http.request_head import Bounds, RequestReader
+from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.upstream.reader import ReplyReader
 
 LINE = b"HTTP/1.1 200 OK\r\n"
@@ -58,7 +58,7 @@ def refusal(data: bytes) -> str:
 # --- both directions ---------------------------------------------------------------
 
 
-REQUESTS = RequestReader(Bounds(target=100, field=1000, head=10_000, fields=100))
+REQUESTS = RequestReader(HeadLimits(target=100, field=1000, head=10_000, fields=100))
 
 
 @settings(max_examples=300, deadline=None)
@@ -155,7 +155,7 @@ def test_fields(lines: bytes, expected: Fields) -> None:
     """Names and values are unchanged, without the white space around the values."""
     found = read(LINE + lines + b"\r\n")
     assert found.fields == expected
-    assert [line.kept for line in found.lines] == [
+    assert [line.forwarded for line in found.lines] == [
         b"%b: %b\r\n" % field for field in expected
     ]
 
@@ -196,7 +196,7 @@ def test_the_rules_decide_what_goes_on() -> None:
     lines = (b"Keep:1", b"Mark: 2", b"Drop: 3", b"Change: 4", b"Mark: 8")
     for _ in range(2):
         found = reader.read(LINE + b"\r\n".join(lines) + b"\r\n\r\n", True)
-        assert [line.kept for line in found.lines] == [
+        assert [line.forwarded for line in found.lines] == [
             *(b"Keep: 1\r\n", b"Mark: 2\r\n", b"", b"Changed: yes\r\n", b"Mark: 8\r\n")
         ]
         assert [line.rule for line in found.lines][1:3] == [b"Mark", b"Drop"]

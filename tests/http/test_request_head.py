@@ -15,8 +15,8 @@ from gateway.http.fields import Field, Fields, block
 from gateway.http.lines import LINE_MAX_BYTES, Ruling
 from gateway.http.methods import METHODS
 from gateway.http.request_head import (
-    Bounds,
     ExpectationFailed,
+    HeadLimits,
     HeadTooLarge,
     MethodNotImplemented,
     RequestHead,
@@ -26,7 +26,7 @@ from gateway.http.request_head import (
     check_begun,
 )
 
-BOUNDS = Bounds(target=200, field=300, head=1000, fields=10)
+BOUNDS = HeadLimits(target=200, field=300, head=1000, fields=10)
 HOST: Field = (b"Host", b"gw")
 READER = RequestReader(BOUNDS)
 """The reader of most tests, so that lines of one request are known to the next."""
@@ -123,7 +123,7 @@ def test_what_a_request_says_is_told_once(
     found = read(head(HOST, field, method="GET"))
     assert (found.method, found.target, found.http10) == ("GET", b"/", False)
     assert found.fields == (HOST, field)
-    assert [line.kept for line in found.lines] == [block((HOST,)), block((field,))]
+    assert [line.forwarded for line in found.lines] == [block((HOST,)), block((field,))]
     assert found.marks == 0
     assert {name: getattr(found, name) for name in SILENT} == SILENT | told
 
@@ -149,7 +149,7 @@ def test_fields_that_may_hold_credentials_are_shown() -> None:
     reader = RequestReader(BOUNDS, credentials={b"cookie": len, b"rid": bytes.upper})
     data = head(HOST, (b"RID", b"x"), (b"X_Rid", b"x"), (b"Cookie", b"abc"))
     found = reader.read(data)
-    assert [(line.field, line.says) for line in found.credential_lines] == [
+    assert [(line.field, line.parsed) for line in found.credential_lines] == [
         ((b"RID", b"x"), b"X"),
         ((b"Cookie", b"abc"), 3),
     ]
@@ -170,7 +170,7 @@ def test_the_rules_decide_what_goes_on() -> None:
     data = b"GET / HTTP/1.1\r\nKeep:1 \r\nAsk: 2\r\nHost: gw\r\nChange: 4\r\n\r\n"
     for _ in range(2):
         found = reader.read(data)
-        kept = [line.kept for line in found.lines]
+        kept = [line.forwarded for line in found.lines]
         assert kept == [b"Keep: 1\r\n", b"", b"", b"Changed: yes\r\n"]
         assert [line.rule for line in found.lines] == [
             *(b"Keep", b"Ask", b"Host", b"Change"),
@@ -354,7 +354,7 @@ def test_fields_keep_their_bytes(line: bytes, field: Field) -> None:
     """RFC 9110 §5.5: values keep all bytes, except the blanks around them."""
     found = read(b"GET /\xff HTTP/1.1\r\nHost: gw\r\n%b\r\n\r\n" % line)
     assert found.fields == (HOST, field)
-    assert [line.kept for line in found.lines] == [block((HOST,)), block((field,))]
+    assert [line.forwarded for line in found.lines] == [block((HOST,)), block((field,))]
     assert found.target == b"/\xff"
 
 
@@ -581,7 +581,7 @@ def test_llhttp_reads_what_is_accepted_in_the_same_way(data: bytes) -> None:
     assert ours.http10 == (told.version == "1.0")
     assert told.version in ("1.0", "1.1")
     assert [*ours.fields] == told.fields
-    assert b"".join(line.kept for line in ours.lines) == block(told.fields)
+    assert b"".join(line.forwarded for line in ours.lines) == block(told.fields)
     if ours.keep_alive:  # llhttp keeps more of them: `close, keep-alive`
         assert told.keep_alive
     lengths = [v for n, v in told.fields if n.lower() == b"content-length"]

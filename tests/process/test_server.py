@@ -23,7 +23,7 @@ from stack import Records, running
 from wire import DEADLINE_S, Wire, ask, connect, request
 
 from gateway import settings
-from gateway.app import building
+from gateway.app import open_app
 from gateway.dev.core import ThreadedCore
 from gateway.process import serve, signals, sockets
 from gateway.process.sockets import ListenError, bind, url_of
@@ -179,7 +179,7 @@ async def test_whoever_waits_at_the_door_is_let_in(
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
-    async with building(loaded.config, loaded.table, observer=Records()) as app:
+    async with open_app(loaded.config, loaded.table, observer=Records()) as app:
         entrance = serve.ServerSockets(app, linger_s=5)
         await entrance.open(sock)
         waiting = [socket.create_connection(address) for _ in range(20)]
@@ -206,7 +206,7 @@ async def test_the_kernel_queues_a_thousand_clients(
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
-    async with building(loaded.config, loaded.table, observer=Records()) as app:
+    async with open_app(loaded.config, loaded.table, observer=Records()) as app:
         listening = serve.ServerSockets(app)
         await listening.open(sock)
         with ExitStack() as opened:
@@ -227,7 +227,7 @@ async def test_a_last_request_is_answered(
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
     port = sock.getsockname()[1]
-    async with building(loaded.config, loaded.table, observer=Records()) as app:
+    async with open_app(loaded.config, loaded.table, observer=Records()) as app:
         entrance = serve.ServerSockets(app, linger_s=20)
         await entrance.open(sock)
         async with connect(port) as wire:

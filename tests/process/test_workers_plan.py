@@ -43,14 +43,14 @@ from gateway.process.plan import (
     FileRefused,
     Fork,
     ForkHub,
-    Heard,
     Kill,
     Load,
     LoadedFile,
+    LogLine,
     NotStarted,
     Now,
     Plan,
-    Say,
+    Received,
     Send,
     Signal,
     Signalled,
@@ -190,7 +190,7 @@ class World(RuleBasedStateMachine):
                 assert not self.processes
                 assert self.is_stopping
                 self.code = code
-            case Announce() | Say():
+            case Announce() | LogLine():
                 pass
         return []
 
@@ -258,14 +258,14 @@ class World(RuleBasedStateMachine):
         new = (p for p in self.processes.values() if p.works and not p.is_ready)
         if process := self.some(data, new):
             process.is_ready = True
-            self.feed(Heard(process.number, Ready()))
+            self.feed(Received(process.number, Ready()))
 
     @rule()
     def all_are_ready(self) -> None:
         for process in tuple(self.processes.values()):
             if process.works and not process.is_ready:
                 process.is_ready = True
-                self.feed(Heard(process.number, Ready()))
+                self.feed(Received(process.number, Ready()))
 
     @rule(
         data=st.data(),
@@ -294,7 +294,7 @@ class World(RuleBasedStateMachine):
     def all_answer(self) -> None:
         for process in tuple(self.processes.values()):
             if process.works:
-                self.feed(Heard(process.number, Ping()))
+                self.feed(Received(process.number, Ping()))
 
     @rule(data=st.data(), handle=st.sampled_from("abc"), lasts_s=st.integers(-1, 50))
     def one_denies(self, data: st.DataObject, handle: str, lasts_s: int) -> None:
@@ -303,7 +303,7 @@ class World(RuleBasedStateMachine):
             until = EPOCH + self.monotonic + lasts_s
             process.denied[handle] = max(until, process.denied.get(handle, 0.0))
             self.denied[handle] = max(until, self.denied.get(handle, 0.0))
-            self.feed(Heard(process.number, Deny({handle: until})))
+            self.feed(Received(process.number, Deny({handle: until})))
 
     @rule(data=st.data(), message=st.sampled_from(WRONG))
     def one_says_what_it_should_not(
@@ -312,7 +312,7 @@ class World(RuleBasedStateMachine):
         talking = (p for p in self.processes.values() if not p.is_closed)
         if process := self.some(data, talking):
             process.is_ready |= message == Ready()
-            self.feed(Heard(process.number, message))
+            self.feed(Received(process.number, message))
             if process.is_hub and message != Ready():
                 assert process.is_killed
 
@@ -367,7 +367,7 @@ class World(RuleBasedStateMachine):
     @rule(number=st.integers(100, 105))
     def news_of_a_child_that_is_none(self, number: int) -> None:
         if number not in self.begun:
-            self.feed(Heard(number, Ready()))
+            self.feed(Received(number, Ready()))
             self.feed(Closed(number))
             self.feed(Exited(number, 1, 0, "ended"))
 
@@ -423,9 +423,9 @@ class World(RuleBasedStateMachine):
                     self.exit(process, -9 if process.is_killed else 0)
                 elif not process.is_ready:
                     process.is_ready = True
-                    self.feed(Heard(process.number, Ready()))
+                    self.feed(Received(process.number, Ready()))
                 else:
-                    self.feed(Heard(process.number, Ping()))
+                    self.feed(Received(process.number, Ping()))
             if self.is_loading:
                 self.the_file_is_read(is_good=True)
             self.time_passes(1.0)
@@ -445,7 +445,7 @@ class World(RuleBasedStateMachine):
                 if process.is_killed:
                     self.exit(process, -9)
                 elif not process.is_closed:
-                    self.feed(Heard(process.number, Ping()))
+                    self.feed(Received(process.number, Ping()))
             self.time_passes(1.0)
         assert self.code is not None
 
@@ -513,11 +513,11 @@ class Told:
             match action:
                 case ForkHub(child):
                     self.hub = child
-                    self.told(Heard(child, Ready()))
+                    self.told(Received(child, Ready()))
                 case Send(self.hub, Drain()) | Kill(self.hub):
                     self.does += self.told(Exited(self.hub, 99, 0, "ended"))
                 case Send(self.hub, Ping()):
-                    self.told(Heard(self.hub, Ping()))
+                    self.told(Received(self.hub, Ping()))
                 case Send(self.hub):
                     pass
                 case _:
@@ -530,7 +530,7 @@ class Told:
         return self.plan.on(event, Now(self.at, EPOCH + self.at))
 
     def hears(self, child: int, message: Message) -> list[Action]:
-        return self.on(Heard(child, message))
+        return self.on(Received(child, message))
 
     def exits(
         self, child: int, code: int = -9, *, after_s: float = 0.0
@@ -548,7 +548,7 @@ def of(actions: list[Action], kind: type[T]) -> list[T]:
 
 
 def said(actions: list[Action]) -> list[str]:
-    return [action.text for action in of(actions, Say)]
+    return [action.text for action in of(actions, LogLine)]
 
 
 def test_the_first_worker_goes_before_the_others() -> None:
@@ -579,14 +579,14 @@ def test_a_configuration_that_no_worker_can_serve(
     told = Told(is_serving=False)
     if failed:
         told.hears(1, Failed(failed))
-    assert told.exits(1, 3) == [Say(line), CloseSockets(), Exit(1)]
+    assert told.exits(1, 3) == [LogLine(line), CloseSockets(), Exit(1)]
 
 
 def test_a_first_worker_that_was_killed_is_started_again() -> None:
     """Nothing is wrong with the configuration: the machine was short of memory, say."""
     told = Told(is_serving=False)
     line = "worker 1 (pid 101) was ended by SIGKILL; another one starts in 0.1 s"
-    assert told.exits(1) == [Say(line)]
+    assert told.exits(1) == [LogLine(line)]
     assert told.plan.due == pytest.approx(0.1)
     assert told.on(Tick(), after_s=0.05) == []
     assert told.on(Tick(), after_s=0.06) == [Fork(2, 0, 1)]
@@ -600,7 +600,7 @@ def test_a_worker_that_cannot_be_forked_is_tried_again() -> None:
     """Later each time, as one that has crashed."""
     told = Told(is_serving=False)
     line = "worker 1 can't be started: no memory; another one starts in 0.1 s"
-    assert told.on(NotStarted(1, "no memory")) == [Say(line)]
+    assert told.on(NotStarted(1, "no memory")) == [LogLine(line)]
     assert told.on(Tick(), after_s=0.1) == [Fork(2, 0, 1)]
 
 
@@ -632,8 +632,8 @@ def test_a_worker_that_hangs_is_killed(is_ready: bool, ticks: int) -> None:
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        (Heard(1, Drain()), "it sent a message that a worker doesn't send"),
-        (Heard(1, Ready()), "it sent a message that a worker doesn't send"),
+        (Received(1, Drain()), "it sent a message that a worker doesn't send"),
+        (Received(1, Ready()), "it sent a message that a worker doesn't send"),
         (Closed(1, "a message isn't JSON"), "a message isn't JSON"),
     ],
 )
@@ -666,8 +666,8 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
         Send(5, Accept((1,))),
         Send(1, Drain()),
         Send(2, Drain()),
-        Say("reloaded routes.yaml"),
-        Say("gateway.listen has changed: that needs a restart"),
+        LogLine("reloaded routes.yaml"),
+        LogLine("gateway.listen has changed: that needs a restart"),
     ]
     assert told.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):
@@ -698,7 +698,10 @@ def test_a_reload_whose_worker_ends_is_given_up(code: int) -> None:
     assert len(lines) == 2
     assert lines[1] == "not reloaded: the old configuration stays in use"
     assert told.on(Signalled(Signal.RELOAD)) == [Load()]
-    assert told.on(FileRefused(("1:1: bad",))) == [Say("1:1: bad"), Say(lines[1])]
+    assert told.on(FileRefused(("1:1: bad",))) == [
+        LogLine("1:1: bad"),
+        LogLine(lines[1]),
+    ]
 
 
 def test_signals_in_one_reload_are_one_more() -> None:
@@ -760,18 +763,21 @@ def test_a_file_that_was_read_too_late() -> None:
 def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
     """It takes nothing from the start; then it is sent what workers report."""
     told = Told(is_serving=False)
-    assert ForkHub(3) in told.told(Heard(1, Ready()))
+    assert ForkHub(3) in told.told(Received(1, Ready()))
     for message in (Ready(), Deny({"a": EPOCH + 9}), Failed("x")):
-        sent = told.told(Heard(2, message))
+        sent = told.told(Received(2, message))
         assert Send(3, Report(2, 1, message)) in sent
-    assert not [a for a in of(told.told(Heard(2, Ping())), Send) if a.child == 3]
+    assert not [a for a in of(told.told(Received(2, Ping())), Send) if a.child == 3]
 
 
 @pytest.mark.parametrize(
     ("event", "why"),
     [
         (Unread(3), "it didn't read"),
-        (Heard(3, Deny({"a": EPOCH + 9})), "it sent a message that a hub doesn't send"),
+        (
+            Received(3, Deny({"a": EPOCH + 9})),
+            "it sent a message that a hub doesn't send",
+        ),
         (Closed(3, "a message isn't JSON"), "a message isn't JSON"),
     ],
 )
@@ -780,7 +786,7 @@ def test_a_hub_that_misbehaves_is_replaced(event: Event, why: str) -> None:
     told = Told()
     assert told.told(event) == [Kill(3)]
     line = f"hub (pid 103) was ended by SIGKILL: {why}; another one starts in 0.1 s"
-    assert told.exits(3) == [Say(line)]
+    assert told.exits(3) == [LogLine(line)]
     assert ForkHub(4) in told.told(Tick(), after_s=0.1)
     assert said(told.exits(4, 1)) == [
         "hub (pid 104) ended with exit code 1; another one starts in 0.2 s"
@@ -804,7 +810,7 @@ def test_a_hub_that_dies_while_workers_drain_is_not_replaced() -> None:
     """Nobody would ask it anything any more."""
     told = Told(workers=1)
     told.told(Signalled(Signal.STOP))
-    assert told.exits(2) == [Say("hub (pid 102) was ended by SIGKILL")]
+    assert told.exits(2) == [LogLine("hub (pid 102) was ended by SIGKILL")]
     assert told.exits(1, 0) == [Exit(0)]
 
 

@@ -16,7 +16,7 @@ from gateway.identity import (
     Requirements,
     SessionPolicy,
 )
-from gateway.routes.strictness import asks_more
+from gateway.routes.strictness import is_stricter
 
 ITEMS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2, unique=True).map(tuple)
 REQUIREMENTS = st.builds(
@@ -61,7 +61,7 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
 ) -> None:
     """Fail closed: a session that meets a policy meets all that aren't stricter."""
     policies = SessionPolicy(requirements=one), SessionPolicy(requirements=other)
-    if not asks_more(*policies, "GET") and meets(other, roles, permissions, tenant):
+    if not is_stricter(*policies, "GET") and meets(other, roles, permissions, tenant):
         assert meets(one, roles, permissions, tenant)
         assert one.email_verified <= other.email_verified
 
@@ -70,8 +70,8 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
 def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
     """No policy is stricter than itself; a public one is not stricter than any."""
     policy = SessionPolicy(requirements=needs)
-    assert not asks_more(policy, SessionPolicy(requirements=needs), "POST")
-    assert not asks_more(SessionPolicy(protection=Protection.PUBLIC), policy, "POST")
+    assert not is_stricter(policy, SessionPolicy(requirements=needs), "POST")
+    assert not is_stricter(SessionPolicy(protection=Protection.PUBLIC), policy, "POST")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_core_is_asked_as_the_method_says(
 ) -> None:
     """Of two policies that call the core, either can be stricter, by method."""
     policies = SessionPolicy(check_database=one), SessionPolicy(check_database=other)
-    assert {name for name in ("GET", "POST") if asks_more(*policies, name)} == methods
+    assert {name for name in ("GET", "POST") if is_stricter(*policies, name)} == methods
 
 
 def test_claims_are_compared_as_they_are_written() -> None:
@@ -100,5 +100,5 @@ def test_claims_are_compared_as_they_are_written() -> None:
     def policy(*rules: ClaimRule) -> SessionPolicy:
         return SessionPolicy(requirements=Requirements(claims=rules))
 
-    assert not asks_more(policy(plan), policy(same, plan), "GET")
-    assert asks_more(policy(plan), policy(same), "GET")
+    assert not is_stricter(policy(plan), policy(same, plan), "GET")
+    assert is_stricter(policy(plan), policy(same), "GET")

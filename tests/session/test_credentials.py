@@ -30,7 +30,7 @@ from supertokens_python.recipe.session.utils import get_auth_mode_from_header
 from supertokens_python.utils import get_rid_from_header
 
 from gateway.http.fields import Field, Fields, block
-from gateway.http.request_head import Bounds, RequestReader
+from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.session.credentials import (
     CREDENTIAL_FIELDS,
     Credentials,
@@ -45,7 +45,7 @@ from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
 READER = RequestReader(
-    Bounds(target=8192, field=16384, head=65536, fields=100),
+    HeadLimits(target=8192, field=16384, head=65536, fields=100),
     credentials=CREDENTIAL_FIELDS,
 )
 """The reader of all tests. One request's cached lines must not change another's."""

@@ -41,7 +41,7 @@ from session_cases import (
 from session_request import session_request
 
 from gateway import config, routes
-from gateway.app import building
+from gateway.app import open_app
 from gateway.dev.core import ThreadedCore, serve_in_thread
 from gateway.identity import Allowed, Denied, Undecided
 from gateway.routes import Matched, RouteTable
@@ -242,7 +242,7 @@ async def ours(settings: dict[str, str]) -> AsyncIterator[Ours]:
     )
     table = routes.compile(loaded)
     reset()
-    async with building(loaded, table, observer=Silent()) as app:
+    async with open_app(loaded, table, observer=Silent()) as app:
         await app.keys.refresh()
         engine = app.proxy.dependencies.verifier
         assert isinstance(engine, Engine)
