@@ -24,6 +24,7 @@ PURE: dict[str, str] = {
     "identity": "http",
     "responses": "errors http identity",
     "headers": "errors http identity",
+    "clients": "headers",
     "config": "errors headers http",
     "routes": "config headers http identity",
 }

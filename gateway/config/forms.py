@@ -109,6 +109,7 @@ Bytes = Annotated[int, Field(ge=0), BeforeValidator(size), WithJsonSchema(_SIZE_
 NotNegative = Annotated[int, Field(ge=0), BeforeValidator(number)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(number)]
 UpToFive = Annotated[int, Field(ge=0, le=5), BeforeValidator(number)]
+Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(number)]
 Port = Annotated[int, Field(ge=1, le=target.MAX_PORT), BeforeValidator(number)]
 Flag = Annotated[bool, Field(strict=True)]
 

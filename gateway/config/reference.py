@@ -48,6 +48,7 @@ _FORMS: Mapping[str, str] = {
     "Recipe": "recipe",
     "Regex": "regex",
     "Seconds": "duration",
+    "Share": "number up to 1",
     "Site": "origin",
     "TargetUrl": "URL",
     "Template": "template",
@@ -170,6 +171,8 @@ def _default(field: FieldInfo, written: ast.expr) -> str:
             return "empty"
         case bool():
             return str(value).lower()
+        case float() if "Share" in ast.unparse(written):
+            return f"`{value:g}`"
         case float():
             return _quantity(value, _UNITS_S)
         case int() if "Bytes" in ast.unparse(written):

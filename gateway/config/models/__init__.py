@@ -21,7 +21,11 @@ from gateway.config.models import (
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
-from gateway.config.models.gateway import GatewayConfig, LimitsConfig
+from gateway.config.models.gateway import (
+    GatewayConfig,
+    LimitsConfig,
+    PerClientConfig,
+)
 from gateway.config.models.routes import (
     AnyAll,
     ClaimConfig,
@@ -73,6 +77,7 @@ __all__ = [
     "Model",
     "PathMatchConfig",
     "PathsConfig",
+    "PerClientConfig",
     "RequestConfig",
     "RequireConfig",
     "RetryConfig",

@@ -6,8 +6,28 @@ from collections.abc import Iterator
 from typing import Literal
 
 from gateway.config.findings import Finding
-from gateway.config.forms import Bytes, Cidr, Listen, OwnPath, Positive, Seconds
+from gateway.config.forms import Bytes, Cidr, Listen, OwnPath, Positive, Seconds, Share
 from gateway.config.models.base import Model
+
+
+class PerClientConfig(Model):
+    """What one client may take of what all clients share.
+
+    A client is the address in the access log, or its network of 64 bits in IPv6.
+    Addresses in `gateway.trusted_proxies` have no share of their own.
+    """
+
+    connections: Positive = 1000
+    """Most connections of one client to each worker; further ones are closed at once.
+    """
+    share: Share = 0.5
+    """Share of a service's connections that one client is sure of.
+
+    It takes effect only when few of the service's connections are left.
+    """
+    exempt: tuple[Cidr, ...] = ()
+    """Networks without a share of their own, such as a load balancer that isn't in
+    `gateway.trusted_proxies`."""
 
 
 class LimitsConfig(Model):
@@ -40,6 +60,8 @@ class LimitsConfig(Model):
 
     Each uses a file descriptor.
     """
+    per_client: PerClientConfig = PerClientConfig()
+    """What one client may take."""
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each limit that exceeds the limit of the whole head."""
