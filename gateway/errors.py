@@ -100,6 +100,29 @@ class RequestTimeout(GatewayError):
     close = True
 
 
+class ClientStalled(GatewayError):
+    """The client read nothing for `write_idle_timeout`; its connection is aborted."""
+
+    side = Side.CLIENT
+    status = 408
+    code = "client_stalled"
+    title = "The client stopped reading the response"
+    close = True
+
+
+class ClientSlow(GatewayError):
+    """The client reads its response too slowly, or holds what others need.
+
+    The connection is aborted if the response has begun.
+    """
+
+    side = Side.CLIENT
+    status = 408
+    code = "client_slow"
+    title = "The client was too slow"
+    close = True
+
+
 class ClientGone(GatewayError):
     """The client closed its connection; no answer is sent."""
 
