@@ -21,37 +21,40 @@ from gateway.config.findings import (
     path,
 )
 from gateway.config.forms import RECIPES
-from gateway.config.models import (
+from gateway.config.models.config import Config
+from gateway.config.models.cors import CorsConfig
+from gateway.config.models.gateway import GatewayConfig, LimitsConfig
+from gateway.config.models.routes import (
     AnyAll,
-    CacheConfig,
     ClaimConfig,
-    Config,
-    CookieConfig,
-    CoreConfig,
-    CorsConfig,
     DefaultsConfig,
-    GatewayConfig,
     IdentityConfig,
-    KeysConfig,
-    LimitsConfig,
     MatchConfig,
     PathMatchConfig,
-    PathsConfig,
     RequestConfig,
     RequireConfig,
     RetryConfig,
     RewriteConfig,
     RouteConfig,
-    ServiceConfig,
     SessionConfig,
     SessionPatch,
-    SmtpConfig,
-    SuperTokensConfig,
+    WebSocketConfig,
+)
+from gateway.config.models.services import (
+    PathsConfig,
+    ServiceConfig,
     TargetConfig,
     TimeoutsConfig,
     TimeoutsPatch,
     TlsConfig,
-    WebSocketConfig,
+)
+from gateway.config.models.supertokens import (
+    CacheConfig,
+    CookieConfig,
+    CoreConfig,
+    KeysConfig,
+    SmtpConfig,
+    SuperTokensConfig,
 )
 from gateway.config.schema import json_schema
 from gateway.config.urls import (

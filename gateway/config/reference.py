@@ -130,9 +130,10 @@ def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
         suffix = "[]"
     for node in ast.walk(written):
         if isinstance(node, ast.Name):
-            model = getattr(models, node.id, None)
-            if isinstance(model, type) and issubclass(model, BaseModel):
-                return model, suffix
+            for file in models.FILES:
+                model = getattr(file, node.id, None)
+                if isinstance(model, type) and issubclass(model, BaseModel):
+                    return model, suffix
     return None, ""
 
 

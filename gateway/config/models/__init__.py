@@ -1,7 +1,8 @@
 """PURE. The keys of `routes.yaml`, each with its type, default and reason.
 
 There is a file for each section. The string below a key is its documentation, which
-`gateway schema` and docs/configuration.md show.
+`gateway schema` and docs/configuration.md show. Import a model from the file of its
+section.
 """
 
 from __future__ import annotations
@@ -20,80 +21,8 @@ from gateway.config.models import (
 )
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
-from gateway.config.models.cors import CorsConfig
-from gateway.config.models.gateway import (
-    GatewayConfig,
-    LimitsConfig,
-    PerClientConfig,
-)
-from gateway.config.models.routes import (
-    AnyAll,
-    ClaimConfig,
-    DefaultsConfig,
-    IdentityConfig,
-    MatchConfig,
-    PathMatchConfig,
-    RequestConfig,
-    RequireConfig,
-    RetryConfig,
-    RewriteConfig,
-    RouteConfig,
-    SessionConfig,
-    SessionPatch,
-    WebSocketConfig,
-)
-from gateway.config.models.services import (
-    PathsConfig,
-    ServiceConfig,
-    TargetConfig,
-    TimeoutsConfig,
-    TimeoutsPatch,
-    TlsConfig,
-)
-from gateway.config.models.supertokens import (
-    CacheConfig,
-    CookieConfig,
-    CoreConfig,
-    KeysConfig,
-    SmtpConfig,
-    SuperTokensConfig,
-)
 
-__all__ = [
-    "FILES",
-    "AnyAll",
-    "CacheConfig",
-    "ClaimConfig",
-    "Config",
-    "CookieConfig",
-    "CoreConfig",
-    "CorsConfig",
-    "DefaultsConfig",
-    "GatewayConfig",
-    "IdentityConfig",
-    "KeysConfig",
-    "LimitsConfig",
-    "MatchConfig",
-    "Model",
-    "PathMatchConfig",
-    "PathsConfig",
-    "PerClientConfig",
-    "RequestConfig",
-    "RequireConfig",
-    "RetryConfig",
-    "RewriteConfig",
-    "RouteConfig",
-    "ServiceConfig",
-    "SessionConfig",
-    "SessionPatch",
-    "SmtpConfig",
-    "SuperTokensConfig",
-    "TargetConfig",
-    "TimeoutsConfig",
-    "TimeoutsPatch",
-    "TlsConfig",
-    "WebSocketConfig",
-]
+__all__ = ["FILES", "Config", "Model"]
 
 FILES: Final[tuple[ModuleType, ...]] = (
     base,
@@ -104,4 +33,4 @@ FILES: Final[tuple[ModuleType, ...]] = (
     routes,
     config,
 )
-"""The modules of the models; `schema` reads the documentation of keys from them."""
+"""The modules of the models. The JSON schema and the reference are made from them."""
