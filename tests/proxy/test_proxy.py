@@ -43,11 +43,12 @@ from gateway_under_test import ORIGIN, gateway, until_cut
 from kept import no_collector
 from wire import Wire, WireReply, connect, request
 
+from gateway.config import TimeoutsConfig
 from gateway.decide import Request
 from gateway.downstream.exchange import Exchange
 from gateway.downstream.listener import ClientConnection
 from gateway.observe import Record
-from gateway.upstream import Reply
+from gateway.upstream import Reply, UpstreamPool
 from gateway.upstream.connection import UpstreamConnection
 
 QUICK = {"timeouts": {"response": 0.3, "idle": 0.3}}
@@ -293,24 +294,37 @@ async def test_retries_end_with_their_budget() -> None:
         assert len(upstream.requests) == 10 + 3 + 2
 
 
-async def test_total_bounds_all_tries_together() -> None:
-    """`timeouts.total` is the exchange's, not each try's."""
+async def test_total_bounds_all_tries_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`timeouts.total` is the exchange's: each try gets what is left, or isn't made."""
+    now = 1000.0
+    totals: list[float | None] = []
+    exchange = UpstreamPool.exchange
 
-    async def slow_close(peer: Peer) -> None:
+    async def noted(
+        pool: UpstreamPool, head: bytes, method: str, timeouts: TimeoutsConfig, *more: Any
+    ) -> Reply:
+        totals.append(timeouts.total)
+        return await exchange(pool, head, method, timeouts, *more)
+
+    async def close_after_25_s(peer: Peer) -> None:
+        nonlocal now
         await peer.request()
-        await asyncio.sleep(0.4)
+        now += 25.0
 
-    route = {"timeouts": {"total": 1.0}, "retry": {"attempts": 5}}
+    for module in ("decide", "forward"):
+        monkeypatch.setattr(f"gateway.{module}.perf_counter", lambda: now)
+    monkeypatch.setattr(UpstreamPool, "exchange", noted)
+    route = {"timeouts": {"total": 60}, "retry": {"attempts": 5}}
     async with (
-        FaultUpstream(slow_close) as upstream,
+        FaultUpstream(close_after_25_s) as upstream,
         gateway(upstream.url, route=route) as gw,
     ):
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         reply = await gw.ask("GET", "/a")
-        assert loop.time() - began > 0.9
-        failed(reply, await gw.record(), 504, "upstream_timeout")
-        assert 1 < len(upstream.requests) <= 3
+        failed(reply, await gw.record(), 502, "upstream_closed")
+        assert len(upstream.requests) == 3
+    assert totals == [60, 35, 10]
 
 
 # --- early replies ----------------------------------------------------------
