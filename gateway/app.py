@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway import headers, supertokens
+from gateway.clients import Clients
 from gateway.config import Config, LimitsConfig
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
@@ -32,6 +33,7 @@ from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.supertokens import session_check
 from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
+from gateway.upstream.places import WAITING_PER_CONNECTION
 from gateway.verify import Engine
 
 if TYPE_CHECKING:
@@ -69,26 +71,30 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
     """Return the services of *table* by name, with the pools of their targets.
 
     Services that name the same target share one pool for it. The pool has the smallest
-    of their `max_connections`, so a second service doesn't raise a target's load.
+    of their `max_connections` and `max_waiting`, so a second service doesn't raise a
+    target's load.
 
     Raises:
         BadService: a CA file can't be read.
     """
-    limits: dict[UpstreamTarget, int] = {}
+    limits: dict[UpstreamTarget, tuple[int, int]] = {}
     targets: dict[str, list[UpstreamTarget]] = {}
     for service in table.services():
         targets[service.name] = [
             UpstreamTarget.of(target, service.tls) for target in service.targets
         ]
         for target in targets[service.name]:
-            limit = service.max_connections
-            limits[target] = min(limit, limits.get(target, limit))
+            connections = service.max_connections
+            waiting = service.max_waiting or WAITING_PER_CONNECTION * connections
+            before = limits.get(target, (connections, waiting))
+            limits[target] = min(connections, before[0]), min(waiting, before[1])
     services: dict[str, ServiceTargets] = {}
     for name, own_targets in targets.items():
         try:
             pools = [
-                upstreams.pool(target, max_connections=limits[target])
+                upstreams.pool(target, max_connections=connections, max_waiting=waiting)
                 for target in own_targets
+                for connections, waiting in (limits[target],)
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
@@ -180,7 +186,10 @@ async def open_app(
 
         limits = config.gateway.limits
         reader, replies = readers(table, limits)
-        upstreams = Upstreams(replies)
+        clients = Clients(
+            config.gateway.trusted_proxies, config.gateway.limits.per_client.exempt
+        )
+        upstreams = Upstreams(replies, clients=clients, share=limits.per_client.share)
         stack.push_async_callback(upstreams.close)
         services = _services(table, upstreams)
         make_id = id_maker()

@@ -15,7 +15,7 @@ from typing import Any, Protocol, assert_never
 from gateway import headers, responses, websocket
 from gateway.config import TimeoutsConfig
 from gateway.decide import Forward, Request, Respond, answered
-from gateway.errors import BadReply, Stage, UpstreamError
+from gateway.errors import BadReply, GatewayError, Stage, UpstreamError
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
     SAFE_METHODS,
@@ -42,8 +42,14 @@ class Downstream(Protocol):
 
     keep_alive: bool
     """False once the connection can't take another request."""
+    client_address: str
+    """The client's address in the access log, set before the request is sent."""
     bytes_in: int
     bytes_out: int
+
+    def cut(self, error: GatewayError) -> None:
+        """Abort the client's connection; *error* is the reason in the access log."""
+        ...
 
     def body_now(self, max_size: int) -> bytes | None:
         """Return the whole body if all of it has arrived, else None.
@@ -177,16 +183,23 @@ class Forwarder:
             body = downstream.body_now(route.max_body_size)
             if body is None:
                 body = downstream.body(route.max_body_size)
+                if length is not None and length <= route.buffer:
+                    body = b"".join([piece async for piece in body])
             if length is None:
                 fields += b"Transfer-Encoding: chunked\r\n"
         if length is not None:
             fields += b"Content-Length: %d\r\n" % length
         self.retries.earn()
         pools = service.in_turn()
+        downstream.client_address = request.forwarded.client
         try:
-            reply = await _exchange(forward, fields, body, pools[0], route.timeouts)
+            reply = await _exchange(
+                forward, fields, body, pools[0], route.timeouts, downstream
+            )
         except UpstreamError as error:
-            reply = await self._send_again(error, forward, fields, body, pools, record)
+            reply = await self._send_again(
+                error, forward, fields, body, pools, downstream, record
+            )
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
@@ -228,7 +241,9 @@ class Forwarder:
                 if full:
                     # Before waiting for the next piece: a downstream that keeps its
                     # pieces (`Downstream.write`) drops them now.
+                    reply.begin_wait()
                     await downstream.drain()
+                    reply.end_wait()
                 chunk = await reply.read()
                 full = bool(chunk) and not downstream.write(chunk)
                 del chunk  # or it would be pinned while the client is slow
@@ -247,6 +262,7 @@ class Forwarder:
         fields: bytes,
         body: bytes | AsyncIterator[bytes] | None,
         pools: Sequence[UpstreamPool],
+        downstream: Downstream,
         record: Record,
     ) -> Reply:
         """Return the reply of another target, or of the same one, after a failure.
@@ -280,7 +296,9 @@ class Forwarder:
                         break
                     timeouts = timeouts.model_copy(update={"total": remaining_s})
                 try:
-                    return await _exchange(forward, fields, body, pool, timeouts)
+                    return await _exchange(
+                        forward, fields, body, pool, timeouts, downstream
+                    )
                 except UpstreamError as next_error:
                     error = next_error
             raise error
@@ -389,6 +407,7 @@ def _exchange(
     body: bytes | AsyncIterator[bytes] | None,
     pool: UpstreamPool,
     timeouts: TimeoutsConfig,
+    client: Downstream,
 ) -> Coroutine[Any, Any, Reply]:
     """Return a coroutine that sends the request to a target and returns its reply.
 
@@ -404,6 +423,7 @@ def _exchange(
         request.head.content_length,
         forward.upgrade,
         route.retry.attempts > 0,
+        client,
     )
 
 

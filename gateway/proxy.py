@@ -20,7 +20,7 @@ from gateway import websocket
 from gateway.config import LimitsConfig
 from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
-from gateway.errors import ClientGone, GatewayError, ShuttingDown
+from gateway.errors import GatewayError, ShuttingDown
 from gateway.forward import Downstream, Forwarder, ServiceTargets
 from gateway.headers import Networks
 from gateway.http.fields import Fields
@@ -51,6 +51,11 @@ class ProxyClient(Downstream, Protocol):
     @property
     def gone(self) -> bool:
         """The client's connection is closed."""
+        ...
+
+    @property
+    def gone_because(self) -> GatewayError:
+        """What is recorded if it is: `ClientGone`, or what the gateway cut it for."""
         ...
 
     @property
@@ -173,13 +178,13 @@ class Proxy:
             # The server cancels when the client is gone, and when the time to drain is
             # over.
             if client.gone:
-                _note_failure(record, ClientGone())
+                _note_failure(record, client.gone_because)
             else:
                 await self._fail(client, ShuttingDown(), record, new_tokens)
             raise
         except ConnectionError:
             # A write failed. If it were raised, the loop would log it with a traceback.
-            _note_failure(record, ClientGone())
+            _note_failure(record, client.gone_because)
             client.abort()
         except Exception:  # noqa: BLE001 - the error boundary: the request fails
             _log.exception("request %s failed", record.request_id)

@@ -213,6 +213,7 @@ def make(
                 upstreams.pool(
                     UpstreamTarget.parse(str(target), each.tls),
                     max_connections=each.max_connections,
+                    max_waiting=each.max_waiting,
                 )
                 for target in each.targets
             ],

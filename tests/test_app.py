@@ -47,7 +47,7 @@ async def test_services_with_one_target_share_the_smallest_limit(start: Start) -
     """Whatever their order in the file: a target isn't asked for more than it takes."""
     gateway = await start(ROUTES)
     (pool,) = pools(gateway.app)
-    assert pool.max_connections == 2
+    assert pool.limits.max_connections == 2
 
 
 TWO = """

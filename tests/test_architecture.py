@@ -35,7 +35,7 @@ EDGES: dict[str, str] = {
     "seams": "errors",
     "observe": "errors",
     "settings": "config routes",
-    "upstream": "config errors http running",
+    "upstream": "clients config errors http running",
     "websocket": "errors http responses",
     "downstream": "config errors http observe pace responses running seams",
     "session": "config errors http identity pace",

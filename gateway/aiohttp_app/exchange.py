@@ -95,6 +95,8 @@ class AiohttpExchange(BodyReader):
         self._raw_bytes = 0
         """Bytes that were written to the transport directly."""
         self.connection = AiohttpConnection(request)
+        self.client_address = self.connection.address
+        self._failure: GatewayError | None = None
         # aiohttp's parser (3.14.5) misreads what follows such a request on the
         # connection: the last trailer of a chunked body becomes a field of the next
         # request, and bytes behind an upgrade to h2c are lost.
@@ -147,6 +149,16 @@ class AiohttpExchange(BodyReader):
                 "aiohttp decompresses request bodies: make the outer application with"
                 " handler_args=gateway.aiohttp_app.HANDLER_ARGS"
             )
+
+    def cut(self, error: GatewayError) -> None:
+        """Abort the connection; *error* is the reason in the access log."""
+        self._failure = error
+        self.abort()
+
+    @property
+    def gone_because(self) -> GatewayError:
+        """What is recorded if the client is gone."""
+        return self._failure or ClientGone()
 
     def _is_rest_small(self) -> bool:
         """Return whether aiohttp may read the rest of the body to keep the connection.

@@ -18,7 +18,13 @@ from typing import Any, Final, Protocol
 
 from gateway import responses
 from gateway.config import LimitsConfig
-from gateway.errors import BadRequest, ContentTooLarge, RequestTimeout
+from gateway.errors import (
+    BadRequest,
+    ClientGone,
+    ContentTooLarge,
+    GatewayError,
+    RequestTimeout,
+)
 from gateway.http.chunks import ChunkDecoder
 from gateway.http.fields import Fields, block
 from gateway.http.framing import BODILESS
@@ -52,7 +58,10 @@ class ExchangeConnection(Protocol):
     transport: asyncio.Transport | None
     address: str
     secure: bool
+    failure: GatewayError | None
+    """What the connection was cut for; None if it wasn't."""
 
+    def cut(self, error: GatewayError) -> None: ...
     @property
     def pace(self) -> Pace: ...
 
@@ -315,10 +324,13 @@ def reset_on_close(transport: asyncio.Transport) -> None:
 class Exchange(BodyReader):
     """The client of one request; one coroutine uses it, for one response."""
 
+    client_address: str
+
     __slots__ = (
         "_chunked",
         "_ends_with_connection",
         "bytes_out",
+        "client_address",
         "connection",
         "keep_alive",
         "started",
@@ -355,6 +367,11 @@ class Exchange(BodyReader):
     def gone(self) -> bool:
         """The client's connection is closed."""
         return self.connection.transport is None
+
+    @property
+    def gone_because(self) -> GatewayError:
+        """What is recorded if the client is gone."""
+        return self.connection.failure or ClientGone()
 
     def _has_much_left(self) -> bool:
         """Return whether too much of the body is left to keep the connection.
@@ -507,6 +524,10 @@ class Exchange(BodyReader):
         if self._ends_with_connection:
             reset_on_close(transport)
         transport.abort()
+
+    def cut(self, error: GatewayError) -> None:
+        """Abort the connection; *error* is the reason in the access log."""
+        self.connection.cut(error)
 
     def _end_of_head(self) -> bytes:
         """Return the empty line that ends a head, after Connection if it is needed."""

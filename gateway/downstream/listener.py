@@ -81,6 +81,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         "_unwritten",
         "address",
         "body",
+        "failure",
         "secure",
         "transport",
         "writing_paused",
@@ -122,6 +123,8 @@ class ClientConnection(Runner, asyncio.Protocol):
         """The number of bytes in empty lines before that head."""
         self._unwritten = 0
         self._stalled_since = 0.0
+        self.failure: GatewayError | None = None
+        """What the connection was cut for; None if it wasn't."""
 
     # --- asyncio.Protocol -----------------------------------------------------
 
@@ -422,6 +425,14 @@ class ClientConnection(Runner, asyncio.Protocol):
             self._stalled_since = now
         elif now - self._stalled_since > limits.write_idle_timeout:
             # `connection_lost` cancels the request that is served.
+            self.transport.abort()
+
+    def cut(self, error: GatewayError) -> None:
+        """Abort the connection; the request that is served is recorded with *error*."""
+        self.failure = error
+        if self._exchange is not None:
+            self._exchange.abort()  # `connection_lost` cancels the request
+        elif self.transport is not None:
             self.transport.abort()
 
     def close_if_idle(self) -> None:

@@ -69,7 +69,7 @@ def _route(
     timeouts = settings.defaults.timeouts
     for patch in (narrower, route.timeouts):
         timeouts = timeouts.model_copy(update=patch.model_dump(exclude_none=True))
-    body = route.request.max_body_size
+    body, buffer = route.request.max_body_size, route.request.buffer
     return Route(
         index=index,
         name=route.name or f"{index}:{path}",
@@ -87,6 +87,7 @@ def _route(
         upstream_401=route.upstream_401 or settings.defaults.upstream_401,
         websocket=route.websocket,
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
+        buffer=settings.defaults.request.buffer if buffer is None else buffer,
         retry=route.retry,
     )
 
@@ -97,6 +98,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         targets=tuple(config.address(target.url) for target in service.targets),
         tls=service.tls,
         max_connections=service.max_connections,
+        max_waiting=service.max_waiting,
         paths=service.paths,
     )
 

@@ -23,6 +23,8 @@ class Service:
     tls: config.TlsConfig
     max_connections: int
     """Per target."""
+    max_waiting: int | None
+    """Per target: exchanges that wait for their clients. None: the default."""
     paths: config.PathsConfig
     """How it reads paths, as far as the file declares it."""
 
@@ -72,6 +74,8 @@ class Route:
     upstream_401: Literal["pass", "403", "502"]
     websocket: config.WebSocketConfig
     max_body_size: int
+    buffer: int
+    """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
     retry: config.RetryConfig
 

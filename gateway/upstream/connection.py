@@ -22,12 +22,15 @@ from gateway.errors import (
     BadReply,
     BadRequest,
     ClientGone,
+    ClientSlow,
+    GatewayError,
     UpstreamClosed,
     UpstreamTimeout,
 )
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.running import Wait
 from gateway.upstream.deadline import Deadline
+from gateway.upstream.places import WaitsFor
 from gateway.upstream.reader import ReplyReader
 from gateway.upstream.reply import Reply
 from gateway.upstream.tunnel import HIGH_WATER_BYTES, UpstreamTunnel
@@ -50,6 +53,20 @@ class State(StrEnum):
 # Access to a member of an enumeration costs three times as much as the assignment.
 _IDLE, _WAITING, _REPLYING = State.IDLE, State.WAITING, State.REPLYING
 _TUNNEL, _CLOSED = State.TUNNEL, State.CLOSED
+_NOTHING, _SEND = WaitsFor.NOTHING, WaitsFor.SEND
+
+
+class Client(Protocol):
+    """The client of an exchange, as far as its upstream connection is concerned."""
+
+    client_address: str
+    """The address that the access log shows."""
+    bytes_in: int
+    bytes_out: int
+
+    def cut(self, error: GatewayError) -> None:
+        """Abort the client's connection; *error* is the reason in the access log."""
+        ...
 
 
 class Owner(Protocol):
@@ -58,6 +75,8 @@ class Owner(Protocol):
     keepalive_s: float
 
     def release(self, connection: UpstreamConnection) -> None: ...
+    def on_wait(self, connection: UpstreamConnection) -> None: ...
+    def on_wait_end(self, connection: UpstreamConnection) -> None: ...
     def on_closed(self, connection: UpstreamConnection) -> None: ...
 
 
@@ -81,10 +100,14 @@ class UpstreamConnection(asyncio.Protocol):
         "_transport",
         "_tunnel",
         "_wait",
+        "_waited_s",
+        "_waits_since",
         "address",
+        "client",
         "served",
         "state",
         "upload",
+        "waits_for",
     )
 
     def __init__(
@@ -107,6 +130,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._deadline = Deadline(loop, self._on_timeout)
         self._response_s = math.inf
         self._idle_s = math.inf
+
+        # The client.
+        self.client: Client | None = None
+        """The client of the exchange in progress."""
+        self.waits_for: WaitsFor = _NOTHING
+        """What the exchange waits for its client to do."""
+        self._waits_since = 0.0
+        self._waited_s = 0.0
 
         # The request.
         self._is_sent = True
@@ -160,6 +191,7 @@ class UpstreamConnection(asyncio.Protocol):
         timeouts: TimeoutsConfig,
         total_at: float,
         upgrade: bool,
+        client: Client | None = None,
     ) -> Wait[Reply]:
         """Send a request; return a `Wait` that ends when the reply's head has arrived.
 
@@ -172,6 +204,8 @@ class UpstreamConnection(asyncio.Protocol):
         assert self.state is _IDLE
         self.state = _WAITING
         self.served += 1
+        self.client = client
+        self._waited_s = 0.0
         self._reader.begin(head_request, upgrade)
         self._response_s = timeouts.response
         self._idle_s = timeouts.idle
@@ -226,9 +260,11 @@ class UpstreamConnection(asyncio.Protocol):
     ) -> None:
         assert self._transport is not None
         left = content_length
+        self.begin_wait(_SEND)
         async for piece in body:
             if not piece:
                 continue
+            self.end_wait(_SEND)
             if left is None:
                 # Not `writelines`: asyncio's loop in some releases of 3.12 and 3.13
                 # never calls `pause_writing` after it, so the buffer grows unbounded.
@@ -242,12 +278,51 @@ class UpstreamConnection(asyncio.Protocol):
             self._set_deadline()
             if self._drained is not None:
                 await self._drained
+            if not self._is_sent:
+                self.begin_wait(_SEND)
+        if not self._is_sent:
+            self.end_wait(_SEND)
         if left:
             raise BadRequest("the body is shorter than its Content-Length")
         if left is None:
             self._transport.write(b"0\r\n\r\n")
         self._is_sent = True
         self._set_deadline()
+
+    # --- waiting for the client -----------------------------------------------
+
+    def begin_wait(self, what: WaitsFor) -> None:
+        """Give the exchange's place back until `end_wait`: it waits for its client."""
+        waits_for = self.waits_for
+        self.waits_for = waits_for | what
+        if not waits_for:
+            self._waits_since = self._loop.time()
+            self._owner.on_wait(self)
+
+    def end_wait(self, what: WaitsFor) -> None:
+        """Take a place again: the client has done *what*. Idempotent."""
+        if self.waits_for:
+            self._set_waits_for(self.waits_for & ~what)
+
+    def _set_waits_for(self, waits_for: WaitsFor) -> None:
+        self.waits_for = waits_for
+        if not waits_for:
+            self._waited_s += self._loop.time() - self._waits_since
+            self._owner.on_wait_end(self)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds for which the exchange has waited for its client."""
+        waiting_s = self._loop.time() - self._waits_since if self.waits_for else 0.0
+        return self._waited_s + waiting_s
+
+    def cut(self) -> None:
+        """End the exchange because its client is slow: others need what it holds."""
+        error = ClientSlow(f"{self._name}: others need what this slow client holds")
+        client, is_reply = self.client, bool(self.waits_for & WaitsFor.TAKE)
+        if is_reply and client is not None:
+            client.cut(error)
+        self._fail(error)
 
     # --- what arrives ---------------------------------------------------------
 
@@ -321,6 +396,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.state = _TUNNEL
         self._deadline.end()
         self._stop_upload()
+        if self.waits_for:
+            self._set_waits_for(_NOTHING)
         self._tunnel = UpstreamTunnel(
             self._transport, first, on_lost=self._on_tunnel_lost
         )
@@ -328,7 +405,7 @@ class UpstreamConnection(asyncio.Protocol):
         return self._tunnel
 
     def _on_tunnel_lost(self) -> None:
-        self._tunnel = None
+        self._tunnel = self.client = None
         self._owner.on_closed(self)
 
     def _on_complete(self, reply: Reply) -> None:
@@ -343,8 +420,10 @@ class UpstreamConnection(asyncio.Protocol):
         """Release the connection to the pool, or close it: the reply is complete."""
         assert head is not None
         reader, owner = self._reader, self._owner
-        self._reply = None
+        self._reply = self.client = None
         self.state = _IDLE
+        if self.waits_for:
+            self._set_waits_for(_NOTHING)
         keepalive_s = owner.keepalive_s
         if head.keep_alive_s is not None and head.keep_alive_s < keepalive_s:
             keepalive_s = head.keep_alive_s
@@ -492,12 +571,16 @@ class UpstreamConnection(asyncio.Protocol):
         upload, self.upload = self.upload, None
         if upload is not None:
             upload.cancel()
+            self.end_wait(_SEND)
 
     def _fail(self, error: Exception, *, keep_upload: bool = False) -> None:
         """Close the connection; the pending exchange fails with *error*."""
         if self.closed:
             return
         self.state = _CLOSED
+        self.client = None
+        if self.waits_for:
+            self._set_waits_for(_NOTHING)
         self._deadline.cancel()
         if not keep_upload:
             self._stop_upload()

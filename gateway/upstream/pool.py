@@ -2,6 +2,7 @@
 
 Each target has its own limit of connections, so a target that hangs doesn't delay
 requests to other targets. A *place* is one connection of that limit, open or dialling.
+A connection whose exchange waits for its client has no place (see `places`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterable
 from time import perf_counter
 from typing import Final
 
+from gateway.clients import Clients
 from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadRequest,
@@ -25,9 +27,15 @@ from gateway.http.methods import SAFE_METHODS
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.running import ensure_task
 from gateway.upstream.address import UpstreamTarget
-from gateway.upstream.connection import State, UpstreamConnection
+from gateway.upstream.connection import Client, State, UpstreamConnection
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
 from gateway.upstream.events import Events, NoEvents
+from gateway.upstream.places import (
+    WAITING_PER_CONNECTION,
+    ClientWait,
+    PlaceLimits,
+    slowest,
+)
 from gateway.upstream.reply import Reply
 
 KEEPALIVE_S: Final = 30.0
@@ -39,7 +47,11 @@ _IDLE = State.IDLE
 
 
 class UpstreamPool:
-    """At most `max_connections` connections to one target; the last used goes first."""
+    """The connections to one target, at most `max_connections` of them in use.
+
+    The last used goes first. Connections whose exchanges wait for their clients come on
+    top, up to `max_waiting`.
+    """
 
     def __init__(
         self,
@@ -48,7 +60,8 @@ class UpstreamPool:
         heads: ReplyHeadReader,
         events: Events,
         resolver: Resolver,
-        max_connections: int,
+        limits: PlaceLimits,
+        clients: Clients,
         keepalive_s: float,
     ) -> None:
         """Make a pool without connections; `exchange` dials them.
@@ -59,12 +72,16 @@ class UpstreamPool:
         self.target = target
         self.authority = target.authority
         """The default value of the Host field."""
-        self.max_connections = max_connections
+        self.limits = limits
+        self._scarce_at = limits.scarce_at
         self.keepalive_s = keepalive_s
         self.dialled = 0
         """Connections made since the start."""
         self.replayed = 0
         """Requests sent a second time (see the package's docstring)."""
+        self.cut = 0
+        """Exchanges ended because their clients were the slowest."""
+        self._clients = clients
         self._name = str(target)
         self._heads = heads
         self._events = events
@@ -73,9 +90,22 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._connections: set[UpstreamConnection] = set()
         self._places = 0
+        """Connections, those without a place included."""
+        self._on_clients: dict[UpstreamConnection, None] = {}
+        """Connections whose exchanges wait for their clients."""
+        self._dialling: list[str | None] = []
+        """The keys of the clients for whom a connection is being made."""
         self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        self._over_share: deque[asyncio.Future[UpstreamConnection | None]] = deque()
+        """Requests of clients that have their share: they come after all others."""
+        self._is_serving_soon = False
         self._closed = False
         self._emptied: asyncio.Future[None] | None = None
+
+    def set_limits(self, limits: PlaceLimits) -> None:
+        """Replace the limits. Exchanges above new ones go on to their end."""
+        self.limits = limits
+        self._scarce_at = limits.scarce_at
 
     @property
     def open(self) -> int:
@@ -95,7 +125,12 @@ class UpstreamPool:
     @property
     def waiting(self) -> int:
         """The number of requests that wait for a place."""
-        return len(self._waiters)
+        return len(self._waiters) + len(self._over_share)
+
+    @property
+    def on_clients(self) -> int:
+        """The number of exchanges that wait for their clients."""
+        return len(self._on_clients)
 
     # --- the exchange ---------------------------------------------------------
 
@@ -108,18 +143,22 @@ class UpstreamPool:
         content_length: int | None = None,
         upgrade: bool = False,
         replay: bool = True,
+        client: Client | None = None,
     ) -> Reply:
         """Send *head*, unchanged, and *body*; return the reply when its head is here.
 
         A *body* in bytes is sent in one write with the head. That is the cheapest way
         for a body that has already arrived. The body is framed by *content_length*, or
         chunked if that is None; *head* must agree. *upgrade*: a 101 is allowed.
+        *client* is whose exchange it is: a client has a share of the places, and the
+        slowest one may be cut.
 
         If the reply's head arrives before the whole body was sent, the rest is sent
         only if the status is 2xx.
 
         Raises:
             UpstreamBusy: no place became free within `timeouts.connect`.
+            ClientSlow: this exchange was the slowest, and others needed its place.
             ConnectFailed: no connection was made (`ConnectTimeout`: not in time).
             UpstreamTimeout: the upstream didn't accept the request or reply in time.
             UpstreamClosed: the connection ended before the reply's head did.
@@ -135,10 +174,14 @@ class UpstreamPool:
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
         connect_s = 0.0
-        connection = self._take()
+        in_use = self._places - len(self._idle) - len(self._on_clients)
+        is_over_share = in_use >= self._scarce_at and self._is_over_share(client)
+        connection = None if is_over_share else self._take()
         if connection is None:
             began = perf_counter()
-            connection = await self._open(timeouts, total_at)
+            connection = await self._open(
+                timeouts, total_at, client, is_over_share=is_over_share
+            )
             connect_s = perf_counter() - began
         while True:
             wait = connection.send(
@@ -149,6 +192,7 @@ class UpstreamPool:
                 timeouts,
                 total_at,
                 upgrade,
+                client,
             )
             upload = connection.upload
             try:
@@ -175,7 +219,7 @@ class UpstreamPool:
                 del wait, upload
             # This happens at most once: on a fresh connection, `reused` is False.
             began = perf_counter()
-            connection = await self._open(timeouts, total_at, fresh=True)
+            connection = await self._open(timeouts, total_at, client, fresh=True)
             connect_s = perf_counter() - began
             self.replayed += 1
             self._events.replayed(self.target)
@@ -195,20 +239,43 @@ class UpstreamPool:
             return connection
         return None
 
+    def _is_over_share(self, client: Client | None) -> bool:
+        """Return whether *client* has its share of the places already."""
+        key = None if client is None else self._clients.key(client.client_address)
+        if key is None:
+            return False
+        held = self._dialling.count(key)
+        for connection in self._connections:
+            other = connection.client
+            if (
+                other is not None
+                and not connection.waits_for
+                and self._clients.key(other.client_address) == key
+            ):
+                held += 1
+        return self.limits.is_over_share(held, self.limits.max_connections)
+
     async def _open(
-        self, timeouts: TimeoutsConfig, total_at: float, *, fresh: bool = False
+        self,
+        timeouts: TimeoutsConfig,
+        total_at: float,
+        client: Client | None,
+        *,
+        fresh: bool = False,
+        is_over_share: bool = False,
     ) -> UpstreamConnection:
         """Return a new connection, or one that is released before a place is free.
 
-        *fresh*: return a new one only.
+        *fresh*: return a new one only. *is_over_share*: wait until enough places are
+        free, behind all clients below their share.
         """
         if self._closed:
             raise UpstreamBusy(f"{self._name}: the pool is closed")
         await ensure_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
-        while self._places >= self.max_connections:
-            connection = await self._acquire(deadline)
+        while is_over_share or not self._has_place():
+            connection = await self._acquire(deadline, is_over_share)
             if connection is None:
                 break  # a place, without a connection
             if not (fresh or connection.closed) and connection.is_reusable():
@@ -221,6 +288,8 @@ class UpstreamPool:
         else:
             self._places += 1
         began = loop.time()
+        key = None if client is None else self._clients.key(client.client_address)
+        self._dialling.append(key)
         try:
             made = await self._dialer.dial(
                 lambda: UpstreamConnection(self, self._name, self._heads, loop),
@@ -230,6 +299,8 @@ class UpstreamPool:
             self._free_place()
             self._events.connect_failed(self.target, exc)
             raise
+        finally:
+            self._dialling.remove(key)
         assert isinstance(made, UpstreamConnection)
         self.dialled += 1
         self._events.connected(self.target, loop.time() - began)
@@ -240,18 +311,21 @@ class UpstreamPool:
         self._connections.add(made)
         return made
 
-    async def _acquire(self, deadline: float) -> UpstreamConnection | None:
+    async def _acquire(
+        self, deadline: float, is_over_share: bool
+    ) -> UpstreamConnection | None:
         """Wait in turn; return a released connection, or None for a free place."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[UpstreamConnection | None] = loop.create_future()
-        self._waiters.append(waiter)
-        timer = loop.call_at(deadline, self._on_late, waiter)
+        queue = self._over_share if is_over_share else self._waiters
+        queue.append(waiter)
+        timer = loop.call_at(deadline, self._on_late, waiter, queue)
         try:
             return await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
                 with contextlib.suppress(ValueError):  # already dequeued
-                    self._waiters.remove(waiter)
+                    queue.remove(waiter)
             elif waiter.exception() is None:  # resolved before the cancellation
                 connection = waiter.result()
                 if connection is None:
@@ -262,15 +336,33 @@ class UpstreamPool:
         finally:
             timer.cancel()
 
-    def _on_late(self, waiter: asyncio.Future[UpstreamConnection | None]) -> None:
+    def _on_late(
+        self,
+        waiter: asyncio.Future[UpstreamConnection | None],
+        queue: deque[asyncio.Future[UpstreamConnection | None]],
+    ) -> None:
         if not waiter.done():
-            self._waiters.remove(waiter)
-            limit = self.max_connections
-            error = UpstreamBusy(f"{self._name}: all {limit} connections are in use")
-            waiter.set_exception(error)
+            queue.remove(waiter)
+            limit = self.limits.max_connections
+            if queue is self._over_share:
+                what = (
+                    f"few of {limit} connections are left, and this client has its"
+                    f" share (gateway.limits.per_client.share)"
+                )
+            else:
+                what = f"all {limit} connections are in use"
+            waiter.set_exception(UpstreamBusy(f"{self._name}: {what}"))
+
+    def _has_place(self) -> bool:
+        """Return whether one more exchange may begin."""
+        return self._places - len(self._on_clients) < self.limits.max_connections
+
+    def _is_over_limit(self) -> bool:
+        """Return whether clients have ended their waits while no place was free."""
+        return self._places - len(self._on_clients) > self.limits.max_connections
 
     def _free_place(self) -> None:
-        if self._places <= self.max_connections:
+        if not self._is_over_limit():
             waiter = self._next_waiter()
             if waiter is not None:
                 waiter.set_result(None)
@@ -284,15 +376,68 @@ class UpstreamPool:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 return waiter
+        in_use = self._places - len(self._idle) - len(self._on_clients)
+        while self._over_share and in_use <= self._scarce_at:
+            waiter = self._over_share.popleft()
+            if not waiter.done():
+                return waiter
         return None
+
+    # --- exchanges that wait for their clients --------------------------------
+
+    def on_wait(self, connection: UpstreamConnection) -> None:
+        """Give a connection's place back: its exchange waits for its client."""
+        self._on_clients[connection] = None
+        if len(self._on_clients) > self.limits.max_waiting:
+            self._cut_slowest()
+        elif self.waiting and not self._is_serving_soon:
+            # Later, because a fast client may not keep it waiting.
+            self._is_serving_soon = True
+            asyncio.get_running_loop().call_soon(self._serve_waiters)
+
+    def on_wait_end(self, connection: UpstreamConnection) -> None:
+        """Count a connection again, even above `max_connections`."""
+        self._on_clients.pop(connection, None)
+
+    def _serve_waiters(self) -> None:
+        """Give the places that are free to requests that wait for one."""
+        self._is_serving_soon = False
+        while self._has_place() and (waiter := self._next_waiter()) is not None:
+            self._places += 1
+            waiter.set_result(None)
+
+    def _cut_slowest(self) -> None:
+        """End the exchange with the slowest client."""
+        connections = tuple(self._on_clients)
+        waits = [self._client_wait(connection) for connection in connections]
+        self.cut += 1
+        connections[slowest(waits, self.limits)].cut()
+
+    def _client_wait(self, connection: UpstreamConnection) -> ClientWait:
+        client = connection.client
+        if client is None:
+            return ClientWait(None, 0, connection.waited_s)
+        return ClientWait(
+            self._clients.key(client.client_address),
+            client.bytes_in + client.bytes_out,
+            connection.waited_s,
+        )
 
     # --- the connections' side ------------------------------------------------
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection for reuse; close it if its name has moved."""
+        """Take back a connection for reuse.
+
+        It is closed if its name has moved, or if more connections are open than may be.
+        """
         if self._is_named and self._dialer.leads_away(connection.address):
             connection.abort()
-        elif self._waiters and (waiter := self._next_waiter()) is not None:
+        elif self._places > self.limits.max_connections and self._is_over_limit():
+            self.on_closed(connection)  # at once: the next one may stay
+            connection.abort()
+        elif (self._waiters or self._over_share) and (
+            waiter := self._next_waiter()
+        ) is not None:
             waiter.set_result(connection)
         else:
             self._idle.append(connection)
@@ -312,8 +457,12 @@ class UpstreamPool:
         Returns when all are closed, or after 1 s.
         """
         self._closed = True
-        while (waiter := self._next_waiter()) is not None:
-            waiter.set_exception(UpstreamBusy(f"{self._name}: the pool is closed"))
+        for waiter in (*self._waiters, *self._over_share):
+            if not waiter.done():
+                error = UpstreamBusy(f"{self._name}: the pool is closed")
+                waiter.set_exception(error)
+        self._waiters.clear()
+        self._over_share.clear()
         for connection in tuple(self._connections):
             connection.abort()
         if self._places:
@@ -332,11 +481,16 @@ class Upstreams:
         keepalive_s: float = KEEPALIVE_S,
         dns_ttl_s: float = DNS_TTL_S,
         lookup: Lookup | None = None,
+        clients: Clients | None = None,
+        share: float = 1.0,
     ) -> None:
         """*heads* reads the replies' heads; by default, it keeps all fields.
 
-        *lookup* replaces the system's resolver.
+        *lookup* replaces the system's resolver. *share* is the part of a target's
+        connections, up to 1, that each of *clients* is sure of.
         """
+        self._clients = clients or Clients()
+        self._share = share
         self._heads = heads or ReplyHeadReader()
         self._events = events or NoEvents()
         self._keepalive_s = keepalive_s
@@ -344,15 +498,23 @@ class Upstreams:
         self._pools: dict[UpstreamTarget, UpstreamPool] = {}
 
     def pool(
-        self, target: UpstreamTarget, *, max_connections: int = 256
+        self,
+        target: UpstreamTarget,
+        *,
+        max_connections: int = 256,
+        max_waiting: int | None = None,
     ) -> UpstreamPool:
-        """Return the pool of *target*, the same one each time, with the given limit.
+        """Return the pool of *target*, the same one each time, with the given limits.
 
+        *max_waiting* is `WAITING_PER_CONNECTION` times *max_connections* by default.
         Call it at load only: it may read a CA bundle, which blocks.
 
         Raises:
             ValueError: the target's `ca_file` can't be read.
         """
+        if max_waiting is None:
+            max_waiting = WAITING_PER_CONNECTION * max_connections
+        limits = PlaceLimits(max_connections, max_waiting, self._share)
         pool = self._pools.get(target)
         if pool is None:
             pool = self._pools[target] = UpstreamPool(
@@ -360,10 +522,11 @@ class Upstreams:
                 heads=self._heads,
                 events=self._events,
                 resolver=self._resolver,
-                max_connections=max_connections,
+                limits=limits,
+                clients=self._clients,
                 keepalive_s=self._keepalive_s,
             )
-        pool.max_connections = max_connections
+        pool.set_limits(limits)
         return pool
 
     @property

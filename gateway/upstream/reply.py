@@ -12,13 +12,18 @@ from gateway.errors import UpstreamClosed
 from gateway.http.fields import Fields
 from gateway.http.reply_head import ReplyHead
 from gateway.running import Wait
+from gateway.upstream.places import WaitsFor
 from gateway.upstream.tunnel import UpstreamTunnel
+
+_TAKE = WaitsFor.TAKE
 
 
 class ReplySource(Protocol):
     """The part of a connection that a reply uses."""
 
     def resume(self) -> None: ...
+    def begin_wait(self, what: WaitsFor) -> None: ...
+    def end_wait(self, what: WaitsFor) -> None: ...
     def abort(self) -> None: ...
 
 
@@ -122,6 +127,19 @@ class Reply:
             finally:
                 self._arrival = None
         return self.read_now()
+
+    def begin_wait(self) -> None:
+        """Say that the reader waits for its client to take more, until `end_wait`.
+
+        The exchange doesn't count against `max_connections` meanwhile.
+        """
+        if self._source is not None:
+            self._source.begin_wait(_TAKE)
+
+    def end_wait(self) -> None:
+        """Say that the client has taken enough for more to be read."""
+        if self._source is not None:
+            self._source.end_wait(_TAKE)
 
     def upgrade(self) -> UpstreamTunnel:
         """Return the connection as a tunnel, which the caller must close.

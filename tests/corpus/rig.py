@@ -436,6 +436,7 @@ async def running(
                             upstreams.pool(
                                 UpstreamTarget.parse(str(target), service.tls),
                                 max_connections=service.max_connections,
+                                max_waiting=service.max_waiting,
                             )
                             for target in service.targets
                         ],

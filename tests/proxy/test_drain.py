@@ -111,7 +111,11 @@ async def test_a_request_that_is_on_its_way_is_served(upstream: FaultUpstream) -
 async def test_an_upload_goes_on(upstream: FaultUpstream) -> None:
     """What comes of a body after the signal belongs to it like what came before."""
     upstream.behaviour = FAULTS["echo"]
-    async with gateway(upstream.url, drain_timeout=LONG_S) as gw, gw.connect() as wire:
+    unbuffered = {"request": {"buffer": 0}}
+    async with (
+        gateway(upstream.url, drain_timeout=LONG_S, route=unbuffered) as gw,
+        gw.connect() as wire,
+    ):
         await wire.send(request("POST", "/a", ("Content-Length", "10")))
         await wire.send(b"hello")
         await until(lambda: gw.pools[0].in_use)

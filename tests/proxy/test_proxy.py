@@ -303,7 +303,11 @@ async def test_total_bounds_all_tries_together(
     exchange = UpstreamPool.exchange
 
     async def noted(
-        pool: UpstreamPool, head: bytes, method: str, timeouts: TimeoutsConfig, *more: Any
+        pool: UpstreamPool,
+        head: bytes,
+        method: str,
+        timeouts: TimeoutsConfig,
+        *more: Any,
     ) -> Reply:
         totals.append(timeouts.total)
         return await exchange(pool, head, method, timeouts, *more)
@@ -382,7 +386,7 @@ async def test_a_2xx_may_end_before_the_request_does() -> None:
 
     async with (
         FaultUpstream(hasty) as upstream,
-        gateway(upstream.url) as gw,
+        gateway(upstream.url, route={"request": {"buffer": 0}}) as gw,
         gw.connect() as wire,
     ):
         for _ in range(2):

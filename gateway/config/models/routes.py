@@ -189,6 +189,11 @@ class RequestConfig(Model):
 
     max_body_size: Bytes | None = None
     """Largest request body. Unset: `gateway.limits.max_body_size`."""
+    buffer: Bytes | None = None
+    """Bodies up to this size arrive whole before their service is asked. 0: none do.
+
+    Unset: `defaults.request.buffer`. A body without Content-Length is never awaited.
+    """
     allow_field_names: tuple[AllowedField, ...] = ()
     """Names with `_` or `.` that are forwarded; other fields with them are dropped.
 
@@ -205,6 +210,16 @@ class RetryConfig(Model):
     """
 
 
+class RequestDefaultsConfig(Model):
+    """What holds for the requests of all routes."""
+
+    buffer: Bytes = 65536
+    """Bodies up to this size arrive whole before their service is asked. 0: none do.
+
+    A slow upload then holds no connection of the service.
+    """
+
+
 class DefaultsConfig(Model):
     """Values for routes that don't set their own."""
 
@@ -215,6 +230,7 @@ class DefaultsConfig(Model):
     """
     timeouts: TimeoutsConfig = TimeoutsConfig()
     session: SessionConfig = SessionConfig()
+    request: RequestDefaultsConfig = RequestDefaultsConfig()
     forward_credentials: Flag = False
     """True sends the session's cookies and tokens to the upstreams.
 

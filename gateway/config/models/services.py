@@ -132,7 +132,15 @@ class ServiceConfig(Model):
     """Addresses of the service."""
     timeouts: TimeoutsPatch = TimeoutsPatch()
     max_connections: Positive = 256
-    """Most connections of each worker to one target."""
+    """Most connections of each worker to one target.
+
+    Exchanges that wait for a slow client come on top (`max_waiting`).
+    """
+    max_waiting: Positive | None = None
+    """Most exchanges with one target that wait for their clients, in each worker.
+
+    One more cuts the slowest one. Unset: four times `max_connections`.
+    """
     tls: TlsConfig = TlsConfig()
     paths: Annotated[
         PathsConfig,
