@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
 
+import faults
 import hypothesis
 import pytest
 import sdk_reset
@@ -61,6 +62,13 @@ def st_core(request: pytest.FixtureRequest) -> Iterator[ThreadedCore | GivenCore
     shared_core: ThreadedCore = request.getfixturevalue("shared_core")
     yield shared_core
     shared_core.core.faults.clear()
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port that refuses connections as long as the test runs."""
+    with faults.closed_port() as port:
+        yield port
 
 
 @pytest.fixture

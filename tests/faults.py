@@ -14,8 +14,8 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -440,11 +440,26 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0 if turns < 20 else 0.005)
 
 
-def closed_port() -> int:
-    """Return a port of loopback that refuses connections."""
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """Give a port of loopback that refuses connections for the whole block.
+
+    A socket is bound to it and doesn't listen, so no other process can take the port.
+    """
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Return different ports of loopback that nothing uses at the moment.
+
+    It can't promise that they are still free when a server starts: another process may
+    have taken one. So it is only for programs that must be told their port. Any other
+    server listens on port 0, and says which port it got.
+    """
+    with ExitStack() as opened:
+        return tuple(opened.enter_context(closed_port()) for _ in range(count))
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 import sdk_reset
-from faults import FaultUpstream, answer, closed_port
+from faults import FaultUpstream, answer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from stack import Records, Start, no_blocking, running
@@ -70,7 +70,12 @@ STRICT = "verify: true"
 @pytest.mark.parametrize("tls", [LAX, STRICT])
 @pytest.mark.parametrize("place", ["a", "b"])
 async def test_a_ca_file_that_cant_be_read_ends_the_start(
-    tmp_path: Path, place: str, tls: str, other: str, content: str | None
+    tmp_path: Path,
+    closed_port: int,
+    place: str,
+    tls: str,
+    other: str,
+    content: str | None,
 ) -> None:
     """The error names its service, also when another one has the same target."""
     file = tmp_path / "ca.pem"
@@ -79,7 +84,7 @@ async def test_a_ca_file_that_cant_be_read_ends_the_start(
     broken = f"{tls}, ca_file: {file}"
     path = write(tmp_path, TWO % ((broken, tls) if place == "a" else (tls, broken)))
     environ = {
-        "CORE": f"http://127.0.0.1:{closed_port()}",
+        "CORE": f"http://127.0.0.1:{closed_port}",
         "UPSTREAM": "https://up.invalid",
         "OTHER": other,
     }
@@ -138,11 +143,14 @@ async def test_what_is_opened_is_closed(
     assert asyncio.all_tasks() == before
 
 
-async def test_building_waits_for_no_core(tmp_path: Path) -> None:
+async def test_building_waits_for_no_core(tmp_path: Path, closed_port: int) -> None:
     """A core that isn't there holds up no start; keys are fetched when it is."""
     path = write(tmp_path)
-    core, upstream = (f"http://127.0.0.1:{closed_port()}" for _ in range(2))
-    loaded = settings.load(path, {"CORE": core, "UPSTREAM": upstream})
+    environ = {
+        "CORE": f"http://127.0.0.1:{closed_port}",
+        "UPSTREAM": "http://up.invalid",
+    }
+    loaded = settings.load(path, environ)
     async with open_app(loaded.config, loaded.table, observer=Records()) as app:
         assert not app.keys.state().is_usable
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from faults import free_ports
 
 from gateway import cli, supertokens
 from gateway.seams import aiohttp as aiohttp_seams
@@ -263,17 +264,10 @@ def test_a_server_ends_with_the_remedy(
 
 def _free_ports() -> dict[str, str]:
     """Return variables that give each part of `gateway dev` a free port."""
-    import socket
-    from contextlib import ExitStack
-
     from gateway.dev.ports import Ports, variable
 
-    with ExitStack() as opened:
-        found = {}
-        for name, _ in Ports():
-            sock = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
-            found[variable(name)] = str(sock.getsockname()[1])
-        return found
+    names = [variable(name) for name, _ in Ports()]
+    return dict(zip(names, map(str, free_ports(len(names))), strict=True))
 
 
 # --- nobody else reaches in ----------------------------------------------------------

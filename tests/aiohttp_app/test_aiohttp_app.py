@@ -31,7 +31,6 @@ from faults import (
     Peer,
     answer,
     answer_and_close,
-    closed_port,
     echo,
     until,
 )
@@ -279,8 +278,8 @@ async def test_cors() -> None:
     assert len(upstream.requests) == 1
 
 
-async def test_a_service_that_is_not_there_is_502() -> None:
-    async with served(f"http://127.0.0.1:{closed_port()}") as gw:
+async def test_a_service_that_is_not_there_is_502(closed_port: int) -> None:
+    async with served(f"http://127.0.0.1:{closed_port}") as gw:
         found = await gw.ask("GET", "/a")
         record = await gw.record()
     assert (found.status, found.json()["code"]) == (502, "upstream_unreachable")

@@ -11,12 +11,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from faults import FaultUpstream, Peer
+from faults import FaultUpstream, Peer, free_ports
 from processes import GATEWAY, command, serving, until_refused
 from wire import ask, connect, request
 
@@ -453,14 +453,8 @@ PORTS = ("GATEWAY", "CORE", "CATALOG", "ORDERS", "WHOAMI", "PAGE")
 @pytest.fixture
 def ports() -> dict[str, str]:
     """Return six free ports for `gateway dev`."""
-    with ExitStack() as stack:
-        servers = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS
-        ]
-        return {
-            f"{name}_PORT": str(server.getsockname()[1])
-            for name, server in zip(PORTS, servers, strict=True)
-        }
+    names = [f"{name}_PORT" for name in PORTS]
+    return dict(zip(names, map(str, free_ports(len(names))), strict=True))
 
 
 async def test_dev_runs_all_of_it(tmp_path: Path, ports: dict[str, str]) -> None:

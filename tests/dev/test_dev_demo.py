@@ -6,15 +6,14 @@ import asyncio
 import json
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from html.parser import HTMLParser
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient
+from faults import free_ports
 from pytest_aiohttp.plugin import AiohttpClient
 
 from gateway.dev.core import CoreSettings, RunningCore, serve
@@ -357,15 +356,8 @@ async def test_demo_services_run_alone() -> None:
     """As compose.yaml starts them: all four answer, nobody is made an admin,
     and SIGTERM ends them with exit code 0.
     """
-    with ExitStack() as stack:
-        ports = {
-            f"{name}_PORT": str(
-                stack.enter_context(
-                    socket.create_server(("127.0.0.1", 0))
-                ).getsockname()[1]
-            )
-            for name in ("CATALOG", "ORDERS", "WHOAMI", "PAGE")
-        }
+    names = ("CATALOG_PORT", "ORDERS_PORT", "WHOAMI_PORT", "PAGE_PORT")
+    ports = dict(zip(names, map(str, free_ports(4)), strict=True))
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

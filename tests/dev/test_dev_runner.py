@@ -10,13 +10,14 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from aiohttp import ClientSession
+from faults import free_ports
 
 from gateway.dev import runner
 from gateway.dev.outbox import Outbox
@@ -38,8 +39,8 @@ def listener(port: int = 0) -> Iterator[int]:
 @pytest.fixture
 def environ() -> dict[str, str]:
     """Name six ports that are free, so that no other run is in the way."""
-    with ExitStack() as stack:
-        return {variable(name): str(stack.enter_context(listener())) for name in NAMES}
+    ports = map(str, free_ports(len(NAMES)))
+    return dict(zip(map(variable, NAMES), ports, strict=True))
 
 
 # --- ports ------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from faults import FaultUpstream, closed_port
+from faults import FaultUpstream
 from stack import Gateway, Start, replies
 from wire import WireReply
 
@@ -154,10 +154,10 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS.values(), ids=ANSWERS)
 async def test_an_allowed_page_can_read_every_answer(
-    start: Start, method: str, path: str, status: int
+    start: Start, closed_port: int, method: str, path: str, status: int
 ) -> None:
     """Its exact origin, with credentials; tokens and the request id are exposed."""
-    gateway = await start(ROUTES, CLOSED=str(closed_port()))
+    gateway = await start(ROUTES, CLOSED=str(closed_port))
     for origin in (PAGE, "http://localhost:3000"):
         reply = await gateway.ask(method, path, ("Origin", origin))
         assert reply.status == status
@@ -171,10 +171,10 @@ async def test_an_allowed_page_can_read_every_answer(
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS.values(), ids=ANSWERS)
 async def test_without_origin_nothing_is_granted(
-    start: Start, method: str, path: str, status: int
+    start: Start, closed_port: int, method: str, path: str, status: int
 ) -> None:
     """But the answer varies: a cache mustn't give it to a page that would need more."""
-    gateway = await start(ROUTES, CLOSED=str(closed_port()))
+    gateway = await start(ROUTES, CLOSED=str(closed_port))
     reply = await gateway.ask(method, path)
     assert reply.status == status
     assert not cors_fields(reply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from faults import FAULTS, FaultUpstream, black_hole, closed_port
+from faults import FAULTS, FaultUpstream, black_hole
 from stack import ORIGIN, Start, replies
 from wire import Wire, WireReply, connect, request
 
@@ -87,9 +87,9 @@ async def test_wrong_method_is_405_with_allow(
     assert len(upstream.requests) == 1
 
 
-async def test_refused_connection_is_502(start: Start) -> None:
+async def test_refused_connection_is_502(start: Start, closed_port: int) -> None:
     """Nobody listens where the service should be."""
-    gateway = await start(ROUTES, CLOSED=str(closed_port()))
+    gateway = await start(ROUTES, CLOSED=str(closed_port))
     reply = await gateway.ask("GET", "/refused/s3cret?s3cret", SECRET)
     assert_problem(reply, 502, "upstream_unreachable")
     record = await gateway.record(reply)
@@ -167,10 +167,10 @@ async def test_service_at_its_limit_is_503(
 
 
 async def test_refused_target_is_passed_over(
-    start: Start, upstream: FaultUpstream
+    start: Start, upstream: FaultUpstream, closed_port: int
 ) -> None:
     """Nothing was sent to it, so the next one may have the request: any request."""
-    gateway = await start(ROUTES, CLOSED=str(closed_port()))
+    gateway = await start(ROUTES, CLOSED=str(closed_port))
     for _ in range(4):
         reply = await gateway.ask("POST", "/some", body=b"once")
         assert (reply.status, reply.body) == (200, b"ok")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from faults import FaultUpstream, closed_port
+from faults import FaultUpstream
 from processes import command, serving
 from stack import replies
 from wire import WireReply, ask, connect
@@ -164,7 +164,7 @@ class Story:
 
 @pytest.mark.parametrize("form", ["json", "text"])
 async def test_no_secret_is_logged(
-    upstream: FaultUpstream, tmp_path: Path, form: str
+    upstream: FaultUpstream, closed_port: int, tmp_path: Path, form: str
 ) -> None:
     """Neither tokens, cookies, passwords, keys, bodies nor queries, well or wrong."""
     upstream.behaviour = replies(
@@ -179,7 +179,7 @@ async def test_no_secret_is_logged(
             "CORE": core.url,
             "API_KEY": API_KEY,
             "UPSTREAM": upstream.url,
-            "CLOSED": f"http://127.0.0.1:{closed_port()}",
+            "CLOSED": f"http://127.0.0.1:{closed_port}",
         }
         arguments = ("serve", "-c", path, "--log-format", form)
         async with command(*arguments, cwd=tmp_path, environ=environ) as gateway:
@@ -200,7 +200,7 @@ async def test_no_secret_is_logged(
 
 
 async def test_each_request_is_one_line_of_json(
-    upstream: FaultUpstream, tmp_path: Path
+    upstream: FaultUpstream, closed_port: int, tmp_path: Path
 ) -> None:
     """Who, what, why, where to, and how much: as the README says."""
     path = tmp_path / "routes.yaml"
@@ -210,7 +210,7 @@ async def test_each_request_is_one_line_of_json(
             "CORE": core.url,
             "API_KEY": "",
             "UPSTREAM": upstream.url,
-            "CLOSED": f"http://127.0.0.1:{closed_port()}",
+            "CLOSED": f"http://127.0.0.1:{closed_port}",
         }
         arguments = ("serve", "-c", path, "--log-format", "json")
         async with command(*arguments, cwd=tmp_path, environ=environ) as gateway:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from faults import FaultUpstream, closed_port
+from faults import FaultUpstream
 from stack import Gateway, Start, User
 from wire import WireReply
 
@@ -125,9 +125,9 @@ async def test_keys_were_never_fetched(
     await until_served(gateway, user)
 
 
-async def test_no_core_at_all(start: Start) -> None:
+async def test_no_core_at_all(start: Start, closed_port: int) -> None:
     """The gateway starts without one, and says 503 to whoever needs it."""
-    gateway = await start(ROUTES, CORE=f"http://127.0.0.1:{closed_port()}")
+    gateway = await start(ROUTES, CORE=f"http://127.0.0.1:{closed_port}")
     assert (await gateway.ask("GET", "/public")).status == 200
     assert (await gateway.ask("GET", "/private")).status == 401
     assert_unavailable(await sign_in(User(gateway, "nobody@example.com")))

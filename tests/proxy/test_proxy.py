@@ -35,7 +35,6 @@ from faults import (
     answer_and_close,
     answer_and_hang,
     black_hole,
-    closed_port,
     drip,
     until,
 )
@@ -79,9 +78,9 @@ def reset(wire: Wire) -> None:
 # --- no connection, no reply ------------------------------------------------
 
 
-async def test_u1_refused_is_502() -> None:
+async def test_u1_refused_is_502(closed_port: int) -> None:
     """A closed port: told at once, and told apart from a slow one."""
-    async with gateway(f"http://127.0.0.1:{closed_port()}") as gw:
+    async with gateway(f"http://127.0.0.1:{closed_port}") as gw:
         reply = await gw.ask("GET", "/a")
         failed(reply, await gw.record(), 502, "upstream_unreachable")
         assert reply.one("Connection") is None
@@ -266,11 +265,13 @@ async def test_retry_goes_to_the_next_target() -> None:
         assert len(good.requests) == 4
 
 
-async def test_any_method_passes_over_a_target_that_is_out_of_reach() -> None:
+async def test_any_method_passes_over_a_target_that_is_out_of_reach(
+    closed_port: int,
+) -> None:
     """Nothing was sent to it, so even a streamed POST goes on to the next one."""
     async with (
         FaultUpstream(FAULTS["echo"]) as good,
-        gateway(f"http://127.0.0.1:{closed_port()}", good.url) as gw,
+        gateway(f"http://127.0.0.1:{closed_port}", good.url) as gw,
     ):
         for _ in range(2):
             async with gw.connect() as wire:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import FaultUpstream, closed_port
+from faults import FaultUpstream
 from minting import Mint
 from stack import Start, User
 from wire import WireReply
@@ -207,10 +207,9 @@ async def test_k8_restart_while_a_session_is_checked(
 
     New ones are served within a second of the start.
     """
-    port = closed_port()
     settings = CoreSettings(database=tmp_path / "core.sqlite")
     with contextlib.ExitStack() as first:
-        core = first.enter_context(serve_in_thread(settings, port=port))
+        core = first.enter_context(serve_in_thread(settings))
         gateway = await start(ROUTES, CORE=core.url)
         user = await gateway.sign_up()
         assert (await user.get("/checked")).status == 200
@@ -224,7 +223,7 @@ async def test_k8_restart_while_a_session_is_checked(
     assert_unavailable(await user.get("/checked"))
     with contextlib.ExitStack() as second:
         await asyncio.to_thread(
-            second.enter_context, serve_in_thread(settings, port=port)
+            second.enter_context, serve_in_thread(settings, port=core.port)
         )
         assert await until_served(user, "/checked") < sdk_core._DEAD_S - 1
         await asyncio.to_thread(second.close)

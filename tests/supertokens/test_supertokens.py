@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 import subprocess
 import sys
 import textwrap
@@ -1159,40 +1158,40 @@ async def test_no_proxy_and_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cookies == [None, None]
 
 
-def dead_host() -> str:
+@pytest.fixture
+def dead_host(closed_port: int) -> str:
     """Return an address that nothing listens on."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+    return f"http://127.0.0.1:{closed_port}"
 
 
-async def test_a_dead_host_is_passed_over(core: RunningCore) -> None:
+async def test_a_dead_host_is_passed_over(core: RunningCore, dead_host: str) -> None:
     """With one of two hosts dead every call succeeds, also the first."""
-    async with running(settings(f"{dead_host()};{core.url}")) as sdk:
+    async with running(settings(f"{dead_host};{core.url}")) as sdk:
         person = Person(sdk, core)
         assert (await person.post("signup")).status == 200
         replies = await asyncio.gather(*(person.post("signin") for _ in range(10)))
         assert {reply.status for reply in replies} == {200}
 
 
-async def test_a_dead_host_is_tried_last(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_host_is_tried_last(
+    monkeypatch: pytest.MonkeyPatch, dead_host: str
+) -> None:
     """A host that took no connection comes after the others, for a while."""
     now = 0.0
     monkeypatch.setattr(
         "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
     )
-    dead = dead_host()
-    async with serving(ok) as url, client(dead, f"{url}/base", dead) as http:
-        assert (await http.get(f"{dead}/x")).url == f"{url}/base/x"
-        tried = [host for host, _ in http._urls(f"{dead}/x")]
-        assert tried == [f"{url}/base", dead, dead]
+    async with serving(ok) as url, client(dead_host, f"{url}/base", dead_host) as http:
+        assert (await http.get(f"{dead_host}/x")).url == f"{url}/base/x"
+        tried = [host for host, _ in http._urls(f"{dead_host}/x")]
+        assert tried == [f"{url}/base", dead_host, dead_host]
         now += 60
-        assert http._urls(f"{dead}/x")[0][0] == dead
+        assert http._urls(f"{dead_host}/x")[0][0] == dead_host
 
 
-async def test_no_host_at_all() -> None:
+async def test_no_host_at_all(dead_host: str) -> None:
     """With every host dead it is an outage."""
-    values = settings(f"{dead_host()};{dead_host()}")
+    values = settings(f"{dead_host};{dead_host}")
     async with running(values) as sdk:
         with pytest.raises(CoreUnavailable, match="can't be reached"):
             await Person(sdk, RunningCore).post("signup")  # type: ignore[arg-type] # never asked

@@ -20,7 +20,6 @@ from faults import (
     answer_and_close,
     answer_and_hang,
     black_hole,
-    closed_port,
     drip,
     until,
 )
@@ -76,10 +75,10 @@ async def assert_not_reused(
 
 
 async def test_u1_refused_is_502_at_once(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
 ) -> None:
     """A closed port fails without the connect timeout, and nothing was sent."""
-    pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port()}"))
+    pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}"))
     with pytest.raises(ConnectFailed) as caught:
         await get(pool, timeouts)
     assert not isinstance(caught.value, ConnectTimeout)

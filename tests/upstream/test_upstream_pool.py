@@ -19,7 +19,6 @@ from faults import (
     answer,
     answer_and_hang,
     black_hole,
-    closed_port,
     until,
 )
 
@@ -122,7 +121,7 @@ async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
 
 
 async def test_a_place_that_gets_free_is_dialled_by_who_waits(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
 ) -> None:
     """Also when its connection couldn't be kept, or couldn't be made."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -131,7 +130,7 @@ async def test_a_place_that_gets_free_is_dialled_by_who_waits(
         replies = await asyncio.gather(*(get(pool, timeouts) for _ in range(5)))
         assert [reply.read_now() for reply in replies] == [b"ok"] * 5
     dead = upstreams.pool(
-        UpstreamTarget.parse(f"http://127.0.0.1:{closed_port()}"), max_connections=1
+        UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}"), max_connections=1
     )
     outcomes = await asyncio.gather(
         *(get(dead, timeouts) for _ in range(5)), return_exceptions=True
@@ -702,11 +701,12 @@ class Heard:
         self.events.append(("closed", target.port, exchanges))
 
 
-async def test_connections_are_told_of(timeouts: TimeoutsConfig) -> None:
+async def test_connections_are_told_of(
+    timeouts: TimeoutsConfig, closed_port: int
+) -> None:
     """Made, failed, closed with their number of exchanges, and replays."""
     heard = Heard()
     mine = Upstreams(events=heard)
-    refusing = closed_port()
     asked = 0
 
     async def twice(peer: Peer) -> None:
@@ -725,10 +725,10 @@ async def test_connections_are_told_of(timeouts: TimeoutsConfig) -> None:
         assert heard.events == [("connected", target.port)]
         with pytest.raises(ConnectFailed):
             await get(
-                mine.pool(UpstreamTarget.parse(f"http://127.0.0.1:{refusing}")),
+                mine.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}")),
                 timeouts,
             )
-        assert heard.events[1:] == [("failed", refusing, ConnectFailed)]
+        assert heard.events[1:] == [("failed", closed_port, ConnectFailed)]
         del heard.events[:]
         with pytest.raises(UpstreamClosed):
             await get(pool, timeouts)  # on the old connection, then on a new one
