@@ -186,8 +186,10 @@ def use_client(make: Callable[..., Any]) -> None:
 @SDK.seam(
     Takes(f"{_SDK}.utils:get_top_level_domain_for_same_site_resolution", 1),
 )
-def has_site(url: str) -> bool:
-    """Return whether the SDK finds the site of *url*: a bare suffix has none.
+def site(url: str) -> str | None:
+    """Return the site of *url* as the SDK finds it; None for a bare public suffix.
+
+    `localhost` is also the site of every IPv4 address.
 
     Read: the function that decides between SameSite `lax` and `none`, and about
     anti-CSRF. Breaks: the start ends with a traceback.
@@ -195,8 +197,24 @@ def has_site(url: str) -> bool:
     from supertokens_python.utils import get_top_level_domain_for_same_site_resolution
 
     try:
-        get_top_level_domain_for_same_site_resolution(url)
+        return get_top_level_domain_for_same_site_resolution(url)
     except Exception:  # noqa: BLE001 - it raises nothing more specific
+        return None
+
+
+@SDK.seam(Keeps(f"{_SESSION}.utils:NormalisedSessionConfig", ("get_cookie_same_site",)))
+def finds_website_site(config: NormalisedSessionConfig) -> bool:
+    """Return whether the SDK can choose the cookies' SameSite.
+
+    Unless `cookie_same_site` is set, it looks up the site of the website. Not for a
+    computed origin, since there is no request.
+
+    Read: `get_cookie_same_site`, which keeps its first result for good. Breaks: the
+    start ends with a traceback.
+    """
+    try:
+        config.get_cookie_same_site(None, {})
+    except Exception:  # noqa: BLE001 - as above
         return False
     return True
 

@@ -46,6 +46,11 @@ __all__ = [
 
 AntiCsrf = Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"]
 
+SITE_HINT = (
+    "Write a domain below a public suffix (app.example.com), localhost or an IP address"
+)
+"""The remedy for a domain without a site."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdkConfig:
@@ -296,25 +301,47 @@ def check_library() -> None:
 
 
 def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
-    """Return a finding for each domain of the file that belongs to no site.
+    """Return a finding for each domain of the file whose site the SDK can't look up.
 
-    `check_library` must have been called. A `config_module` has its own domains.
+    Domains that the SDK doesn't look up may have no site. `check_library` must have
+    been called. A `config_module` has its own domains, which `start` checks.
     """
     if settings.config_module is not None:
         return ()
+    domains = {"api_domain": settings.api_domain}
+    if _needs_website_site(settings):
+        domains["website_domain"] = settings.website_domain
     return tuple(
         Finding(
             loc=("supertokens", key),
             message=f"the SuperTokens SDK finds no site for {url}",
-            hint="Write a domain below a public suffix (app.example.com), localhost"
-            " or an IP address",
+            hint=SITE_HINT,
         )
-        for key, url in (
-            ("api_domain", settings.api_domain),
-            ("website_domain", settings.website_domain),
-        )
-        if not seams.has_site(url)
+        for key, url in domains.items()
+        if seams.site(url) is None
     )
+
+
+def _needs_website_site(settings: SuperTokensConfig) -> bool:
+    """Return whether the SDK looks up the site of `website_domain`.
+
+    It always looks up that of `api_domain`. Without `cookie.same_site`, it compares the
+    two: at start if `anti_csrf` is unset, and for each cookie. With `none`, it compares
+    them before a session with insecure cookies begins at a local API.
+
+    Source: supertokens-python 0.31.4, recipe/session/utils.py (get_cookie_same_site)
+    and session_request_functions.py (create_new_session_in_request).
+    """
+    cookie = settings.cookie
+    sets_cookies = settings.token_transfer_method != "header"  # noqa: S105 - a way to send one
+    if cookie.same_site is None:
+        return sets_cookies or settings.anti_csrf is None
+    if cookie.same_site != "none" or not sets_cookies:
+        return False
+    is_secure = cookie.secure
+    if is_secure is None:
+        is_secure = settings.api_domain.startswith("https:")
+    return not is_secure and seams.site(settings.api_domain) == "localhost"
 
 
 def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> Sdk:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import supertokens_python
 from jwt import PyJWK
@@ -18,10 +18,13 @@ from supertokens_python import InputAppInfo, RecipeInit, SupertokensConfig
 from gateway.config import SuperTokensConfig
 from gateway.errors import CoreUnavailable
 from gateway.seams import supertokens as seams
-from gateway.supertokens import SdkConfig, recipes
+from gateway.supertokens import SITE_HINT, SdkConfig, recipes
 from gateway.supertokens.binding import SdkRequest
 from gateway.supertokens.delivery import Delivery, EmailSender
 from gateway.supertokens.recipes import RecipeError
+
+if TYPE_CHECKING:
+    from supertokens_python.recipe.session.utils import NormalisedSessionConfig
 
 _T = TypeVar("_T")
 
@@ -57,10 +60,13 @@ def init(
     except Exception as exc:
         raise RecipeError(place, f"the SuperTokens SDK refuses this: {exc}") from exc
     try:
-        seams.session_config()
+        session = seams.session_config()
     except Exception as exc:
         raise RecipeError(place, "recipe_list has no session recipe") from exc
-    facts = _facts(settings, computed_origin=callable(app_info.origin))
+    computed_origin = callable(app_info.origin)
+    if settings.config_module is not None and not computed_origin:
+        _check_website_site(session)
+    facts = _facts(settings, computed_origin=computed_origin)
     if not facts.api_base_path:
         raise RecipeError(place, "api_base_path is the root, where the routes are")
     seams.replace_key_lookup(_lookup)
@@ -116,6 +122,26 @@ def _attribute(module: ModuleType, name: str, _as: type[_T], kind: type[object])
             else f"{module.__name__}.{name} isn't a {kind.__name__}",
         )
     return value  # type: ignore[return-value]  # just checked, but for the items
+
+
+def _check_website_site(session: NormalisedSessionConfig) -> None:
+    """Return when the SDK finds the site of a module's website, or never needs it.
+
+    It needs the site to choose anti-CSRF, and for cookies. If a function of the module
+    chooses between cookies and headers, cookies may never be set.
+
+    Raises:
+        RecipeError: the website has no site.
+    """
+    needed = callable(session.anti_csrf_function_or_string) or (
+        seams.has_default_transfer(session)
+    )
+    if needed and not seams.finds_website_site(session):
+        raise RecipeError(
+            _MODULE,
+            "the SuperTokens SDK finds no site for the origin or website_domain of"
+            f" app_info. {SITE_HINT}",
+        )
 
 
 def _facts(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkConfig:

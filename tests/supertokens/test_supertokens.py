@@ -34,6 +34,9 @@ from supertokens_python.recipe.userroles.asyncio import (
     add_role_to_user,
     create_new_role_or_add_permissions,
 )
+from supertokens_python.utils import (
+    get_top_level_domain_for_same_site_resolution as find_site,
+)
 
 from gateway import config, responses
 from gateway.config import SuperTokensConfig
@@ -41,7 +44,14 @@ from gateway.dev.core import CoreSettings, RunningCore, serve
 from gateway.errors import BadRequest, CoreUnavailable, GatewayError
 from gateway.http.fields import Fields, first
 from gateway.identity import Denied
-from gateway.supertokens import RecipeError, Sdk, SdkSession, check, start
+from gateway.supertokens import (
+    RecipeError,
+    Sdk,
+    SdkSession,
+    check,
+    check_domains,
+    start,
+)
 from gateway.supertokens.api import Auth
 from gateway.supertokens.binding import SdkReply, SdkRequest
 from gateway.supertokens.core import CoreClient
@@ -327,6 +337,64 @@ async def test_what_only_the_sdk_knows_to_be_wrong() -> None:
     reset()
 
 
+NO_SITE = "http://app"
+
+
+LOOK_UPS = [
+    # anti_csrf, same_site, secure, transfer, api_domain, is the website looked up?
+    (None, None, None, "any", "https://api.io", True),
+    (None, None, None, "header", "https://api.io", True),
+    (None, "lax", None, "any", "https://api.io", False),
+    (None, "none", None, "cookie", "https://api.io", False),
+    (None, "none", False, "cookie", "https://api.io", False),
+    (None, "none", None, "cookie", "http://127.0.0.1", True),
+    (None, "none", True, "cookie", "http://127.0.0.1", False),
+    (None, "none", None, "header", "http://localhost", False),
+    ("NONE", None, None, "header", "https://api.io", False),
+    ("NONE", None, None, "any", "https://api.io", True),
+    ("VIA_TOKEN", None, None, "cookie", "https://api.io", True),
+    ("VIA_TOKEN", "strict", None, "cookie", "https://api.io", False),
+    ("VIA_CUSTOM_HEADER", "none", None, "any", "http://localhost", True),
+]
+
+
+async def test_only_a_site_that_the_sdk_looks_up_is_needed(
+    core: RunningCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A website without a site is refused if a start or a sign-in would look it up."""
+    looked_up: list[str] = []
+    async with running(settings(core.url)) as sdk:
+        assert (await Person(sdk, core).post("signup")).status == 200
+
+    def noted(url: str) -> str:
+        looked_up.append(url)
+        return str(find_site(url))
+
+    monkeypatch.setattr(
+        "supertokens_python.supertokens.get_top_level_domain_for_same_site_resolution",
+        noted,
+    )
+    for anti_csrf, same_site, secure, transfer, api, expected in LOOK_UPS:
+        values = settings(
+            core.url,
+            api_domain=api,
+            website_domain=NO_SITE,
+            anti_csrf=anti_csrf,
+            cookie={"same_site": same_site, "secure": secure},
+            token_transfer_method=transfer,
+        )
+        refused = [finding.path for finding in check_domains(values)]
+        assert refused == ["supertokens.website_domain"] * expected, values
+        looked_up.clear()
+        with monkeypatch.context() as unchecked, contextlib.suppress(Exception):
+            unchecked.setattr("gateway.supertokens.check_domains", lambda _: ())
+            async with running(values) as sdk:
+                mode = b"header" if transfer == "header" else b"cookie"
+                await Person(sdk, core).post("signin", (b"st-auth-mode", mode))
+        reset()
+        assert (NO_SITE in looked_up) == expected, values
+
+
 # --- config_module -----------------------------------------------------------
 
 MODULE = """
@@ -421,6 +489,10 @@ WRONG_MODULES = {
     "config": (MODULE + "supertokens_config = None", "has no supertokens_config"),
     "no session": (MODULE + "recipe_list = recipe_list[1:]", "no session recipe"),
     "refused": (MODULE + "recipe_list *= 2", "refuses this: .*already been init"),
+    "no site of the API": (
+        MODULE.replace("https://api.example.com", "https://co.uk"),
+        "refuses this: .*apiDomain and websiteDomain",
+    ),
     "root": (MODULE.replace('"/api"', '"/"'), "api_base_path is the root"),
     "starts by itself": (
         MODULE
@@ -440,6 +512,36 @@ def test_wrong_config_module(
     with pytest.raises(RecipeError, match=message) as raised:
         start(settings(config_module=write_module(text)))
     assert raised.value.path == "supertokens.config_module"
+    reset()
+
+
+@pytest.mark.parametrize(
+    ("settings_of_module", "is_refused"),
+    [
+        ('session.init(anti_csrf="VIA_TOKEN")', True),
+        ("session.init()", True),
+        ('session.init(cookie_same_site="lax")', False),
+        ('session.init(anti_csrf="NONE", get_token_transfer_method=by_header)', False),
+        ("session.init(get_token_transfer_method=by_header)", True),
+    ],
+)
+async def test_config_module_whose_website_has_no_site(
+    write_module: Callable[[str], str], settings_of_module: str, is_refused: bool
+) -> None:
+    """It is refused if the SDK looks the site up: at the start, or for a cookie."""
+    text = "by_header = lambda *_: 'header'\n" + MODULE.replace(
+        '"https://example.com"', f'"{NO_SITE}"'
+    ).replace('session.init(anti_csrf="VIA_TOKEN")', settings_of_module)
+    assert NO_SITE in text
+    assert settings_of_module in text
+    values = settings(config_module=write_module(text))
+    if is_refused:
+        with pytest.raises(RecipeError, match=r"finds no site .*app_info") as raised:
+            start(values)
+        assert raised.value.path == "supertokens.config_module"
+    else:
+        async with running(values) as sdk:
+            assert sdk.facts.core_uris == ("http://theirs:3567",)
     reset()
 
 
