@@ -25,7 +25,7 @@ from gateway.config.urls import (
 from gateway.errors import BadTarget
 from gateway.headers import names, templates
 from gateway.http import target
-from gateway.http.fields import is_token
+from gateway.http.fields import is_plain_value, is_token
 from gateway.http.methods import METHODS
 from gateway.http.path_pattern import BadPattern, Pattern
 
@@ -309,6 +309,11 @@ def _own_path(value: str) -> str:
             "the root can't be a path of the gateway's own",
             "Add a segment, such as /auth",
         )
+    if ";" in value:
+        raise wrong(
+            "this path is sent as the Path of a cookie, which a semicolon would end",
+            "Remove the semicolon",
+        )
     return _prefix(value)
 
 
@@ -446,6 +451,25 @@ def _allowed_field(value: str) -> str:
     return value
 
 
+def _field_value(value: str) -> str:
+    if is_plain_value(value):
+        return value
+    if value != value.strip():
+        raise wrong(
+            "this is sent in a header field, so it can't begin or end with a blank or"
+            " line break",
+            "Remove it: the content of a file often ends with a line break",
+        )
+    raise wrong(
+        "this is sent in a header field, so it must be printable ASCII",
+        "Remove line breaks, tabs and other control characters, and characters such as"
+        " é or typographic quotes",
+    )
+
+
+FieldValue = Annotated[str, AfterValidator(_field_value)]
+ApiKey = Annotated[str, Field(min_length=1), AfterValidator(_field_value)]
+"""The core's API key, which is sent as the value of a field, `api-key`."""
 IdentityHeader = Annotated[str, AfterValidator(_identity_header)]
 IdentityTemplate = Annotated[str, AfterValidator(_identity_template)]
 AllowedField = Annotated[str, AfterValidator(_allowed_field)]

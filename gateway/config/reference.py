@@ -20,6 +20,7 @@ from gateway.config.schema import definitions, docstrings
 _FORMS: Mapping[str, str] = {
     "Any": "any value",
     "AllowedField": "field name",
+    "ApiKey": "text",
     "Bytes": "size",
     "Cidr": "network",
     "ClaimPath": "claim",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from gateway.http.fields import is_printable
+
 Place = tuple[str, ...]
 """The name in a pair of braces: `("user_id",)`, or `("claims", "plan", "level")`."""
 
@@ -14,7 +16,6 @@ PLACES: Final = ", ".join(f"{{{name}}}" for name in FACTS) + " and {claims.name}
 """The list of all places, for messages."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_TEXT = re.compile(r"[\x20-\x7e]*").fullmatch
 
 
 def parse(template: str) -> tuple[str | Place, ...]:
@@ -30,7 +31,7 @@ def parse(template: str) -> tuple[str | Place, ...]:
             parts.append(_place(piece))
         elif "{" in piece or "}" in piece:
             raise ValueError("a brace is unpaired")
-        elif not _TEXT(piece):
+        elif not is_printable(piece):
             raise ValueError("the text outside braces must be printable ASCII")
         elif piece:
             parts.append(piece)

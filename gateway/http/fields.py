@@ -21,6 +21,9 @@ is_token = re.compile(rb"%b+" % TOKEN).fullmatch
 CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
 """Bytes that no field value may hold; HTAB is allowed (RFC 9110 §5.5)."""
 
+is_printable = re.compile(r"[\x20-\x7e]*").fullmatch
+"""Whether a text is printable ASCII: all that a configured field value may hold."""
+
 _T = TypeVar("_T")
 
 
@@ -58,6 +61,16 @@ def field_of(line: bytes) -> Field | None:
     if not colon or not is_token(name) or has_control(value):
         return None
     return name, value.strip(b" \t")
+
+
+def is_plain_value(text: str) -> bool:
+    """Return whether *text* is read everywhere as the same field value.
+
+    It is printable ASCII, and no blank at its ends is lost on the way.
+
+    Source: RFC 9110 §5.5.
+    """
+    return is_printable(text) is not None and text == text.strip(" ")
 
 
 def has_control(value: bytes) -> bool:

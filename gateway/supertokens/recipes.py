@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from gateway.config import Finding, SuperTokensConfig
 from gateway.config.findings import explain
+from gateway.config.forms import FieldName, FieldValue
 from gateway.config.models import Model
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class RecipeError(ValueError):
 
 _Text = Annotated[str, Field(min_length=1)]
 _Params = dict[str, str | None]
+_HeaderFields = dict[FieldName, FieldValue | None]
 
 
 class _FormField(Model):
@@ -94,7 +96,7 @@ class _Provider(Model):
     token_endpoint_body_params: _Params | None = None
     user_info_endpoint: str | None = None
     user_info_endpoint_query_params: _Params | None = None
-    user_info_endpoint_headers: _Params | None = None
+    user_info_endpoint_headers: _HeaderFields | None = None
     jwks_uri: str | None = None
     oidc_discovery_endpoint: str | None = None
     user_info_map: _UserInfoMap | None = None

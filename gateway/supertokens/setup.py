@@ -17,6 +17,7 @@ from supertokens_python import InputAppInfo, RecipeInit, SupertokensConfig
 
 from gateway.config import SuperTokensConfig
 from gateway.errors import CoreUnavailable
+from gateway.http.fields import is_plain_value
 from gateway.seams import supertokens as seams
 from gateway.supertokens import SITE_HINT, SdkConfig, recipes
 from gateway.supertokens.binding import SdkRequest
@@ -105,9 +106,18 @@ def _from_module(name: str) -> tuple[InputAppInfo, SupertokensConfig, list[Recip
     recipe_list = _attribute(module, "recipe_list", list[RecipeInit], list)
     if not recipe_list:
         raise RecipeError(_MODULE, f"{name}.recipe_list is empty")
+    core = _attribute(
+        module, "supertokens_config", SupertokensConfig, SupertokensConfig
+    )
+    if core.api_key is not None and not is_plain_value(core.api_key):
+        raise RecipeError(
+            _MODULE,
+            f"{name}.supertokens_config.api_key is sent in a header field, so it must"
+            " be printable ASCII without a blank or line break at its ends",
+        )
     return (
         _attribute(module, "app_info", InputAppInfo, InputAppInfo),
-        _attribute(module, "supertokens_config", SupertokensConfig, SupertokensConfig),
+        core,
         recipe_list,
     )
 

@@ -772,6 +772,7 @@ def test_a_method_that_is_mistyped() -> None:
         ({"anti_csrf": "none"}, "anti_csrf", "expected 'VIA_TOKEN'"),
         ({"api_domain": "http://[::1]:8000"}, "api_domain", "an IPv6 address"),
         ({"website_domain": "http://[::1]"}, "website_domain", "an IPv6 address"),
+        ({"api_base_path": "/auth;v=1"}, "api_base_path", "the Path of a cookie"),
         ({"cookie": {"same_site": "Lax"}}, "cookie.same_site", "expected 'lax'"),
         ({"cookie": {"domain": "a b"}}, "cookie.domain", "this isn't a host"),
     ],
@@ -782,6 +783,44 @@ def test_bad_supertokens(supertokens: Any, path: str, message: str) -> None:
     wrong = finding(supertokens=supertokens)
     assert wrong.path == f"supertokens.{path}"
     assert message in wrong.message
+
+
+ENDS = "can't begin or end with a blank or line break"
+ASCII = "must be printable ASCII"
+
+
+@pytest.mark.parametrize(
+    ("key", "message", "hint"),
+    [
+        ("hunter2\n", ENDS, "ends with a line break"),
+        ("hunter2\r\n", ENDS, "ends with a line break"),
+        (" hunter2", ENDS, "Remove it"),
+        ("hunter2\t", ENDS, "Remove it"),
+        ("hunter2\xa0", ENDS, "Remove it"),
+        ("hunter2\nhunter2", ASCII, "Remove line breaks"),
+        ("hunter2\rhunter2", ASCII, "Remove line breaks"),
+        ("hunter2\thunter2", ASCII, "tabs"),
+        ("hunter2\0", ASCII, "control characters"),
+        ("hunter2\x7f", ASCII, "control characters"),
+        ("hünter2", ASCII, "such as é"),
+        ("\u201chunter2\u201d", ASCII, "typographic quotes"),
+        ("", "must not be empty", ""),
+        (" ", ENDS, "Remove it"),
+    ],
+)
+def test_bad_api_key(key: str, message: str, hint: str) -> None:
+    """It is sent to the core in a header field; the message doesn't repeat the key."""
+    wrong = finding(supertokens={"api_key": key})
+    assert wrong.path == "supertokens.api_key"
+    assert message in wrong.message
+    assert hint in wrong.hint
+    assert "nter2" not in str(wrong)
+
+
+@pytest.mark.parametrize("key", ["a", "a b", "".join(map(chr, range(0x21, 0x7F)))])
+def test_good_api_key(key: str) -> None:
+    """Printable ASCII, blanks within it included."""
+    assert parse(supertokens={"api_key": key}).supertokens.api_key == key
 
 
 def test_good_supertokens() -> None:

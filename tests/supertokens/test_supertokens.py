@@ -266,6 +266,32 @@ WRONG_RECIPES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
         {"thirdparty": {"providers": [PROVIDER, PROVIDER]}},
         {"thirdparty.providers[1].third_party_id": "another provider has this id"},
     ),
+    "header fields": (
+        {
+            "thirdparty": {
+                "providers": [
+                    {
+                        **PROVIDER,
+                        "user_info_endpoint_headers": {
+                            "X Y": "1",
+                            "X-End": "hunter2\n",
+                            "X-Split": "a\r\nb: c",
+                            "X-Good": "a b",
+                            "X-None": None,
+                        },
+                    }
+                ]
+            }
+        },
+        {
+            "thirdparty.providers[0].user_info_endpoint_headers.X Y": "this isn't a"
+            " field name: use letters, digits and -",
+            "thirdparty.providers[0].user_info_endpoint_headers.X-End": "this is sent"
+            " in a header field, so it can't begin or end with a blank or line break",
+            "thirdparty.providers[0].user_info_endpoint_headers.X-Split": "this is sent"
+            " in a header field, so it must be printable ASCII",
+        },
+    ),
     "all at once": (
         {"passwordless": {**PASSWORDLESS, "flow": 1}, "dashboard": {"admins": "me"}},
         {
@@ -487,6 +513,10 @@ WRONG_MODULES = {
     "empty list": (MODULE + "recipe_list = []", "recipe_list is empty"),
     "app_info": (MODULE + "app_info = {}", "app_info isn't a InputAppInfo"),
     "config": (MODULE + "supertokens_config = None", "has no supertokens_config"),
+    "key": (
+        MODULE.replace('"http://theirs:3567"', '"http://theirs", "hunter2\\n"'),
+        "supertokens_config.api_key is sent in a header field",
+    ),
     "no session": (MODULE + "recipe_list = recipe_list[1:]", "no session recipe"),
     "refused": (MODULE + "recipe_list *= 2", "refuses this: .*already been init"),
     "no site of the API": (

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.config.findings import Finding, did_you_mean, wrong
 from gateway.config.forms import (
+    ApiKey,
     CookieDomain,
     CoreUri,
     Dotted,
@@ -133,8 +134,10 @@ class SuperTokensConfig(Model):
 
     connection_uri: CoreUri = "http://localhost:3567"
     """Addresses of one or more cores, separated by `;`."""
-    api_key: Annotated[Text | None, Field(repr=False)] = None
-    """The core's API key. Take it from the environment: `${SUPERTOKENS_API_KEY}`."""
+    api_key: Annotated[ApiKey | None, Field(repr=False)] = None
+    """The core's API key: printable ASCII, without a blank or line break at its ends.
+    Take it from the environment: `${SUPERTOKENS_API_KEY}`.
+    """
     app_name: Text = "supertokens-gateway"
     """Name of the application, shown in mails."""
     api_domain: Site = "http://localhost:8000"
