@@ -341,7 +341,9 @@ async def test_sizes_have_their_own_status(
 
 # --- bodies ---------------------------------------------------------------------
 
-POST = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 10000\r\n\r\n"
+POST = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 100000\r\n\r\n"
+"""Its body is streamed: it is larger than `request.buffer`."""
+CHUNKED = POST.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked")
 
 
 async def test_a_body_that_stalls_is_408() -> None:
@@ -393,17 +395,22 @@ async def test_a_body_has_a_least_rate_after_ten_seconds(
     """
     loop = asyncio.get_running_loop()
     real = loop.time
-    first, second = b"a" * (size // 2), b"b" * (size // 2)
+    first, second = (
+        b"%x\r\n%b\r\n" % (size // 2, letter * (size // 2)) for letter in (b"a", b"b")
+    )
+        b"%x\r\n%b\r\n" % (size // 2, c * (size // 2)) for c in (b"a", b"b")
+    )
     limits = {"body_idle_timeout": 60.0, "body_min_rate": 100}
     async with running(limits=limits) as rig, connect(rig.port) as wire:
-        await wire.send(POST.replace(b"10000", b"%d" % size) + first)
+        await wire.send(CHUNKED + first)
         async with asyncio.timeout(PATIENCE_S):
             await until(lambda: b"\r\n\r\n" + first in b"".join(rig.upstream.begun))
         monkeypatch.setattr(loop, "time", lambda: real() + waited_s)
-        await wire.send(second)
+        await wire.send(second + b"0\r\n\r\n")
         assert (await wire.reply()).status == status
         if status == 200:
-            assert [one.body for one in rig.upstream.requests] == [first + second]
+            bodies = [one.body for one in rig.upstream.requests]
+            assert bodies == [b"a" * (size // 2) + b"b" * (size // 2)]
         else:
             async with asyncio.timeout(PATIENCE_S):
                 await upstream_left(rig)
