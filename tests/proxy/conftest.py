@@ -1,4 +1,4 @@
-"""These tests run on uvloop, as the gateway does."""
+"""These tests run on uvloop, like the gateway itself."""
 
 from __future__ import annotations
 

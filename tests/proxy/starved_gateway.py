@@ -2,7 +2,7 @@
 
     python starved_gateway.py http://127.0.0.1:8080
 
-Prints its port; ends when its standard input does, and prints a summary as JSON.
+Prints its port. Ends at the end of its standard input, and prints a summary as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway_under_test import gateway
 
 
 async def main(upstream: str) -> None:
-    """Serve until told to stop."""
+    """Serve until standard input ends."""
     async with gateway(upstream, log_expected=True) as gw:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         print(gw.port, flush=True)

@@ -1,7 +1,7 @@
-"""How a gateway stops: nothing is accepted, what was begun is finished, or cut in time.
+"""Draining: no new connections; requests in flight finish, or are cut at a deadline.
 
-Row P6 of the fault table; signals are tests/process/test_server.py's, WebSockets (P7)
-tests/proxy/test_tunnel.py's.
+Row P6 of the fault table. tests/process/test_server.py tests the signals, and
+tests/proxy/test_tunnel.py tests WebSockets (P7).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from wire import request
 
 GET = request("GET", "/a")
 LONG_S = 600.0
-"""More than a test may take: whatever waits for the end of it fails the test."""
+"""Longer than a test may run: a test that waits this long fails."""
 
 
 class Gate:
-    """An upstream that answers when it is told to."""
+    """An upstream that answers once `opened` is set."""
 
     def __init__(self) -> None:
         self.opened = asyncio.Event()
@@ -45,7 +45,7 @@ async def upstream(gate: Gate) -> AsyncIterator[FaultUpstream]:
 
 
 async def accepts(gw: UnderTest) -> bool:
-    """Return whether somebody still listens on the port."""
+    """Return whether the gateway's port still accepts connections."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", gw.port)
     except ConnectionRefusedError:
@@ -54,10 +54,10 @@ async def accepts(gw: UnderTest) -> bool:
     return True
 
 
-async def test_of_a_hundred_requests_none_is_lost(
+async def test_requests_in_flight_are_answered(
     upstream: FaultUpstream, gate: Gate
 ) -> None:
-    """All are answered, each saying that its connection ends, and then all is over."""
+    """All 100 get their 200 with `Connection: close`; then the drain ends."""
     async with (
         gateway(upstream.url, drain_timeout=LONG_S) as gw,
         AsyncExitStack() as stack,
@@ -81,21 +81,21 @@ async def test_of_a_hundred_requests_none_is_lost(
 
 
 async def test_idle_connections_are_closed_at_once(upstream: FaultUpstream) -> None:
-    """Whoever waits with nothing to ask is not waited for: new or kept alive."""
+    """The drain doesn't wait for them, whether they are new or kept alive."""
     upstream.behaviour = answer()
     async with (
         gateway(upstream.url, drain_timeout=LONG_S) as gw,
         gw.connect() as new,
-        gw.connect() as kept,
+        gw.connect() as used,
     ):
-        await kept.send(GET)
-        assert (await kept.reply()).status == 200
+        await used.send(GET)
+        assert (await used.reply()).status == 200
         await gw.stop()
-        assert await until_cut(new) == await until_cut(kept) == b""
+        assert await until_cut(new) == await until_cut(used) == b""
 
 
-async def test_a_request_that_is_on_its_way_is_served(upstream: FaultUpstream) -> None:
-    """Half a head has come: its other half is waited for."""
+async def test_a_half_received_request_is_served(upstream: FaultUpstream) -> None:
+    """If half a head has arrived, the drain waits for the rest of it."""
     upstream.behaviour = answer()
     async with gateway(upstream.url, drain_timeout=LONG_S) as gw, gw.connect() as wire:
         await wire.send(GET[:20])
@@ -109,7 +109,7 @@ async def test_a_request_that_is_on_its_way_is_served(upstream: FaultUpstream) -
 
 
 async def test_an_upload_goes_on(upstream: FaultUpstream) -> None:
-    """What comes of a body after the signal belongs to it like what came before."""
+    """The part of a body that arrives after the drain has begun is forwarded too."""
     upstream.behaviour = FAULTS["echo"]
     unbuffered = {"request": {"buffer": 0}}
     async with (
@@ -128,7 +128,7 @@ async def test_an_upload_goes_on(upstream: FaultUpstream) -> None:
 
 
 async def test_a_download_goes_on_and_ends_its_connection() -> None:
-    """Its head was out before the signal, so the connection ends without a word."""
+    """The head was sent before the drain, so the close comes without a header field."""
     more = asyncio.Event()
 
     async def halves(peer: Peer) -> None:
@@ -154,8 +154,8 @@ async def test_a_download_goes_on_and_ends_its_connection() -> None:
         await stopping
 
 
-async def test_a_request_that_takes_too_long_hears_503(upstream: FaultUpstream) -> None:
-    """After `drain_timeout`; the upstream's connection ends with it."""
+async def test_a_request_that_takes_too_long_gets_503(upstream: FaultUpstream) -> None:
+    """After `drain_timeout` the client gets 503, and the upstream connection closes."""
     async with (
         gateway(upstream.url, drain_timeout=0.1) as gw,
         gw.connect() as wire,
@@ -172,7 +172,7 @@ async def test_a_request_that_takes_too_long_hears_503(upstream: FaultUpstream) 
 
 
 async def test_a_stream_that_takes_too_long_is_cut() -> None:
-    """It has begun, so the client must see that it didn't end."""
+    """The reply has begun, so the client must see that it is incomplete."""
 
     async def endless(peer: Peer) -> None:
         await peer.request()
@@ -193,8 +193,8 @@ async def test_a_stream_that_takes_too_long_is_cut() -> None:
         assert (record.reason, record.stage) == ("shutting_down", "copy")
 
 
-async def test_a_client_that_never_reads_doesn_t_hold_up_the_end() -> None:
-    """What it hasn't taken by `drain_timeout` is lost to it."""
+async def test_a_client_that_never_reads_does_not_delay_the_drain() -> None:
+    """After `drain_timeout` its connection is closed, with the reply half sent."""
     size = 64 * 1024**2
     reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
 

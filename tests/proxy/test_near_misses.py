@@ -1,6 +1,6 @@
-"""Guards in front of Express and Koa, which read paths more loosely than routes do.
+"""Protected routes for Express and Koa, which match paths more loosely than we do.
 
-The rule is tested in test_routes_near_misses.py, here with real services.
+tests/routes/test_routes_near_misses.py tests the rule; these tests use real services.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ GUARDS: tuple[Mapping[str, Any], ...] = (
         "match": {"path": {"template": "/orders/{id}/refund"}, "methods": ["POST"]},
     },
 )
-"""Beside a public route for all other paths, to the same service."""
+"""Protected routes. A public route sends all other paths to the same service."""
 
-SPELLED = [
+SPELLINGS = [
     ("GET", "/Admin", "admin"),
     ("GET", "/ADMIN/users", "users"),
     ("GET", "/secret/", "secret"),
@@ -34,12 +34,14 @@ SPELLED = [
     ("POST", "/orders/1/Refund", "refund"),
     ("POST", "/orders/1/./refund/.", "refund"),
 ]
-"""Method, target, and the handler that serves it."""
+"""Method, target, and the handler of the service that takes it."""
 
 each_app = pytest.mark.parametrize("app", ["express", "koa"])
 
 
-async def served(gw: UnderTest, method: str, target: str, *fields: Any) -> str:
+async def handler_or_status(
+    gw: UnderTest, method: str, target: str, *fields: Any
+) -> str:
     """Return the handler that served a request, or the status of a refusal."""
     body = b"" if method == "POST" else None
     reply = await gw.ask(
@@ -49,8 +51,10 @@ async def served(gw: UnderTest, method: str, target: str, *fields: Any) -> str:
 
 
 @each_app
-async def test_without_the_rule_the_service_serves_what_is_guarded(app: App) -> None:
-    """The positive control: these spellings do reach the guarded handlers."""
+async def test_without_the_rule_other_spellings_reach_guarded_handlers(
+    app: App,
+) -> None:
+    """The positive control: with `near_misses: forward` every spelling gets through."""
     async with (
         lenient(app) as up,
         gateway(
@@ -59,19 +63,19 @@ async def test_without_the_rule_the_service_serves_what_is_guarded(app: App) -> 
             settings={"near_misses": "forward"},
         ) as gw,
     ):
-        for method, target, handler in SPELLED:
-            assert await served(gw, method, target) == handler, target
-        assert await served(gw, "GET", "/admin") == "401"
+        for method, target, handler in SPELLINGS:
+            assert await handler_or_status(gw, method, target) == handler, target
+        assert await handler_or_status(gw, "GET", "/admin") == "401"
 
 
 @each_app
-async def test_no_spelling_passes_a_guard(app: App) -> None:
-    """404, the log names both routes, and no connection to the service was made."""
+async def test_no_other_spelling_passes_a_guard(app: App) -> None:
+    """It gets 404, the log names both routes, and the service is never dialled."""
     async with (
         lenient(app) as up,
         gateway(f"http://127.0.0.1:{up.port}", more_routes=GUARDS) as gw,
     ):
-        for method, target, handler in SPELLED:
+        for method, target, handler in SPELLINGS:
             session = ("Authorization", "Bearer ann")
             for fields in ((), (session,)):
                 body = {"body": b""} if method == "POST" else {}
@@ -84,14 +88,18 @@ async def test_no_spelling_passes_a_guard(app: App) -> None:
                 assert guard in record.note
                 assert record.upstream is None
         assert gw.pools[0].open == 0
-        assert await served(gw, "GET", "/Elsewhere/") == "other"
+        assert await handler_or_status(gw, "GET", "/Elsewhere/") == "other"
 
 
 @each_app
-async def test_a_service_that_says_how_it_reads_is_served_by_its_guards(
+async def test_declared_path_rules_send_spellings_to_the_guarded_route(
     app: App,
 ) -> None:
-    """With `paths` the request takes the guarded route, and goes on as it was sent."""
+    """With the service's `paths` set, the guarded route takes every spelling.
+
+    Without a session it answers 401. With one the path is forwarded as it was sent,
+    apart from dot segments.
+    """
     async with (
         lenient(app) as up,
         gateway(
@@ -100,8 +108,8 @@ async def test_a_service_that_says_how_it_reads_is_served_by_its_guards(
             service={"paths": {"case": "insensitive", "final_slash": "ignored"}},
         ) as gw,
     ):
-        for method, target, handler in SPELLED:
-            assert await served(gw, method, target) == "401", target
+        for method, target, handler in SPELLINGS:
+            assert await handler_or_status(gw, method, target) == "401", target
             body = {"body": b""} if method == "POST" else {}
             reply = await gw.ask(
                 method, target, ("Authorization", "Bearer ann"), **body
@@ -109,7 +117,7 @@ async def test_a_service_that_says_how_it_reads_is_served_by_its_guards(
             assert (reply.status, reply.one("X-Handler")) == (200, handler)
             resolved = target.replace("/./", "/").removesuffix(".")
             assert reply.one("X-Url") == resolved
-        assert await served(gw, "DELETE", "/Orders/1/Refund") == "405"
-        assert await served(gw, "GET", "/admin;x") == "404", (
-            "it may still be a near miss"
+        assert await handler_or_status(gw, "DELETE", "/Orders/1/Refund") == "405"
+        assert await handler_or_status(gw, "GET", "/admin;x") == "404", (
+            "a path parameter is still a near miss"
         )

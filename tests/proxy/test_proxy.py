@@ -1,7 +1,7 @@
-"""What a client gets when an upstream, or the client itself, misbehaves.
+"""The gateway's behaviour when an upstream, a client or the gateway itself fails.
 
-Rows U1 to U18, P1 to P5, P12, C30, C31 and I3 of the fault table, seen from outside:
-the status, whether the reply ended cleanly, and what the log says.
+Rows U1 to U18, P1 to P4, P12, C30, C31 and I3 of the fault table, observed from
+outside: the status, whether the reply is complete, and the log record.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from faults import (
     until,
 )
 from gateway_under_test import ORIGIN, gateway, until_cut
-from kept import no_collector
+from object_lifetime import collector_off
 from wire import Wire, WireReply, connect, request
 
 from gateway.config import TimeoutsConfig
@@ -55,11 +55,11 @@ GET = request("GET", "/a")
 POST_AND_CLOSE = request("POST", "/a", ("Connection", "close"), body=b"hi")
 
 End = Callable[[Wire], None]
-"""How a client leaves."""
+"""How a client closes its connection."""
 
 
-def failed(reply: WireReply, record: Record, status: int, code: str) -> None:
-    """Assert that the client was told *code*, and the log whose fault it was."""
+def assert_failed(reply: WireReply, record: Record, status: int, code: str) -> None:
+    """Assert that the client got *code*, and that the log blames the upstream."""
     assert (reply.status, reply.json()["code"]) == (status, code)
     assert reply.one("Content-Type") == "application/problem+json"
     assert reply.one("X-Request-Id") == record.request_id
@@ -69,7 +69,7 @@ def failed(reply: WireReply, record: Record, status: int, code: str) -> None:
 
 
 def reset(wire: Wire) -> None:
-    """Close with a RST, as a client that is killed."""
+    """Close with a RST, as a killed client does."""
     sock = wire.writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wire.writer.transport.abort()
@@ -79,33 +79,33 @@ def reset(wire: Wire) -> None:
 
 
 async def test_u1_refused_is_502(closed_port: int) -> None:
-    """A closed port: told at once, and told apart from a slow one."""
+    """A closed port is `upstream_unreachable`; the client's connection is kept."""
     async with gateway(f"http://127.0.0.1:{closed_port}") as gw:
         reply = await gw.ask("GET", "/a")
-        failed(reply, await gw.record(), 502, "upstream_unreachable")
+        assert_failed(reply, await gw.record(), 502, "upstream_unreachable")
         assert reply.one("Connection") is None
 
 
 async def test_u2_black_hole_is_504() -> None:
-    """An address that answers no SYN costs `timeouts.connect`, no more."""
+    """An address that answers no SYN is given up after `timeouts.connect`."""
     async with (
         black_hole() as port,
         gateway(f"http://127.0.0.1:{port}", route={"timeouts": {"connect": 0.1}}) as gw,
     ):
         reply = await gw.ask("GET", "/a")
-        failed(reply, await gw.record(), 504, "upstream_connect_timeout")
+        assert_failed(reply, await gw.record(), 504, "upstream_connect_timeout")
 
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in head"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_u3_hang_before_the_head_is_504(name: str, method: str) -> None:
-    """After `timeouts.response`; the connection is closed, and nothing resent."""
+    """After `timeouts.response` the connection is closed, and nothing is resent."""
     async with (
         FaultUpstream(FAULTS[name]) as upstream,
         gateway(upstream.url, route=QUICK) as gw,
     ):
         reply = await gw.ask(method, "/a")
-        failed(reply, await gw.record(), 504, "upstream_timeout")
+        assert_failed(reply, await gw.record(), 504, "upstream_timeout")
         await upstream.lost.wait()
         assert len(upstream.requests) == 1
 
@@ -120,21 +120,22 @@ async def test_u3_hang_before_the_head_is_504(name: str, method: str) -> None:
 async def test_u5_closed_before_the_reply_is_502(
     name: str, method: str, attempts: int, sent: int
 ) -> None:
-    """A safe method is sent `retry.attempts` times more; any other once."""
+    """A safe method is retried `retry.attempts` times; any other is sent once."""
     async with (
         FaultUpstream(FAULTS[name]) as upstream,
         gateway(upstream.url, route={"retry": {"attempts": attempts}}) as gw,
     ):
         reply = await gw.ask(method, "/a")
-        failed(reply, await gw.record(), 502, "upstream_closed")
+        assert_failed(reply, await gw.record(), 502, "upstream_closed")
         assert len(upstream.requests) == sent
 
 
 @pytest.mark.parametrize("name", sorted(BAD_REPLIES.keys()))
 async def test_u8_bad_reply_is_502_or_a_cut(name: str) -> None:
-    """Told as 502, or cut when it had begun; nobody else gets what is left of it.
+    """A malformed reply becomes a 502, or is cut if its head has been passed on.
 
-    I2, I3, C30: response splitting, odd statuses and response smuggling are in here.
+    Its connection is closed, so that no other client gets the rest of its bytes.
+    Covers I2, I3 and C30: response splitting, odd statuses, response smuggling.
     """
     async with (
         FaultUpstream(FAULTS[name]) as upstream,
@@ -164,7 +165,7 @@ BODY_IS_BAD = {
     "chunk bare LF",
     "trailer flood",
 }
-"""Their head is good, so whether it was passed on depends on how segments arrive."""
+"""Their head is valid; whether it is passed on depends on how segments arrive."""
 
 
 # --- replies that end too soon ----------------------------------------------
@@ -173,7 +174,7 @@ BODY_IS_BAD = {
 @pytest.mark.parametrize("name", ["hang in body", "reset in body", *CUT_BODIES])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 async def test_u4_u9_a_cut_body_never_ends_cleanly(name: str, version: str) -> None:
-    """A client can tell: too few bytes, no last chunk, or (HTTP/1.0) a reset."""
+    """The client can detect it: too few bytes, no last chunk, or a reset (HTTP/1.0)."""
     async with (
         FaultUpstream(FAULTS[name]) as upstream,
         gateway(upstream.url, route=QUICK) as gw,
@@ -224,7 +225,7 @@ async def test_u4_u9_a_cut_body_never_ends_cleanly(name: str, version: str) -> N
 async def test_u6_reset_of_a_used_connection(
     method: str, attempts: int, status: int, sent: int
 ) -> None:
-    """A GET is sent anew; what isn't safe reaches the upstream once, come what may."""
+    """A GET is retried if `retry.attempts` allows; an unsafe request is sent once."""
     async with (
         FaultUpstream(FAULTS["reset second request"]) as upstream,
         gateway(upstream.url, route={"retry": {"attempts": attempts}}) as gw,
@@ -236,22 +237,25 @@ async def test_u6_reset_of_a_used_connection(
 
 
 @pytest.mark.parametrize("name", ["reset second request", "close after reply"])
-async def test_u7_u17_no_get_is_lost_to_a_dying_connection(name: str) -> None:
-    """An upstream that drops its connections costs its clients nothing."""
+async def test_u7_u17_no_get_fails_because_its_connection_closed(name: str) -> None:
+    """If the upstream closes its connections, all GETs still get their reply."""
     async with FaultUpstream(FAULTS[name]) as upstream, gateway(upstream.url) as gw:
 
-        async def some() -> None:
+        async def send_gets() -> None:
             async with gw.connect() as wire:
                 for _ in range(25):
                     await wire.send(GET)
                     assert (await wire.reply()).body == b"ok"
 
-        await asyncio.gather(*(some() for _ in range(8)))
+        await asyncio.gather(*(send_gets() for _ in range(8)))
         assert gw.pools[0].open <= 8
 
 
 async def test_retry_goes_to_the_next_target() -> None:
-    """One of two targets closes every connection; no GET notices, and the log tells."""
+    """One of two targets closes every connection: all GETs succeed.
+
+    The log notes the failed attempts.
+    """
     async with (
         FaultUpstream(FAULTS["close before reply"]) as bad,
         FaultUpstream(answer()) as good,
@@ -265,10 +269,8 @@ async def test_retry_goes_to_the_next_target() -> None:
         assert len(good.requests) == 4
 
 
-async def test_any_method_passes_over_a_target_that_is_out_of_reach(
-    closed_port: int,
-) -> None:
-    """Nothing was sent to it, so even a streamed POST goes on to the next one."""
+async def test_any_method_skips_an_unreachable_target(closed_port: int) -> None:
+    """Nothing was sent to it, so even a streamed POST goes to the next target."""
     async with (
         FaultUpstream(FAULTS["echo"]) as good,
         gateway(f"http://127.0.0.1:{closed_port}", good.url) as gw,
@@ -283,8 +285,11 @@ async def test_any_method_passes_over_a_target_that_is_out_of_reach(
         assert len(good.requests) == 2
 
 
-async def test_retries_end_with_their_budget() -> None:
-    """A service that fails altogether gets a reserve of retries, then a fifth more."""
+async def test_retries_are_limited_by_a_budget() -> None:
+    """A service that fails every time gets the reserve, then a fifth of its requests.
+
+    Here: 10 requests, a reserve of 3 and 2 more retries.
+    """
     async with (
         FaultUpstream(FAULTS["close before reply"]) as upstream,
         gateway(upstream.url) as gw,
@@ -295,15 +300,18 @@ async def test_retries_end_with_their_budget() -> None:
         assert len(upstream.requests) == 10 + 3 + 2
 
 
-async def test_total_bounds_all_tries_together(
+async def test_total_bounds_all_attempts_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`timeouts.total` is the exchange's: each try gets what is left, or isn't made."""
+    """Each attempt gets what is left of `timeouts.total`; without a rest it isn't made.
+
+    Here each of the three attempts takes 25 s of 60 s.
+    """
     now = 1000.0
     totals: list[float | None] = []
     exchange = UpstreamPool.exchange
 
-    async def noted(
+    async def record_total(
         pool: UpstreamPool,
         head: bytes,
         method: str,
@@ -320,14 +328,14 @@ async def test_total_bounds_all_tries_together(
 
     for module in ("decide", "forward"):
         monkeypatch.setattr(f"gateway.{module}.perf_counter", lambda: now)
-    monkeypatch.setattr(UpstreamPool, "exchange", noted)
+    monkeypatch.setattr(UpstreamPool, "exchange", record_total)
     route = {"timeouts": {"total": 60}, "retry": {"attempts": 5}}
     async with (
         FaultUpstream(close_after_25_s) as upstream,
         gateway(upstream.url, route=route) as gw,
     ):
         reply = await gw.ask("GET", "/a")
-        failed(reply, await gw.record(), 502, "upstream_closed")
+        assert_failed(reply, await gw.record(), 502, "upstream_closed")
         assert len(upstream.requests) == 3
     assert totals == [60, 35, 10]
 
@@ -336,7 +344,7 @@ async def test_total_bounds_all_tries_together(
 
 
 async def test_u10_a_refusal_stops_the_upload() -> None:
-    """413 after the head of a gigabyte: passed on, and the connection closed."""
+    """A 413 to the head of a gigabyte is passed on, and both connections close."""
     size = 10**9
     async with (
         FaultUpstream(FAULTS["early 413"]) as upstream,
@@ -356,7 +364,7 @@ async def test_u10_a_refusal_stops_the_upload() -> None:
 
 
 async def test_a_2xx_may_come_while_the_request_is_read() -> None:
-    """Both directions go on at once, piece by piece."""
+    """Each piece is forwarded as it arrives, in both directions at once."""
     async with (
         FaultUpstream(FAULTS["echo while reading"]) as upstream,
         gateway(upstream.url) as gw,
@@ -375,7 +383,7 @@ async def test_a_2xx_may_come_while_the_request_is_read() -> None:
 
 
 async def test_a_2xx_may_end_before_the_request_does() -> None:
-    """The rest of the body is thrown away, and the connection serves the next one."""
+    """The rest of the body is discarded; the connection serves the next request."""
     go = asyncio.Event()
 
     async def hasty(peer: Peer) -> None:
@@ -405,9 +413,9 @@ async def test_a_2xx_may_end_before_the_request_does() -> None:
 
 
 async def test_u11_a_slow_upstream_holds_back_the_client() -> None:
-    """What isn't taken stays with the client: here are a few buffers, no more.
+    """The gateway stops reading the upload; it buffers less than 1 MiB of it.
 
-    After `timeouts.idle` without a byte taken, the exchange ends.
+    When the upstream has read nothing for `timeouts.idle`, the client gets 504.
     """
     async with (
         FaultUpstream(FAULTS["never read"]) as upstream,
@@ -431,11 +439,11 @@ async def test_u11_a_slow_upstream_holds_back_the_client() -> None:
         (connection,) = gw.pools[0]._connections
         assert connection._transport is not None
         assert connection._transport.get_write_buffer_size() < 1024**2
-        failed(await wire.reply(), await gw.record(), 504, "upstream_timeout")
+        assert_failed(await wire.reply(), await gw.record(), 504, "upstream_timeout")
 
 
 async def test_u12_a_slow_client_holds_back_the_upstream() -> None:
-    """An endless reply waits for its reader."""
+    """An upstream that sends without end is stopped while the client doesn't read."""
     sent = 0
 
     async def endless(peer: Peer) -> None:
@@ -461,8 +469,8 @@ async def test_u12_a_slow_client_holds_back_the_upstream() -> None:
 
 
 async def test_u13_each_piece_of_a_stream_is_passed_on_at_once() -> None:
-    """SSE: the next event is sent only after the client has seen the one before."""
-    seen = asyncio.Event()
+    """SSE: here each event is sent only once the client has the one before."""
+    received = asyncio.Event()
 
     async def events(peer: Peer) -> None:
         await peer.request()
@@ -470,8 +478,8 @@ async def test_u13_each_piece_of_a_stream_is_passed_on_at_once() -> None:
         for number in range(5):
             event = b"data: %d\n\n" % number
             await peer.send(b"%x\r\n%b\r\n" % (len(event), event))
-            await seen.wait()
-            seen.clear()
+            await received.wait()
+            received.clear()
         await peer.send(b"0\r\n\r\n")
 
     async with (
@@ -483,12 +491,12 @@ async def test_u13_each_piece_of_a_stream_is_passed_on_at_once() -> None:
         await wire.head()
         for number in range(5):
             assert await wire.chunk() == b"data: %d\n\n" % number
-            seen.set()
+            received.set()
         assert await wire.chunk() == b""
 
 
-async def test_u13_a_stream_lives_as_long_as_it_moves() -> None:
-    """`response` and `idle` are gaps: a drip three times as long goes through."""
+async def test_u13_a_slow_stream_outlasts_response_and_idle() -> None:
+    """`response` and `idle` limit gaps: a body three times as long passes."""
     body = b"x" * 20
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n"
 
@@ -521,9 +529,10 @@ SILENT = [
 async def test_u4_a_service_that_falls_silent_in_its_body_is_cut(
     number: int, times: dict[str, float], pieces: int
 ) -> None:
-    """`idle` begins anew with each piece, on a connection that was used before, too.
+    """Each piece restarts `idle`; silence of that length cuts the reply.
 
-    However often its end is moved away, it comes.
+    The same holds on a reused connection, and whichever of `response` and `idle` ends
+    first.
     """
     piece = b"4\r\nmore\r\n"
 
@@ -558,7 +567,7 @@ async def test_u4_a_service_that_falls_silent_in_its_body_is_cut(
 
 
 async def test_total_cuts_a_stream_that_never_stops() -> None:
-    """`timeouts.total` counts from the beginning, also when bytes keep coming."""
+    """`timeouts.total` counts from the start, even while bytes keep arriving."""
     route = {"timeouts": {"total": 0.2}}
     reply = OK.replace(b": 2", b": 9999")
     async with (
@@ -573,29 +582,29 @@ async def test_total_cuts_a_stream_that_never_stops() -> None:
         assert (record.status, record.reason) == (504, "upstream_timeout")
 
 
-# --- names, TLS, places -----------------------------------------------------
+# --- names, TLS, connection limits ------------------------------------------
 
 
 async def test_u14_unknown_name_is_502() -> None:
     """`.invalid` has no address (RFC 6761 §6.4)."""
     async with gateway("http://nowhere.invalid:80") as gw:
         reply = await gw.ask("GET", "/a")
-        failed(reply, await gw.record(), 502, "upstream_unreachable")
+        assert_failed(reply, await gw.record(), 502, "upstream_unreachable")
 
 
 async def test_u15_unknown_certificate_is_502(self_signed: ssl.SSLContext) -> None:
-    """Certificates are verified unless the service says otherwise."""
+    """Certificates are verified unless the service sets `tls.verify: false`."""
     async with FaultUpstream(answer(), tls=self_signed) as upstream:
         async with gateway(upstream.url) as gw:
             reply = await gw.ask("GET", "/a")
-            failed(reply, await gw.record(), 502, "upstream_unreachable")
+            assert_failed(reply, await gw.record(), 502, "upstream_unreachable")
             assert not upstream.requests
         async with gateway(upstream.url, service={"tls": {"verify": False}}) as gw:
             assert (await gw.ask("GET", "/a")).body == b"ok"
 
 
 async def test_u16_a_full_service_is_503() -> None:
-    """At `max_connections` requests wait for `connect`, then hear Retry-After."""
+    """At `max_connections` a request waits for `connect`, then gets Retry-After."""
     async with (
         FaultUpstream(FAULTS["hang before head"]) as upstream,
         gateway(
@@ -610,7 +619,7 @@ async def test_u16_a_full_service_is_503() -> None:
             await wire.send(GET)
         await until(lambda: len(upstream.requests) == 2)
         reply = await gw.ask("GET", "/a")
-        failed(reply, await gw.record(), 503, "upstream_busy")
+        assert_failed(reply, await gw.record(), 503, "upstream_busy")
         assert reply.one("Retry-After") == "1"
 
 
@@ -623,8 +632,8 @@ async def test_u16_a_full_service_is_503() -> None:
     ],
     ids=["100", "103", "102 thrice"],
 )
-async def test_u18_interim_replies_stay_here(interim: bytes) -> None:
-    """Nobody asked for them; the final reply counts (RFC 9110 §15.2)."""
+async def test_u18_interim_replies_are_not_forwarded(interim: bytes) -> None:
+    """The client sent no Expect: it gets only the final reply (RFC 9110 §15.2)."""
     async with (
         FaultUpstream(answer(interim + OK)) as upstream,
         gateway(upstream.url) as gw,
@@ -636,18 +645,18 @@ async def test_u18_interim_replies_stay_here(interim: bytes) -> None:
 
 
 async def test_u18_an_interim_reply_without_a_final_one_is_504() -> None:
-    """A lone 100 is no reply."""
+    """A 100 alone is not a reply, so `timeouts.response` ends the wait."""
     lone = answer_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n")
     async with (
         FaultUpstream(lone) as upstream,
         gateway(upstream.url, route=QUICK) as gw,
     ):
         reply = await gw.ask("POST", "/a", body=b"x")
-        failed(reply, await gw.record(), 504, "upstream_timeout")
+        assert_failed(reply, await gw.record(), 504, "upstream_timeout")
 
 
-async def test_c30_bytes_after_a_reply_reach_nobody() -> None:
-    """A second reply that nobody asked for is never the next client's."""
+async def test_c30_bytes_after_a_reply_are_dropped() -> None:
+    """A surplus second reply isn't sent to the next client: its connection ends."""
     async with (
         FaultUpstream(FAULTS["surplus reply"]) as upstream,
         gateway(upstream.url) as gw,
@@ -659,7 +668,7 @@ async def test_c30_bytes_after_a_reply_reach_nobody() -> None:
         assert upstream.connections == 3
 
 
-# --- which name the service is asked by -------------------------------------
+# --- the Host that the service gets -----------------------------------------
 
 LITERAL = "shop.example.com:8080"
 
@@ -679,37 +688,37 @@ LITERAL = "shop.example.com:8080"
     ],
 )
 @pytest.mark.parametrize("place", ["route", "service"])
-async def test_host_header_says_whose_name_the_service_gets(
+async def test_host_header_selects_the_host_that_the_service_gets(
     place: str, setting: str, first: str, host: str | None, sent: str | None
 ) -> None:
-    """The target's own (here None), the client's as it wrote it, or a literal.
+    """The target's own (None in the table), the client's unchanged, or a literal.
 
-    X-Forwarded-Host is the client's, whatever Host is.
+    X-Forwarded-Host is always the client's Host.
     """
-    told = {"host_header": setting}
+    option = {"host_header": setting}
     fields = b"" if host is None else b"Host: %b\r\n" % host.encode()
     version = "1.0" if host is None else "1.1"
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(
             upstream.url,
-            route=told if place == "route" else None,
-            service=told if place == "service" else None,
+            route=option if place == "route" else None,
+            service=option if place == "service" else None,
         ) as gw,
         gw.connect() as wire,
     ):
         await wire.send(b"%b HTTP/%b\r\n" % (first.encode(), version.encode()))
         await wire.send(fields + b"\r\n")
         assert (await wire.reply()).body == b"ok"
-        (seen,) = upstream.requests
+        (forwarded,) = upstream.requests
         own = f"127.0.0.1:{upstream.port}"
-        assert seen.head.split(b"\r\n")[1] == f"Host: {sent or own}".encode()
-        assert seen.head.lower().count(b"\nhost:") == 1
-        assert seen.field(b"x-forwarded-host") == (host or "").encode()
+        assert forwarded.head.split(b"\r\n")[1] == f"Host: {sent or own}".encode()
+        assert forwarded.head.lower().count(b"\nhost:") == 1
+        assert forwarded.field(b"x-forwarded-host") == (host or "").encode()
 
 
-async def test_each_target_is_asked_by_its_own_name() -> None:
-    """None gets the name of another one, also when that one has failed."""
+async def test_each_target_gets_its_own_host() -> None:
+    """A retry on another target doesn't carry the failed target's Host."""
     async with (
         FaultUpstream(FAULTS["close before reply"]) as bad,
         FaultUpstream(answer()) as good,
@@ -720,7 +729,7 @@ async def test_each_target_is_asked_by_its_own_name() -> None:
         assert (len(bad.requests), len(good.requests)) == (1, 2)
         for upstream in (bad, good):
             own = f"127.0.0.1:{upstream.port}".encode()
-            assert {seen.field(b"host") for seen in upstream.requests} == {own}
+            assert {each.field(b"host") for each in upstream.requests} == {own}
 
 
 # --- the shape of replies ---------------------------------------------------
@@ -740,7 +749,7 @@ async def test_each_target_is_asked_by_its_own_name() -> None:
 async def test_c31_replies_without_a_body_have_none(
     method: str, reply: bytes, length: str | None
 ) -> None:
-    """The length is what a GET would have; the next reply follows the head at once."""
+    """Content-Length is passed on, no body is sent, and the connections are reused."""
     async with (
         FaultUpstream(answer(reply)) as upstream,
         gateway(upstream.url) as gw,
@@ -761,7 +770,7 @@ BOB = ("Authorization", "Bearer bob")
 
 
 @pytest.mark.parametrize(
-    ("target", "fields", "status", "seen"),
+    ("target", "fields", "status", "forwarded"),
     [
         pytest.param("/a", (), 401, 0, id="401 without a session"),
         pytest.param("/a", (BOB,), 403, 0, id="403 of the session's claims"),
@@ -772,12 +781,12 @@ BOB = ("Authorization", "Bearer bob")
         pytest.param("/a/cut", (ANN,), 502, 1, id="502"),
     ],
 )
-async def test_c31_an_answer_of_the_gateways_own_to_head_has_no_body(
-    target: str, fields: tuple[tuple[str, str], ...], status: int, seen: int
+async def test_c31_the_gateways_own_reply_to_head_has_no_body(
+    target: str, fields: tuple[tuple[str, str], ...], status: int, forwarded: int
 ) -> None:
-    """The next answer follows the head at once, on the same connection.
+    """The next reply follows its head directly, on the same connection.
 
-    Content-Length may say how long a GET's body would be (RFC 9110 §9.3.2).
+    Content-Length may be that of the reply to a GET (RFC 9110 §9.3.2).
     """
 
     async def refusing(peer: Peer) -> None:
@@ -798,13 +807,13 @@ async def test_c31_an_answer_of_the_gateways_own_to_head_has_no_body(
         head = await wire.reply("HEAD")
         assert head.status == status
         assert head.one("Content-Length") != "0"
-        behind = await wire.reply()
-        assert (behind.status, behind.json()["userId"]) == (200, "ann")
-        assert len(upstream.requests) == seen
+        following = await wire.reply()
+        assert (following.status, following.json()["userId"]) == (200, "ann")
+        assert len(upstream.requests) == forwarded
 
 
 async def test_c31_bytes_where_no_body_may_be_are_dropped() -> None:
-    """A 204 with a body: the client gets the 204, and nobody gets the body."""
+    """Of a 204 with a body the client gets the 204; the upstream connection closes."""
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     bad = b"HTTP/1.1 204 No Content\r\n\r\n" + evil
     async with (
@@ -828,19 +837,19 @@ WITH_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhifoo"
 @pytest.mark.parametrize(
     "reply", [CHUNKED, UNTIL_CLOSE, WITH_LENGTH], ids=["chunked", "close", "length"]
 )
-async def test_c31_each_client_gets_a_framing_that_it_knows(
+async def test_c31_the_framing_suits_the_client_s_http_version(
     reply: bytes, version: str, fields: tuple[tuple[str, str], ...]
 ) -> None:
-    """HTTP/1.0 never sees chunks; without a length its reply ends with the connection.
+    """HTTP/1.0 gets no chunks: a reply without a length ends with the connection.
 
-    Trailers are dropped: they could be taken for fields (RFC 9110 §6.5.1).
+    Trailers are dropped: they could be taken for header fields (RFC 9110 §6.5.1).
     """
 
     async def in_pieces(peer: Peer) -> None:
         head, gap, body = reply.partition(b"\r\n\r\n")
         await peer.request()
         await peer.send(head + gap)
-        await asyncio.sleep(0.01)  # the body isn't there yet when the head goes on
+        await asyncio.sleep(0.01)  # so that the head is passed on before the body
         await peer.send(body)
 
     async with (
@@ -871,7 +880,7 @@ async def test_c31_each_client_gets_a_framing_that_it_knows(
 
 
 async def test_fields_keep_their_bytes_their_order_and_their_repeats() -> None:
-    """What no rule names arrives as it was sent: latin-1, spaces, case, doubles."""
+    """Fields that no rule changes pass unchanged: latin-1, spaces, case, repeats."""
     sent = [
         b"set-Cookie: a=1",
         b"X-Odd: \xe9 \xff  two",
@@ -897,10 +906,10 @@ CACHE_RULES = [
 
 
 @pytest.mark.parametrize("name", CACHE_RULES)
-async def test_no_rule_of_the_service_lets_a_cache_keep_new_tokens(name: str) -> None:
-    """Beside new tokens every field that a cache obeys becomes `no-store`.
+async def test_the_service_cannot_make_a_cache_store_new_tokens(name: str) -> None:
+    """A reply with new tokens has only `Cache-Control: no-store`.
 
-    Without them it stays as the service wrote it.
+    Without new tokens the service's field is passed on.
     """
     reply = OK.replace(b"\r\n\r\n", b"\r\n%b: max-age=60\r\n\r\n" % name.encode())
     async with (
@@ -916,11 +925,11 @@ async def test_no_rule_of_the_service_lets_a_cache_keep_new_tokens(name: str) ->
         assert got.all("Cache-Control") == ["no-store"]
 
 
-async def test_what_a_proxy_tells_its_client_stays_on_its_hop() -> None:
-    """The service speaks to the gateway with these, whose client isn't meant."""
+async def test_proxy_fields_of_a_reply_are_not_forwarded() -> None:
+    """The service addresses these to the gateway, not to the gateway's client."""
     names = ("Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Connection")
-    told = "".join(f"\r\n{name}: theirs" for name in names).encode()
-    reply = OK.replace(b"\r\n\r\n", told + b"\r\n\r\n")
+    fields = "".join(f"\r\n{name}: theirs" for name in names).encode()
+    reply = OK.replace(b"\r\n\r\n", fields + b"\r\n\r\n")
     async with FaultUpstream(answer(reply)) as upstream, gateway(upstream.url) as gw:
         got = await gw.ask("GET", "/a")
         assert (got.status, got.body) == (200, b"ok")
@@ -930,13 +939,13 @@ async def test_what_a_proxy_tells_its_client_stays_on_its_hop() -> None:
 # --- the client goes away ---------------------------------------------------
 
 
-def gone(record: Record) -> None:
+def assert_client_gone(record: Record) -> None:
     """Assert that the log blames the client."""
     assert (record.status, record.reason, record.side) == (499, "client_gone", "client")
 
 
 async def endless(peer: Peer) -> None:
-    """Answer without end, until the gateway closes."""
+    """Send an endless reply until the gateway closes."""
     await peer.request()
     await peer.send(CHUNKED_HEAD)
     try:
@@ -947,8 +956,8 @@ async def endless(peer: Peer) -> None:
         peer.upstream.lost.set()
 
 
-async def read_on(peer: Peer) -> None:
-    """Read what comes, and never answer."""
+async def read_only(peer: Peer) -> None:
+    """Read whatever arrives, and never answer."""
     await peer.head()
     await peer.gone()
 
@@ -960,15 +969,15 @@ ENDS = pytest.mark.parametrize(
 
 @ENDS
 async def test_p1_abort_in_the_upload_cancels_the_request(end: End) -> None:
-    """The upstream sees its connection end; the log says 499, without a traceback."""
-    async with FaultUpstream(read_on) as upstream, gateway(upstream.url) as gw:
+    """The upstream connection is closed; the record has 499, without a traceback."""
+    async with FaultUpstream(read_only) as upstream, gateway(upstream.url) as gw:
         async with gw.connect() as wire:
             await wire.send(request("POST", "/a", ("Content-Length", "1000000")))
             await wire.send(b"x" * 1024)
             await until(lambda: gw.pools[0].in_use)
             end(wire)
             await upstream.lost.wait()
-        gone(await gw.record())
+        assert_client_gone(await gw.record())
         await until(lambda: not gw.pools[0].open)
 
 
@@ -977,7 +986,7 @@ async def test_p1_abort_in_the_upload_cancels_the_request(end: End) -> None:
 async def test_p2_abort_in_the_download_cancels_the_request(
     behaviour: Behaviour, end: End
 ) -> None:
-    """The upstream's connection is closed, and never used again."""
+    """The upstream connection is closed and not reused; the record has 499."""
     async with FaultUpstream(behaviour) as upstream, gateway(upstream.url) as gw:
         async with gw.connect() as wire:
             await wire.send(GET)
@@ -987,12 +996,12 @@ async def test_p2_abort_in_the_download_cancels_the_request(
             await upstream.got_request.wait()
             end(wire)
             await upstream.lost.wait()
-        gone(await gw.record())
+        assert_client_gone(await gw.record())
         await until(lambda: not gw.pools[0].open)
 
 
 async def test_p3_a_client_that_closes_its_side_is_gone() -> None:
-    """A FIN looks the same whether or not its sender still reads: nobody is there."""
+    """After a FIN the client may not read any more, so the request is cancelled."""
     async with (
         FaultUpstream(FAULTS["hang before head"]) as upstream,
         gateway(upstream.url) as gw,
@@ -1003,7 +1012,7 @@ async def test_p3_a_client_that_closes_its_side_is_gone() -> None:
         wire.writer.write_eof()
         await upstream.lost.wait()
         assert await until_cut(wire) == b""
-        gone(await gw.record())
+        assert_client_gone(await gw.record())
 
 
 UPLOAD = b"POST / HTTP/1.1\r\nHost: gw\r\nContent-Length: 5\r\n\r\n"
@@ -1016,20 +1025,20 @@ CHUNKS = b"POST / HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
         pytest.param([GET], 200, id="no body"),
         pytest.param([UPLOAD + b"12345"], 200, id="a body at once"),
         pytest.param([UPLOAD, b"123", b"45"], 200, id="a body in pieces"),
-        pytest.param([UPLOAD, b"123"], None, id="a body that stays out"),
+        pytest.param([UPLOAD, b"123"], None, id="an incomplete body"),
         pytest.param([CHUNKS, b"3\r\nabc\r\n", b"x\r\n"], 400, id="broken chunks"),
         pytest.param([b"GET / HTTP/1.1\r\nHost gw\r\n\r\n"], 400, id="a broken head"),
     ],
 )
-async def test_a_request_isn_t_kept_when_its_connection_has_ended(
+async def test_a_request_is_freed_when_its_connection_ends(
     pieces: list[bytes], status: int | None
 ) -> None:
-    """Nothing of it, tokens least of all, waits for the garbage collector.
+    """Its objects, which hold tokens, are freed without the garbage collector.
 
-    Whatever was wrong with it, the next client's request arrives.
+    After a faulty request too, the next client's request is forwarded.
     """
     async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
-        with no_collector(ClientConnection, Exchange) as kept:
+        with collector_off(ClientConnection, Exchange) as leaked:
             for _ in range(3):
                 async with gw.connect() as wire:
                     for piece in pieces:
@@ -1039,12 +1048,12 @@ async def test_a_request_isn_t_kept_when_its_connection_has_ended(
                         assert (await wire.reply()).status == status
                 await gw.record()
             await until(lambda: not gw.listener.connections)
-            await until(lambda: not kept())
+            await until(lambda: not leaked())
         assert (await gw.ask("GET", "/next")).body == b"ok"
         assert upstream.requests[-1].line == b"GET /next HTTP/1.1"
 
 
-KEPT_FAULTS = {
+FAILURES = {
     name: FAULTS[name]
     for name in (
         *("close before reply", "reset before reply"),
@@ -1064,20 +1073,21 @@ KEPT_FAULTS = {
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
 @pytest.mark.parametrize("is_warm", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize("fault", KEPT_FAULTS)
-async def test_a_request_that_failed_isn_t_kept(
+@pytest.mark.parametrize("fault", FAILURES)
+async def test_a_failed_request_is_freed(
     fault: str, is_warm: bool, at_once: bool
 ) -> None:
-    """An error holds the frames that it was raised through, and these the request.
+    """An exception references the frames that it passed, and these the request.
 
-    No ring may be among them, or tokens stay until the garbage collector comes.
+    No reference cycle may arise, or tokens stay in memory until the garbage collector
+    runs.
     """
 
     async def behaviour(peer: Peer) -> None:
         if is_warm:
             await peer.request()
             await peer.send(OK)
-        await KEPT_FAULTS[fault](peer)
+        await FAILURES[fault](peer)
 
     async with (
         FaultUpstream(behaviour) as upstream,
@@ -1088,7 +1098,7 @@ async def test_a_request_that_failed_isn_t_kept(
             if is_warm:
                 assert (await gw.ask("GET", "/a")).status == 200
                 await gw.record()
-            with no_collector(Exchange, Request, Reply) as kept:
+            with collector_off(Exchange, Request, Reply) as leaked:
                 async with gw.connect() as wire:
                     await wire.send(POST_AND_CLOSE)
                     if fault.startswith("the client"):
@@ -1101,24 +1111,24 @@ async def test_a_request_that_failed_isn_t_kept(
                         await until_cut(wire)
                 await gw.record()
                 await until(lambda: not gw.listener.connections)
-                await until(lambda: not kept())
+                await until(lambda: not leaked())
 
 
-async def test_an_upstream_connection_isn_t_kept_when_it_has_ended() -> None:
-    """Nor is the client's request in it."""
+async def test_an_upstream_connection_is_freed_when_it_has_ended() -> None:
+    """It is freed without the garbage collector."""
     async with (
         FaultUpstream(FAULTS["close after reply"]) as upstream,
         gateway(upstream.url) as gw,
     ):
-        with no_collector(UpstreamConnection) as kept:
+        with collector_off(UpstreamConnection) as leaked:
             for _ in range(3):
                 assert (await gw.ask("GET", "/a")).status == 200
             await until(lambda: not gw.pools[0].open)
-            await until(lambda: not kept())
+            await until(lambda: not leaked())
 
 
-async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:
-    """Its place in the line is free again, and nothing was sent for it."""
+async def test_a_client_that_leaves_while_its_request_waits_for_a_connection() -> None:
+    """Its request leaves the queue of the pool, and is never sent."""
     async with (
         FaultUpstream(FAULTS["hang before head"]) as upstream,
         gateway(upstream.url, service={"max_connections": 1}) as gw,
@@ -1129,26 +1139,30 @@ async def test_a_client_that_leaves_while_a_place_is_awaited() -> None:
         async with gw.connect() as second:
             await second.send(GET)
             await until(lambda: gw.pools[0].waiting)
-        gone(await gw.record())
+        assert_client_gone(await gw.record())
         assert not gw.pools[0].waiting
         assert len(upstream.requests) == 1
 
 
-async def test_a_record_says_where_the_time_went() -> None:
-    """Each part is there if it took place, and all are within the whole."""
+async def test_a_record_has_the_duration_of_each_step() -> None:
+    """A step that didn't run has None; the steps together fit into the whole.
+
+    The first request connects, the second reuses the connection, and the third is
+    refused.
+    """
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(upstream.url, route={"protected": True}) as gw,
     ):
-        made, reused, refused = [
+        connected, reused, refused = [
             (await gw.ask("GET", "/a", *fields), await gw.record())[1]
             for fields in ((ANN,), (ANN,), ())
         ]
         assert len(upstream.requests) == 2
-    assert made.connect_ms is not None
-    assert made.connect_ms > 0
+    assert connected.connect_ms is not None
+    assert connected.connect_ms > 0
     assert reused.connect_ms is None
-    for record in (made, reused):
+    for record in (connected, reused):
         assert record.verify_ms is not None
         assert record.upstream_ms is not None
         assert min(record.verify_ms, record.upstream_ms) >= 0
@@ -1167,10 +1181,11 @@ _PREFLIGHT = (
     ("Access-Control-Request-Method", "GET"),
 )
 _NEW = ("GET", "/a?query")
-"""With a query, which isn't remembered: it is looked at each time."""
+"""With a query: such a target isn't cached, but parsed and matched each time."""
 
 FAULTY: dict[str, tuple[tuple[Any, ...], bytes, str, int]] = {
-    # What fails: in what, at which step, and how many requests the upstream has seen.
+    # The function that fails: the request, its body, the stage in the record, and how
+    # many requests reach the upstream.
     "http.target.parse": (_NEW, b"", "target", 0),
     "headers.ForwardedCache.find": (_GET, b"", "target", 0),
     "routes.RouteTable.match": (_NEW, b"", "target", 0),
@@ -1189,14 +1204,15 @@ FAULTY: dict[str, tuple[tuple[Any, ...], bytes, str, int]] = {
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
 @pytest.mark.parametrize("name", FAULTY)
-async def test_p12_a_fault_of_our_own_is_500(
+async def test_p12_an_internal_error_is_500(
     monkeypatch: pytest.MonkeyPatch, name: str, at_once: bool
 ) -> None:
-    """Told without a word about it; before step 7 the upstream saw nothing.
+    """The reply has no details; the log has one traceback.
 
-    Each step has a function of its own that fails. Of the next request nothing does.
+    If a function fails before the request is sent, the upstream sees nothing. The
+    next request is served.
     """
-    asked, body, stage, seen = FAULTY[name]
+    args, body, stage, forwarded = FAULTY[name]
 
     def broken(*args: object, **kw: object) -> None:
         raise ValueError("secret detail")
@@ -1210,21 +1226,24 @@ async def test_p12_a_fault_of_our_own_is_500(
             log, before = len(gw.log.lines), len(upstream.requests)
             with monkeypatch.context() as patch:
                 patch.setattr(f"gateway.{name}", broken)
-                reply = await gw.ask(*asked, body=body or None)
+                reply = await gw.ask(*args, body=body or None)
             record = await gw.record()
             assert (reply.status, reply.json()["code"]) == (500, "internal_error")
             assert b"secret" not in reply.head + reply.body
             assert (record.status, record.side) == (500, "gateway")
             assert record.stage == stage
-            assert len(upstream.requests) == before + seen
+            assert len(upstream.requests) == before + forwarded
             assert len(gw.log.lines) == log + 1
-            if not is_warm:  # once more, over a connection that the pool has
+            if not is_warm:  # the second time with an idle connection in the pool
                 assert (await gw.ask("GET", "/a")).body == b"ok"
                 await gw.record()
 
 
 async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
-    """Fail closed: an exception is no verdict. Once it works again, ann is let in."""
+    """Fail closed: if it raises, the request gets 500 and isn't forwarded.
+
+    Once the verifier works again, the session is accepted.
+    """
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(upstream.url, route={"protected": True}, log_expected=True) as gw,
@@ -1241,7 +1260,7 @@ async def test_p12_a_verifier_that_fails_lets_nobody_in() -> None:
 async def test_p12_a_fault_in_the_copy_cuts_the_reply(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The head is out, so no 500 can follow: the client sees a cut reply."""
+    """The head was sent, so no 500 can follow: the client sees a cut reply."""
 
     def broken(self: object, chunk: bytes) -> bool:
         raise ValueError("secret detail")
@@ -1261,13 +1280,13 @@ async def test_p12_a_fault_in_the_copy_cuts_the_reply(
 
 
 class Broken:
-    """Does as it did, but fails when it is called for the *at*-th time."""
+    """Patches a method so that its *at*-th call fails; other calls work as before."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str, at: int = 1) -> None:
         self.calls = 0
         owner, _, method = name.rpartition(".")
-        kind = resolve_name(":".join(owner.rsplit(".", 1)))
-        real = getattr(kind, method)
+        cls = resolve_name(":".join(owner.rsplit(".", 1)))
+        real = getattr(cls, method)
 
         def call(*args: object, **kw: object) -> object:
             self.calls += 1
@@ -1275,17 +1294,20 @@ class Broken:
                 raise ValueError("secret detail")
             return real(*args, **kw)
 
-        patch.setattr(kind, method, call)
+        patch.setattr(cls, method, call)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
 @pytest.mark.parametrize(
     ("name", "path"), [("finish", "/a"), ("drain", "/b")], ids=["reply", "answer"]
 )
-async def test_p12_a_fault_behind_the_answer_cuts_it(
+async def test_p12_a_fault_after_the_reply_cuts_it(
     monkeypatch: pytest.MonkeyPatch, name: str, path: str, at_once: bool
 ) -> None:
-    """All of it was written, so no other can follow. There is a record."""
+    """The reply was written, so no other can follow: the connection closes.
+
+    The record has 500, and the next request is served.
+    """
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(
@@ -1307,10 +1329,11 @@ async def test_p12_a_fault_behind_the_answer_cuts_it(
 
 
 CALLBACKS = {
-    # What fails, and at which call: what the client sends, and how much is answered.
+    # The function that fails, at which call, what the client sends, and how many
+    # replies it gets.
     "a head": ("gateway.http.request_head.RequestReader.read", 1, GET, 0),
     "the next head": ("gateway.http.request_head.RequestReader.read", 2, GET * 3, 1),
-    "what follows": (
+    "the next request": (
         "gateway.downstream.listener.ClientConnection._next_request",
         1,
         GET * 3,
@@ -1322,15 +1345,15 @@ CALLBACKS = {
 
 @pytest.mark.parametrize("is_warm", [False, True], ids=["cold", "warm"])
 @pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
-@pytest.mark.parametrize("what", CALLBACKS)
-async def test_p12_a_fault_of_a_client_s_connection_ends_that_one(
-    monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool, is_warm: bool
+@pytest.mark.parametrize("case", CALLBACKS)
+async def test_p12_a_fault_in_a_client_connection_ends_only_that_one(
+    monkeypatch: pytest.MonkeyPatch, case: str, at_once: bool, is_warm: bool
 ) -> None:
-    """At once, with a line in the log; whoever else is served doesn't notice.
+    """It is closed at once with one log entry; other clients are served.
 
-    The connection to the upstream, whose bytes may have led there, is kept.
+    The upstream connection is kept, although its bytes may have triggered the fault.
     """
-    name, at, sent, answered = CALLBACKS[what]
+    name, at, sent, answered = CALLBACKS[case]
     async with (
         FaultUpstream(answer()) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
@@ -1354,7 +1377,7 @@ async def test_p12_a_fault_of_a_client_s_connection_ends_that_one(
 
 
 async def in_two_pieces(peer: Peer) -> None:
-    """Answer; the body comes when the head has been read."""
+    """Send the body a little later than the head."""
     while await peer.request():
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
         await asyncio.sleep(0.01)
@@ -1365,30 +1388,30 @@ REPLIES = {"at once": answer(), "in two pieces": in_two_pieces}
 UPSTREAM_CALLBACKS = {
     "its bytes": "gateway.upstream.reader.ReplyReader.feed",
     "its head": "gateway.http.reply_head.ReplyHeadReader.read",
-    "what is given back": "gateway.upstream.pool.UpstreamPool.release",
+    "its return to the pool": "gateway.upstream.pool.UpstreamPool.release",
 }
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["asking", "at once"])
-@pytest.mark.parametrize("what", UPSTREAM_CALLBACKS)
+@pytest.mark.parametrize("case", UPSTREAM_CALLBACKS)
 @pytest.mark.parametrize("behaviour", REPLIES.values(), ids=REPLIES)
-async def test_p12_a_fault_of_an_upstream_s_connection_ends_that_one(
-    monkeypatch: pytest.MonkeyPatch, what: str, at_once: bool, behaviour: Behaviour
+async def test_p12_a_fault_in_an_upstream_connection_ends_only_that_one(
+    monkeypatch: pytest.MonkeyPatch, case: str, at_once: bool, behaviour: Behaviour
 ) -> None:
-    """Its request fails at once and the log says why; the next one is served."""
+    """Its request fails at once with a log entry; the next request is served."""
     async with (
         FaultUpstream(behaviour) as upstream,
         gateway(upstream.url, log_expected=True) as gw,
     ):
         gw.verifier.at_once = at_once
         with monkeypatch.context() as patch:
-            Broken(patch, UPSTREAM_CALLBACKS[what])
+            Broken(patch, UPSTREAM_CALLBACKS[case])
             async with gw.connect() as wire:
                 await wire.send(POST_AND_CLOSE)
                 received = await until_cut(wire)
         record = await gw.record()
         assert record.status in (500, 502)
-        # What had begun is cut, if its last byte wasn't out by then.
+        # A reply that has begun is cut, unless its last byte was already sent.
         status = 200 if record.stage == "copy" else record.status
         assert received.startswith(b"HTTP/1.1 %d " % status)
         assert b"secret" not in received
@@ -1398,11 +1421,10 @@ async def test_p12_a_fault_of_an_upstream_s_connection_ends_that_one(
 
 
 async def test_p4_a_gateway_without_file_descriptors_recovers() -> None:
-    """200 clients, 64 descriptors: some hear 503, some are cut off; nothing spins.
+    """With 64 descriptors for 200 clients, some get 503 and some are disconnected.
 
-    When the clients are gone, the next one is served.
+    The gateway doesn't spin meanwhile. When the clients are gone, it serves again.
     """
-
     script = Path(__file__).with_name("starved_gateway.py")
     async with FaultUpstream(answer()) as upstream:
         process = await asyncio.create_subprocess_exec(
@@ -1417,7 +1439,7 @@ async def test_p4_a_gateway_without_file_descriptors_recovers() -> None:
 
 
 async def starve(process: asyncio.subprocess.Process) -> None:
-    """Take all descriptors of the gateway in *process*, and give them back."""
+    """Use up all descriptors of the gateway in *process*, then release them."""
     assert process.stdin is not None
     assert process.stdout is not None
     port = int(await process.stdout.readline())
@@ -1443,7 +1465,7 @@ async def starve(process: asyncio.subprocess.Process) -> None:
 
 
 async def status(wire: Wire) -> int:
-    """Return the status that a client gets, 0 when it is cut off."""
+    """Return the status that a client gets, or 0 if it is disconnected."""
     try:
         await wire.send(GET)
         return (await wire.reply()).status
@@ -1452,6 +1474,6 @@ async def status(wire: Wire) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used."""
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,7 +1,7 @@
-"""WebSockets through the gateway, between peers that don't share our code.
+"""WebSockets through the gateway, between peers that don't share its code.
 
-`websockets` and `wsproto` are two independent readings of RFC 6455. Rows F16 to F20,
-C24, P7 and P15 of the tables.
+`websockets` and `wsproto` are two independent implementations of RFC 6455. Rows F16 to
+F20, C24, P7 and P15 of the tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
 from gateway_under_test import ORIGIN, UnderTest, gateway, until_cut
-from kept import no_collector
+from object_lifetime import collector_off
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -45,7 +45,7 @@ HANDSHAKE = (
     ("Origin", ORIGIN),
 )
 PATIENT = Pace(websocket_close_s=600, websocket_linger_s=600)
-"""Whatever waits for the end of these times fails the test."""
+"""Longer than a test may run: a test that waits for either timeout fails."""
 SWITCH = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
     b"Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
@@ -58,12 +58,12 @@ End = tuple[int | None, str | None]
 
 @dataclass
 class WebSocketService:
-    """A WebSocket server of the `websockets` library, which keeps what happened."""
+    """A WebSocket server of the `websockets` library that records its sockets."""
 
     url: str = ""
     sockets: list[ServerConnection] = field(default_factory=list)
     closed: asyncio.Queue[End] = field(default_factory=asyncio.Queue)
-    """Code and reason of each socket, as the server heard them."""
+    """Code and reason of each closed socket, as the server received them."""
 
     async def serve(self, socket: ServerConnection) -> None:
         self.sockets.append(socket)
@@ -83,11 +83,11 @@ class WebSocketService:
 @asynccontextmanager
 async def service(**options: Any) -> AsyncIterator[WebSocketService]:
     """Run an echo service; it takes and sends messages of any size."""
-    made = WebSocketService()
+    running = WebSocketService()
     options = {"max_size": None, "ping_interval": None, **options}
-    async with serve(made.serve, "127.0.0.1", 0, **options) as server:
-        made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield made
+    async with serve(running.serve, "127.0.0.1", 0, **options) as server:
+        running.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield running
 
 
 def dial(gw: UnderTest, path: str = "/ws", **options: Any) -> Any:
@@ -103,7 +103,7 @@ def dial(gw: UnderTest, path: str = "/ws", **options: Any) -> Any:
 
 
 async def closed(socket: ClientConnection) -> tuple[int | None, str | None]:
-    """Return the code and reason that the client gets, whatever comes before."""
+    """Return the code and reason that the client gets; messages are discarded."""
     async with asyncio.timeout(10):
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -111,12 +111,12 @@ async def closed(socket: ClientConnection) -> tuple[int | None, str | None]:
     return socket.close_code, socket.close_reason
 
 
-# --- what goes through ------------------------------------------------------
+# --- messages, pings and the handshake --------------------------------------
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
 async def test_messages_arrive_as_they_were_sent(compression: str | None) -> None:
-    """Text, binary, empty, 5 MB, in fragments; with the extension that was agreed."""
+    """Text, binary, empty, 5 MB and fragmented; with and without compression."""
     messages = [
         "text é",
         b"\x00\xff",
@@ -141,14 +141,14 @@ async def test_messages_arrive_as_they_were_sent(compression: str | None) -> Non
 
 
 async def test_pings_are_answered_by_the_other_end() -> None:
-    """Not by the gateway: a ping says that the service is alive."""
+    """The gateway forwards pings and pongs in both directions."""
     async with service() as up, gateway(up.url) as gw, dial(gw) as socket:
         await asyncio.wait_for(await socket.ping(b"from the client"), 10)
         await asyncio.wait_for(await up.sockets[0].ping(b"from the service"), 10)
 
 
-async def test_subprotocol_and_identity_are_the_services() -> None:
-    """The handshake carries what any request carries, and its own fields."""
+async def test_a_handshake_is_forwarded_like_a_request() -> None:
+    """It carries the identity, new tokens, CORS fields and the subprotocol."""
     async with (
         service(subprotocols=["v2", "v1"]) as up,
         gateway(up.url, route={"protected": True}) as gw,
@@ -163,22 +163,22 @@ async def test_subprotocol_and_identity_are_the_services() -> None:
             assert socket.response.headers["st-access-token"] == "fresh"
             assert socket.response.headers["Cache-Control"] == "no-store"
             assert socket.response.headers["Access-Control-Allow-Origin"] == ORIGIN
-            seen = up.sockets[0].request
-            assert seen is not None
-            assert seen.path == "/ws?a=b"
-            assert seen.headers.get_all("X-User-Id") == ["ann"]
-            assert "Authorization" not in seen.headers
-            assert seen.headers["Origin"] == ORIGIN
+            forwarded = up.sockets[0].request
+            assert forwarded is not None
+            assert forwarded.path == "/ws?a=b"
+            assert forwarded.headers.get_all("X-User-Id") == ["ann"]
+            assert "Authorization" not in forwarded.headers
+            assert forwarded.headers["Origin"] == ORIGIN
 
 
 @pytest.mark.parametrize(
     ("code", "reason"), [(1000, ""), (4001, "é reason"), (1011, "x" * 123)]
 )
 @pytest.mark.parametrize("by", ["client", "service"])
-async def test_code_and_reason_are_the_two_ends_own(
+async def test_close_code_and_reason_are_forwarded(
     by: str, code: int, reason: str
 ) -> None:
-    """Whoever closes, both ends agree why, and without delay."""
+    """Either end may close; both get the same code and reason, without delay."""
     async with service() as up, gateway(up.url, pace=PATIENT) as gw:
         async with dial(gw) as socket:
             closer = socket if by == "client" else up.sockets[0]
@@ -213,7 +213,7 @@ class WsprotoEnd:
 
 
 async def wsproto_echo(peer: Peer) -> None:
-    """Serve as wsproto does, with permessage-deflate, and echo."""
+    """Accept with permessage-deflate, and echo every message."""
     end = WsprotoEnd(WSConnection(ConnectionType.SERVER), peer.reader, peer.writer)
     async for event in end.events():
         match event:
@@ -229,7 +229,7 @@ async def wsproto_echo(peer: Peer) -> None:
 
 
 async def test_wsproto_agrees_on_both_ends() -> None:
-    """A second implementation sees the same conversation."""
+    """Messages and the close pass between two ends that use `wsproto`."""
     async with (
         FaultUpstream(wsproto_echo) as upstream,
         gateway(upstream.url) as gw,
@@ -282,10 +282,13 @@ async def test_wsproto_agrees_on_both_ends() -> None:
     ],
     ids=["200", "403", "426", "101 to h2c", "bare 101"],
 )
-async def test_c24_what_is_no_101_to_a_websocket_opens_no_tunnel(
+async def test_c24_only_a_101_to_websocket_opens_a_tunnel(
     reply: bytes, status: int
 ) -> None:
-    """The reply is passed on, the connection ends; what follows reaches nobody."""
+    """Any other reply is passed on, or is a 502 if it is a 101 for something else.
+
+    The connection ends, and a request pipelined behind the handshake isn't forwarded.
+    """
     async with (
         FaultUpstream(answer(reply)) as upstream,
         gateway(upstream.url) as gw,
@@ -296,7 +299,7 @@ async def test_c24_what_is_no_101_to_a_websocket_opens_no_tunnel(
         got = await wire.reply()
         assert (got.status, got.one("Connection")) == (status, "close")
         assert await until_cut(wire) == b""
-        assert [seen.line for seen in upstream.requests] == [b"GET /ws HTTP/1.1"]
+        assert [each.line for each in upstream.requests] == [b"GET /ws HTTP/1.1"]
 
 
 @pytest.mark.parametrize(
@@ -315,15 +318,15 @@ async def test_c24_what_is_no_101_to_a_websocket_opens_no_tunnel(
         "null",
         "two",
         "none with a cookie",
-        "two versions",
+        "two versions of the protocol",
         "a body",
         "a chunked body",
     ],
 )
-async def test_f16_f17_a_refused_handshake_is_not_passed_on(
+async def test_f16_f17_a_refused_handshake_is_not_forwarded(
     fields: list[tuple[str, str]], status: int
 ) -> None:
-    """Nobody is dialled for it, and its connection ends. A sound one is passed on."""
+    """No upstream is dialled, and the connection ends. A valid one is forwarded."""
     sent = [each for each in HANDSHAKE if each[0] != "Origin"]
     async with FaultUpstream(answer()) as upstream, gateway(upstream.url) as gw:
         reply = await gw.ask("GET", "/ws", *sent, *fields)
@@ -334,10 +337,11 @@ async def test_f16_f17_a_refused_handshake_is_not_passed_on(
         assert upstream.requests[0].field(b"upgrade") == b"websocket"
 
 
-async def test_a_session_is_needed_before_anyone_is_dialled() -> None:
-    """401 in SuperTokens' own words; and a route may take no sockets at all.
+async def test_the_route_decides_before_the_upstream_is_dialled() -> None:
+    """Without a session a protected route answers a handshake with SuperTokens' 401.
 
-    With a session the handshake is passed on, and without an upgrade the request is.
+    With `websocket.enabled: false` it answers 403. A handshake with a session, or a
+    request without an upgrade, is forwarded.
     """
     async with FaultUpstream(answer()) as upstream:
         async with gateway(upstream.url, route={"protected": True}) as gw:
@@ -346,8 +350,8 @@ async def test_a_session_is_needed_before_anyone_is_dialled() -> None:
             assert not upstream.connections
             session = ("Authorization", "Bearer ann")
             assert (await gw.ask("GET", "/ws", *HANDSHAKE, session)).status == 200
-        (seen,) = upstream.requests
-        assert seen.field(b"upgrade") == b"websocket"
+        (forwarded,) = upstream.requests
+        assert forwarded.field(b"upgrade") == b"websocket"
         dialled = upstream.connections
         async with gateway(upstream.url, route={"websocket": {"enabled": False}}) as gw:
             reply = await gw.ask("GET", "/ws", *HANDSHAKE)
@@ -357,11 +361,11 @@ async def test_a_session_is_needed_before_anyone_is_dialled() -> None:
         assert len(upstream.requests) == 2
 
 
-# --- the terms end ----------------------------------------------------------
+# --- when the gateway closes a socket ---------------------------------------
 
 
 async def test_the_socket_ends_with_its_session() -> None:
-    """4401 to both ends when the token would have expired; not without a session."""
+    """Both ends get 4401 when the access token expires; an anonymous socket stays."""
     async with (
         service() as up,
         gateway(up.url, route={"protected": "optional"}) as gw,
@@ -379,7 +383,7 @@ async def test_the_socket_ends_with_its_session() -> None:
 
 
 async def test_a_sign_out_closes_the_sockets_of_its_session() -> None:
-    """At once, and nobody else's (row E27)."""
+    """They are closed at once; the sockets of other sessions stay (row E27)."""
     async with (
         service() as up,
         gateway(up.url, route={"protected": True}) as gw,
@@ -395,12 +399,12 @@ async def test_a_sign_out_closes_the_sockets_of_its_session() -> None:
 
 
 async def test_a_sign_out_during_the_handshake_closes_the_socket() -> None:
-    """The session was verified, and ended before the service answered with 101."""
-    go = asyncio.Event()
+    """The session ends after its verification and before the service's 101."""
+    signed_out = asyncio.Event()
 
     async def slow(peer: Peer) -> None:
         await peer.head()
-        await go.wait()
+        await signed_out.wait()
         await peer.send(SWITCH)
         await peer.gone()
 
@@ -414,14 +418,14 @@ async def test_a_sign_out_during_the_handshake_closes_the_socket() -> None:
         await upstream.got_request.wait()
         gw.verifier.ended.add("session-ann")
         gw.proxy.session_ended("session-ann")
-        go.set()
+        signed_out.set()
         assert (await wire.head()).status == 101
         assert await wire.rest() == b"\x88\x0f\x11\x31session ended"
         assert (await gw.record()).reason == "closed_4401"
 
 
 async def test_a_route_may_let_sockets_outlive_their_session() -> None:
-    """`close_on_session_end: false`."""
+    """With `close_on_session_end: false` a socket outlives an expired session."""
     route = {"protected": True, "websocket": {"close_on_session_end": False}}
     async with service() as up, gateway(up.url, route=route) as gw:
         gw.verifier.expires_in_s = -1
@@ -432,7 +436,7 @@ async def test_a_route_may_let_sockets_outlive_their_session() -> None:
 
 
 async def test_an_idle_socket_is_closed_and_a_busy_one_is_not() -> None:
-    """1001 after `idle_timeout` of silence on both sides."""
+    """Both ends get 1001 after `idle_timeout` without a byte from either."""
     route = {"websocket": {"idle_timeout": 0.15}}
     async with service() as up, gateway(up.url, route=route) as gw, dial(gw) as socket:
         loop = asyncio.get_running_loop()
@@ -445,8 +449,8 @@ async def test_an_idle_socket_is_closed_and_a_busy_one_is_not() -> None:
         assert await up.end() == (1001, "idle")
 
 
-async def test_a_socket_has_a_longest_life() -> None:
-    """1001 after `max_lifetime`, however busy it is; no message arrives in part."""
+async def test_a_socket_has_a_maximum_lifetime() -> None:
+    """Both ends get 1001 after `max_lifetime`, even when busy; messages stay whole."""
     route = {"websocket": {"max_lifetime": 0.2}}
     async with service() as up, gateway(up.url, route=route) as gw, dial(gw) as socket:
         with contextlib.suppress(ConnectionClosed):
@@ -458,7 +462,7 @@ async def test_a_socket_has_a_longest_life() -> None:
 
 
 async def test_a_close_frame_waits_for_the_end_of_the_frame_before_it() -> None:
-    """Half a frame is out when the time comes: its other half follows first."""
+    """If half a frame has been forwarded, the other half is sent first."""
     frame = b"\x82\x7e\x01\x00" + b"x" * 256
     rest = asyncio.Event()
 
@@ -488,7 +492,7 @@ async def test_a_close_frame_waits_for_the_end_of_the_frame_before_it() -> None:
 
 
 async def test_p7_draining_closes_all_sockets_on_both_ends() -> None:
-    """1001 everywhere, and the drain waits no longer than it takes to say so."""
+    """All ends get 1001, and the drain ends as soon as they have answered."""
     async with (
         service() as up,
         gateway(up.url, drain_timeout=600, pace=PATIENT) as gw,
@@ -507,30 +511,30 @@ END_OF_LIFE = ({"websocket": {"max_lifetime": 0.05}}, 1001, "lifetime")
 END_OF_SESSION = ({"protected": True}, 4401, "session ended")
 END_OF_ALL: tuple[dict[str, Any], int, str] = ({}, 1001, "shutting down")
 HELLO, BYE = b"\x82\x02hi", b"\x88\x00"
-"""What a service sends. A client masks it (with zeros, which change nothing)."""
+"""Frames of a service. A client masks its own; a mask of zeros changes nothing."""
 MASKED_HELLO, MASKED_BYE = b"\x82\x82\0\0\0\0hi", b"\x88\x80\0\0\0\0"
 
 
 @dataclass
 class Ends:
-    """Both ends of one tunnel, as bytes."""
+    """Both ends of one tunnel, as raw connections."""
 
     gw: UnderTest
     client: Wire
     service: Wire
 
-    async def turn(self) -> None:
-        """Let the gateway read what was sent to it, and do what it does then."""
+    async def settle(self) -> None:
+        """Run the loop until the gateway has read and handled the bytes sent to it."""
         for _ in range(50):
             await asyncio.sleep(0)
 
     def is_open(self) -> bool:
-        """Return whether neither end has seen the gateway close."""
+        """Return whether the gateway has closed neither end."""
         ends = (self.client.reader, self.service.reader)
         return not any(end.at_eof() for end in ends)
 
-    async def said(self, code: int, reason: str) -> None:
-        """Assert that both ends are sent this close frame, and nothing else."""
+    async def assert_close(self, code: int, reason: str) -> None:
+        """Assert that the next frame of both ends is this close frame."""
         payload = code.to_bytes(2, "big") + reason.encode()
         size = len(payload)
         assert await self.client.read(2 + size) == bytes((0x88, size)) + payload
@@ -542,7 +546,7 @@ class Ends:
 
 @asynccontextmanager
 async def joined(route: dict[str, Any], pace: Pace) -> AsyncIterator[Ends]:
-    """Open a tunnel of Ann's on a gateway with this route and pace."""
+    """Open a tunnel with Ann's session on a gateway with this route and pace."""
     arrived: asyncio.Queue[Wire] = asyncio.Queue()
     over = asyncio.Event()
 
@@ -572,26 +576,26 @@ async def joined(route: dict[str, Any], pace: Pace) -> AsyncIterator[Ends]:
     [END_OF_IDLE, END_OF_LIFE, END_OF_SESSION, END_OF_ALL],
     ids=["idle", "lifetime", "session", "drain"],
 )
-async def test_both_ends_are_told_and_both_answers_waited_for(
+async def test_the_gateway_closes_both_ends_and_awaits_both_answers(
     route: dict[str, Any],
     code: int,
     reason: str,
     first: str,
 ) -> None:
-    """Each end gets a close frame of the gateway's, before the other has said a word.
+    """Each end gets a close frame from the gateway, before the other has answered.
 
-    The sockets stay open until both have sent their own, and end at once then. What
-    an end sends before it reaches nobody (RFC 6455 §5.5.1, §7.1.1).
+    The sockets stay open until both ends have sent their close frame, and then close at
+    once. Messages that arrive in between are discarded (RFC 6455 §5.5.1, §7.1.1).
     """
     async with joined(route, PATIENT) as ends:
         ending = asyncio.create_task(ends.gw.stop()) if not route else None
-        await ends.said(code, reason)
+        await ends.assert_close(code, reason)
         answers = [(ends.client, MASKED_HELLO, MASKED_BYE), (ends.service, HELLO, BYE)]
         for end, hello, bye in answers if first == "client" else answers[::-1]:
-            await ends.turn()
+            await ends.settle()
             assert ends.is_open()
             await end.send(hello)
-            await ends.turn()
+            await ends.settle()
             assert ends.is_open()
             await end.send(bye)
         assert await ends.client.rest() == b""
@@ -602,13 +606,13 @@ async def test_both_ends_are_told_and_both_answers_waited_for(
 
 
 @pytest.mark.parametrize("answering", ["client", "service", None])
-async def test_an_end_that_doesnt_answer_a_close_frame_is_not_waited_for_long(
+async def test_the_wait_for_an_answer_to_a_close_frame_is_limited(
     answering: str | None,
 ) -> None:
-    """Then both sockets are closed, whoever of the two has answered."""
+    """After `websocket_close_s` both sockets close, even if only one end answered."""
     route, code, reason = END_OF_IDLE
     async with joined(route, Pace(websocket_close_s=0.3)) as ends:
-        await ends.said(code, reason)
+        await ends.assert_close(code, reason)
         if answering == "client":
             await ends.client.send(MASKED_BYE)
         elif answering == "service":
@@ -621,7 +625,7 @@ async def test_an_end_that_doesnt_answer_a_close_frame_is_not_waited_for_long(
 
 
 async def test_p15_the_upstream_dies() -> None:
-    """The client's connection ends within a second, without a close frame: 1006."""
+    """The client's connection ends without a close frame: its library reports 1006."""
     for behaviour in (switch_then(Peer.reset), switch_then(lambda peer: None)):
         async with (
             FaultUpstream(behaviour) as upstream,
@@ -634,14 +638,14 @@ async def test_p15_the_upstream_dies() -> None:
 
 
 def switch_then(act: Callable[[Peer], Any]) -> Callable[[Peer], Awaitable[None]]:
-    """Return a behaviour that opens a socket, and acts at the first byte."""
+    """Return a behaviour that accepts a socket, and acts at its first byte."""
 
     async def behaviour(peer: Peer) -> None:
-        seen = await peer.request()
-        key = seen.field(b"sec-websocket-key")
+        handshake = await peer.request()
+        key = handshake.field(b"sec-websocket-key")
         assert key is not None
         connection = WSConnection(ConnectionType.SERVER)
-        connection.receive_data(seen.head)
+        connection.receive_data(handshake.head)
         await peer.send(connection.send(AcceptConnection()))
         await peer.reader.read(1)
         act(peer)
@@ -651,19 +655,19 @@ def switch_then(act: Callable[[Peer], Any]) -> Callable[[Peer], Awaitable[None]]
 
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 async def test_p15_the_client_dies(how: str) -> None:
-    """The service's socket ends within a second; what came before a FIN has arrived."""
-    got: list[bytes] = []
+    """The service's connection ends; bytes sent before a FIN are delivered first."""
+    received: list[bytes] = []
     frame = b"\x82\x85mask" + b"hello"
 
-    async def keep(peer: Peer) -> None:
+    async def record(peer: Peer) -> None:
         await peer.request()
         await peer.send(SWITCH)
         with contextlib.suppress(ConnectionError):
             while data := await peer.reader.read(65536):
-                got.append(data)
+                received.append(data)
         peer.upstream.lost.set()
 
-    async with FaultUpstream(keep) as upstream, gateway(upstream.url) as gw:
+    async with FaultUpstream(record) as upstream, gateway(upstream.url) as gw:
         async with gw.connect() as wire:
             await wire.send(request("GET", "/ws", *HANDSHAKE))
             await wire.head()
@@ -671,7 +675,7 @@ async def test_p15_the_client_dies(how: str) -> None:
                 wire.writer.write(frame)
                 wire.writer.write_eof()
                 await upstream.lost.wait()
-                assert b"".join(got) == frame
+                assert b"".join(received) == frame
             else:
                 wire.writer.transport.abort()
                 await upstream.lost.wait()
@@ -679,32 +683,32 @@ async def test_p15_the_client_dies(how: str) -> None:
         await until(lambda: not gw.pools[0].open)
 
 
-@pytest.mark.parametrize("who", ["client", "service", "gateway"])
-async def test_a_socket_that_is_over_is_gone(who: str) -> None:
-    """Without the garbage collector, which comes rarely here."""
+@pytest.mark.parametrize("closer", ["client", "service", "gateway"])
+async def test_a_closed_socket_is_freed(closer: str) -> None:
+    """Its objects are freed without the garbage collector."""
     async with service() as up, gateway(up.url) as gw:
-        with no_collector(websocket.Tunnel, websocket.tunnel.Pump) as kept:
+        with collector_off(websocket.Tunnel, websocket.tunnel.Pump) as leaked:
             async with dial(gw) as socket:
                 await socket.send("hello")
                 assert await socket.recv() == "hello"
-                if who == "service":
+                if closer == "service":
                     await up.sockets[0].close()
-                elif who == "gateway":
+                elif closer == "gateway":
                     gw.proxy.drain()
-                if who != "client":
+                if closer != "client":
                     await socket.wait_closed()
             await gw.record()
-            await until(lambda: not kept())
+            await until(lambda: not leaked())
 
 
 async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
-    """A client that sends its close frame and a FIN hears the service's close frame."""
-    ask, reply = b"\x88\x82\0\0\0\0\x03\xe8", b"\x88\x02\x03\xe8"
+    """A client that sends a close frame and a FIN gets the service's close frame."""
+    close, reply = b"\x88\x82\0\0\0\0\x03\xe8", b"\x88\x02\x03\xe8"
 
     async def polite(peer: Peer) -> None:
         await peer.request()
         await peer.send(SWITCH)
-        assert await peer.reader.read() == ask  # up to the FIN, which came through
+        assert await peer.reader.read() == close  # up to the FIN, which is forwarded
         await peer.send(reply)
 
     async with (
@@ -714,7 +718,7 @@ async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
     ):
         await wire.send(request("GET", "/ws", *HANDSHAKE))
         await wire.head()
-        await wire.send(ask)
+        await wire.send(close)
         wire.writer.write_eof()
         assert await until_cut(wire) == reply
         record = await gw.record()
@@ -725,7 +729,7 @@ async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
 
 
 async def flood(wire: Wire, most: int) -> int:
-    """Send frames until nobody takes more; return how much that was."""
+    """Send frames until the socket takes no more; return how many bytes it took."""
     sent = idle = 0
     payload = bytes(65536)
     frame = b"\x82\xff" + len(payload).to_bytes(8, "big") + b"mask" + payload
@@ -743,16 +747,16 @@ async def flood(wire: Wire, most: int) -> int:
 
 
 async def test_p15_a_service_that_never_reads_holds_back_its_client() -> None:
-    """Nothing is gathered here but a few buffers."""
+    """The gateway buffers less than 1 MiB of the frames in each of its two buffers."""
 
-    async def deaf(peer: Peer) -> None:
+    async def unread(peer: Peer) -> None:
         await peer.request()
         await peer.send(SWITCH)
         await FAULTS["never read"](peer)
 
     most = 64 * 1024**2
     async with (
-        FaultUpstream(deaf) as upstream,
+        FaultUpstream(unread) as upstream,
         gateway(upstream.url) as gw,
         gw.connect() as wire,
     ):
@@ -768,7 +772,7 @@ async def test_p15_a_service_that_never_reads_holds_back_its_client() -> None:
 
 
 async def test_p15_a_client_that_never_reads_holds_back_its_service() -> None:
-    """The other way round."""
+    """The gateway stops reading from the service, and buffers less than 1 MiB."""
     sent = 0
 
     async def flooding(peer: Peer) -> None:
