@@ -1,4 +1,4 @@
-"""The end-to-end tests run on uvloop, as the gateway does."""
+"""The end-to-end tests run on uvloop, like the gateway itself."""
 
 from __future__ import annotations
 

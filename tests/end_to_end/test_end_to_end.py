@@ -1,4 +1,4 @@
-"""The whole story, as a user lives it: sign up, be let in, be refused, sign out."""
+"""A user's sessions end to end: sign-up, access, refusal, new tokens, sign-out."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ UNAUTHORISED = {"message": "unauthorised"}
 TRY_REFRESH = {"message": "try refresh token"}
 
 
-# --- in and out -------------------------------------------------------------
+# --- access with a session ----------------------------------------------------
 
 
-async def test_browser_is_let_in_by_its_cookie(
-    start: Start, upstream: FaultUpstream
-) -> None:
-    """401, sign-up, `/user`, the service sees the user and no token, out, 401."""
+async def test_a_session_in_cookies(start: Start, upstream: FaultUpstream) -> None:
+    """A browser gets 401, signs up, is served, signs out, and gets 401 again.
+
+    The service gets the user's identity and the browser's other cookies, but no token.
+    """
     gateway = await start(ROUTES)
     async with httpx.AsyncClient(
         base_url=gateway.url, verify=False, trust_env=False
@@ -68,49 +69,49 @@ async def test_browser_is_let_in_by_its_cookie(
         browser.cookies.set("theme", "dark")
         reply = await browser.get("/private/a?b=c", headers={"rid": "anti-csrf"})
         assert (reply.status_code, reply.text) == (200, "ok")
-        (seen,) = upstream.requests
-        assert seen.line == b"GET /private/a?b=c HTTP/1.1"
-        assert seen.field(b"x-user-id") == user_id.encode()
-        assert seen.field(b"x-session-handle") == (
+        (forwarded,) = upstream.requests
+        assert forwarded.line == b"GET /private/a?b=c HTTP/1.1"
+        assert forwarded.field(b"x-user-id") == user_id.encode()
+        assert forwarded.field(b"x-session-handle") == (
             user.json()["sessionHandle"].encode()
         )
-        assert seen.field(b"x-tenant-id") == b"public"
-        assert seen.field(b"x-auth-status") == b"authenticated"
-        assert seen.field(b"cookie") == b"theme=dark"
-        assert seen.field(b"rid") is None
+        assert forwarded.field(b"x-tenant-id") == b"public"
+        assert forwarded.field(b"x-auth-status") == b"authenticated"
+        assert forwarded.field(b"cookie") == b"theme=dark"
+        assert forwarded.field(b"rid") is None
 
-        out = await browser.post("/auth/signout")
-        assert out.json() == {"status": "OK"}
+        signed_out = await browser.post("/auth/signout")
+        assert signed_out.json() == {"status": "OK"}
         assert set(browser.cookies) == {"theme"}
         assert (await browser.get("/private")).status_code == 401
         assert (await browser.get("/user")).status_code == 401
 
 
-async def test_bearer_token_is_let_in_and_stays_here(
+async def test_bearer_token_is_accepted_and_not_forwarded(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """The upstream sees who it is, and neither the token nor the SDK's own fields."""
+    """The upstream gets the user's id, but neither the token nor the SDK's fields."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
-    shown = await user.get("/user")
-    assert shown.json()["userId"] == user.id
+    reply = await user.get("/user")
+    assert reply.json()["userId"] == user.id
     extra = [
         (name, "x") for name in ("anti-csrf", "rid", "fdi-version", "st-auth-mode")
     ]
     reply = await user.get("/private", *extra)
     assert (reply.status, reply.body) == (200, b"ok")
-    (seen,) = upstream.requests
-    assert seen.field(b"x-user-id") == user.id.encode()
+    (forwarded,) = upstream.requests
+    assert forwarded.field(b"x-user-id") == user.id.encode()
     for name in (b"authorization", *(name.encode() for name, _ in extra)):
-        assert seen.field(name) is None, name
-    assert user.access.encode() not in seen.head
+        assert forwarded.field(name) is None, name
+    assert user.access.encode() not in forwarded.head
 
 
 @pytest.mark.parametrize(
     "method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PURGE"]
 )
 async def test_user_answers_get_only(start: Start, method: str) -> None:
-    """405 with Allow, whatever session there is; nobody caches it."""
+    """Any other method is 405 with Allow and `no-store`, even with a session."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     reply = await gateway.ask(method, "/user", user.bearer)
@@ -122,14 +123,14 @@ async def test_user_answers_get_only(start: Start, method: str) -> None:
 async def test_other_paths_below_user_are_routes(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """`/user` is the gateway's; `/user/x` and `/users` are whoever's has a route."""
+    """The gateway answers `/user` only; `/user/x` and `/users` need a route."""
     paths = ("/user/x", "/users", "/authorize")
     routed = [f"  - {{path: {path}, service: echo}}\n" for path in paths]
     gateway = await start(ROUTES + "".join(routed))
     user = await gateway.sign_up()
     for path in paths:
         assert (await user.get(path)).status == 200
-    assert [seen.line for seen in upstream.requests] == [
+    assert [each.line for each in upstream.requests] == [
         f"GET {path} HTTP/1.1".encode() for path in paths
     ]
     for path in ("/user/y", "/userx", "/authorizer"):
@@ -164,40 +165,40 @@ FORGERIES = {
 async def test_forged_identity_changes_nothing(
     start: Start, upstream: FaultUpstream, path: str, forged: list[tuple[str, str]]
 ) -> None:
-    """What a client claims to be is removed, and can't remove what is true."""
+    """Identity fields of a client are dropped; it can't remove the gateway's either."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     plain = await user.get(path)
     reply = await user.get(path, *forged)
     assert plain.status == reply.status == 200
-    honest, seen = upstream.requests
+    honest, forwarded = upstream.requests
     for name in (b"x-user-id", b"x-auth-status", b"x-tenant-id", b"x-session-handle"):
-        assert seen.field(name) == honest.field(name)
+        assert forwarded.field(name) == honest.field(name)
     assert honest.field(b"x-user-id") == (
         None if path == "/public" else user.id.encode()
     )
-    assert b"forged" not in seen.head
+    assert b"forged" not in forwarded.head
 
 
 @pytest.mark.parametrize("path", ["/optional", "/public"])
 async def test_forged_identity_without_a_session(
     start: Start, upstream: FaultUpstream, path: str
 ) -> None:
-    """Anonymous stays anonymous."""
+    """With forged identity fields, a request without a session stays anonymous."""
     gateway = await start(ROUTES)
     for forged in FORGERIES.values():
         assert (await gateway.ask("GET", path, *forged)).status == 200
     assert len(upstream.requests) == len(FORGERIES)
-    for seen in upstream.requests:
-        assert seen.field(b"x-auth-status") == b"anonymous"
-        assert seen.field(b"x-user-id") is None
-        assert b"forged" not in seen.head
+    for forwarded in upstream.requests:
+        assert forwarded.field(b"x-auth-status") == b"anonymous"
+        assert forwarded.field(b"x-user-id") is None
+        assert b"forged" not in forwarded.head
 
 
-async def test_optional_route_knows_a_user_and_refuses_a_broken_one(
+async def test_optional_route_takes_a_session_and_refuses_an_invalid_token(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """No session passes as anonymous; one that can't be right is refused."""
+    """Without a token the request is anonymous; a token with a bad signature is 401."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     assert (await gateway.ask("GET", "/optional")).status == 200
@@ -215,8 +216,11 @@ async def test_optional_route_knows_a_user_and_refuses_a_broken_one(
 # --- roles -------------------------------------------------------------------
 
 
-async def test_role_is_needed_and_given(start: Start, upstream: FaultUpstream) -> None:
-    """403 in SuperTokens' own words; 200 after the role is given and a new sign-in."""
+async def test_a_required_role(start: Start, upstream: FaultUpstream) -> None:
+    """Without the role the reply is SuperTokens' 403.
+
+    Once the user has the role and has signed in again, the request is forwarded.
+    """
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     refused = await user.get("/admin")
@@ -240,9 +244,9 @@ async def test_role_is_needed_and_given(start: Start, upstream: FaultUpstream) -
     await user.enter("signin")
     reply = await user.get("/admin")
     assert reply.status == 200
-    (seen,) = upstream.requests
-    assert seen.field(b"x-user-roles") == b"admin"
-    assert seen.field(b"x-user-permissions") == b"everything"
+    (forwarded,) = upstream.requests
+    assert forwarded.field(b"x-user-roles") == b"admin"
+    assert forwarded.field(b"x-user-permissions") == b"everything"
 
 
 # --- new tokens ----------------------------------------------------------------
@@ -273,7 +277,7 @@ def assert_carries_new_token_once(reply: WireReply) -> None:
 async def test_new_token_reaches_the_client_once(
     start: Start, upstream: FaultUpstream, shape: bytes
 ) -> None:
-    """The first use after a refresh brings one, on whatever answer it is."""
+    """The first request after a refresh gets one, whatever the upstream replies."""
     upstream.behaviour = replies(shape)
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
@@ -290,7 +294,7 @@ async def test_new_token_reaches_the_client_once(
 
 
 async def test_new_token_on_head(start: Start) -> None:
-    """An answer without a body carries it, too."""
+    """A reply to HEAD carries the new token too."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     await user.refresh()
@@ -300,7 +304,7 @@ async def test_new_token_on_head(start: Start) -> None:
 
 
 async def test_new_token_on_an_upgrade(start: Start, upstream: FaultUpstream) -> None:
-    """A 101 carries it: the page's next request would pay for it otherwise."""
+    """A 101 carries the new token too."""
     upstream.behaviour = replies(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\n"
@@ -320,10 +324,10 @@ async def test_new_token_on_an_upgrade(start: Start, upstream: FaultUpstream) ->
     assert_carries_new_token_once(reply)
 
 
-async def test_new_token_on_an_answer_of_our_own(
+async def test_new_token_on_the_gateways_own_error(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """The upstream failed, but the session was renewed all the same."""
+    """A 502 carries the new token: the session is renewed before the upstream fails."""
     upstream.behaviour = replies(b"garbage\r\n\r\n")
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
@@ -335,7 +339,7 @@ async def test_new_token_on_an_answer_of_our_own(
 
 
 async def test_new_token_as_cookie(start: Start) -> None:
-    """In cookie mode it is one Set-Cookie, on a line of its own."""
+    """In cookie mode the new access token is the only Set-Cookie."""
     gateway = await start(ROUTES)
     user = User(gateway, new_email("cookie-refresh"))
     signed_up = await user.post(
@@ -353,7 +357,7 @@ async def test_new_token_as_cookie(start: Start) -> None:
 
 
 async def test_new_token_for_user(start: Start) -> None:
-    """`/user` passes it on like any proxied answer."""
+    """The reply of `/user` carries the new token too."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     await user.refresh()
@@ -368,7 +372,7 @@ async def test_new_token_for_user(start: Start) -> None:
 async def test_sign_out_ends_the_session_everywhere_at_once(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Also where the core isn't asked, and the token has an hour to live."""
+    """Routes that don't check the database refuse it too, before the token expires."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     for path in ("/private", "/checked", "/optional"):
@@ -384,7 +388,7 @@ async def test_sign_out_ends_the_session_everywhere_at_once(
 async def test_stolen_refresh_token_ends_the_session(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """A refresh token that was used already: nobody keeps this session."""
+    """A second use of a refresh token ends the session for everyone who holds it."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     stolen = user.refresh_token
@@ -399,10 +403,10 @@ async def test_stolen_refresh_token_ends_the_session(
     assert len(upstream.requests) == 1
 
 
-async def test_session_that_the_core_lost_is_over(
+async def test_session_that_was_removed_from_the_core(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Where the core is asked it says so, and then every route knows."""
+    """A route that checks the database finds out; from then on every route refuses."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     assert (await user.get("/private")).status == 200
@@ -416,7 +420,7 @@ async def test_session_that_the_core_lost_is_over(
 async def test_one_connection_serves_users_in_turn(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Nothing of one request's identity is left for the next on a connection."""
+    """A request doesn't inherit the identity of the previous one on its connection."""
     gateway = await start(ROUTES)
     users = [await gateway.sign_up(name) for name in ("ann", "bob")]
     async with connect(gateway.port) as wire:
@@ -427,7 +431,7 @@ async def test_one_connection_serves_users_in_turn(
         assert (await wire.reply()).status == 401
         await wire.send(request("GET", "/public"))
         assert (await wire.reply()).status == 200
-    assert [seen.field(b"x-user-id") for seen in upstream.requests] == [
+    assert [each.field(b"x-user-id") for each in upstream.requests] == [
         *(user.id.encode() for user in users),
         None,
     ]
@@ -438,12 +442,12 @@ def form_bytes(email: str) -> bytes:
 
 
 def cookies(reply: WireReply) -> str:
-    """Return the Cookie field of a browser that got *reply*."""
+    """Return the Cookie field that a browser sends after *reply*."""
     return "; ".join(value.partition(";")[0] for value in reply.all("Set-Cookie"))
 
 
 async def revoke_in_core(gateway: Gateway, user: User) -> None:
-    """Take the user's sessions away behind the gateway's back."""
+    """Remove the user's sessions in the core, without the gateway."""
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         reply = await client.post(
             f"{gateway.any_core.url}/recipe/session/remove",

@@ -1,4 +1,4 @@
-"""The gateway's own errors: one form, a code and a request id, nothing else."""
+"""The gateway's own errors: problem documents with a code and a request id."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ routes:
 
 
 def assert_problem(reply: WireReply, status: int, code: str) -> None:
-    """The form of RFC 9457, with nothing of the request or the upstream in it."""
+    """Assert a problem document (RFC 9457) without data of request or upstream."""
     assert reply.status == status, reply
     assert reply.one("Content-Type") == "application/problem+json"
     assert reply.one("Cache-Control") == "no-store"
@@ -57,11 +57,11 @@ def assert_problem(reply: WireReply, status: int, code: str) -> None:
 
 
 SECRET = ("X-Note", "s3cret")
-"""Stands in path, query and a field; no error may repeat it."""
+"""Sent in the path, the query and a field; no error may repeat it."""
 
 
 async def test_no_route_is_404(start: Start, upstream: FaultUpstream) -> None:
-    """Whatever the method; where there is a route, the same request arrives."""
+    """With any method; the same request to a path with a route is forwarded."""
     gateway = await start(ROUTES)
     methods = ("GET", "POST", "OPTIONS", "PURGE")
     for method in methods:
@@ -69,7 +69,7 @@ async def test_no_route_is_404(start: Start, upstream: FaultUpstream) -> None:
         assert_problem(reply, 404, "no_route")
         reply = await gateway.ask(method, "/public/s3cret?s3cret", SECRET)
         assert reply.status == 200
-    assert [seen.line for seen in upstream.requests] == [
+    assert [each.line for each in upstream.requests] == [
         f"{method} /public/s3cret?s3cret HTTP/1.1".encode() for method in methods
     ]
 
@@ -77,7 +77,7 @@ async def test_no_route_is_404(start: Start, upstream: FaultUpstream) -> None:
 async def test_wrong_method_is_405_with_allow(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Allow has what there is; HEAD comes with GET."""
+    """Allow lists the methods of the routes; a route for GET takes HEAD too."""
     gateway = await start(ROUTES)
     for method in ("POST", "DELETE", "OPTIONS"):
         reply = await gateway.ask(method, "/get?s3cret", SECRET)
@@ -88,7 +88,7 @@ async def test_wrong_method_is_405_with_allow(
 
 
 async def test_refused_connection_is_502(start: Start, closed_port: int) -> None:
-    """Nobody listens where the service should be."""
+    """The service's port is closed: the record blames the upstream."""
     gateway = await start(ROUTES, CLOSED=str(closed_port))
     reply = await gateway.ask("GET", "/refused/s3cret?s3cret", SECRET)
     assert_problem(reply, 502, "upstream_unreachable")
@@ -96,8 +96,8 @@ async def test_refused_connection_is_502(start: Start, closed_port: int) -> None
     assert (record.side, record.stage) == ("upstream", "send")
 
 
-async def test_connection_that_isnt_taken_is_504(start: Start) -> None:
-    """A SYN without an answer, for longer than `timeouts.connect`."""
+async def test_unanswered_connection_is_504(start: Start) -> None:
+    """A SYN stays unanswered for longer than `timeouts.connect`."""
     async with black_hole() as port:
         gateway = await start(ROUTES, HOLE=str(port))
         reply = await gateway.ask("GET", "/hole/s3cret", SECRET)
@@ -120,7 +120,7 @@ async def test_connection_that_isnt_taken_is_504(start: Start) -> None:
 async def test_broken_upstream(
     start: Start, upstream: FaultUpstream, fault: str, status: int, code: str
 ) -> None:
-    """502 when it breaks, 504 when it is too slow; the next request is served."""
+    """502 for a broken reply, 504 for a slow one; the next request is served."""
     upstream.behaviour = FAULTS[fault]
     gateway = await start(ROUTES)
     reply = await gateway.ask("POST", "/public/s3cret?s3cret", SECRET, body=b"s3cret")
@@ -130,10 +130,10 @@ async def test_broken_upstream(
 
 
 @pytest.mark.parametrize("fault", ["short body", "truncated chunk", "hang in body"])
-async def test_answer_that_breaks_off_is_cut(
+async def test_an_incomplete_reply_is_cut(
     start: Start, upstream: FaultUpstream, fault: str
 ) -> None:
-    """A body that isn't whole never looks whole: the connection ends in its middle."""
+    """An incomplete body never looks complete: the connection ends in the middle."""
     upstream.behaviour = FAULTS[fault]
     gateway = await start(ROUTES)
     async with connect(gateway.port) as wire:
@@ -152,7 +152,10 @@ async def read_all(wire: Wire) -> None:
 async def test_service_at_its_limit_is_503(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """No place within `timeouts.connect`: 503 with Retry-After; then it's free."""
+    """503 with Retry-After if no connection is free within `timeouts.connect`.
+
+    Once one is free, the next request is served.
+    """
     upstream.behaviour = FAULTS["hang before head"]
     gateway = await start(ROUTES, PORT=str(upstream.port))
     async with connect(gateway.port) as first:
@@ -166,15 +169,14 @@ async def test_service_at_its_limit_is_503(
     assert (await gateway.ask("GET", "/narrow")).status == 204
 
 
-async def test_refused_target_is_passed_over(
-    start: Start, upstream: FaultUpstream, closed_port: int
-) -> None:
-    """Nothing was sent to it, so the next one may have the request: any request."""
+async def test_an_unreachable_target_is_skipped(
+    start: Start, upstream: FaultUpstream, closed_port: int) -> None:
+    """Nothing was sent to it, so even a POST goes to the next target."""
     gateway = await start(ROUTES, CLOSED=str(closed_port))
     for _ in range(4):
         reply = await gateway.ask("POST", "/some", body=b"once")
         assert (reply.status, reply.body) == (200, b"ok")
-    assert [seen.body for seen in upstream.requests] == [b"once"] * 4
+    assert [each.body for each in upstream.requests] == [b"once"] * 4
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,11 @@ async def test_refused_target_is_passed_over(
 async def test_upstream_401_for_a_valid_session(
     start: Start, upstream: FaultUpstream, path: str, status: int, code: str | None
 ) -> None:
-    """It would send SuperTokens' frontends into a refresh loop; a route may want it."""
+    """By default it becomes a 403: a 401 starts SuperTokens' frontends refreshing.
+
+    A route's `upstream_401` may make it a 502, or pass it on. A public route passes it
+    on.
+    """
     upstream.behaviour = replies(
         b"HTTP/1.1 401 No\r\nContent-Length: 2\r\nWWW-Authenticate: Basic\r\n\r\nno"
     )
@@ -206,10 +212,8 @@ async def test_upstream_401_for_a_valid_session(
     assert (anonymous.status, anonymous.body) == (401, b"no")
 
 
-async def test_errors_reach_an_allowed_page(
-    start: Start, upstream: FaultUpstream
-) -> None:
-    """Without CORS fields a browser's SDK can't see a 401, and doesn't refresh."""
+async def test_errors_have_cors_fields(start: Start, upstream: FaultUpstream) -> None:
+    """Without them a browser's SDK can't read a 401, and doesn't refresh."""
     upstream.behaviour = FAULTS["close before reply"]
     gateway = await start(ROUTES)
     for path, status in (
@@ -223,5 +227,5 @@ async def test_errors_reach_an_allowed_page(
         assert reply.all("Access-Control-Allow-Origin") == [ORIGIN]
         assert reply.all("Access-Control-Allow-Credentials") == ["true"]
         assert reply.all("Vary") == ["Origin"]
-    # The 502 is the service's own failure: it was asked, and nothing else arrived.
-    assert {seen.line for seen in upstream.requests} == {b"GET /public HTTP/1.1"}
+    # Only the request that ended in 502 was forwarded.
+    assert {each.line for each in upstream.requests} == {b"GET /public HTTP/1.1"}

@@ -1,4 +1,4 @@
-"""The access log of a whole story: what stands in it, and that no secret does."""
+"""The access log of a running gateway: its fields, and that it has no secrets."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ FIELDS = {
 }
 
 
-class Story:
-    """Everything a user can do and get wrong, with secrets all over."""
+class Client:
+    """A client whose requests, good and bad, carry secrets everywhere."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -86,7 +86,7 @@ class Story:
         *fields: tuple[str, str],
         body: bytes | None = None,
     ) -> WireReply:
-        """Send a request with a secret wherever one can be."""
+        """Send a request with secrets in its query, its cookie and another field."""
         return await ask(
             self.port,
             method,
@@ -119,29 +119,30 @@ class Story:
     def bearer(self) -> tuple[str, str]:
         return ("Authorization", f"Bearer {self.access}")
 
-    async def go_well(self) -> None:
+    async def send_good_requests(self) -> None:
+        """Sign up, in and out; refresh; use two routes; reuse a refresh token."""
         assert (await self.enter("signup")).status == 200
         assert (await self.enter("signin")).status == 200
         assert (await self.ask("GET", "/private/a", self.bearer)).status == 200
-        old = self.refresh
-        shown = ("Authorization", f"Bearer {old}")
-        self.take(reply := await self.ask("POST", "/auth/session/refresh", shown))
+        used = ("Authorization", f"Bearer {self.refresh}")
+        self.take(reply := await self.ask("POST", "/auth/session/refresh", used))
         assert reply.status == 200
         self.take(reply := await self.ask("GET", "/checked", self.bearer))
         assert reply.status == 200
-        theft = await self.ask("POST", "/auth/session/refresh", shown)
+        theft = await self.ask("POST", "/auth/session/refresh", used)
         assert theft.status == 401
         assert (await self.enter("signin")).status == 200
         assert (await self.ask("POST", "/auth/signout", self.bearer)).status == 200
 
-    async def go_wrong(self) -> None:
+    async def send_bad_requests(self) -> None:
+        """Send wrong credentials, unserved requests and malformed heads and chunks."""
         await self.enter("signin", password=f"wrong-{MARK}")
         forged = ("Authorization", f"Bearer {self.access[:-6]}AAAAAA")
-        odd = base64.b64encode(MARK.encode()).decode()
-        self.secrets.add(odd)
+        basic = base64.b64encode(MARK.encode()).decode()
+        self.secrets.add(basic)
         for path, *fields in (
             ("/private", forged),
-            ("/private", ("Authorization", f"Basic {odd}")),
+            ("/private", ("Authorization", f"Basic {basic}")),
             ("/private", ("Cookie", f"sAccessToken={self.access}x")),
             ("/public", ("X-Forwarded-For", MARK)),
             ("/closed", self.bearer),
@@ -166,7 +167,7 @@ class Story:
 async def test_no_secret_is_logged(
     upstream: FaultUpstream, closed_port: int, tmp_path: Path, form: str
 ) -> None:
-    """Neither tokens, cookies, passwords, keys, bodies nor queries, well or wrong."""
+    """No token, cookie, password, key, body or query is logged, also after errors."""
     upstream.behaviour = replies(
         b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\nX-Own: upstream-%b\r\n"
         b"Set-Cookie: sAccessToken=%b\r\n\r\n%b"
@@ -183,26 +184,26 @@ async def test_no_secret_is_logged(
         }
         arguments = ("serve", "-c", path, "--log-format", form)
         async with command(*arguments, cwd=tmp_path, environ=environ) as gateway:
-            story = Story(await serving(gateway))
-            await story.go_well()
-            await story.go_wrong()
+            client = Client(await serving(gateway))
+            await client.send_good_requests()
+            await client.send_bad_requests()
             core.core.faults.set("/recipe/*", Fault(status=500, body=MARK.encode()))
-            assert (await story.enter("signin")).status == 503
+            assert (await client.enter("signin")).status == 503
             core.core.faults.clear()
             gateway.signal(signal.SIGTERM)
             assert await gateway.ended() == 0
-    said = (gateway.out + gateway.err).decode()
+    output = (gateway.out + gateway.err).decode()
     assert len(gateway.out.splitlines()) > 20
-    assert story.user_id in said
-    assert story.access
-    leaks = [secret for secret in story.secrets if secret in said]
+    assert client.user_id in output
+    assert client.access
+    leaks = [secret for secret in client.secrets if secret in output]
     assert leaks == []
 
 
 async def test_each_request_is_one_line_of_json(
     upstream: FaultUpstream, closed_port: int, tmp_path: Path
 ) -> None:
-    """Who, what, why, where to, and how much: as the README says."""
+    """Each line has all fields: request, verdict, user, upstream, sizes, failure."""
     path = tmp_path / "routes.yaml"
     path.write_text(ROUTES, encoding="utf-8")
     with serve_in_thread() as core:
@@ -214,20 +215,19 @@ async def test_each_request_is_one_line_of_json(
         }
         arguments = ("serve", "-c", path, "--log-format", "json")
         async with command(*arguments, cwd=tmp_path, environ=environ) as gateway:
-            story = Story(await serving(gateway))
-            await story.enter("signup")
+            client = Client(await serving(gateway))
+            await client.enter("signup")
             ids = {}
-            for name, asked, fields in (
-                ("private", "/private/x", (story.bearer,)),
+            for name, target, fields in (
+                ("private", "/private/x", (client.bearer,)),
                 ("refused", "/private/x", ()),
-                ("public", "/public", (story.bearer,)),
-                ("user", "/user", (story.bearer,)),
+                ("public", "/public", (client.bearer,)),
+                ("user", "/user", (client.bearer,)),
                 ("none", "/none", ()),
                 ("closed", "/closed", ()),
             ):
-                reply = await story.ask(
-                    "PUT" if name == "public" else "GET", asked, *fields, body=b"12345"
-                )
+                method = "PUT" if name == "public" else "GET"
+                reply = await client.ask(method, target, *fields, body=b"12345")
                 ids[name] = reply.one("X-Request-Id")
                 ids[f"{name} size"] = str(len(reply.head) + len(reply.body))
             gateway.signal(signal.SIGTERM)
@@ -237,47 +237,47 @@ async def test_each_request_is_one_line_of_json(
     assert all(set(line) == FIELDS for line in lines)
     by_id = {line["request_id"]: line for line in lines}
 
-    def told(name: str, *fields: str) -> dict[str, Any]:
+    def logged(name: str, *fields: str) -> dict[str, Any]:
         line = by_id[ids[name]]
         assert line["bytes_out"] == int(ids[f"{name} size"] or 0)
         assert 0 < line["duration_ms"] < 60_000
         assert line["client"] == "127.0.0.1"
         return {field: line[field] for field in fields}
 
-    assert told("private", "method", "path", "status", "route", "decision") == {
+    assert logged("private", "method", "path", "status", "route", "decision") == {
         "method": "GET",
         "path": "/private/x",
         "status": 200,
         "route": "private",
         "decision": "allowed",
     }
-    assert told("private", "user_id", "upstream", "bytes_in", "side") == {
-        "user_id": story.user_id,
+    assert logged("private", "user_id", "upstream", "bytes_in", "side") == {
+        "user_id": client.user_id,
         "upstream": "echo",
         "bytes_in": 5,
         "side": None,
     }
-    assert told("refused", "status", "decision", "reason", "user_id", "upstream") == {
+    assert logged("refused", "status", "decision", "reason", "user_id", "upstream") == {
         "status": 401,
         "decision": "denied",
         "reason": "unauthorised",
         "user_id": None,
         "upstream": None,
     }
-    assert told("public", "method", "status", "decision", "reason", "user_id") == {
+    assert logged("public", "method", "status", "decision", "reason", "user_id") == {
         "method": "PUT",
         "status": 200,
         "decision": "anonymous",
         "reason": "public",
         "user_id": None,
     }
-    assert told("user", "status", "route", "user_id") == {
+    assert logged("user", "status", "route", "user_id") == {
         "status": 200,
         "route": "/user",
-        "user_id": story.user_id,
+        "user_id": client.user_id,
     }
-    assert told("none", "status", "route") == {"status": 404, "route": None}
-    assert told("closed", "status", "side", "stage", "reason") == {
+    assert logged("none", "status", "route") == {"status": 404, "route": None}
+    assert logged("closed", "status", "side", "stage", "reason") == {
         "status": 502,
         "side": "upstream",
         "stage": "send",

@@ -1,4 +1,7 @@
-"""The core is away: what needs no core goes on, what does says so, nobody is 401."""
+"""While the core is down, requests that don't need it are served.
+
+The others get 503; no valid session gets 401.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ routes:
 
 
 def assert_unavailable(reply: WireReply) -> None:
-    """503, when to come back, and nothing that a frontend takes for a lost session."""
+    """Assert a 503 with Retry-After, and nothing that clears a frontend's session."""
     assert reply.status == 503, reply.body
     assert int(reply.one("Retry-After") or "0") >= 1
     assert reply.one("Content-Type") == "application/problem+json"
@@ -42,7 +45,11 @@ def assert_unavailable(reply: WireReply) -> None:
 
 
 async def test_core_stops(start: Start, upstream: FaultUpstream) -> None:
-    """Public and known sessions go on; sign-in, refresh and database checks are 503."""
+    """Public routes and sessions checked by token go on.
+
+    Sign-in, refresh, sign-out and database checks get 503, and a request without a
+    session gets 401.
+    """
     with contextlib.ExitStack() as core:
         running = core.enter_context(serve_in_thread())
         gateway = await start(ROUTES, CORE=running.url)
@@ -59,7 +66,7 @@ async def test_core_stops(start: Start, upstream: FaultUpstream) -> None:
         assert_unavailable(await sign_in(user))
         assert_unavailable(await user.refresh())
         assert_unavailable(await user.sign_out())
-        # No session is no session, core or no core.
+        # Without a session the core isn't needed to refuse.
         assert (await gateway.ask("GET", "/checked")).status == 401
         assert len(upstream.requests) == served
 
@@ -79,7 +86,7 @@ async def test_core_stops(start: Start, upstream: FaultUpstream) -> None:
 async def test_core_misbehaves(
     start: Start, upstream: FaultUpstream, st_core: ThreadedCore, fault: Fault
 ) -> None:
-    """However it fails, what must ask it is 503 and comes back with it."""
+    """Requests that need the core get 503, and are served again when it recovers."""
     gateway = await start(ROUTES, TIMEOUT="1.5" if fault.hang else "5")
     user = await gateway.sign_up()
     st_core.core.faults.set("/recipe/*", fault)
@@ -95,7 +102,7 @@ async def test_core_misbehaves(
 async def test_core_hangs_and_others_go_on(
     start: Start, upstream: FaultUpstream, st_core: ThreadedCore
 ) -> None:
-    """A request that waits for the core holds up nobody else."""
+    """A request that waits for the core doesn't delay others."""
     gateway = await start(ROUTES, TIMEOUT="1.5")
     user = await gateway.sign_up()
     st_core.core.faults.forget_calls()
@@ -111,7 +118,7 @@ async def test_core_hangs_and_others_go_on(
 async def test_keys_were_never_fetched(
     start: Start, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """A session that nobody can check is 503; what needs none is served."""
+    """Without keys a request with a session gets 503; one without is served or 401."""
     st_core.core.faults.disconnect("/.well-known/jwks.json")
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
@@ -126,7 +133,7 @@ async def test_keys_were_never_fetched(
 
 
 async def test_no_core_at_all(start: Start, closed_port: int) -> None:
-    """The gateway starts without one, and says 503 to whoever needs it."""
+    """The gateway starts without a core; requests that need it get 503."""
     gateway = await start(ROUTES, CORE=f"http://127.0.0.1:{closed_port}")
     assert (await gateway.ask("GET", "/public")).status == 200
     assert (await gateway.ask("GET", "/private")).status == 401
@@ -142,7 +149,7 @@ async def sign_in(user: User) -> WireReply:
 
 
 async def until_served(gateway: Gateway, user: User) -> None:
-    """Return when the keys are back; the next request after `cooldown` fetches them."""
+    """Refresh the keys until the user's requests are served."""
     async with asyncio.timeout(5):
         while (await user.get("/private")).status != 200:
             await gateway.app.keys.refresh()

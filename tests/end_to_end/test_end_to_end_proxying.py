@@ -1,4 +1,4 @@
-"""What passes through a route, byte for byte: target, fields, bodies, streams."""
+"""What a route forwards, byte by byte: target, fields, bodies, streams."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ routes:
   - {path: /private, service: echo}
   - {path: /api, service: echo, protected: false, rewrite: {strip_prefix: /api}}
 """
-NOBODY = ROUTES.replace("${TRUSTED:-}", "")
-LOOPBACK = ROUTES.replace("${TRUSTED:-}", '"127.0.0.0/8"')
+NO_PROXY_TRUSTED = ROUTES.replace("${TRUSTED:-}", "")
+LOOPBACK_TRUSTED = ROUTES.replace("${TRUSTED:-}", '"127.0.0.0/8"')
 
 
 # --- the target ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("sent", "arrives"),
+    ("sent", "forwarded"),
     [
         ("/public", "/public"),
         ("/public/", "/public/"),
@@ -51,13 +51,13 @@ LOOPBACK = ROUTES.replace("${TRUSTED:-}", '"127.0.0.0/8"')
     ],
 )
 async def test_target_arrives_in_canonical_form(
-    start: Start, upstream: FaultUpstream, sent: str, arrives: str
+    start: Start, upstream: FaultUpstream, sent: str, forwarded: str
 ) -> None:
-    """One form of the path is matched and sent; the query is never touched."""
-    gateway = await start(NOBODY)
+    """The path is forwarded in the form that was matched; the query is unchanged."""
+    gateway = await start(NO_PROXY_TRUSTED)
     reply = await gateway.ask("GET", sent)
     assert reply.status == 200, reply
-    assert upstream.requests[0].line == f"GET {arrives} HTTP/1.1".encode()
+    assert upstream.requests[0].line == f"GET {forwarded} HTTP/1.1".encode()
 
 
 @pytest.mark.parametrize(
@@ -84,17 +84,17 @@ async def test_target_arrives_in_canonical_form(
 async def test_no_spelling_reaches_a_protected_path_as_another(
     start: Start, upstream: FaultUpstream, sent: str, status: int
 ) -> None:
-    """401: it is the protected path. 400: nobody can tell. 200: public to any reader.
+    """401 for the protected path, 400 if ambiguous, 200 if public however decoded.
 
-    Only the last arrives; the plain public path does, on the same gateway.
+    Only the last is forwarded. So is the plain public path, on the same gateway.
     """
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     assert (await gateway.ask("GET", sent)).status == status
     assert len(upstream.requests) == (status == 200)
-    for seen in upstream.requests:
-        path = seen.line.split(b" ")[1]
+    for forwarded in upstream.requests:
+        path = forwarded.line.split(b" ")[1]
         assert path.startswith(b"/public/"), path
-        # Whoever decodes once more sees no way up either.
+        # A service that decodes once more finds no `..` either.
         assert not re.search(rb"(?i)(^|/|%2f|\\|%5c)(\.|%2e){2}", path), path
     assert (await gateway.ask("GET", "/public/private")).status == 200
     assert upstream.requests[-1].line == b"GET /public/private HTTP/1.1"
@@ -106,7 +106,7 @@ async def test_no_spelling_reaches_a_protected_path_as_another(
 async def test_fields_pass_in_order_with_repeats(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Both ways: names keep their case, values their bytes, repeats their places."""
+    """In both directions names keep their case, values their bytes, repeats all."""
     reply_fields = (
         b"Set-Cookie: a=1; Path=/\r\nX-One: 1\r\nset-cookie: b=2\r\nX-Two: \xe9\r\n"
         b"X-one: 3\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nServer: theirs\r\n"
@@ -116,7 +116,7 @@ async def test_fields_pass_in_order_with_repeats(
         + reply_fields
         + b"\r\nok"
     )
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     sent = [("X-B", "1"), ("x-a", "2"), ("X-b", "3"), ("Accept", "a,  b"), ("X-C", "")]
     reply = await gateway.ask("GET", "/public", *sent)
     lines = upstream.requests[0].head.split(b"\r\n")
@@ -133,23 +133,23 @@ async def test_fields_pass_in_order_with_repeats(
 async def test_any_method_with_a_body(
     start: Start, upstream: FaultUpstream, method: str
 ) -> None:
-    """Whatever llhttp knows; every byte value passes in both directions."""
+    """Every byte value passes in both directions."""
     upstream.behaviour = echo
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     body = bytes(range(256)) * 300
     reply = await gateway.ask(method, "/public", body=body)
     assert reply.body == body
-    (seen,) = upstream.requests
-    assert seen.body == body
-    assert seen.line.startswith(method.encode() + b" ")
+    (forwarded,) = upstream.requests
+    assert forwarded.body == body
+    assert forwarded.line.startswith(method.encode() + b" ")
 
 
 async def test_bodies_stream_both_ways_at_once(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Each piece arrives, and its echo comes back, before the next is sent."""
+    """The echo of each piece comes back before the client sends the next."""
     upstream.behaviour = echo_while_reading
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     async with connect(gateway.port) as wire:
         await wire.send(request("POST", "/public", ("Transfer-Encoding", "chunked")))
         await wire.send(b"5\r\nfirst\r\n")
@@ -166,11 +166,11 @@ async def test_bodies_stream_both_ways_at_once(
         assert await wire.chunk() == b""
 
 
-async def test_first_event_comes_before_the_last_is_made(
+async def test_each_event_of_a_stream_is_forwarded_at_once(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """A stream of events isn't held back; its end is what the upstream's is."""
-    go_on = asyncio.Event()
+    """The client gets the first event before the upstream sends the second."""
+    first_received = asyncio.Event()
 
     async def events(peer: Peer) -> None:
         await peer.request()
@@ -178,23 +178,23 @@ async def test_first_event_comes_before_the_last_is_made(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n"
         )
-        await go_on.wait()
+        await first_received.wait()
         await peer.send(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n")
         await peer.gone()
 
     upstream.behaviour = events
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     user = await gateway.sign_up()
     async with connect(gateway.port) as wire:
         await wire.send(request("GET", "/private", user.bearer))
         await wire.head()
         assert await wire.chunk() == b"data: 1\n\n"
-        go_on.set()
+        first_received.set()
         assert await wire.chunk() == b"data: 2\n\n"
         assert await wire.chunk() == b""
 
 
-# --- where it came from ---------------------------------------------------------
+# --- forwarded fields -----------------------------------------------------------
 
 CLAIMED = [
     ("X-Forwarded-For", "203.0.113.7"),
@@ -205,34 +205,34 @@ CLAIMED = [
 ]
 
 
-async def test_forwarded_fields_of_anybody_dont_count(
+async def test_forwarded_fields_of_an_untrusted_client_are_replaced(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """They are removed, and replaced by what the gateway sees itself."""
-    gateway = await start(NOBODY)
+    """The service and the log get the address, scheme and Host the gateway saw."""
+    gateway = await start(NO_PROXY_TRUSTED)
     reply = await gateway.ask("GET", "/public", *CLAIMED)
-    (seen,) = upstream.requests
-    assert seen.field(b"x-forwarded-for") == b"127.0.0.1"
-    assert seen.field(b"x-forwarded-proto") == b"http"
-    assert seen.field(b"x-forwarded-host") == b"localhost"
-    assert b"203.0.113.7" not in seen.head
+    (forwarded,) = upstream.requests
+    assert forwarded.field(b"x-forwarded-for") == b"127.0.0.1"
+    assert forwarded.field(b"x-forwarded-proto") == b"http"
+    assert forwarded.field(b"x-forwarded-host") == b"localhost"
+    assert b"203.0.113.7" not in forwarded.head
     assert (await gateway.record(reply)).client == "127.0.0.1"
 
 
-async def test_forwarded_fields_of_a_trusted_proxy_count(
+async def test_forwarded_fields_of_a_trusted_proxy_are_kept(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """The chain is continued, and the log has the client it names."""
-    gateway = await start(LOOPBACK)
+    """The gateway appends to X-Forwarded-For, and logs the client that it names."""
+    gateway = await start(LOOPBACK_TRUSTED)
     reply = await gateway.ask("GET", "/public", *CLAIMED)
-    (seen,) = upstream.requests
-    assert seen.field(b"x-forwarded-for") == b"203.0.113.7, 127.0.0.1"
-    assert seen.field(b"x-forwarded-proto") == b"https"
-    assert seen.field(b"x-forwarded-host") == b"shop.example"
+    (forwarded,) = upstream.requests
+    assert forwarded.field(b"x-forwarded-for") == b"203.0.113.7, 127.0.0.1"
+    assert forwarded.field(b"x-forwarded-proto") == b"https"
+    assert forwarded.field(b"x-forwarded-host") == b"shop.example"
     assert (await gateway.record(reply)).client == "203.0.113.7"
 
 
-SAYS_THE_URL = """
+URL_AS_ERROR = """
 from supertokens_python import InputAppInfo, SupertokensConfig
 from supertokens_python.exceptions import BadInputError
 from supertokens_python.recipe import emailpassword, session
@@ -262,9 +262,9 @@ recipe_list = [
 @pytest.mark.parametrize(
     ("routes", "stated", "scheme"),
     [
-        (LOOPBACK, "https", "https"),
-        (LOOPBACK, "http", "http"),
-        (NOBODY, "https", "http"),
+        (LOOPBACK_TRUSTED, "https", "https"),
+        (LOOPBACK_TRUSTED, "http", "http"),
+        (NO_PROXY_TRUSTED, "https", "http"),
     ],
     ids=["https", "http", "of a peer that isn't trusted"],
 )
@@ -285,9 +285,12 @@ async def test_the_sdk_sees_the_scheme_that_a_trusted_proxy_states(
     stated: str,
     scheme: str,
 ) -> None:
-    """X-Forwarded-Proto counts where a session is judged, and in the SDK's own API."""
-    name = f"says_the_url_{tmp_path.name.replace('-', '_')}"
-    text = SAYS_THE_URL.replace("{core}", st_core.url)
+    """It sees it when it checks a session, and in its own API.
+
+    The configuration's SDK override reports the request's URL as an error.
+    """
+    name = f"url_as_error_{tmp_path.name.replace('-', '_')}"
+    text = URL_AS_ERROR.replace("{core}", st_core.url)
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -303,7 +306,7 @@ async def test_the_sdk_sees_the_scheme_that_a_trusted_proxy_states(
 
 
 @pytest.mark.parametrize(
-    ("sent", "taken"),
+    ("sent", "is_used"),
     [
         (["abc-123_X.9"], True),
         (["a" * 128], True),
@@ -314,19 +317,22 @@ async def test_the_sdk_sees_the_scheme_that_a_trusted_proxy_states(
         (["<script>"], False),
         ([""], False),
     ],
-    ids=["sound", "longest", "none", "too long", "space", "two", "markup", "empty"],
+    ids=["valid", "longest", "none", "too long", "space", "two", "markup", "empty"],
 )
-async def test_request_id_is_taken_or_made(
-    start: Start, upstream: FaultUpstream, sent: list[str], taken: bool
+async def test_request_id_is_the_client_s_or_a_new_one(
+    start: Start, upstream: FaultUpstream, sent: list[str], is_used: bool
 ) -> None:
-    """One id reaches the upstream, the client and the log; the upstream's own goes."""
+    """Upstream, client and log get the same id: the client's if valid, else a new one.
+
+    The upstream's own X-Request-Id is dropped.
+    """
     upstream.behaviour = replies(
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Request-Id: theirs\r\n\r\n"
     )
-    gateway = await start(NOBODY)
+    gateway = await start(NO_PROXY_TRUSTED)
     reply = await gateway.ask("GET", "/public", *(("X-Request-Id", s) for s in sent))
     used = reply.one("X-Request-Id")
     assert used is not None
-    assert used == sent[0] if taken else re.fullmatch("[0-9a-f]{24}", used)
+    assert used == sent[0] if is_used else re.fullmatch("[0-9a-f]{24}", used)
     assert upstream.requests[0].field(b"x-request-id") == used.encode()
     assert (await gateway.record(reply)).status == 200

@@ -1,4 +1,4 @@
-"""Many users at once over shared connections: nobody is ever taken for another.
+"""Many users at once over shared connections: identities are never mixed up.
 
 `GATEWAY_SOAK_REQUESTS=100000 pytest tests/end_to_end/test_end_to_end_soak.py` for the
 long run; 10,000 requests take about 20 s, client and upstream included.
@@ -36,24 +36,24 @@ routes:
 """
 
 
-async def who_is_it(peer: Peer) -> None:
-    """Answer with the user that the gateway names, and forget the request."""
+async def answer_with_user(peer: Peer) -> None:
+    """Answer with the request's user and number, and drop the request."""
     while True:
-        seen = await peer.request()
+        received = await peer.request()
         peer.upstream.requests.clear()
-        user = seen.field(b"x-user-id") or b"nobody"
-        asked = seen.field(b"x-asked") or b""
-        body = user + b" " + asked
+        user = received.field(b"x-user-id") or b"nobody"
+        number = received.field(b"x-number") or b""
+        body = user + b" " + number
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
         await peer.send(head + body)
 
 
-async def test_nobody_is_taken_for_another(
+async def test_each_request_is_forwarded_with_its_own_user(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Each reply names the user that asked; a cache too small for all is in between."""
-    upstream.behaviour = who_is_it
-    # The guard looks at every call, which the long run would pay for.
+    """Each reply names the user of its request, with a cache too small for all."""
+    upstream.behaviour = answer_with_user
+    # The guard checks every call, which would slow down the long run.
     gateway = await start(ROUTES, guard=False)
     users = [await gateway.sign_up() for _ in range(USERS)]
     assert len({user.id for user in users}) == USERS
@@ -68,16 +68,17 @@ async def test_nobody_is_taken_for_another(
             for number in left:
                 user = choose.choice(users)
                 path = choose.choice(("/private", "/optional", "/checked", "/public"))
-                shown = choose.choice(
+                credential = choose.choice(
                     (user.bearer, ("Cookie", f"sAccessToken={user.access}"))
                 )
                 if path == "/optional" and choose.random() < 0.3:
-                    shown = ("X-User-Id", user.id)
+                    credential = ("X-User-Id", user.id)
                 name = user.id
-                if path == "/public" or shown[0] == "X-User-Id":
+                if path == "/public" or credential[0] == "X-User-Id":
                     name = "nobody"
                 expected = f"{name} {number}".encode()
-                await wire.send(request("GET", path, shown, ("X-Asked", str(number))))
+                fields = (credential, ("X-Number", str(number)))
+                await wire.send(request("GET", path, *fields))
                 reply = await wire.reply()
                 if reply.status != 200 or reply.body != expected:
                     wrong.append((path, expected, reply.body))

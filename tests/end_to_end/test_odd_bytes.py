@@ -1,4 +1,4 @@
-"""Odd bytes in the fields that the gateway decodes: the client's fault, never a 5xx."""
+"""Unusual bytes in the fields that the gateway decodes never cause a 5xx."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ services:
 routes:
   - {path: /public, service: echo, protected: false}
   - {path: /private, service: echo}
-  - {path: /asked, service: echo, session: {check_database: always}}
+  - {path: /checked, service: echo, session: {check_database: always}}
 """
 
 BYTES = b'\x00\x01\t\n\r\x1f "%,;=\\\x7f\x80\xa0\xc3\xff'
-"""Controls, separators, and what isn't ASCII: alone never UTF-8."""
+"""Controls, separators and non-ASCII bytes, which alone are never valid UTF-8."""
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -69,7 +69,7 @@ CASES: dict[str, tuple[str, Fields, bytes]] = {
     "preflight of the API": ("OPTIONS /auth/signin", PREFLIGHT, b""),
     "public": ("GET /public", READ, b""),
     "private": ("GET /private", READ, b""),
-    "asks the core": ("GET /asked", READ, b""),
+    "checks the database": ("GET /checked", READ, b""),
     "user": ("GET /user", READ, b""),
     "WebSocket": ("GET /public", WEBSOCKET, b""),
     "sign-in": ("POST /auth/signin", API, SIGN_IN),
@@ -79,7 +79,7 @@ CASES: dict[str, tuple[str, Fields, bytes]] = {
 
 
 async def status(gateway: Gateway, data: bytes) -> int:
-    """Return the status of the answer to *data*, on a connection of its own."""
+    """Send *data* on a connection of its own; return the status of the reply."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     try:
         writer.write(data)
@@ -94,20 +94,19 @@ async def status(gateway: Gateway, data: bytes) -> int:
 async def test_an_odd_byte_is_never_a_5xx(
     start: Start, upstream: FaultUpstream, name: str
 ) -> None:
-    """In the middle of each value, one after the other; the other fields are good."""
+    """Each byte is put into the middle of each value in turn; the rest stays valid."""
     gateway = await start(ROUTES)
     line, fields, body = CASES[name]
     for odd, (changed, _) in ((o, f) for o in BYTES for f in fields):
         head = [f"{line} HTTP/1.1".encode(), b"Host: localhost:8000"]
         for field, value in fields:
-            whole = value.encode()
-            middle = len(whole) // 2
+            encoded = value.encode()
+            middle = len(encoded) // 2
             if field == changed:
-                whole = whole[:middle] + bytes([odd]) + whole[middle:]
-            head.append(field.encode() + b": " + whole)
+                encoded = encoded[:middle] + bytes([odd]) + encoded[middle:]
+            head.append(field.encode() + b": " + encoded)
         head.append(b"Content-Length: %d" % len(body))
         data = b"\r\n".join(head) + b"\r\n\r\n" + body
-        got = await status(gateway, data)
-        assert got < 500, (changed, odd)
+        assert await status(gateway, data) < 500, (changed, odd)
     reasons = {record.reason for record in gateway.records.all}
     assert "internal_error" not in reasons

@@ -722,7 +722,9 @@ def test_answer_with_new_tokens_is_never_stored() -> None:
     ],
     ids=ascii,
 )
-def test_request_id_is_taken_or_made(given_ids: list[bytes], expected: bytes) -> None:
+def test_request_id_is_the_client_s_or_a_new_one(
+    given_ids: list[bytes], expected: bytes
+) -> None:
     """A single client id that is safe to log is kept; any other is replaced."""
     assert request_id(given_ids, lambda: "made") == expected
     if not has_control(b"".join(given_ids)):  # such a head is refused

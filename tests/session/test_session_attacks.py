@@ -29,7 +29,7 @@ from wire import WireReply
 from gateway.dev.core import ThreadedCore
 
 ELSEWHERE = {
-    "E12": "test_end_to_end.py::test_session_that_the_core_lost_is_over",
+    "E12": "test_end_to_end.py::test_session_that_was_removed_from_the_core",
     "E13, role": "test_session_check.py::test_max_age_brings_a_role_to_a_live_session",
     "E14": "test_credentials.py::test_two_access_cookies_ask_for_a_refresh",
     "E18, theft": "test_end_to_end.py::test_stolen_refresh_token_ends_the_session",
@@ -39,7 +39,7 @@ ELSEWHERE = {
     "E20": "test_end_to_end_errors.py::test_upstream_401_for_a_valid_session",
     "E21": "test_session_check.py::test_a_key_rotation_refuses_nobody",
     "E24": "test_end_to_end.py::"
-    "test_optional_route_knows_a_user_and_refuses_a_broken_one",
+    "test_optional_route_takes_a_session_and_refuses_an_invalid_token",
     "E25": "test_verify.py::test_every_failure_is_undecided",
     "E25, proxy": "proxy/test_proxy.py::test_p12_a_verifier_that_fails_lets_nobody_in",
     "E27": "proxy/test_tunnel.py::test_the_socket_ends_with_its_session",
@@ -67,7 +67,7 @@ JWKS = "/.well-known/jwks.json"
 
 
 @pytest.mark.parametrize("row", ELSEWHERE)
-def test_rows_that_are_elsewhere_are_there(row: str) -> None:
+def test_the_tests_of_other_rows_exist(row: str) -> None:
     """Every test that `ELSEWHERE` names exists."""
     name, _, function = ELSEWHERE[row].partition("::")
     (path,) = Path(__file__).parents[1].rglob(name)
