@@ -1,4 +1,4 @@
-"""CORS: which pages may read the answers, and that they can read all of them."""
+"""CORS: allowed pages can read every reply; other pages can read none."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ TOKEN_FIELDS = ("front-token", "st-access-token", "st-refresh-token", "anti-csrf
 
 
 def cors_fields(reply: WireReply) -> dict[str, str]:
-    """Return the Access-Control-* fields; none comes twice."""
-    found = [
+    """Return the Access-Control-* fields; assert that each occurs once."""
+    fields = [
         (name.lower(), value)
         for name, value in reply.fields
         if name.lower().startswith("access-control-")
     ]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    assert len(dict(fields)) == len(fields)
+    return dict(fields)
 
 
 def names(value: str) -> set[str]:
@@ -71,25 +71,28 @@ async def preflight(
 async def test_preflight_needs_no_session(
     start: Start, upstream: FaultUpstream, path: str
 ) -> None:
-    """204 from the gateway, with the headers that SuperTokens' frontends send."""
+    """The gateway answers 204 and allows the headers of SuperTokens' frontends.
+
+    The upstream gets nothing.
+    """
     gateway = await start(ROUTES)
     method = "GET" if path == "/user" else "POST"
-    wanted = ("content-type", "x-own", *SDK_HEADERS)
-    reply = await preflight(gateway, path, method, *wanted)
+    headers = ("content-type", "x-own", *SDK_HEADERS)
+    reply = await preflight(gateway, path, method, *headers)
     assert (reply.status, reply.one("Content-Length")) == (204, None)
-    granted = cors_fields(reply)
-    assert granted["access-control-allow-origin"] == PAGE
-    assert granted["access-control-allow-credentials"] == "true"
-    assert granted["access-control-allow-methods"] == method
-    assert set(wanted) <= names(granted["access-control-allow-headers"])
-    assert granted["access-control-max-age"] == "77"
+    fields = cors_fields(reply)
+    assert fields["access-control-allow-origin"] == PAGE
+    assert fields["access-control-allow-credentials"] == "true"
+    assert fields["access-control-allow-methods"] == method
+    assert set(headers) <= names(fields["access-control-allow-headers"])
+    assert fields["access-control-max-age"] == "77"
     assert "origin" in names(reply.one("Vary") or "")
     assert reply.one("X-Request-Id")
     assert not upstream.requests
 
 
-async def test_preflight_grants_all_that_the_sdk_names(start: Start) -> None:
-    """The SDK's own list is the measure, whatever its version adds to it."""
+async def test_preflight_allows_all_headers_of_the_sdk(start: Start) -> None:
+    """It allows every header in the list of the installed SDK version."""
     from supertokens_python import get_all_cors_headers
 
     gateway = await start(ROUTES)
@@ -115,7 +118,7 @@ async def test_preflight_is_refused(
     headers: tuple[str, ...],
     origin: str,
 ) -> None:
-    """403 without any grant, and the upstream isn't asked."""
+    """The gateway answers 403 without CORS fields; the upstream gets nothing."""
     gateway = await start(ROUTES)
     reply = await preflight(gateway, path, method, *headers, origin=origin)
     assert reply.status == 403
@@ -125,10 +128,10 @@ async def test_preflight_is_refused(
     assert not upstream.requests
 
 
-async def test_plain_options_goes_the_way_of_every_method(
+async def test_plain_options_is_a_request_like_any_other(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """Without Access-Control-Request-Method nobody asks for permission."""
+    """OPTIONS without Access-Control-Request-Method isn't a preflight."""
     gateway = await start(ROUTES)
     assert (await gateway.ask("OPTIONS", "/private")).status == 401
     assert (await gateway.ask("OPTIONS", "/private", ("Origin", PAGE))).status == 401
@@ -137,9 +140,9 @@ async def test_plain_options_goes_the_way_of_every_method(
     assert upstream.requests[0].line.startswith(b"OPTIONS /public ")
 
 
-# --- answers --------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------
 
-ANSWERS = {
+REPLIES = {
     "200": ("GET", "/public", 200),
     "401": ("GET", "/private", 401),
     "user 401": ("GET", "/user", 401),
@@ -152,28 +155,28 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("method", "path", "status"), ANSWERS.values(), ids=ANSWERS)
-async def test_an_allowed_page_can_read_every_answer(
+@pytest.mark.parametrize(("method", "path", "status"), REPLIES.values(), ids=REPLIES)
+async def test_an_allowed_page_can_read_every_reply(
     start: Start, closed_port: int, method: str, path: str, status: int
 ) -> None:
-    """Its exact origin, with credentials; tokens and the request id are exposed."""
+    """CORS fields name its exact origin, and expose tokens and the request id."""
     gateway = await start(ROUTES, CLOSED=str(closed_port))
     for origin in (PAGE, "http://localhost:3000"):
         reply = await gateway.ask(method, path, ("Origin", origin))
         assert reply.status == status
-        granted = cors_fields(reply)
-        assert granted["access-control-allow-origin"] == origin
-        assert granted["access-control-allow-credentials"] == "true"
-        exposed = names(granted["access-control-expose-headers"])
+        fields = cors_fields(reply)
+        assert fields["access-control-allow-origin"] == origin
+        assert fields["access-control-allow-credentials"] == "true"
+        exposed = names(fields["access-control-expose-headers"])
         assert {*TOKEN_FIELDS, "x-request-id", "x-answer"} <= exposed
         assert reply.all("Vary") == ["Origin"]
 
 
-@pytest.mark.parametrize(("method", "path", "status"), ANSWERS.values(), ids=ANSWERS)
-async def test_without_origin_nothing_is_granted(
+@pytest.mark.parametrize(("method", "path", "status"), REPLIES.values(), ids=REPLIES)
+async def test_without_origin_there_are_no_cors_fields(
     start: Start, closed_port: int, method: str, path: str, status: int
 ) -> None:
-    """But the answer varies: a cache mustn't give it to a page that would need more."""
+    """`Vary: Origin` keeps a cache from using the reply for a page's request."""
     gateway = await start(ROUTES, CLOSED=str(closed_port))
     reply = await gateway.ask(method, path)
     assert reply.status == status
@@ -202,10 +205,10 @@ ORIGINS = {
 
 
 @pytest.mark.parametrize("origins", ORIGINS.values(), ids=ORIGINS)
-async def test_no_other_page_can_read_an_answer(
+async def test_no_other_page_can_read_a_reply(
     start: Start, upstream: FaultUpstream, origins: list[str]
 ) -> None:
-    """Origins are compared whole; the request itself goes its way all the same."""
+    """The whole origin must match. The request is handled as usual in any case."""
     gateway = await start(ROUTES)
     sent = [("Origin", origin) for origin in origins]
     for path, status in (("/public", 200), ("/private", 401), ("/none", 404)):
@@ -219,15 +222,15 @@ async def test_no_other_page_can_read_an_answer(
 async def test_origins_in_turn_on_one_gateway(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """What was decided for one origin is never given to the next."""
+    """The decision for one origin isn't used for the next."""
     gateway = await start(ROUTES)
-    turn = [PAGE, "https://evil.example", "http://localhost:3000", "null", PAGE]
-    found = await asyncio.gather(
-        *(gateway.ask("GET", "/public", ("Origin", origin)) for origin in turn)
+    origins = [PAGE, "https://evil.example", "http://localhost:3000", "null", PAGE]
+    results = await asyncio.gather(
+        *(gateway.ask("GET", "/public", ("Origin", origin)) for origin in origins)
     )
-    assert {reply.status for reply in found} == {200}
-    assert len(upstream.requests) == len(turn)
-    assert [cors_fields(r).get("access-control-allow-origin") for r in found] == [
+    assert {reply.status for reply in results} == {200}
+    assert len(upstream.requests) == len(origins)
+    assert [cors_fields(r).get("access-control-allow-origin") for r in results] == [
         PAGE,
         None,
         "http://localhost:3000",
@@ -236,10 +239,10 @@ async def test_origins_in_turn_on_one_gateway(
     ]
 
 
-async def test_upstreams_own_grant_is_replaced(
+async def test_cors_fields_of_the_upstream_are_replaced(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """A service that opens itself to everybody opens nothing here; its Vary stays."""
+    """A service can't allow more origins than the gateway does; its Vary is kept."""
     upstream.behaviour = replies(
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nVary: Accept-Encoding\r\n"
         b"Access-Control-Allow-Origin: *\r\naccess-control-expose-headers: x-all\r\n"
@@ -249,14 +252,14 @@ async def test_upstreams_own_grant_is_replaced(
     stranger = await gateway.ask("GET", "/public", ("Origin", "https://evil.example"))
     assert not cors_fields(stranger)
     page = await gateway.ask("GET", "/public", ("Origin", PAGE))
-    granted = cors_fields(page)
-    assert granted["access-control-allow-origin"] == PAGE
-    assert "x-all" not in names(granted["access-control-expose-headers"])
+    fields = cors_fields(page)
+    assert fields["access-control-allow-origin"] == PAGE
+    assert "x-all" not in names(fields["access-control-expose-headers"])
     assert page.all("Vary") == ["Accept-Encoding", "Origin"]
 
 
-async def test_public_keys_are_open_to_every_page(start: Start) -> None:
-    """The SDK's JWKS says `*` itself: once, and without credentials beside it."""
+async def test_every_page_can_read_the_public_keys(start: Start) -> None:
+    """The SDK's JWKS has `Access-Control-Allow-Origin: *` and no other CORS field."""
     gateway = await start(ROUTES)
     for origin in (PAGE, "https://evil.example"):
         reply = await gateway.ask("GET", "/auth/jwt/jwks.json", ("Origin", origin))
@@ -264,10 +267,10 @@ async def test_public_keys_are_open_to_every_page(start: Start) -> None:
         assert cors_fields(reply) == {"access-control-allow-origin": "*"}
 
 
-async def test_origins_are_the_website_unless_said(
+async def test_the_default_origin_is_the_website(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """`cors` may be left out: the page of `website_domain` is who calls."""
+    """Without `cors` only the origin of `website_domain` is allowed."""
     begin, end = ROUTES.index("cors:"), ROUTES.index("services:")
     gateway = await start(ROUTES[:begin] + ROUTES[end:])
     for path, status in (("/private", 401), ("/public", 200)):
@@ -291,6 +294,6 @@ async def test_origins_are_the_website_unless_said(
     ],
 )
 def test_is_preflight(method: str, fields: tuple[str, ...], expected: bool) -> None:
-    """OPTIONS with both fields, and nothing else."""
-    given = tuple((name.encode(), b"x") for name in fields)
-    assert cors.is_preflight(method, given) is expected
+    """A preflight is OPTIONS with both fields."""
+    lines = tuple((name.encode(), b"x") for name in fields)
+    assert cors.is_preflight(method, lines) is expected

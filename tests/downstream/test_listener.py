@@ -1,7 +1,7 @@
-"""What the listener adds to the reading of heads: deadlines, limits, and ends.
+"""The listener's deadlines and limits, and how its connections end.
 
-Each test has a gateway of its own with limits short enough to be waited for; what is
-refused, and how, stands in the corpus (tests/test_corpus.py).
+Each test runs a gateway of its own, with time limits short enough to be reached. The
+corpus (tests/test_corpus.py) tests which requests are refused.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ OFTEN = Pace(sweep_s=0.02)
 
 
 def running(*, pace: Pace = OFTEN, **options: Any) -> AbstractAsyncContextManager[Rig]:
-    """Run the corpus' gateway, whose listener looks at its connections often."""
+    """Run the corpus' gateway with a listener that checks deadlines often."""
     return corpus_rig.running(pace=pace, **options)
 
 
 @asynccontextmanager
-async def talking(
+async def connected(
     rig: Rig,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect for the block; no wait in it is endless."""
+    """Connect for the block, which times out after `PATIENCE_S`."""
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         try:
@@ -56,21 +56,20 @@ async def server_side(rig: Rig, writer: asyncio.StreamWriter) -> Watched:
 
 
 async def begun(rig: Rig) -> None:
-    """Return when the upstream has something of a request."""
+    """Return when the upstream has received bytes of a request."""
     await until(lambda: rig.upstream.begun or rig.upstream.requests)
 
 
 async def forwards(rig: Rig) -> None:
-    """Hold that a good request, on a connection of its own, is the first to arrive.
+    """Assert that a valid request is the first that reaches the upstream.
 
-    What was refused before it didn't reach the upstream, and this gateway's way there
-    is open.
+    So the refused requests before it didn't, although the upstream is reachable.
     """
     assert rig.upstream.connections == 0
-    async with talking(rig) as (reader, writer):
+    async with connected(rig) as (reader, writer):
         writer.write(GET)
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
-    assert [seen.target for seen in rig.upstream.requests] == [b"/public/a"]
+    assert [each.target for each in rig.upstream.requests] == [b"/public/a"]
 
 
 async def upstream_left(rig: Rig) -> None:
@@ -83,9 +82,9 @@ async def upstream_left(rig: Rig) -> None:
 
 @pytest.mark.parametrize("pieces", [[b"G"], [GET[:-2]], [b"\r\n", b"\r\n"]])
 async def test_a_slow_head_is_408(pieces: list[bytes]) -> None:
-    """G5: from the first byte to the end of the head, however it drips."""
+    """G5: `head_timeout` runs from the first byte of the head to its end."""
     async with running(limits={"head_timeout": SHORT_S}) as rig:
-        async with talking(rig) as (reader, writer):
+        async with connected(rig) as (reader, writer):
             for piece in pieces:
                 writer.write(piece)
             reply = await reader.read()
@@ -95,27 +94,27 @@ async def test_a_slow_head_is_408(pieces: list[bytes]) -> None:
         await forwards(rig)
 
 
-async def test_dripping_doesnt_put_the_deadline_off() -> None:
-    """G5: one byte now and then is no progress."""
+async def test_more_bytes_do_not_extend_the_deadline_of_a_head() -> None:
+    """G5: a head sent byte by byte is still 408 after `head_timeout`."""
     async with (
         running(limits={"head_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
-        whole = asyncio.ensure_future(reader.read())
+        reply = asyncio.ensure_future(reader.read())
         for byte in GET[:-1]:
             writer.write(bytes([byte]))
-            done, _ = await asyncio.wait({whole}, timeout=0.02)
+            done, _ = await asyncio.wait({reply}, timeout=0.02)
             if done:
                 break
-        assert (await whole).startswith(b"HTTP/1.1 408 ")
+        assert (await reply).startswith(b"HTTP/1.1 408 ")
         await forwards(rig)
 
 
 async def test_a_second_slow_head_is_408_too() -> None:
-    """Every request of a connection has the deadline, not only the first."""
+    """The deadline holds for every request of a connection, not only the first."""
     async with (
         running(limits={"head_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         writer.write(GET)
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200")
@@ -139,10 +138,10 @@ BODY = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 8\r\n\r\n"
     ],
 )
 async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
-    """G5: a head that begins in the segment of what stands before it is no idleness."""
+    """G5: its deadline also runs if it begins in the segment of the request before."""
     async with (
         running(limits={"head_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         watched = await server_side(rig, writer)
         sent = 0
@@ -169,11 +168,11 @@ async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
         pytest.param([BODY + b"12345678" + GET, GET], id="both"),
     ],
 )
-async def test_an_idle_client_sends_no_slow_head(pieces: list[bytes]) -> None:
-    """A whole request, however it came, leaves the time of `keep_alive`."""
+async def test_the_head_deadline_ends_with_the_request(pieces: list[bytes]) -> None:
+    """After complete requests, however segmented, only `keep_alive` limits the wait."""
     async with (
         running(limits={"head_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         watched = await server_side(rig, writer)
         for number, piece in enumerate(pieces, 1):
@@ -186,11 +185,11 @@ async def test_an_idle_client_sends_no_slow_head(pieces: list[bytes]) -> None:
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_slow_answer_is_no_slow_head() -> None:
-    """The head's deadline ends with the head, however the head came."""
+async def test_a_slow_reply_is_not_a_slow_head() -> None:
+    """The deadline of a head that came in two segments ends with the head."""
     async with (
         running(limits={"head_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         watched = await server_side(rig, writer)
@@ -206,51 +205,51 @@ async def test_a_slow_answer_is_no_slow_head() -> None:
 
 
 async def test_an_idle_connection_keeps_nothing_of_its_last_head() -> None:
-    """No byte of it: there was a token in it."""
+    """None of its bytes stays reachable: it may have had a token."""
     secret = b"Authorization: Bearer " + b"secret" * 10
     get, post = (x.replace(b"Host: gw", b"Host: gw\r\n" + secret) for x in (GET, BODY))
-    async with running() as rig, talking(rig) as (reader, writer):
+    async with running() as rig, connected(rig) as (reader, writer):
         watched = await server_side(rig, writer)
         for pieces in ([get], [post + b"12345678"], [get[:40], get[40:]], [get + get]):
             for piece in pieces:
                 writer.write(piece)
                 await reader.readuntil(b"/public/a") if piece is pieces[-1] else None
             await until(lambda: not watched.is_running)
-            assert not [found for found in reachable(watched) if b"secret" in found]
+            assert not [data for data in reachable(watched) if b"secret" in data]
 
 
 CLIENT_SIDE = (
     *("gateway.downstream.exchange", "gateway.running", "corpus.rig"),
     *("gateway.http.chunks", "gateway.http.request_head"),
 )
-"""Where the classes are of whatever a connection holds for one request."""
+"""The modules of the classes that a connection uses for one request."""
 
 
-def reachable(thing: object) -> list[bytes]:
-    """Return all bytes that a connection holds, through objects of the gateway's."""
-    seen: set[int] = set()
-    found: list[bytes] = []
-    ahead = [thing]
-    while ahead:
-        one = ahead.pop()
-        if id(one) in seen:
+def reachable(root: object) -> list[bytes]:
+    """Return all bytes objects that *root* holds, directly or through our objects."""
+    visited: set[int] = set()
+    result: list[bytes] = []
+    queue = [root]
+    while queue:
+        obj = queue.pop()
+        if id(obj) in visited:
             continue
-        seen.add(id(one))
-        if isinstance(one, bytes):
-            found.append(one)
-        elif isinstance(one, (tuple, list, dict)) or (
-            type(one).__module__ in CLIENT_SIDE
-            and not isinstance(one, (listener.Listener, Rig))
+        visited.add(id(obj))
+        if isinstance(obj, bytes):
+            result.append(obj)
+        elif isinstance(obj, (tuple, list, dict)) or (
+            type(obj).__module__ in CLIENT_SIDE
+            and not isinstance(obj, (listener.Listener, Rig))
         ):
-            ahead += gc.get_referents(one)
-    return found
+            queue += gc.get_referents(obj)
+    return result
 
 
 BIG = BODY.replace(b"8", b"40000") + bytes(40000)
 
 
 @pytest.mark.parametrize(
-    "begun",
+    "pieces",
     [
         pytest.param([GET], id="a head"),
         pytest.param([GET[:-1], b"\n"], id="a head cut in its end"),
@@ -261,19 +260,22 @@ BIG = BODY.replace(b"8", b"40000") + bytes(40000)
         pytest.param([BIG], id="a body larger than its buffer"),
     ],
 )
-async def test_a_head_that_takes_its_time_keeps_its_beginning(
-    begun: list[bytes],
+async def test_the_beginning_of_a_pipelined_head_is_kept(
+    pieces: list[bytes],
 ) -> None:
-    """What came of it behind another request is read when the rest has come."""
-    async with running() as rig, talking(rig) as (reader, writer):
+    """Its first bytes came behind another request, and the rest after a deadline check.
+
+    The whole head is read.
+    """
+    async with running() as rig, connected(rig) as (reader, writer):
         watched = await server_side(rig, writer)
-        *first, last = begun
+        *first, last = pieces
         sent = 0
         for piece in (*first, last + GET[:4]):
             writer.write(piece)
             sent += len(piece)
             await watched.until(sent)
-        for _ in range(b"".join(begun).count(b" HTTP/1.1")):
+        for _ in range(b"".join(pieces).count(b" HTTP/1.1")):
             await reader.readuntil(b"/public/a")
         await until(lambda: not watched.is_running)
         watched.check_deadlines(watched._idle_since + 1)
@@ -282,11 +284,11 @@ async def test_a_head_that_takes_its_time_keeps_its_beginning(
 
 
 async def test_an_idle_connection_is_closed() -> None:
-    """`keep_alive`, also for a connection on which nothing was ever sent."""
+    """After `keep_alive`, also if nothing was ever sent on the connection."""
     async with running(limits={"keep_alive": SHORT_S}) as rig:
-        async with talking(rig) as (reader, _writer):
+        async with connected(rig) as (reader, _writer):
             assert await reader.read() == b""
-        async with talking(rig) as (reader, writer):
+        async with connected(rig) as (reader, writer):
             writer.write(GET)
             reply = await reader.read()
         assert reply.startswith(b"HTTP/1.1 200 ")
@@ -294,9 +296,9 @@ async def test_an_idle_connection_is_closed() -> None:
 
 
 async def test_a_head_too_large_is_refused_before_it_ends() -> None:
-    """G3: what can't become a request isn't kept."""
+    """G3: the bytes of a head that exceeds its limit aren't buffered."""
     limits = {"max_head_size": 2000, "max_target_size": 1000, "max_field_size": 1000}
-    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+    async with running(limits=limits) as rig, connected(rig) as (reader, writer):
         watched = await server_side(rig, writer)
         for _ in range(30):
             writer.write(
@@ -332,8 +334,8 @@ async def test_a_head_too_large_is_refused_before_it_ends() -> None:
 async def test_sizes_have_their_own_status(
     limits: dict[str, Any], request_bytes: bytes, status: int
 ) -> None:
-    """G3: 414 for the target, 431 for fields, at the limits that are stated."""
-    async with running(limits=limits) as rig, talking(rig) as (reader, writer):
+    """G3: beyond their configured limits, 414 for the target and 431 for fields."""
+    async with running(limits=limits) as rig, connected(rig) as (reader, writer):
         writer.write(request_bytes + b"\r\nHost: gw\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
         await forwards(rig)
@@ -347,10 +349,10 @@ CHUNKED = POST.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked")
 
 
 async def test_a_body_that_stalls_is_408() -> None:
-    """G6: a gap longer than `body_idle_timeout`; the upstream's half is cut."""
+    """G6: after `body_idle_timeout` without a byte. The upstream request is cut."""
     async with (
         running(limits={"body_idle_timeout": SHORT_S}) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         writer.write(POST + b"a")
         assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
@@ -358,20 +360,20 @@ async def test_a_body_that_stalls_is_408() -> None:
         assert not rig.upstream.requests
 
 
-async def test_a_body_that_drips_is_408() -> None:
-    """G6: each gap is short, but all together it is too slow."""
+async def test_a_body_below_the_minimum_rate_is_408() -> None:
+    """G6: each gap is short, but the whole body is too slow. The upstream is cut."""
     pace = replace(OFTEN, body_rate_grace_s=SHORT_S)
     limits = {"body_idle_timeout": 5.0, "body_min_rate": 1000}
     async with (
         running(limits=limits, pace=pace) as rig,
-        talking(rig) as (reader, writer),
+        connected(rig) as (reader, writer),
     ):
         writer.write(POST)
-        whole = asyncio.ensure_future(reader.read())
-        while not whole.done():
+        reply = asyncio.ensure_future(reader.read())
+        while not reply.done():
             writer.write(b"a")
-            await asyncio.wait({whole}, timeout=0.01)
-        assert whole.result().startswith(b"HTTP/1.1 408 ")
+            await asyncio.wait({reply}, timeout=0.01)
+        assert reply.result().startswith(b"HTTP/1.1 408 ")
         await upstream_left(rig)
         assert not rig.upstream.requests
 
@@ -379,19 +381,19 @@ async def test_a_body_that_drips_is_408() -> None:
 @pytest.mark.parametrize(
     ("waited_s", "size", "status"),
     [
-        pytest.param(9, 2, 200, id="too slow, in the grace"),
+        pytest.param(9, 2, 200, id="too slow, in the grace period"),
         pytest.param(11, 2, 408, id="too slow, after it"),
         pytest.param(11, 1000, 408, id="almost fast enough"),
         pytest.param(11, 1200, 200, id="fast enough"),
         pytest.param(59, 6000, 200, id="fast enough for long"),
     ],
 )
-async def test_a_body_has_a_least_rate_after_ten_seconds(
+async def test_a_body_has_a_minimum_rate_after_ten_seconds(
     monkeypatch: pytest.MonkeyPatch, waited_s: float, size: int, status: int
 ) -> None:
-    """G6: all that has come, over the time that the client was waited for.
+    """G6: the rate is all bytes received, over the time spent waiting for the client.
 
-    The loop's clock is put forward while the gateway waits for the second piece.
+    The test moves the loop's clock while the gateway waits for the second piece.
     """
     loop = asyncio.get_running_loop()
     real = loop.time
@@ -409,7 +411,7 @@ async def test_a_body_has_a_least_rate_after_ten_seconds(
         await wire.send(second + b"0\r\n\r\n")
         assert (await wire.reply()).status == status
         if status == 200:
-            bodies = [one.body for one in rig.upstream.requests]
+            bodies = [each.body for each in rig.upstream.requests]
             assert bodies == [b"a" * (size // 2) + b"b" * (size // 2)]
         else:
             async with asyncio.timeout(PATIENCE_S):
@@ -418,8 +420,8 @@ async def test_a_body_has_a_least_rate_after_ten_seconds(
 
 
 async def test_100_comes_after_the_verdict() -> None:
-    """C19: a client that is allowed is asked for its body, and only then."""
-    async with running() as rig, talking(rig) as (reader, writer):
+    """C19: an allowed request gets 100 Continue, a refused one gets its 401 at once."""
+    async with running() as rig, connected(rig) as (reader, writer):
         head = b"POST %b HTTP/1.1\r\nHost: gw\r\nExpect: 100-continue\r\n%b\r\n\r\n"
         writer.write(head % (b"/public/a", b"Content-Length: 5"))
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -432,12 +434,15 @@ async def test_100_comes_after_the_verdict() -> None:
         assert len(rig.upstream.requests) == 1
 
 
-# --- bodies that nobody wants ---------------------------------------------------
+# --- bodies of refused requests -------------------------------------------------
 
 
-async def test_a_small_rest_is_thrown_away() -> None:
-    """C17: a refused body that comes later is no request, and costs no connection."""
-    async with running() as rig, talking(rig) as (reader, writer):
+async def test_a_small_body_of_a_refused_request_is_discarded() -> None:
+    """C17: a body that arrives after the 401 isn't read as a request.
+
+    The connection stays open, and serves the next request.
+    """
+    async with running() as rig, connected(rig) as (reader, writer):
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\n")
         head = await reader.readuntil(b"}")
         assert head.startswith(b"HTTP/1.1 401 ")
@@ -448,19 +453,19 @@ async def test_a_small_rest_is_thrown_away() -> None:
         assert len(rig.upstream.requests) == 1
 
 
-async def test_a_rest_that_doesnt_come_ends_the_connection() -> None:
-    """C17: it is waited for, but not for long."""
+async def test_a_missing_body_of_a_refused_request_ends_the_connection() -> None:
+    """C17: the gateway waits for the rest of it for `drain_body_s`."""
     pace = replace(OFTEN, drain_body_s=SHORT_S)
-    async with running(pace=pace) as rig, talking(rig) as (reader, writer):
+    async with running(pace=pace) as rig, connected(rig) as (reader, writer):
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\nContent-Length: 36\r\n\r\nG")
         assert (await reader.read()).startswith(b"HTTP/1.1 401 ")
         await forwards(rig)
 
 
-async def test_who_uploads_still_hears_the_refusal() -> None:
-    """A browser in the middle of a large upload must see the 401, not a reset."""
+async def test_a_client_gets_the_refusal_during_its_upload() -> None:
+    """A client in the middle of a large upload gets the 401, not a reset."""
     size = 3_000_000
-    async with running() as rig, talking(rig) as (reader, writer):
+    async with running() as rig, connected(rig) as (reader, writer):
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\n")
         writer.write(b"Content-Length: %d\r\n\r\n" % size)
         writer.write(bytes(size))
@@ -472,9 +477,9 @@ async def test_who_uploads_still_hears_the_refusal() -> None:
 
 
 async def test_an_endless_upload_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """C17: what is thrown away has a limit."""
+    """C17: the gateway discards a limited number of bytes of a refused upload."""
     monkeypatch.setattr(exchange, "_LINGER_BYTES", 200_000)
-    async with running() as rig, talking(rig) as (_reader, writer):
+    async with running() as rig, connected(rig) as (_reader, writer):
         watched = await server_side(rig, writer)
         writer.write(b"POST /admin HTTP/1.1\r\nHost: gw\r\n")
         writer.write(b"Content-Length: 90000000\r\n\r\n")
@@ -492,8 +497,8 @@ async def test_an_endless_upload_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_late_413_cuts_the_upstream() -> None:
-    """G4: found on the way, so that the upstream never gets a whole request."""
-    async with running() as rig, talking(rig) as (reader, writer):
+    """G4: the limit is exceeded mid-body, so the upstream gets no complete request."""
+    async with running() as rig, connected(rig) as (reader, writer):
         writer.write(b"POST /small HTTP/1.1\r\nHost: gw\r\n")
         writer.write(b"Transfer-Encoding: chunked\r\n\r\n8\r\n12345678\r\n")
         await begun(rig)
@@ -503,16 +508,16 @@ async def test_a_late_413_cuts_the_upstream() -> None:
         assert not rig.upstream.requests
 
 
-# --- answers that nobody takes --------------------------------------------------
+# --- clients that don't read ----------------------------------------------------
 
 
-async def test_a_client_that_takes_nothing_is_cut() -> None:
-    """G7: its connection ends, and so does the upstream's."""
+async def test_a_client_that_reads_nothing_is_cut() -> None:
+    """G7: its connection and the upstream's are closed, and the record has 499."""
     async with running(limits={"write_idle_timeout": SHORT_S}) as rig:
         size = 50_000_000
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
         rig.upstream.reply += bytes(size)
-        async with talking(rig) as (_reader, writer):
+        async with connected(rig) as (_reader, writer):
             writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
             watched = await server_side(rig, writer)
             writer.write(GET)
@@ -523,30 +528,31 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         assert not rig.complaints.texts
 
 
-async def test_a_client_that_takes_its_time_is_not() -> None:
-    """G7: slow is allowed, and memory is bounded while it lasts."""
+async def test_a_client_that_reads_slowly_is_not_cut() -> None:
+    """G7: it gets the whole reply; the gateway buffers less than 2 MB of it."""
     async with running(limits={"write_idle_timeout": 0.5}) as rig:
         size = 12_000_000
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
         rig.upstream.reply += bytes(size)
-        async with talking(rig) as (reader, writer):
+        async with connected(rig) as (reader, writer):
             watched = await server_side(rig, writer)
             writer.write(GET)
             await reader.readuntil(b"\r\n\r\n")
-            taken = 0
-            most = 0
-            while taken < size:
-                taken += len(await reader.read(400_000))
+            received = 0
+            max_buffered = 0
+            while received < size:
+                received += len(await reader.read(400_000))
                 assert watched.transport is not None
-                most = max(most, watched.transport.get_write_buffer_size())
+                buffered = watched.transport.get_write_buffer_size()
+                max_buffered = max(max_buffered, buffered)
                 await asyncio.sleep(0.02)
-            assert most < 2_000_000
+            assert max_buffered < 2_000_000
 
 
-async def test_answers_left_lying_dont_hold_the_connection() -> None:
-    """G7: the same when no request is in work, but the answers wait to be taken."""
+async def test_a_client_with_unread_replies_is_cut() -> None:
+    """G7: also if no request is in progress, but complete replies stay unread."""
     limits = {"write_idle_timeout": SHORT_S, "keep_alive": 30.0}
-    async with running(limits=limits) as rig, talking(rig) as (_reader, writer):
+    async with running(limits=limits) as rig, connected(rig) as (_reader, writer):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n"
         rig.upstream.reply += bytes(50000)
         writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
@@ -562,33 +568,33 @@ async def test_answers_left_lying_dont_hold_the_connection() -> None:
 # --- connections ----------------------------------------------------------------
 
 
-async def test_more_clients_than_allowed_are_cut_off() -> None:
-    """G9: at once, and those who were there first don't notice."""
-    async with running(limits={"max_connections": 2}) as rig:  # noqa: SIM117 - one story
-        async with talking(rig) as (first, to_first), talking(rig) as (_, second):
+async def test_connections_beyond_the_limit_are_closed() -> None:
+    """G9: at once; older connections are served, and an ended one makes room."""
+    async with running(limits={"max_connections": 2}) as rig:  # noqa: SIM117 - one rig
+        async with connected(rig) as (first, to_first), connected(rig) as (_, second):
             await server_side(rig, to_first)
-            gone = await server_side(rig, second)
-            async with talking(rig) as (third, _):
+            ending = await server_side(rig, second)
+            async with connected(rig) as (third, _):
                 assert await third.read() == b""
             assert rig.listener.connections == 2
             to_first.write(GET)
             assert (await first.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
             second.transport.abort()
-            await gone.until_gone()
-            async with talking(rig) as (fourth, to_fourth):
+            await ending.until_gone()
+            async with connected(rig) as (fourth, to_fourth):
                 to_fourth.write(GET)
                 assert (await fourth.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
 
 
-async def test_waiting_requests_are_few() -> None:
-    """C21: whoever pipelines a thousand requests has none of them read before time."""
-    async with running() as rig, talking(rig) as (reader, writer):
+async def test_pipelined_requests_are_read_one_at_a_time() -> None:
+    """C21: 999 requests stay unparsed and reading pauses until the first is served."""
+    async with running() as rig, connected(rig) as (reader, writer):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         watched = await server_side(rig, writer)
         writer.write(GET * 1000)
         await reader.readuntil(b"\r\n\r\n")
         assert len(rig.upstream.requests) == 1
-        # They wait as they came.
+        # They are queued as raw bytes.
         assert len(watched._unread) - watched._at == watched.taken - len(GET)
         assert not watched._is_reading
         (upstream,) = rig.upstream.open
@@ -599,9 +605,12 @@ async def test_waiting_requests_are_few() -> None:
         assert len(rig.upstream.requests) == 1000
 
 
-async def test_what_waits_is_bounded() -> None:
-    """C21: whatever it is; nothing more is read until it is its turn."""
-    async with running() as rig, talking(rig) as (reader, writer):
+async def test_pipelined_bytes_are_bounded() -> None:
+    """C21: during a request reading pauses before 600 kB are queued.
+
+    They are parsed once the request is over.
+    """
+    async with running() as rig, connected(rig) as (reader, writer):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
         watched = await server_side(rig, writer)
         writer.write(GET)
@@ -618,8 +627,8 @@ async def test_what_waits_is_bounded() -> None:
 
 
 async def test_an_odd_target_is_400() -> None:
-    """B: an authority that some parsers of URLs have errors of their own for."""
-    async with running() as rig, talking(rig) as (reader, writer):
+    """B: an authority for which some URL parsers raise undocumented errors."""
+    async with running() as rig, connected(rig) as (reader, writer):
         writer.write(b"GET http://[::1]_:b@/[ HTTP/1.1\r\nHost: gw\r\n\r\n")
         assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 400 ")
         assert [record.status for record in rig.records] == [400]
@@ -627,9 +636,9 @@ async def test_an_odd_target_is_400() -> None:
         await forwards(rig)
 
 
-async def test_a_request_cut_before_its_first_step_is_answered() -> None:
-    """Whoever comes as the time to drain ends is told so, and there is a record."""
-    async with running() as rig, talking(rig) as (reader, writer):
+async def test_a_request_that_is_aborted_before_its_first_step_gets_503() -> None:
+    """A request that arrives just as the drain ends gets a reply and a record."""
+    async with running() as rig, connected(rig) as (reader, writer):
         watched = await server_side(rig, writer)
         watched.data_received(GET)
         watched.abort()
@@ -638,8 +647,8 @@ async def test_a_request_cut_before_its_first_step_is_answered() -> None:
 
 
 async def test_a_client_that_stops_sending_is_gone() -> None:
-    """P3: FIN ends the request, as it does with nginx (see the module's docstring)."""
-    async with running() as rig, talking(rig) as (reader, writer):
+    """P3: a FIN ends the request, as with nginx (see the listener's docstring)."""
+    async with running() as rig, connected(rig) as (reader, writer):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\n"  # a head that doesn't end
         writer.write(GET)
         await begun(rig)
@@ -651,7 +660,7 @@ async def test_a_client_that_stops_sending_is_gone() -> None:
 
 
 async def test_clients_that_vanish_leave_no_traceback() -> None:
-    """G12: at every stage of a request; one record each, and nothing else is logged."""
+    """G12: nothing is logged, whichever stage the request has reached."""
     async with running() as rig:
         replies = [
             b"HTTP/1.1 200 OK\r\n",
@@ -662,7 +671,7 @@ async def test_clients_that_vanish_leave_no_traceback() -> None:
             for sent in (GET, POST, GET + GET, b"\x01"):
                 rig.upstream.forget()
                 rig.upstream.reply = reply
-                async with talking(rig) as (_reader, writer):
+                async with connected(rig) as (_reader, writer):
                     watched = await server_side(rig, writer)
                     writer.write(sent)
                     await watched.until(len(sent))
