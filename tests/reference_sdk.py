@@ -1,12 +1,12 @@
-"""The SDK as its makers ship it, behind its own FastAPI binding: what ours is held to.
+"""The reference of the differential test: the unmodified SDK and its FastAPI binding.
 
     async with reference({"connection_uri": url, …}) as sdk:
-        answers = await sdk.ask(calls)
+        responses = await sdk.ask(calls)
 
-It runs in a process of its own, because `gateway.supertokens` replaces names in
-the SDK's modules. That process imports nothing of the gateway, and
-fails when it did. A call is `(method, path, fields)`; the paths are `/required`,
-`/optional` and `/checked` (required, `check_database`).
+It runs in a process of its own, because `gateway.supertokens` replaces names in the
+SDK's modules. That process fails if it has imported anything of the gateway. A call is
+`(method, path, fields)`; the paths are `/required`, `/optional` and `/checked`
+(required, `check_database`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from sdk_answers import Seen
+from sdk_responses import SdkResponse
 from supertokens_python import InputAppInfo, SupertokensConfig, init
 from supertokens_python.framework.fastapi import get_middleware
 from supertokens_python.recipe import emailpassword, session, userroles
@@ -31,14 +31,14 @@ Call = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
 
 
 class Reference:
-    """The running process, asked in batches."""
+    """The running process; it takes calls in batches."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def ask(self, calls: Sequence[Call]) -> list[Seen]:
-        """Return the SDK's answers to *calls*, which are made one after the other."""
-        told = [
+    async def ask(self, calls: Sequence[Call]) -> list[SdkResponse]:
+        """Make *calls* one after the other; return the SDK's responses."""
+        batch = [
             (
                 method,
                 path,
@@ -48,12 +48,12 @@ class Reference:
         ]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(told).encode() + b"\n")
+        self._process.stdin.write(json.dumps(batch).encode() + b"\n")
         await self._process.stdin.drain()
         line = await self._process.stdout.readline()
         assert line, "the reference ended; see its traceback"
         return [
-            Seen(
+            SdkResponse(
                 status=status,
                 fields=tuple(
                     (name.encode("latin-1"), value.encode("latin-1"))
@@ -94,13 +94,13 @@ def main() -> None:
     # One loop for all batches, as in a server.
     with asyncio.Runner() as runner:
         for line in sys.stdin:
-            said = [runner.run(ask(*call)) for call in json.loads(line)]
-            print(json.dumps(said), flush=True)
+            responses = [runner.run(ask(*call)) for call in json.loads(line)]
+            print(json.dumps(responses), flush=True)
     assert not [name for name in sys.modules if name.partition(".")[0] == "gateway"]
 
 
 def binding(settings: dict[str, Any]) -> Any:
-    """Start the SDK; return what asks an app that uses it as its documents say."""
+    """Start the SDK; return a function that calls an app built as its docs describe."""
     init(
         app_info=InputAppInfo(
             app_name=settings["app_name"],
@@ -123,8 +123,8 @@ def binding(settings: dict[str, Any]) -> Any:
     def route(path: str, *, required: bool, check_database: bool = False) -> None:
         @app.api_route(path, methods=["GET", "POST"])
         async def handler(request: Request) -> Response:
-            # Made for each request: `verify_session` shares its user context among
-            # all requests of one dependency, and so the first one's request.
+            # A new dependency for each request: one dependency shares its user context,
+            # with the first request in it, among all its requests.
             verified = await verify_session(
                 session_required=required, check_database=check_database
             )(request)
@@ -162,15 +162,15 @@ def binding(settings: dict[str, Any]) -> Any:
         }
         try:
             await app(scope, receive, send)
-        except Exception as exc:  # noqa: BLE001 - what the SDK lets out is a 500
+        except Exception as exc:  # noqa: BLE001 - an error of the SDK is a 500
             return 500, [], type(exc).__name__
-        left_out = {b"content-length"}
+        ignored = {b"content-length"}
         if sent[0]["status"] == 200:
-            left_out.add(b"access-control-expose-headers")  # our `cors` answers that
+            ignored.add(b"access-control-expose-headers")  # `downstream.cors` sets it
         head = [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in sent[0]["headers"]
-            if name not in left_out
+            if name not in ignored
         ]
         body = b"".join(message.get("body", b"") for message in sent[1:])
         return sent[0]["status"], head, body.decode("latin-1")
@@ -179,7 +179,7 @@ def binding(settings: dict[str, Any]) -> Any:
 
 
 def _user(session: Any) -> bytes:
-    """Return all that the SDK knows of a session's user; `null` for nobody."""
+    """Return a session's identity as JSON; `null` if there is no session."""
     if session is None:
         return b"null"
     return json.dumps(

@@ -1,4 +1,4 @@
-"""The SDK's API through our binding, held against the SDK's own FastAPI binding."""
+"""The SDK's API through our binding, compared with the SDK's own FastAPI binding."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from any_core import core_url, new_email
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
-from sdk_answers import Seen, bearer, cookies, normal
 from sdk_reset import running
+from sdk_responses import SdkResponse, bearer, cookies, normal
 from session_request import session_request
 from supertokens_python.framework.fastapi import get_middleware
 from supertokens_python.recipe.session.framework.fastapi import verify_session
@@ -35,7 +35,7 @@ HEADER_MODE = (b"st-auth-mode", b"header")
 RID = (b"rid", b"session")
 
 
-# --- one story, told to two bindings -----------------------------------------
+# --- one sequence of calls for two bindings ----------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,16 @@ class Call:
     body: bytes = b""
 
 
-Ask = Callable[[Call], Awaitable[Seen]]
+Ask = Callable[[Call], Awaitable[SdkResponse]]
 
 
 @dataclass
-class Teller:
-    """Makes the calls of the story and writes down what came back."""
+class Recorder:
+    """Makes calls through one binding, and records the responses."""
 
     ask: Ask
     email: str
-    log: list[tuple[str, Seen]] = field(default_factory=list)
+    log: list[tuple[str, SdkResponse]] = field(default_factory=list)
 
     async def __call__(
         self,
@@ -66,11 +66,11 @@ class Teller:
         *fields: tuple[bytes, bytes],
         body: object = None,
         query: bytes = b"",
-    ) -> Seen:
+    ) -> SdkResponse:
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
             fields = (JSON, *fields)
-        seen = await self.ask(
+        response = await self.ask(
             Call(
                 method=method,
                 path=path,
@@ -79,15 +79,15 @@ class Teller:
                 body=body if isinstance(body, bytes) else b"",
             )
         )
-        self.log.append((name, seen))
-        return seen
+        self.log.append((name, response))
+        return response
 
     def form(self, **values: object) -> dict[str, object]:
         return form(**{"email": self.email, **values})
 
 
 def form(**values: object) -> dict[str, object]:
-    """A form of the SDK's; a field that is None is left out."""
+    """Return a form for the SDK, without the fields that are None."""
     return {
         "formFields": [
             {"id": name, "value": value}
@@ -97,102 +97,109 @@ def form(**values: object) -> dict[str, object]:
     }
 
 
-def anti_csrf(seen: Seen) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((b"anti-csrf", value.encode()) for value in seen.values("anti-csrf"))
+def anti_csrf(response: SdkResponse) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(
+        (b"anti-csrf", value.encode()) for value in response.values("anti-csrf")
+    )
 
 
-async def story(tell: Teller, mails: list[str]) -> None:
-    """Everything a frontend does, right and wrong; *mails* takes the links sent."""
-    form = tell.form
+async def make_calls(call: Recorder, mails: list[str]) -> None:
+    """Make every call of a frontend, valid and invalid.
+
+    *mails* has the tokens of the links that were sent.
+    """
+    form = call.form
     # Forms.
-    await tell("weak password", "POST", "/auth/signup", body=form(password="x"))
-    await tell("bad email", "POST", "/auth/signup", body=form(email="nobody"))
-    await tell("no fields", "POST", "/auth/signup", body={})
-    await tell("one field", "POST", "/auth/signup", body=form(password=None))
-    await tell("number", "POST", "/auth/signup", body=form(password=5))
-    await tell("no list", "POST", "/auth/signup", body={"formFields": "x"})
-    await tell("broken JSON", "POST", "/auth/signup", JSON, body=b'{"formFields": [')
-    await tell("not UTF-8", "POST", "/auth/signup", JSON, body=b'{"a":"\xff"}')
-    await tell("deep JSON", "POST", "/auth/signup", JSON, body=b"[" * 100_000)
-    await tell("no body", "POST", "/auth/signup")
+    await call("weak password", "POST", "/auth/signup", body=form(password="x"))
+    await call("bad email", "POST", "/auth/signup", body=form(email="nobody"))
+    await call("no fields", "POST", "/auth/signup", body={})
+    await call("one field", "POST", "/auth/signup", body=form(password=None))
+    await call("number", "POST", "/auth/signup", body=form(password=5))
+    await call("no list", "POST", "/auth/signup", body={"formFields": "x"})
+    await call("broken JSON", "POST", "/auth/signup", JSON, body=b'{"formFields": [')
+    await call("not UTF-8", "POST", "/auth/signup", JSON, body=b'{"a":"\xff"}')
+    await call("deep JSON", "POST", "/auth/signup", JSON, body=b"[" * 100_000)
+    await call("no body", "POST", "/auth/signup")
     # Sign-up and sign-in, in every mode.
-    first = await tell("sign up", "POST", "/auth/signup", body=form())
-    await tell("sign up again", "POST", "/auth/signup", body=form())
-    await tell("old frontend", "POST", "/auth/signin", (b"fdi-version", b"1.17"),
+    first = await call("sign up", "POST", "/auth/signup", body=form())
+    await call("sign up again", "POST", "/auth/signup", body=form())
+    await call("old frontend", "POST", "/auth/signin", (b"fdi-version", b"1.17"),
                body=form())  # fmt: skip
-    await tell("some frontend", "POST", "/auth/signin", (b"FDI-Version", b"2.0,3.1"),
+    await call("some frontend", "POST", "/auth/signin", (b"FDI-Version", b"2.0,3.1"),
                body=form())  # fmt: skip
-    await tell("unknown mode", "POST", "/auth/signin", (b"st-auth-mode", b"smoke"),
+    await call("unknown mode", "POST", "/auth/signin", (b"st-auth-mode", b"smoke"),
                body=form())  # fmt: skip
-    await tell("header mode", "POST", "/auth/signin", HEADER_MODE, body=form())
-    await tell("wrong password", "POST", "/auth/signin", body=form(password="w0rd5678"))
-    await tell("who?", "POST", "/auth/signin", body=form(email="no@body.example"))
-    await tell("other rid", "POST", "/auth/signin", (b"rid", b"thirdparty"),
+    await call("header mode", "POST", "/auth/signin", HEADER_MODE, body=form())
+    await call("wrong password", "POST", "/auth/signin", body=form(password="w0rd5678"))
+    await call(
+        "unknown user", "POST", "/auth/signin", body=form(email="no@body.example")
+    )
+    await call("other rid", "POST", "/auth/signin", (b"rid", b"thirdparty"),
                body=form())  # fmt: skip
-    await tell("anti-csrf rid", "POST", "/auth/signin", (b"rid", b"anti-csrf"),
+    await call("anti-csrf rid", "POST", "/auth/signin", (b"rid", b"anti-csrf"),
                body=form())  # fmt: skip
-    await tell("public tenant", "POST", "/auth/public/signin", body=form())
-    signed_in = await tell("cookies", "POST", "/auth/signin", COOKIE_MODE, body=form())
-    # Is the address taken?
-    taken = b"email=" + tell.email.replace("@", "%40").encode()
+    await call("public tenant", "POST", "/auth/public/signin", body=form())
+    signed_in = await call("cookies", "POST", "/auth/signin", COOKIE_MODE, body=form())
+    # Whether the address is taken.
+    taken = b"email=" + call.email.replace("@", "%40").encode()
     for path in ("/auth/emailpassword/email/exists", "/auth/signup/email/exists"):
-        await tell("exists", "GET", path, query=taken)
-        await tell("exists not", "GET", path, query=b"email=no%40body.example")
-        await tell("no query", "GET", path)
-        await tell("twice", "GET", path, query=b"email=a&" + taken)
+        await call("exists", "GET", path, query=taken)
+        await call("exists not", "GET", path, query=b"email=no%40body.example")
+        await call("no query", "GET", path)
+        await call("twice", "GET", path, query=b"email=a&" + taken)
     # Sessions.
     access = signed_in.token("access")
     token = first.token("access")
-    await tell("header session", "GET", "/protected", bearer(token))
-    await tell("cookie session", "GET", "/protected", cookies(sAccessToken=access))
-    await tell("write", "POST", "/protected", cookies(sAccessToken=access))
-    await tell("write with rid", "POST", "/protected", RID,
+    await call("header session", "GET", "/protected", bearer(token))
+    await call("cookie session", "GET", "/protected", cookies(sAccessToken=access))
+    await call("write", "POST", "/protected", cookies(sAccessToken=access))
+    await call("write with rid", "POST", "/protected", RID,
                cookies(sAccessToken=access))  # fmt: skip
-    await tell("write with token", "POST", "/protected", cookies(sAccessToken=access),
+    await call("write with token", "POST", "/protected", cookies(sAccessToken=access),
                *anti_csrf(signed_in))  # fmt: skip
-    await tell("no session", "GET", "/protected")
-    await tell("junk bearer", "GET", "/protected", bearer("junk"))
-    await tell("tampered", "GET", "/protected", bearer(token[:-8] + "AAAAAAAA"))
-    await tell("junk bearer, good cookie", "GET", "/protected", bearer("a.b.c"),
+    await call("no session", "GET", "/protected")
+    await call("junk bearer", "GET", "/protected", bearer("junk"))
+    await call("tampered", "GET", "/protected", bearer(token[:-8] + "AAAAAAAA"))
+    await call("junk bearer, good cookie", "GET", "/protected", bearer("a.b.c"),
                cookies(sAccessToken=access))  # fmt: skip
-    await tell("two cookies", "GET", "/protected",
+    await call("two cookies", "GET", "/protected",
                (b"Cookie", f"sAccessToken={access}; sAccessToken={access}".encode()),
                )  # fmt: skip
-    await tell("legacy cookie", "GET", "/protected", bearer(token),
+    await call("legacy cookie", "GET", "/protected", bearer(token),
                cookies(sIdRefreshToken="x"))  # fmt: skip
     # Refresh, theft included.
-    await tell("refresh nothing", "POST", "/auth/session/refresh")
-    await tell("refresh junk", "POST", "/auth/session/refresh", bearer("junk"))
-    refreshed = await tell("refresh", "POST", "/auth/session/refresh", RID,
+    await call("refresh nothing", "POST", "/auth/session/refresh")
+    await call("refresh junk", "POST", "/auth/session/refresh", bearer("junk"))
+    refreshed = await call("refresh", "POST", "/auth/session/refresh", RID,
                            *anti_csrf(first), first.back("refresh"))  # fmt: skip
-    await tell("promote", "GET", "/protected", refreshed.back("access"))
-    await tell("theft", "POST", "/auth/session/refresh", RID, *anti_csrf(first),
+    await call("promote", "GET", "/protected", refreshed.back("access"))
+    await call("theft", "POST", "/auth/session/refresh", RID, *anti_csrf(first),
                first.back("refresh"))  # fmt: skip
-    await tell("after theft", "GET", "/protected/db", first.back("access"))
+    await call("after theft", "GET", "/protected/db", first.back("access"))
     refresh = signed_in.back("refresh")
     two = signed_in.token("refresh")
-    await tell("two refresh cookies", "POST", "/auth/session/refresh", RID,
+    await call("two refresh cookies", "POST", "/auth/session/refresh", RID,
                (b"Cookie", f"sRefreshToken={two}; sRefreshToken={two}".encode()),
                )  # fmt: skip
-    await tell("refresh without rid", "POST", "/auth/session/refresh", refresh)
-    await tell("refresh with rid", "POST", "/auth/session/refresh", refresh, RID)
-    again = await tell("refresh with token", "POST", "/auth/session/refresh",
+    await call("refresh without rid", "POST", "/auth/session/refresh", refresh)
+    await call("refresh with rid", "POST", "/auth/session/refresh", refresh, RID)
+    again = await call("refresh with token", "POST", "/auth/session/refresh",
                        refresh, RID, *anti_csrf(signed_in))  # fmt: skip
     session = (again.back("access"), RID, *anti_csrf(again))
-    await tell("promote again", "GET", "/protected", *session)
+    await call("promote again", "GET", "/protected", *session)
     # Mail.
-    await tell("verified?", "GET", "/auth/user/email/verify", *session)
-    await tell("verified? nobody", "GET", "/auth/user/email/verify")
-    await tell("send link", "POST", "/auth/user/email/verify/token", *session)
+    await call("verified?", "GET", "/auth/user/email/verify", *session)
+    await call("verified? nobody", "GET", "/auth/user/email/verify")
+    await call("send link", "POST", "/auth/user/email/verify/token", *session)
     link = {"method": "token", "token": "no such token"}
-    await tell("bad link", "POST", "/auth/user/email/verify", body=link)
+    await call("bad link", "POST", "/auth/user/email/verify", body=link)
     link["token"] = mails[-1]
-    await tell("link", "POST", "/auth/user/email/verify", *session, body=link)
-    await tell("used link", "POST", "/auth/user/email/verify", body=link)
-    await tell("verified!", "GET", "/auth/user/email/verify", *session)
-    await tell("forgotten", "POST", "/auth/user/password/reset/token",
+    await call("link", "POST", "/auth/user/email/verify", *session, body=link)
+    await call("used link", "POST", "/auth/user/email/verify", body=link)
+    await call("verified!", "GET", "/auth/user/email/verify", *session)
+    await call("forgotten", "POST", "/auth/user/password/reset/token",
                body=form(password=None))  # fmt: skip
-    await tell("unknown", "POST", "/auth/user/password/reset/token",
+    await call("unknown", "POST", "/auth/user/password/reset/token",
                body=form(email="no@body.example", password=None))  # fmt: skip
     for name, token, password in (
         ("reset, bad token", "no such token", "passw1rd"),
@@ -200,20 +207,20 @@ async def story(tell: Teller, mails: list[str]) -> None:
         ("reset", mails[-1], "passw1rd"),
         ("reset, used token", mails[-1], "passw2rd"),
     ):
-        await tell(name, "POST", "/auth/user/password/reset",
+        await call(name, "POST", "/auth/user/password/reset",
                    body={"method": "token", "token": token,
                          **form(email=None, password=password)})  # fmt: skip
-    await tell("new password", "POST", "/auth/signin", body=form(password="passw1rd"))
+    await call("new password", "POST", "/auth/signin", body=form(password="passw1rd"))
     # Signing out.
-    await tell("sign out nobody", "POST", "/auth/signout")
-    await tell("sign out", "POST", "/auth/signout", *session)
-    await tell("signed out", "GET", "/protected/db", *session)
-    await tell("sign out by cookie without rid", "POST", "/auth/signout",
+    await call("sign out nobody", "POST", "/auth/signout")
+    await call("sign out", "POST", "/auth/signout", *session)
+    await call("signed out", "GET", "/protected/db", *session)
+    await call("sign out by cookie without rid", "POST", "/auth/signout",
                cookies(sAccessToken=access))  # fmt: skip
-    # What isn't a form.
-    await tell("keys", "GET", "/auth/jwt/jwks.json")
-    await tell("configuration", "GET", "/auth/.well-known/openid-configuration")
-    await tell("form body", "POST", "/auth/signin",
+    # Requests that aren't forms.
+    await call("keys", "GET", "/auth/jwt/jwks.json")
+    await call("configuration", "GET", "/auth/.well-known/openid-configuration")
+    await call("form body", "POST", "/auth/signin",
                (b"Content-Type", b"application/x-www-form-urlencoded"),
                body=b"formFields=x")  # fmt: skip
     for method, path in (
@@ -225,8 +232,8 @@ async def story(tell: Teller, mails: list[str]) -> None:
         ("GET", "/auth"),
         ("GET", "/auth/"),
     ):
-        await tell(f"{method} {path}", method, path)
-    await tell("slash", "POST", "/auth/signin/", body=form(password="passw1rd"))
+        await call(f"{method} {path}", method, path)
+    await call("slash", "POST", "/auth/signin/", body=form(password="passw1rd"))
 
 
 class Links:
@@ -236,9 +243,9 @@ class Links:
         self.tokens: list[str] = []
 
     async def send(self, kind: str, to: str, link: str) -> None:
-        found = re.search(r"[?&]token=([^&#]+)", link)
-        assert found is not None
-        self.tokens.append(found[1])
+        match = re.search(r"[?&]token=([^&#]+)", link)
+        assert match is not None
+        self.tokens.append(match[1])
 
 
 # --- the two bindings ----------------------------------------------------------
@@ -259,34 +266,40 @@ async def handle(auth: Auth, call: Call) -> GatewayResponse | None:
 def ours(sdk: Sdk) -> Ask:
     auth = Auth(sdk)
 
-    async def ask(call: Call) -> Seen:
+    async def ask(call: Call) -> SdkResponse:
         if auth.owns(call.path):
             try:
                 reply = await handle(auth, call)
             except GatewayError as error:
-                return Seen(status=error.status)
+                return SdkResponse(status=error.status)
             if reply is None:
-                return Seen(status=0)
-            return Seen(status=reply.status, fields=reply.fields, body=reply.body)
+                return SdkResponse(status=0)
+            return SdkResponse(
+                status=reply.status, fields=reply.fields, body=reply.body
+            )
         session = await sdk.get_session(
             session_request(call.method, call.path, call.fields),
             check_database=call.path.endswith("/db"),
         )
         assert session is not None
         if isinstance(session, Denied):
-            return Seen(status=session.status, fields=session.fields, body=session.body)
-        return Seen(status=200, fields=session.new_tokens, body=user(session.identity))
+            return SdkResponse(
+                status=session.status, fields=session.fields, body=session.body
+            )
+        return SdkResponse(
+            status=200, fields=session.new_tokens, body=user(session.identity)
+        )
 
     return ask
 
 
 def theirs() -> Ask:
-    """Return the SDK's FastAPI binding, asked as an ASGI server asks it."""
+    """Return a function that calls the SDK's FastAPI binding as an ASGI server does."""
     app = FastAPI()
     app.add_middleware(get_middleware())  # type: ignore[no-untyped-call] # the SDK's
 
     def protected(path: str, *, check_database: bool) -> None:
-        # A dependency for each path: it keeps a user context for all its requests.
+        # One dependency a path: it shares one user context among all its requests.
         depends = Depends(verify_session(check_database=check_database))
 
         @app.api_route(path, methods=["GET", "POST"])
@@ -311,7 +324,7 @@ def theirs() -> Ask:
     async def nothing(request: Request) -> Response:
         return Response(status_code=299)
 
-    async def ask(call: Call) -> Seen:
+    async def ask(call: Call) -> SdkResponse:
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
@@ -336,20 +349,20 @@ def theirs() -> Ask:
         }
         try:
             await app(scope, receive, send)
-        except Exception:  # noqa: BLE001 - what the SDK lets out is a 500
-            return Seen(status=500)
+        except Exception:  # noqa: BLE001 - an error of the SDK is a 500
+            return SdkResponse(status=500)
         status = sent[0]["status"]
         if status == 299:
-            return Seen(status=0)
-        left_out = {b"content-length"}
+            return SdkResponse(status=0)
+        ignored = {b"content-length"}
         if status == 200 and call.path.startswith("/protected"):
-            left_out.add(b"access-control-expose-headers")  # `cors` answers that
-        return Seen(
+            ignored.add(b"access-control-expose-headers")  # `downstream.cors` sets it
+        return SdkResponse(
             status=status,
             fields=tuple(
                 (name, value)
                 for name, value in sent[0]["headers"]
-                if name not in left_out
+                if name not in ignored
             ),
             body=b"".join(message.get("body", b"") for message in sent[1:]),
         )
@@ -357,13 +370,13 @@ def theirs() -> Ask:
     return ask
 
 
-# --- the story under every setting ------------------------------------------------
+# --- the calls under every setting ------------------------------------------------
 
 SETTINGS = {
     "defaults": {},
     "VIA_TOKEN": {"anti_csrf": "VIA_TOKEN"},
     "VIA_CUSTOM_HEADER": {
-        # Two sites, so SameSite=None, Secure, and with them the custom header.
+        # Two sites: cookies are SameSite=None and Secure, so the SDK wants the header.
         "api_domain": "https://api.example.com",
         "website_domain": "https://www.example.org",
         "cookie": {"domain": ".example.com", "older_domain": "old.example.com"},
@@ -399,27 +412,27 @@ async def install_keys(sdk: Sdk, core_url: str) -> None:
 @pytest.mark.any_core
 @pytest.mark.parametrize("values", SETTINGS.values(), ids=SETTINGS)
 async def test_contract_with_the_fastapi_binding(values: dict[str, Any]) -> None:
-    """Both bindings give the same status, body, fields and cookies, call by call."""
+    """For each call both bindings give the same status, body, fields and cookies."""
     links = Links()
-    my_email, their_email = new_email("us"), new_email("them")
+    our_email, their_email = new_email("ours"), new_email("theirs")
     with core_url() as url:
         async with running(settings(url, **values), email=links) as sdk:
             await install_keys(sdk, url)
-            us, them = Teller(ours(sdk), my_email), Teller(theirs(), their_email)
-            await story(us, links.tokens)
-            await story(them, links.tokens)
-    assert len(us.log) == 81
-    for (name, mine), (_, their) in zip(us.log, them.log, strict=True):
-        left, right = normal(mine, my_email), normal(their, their_email)
-        assert left == right, name
+            our_calls = Recorder(ours(sdk), our_email)
+            their_calls = Recorder(theirs(), their_email)
+            await make_calls(our_calls, links.tokens)
+            await make_calls(their_calls, links.tokens)
+    assert len(our_calls.log) == 81
+    for (name, left), (_, right) in zip(our_calls.log, their_calls.log, strict=True):
+        assert normal(left, our_email) == normal(right, their_email), name
 
 
-# --- where ours is stricter, and failures ------------------------------------------
+# --- where our binding is stricter, and failures ------------------------------------
 
 
 @pytest.fixture
 async def gate() -> AsyncIterator[tuple[Auth, Core]]:
-    """The SDK's API in front of an embedded core of its own."""
+    """Run the SDK's API with an embedded core of its own."""
     async with (
         serve(CoreSettings()) as core,
         running(settings(core.url)) as sdk,
@@ -440,7 +453,7 @@ def sign_in(**values: object) -> Call:
 async def test_json_of_another_kind_is_400(
     gate: tuple[Auth, Core], body: bytes
 ) -> None:
-    """JSON that is no object is refused; FastAPI's binding lets it become a 500."""
+    """JSON that isn't an object is refused; in the SDK's own binding it is a 500."""
     reply = await handle(gate[0], replace(sign_in(), body=body))
     assert reply is not None
     assert (reply.status, json.loads(reply.body)) == (
@@ -460,7 +473,7 @@ async def test_json_of_another_kind_is_400(
 async def test_text_that_cannot_be_encoded_is_400(
     gate: tuple[Auth, Core], call: Call
 ) -> None:
-    """A lone surrogate can't be passed on to the core, and is the client's fault."""
+    """A lone surrogate can't be sent to the core, so the request is refused."""
     with pytest.raises(BadRequest):
         await handle(gate[0], call)
 
@@ -472,7 +485,7 @@ async def test_text_that_cannot_be_encoded_is_400(
 async def test_unknown_tenant_is_404(
     gate: tuple[Auth, Core], api: str, email: str | None
 ) -> None:
-    """A tenant in the path that the core doesn't have is no failure of the gateway."""
+    """A tenant in the path that the core doesn't know is 404, not a gateway failure."""
     body = {"method": "token", "token": "x", **form(email=email)}
     call = Call(
         method="POST",
@@ -503,32 +516,34 @@ OUTAGES = {
 async def test_outage_is_503(
     gate: tuple[Auth, Core], break_core: Callable[[Faults], None]
 ) -> None:
-    """Whatever is wrong with the core, it is an outage: not 401, not 500.
+    """Any fault of the core is an outage, neither 401 nor 500.
 
-    A 401 would make every frontend refresh, or forget its session.
+    A 401 would make every frontend refresh, or drop its session.
     """
     auth, core = gate
     await handle(auth, replace(sign_in(), path="/auth/signup"))
     signed_in = await handle(auth, sign_in())
     assert signed_in is not None
-    seen = Seen(status=200, fields=signed_in.fields)
+    response = SdkResponse(status=200, fields=signed_in.fields)
     break_core(core.faults)
     auth._sdk._core._timeout_s = 0.2
     for call in (
         sign_in(),
         Call(
-            method="POST", path="/auth/session/refresh", fields=(seen.back("refresh"),)
+            method="POST",
+            path="/auth/session/refresh",
+            fields=(response.back("refresh"),),
         ),
-        Call(method="POST", path="/auth/signout", fields=(seen.back("access"),)),
+        Call(method="POST", path="/auth/signout", fields=(response.back("access"),)),
     ):
         with pytest.raises(CoreUnavailable):
             await handle(auth, call)
 
 
-async def test_two_refresh_cookies_tell_the_operator_what_to_set(
+async def test_two_refresh_cookies_are_500_with_a_remedy_in_the_log(
     gate: tuple[Auth, Core],
 ) -> None:
-    """The SDK can't answer that without a setting; the log says which one it is."""
+    """The SDK can't handle them without a setting; the error names the setting."""
     call = Call(
         method="POST",
         path="/auth/session/refresh",
@@ -542,13 +557,13 @@ async def test_two_refresh_cookies_tell_the_operator_what_to_set(
 
 
 async def test_sign_out_with_a_key_not_yet_known(gate: tuple[Auth, Core]) -> None:
-    """After a rotation the key is asked for first: no false `try refresh token`."""
+    """After a rotation the new key is fetched once, when a token needs it."""
     auth, core = gate
     sdk = auth._sdk
-    asked: list[str] = []
+    wanted: list[str] = []
 
     async def want(kid: str) -> None:
-        asked.append(kid)
+        wanted.append(kid)
         await install_keys(sdk, sdk.facts.core_uris[0])
 
     await handle(auth, replace(sign_in(), path="/auth/signup"))
@@ -556,14 +571,14 @@ async def test_sign_out_with_a_key_not_yet_known(gate: tuple[Auth, Core]) -> Non
     sdk.want_key = want
     signed_in = await handle(auth, sign_in())
     assert signed_in is not None
-    assert asked == []
-    access = Seen(status=200, fields=signed_in.fields).back("access")
+    assert wanted == []
+    access = SdkResponse(status=200, fields=signed_in.fields).back("access")
     for _ in range(2):
         await handle(auth, Call(method="POST", path="/auth/signout", fields=(access,)))
-    assert asked == [kid]
+    assert wanted == [kid]
 
 
-# --- the small things ------------------------------------------------------------
+# --- `owns` and `user` -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -580,14 +595,14 @@ async def test_sign_out_with_a_key_not_yet_known(gate: tuple[Auth, Core]) -> Non
     ],
 )
 async def test_owns(base: str, path: str, owned: bool) -> None:
-    """The base path is ours, to its segment border."""
+    """The API owns its base path and all paths below it, case-sensitively."""
     config = settings("http://localhost:9", api_base_path=base)
     async with running(config) as sdk:
         assert Auth(sdk).owns(path) is owned
 
 
 def test_user() -> None:
-    """`/user` answers with the three names the frontends know, text as it is."""
+    """`/user` answers with the three keys that frontends read; text isn't escaped."""
     session = SessionIdentity(
         user_id="u",
         recipe_user_id="r",

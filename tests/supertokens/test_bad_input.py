@@ -1,4 +1,4 @@
-"""Malformed requests to the SDK's API are the client's fault: never a 5xx."""
+"""Malformed requests to the SDK's API never cause a 5xx."""
 
 from __future__ import annotations
 
@@ -65,26 +65,26 @@ VALUES: tuple[Any, ...] = (None, 1, True, "", "x", "\ud800", [], [1], {}, {"a": 
 
 
 def damaged(value: Any) -> Iterator[Any]:
-    """Yield *value* with each part of it replaced, or left out."""
+    """Yield *value* with one part of it replaced or removed, for each part."""
     yield from VALUES
     if isinstance(value, dict):
         for key, part in value.items():
-            yield {name: other for name, other in value.items() if name != key}
-            yield from ({**value, key: other} for other in damaged(part))
+            yield {name: item for name, item in value.items() if name != key}
+            yield from ({**value, key: changed} for changed in damaged(part))
     if isinstance(value, list):
         for index, part in enumerate(value):
-            for other in damaged(part):
-                yield [*value[:index], other, *value[index + 1 :]]
+            for changed in damaged(part):
+                yield [*value[:index], changed, *value[index + 1 :]]
 
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_a_damaged_body_is_never_a_5xx(start: Start, name: str) -> None:
-    """Whatever part of the JSON has another type, the answer is 4xx or the SDK's."""
+    """Each part of the JSON in turn has a wrong value or is missing."""
     gateway = await start(ROUTES)
     path, body = BODIES[name]
     content = ("Content-Type", "application/json")
-    for other in damaged(body):
-        sent = json.dumps(other).encode()
+    for changed in damaged(body):
+        sent = json.dumps(changed).encode()
         reply = await gateway.ask("POST", f"/auth/{path}", content, body=sent)
         assert reply.status < 500, (sent, (await gateway.record(reply)).note)
 
@@ -105,7 +105,7 @@ async def test_a_damaged_body_is_never_a_5xx(start: Start, name: str) -> None:
 async def test_a_malformed_fdi_version_is_never_a_5xx(
     start: Start, target: str, version: str
 ) -> None:
-    """`fdi-version` is what the frontend says of itself; the SDK doesn't check it."""
+    """The frontend sends `fdi-version`, and the SDK doesn't validate it."""
     gateway = await start(ROUTES)
     method = "POST" if target.startswith("session") else "GET"
     reply = await gateway.ask(method, f"/auth/{target}", ("fdi-version", version))
@@ -118,8 +118,8 @@ async def test_a_malformed_fdi_version_is_never_a_5xx(
     assert reply.status < 500
 
 
-async def test_a_client_type_that_no_provider_has_is_400(start: Start) -> None:
-    """`clientType` chooses one of the clients that the file lists for a provider."""
+async def test_a_client_type_that_the_provider_lacks_is_400(start: Start) -> None:
+    """`clientType` must be that of a client configured for the provider."""
     gateway = await start(ROUTES)
     body = {
         "thirdPartyId": "google",

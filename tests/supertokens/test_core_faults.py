@@ -1,8 +1,8 @@
-"""A core that is away, slow, wrong or too early, rows K1 to K9 of the design's table.
+"""A core that is down, slow, wrong or has a wrong clock: rows K1 to K9 of the table.
 
-A whole gateway, the real SDK, and a core with its switches. What holds for all of
-them: no session is refused for a fault of the core's (a 401 would log its user out),
-nothing is let through unchecked, and all of it ends without a restart.
+The tests run a whole gateway with the real SDK and an embedded core with faults. In
+all of them no session is refused because of a fault of the core (a 401 would log its
+user out), nothing is forwarded unchecked, and the gateway recovers without a restart.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ TRY_REFRESH = {"message": "try refresh token"}
 
 
 @pytest.mark.parametrize("row", ELSEWHERE)
-def test_rows_that_are_elsewhere_are_there(row: str) -> None:
-    """The test that is named for a row exists."""
+def test_the_tests_of_other_rows_exist(row: str) -> None:
+    """Each row that another file tests names a test that exists."""
     name, _, function = ELSEWHERE[row].partition("::")
     (path,) = Path(__file__).parents[1].rglob(name)
     text = path.read_text(encoding="utf-8")
@@ -79,12 +79,12 @@ async def until_served(
     async with asyncio.timeout(within_s):
         while (reply := await user.get(path)).status != 200:
             assert_unavailable(reply)
-            await asyncio.sleep(0.02)  # a client that comes back, sooner than it's told
+            await asyncio.sleep(0.02)  # retry earlier than Retry-After allows
     return time.monotonic() - began
 
 
 async def test_k2_slow_at_the_start(start: Start, upstream: FaultUpstream) -> None:
-    """K2: while the core's keys are late, requests get 503; later they are served."""
+    """K2: requests get 503 until the core sends its keys, and are served then."""
     with serve_in_thread() as core:
         core.core.faults.set(JWKS, Fault(hang=True))
         gateway = await start(ROUTES, CORE=core.url, TIMEOUT="2")
@@ -96,10 +96,10 @@ async def test_k2_slow_at_the_start(start: Start, upstream: FaultUpstream) -> No
         assert len(upstream.requests) == 2
 
 
-async def test_k4_a_wait_for_the_core_has_an_end(
+async def test_k4_a_call_to_the_core_ends_at_its_timeout(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """K4: a call ends at `core.timeout`, however many wait; other requests go on."""
+    """K4: 20 calls that hang end at `core.timeout`; other requests are served."""
     gateway = await start(ROUTES, TIMEOUT="2")
     user = await gateway.sign_up()
     gateway.core.core.faults.hang("/recipe/session/verify")
@@ -112,7 +112,7 @@ async def test_k4_a_wait_for_the_core_has_an_end(
     assert len(upstream.requests) == 1
 
 
-NONSENSE: dict[str, Callable[[Faults], None]] = {
+BAD_REPLIES: dict[str, Callable[[Faults], None]] = {
     "429": lambda faults: faults.error(429),
     "401": lambda faults: faults.error(401, text="Invalid API key"),
     "404": lambda faults: faults.error(404, text="Not found"),
@@ -124,17 +124,17 @@ NONSENSE: dict[str, Callable[[Faults], None]] = {
 }
 
 
-@pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE)
-async def test_k5_nonsense(
+@pytest.mark.parametrize("reply_badly", BAD_REPLIES.values(), ids=BAD_REPLIES)
+async def test_k5_bad_replies(
     start: Start,
     upstream: FaultUpstream,
     caplog: pytest.LogCaptureFixture,
-    nonsense: Callable[[Faults], None],
+    reply_badly: Callable[[Faults], None],
 ) -> None:
-    """K5: an answer that isn't a core's is an outage: 503, and no traceback."""
+    """K5: a reply that can't come from a core is an outage: 503, no traceback."""
     gateway = await start(ROUTES, TIMEOUT="2")
     user = await gateway.sign_up()
-    nonsense(gateway.core.core.faults)
+    reply_badly(gateway.core.core.faults)
     assert_unavailable(await user.get("/checked"))
     assert_unavailable(await user.refresh())
     assert (await user.get("/private")).status == 200
@@ -148,9 +148,9 @@ async def test_k5_nonsense(
 async def test_k6_rotation_and_the_old_key_is_gone(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """One fetch, and nobody with a token of the new key is refused.
+    """K6: the new key is fetched once, and all tokens signed with it are accepted.
 
-    Tokens of the old key are refused from then on, remembered or not: to refresh.
+    Tokens of the withdrawn key are refused, even if cached; a refresh replaces them.
     """
     with serve_in_thread() as core:
         gateway = await start(ROUTES, CORE=core.url)
@@ -180,7 +180,7 @@ KEY_SETS: dict[str, Callable[[Faults], None]] = {
 async def test_k7_useless_key_sets(
     start: Start, upstream: FaultUpstream, publish: Callable[[Faults], None]
 ) -> None:
-    """The last good keys go on; a key id that nobody can look up is 503, not 401."""
+    """K7: the last valid keys stay in use; an unknown key id is 503, not 401."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     store = gateway.app.keys
@@ -203,9 +203,9 @@ async def test_k7_useless_key_sets(
 async def test_k8_restart_while_a_session_is_checked(
     start: Start, upstream: FaultUpstream, tmp_path: Path
 ) -> None:
-    """K8: waiting requests get 503.
+    """K8: requests that wait for the stopped core get 503.
 
-    New ones are served within a second of the start.
+    New ones are served once it is back, sooner than the pause for a dead host ends.
     """
     settings = CoreSettings(database=tmp_path / "core.sqlite")
     with contextlib.ExitStack() as first:
@@ -237,10 +237,10 @@ async def test_k8_restart_while_a_session_is_checked(
 async def test_k9_the_cores_clock(
     start: Start, upstream: FaultUpstream, ahead_s: float, status: int
 ) -> None:
-    """A core may be 5 s ahead (`tokens.IAT_LEEWAY_S`), and behind by a token's life.
+    """K9: the core's clock may be 5 s ahead, and behind by a token's lifetime.
 
-    Further ahead, its tokens aren't valid yet: 401 and never forwarded. What needs no
-    token is.
+    Further ahead (`tokens.IAT_LEEWAY_S`) its tokens aren't valid yet: requests get 401
+    and aren't forwarded. Public routes are served.
     """
     clock_ahead = Core(CoreSettings(), clock=lambda: time.time() + ahead_s)
     with contextlib.closing(clock_ahead), serve_in_thread(clock_ahead) as core:

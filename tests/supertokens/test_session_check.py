@@ -1,4 +1,4 @@
-"""Engine, key store and SDK together, against the embedded core over real HTTP."""
+"""Engine, key store and SDK together, with an embedded core over real HTTP."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class World:
 async def world(
     *, write_module: Callable[[str], str] | None = None, **settings: Any
 ) -> AsyncIterator[World]:
-    """Run a core, the SDK, a key store and an engine, joined as in `app`.
+    """Run a core, the SDK, a key store and an engine, assembled as in `app`.
 
     *write_module* makes a `config_module` for the core at a URL, and returns its name.
     """
@@ -123,7 +123,7 @@ async def world(
         )
         opened.push_async_callback(sessions.close)
         store.subscribe(sessions.keys_changed)
-        store.subscribe(lambda found, _: sdk.install_keys(found.jwks["keys"]))
+        store.subscribe(lambda key_set, _: sdk.install_keys(key_set.jwks["keys"]))
         sdk.want_key = store.want
         sdk.on_revoked = sessions.deny
         await store.start()
@@ -135,8 +135,8 @@ async def world(
 
 @pytest.fixture
 async def here() -> AsyncIterator[World]:
-    async with world() as found:
-        yield found
+    async with world() as running_world:
+        yield running_world
 
 
 def bearer(token: str) -> SessionRequest:
@@ -190,7 +190,7 @@ def message(verdict: Verdict) -> tuple[int, str]:
 
 
 async def test_a_session_of_the_sdk(here: World) -> None:
-    """The engine lets in what the SDK makes, as the SDK names it, without the core."""
+    """The engine accepts the SDK's session, with its identity, without the core."""
     session = await new_session(plan="pro")
     verdict = await here.ask(session.get_access_token())
     assert isinstance(verdict, Allowed)
@@ -206,18 +206,21 @@ async def test_a_session_of_the_sdk(here: World) -> None:
     assert who(cookie) == identity.user_id
 
 
-async def test_both_ways_to_judge_name_the_same_identity(here: World) -> None:
-    """What is judged here and what the SDK judges differ in nothing."""
+async def test_engine_and_sdk_give_the_same_identity(here: World) -> None:
+    """The engine's check and the SDK's give the same ids, tenant and claims."""
     token = (await new_session()).get_access_token()
-    by_us, by_sdk = await here.ask(token), await here.ask(token, ALWAYS)
-    assert isinstance(by_us, Allowed)
+    by_engine, by_sdk = await here.ask(token), await here.ask(token, ALWAYS)
+    assert isinstance(by_engine, Allowed)
     assert isinstance(by_sdk, Allowed)
     for name in ("user_id", "recipe_user_id", "session_handle", "tenant_id", "claims"):
-        assert getattr(by_us.principal, name) == getattr(by_sdk.principal, name)
+        assert getattr(by_engine.principal, name) == getattr(by_sdk.principal, name)
 
 
 async def test_the_first_use_after_a_refresh(here: World) -> None:
-    """The core makes the refresh final; the new token needs it no more (T2, T3)."""
+    """One call to the core makes the refresh final, for five requests at once (T2, T3).
+
+    The new token needs no call. In cookie mode it comes as front-token and Set-Cookie.
+    """
     fresh = (await refreshed(await new_session())).get_access_token()
     verdicts = await asyncio.gather(*(here.ask(fresh) for _ in range(5)))
     assert here.calls() == 1
@@ -232,7 +235,7 @@ async def test_the_first_use_after_a_refresh(here: World) -> None:
 
 
 async def test_a_revoked_session(here: World) -> None:
-    """E12: revoked through this process, it is refused everywhere at once."""
+    """E12: if this process revokes it, every policy refuses it at once."""
     session = await new_session()
     token = session.get_access_token()
     await here.ask(token)
@@ -244,19 +247,19 @@ async def test_a_revoked_session(here: World) -> None:
 
 
 async def test_a_session_revoked_elsewhere(here: World) -> None:
-    """A session revoked elsewhere is refused once the core is asked.
+    """If another process revokes it, it is refused once the database is checked.
 
-    Tokens are cleared.
+    That refusal clears the client's tokens.
     """
     session = await new_session()
     token = session.get_access_token()
-    here.sdk.on_revoked = None  # another process did it
+    here.sdk.on_revoked = None  # as if another process revoked it
     await session.revoke_session()
     assert who(await here.ask(token)) is not None
-    gone = await here.ask(token, ALWAYS)
-    assert message(gone) == (401, "unauthorised")
-    assert isinstance(gone, Denied)
-    assert first(gone.fields, b"front-token") == b"remove"
+    denied = await here.ask(token, ALWAYS)
+    assert message(denied) == (401, "unauthorised")
+    assert isinstance(denied, Denied)
+    assert first(denied.fields, b"front-token") == b"remove"
     assert message(await here.ask(token)) == (401, "unauthorised")
 
 
@@ -264,7 +267,7 @@ async def test_a_session_revoked_elsewhere(here: World) -> None:
 
 
 async def test_a_role(here: World) -> None:
-    """A session has the roles that its user had when it was made."""
+    """A session has the roles that its user had when it was created."""
     user_id = await new_user()
     token = (await new_session(user_id)).get_access_token()
     verdict = await here.ask(token, ADMINS)
@@ -278,12 +281,12 @@ async def test_a_role(here: World) -> None:
 
 
 async def test_max_age_brings_a_role_to_a_live_session(here: World) -> None:
-    """E13: the claim is fetched again, and the client gets a token with it."""
+    """E13: an outdated claim is fetched again; the client gets a new token with it."""
     user_id = await new_user()
     token = (await new_session(user_id)).get_access_token()
     await create_new_role_or_add_permissions("admin", ["write"])
     await add_role_to_user("public", user_id, "admin")
-    # Any claim is older than that, when it comes back from the core, too.
+    # Every claim is older than that, even one just fetched from the core.
     now = SessionPolicy(requirements=Requirements(roles_any=("admin",), max_age_s=1e-6))
     verdict = await here.ask(token, now)
     assert who(verdict) == user_id
@@ -291,7 +294,7 @@ async def test_max_age_brings_a_role_to_a_live_session(here: World) -> None:
 
 
 async def test_a_claim_that_the_token_lacks_is_fetched(here: World) -> None:
-    """A session from before the roles recipe was added gets its roles."""
+    """The roles of a session without a role claim are fetched, then checked."""
     session = await new_session()
     await session.merge_into_access_token_payload({"st-role": None})
     verdict = await here.ask(session.get_access_token(), ADMINS)
@@ -309,8 +312,8 @@ async def test_a_claim_that_the_token_lacks_is_fetched(here: World) -> None:
     ]
 
 
-async def test_here_and_in_the_sdk_the_same_refusal(here: World) -> None:
-    """Byte for byte, all that failed in one list, whoever judges it."""
+async def test_engine_and_sdk_refuse_claims_with_the_same_bytes(here: World) -> None:
+    """Both refusals list all failed claims in the same order."""
     required = Requirements(
         roles_all=("admin",),
         permissions_any=("read", "write"),
@@ -318,18 +321,18 @@ async def test_here_and_in_the_sdk_the_same_refusal(here: World) -> None:
         claims=(ClaimRule(path=("plan",), any_of=("pro",)),),
     )
     token = (await new_session(plan="free")).get_access_token()
-    by_us = await here.ask(token, SessionPolicy(requirements=required))
+    by_engine = await here.ask(token, SessionPolicy(requirements=required))
     by_sdk = await here.ask(
         token,
         SessionPolicy(requirements=required, check_database=CheckDatabase.ALWAYS),
     )
     assert here.calls() == 1
-    assert message(by_us) == (403, "invalid claim")
-    assert by_us == by_sdk
+    assert message(by_engine) == (403, "invalid claim")
+    assert by_engine == by_sdk
 
 
 async def test_email_verification_for_every_session() -> None:
-    """Mode REQUIRED holds on every route, and is judged here where it can be."""
+    """Mode REQUIRED holds on every route; the engine checks it as the SDK does."""
     recipes = {"emailpassword": {}, "emailverification": {"mode": "REQUIRED"}}
     async with world(recipes=recipes) as here:
         assert (
@@ -341,14 +344,14 @@ async def test_email_verification_for_every_session() -> None:
         assert message(verdict) == (403, "invalid claim")
         by_sdk = await here.ask(token, ALWAYS)
         assert by_sdk == verdict
-        made = await create_email_verification_token("public", RecipeUserId(user_id))
-        assert isinstance(made, CreateEmailVerificationTokenOkResult)
-        await verify_email_using_token("public", made.token)
+        created = await create_email_verification_token("public", RecipeUserId(user_id))
+        assert isinstance(created, CreateEmailVerificationTokenOkResult)
+        await verify_email_using_token("public", created.token)
         again = (await new_session(user_id)).get_access_token()
         assert who(await here.ask(again)) == user_id
 
 
-# --- the core is away ---
+# --- the core is down ---
 
 
 Fault = Callable[[Any], None]
@@ -363,10 +366,10 @@ FAULTS: dict[str, Fault] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_a_core_that_is_away_logs_nobody_out(fault: Fault) -> None:
-    """K3 to K5: without the core, requests that need it are 503, never 401.
+async def test_an_outage_of_the_core_ends_no_session(fault: Fault) -> None:
+    """K3 to K5: without the core, requests that need it are undecided, not denied.
 
-    Others pass.
+    Others pass. When the core is back, all are allowed.
     """
     async with world(core={"timeout": "1s"}) as here:
         await _no_core(here, fault)
@@ -380,8 +383,7 @@ async def _no_core(here: World, fault: Fault) -> None:
     fault(here.core.core.faults)
     assert who(await here.ask(token)) == session.get_user_id()
     assert who(await here.ask(unseen)) == session.get_user_id()
-    asked = (here.ask(token, ALWAYS), here.ask(fresh))
-    for verdict in await asyncio.gather(*asked):
+    for verdict in await asyncio.gather(here.ask(token, ALWAYS), here.ask(fresh)):
         assert isinstance(verdict, Undecided)
         assert verdict.reason in {"core_unavailable", "core_timeout"}
     here.core.core.faults.clear()
@@ -389,9 +391,9 @@ async def _no_core(here: World, fault: Fault) -> None:
 
 
 async def test_a_key_rotation_refuses_nobody() -> None:
-    """E21, K6: a new key is fetched once.
+    """E21, K6: a new key is fetched once for 20 requests.
 
-    The old one is valid while it is published.
+    The old key stays valid as long as it is published.
     """
     async with world(keys={"cooldown": "1ms"}) as here:
         session = await new_session()
@@ -400,14 +402,14 @@ async def test_a_key_rotation_refuses_nobody() -> None:
         fetches = here.store.state().fetches
         await here.core.core.rotate_keys()
         new = (await new_session(user_id)).get_access_token()
-        asked = [here.ask(new) for _ in range(20)]
-        verdicts = await asyncio.gather(*asked, here.ask(old))
+        checks = [here.ask(new) for _ in range(20)]
+        verdicts = await asyncio.gather(*checks, here.ask(old))
         assert {who(verdict) for verdict in verdicts} == {user_id}
         assert here.store.state().fetches == fetches + 1
 
 
 async def test_a_key_that_was_withdrawn(here: World) -> None:
-    """Tokens of a withdrawn key are refused, cached or not."""
+    """Its tokens are refused, even if cached."""
     session = await new_session()
     old = session.get_access_token()
     await here.ask(old)
@@ -418,11 +420,11 @@ async def test_a_key_that_was_withdrawn(here: World) -> None:
     assert verdict.reason == "token_key_unknown"
 
 
-# --- how the SDK is set up ---
+# --- the SDK's configuration ---
 
 
-async def test_rules_say_how_the_sdk_is_set_up() -> None:
-    """The engine agrees with the SDK on each setting that both know."""
+async def test_rules_follow_the_configuration_of_the_sdk() -> None:
+    """The engine's rules have the value of each setting that both use."""
     async with world(
         anti_csrf="VIA_TOKEN",
         token_transfer_method="cookie",
@@ -471,9 +473,9 @@ CLAIM = BooleanClaim("own", lambda *_: True)
 
 @pytest.mark.parametrize("name", ["refuses", "RefusesByItself", "INSTANCE"])
 async def test_a_validator_by_name(here: World, name: str) -> None:
-    """A function, a class or an instance is judged by the SDK, after our own checks.
+    """It may name a function, a class or an instance; the SDK runs it.
 
-    The refusal lists them all.
+    The refusal lists the engine's own checks first, then the validator's.
     """
     token = (await new_session()).get_access_token()
     policy = SessionPolicy(
@@ -493,10 +495,10 @@ async def test_a_validator_by_name(here: World, name: str) -> None:
     ["nowhere.at.all", f"{__name__}.nothing", f"{__name__}.CLAIM", "os", ""],
     ids=["no module", "no such name", "no validator", "no dot", "empty"],
 )
-async def test_a_name_that_is_no_validator(here: World, name: str) -> None:
-    """An invalid validator name is found at start.
+async def test_an_invalid_validator_name(here: World, name: str) -> None:
+    """Loading it raises ValueError, which the start reports.
 
-    Otherwise every session is refused.
+    If it isn't loaded before, each request is undecided with `internal_error`.
     """
     with pytest.raises(ValueError, match=r"can't load|isn't a"):
         session_check.validator(name)
@@ -505,7 +507,7 @@ async def test_a_name_that_is_no_validator(here: World, name: str) -> None:
     assert verdict == Undecided(reason="internal_error")
 
 
-# --- a config_module of the user's ---
+# --- a config_module ---
 
 MODULE = """
 from supertokens_python import InputAppInfo, SupertokensConfig
@@ -586,19 +588,19 @@ async def with_module(
 @pytest.mark.parametrize(
     "handler", ["on_unauthorised", "on_try_refresh_token", "on_invalid_claim"]
 )
-async def test_each_answer_of_the_users_own_is_given(
+async def test_an_overridden_error_handler_is_used(
     handler: str, settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `config_module` may change one of the three refusals alone."""
+    """A `config_module` may override each of the three refusals on its own."""
     async with with_module(settings.format(handler), tmp_path, monkeypatch) as here:
         good = (await new_session()).get_access_token()
-        refused = {
+        verdicts = {
             "on_unauthorised": await here.ask(None),
             "on_try_refresh_token": await here.ask(good[:-8]),
             "on_invalid_claim": await here.ask(good, ADMINS),
         }
-    said = {name: message(verdict) for name, verdict in refused.items()}
-    assert said == {
+    messages = {name: message(verdict) for name, verdict in verdicts.items()}
+    assert messages == {
         "on_unauthorised": (401, "unauthorised"),
         "on_try_refresh_token": (401, "try refresh token"),
         "on_invalid_claim": (403, "invalid claim"),
@@ -608,10 +610,10 @@ async def test_each_answer_of_the_users_own_is_given(
 @pytest.mark.parametrize(
     "function", ["get_session", "get_global_claim_validators", "validate_claims"]
 )
-async def test_each_function_of_the_users_own_is_run(
+async def test_an_overridden_sdk_function_is_run(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `config_module` may override one of the three functions that judge alone."""
+    """A `config_module` may override each of three functions that check sessions."""
     settings = f"functions({function!r})"
     async with with_module(settings, tmp_path, monkeypatch) as here:
         good = (await new_session()).get_access_token()
@@ -629,34 +631,37 @@ async def test_each_function_of_the_users_own_is_run(
     ],
     ids=["nothing", "no handlers", "theft", "duplicate cookies", "other functions"],
 )
-async def test_what_judges_no_request_costs_no_speed(
+async def test_unrelated_overrides_leave_the_check_to_the_engine(
     settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sessions are judged here if a `config_module` changes only other things."""
+    """If a `config_module` overrides nothing that checks sessions, the engine does."""
     async with with_module(settings, tmp_path, monkeypatch) as here:
         verdict = await here.ask((await new_session()).get_access_token())
         assert isinstance(verdict, Allowed)
         assert verdict.reason == "local"
 
 
-async def test_other_global_validators_are_the_sdks(here: World) -> None:
-    """A validator that some recipe or plugin added is judged on every route."""
+async def test_a_global_validator_of_another_recipe_is_noticed(here: World) -> None:
+    """The rules have `GlobalClaims.OTHER`, so that the SDK checks every route."""
     SessionRecipe.get_instance().add_claim_validator_from_other_recipe(refuses())
     assert session_check.rules(here.sdk).global_claims is GlobalClaims.OTHER
 
 
-# --- the SDK judges tokens as we do ---
+# --- the SDK checks tokens by the engine's rules ---
 
 
-async def test_the_sdk_judges_tokens_as_we_do(here: World) -> None:
-    """RS256 only, and 5 s for a core whose clock is ahead: its new tokens would else
-    be refused, and refreshed, again and again. The end of a token has no leeway."""
+async def test_the_sdk_checks_tokens_by_the_engines_rules(here: World) -> None:
+    """It takes RS256 only, and a token from up to 5 s in the future, but none expired.
+
+    Without that leeway, new tokens of a core whose clock is ahead would be refused and
+    refreshed again and again.
+    """
     mint = Mint(now=time.time(), kid="d-mine")
     here.sdk.install_keys([mint.jwk()])
     sdk = session_check.SdkSessions(here.sdk)
     now = int(mint.now)
     rs512 = mint.sign(mint.header(alg="RS512"), mint.payload(), digest=SHA512())
-    seen = {
+    is_allowed = {
         name: isinstance(
             await sdk.check(
                 bearer(token),
@@ -675,14 +680,14 @@ async def test_the_sdk_judges_tokens_as_we_do(here: World) -> None:
             "RS512": rs512,
         }.items()
     }
-    assert [name for name, is_allowed in seen.items() if is_allowed] == [
+    assert [name for name, allowed in is_allowed.items() if allowed] == [
         "good",
         "a little ahead",
     ]
 
 
-async def test_optional_and_nobody_there(here: World) -> None:
-    """The SDK's own 'no session' is anonymous, as ours is."""
+async def test_an_optional_session_that_is_missing(here: World) -> None:
+    """The SDK's check and the engine's both give an anonymous verdict."""
     optional = SessionPolicy(protection=Protection.OPTIONAL)
     sdk = session_check.SdkSessions(here.sdk)
     verdict = await sdk.check(

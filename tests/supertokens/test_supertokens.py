@@ -1,4 +1,4 @@
-"""The SDK's start, its seams, and what it makes of sessions and of a broken core."""
+"""The SDK: its start, recipes, binding, sessions, keys, core client and mail."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def settings(core_url: str = "http://127.0.0.1:9", **values: Any) -> SuperTokens
 
 
 def run(program: str) -> str:
-    """Run *program* in a Python of its own and return what it prints."""
+    """Run *program* in another Python process and return its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
@@ -83,7 +83,10 @@ def run(program: str) -> str:
 
 
 def test_importing_is_light() -> None:
-    """Importing the room imports no SDK: `gateway check` stays quick."""
+    """Importing `gateway.supertokens` doesn't import the SDK, nor httpx.
+
+    So `gateway check` starts quickly.
+    """
     assert (
         run("""
             import sys
@@ -95,7 +98,7 @@ def test_importing_is_light() -> None:
 
 
 def test_fastapi_is_never_imported() -> None:
-    """The SDK is set to "fastapi" but imports no web framework, also while serving."""
+    """The SDK's framework is "fastapi", but no web framework is ever imported."""
     assert (
         run("""
             import asyncio, sys
@@ -126,10 +129,10 @@ def test_fastapi_is_never_imported() -> None:
 @pytest.mark.parametrize(
     "begin", ["start(SuperTokensConfig())", "preload(SuperTokensConfig())"]
 )
-def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
-    """A start imports neither httpx's command nor its libraries.
+def test_a_start_does_not_import_the_command_of_httpx(begin: str) -> None:
+    """Neither httpx's command line nor its libraries are imported at the start.
 
-    Both stay importable.
+    The command can still be imported afterwards.
     """
     assert (
         run(f"""
@@ -146,8 +149,8 @@ def test_a_start_waits_for_no_command_of_httpx(begin: str) -> None:
     )
 
 
-def test_httpx_that_is_there_already_is_left_alone() -> None:
-    """A program that has its command keeps it."""
+def test_an_imported_httpx_is_left_alone() -> None:
+    """A program that imported httpx before the gateway keeps its `httpx.main`."""
     assert (
         run("""
             import httpx
@@ -164,9 +167,9 @@ def test_httpx_that_is_there_already_is_left_alone() -> None:
 
 
 def test_only_what_is_configured_is_imported() -> None:
-    """A start doesn't wait for recipes, or for a client to the core, nobody asked for.
+    """Recipes that aren't configured, and the SDK's own HTTP client, aren't imported.
 
-    Together they take as long as all the recipes of config/routes.yaml.
+    Their imports take as long as all recipes of config/routes.yaml together.
     """
     assert (
         run("""
@@ -204,7 +207,7 @@ async def test_started_twice() -> None:
 
 
 async def test_facts_of_the_file() -> None:
-    """`facts` say what the SDK runs with, defaults worked out."""
+    """`facts` has the SDK's settings with their defaults resolved."""
     values = settings(
         "http://one:3567/;https://two/core/",
         api_domain="https://api.example.com",
@@ -226,7 +229,7 @@ async def test_facts_of_the_file() -> None:
 
 
 async def test_cors_headers() -> None:
-    """Browsers must be allowed to send what the SDK reads."""
+    """They are the headers that the SDK reads, which browsers may therefore send."""
     async with running(settings()) as sdk:
         assert sdk.cors_headers() == (
             "anti-csrf",
@@ -307,14 +310,14 @@ WRONG_RECIPES: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
 )
 def test_wrong_recipes(recipes: Mapping[str, Any], problems: Mapping[str, str]) -> None:
     """Each problem names its YAML path; the start fails with the first of them."""
-    found = {finding.path: finding.message for finding in check(recipes)}
-    assert found == {
+    messages = {finding.path: finding.message for finding in check(recipes)}
+    assert messages == {
         f"supertokens.recipes.{path}": message for path, message in problems.items()
     }
     reset()
     with pytest.raises(RecipeError) as raised:
         start(settings(recipes=recipes))
-    assert raised.value.path == next(iter(found))
+    assert raised.value.path == next(iter(messages))
 
 
 EVERY_RECIPE: Mapping[str, Any] = {
@@ -338,7 +341,7 @@ EVERY_RECIPE: Mapping[str, Any] = {
 
 @pytest.mark.parametrize("contact", ["EMAIL", "PHONE", "EMAIL_OR_PHONE"])
 async def test_every_recipe_starts(contact: str) -> None:
-    """Every recipe that the schema knows can be started, all of them together."""
+    """All recipes of the schema start together."""
     recipes = {
         **EVERY_RECIPE,
         "passwordless": {**PASSWORDLESS, "contact_method": contact},
@@ -350,8 +353,8 @@ async def test_every_recipe_starts(contact: str) -> None:
         assert all(is_recipe_initialized(name) for name in (*recipes, "session"))
 
 
-async def test_what_only_the_sdk_knows_to_be_wrong() -> None:
-    """A domain without a site is one error, at its key: the SDK couldn't start."""
+async def test_a_domain_without_a_site_is_an_error_at_its_key() -> None:
+    """The SDK can't start with a public suffix as its domain."""
     reset()
     values = settings(
         api_domain="https://co.uk",
@@ -458,7 +461,7 @@ def write_module(
 
 
 async def test_config_module(write_module: Callable[[str], str]) -> None:
-    """The module's three names are used instead of the file's settings."""
+    """The module's settings are used instead of those in routes.yaml."""
     values = settings(config_module=write_module(MODULE))
     async with running(values) as sdk:
         assert sdk.facts.core_uris == ("http://theirs:3567",)
@@ -470,7 +473,7 @@ async def test_config_module(write_module: Callable[[str], str]) -> None:
 async def test_config_module_with_functions(
     write_module: Callable[[str], str],
 ) -> None:
-    """Values that a module's functions decide per request are left to the SDK."""
+    """A setting that a function of the module decides is None in `facts`."""
     text = MODULE.replace(
         'website_domain="https://example.com"', 'origin=lambda *_: "https://a.example"'
     ).replace('anti_csrf="VIA_TOKEN"', "get_token_transfer_method=lambda *_: 'header'")
@@ -479,10 +482,10 @@ async def test_config_module_with_functions(
         assert sdk.facts.token_transfer_method is None
 
 
-async def test_config_module_that_refuses_in_its_own_way(
+async def test_config_module_with_an_override_that_refuses(
     write_module: Callable[[str], str],
 ) -> None:
-    """What an override of the module refuses is answered as the SDK answers it."""
+    """A refusal by an override gets the SDK's reply for that error."""
     text = (
         """
 from supertokens_python.exceptions import BadInputError
@@ -538,7 +541,7 @@ WRONG_MODULES = {
 def test_wrong_config_module(
     write_module: Callable[[str], str], text: str, message: str
 ) -> None:
-    """Whatever is wrong with the module is one error that says what."""
+    """Any fault of the module is one error that describes it."""
     with pytest.raises(RecipeError, match=message) as raised:
         start(settings(config_module=write_module(text)))
     assert raised.value.path == "supertokens.config_module"
@@ -576,13 +579,13 @@ async def test_config_module_whose_website_has_no_site(
 
 
 def test_missing_config_module() -> None:
-    """A module that isn't there is an error, too."""
+    """A module that doesn't exist is an error too."""
     reset()
     with pytest.raises(RecipeError, match=r"can't import no\.such\.module"):
         start(settings(config_module="no.such.module"))
 
 
-# --- the binding, held against FastAPI's -------------------------------------
+# --- the binding, compared with FastAPI's ------------------------------------
 
 _NAMES = st.sampled_from(
     [b"Cookie", b"cookie", b"Authorization", b"rid", b"RID", b"Content-Type", b"x_y"]
@@ -616,9 +619,9 @@ _COOKIES = st.lists(
 async def test_a_request_reads_as_in_fastapi(
     fields: list[tuple[bytes, bytes]], cookie: bytes | None, query: bytes, body: bytes
 ) -> None:
-    """Fields, cookies, query and form read as FastAPI's binding reads them, any bytes.
+    """With any bytes, fields, cookies, query, form and JSON read as in its binding.
 
-    Two Cookie fields are ours to join, so the requests here have one at most.
+    The requests have one Cookie field at most, because our binding joins several.
     """
     sent = tuple(field for field in fields if field[0].lower() != b"cookie")
     if cookie is not None:
@@ -669,7 +672,7 @@ async def _outcome(read: Callable[[], Any]) -> object:
 
 
 def test_two_cookie_fields_are_read_as_one() -> None:
-    """A second access token hidden in a second Cookie field is seen by the SDK."""
+    """The SDK sees a second access token in a second Cookie field."""
     request = SdkRequest(
         method="GET",
         path="/",
@@ -686,7 +689,7 @@ def test_two_cookie_fields_are_read_as_one() -> None:
     ],
 )
 def test_original_url(secure: bool, query: bytes, url: str) -> None:
-    """The URL is what the client asked for."""
+    """The URL has the request's scheme, authority, path and query."""
     request = SdkRequest(
         method="GET", path="/auth/x", query=query, secure=secure, authority="host:1"
     )
@@ -744,8 +747,8 @@ def test_a_reply_is_written_as_in_fastapi(writes: list[tuple[Any, ...]]) -> None
     ]
 
 
-def test_cookie_lives_as_long_as_it_should() -> None:
-    """A cookie ends at its time, to the second above; never before."""
+def test_the_expiry_of_a_cookie_is_rounded_up() -> None:
+    """It is rounded up to a full second, so that no cookie expires early."""
     reply = SdkReply()
     reply.set_cookie("a", "b", 1_700_000_000_001)
     reply.set_cookie("a", "b", 1_700_000_001_000)
@@ -756,16 +759,16 @@ def test_cookie_lives_as_long_as_it_should() -> None:
 
 @pytest.mark.parametrize("end", ["\r", "\n", "\0"])
 def test_a_value_cannot_end_its_field(end: str) -> None:
-    """The SDK puts client input into Location; it can't become a field of its own."""
+    """The SDK puts client input into Location; a line break in it raises ValueError."""
     with pytest.raises(ValueError, match="line break"):
         SdkReply().redirect(f"/{end}Set-Cookie: a=b")
 
 
-# --- a person with a session -------------------------------------------------
+# --- a user with a session ---------------------------------------------------
 
 
 class Person:
-    """Signs up at once and has tokens."""
+    """A user of the SDK's API, with the tokens of the last reply."""
 
     def __init__(self, sdk: Sdk, core: RunningCore) -> None:
         self.sdk = sdk
@@ -824,19 +827,19 @@ async def jwks(core: RunningCore) -> list[dict[str, Any]]:
 
 @pytest.fixture
 async def core() -> AsyncIterator[RunningCore]:
-    """An embedded core of its own."""
+    """Run an embedded core for one test."""
     async with serve(CoreSettings()) as running_core:
         yield running_core
 
 
 @pytest.fixture
 async def person(core: RunningCore) -> AsyncIterator[Person]:
-    """A signed-in person, with the keys installed."""
+    """Return a signed-up user; the core's keys are installed."""
     async with running(settings(core.url)) as sdk:
-        someone = Person(sdk, core)
-        await someone.post("signup")
+        user = Person(sdk, core)
+        await user.post("signup")
         sdk.install_keys(await jwks(core))
-        yield someone
+        yield user
 
 
 async def test_a_good_session(person: Person) -> None:
@@ -854,14 +857,14 @@ async def test_a_good_session(person: Person) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "TRACE", "X"])
 async def test_every_method_is_verified(person: Person, method: str) -> None:
-    """The SDK's own dependency lets OPTIONS pass unread, or fails; ours reads them."""
+    """The SDK's FastAPI dependency doesn't verify OPTIONS; our binding does."""
     assert isinstance(await person.session(method=method), SdkSession)
     denied = await person.session((b"x", b"y"), method=method)
     assert isinstance(denied, Denied)
 
 
 async def test_no_session_where_none_is_required(person: Person) -> None:
-    """Without a token it is None; with a broken one it is refused all the same."""
+    """Without a token the session is None; an invalid token is refused all the same."""
     assert await person.session((b"x", b"y"), required=False) is None
     bad = (person.access[0], person.access[1][:-8] + b"AAAAAAAA")
     denied = await person.session(bad, required=False)
@@ -870,7 +873,7 @@ async def test_no_session_where_none_is_required(person: Person) -> None:
 
 
 async def test_new_tokens_after_a_refresh(person: Person) -> None:
-    """The first use after a refresh brings the new token, and nothing about CORS."""
+    """The first request after a refresh gets the new token, and no CORS field."""
     await person.post("session/refresh", person.refresh)
     session = await person.session()
     assert isinstance(session, SdkSession)
@@ -897,7 +900,7 @@ async def test_revoked_in_the_core(person: Person) -> None:
 
 
 async def test_validators(person: Person) -> None:
-    """Validators come after the global ones; refusals are in the SDK's format."""
+    """The refusal is the SDK's 403, with an error for each failed validator."""
     denied = await person.session(
         validators=[
             UserRoleClaim.validators.includes("admin"),
@@ -917,7 +920,10 @@ async def test_validators(person: Person) -> None:
 async def test_a_claim_is_fetched_again(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A role given to a live session reaches it through a validator with a max age."""
+    """A validator with a maximum age fetches a role that the user got meanwhile.
+
+    The client gets a new token with it.
+    """
     session = await person.session()
     assert isinstance(session, SdkSession)
     await create_new_role_or_add_permissions("admin", ["write"])
@@ -935,10 +941,10 @@ async def test_a_claim_is_fetched_again(
 
 
 async def test_concurrent_requests_have_a_context_each(person: Person) -> None:
-    """Each request has a user context of its own: answers aren't mixed up."""
+    """Each request has a user context of its own, so replies aren't mixed up."""
     await person.post("session/refresh", person.refresh)
     header = person.access
-    found = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             person.session(header)
             if number % 2
@@ -948,7 +954,7 @@ async def test_concurrent_requests_have_a_context_each(person: Person) -> None:
             for number in range(20)
         )
     )
-    for number, session in enumerate(found):
+    for number, session in enumerate(results):
         assert isinstance(session, SdkSession)
         names = [name.lower() for name, _ in session.new_tokens]
         assert names[1] == (b"st-access-token" if number % 2 else b"set-cookie")
@@ -958,7 +964,7 @@ async def test_concurrent_requests_have_a_context_each(person: Person) -> None:
 
 
 async def test_no_keys_yet_is_an_outage(person: Person) -> None:
-    """Without any key no token can be judged: 503, where the SDK would say 401."""
+    """Without keys no token can be checked: an outage, where the SDK answers 401."""
     person.sdk.install_keys([])
     with pytest.raises(CoreUnavailable):
         await person.session()
@@ -969,7 +975,7 @@ async def test_no_keys_yet_is_an_outage(person: Person) -> None:
 async def test_the_sdk_never_fetches_keys(
     person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown key id is refused at once; nothing blocks, nothing is asked."""
+    """A token with an unknown key id is refused without a call to the core."""
 
     def fetch(*_: object, **__: object) -> None:
         raise AssertionError("the SDK fetches keys")
@@ -985,7 +991,7 @@ async def test_the_sdk_never_fetches_keys(
 
 
 async def test_a_wanted_key(person: Person) -> None:
-    """A missing key is fetched once for a token, and never for another text."""
+    """A missing key is fetched once for a token, and never for text that isn't one."""
     wanted: list[str] = []
 
     async def want(kid: str) -> None:
@@ -1004,7 +1010,7 @@ async def test_a_wanted_key(person: Person) -> None:
 
 
 async def test_unusable_keys_are_left_out(person: Person) -> None:
-    """A key of another kind doesn't keep the good ones from being installed."""
+    """Invalid keys in the set don't prevent the valid ones from being installed."""
     keys = await jwks(person.core)
     person.sdk.install_keys(
         [
@@ -1046,14 +1052,14 @@ async def _all(person: Person, handle: str) -> None:
 
 
 @pytest.mark.parametrize("revoke", [_sign_out, _theft, _one, _several, _all])
-async def test_every_revocation_is_told(
+async def test_every_revocation_is_reported(
     person: Person, revoke: Callable[[Person, str], Any]
 ) -> None:
-    """Each way to end a session in this process reports its handle once."""
+    """Each way to end a session in this process calls `on_revoked` once."""
     session = await person.session()
     assert isinstance(session, SdkSession)
     revoked: list[str] = []
-    await _one(person, "nobody listens yet")
+    await _one(person, "no callback yet")
     person.sdk.on_revoked = revoked.append
     await revoke(person, session.identity.session_handle)
     assert revoked == [session.identity.session_handle]
@@ -1090,19 +1096,19 @@ async def serving(answer: Answer) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def client(*hosts: str, **values: Any) -> AsyncIterator[CoreClient]:
-    made = CoreClient(config.CoreConfig.model_validate(values), hosts)
+    core_client = CoreClient(config.CoreConfig.model_validate(values), hosts)
     try:
-        yield made
+        yield core_client
     finally:
-        await made.aclose()
+        await core_client.aclose()
 
 
 async def ok(_: web.Request) -> web.Response:
     return web.json_response({"status": "OK"})
 
 
-async def test_connections_are_kept() -> None:
-    """Calls one after the other share one connection, whatever their method."""
+async def test_connections_are_reused() -> None:
+    """Successive calls share one connection, whatever their method."""
     connections = set()
 
     async def answer(request: web.Request) -> web.Response:
@@ -1117,8 +1123,8 @@ async def test_connections_are_kept() -> None:
     assert len(connections) == 1
 
 
-async def test_the_first_call_may_be_given_up() -> None:
-    """If the first call is cancelled, its client serves the next call."""
+async def test_the_first_call_may_be_cancelled() -> None:
+    """The HTTP client that it began to create serves the next calls."""
     async with serving(ok) as url, client() as http:
         first_call = asyncio.create_task(http.get(url))
         await asyncio.sleep(0)  # it waits for the client
@@ -1129,28 +1135,28 @@ async def test_the_first_call_may_be_given_up() -> None:
     assert [reply.status_code for reply in replies] == [200, 200]
 
 
-async def test_calls_at_a_time_are_limited() -> None:
-    """No more than `max_concurrent` calls are under way; the others wait their turn."""
-    now, most, full = 0, 0, asyncio.Event()
+async def test_concurrent_calls_are_limited() -> None:
+    """At most `max_concurrent` calls run at a time; the others wait."""
+    running_now, highest, full = 0, 0, asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
-        nonlocal now, most
-        now += 1
-        most = max(most, now)
-        if now == 3:
+        nonlocal running_now, highest
+        running_now += 1
+        highest = max(highest, running_now)
+        if running_now == 3:
             full.set()
         await full.wait()
         await asyncio.sleep(0)
-        now -= 1
+        running_now -= 1
         return await ok(request)
 
     async with serving(answer) as url, client(max_concurrent=3) as http:
         await asyncio.gather(*(http.get(url) for _ in range(12)))
-    assert most == 3
+    assert highest == 3
 
 
 async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All calls of an operation share `core.timeout`; what lies between is free."""
+    """All calls of an operation share `core.timeout`; time between them is free."""
     now = 0.0
 
     async def answer(request: web.Request) -> web.Response:
@@ -1165,15 +1171,15 @@ async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -
         with http.operation():
             for _ in range(3):
                 await http.get(url)
-                now += 100  # a third party's time, not the core's
+                now += 100  # spent on a third party, not on the core
             with pytest.raises(CoreUnavailable, match="in time"):
                 await http.get(url)
         for _ in range(4):
-            await http.get(url)  # without an operation each call is one
+            await http.get(url)  # outside an operation each call has its own deadline
 
 
 async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK sleeps after a 429; that is the core's time, and ends with it."""
+    """The SDK pauses after a 429; the pause counts towards `core.timeout`."""
     now = 0.0
 
     async def answer(_: web.Request) -> web.Response:
@@ -1190,8 +1196,8 @@ async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None
                 await http.get(url)
 
 
-async def test_waiting_for_a_turn_counts() -> None:
-    """A call ends with its deadline, also when it never got its turn."""
+async def test_waiting_for_max_concurrent_counts() -> None:
+    """A call ends at its deadline, even if it was never sent."""
     hold = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
@@ -1212,10 +1218,13 @@ async def test_waiting_for_a_turn_counts() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, BadRequest), (402, GatewayError), (403, GatewayError)]
 )
-async def test_what_the_core_refuses_is_no_outage(
+async def test_a_call_that_the_core_refuses_is_not_an_outage(
     status: int, kind: type[GatewayError]
 ) -> None:
-    """A core that refuses a call is there: no 503. Its 400 is the client's fault."""
+    """A 400 of the core is a BadRequest; other refusals are a plain GatewayError.
+
+    The error names the call, without its query.
+    """
 
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text="No such thing")
@@ -1232,7 +1241,7 @@ async def test_what_the_core_refuses_is_no_outage(
     assert "secret" not in raised.value.detail
 
 
-async def test_429_to_the_end_is_an_outage() -> None:
+async def test_a_persistent_429_is_an_outage() -> None:
     """If the SDK gives up on a core that answers 429, it is an outage."""
 
     async def answer(_: web.Request) -> web.Response:
@@ -1248,21 +1257,23 @@ async def test_429_to_the_end_is_an_outage() -> None:
             await ask_as_the_querier_does(http, url)
 
 
-async def test_a_bug_is_not_told_in_its_own_words() -> None:
-    """Only the SDK's own messages are logged; a KeyError may quote any data."""
+async def test_the_message_of_an_unexpected_error_is_not_logged() -> None:
+    """A KeyError may quote any data, so only its type is logged."""
 
     def fail(http: CoreClient) -> None:
         with http.operation():
             raise KeyError("secret")
 
     async with client() as http:
-        with pytest.raises(GatewayError, match=r"raised KeyError; .*: no call") as told:
+        with pytest.raises(
+            GatewayError, match=r"raised KeyError; .*: no call"
+        ) as error:
             fail(http)
-    assert "secret" not in told.value.detail
+    assert "secret" not in error.value.detail
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    """A core never redirects; whatever does is not the core."""
+    """A core never redirects, so a redirect is an outage."""
 
     async def answer(_: web.Request) -> web.Response:
         raise web.HTTPFound("/elsewhere")
@@ -1292,12 +1303,12 @@ async def test_no_proxy_and_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def dead_host(closed_port: int) -> str:
-    """Return an address that nothing listens on."""
+    """Return the URL of a closed port."""
     return f"http://127.0.0.1:{closed_port}"
 
 
-async def test_a_dead_host_is_passed_over(core: RunningCore, dead_host: str) -> None:
-    """With one of two hosts dead every call succeeds, also the first."""
+async def test_a_dead_host_is_skipped(core: RunningCore, dead_host: str) -> None:
+    """If one of two hosts is dead, every call succeeds, even the first."""
     async with running(settings(f"{dead_host};{core.url}")) as sdk:
         person = Person(sdk, core)
         assert (await person.post("signup")).status == 200
@@ -1308,21 +1319,21 @@ async def test_a_dead_host_is_passed_over(core: RunningCore, dead_host: str) -> 
 async def test_a_dead_host_is_tried_last(
     monkeypatch: pytest.MonkeyPatch, dead_host: str
 ) -> None:
-    """A host that took no connection comes after the others, for a while."""
+    """A host that refused a connection is tried after the others for a minute."""
     now = 0.0
     monkeypatch.setattr(
         "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
     )
     async with serving(ok) as url, client(dead_host, f"{url}/base", dead_host) as http:
         assert (await http.get(f"{dead_host}/x")).url == f"{url}/base/x"
-        tried = [host for host, _ in http._urls(f"{dead_host}/x")]
-        assert tried == [f"{url}/base", dead_host, dead_host]
+        hosts = [host for host, _ in http._urls(f"{dead_host}/x")]
+        assert hosts == [f"{url}/base", dead_host, dead_host]
         now += 60
         assert http._urls(f"{dead_host}/x")[0][0] == dead_host
 
 
-async def test_no_host_at_all(dead_host: str) -> None:
-    """With every host dead it is an outage."""
+async def test_no_reachable_host(dead_host: str) -> None:
+    """If every host is dead, a call is an outage."""
     values = settings(f"{dead_host};{dead_host}")
     async with running(values) as sdk:
         with pytest.raises(CoreUnavailable, match="can't be reached"):
@@ -1330,7 +1341,7 @@ async def test_no_host_at_all(dead_host: str) -> None:
 
 
 async def test_a_call_that_was_sent_is_not_sent_again() -> None:
-    """The core may have acted on it: a second sign-up would find the first."""
+    """The core may have acted on it: a repeated sign-up would fail."""
     calls = []
 
     async def hang_up(request: web.Request) -> web.Response:
@@ -1360,17 +1371,17 @@ PHONE = "+4915112345678"
 
 
 class Outbox:
-    """Keeps what would have been sent."""
+    """Records the messages instead of sending them."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[str, str, str]] = []
+        self.messages: list[tuple[str, str, str]] = []
 
     async def send(self, kind: str, to: str, link: str) -> None:
-        self.kept.append((kind, to, link))
+        self.messages.append((kind, to, link))
 
 
-async def have_everything_sent(person: Person) -> None:
-    """Ask for one message of each kind."""
+async def request_all_messages(person: Person) -> None:
+    """Request one message of each kind."""
     await person.post("signup")
     person.sdk.install_keys(await jwks(person.core))
     for api, body in (
@@ -1392,56 +1403,56 @@ async def have_everything_sent(person: Person) -> None:
         assert json.loads(reply.body)["status"] == "OK"
 
 
-async def test_an_outbox_gets_everything(core: RunningCore) -> None:
-    """An injected sender gets each kind with its address and link."""
+async def test_an_injected_sender_gets_every_message(core: RunningCore) -> None:
+    """It gets the kind, the address and the link of each."""
     outbox = Outbox()
     values = settings(core.url, recipes=MAILING)
     async with running(values, email=outbox) as sdk:
-        await have_everything_sent(Person(sdk, core))
-    assert [(kind, to) for kind, to, _ in outbox.kept] == [
+        await request_all_messages(Person(sdk, core))
+    assert [(kind, to) for kind, to, _ in outbox.messages] == [
         ("email_verification", USER),
         ("password_reset", USER),
         ("passwordless", "new@example.com"),
         ("passwordless_sms", PHONE),
     ]
-    for _, _, link in outbox.kept:
+    for _, _, link in outbox.messages:
         assert link.startswith("http://localhost:8000/auth/")
 
 
-async def test_a_code_takes_the_place_of_the_link(core: RunningCore) -> None:
-    """A passwordless flow without links hands over its code."""
+async def test_a_code_is_sent_instead_of_a_link(core: RunningCore) -> None:
+    """In a passwordless flow without links the sender gets the code."""
     outbox = Outbox()
     recipes = {
         **MAILING,
         "passwordless": {**PASSWORDLESS, "flow_type": "USER_INPUT_CODE"},
     }
     async with running(settings(core.url, recipes=recipes), email=outbox) as sdk:
-        await have_everything_sent(Person(sdk, core))
-    assert all(link.isdigit() for _, _, link in outbox.kept[-2:])
+        await request_all_messages(Person(sdk, core))
+    assert all(link.isdigit() for _, _, link in outbox.messages[-2:])
 
 
 async def test_nothing_is_sent_by_default(
     core: RunningCore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without delivery nothing leaves; the log says so once per kind, without links."""
+    """Without delivery the log has one warning a kind of message, without links."""
     async with running(settings(core.url, recipes=MAILING)) as sdk:
         person = Person(sdk, core)
         with caplog.at_level(logging.WARNING, "gateway.sdk"):
             for _ in range(2):
-                await have_everything_sent(person)
-    said = [record.getMessage() for record in caplog.records]
-    assert [line.split()[1] for line in said] == [
+                await request_all_messages(person)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.split()[1] for message in messages] == [
         "email_verification",
         "password_reset",
         "passwordless",
         "passwordless_sms",
     ]
-    assert all("email_delivery is none" in line for line in said)
-    assert "token=" not in "".join(said)
+    assert all("email_delivery is none" in message for message in messages)
+    assert "token=" not in "".join(messages)
 
 
 async def test_mail_through_smtp(core: RunningCore) -> None:
-    """With `smtp` mails go to that server; text messages don't leave at all."""
+    """With `smtp` the three mails go to that server; the text message isn't sent."""
     mails: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -1460,14 +1471,14 @@ async def test_mail_through_smtp(core: RunningCore) -> None:
         smtp = {"host": host, "port": port, "from_email": "from@example.com"}
         values = settings(core.url, recipes=MAILING, email_delivery=smtp)
         async with running(values) as sdk:
-            await have_everything_sent(Person(sdk, core))
+            await request_all_messages(Person(sdk, core))
     assert len(mails) == 3
     for mail, to in zip(mails, (USER, USER, "new@example.com"), strict=True):
         assert f"To: {to}".encode() in mail
 
 
-def test_supertokens_service_is_the_sdks_own_default() -> None:
-    """`supertokens` leaves the SDK's delivery as it is."""
+def test_delivery_by_supertokens_is_the_sdks_default() -> None:
+    """With `supertokens` the gateway doesn't replace the SDK's delivery."""
     delivery = Delivery("supertokens", None)
     assert delivery.password_reset() is None
     assert delivery.email_verification() is None

@@ -1,4 +1,4 @@
-"""Answers of the SDK, of ours or of the reference, and what two of them must share."""
+"""Responses of the SDK, through our binding or the reference's, made comparable."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ reference must run without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """An answer; status 0 stands for "the SDK has nothing for this path"."""
+class SdkResponse:
+    """A response of the SDK; status 0 means that the SDK doesn't serve this path."""
 
     status: int
     fields: Fields = ()
@@ -30,17 +30,17 @@ class Seen:
         ]
 
     def token(self, kind: str) -> str:
-        """The access or refresh token, from a header or from a cookie, as sent back."""
+        """Return the access or refresh token, from its header or its cookie."""
         for value in self.values(f"st-{kind}-token"):
             return value
         for text in self.values("set-cookie"):
-            found = re.match(rf"s{kind.title()}Token=([^;]+)", text)
-            if found:
-                return found[1]
+            match = re.match(rf"s{kind.title()}Token=([^;]+)", text)
+            if match:
+                return match[1]
         raise AssertionError(f"no {kind} token")
 
     def back(self, kind: str) -> tuple[bytes, bytes]:
-        """The token as a frontend sends it back: the way it came."""
+        """Return the field in which a frontend sends the token: Bearer or Cookie."""
         value = self.token(kind)
         if self.values(f"st-{kind}-token"):
             return bearer(value)
@@ -55,11 +55,11 @@ def cookies(**values: str) -> tuple[bytes, bytes]:
     return (b"Cookie", "; ".join(f"{k}={v}" for k, v in values.items()).encode())
 
 
-# --- what may differ between two tellings ----------------------------------------
+# --- what may differ between two runs ---------------------------------------------
 
 
 def plain(value: object, email: str) -> object:
-    """Return *value* without what differs in every session: ids, times, tokens."""
+    """Return *value* with ids, hashes, times and the e-mail address replaced."""
     match value:
         case dict():
             return {key: plain(item, email) for key, item in value.items()}
@@ -78,20 +78,23 @@ def plain(value: object, email: str) -> object:
 
 
 def token(value: str, email: str) -> object:
-    """Return what is in *value* when it is a JWT or front token; else if it's there."""
+    """Return the payload of a JWT or front token; for other text, whether it's empty.
+
+    The payload is normalised by `plain`.
+    """
     part = value.split(".")[1] if value.count(".") == 2 else value
     try:
-        # Padding that isn't needed is ignored.
+        # Surplus padding is ignored.
         return plain(json.loads(base64.urlsafe_b64decode(part + "===")), email)
     except ValueError:
         return bool(value)
 
 
 def cookie(text: str, email: str) -> object:
-    """Return a Set-Cookie value's parts; the time it lives is rounded to an hour."""
+    """Return the parts of a Set-Cookie value, its lifetime rounded to hours."""
     pair, *attributes = text.split("; ")
     name, _, value = pair.partition("=")
-    # A refresh token has a slash or not, as it happens; with one it is quoted.
+    # A refresh token with a slash is quoted; whether it has one is chance.
     well_quoted = value.startswith('"') == ("/" in value or value == '""')
     plain_attributes = []
     for attribute in attributes:
@@ -104,10 +107,10 @@ def cookie(text: str, email: str) -> object:
     return (name, token(value.strip('"'), email), well_quoted, *plain_attributes)
 
 
-def normal(seen: Seen, email: str) -> object:
-    """Return an answer in a form that two tellings have in common."""
+def normal(response: SdkResponse, email: str) -> object:
+    """Return a response without what differs between two runs."""
     fields: list[tuple[str, object]] = []
-    for raw_name, raw_value in seen.fields:
+    for raw_name, raw_value in response.fields:
         name, value = raw_name.decode().lower(), raw_value.decode("latin-1")
         match name:
             case "set-cookie":
@@ -119,7 +122,7 @@ def normal(seen: Seen, email: str) -> object:
             case _:
                 fields.append((name, value))
     try:
-        body = plain(json.loads(seen.body), email)
+        body = plain(json.loads(response.body), email)
     except ValueError:
-        body = seen.body
-    return {"status": seen.status, "fields": fields, "body": body}
+        body = response.body
+    return {"status": response.status, "fields": fields, "body": body}
