@@ -1,4 +1,4 @@
-"""The demo services: what they tell, what they refuse, and the page's own safety."""
+"""The demo services: catalog, orders, whoami and page, and how they run alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BOB = {"X-User-Id": "bob"}
 
 
 async def test_catalog_needs_no_user(aiohttp_client: AiohttpClient) -> None:
-    """The list and each of its items are for everybody."""
+    """Without X-User-Id the list and each of its items can be read."""
     client = await aiohttp_client(catalog())
     listed = await (await client.get("/catalog")).json()
     assert [item["sku"] for item in listed["items"]] == list(ITEMS)
@@ -48,30 +48,33 @@ async def test_catalog_needs_no_user(aiohttp_client: AiohttpClient) -> None:
 async def test_orders_belong_to_the_user_that_the_gateway_names(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    """Everybody sees their own; the list of all is for whom the route table lets in."""
+    """`/orders` lists the user's own orders, and `/orders/all` those of all users.
+
+    Only the route table restricts `/orders/all`.
+    """
     client = await aiohttp_client(orders())
-    made = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
-    assert made.status == 201
-    assert (await made.json())["quantity"] == 1
+    created = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
+    assert created.status == 201
+    assert (await created.json())["quantity"] == 1
     await client.post("/orders", json={"sku": "pen", "quantity": 3}, headers=BOB)
 
-    async def seen(path: str, headers: dict[str, str]) -> list[tuple[str, str, int]]:
+    async def listed(path: str, headers: dict[str, str]) -> list[tuple[str, str, int]]:
         reply = await client.get(path, headers=headers)
         return [
             (order["user_id"], order["sku"], order["quantity"])
             for order in (await reply.json())["orders"]
         ]
 
-    assert await seen("/orders", ANN) == [("ann", "mug", 1)]
-    assert await seen("/orders", BOB) == [("bob", "pen", 3)]
-    assert await seen("/orders/all", ANN) == [("ann", "mug", 1), ("bob", "pen", 3)]
+    assert await listed("/orders", ANN) == [("ann", "mug", 1)]
+    assert await listed("/orders", BOB) == [("bob", "pen", 3)]
+    assert await listed("/orders/all", ANN) == [("ann", "mug", 1), ("bob", "pen", 3)]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-async def test_orders_wants_the_gateway_before_it(
+async def test_orders_without_a_user_is_400(
     aiohttp_client: AiohttpClient, method: str
 ) -> None:
-    """Without X-User-Id nobody asks, and that isn't taken for an anonymous user."""
+    """A request without X-User-Id didn't pass the gateway; it isn't served."""
     client = await aiohttp_client(orders())
     reply = await client.request(method, "/orders", json={"sku": "mug"})
     assert reply.status == 400
@@ -84,17 +87,17 @@ async def test_orders_wants_the_gateway_before_it(
         pytest.param(b"", id="empty"),
         pytest.param(b"{", id="not JSON"),
         pytest.param(b'"\xff"', id="not UTF-8"),
-        pytest.param(b"[]", id="no object"),
+        pytest.param(b"[]", id="not an object"),
         pytest.param(b"{}", id="no sku"),
         pytest.param(b'{"sku": "yacht"}', id="unknown sku"),
-        pytest.param(b'{"sku": ["mug"]}', id="sku no text"),
-        pytest.param(b'{"sku": "mug", "quantity": 0}', id="none"),
+        pytest.param(b'{"sku": ["mug"]}', id="sku not text"),
+        pytest.param(b'{"sku": "mug", "quantity": 0}', id="zero"),
         pytest.param(b'{"sku": "mug", "quantity": 100}', id="too many"),
-        pytest.param(b'{"sku": "mug", "quantity": true}', id="quantity no number"),
+        pytest.param(b'{"sku": "mug", "quantity": true}', id="quantity not a number"),
     ],
 )
 async def test_bad_order_is_refused(aiohttp_client: AiohttpClient, body: bytes) -> None:
-    """What isn't an order is 400, and is not kept."""
+    """An invalid order is 400 with a message, and isn't stored."""
     client = await aiohttp_client(orders())
     reply = await client.post("/orders", data=body, headers=ANN)
     assert reply.status == 400
@@ -103,11 +106,11 @@ async def test_bad_order_is_refused(aiohttp_client: AiohttpClient, body: bytes) 
 
 
 async def test_orders_of_one_user_are_bounded(aiohttp_client: AiohttpClient) -> None:
-    """One user can't fill the memory, and being full is only that user's trouble."""
+    """Beyond the limit a user gets 409, and other users can still order."""
     client = await aiohttp_client(orders())
     for _ in range(MOST_ORDERS):
-        made = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
-        assert made.status == 201
+        created = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
+        assert created.status == 201
     again = await client.post("/orders", json={"sku": "mug"}, headers=ANN)
     assert again.status == 409
     other = await client.post("/orders", json={"sku": "mug"}, headers=BOB)
@@ -117,10 +120,10 @@ async def test_orders_of_one_user_are_bounded(aiohttp_client: AiohttpClient) -> 
 # --- whoami -----------------------------------------------------------------
 
 
-async def test_whoami_tells_the_request_as_it_came(
+async def test_whoami_returns_the_request_as_it_arrived(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    """Every header byte for byte, in order, repeats kept; the target not decoded."""
+    """Headers keep their bytes, order and repeats; the target isn't decoded."""
     client = await aiohttp_client(whoami())
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(
@@ -152,10 +155,10 @@ async def test_whoami_tells_the_request_as_it_came(
 
 
 @pytest.mark.parametrize("status", [200, 204, 304, 404, 503])
-async def test_whoami_answers_with_the_status_asked_for(
+async def test_whoami_answers_with_the_status_in_the_path(
     aiohttp_client: AiohttpClient, status: int
 ) -> None:
-    """For trying what a gateway makes of a service's own errors."""
+    """The reply has a body unless the status forbids one."""
     client = await aiohttp_client(whoami())
     reply = await client.get(f"/status/{status}")
     assert reply.status == status
@@ -169,7 +172,7 @@ async def test_whoami_answers_with_the_status_asked_for(
 async def test_whoami_refuses_numbers_out_of_bounds(
     aiohttp_client: AiohttpClient, path: str
 ) -> None:
-    """Nobody keeps the demo busy for longer than it says."""
+    """A status, delay or count outside its documented range is 400."""
     client = await aiohttp_client(whoami())
     reply = await client.get(path)
     assert reply.status == 400
@@ -177,7 +180,7 @@ async def test_whoami_refuses_numbers_out_of_bounds(
 
 
 async def test_whoami_can_be_slow(aiohttp_client: AiohttpClient) -> None:
-    """It answers as always, not before the time is up."""
+    """`/slow` answers as usual, but not before its delay is over."""
     client = await aiohttp_client(whoami())
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -187,7 +190,7 @@ async def test_whoami_can_be_slow(aiohttp_client: AiohttpClient) -> None:
 
 
 async def test_whoami_streams_events(aiohttp_client: AiohttpClient) -> None:
-    """Ticks come one by one, and the stream ends after the last."""
+    """The stream has the requested number of events in order, and then ends."""
     client = await aiohttp_client(whoami())
     async with client.get("/events?count=3&interval_ms=1") as reply:
         assert reply.content_type == "text/event-stream"
@@ -196,7 +199,7 @@ async def test_whoami_streams_events(aiohttp_client: AiohttpClient) -> None:
 
 
 async def test_whoami_echoes_websocket_messages(aiohttp_client: AiohttpClient) -> None:
-    """Text comes back as text, bytes as bytes; without an upgrade it is 426."""
+    """Text comes back as text, and bytes as bytes; a request without upgrade is 426."""
     client = await aiohttp_client(whoami())
     async with client.ws_connect("/ws") as socket:
         await socket.send_str("grüezi")
@@ -210,7 +213,7 @@ async def test_whoami_echoes_websocket_messages(aiohttp_client: AiohttpClient) -
 
 
 class _Links(HTMLParser):
-    """Collects what a page loads, and what a policy without 'unsafe-' forbids."""
+    """Collects the URLs that a page loads, and its inline scripts and styles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,20 +221,20 @@ class _Links(HTMLParser):
         self.inline: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        values = dict(attrs)
         self.loads += [
-            value for name in ("src", "href") if (value := given.get(name)) is not None
+            value for name in ("src", "href") if (value := values.get(name)) is not None
         ]
-        if tag == "style" or (tag == "script" and "src" not in given):
+        if tag == "style" or (tag == "script" and "src" not in values):
             self.inline.append(tag)
-        self.inline += [name for name in given if name == "style" or name[:2] == "on"]
+        self.inline += [name for name in values if name == "style" or name[:2] == "on"]
 
 
 @pytest.mark.parametrize("path", ["/", "/account/verify-email?token=x"])
 async def test_page_loads_only_its_own_files(
     aiohttp_client: AiohttpClient, path: str
 ) -> None:
-    """All it loads is served beside it, and nothing stands inline."""
+    """The page service has every file that the page loads; nothing is inline."""
     client = await aiohttp_client(page())
     reply = await client.get(path)
     assert reply.content_type == "text/html"
@@ -247,7 +250,7 @@ async def test_page_loads_only_its_own_files(
 async def test_page_has_a_strict_policy(
     aiohttp_client: AiohttpClient, path: str
 ) -> None:
-    """Scripts from itself only, no frames, and no token of a link in a Referer."""
+    """It allows scripts from its own origin only, no framing, and sends no Referer."""
     client = await aiohttp_client(page())
     headers = (await client.get(path)).headers
     policy = dict(
@@ -265,34 +268,34 @@ async def test_page_has_a_strict_policy(
 
 @pytest.fixture
 async def core() -> AsyncIterator[RunningCore]:
-    """Give an embedded core that wants an API key."""
+    """Run an embedded core that requires an API key."""
     settings = CoreSettings(api_keys=("k" * 20,))
     async with serve(settings) as running:
         yield running
 
 
-async def test_admin_role_is_given_through_the_core(
+async def test_admin_role_is_assigned_through_the_core(
     aiohttp_client: AiohttpClient, core: RunningCore
 ) -> None:
-    """The user of X-User-Id gets it, and a second time changes nothing."""
+    """The user of X-User-Id gets the role; a second request changes nothing."""
     client = await aiohttp_client(page(Core(uri=core.url, api_key="k" * 20)))
-    given: dict[str, object] = {}
+    body: dict[str, object] = {}
     for had_it in (False, True):
         reply = await client.post("/demo/admin-role", headers=ANN)
         assert reply.status == 200
-        given = await reply.json()
-        assert given["had_it_already"] is had_it
+        body = await reply.json()
+        assert body["had_it_already"] is had_it
     async with (
         ClientSession(core.url, headers={"api-key": "k" * 20}) as session,
         session.get("/public/recipe/user/roles?userId=ann") as roles,
     ):
-        assert (await roles.json())["roles"] == ["admin"] == [given["role"]]
+        assert (await roles.json())["roles"] == ["admin"] == [body["role"]]
 
 
 async def test_admin_role_is_for_users(
     aiohttp_client: AiohttpClient, core: RunningCore
 ) -> None:
-    """Without the gateway's X-User-Id there is nobody to give it to."""
+    """A request without X-User-Id is 400."""
     client = await aiohttp_client(page(Core(uri=core.url)))
     assert (await client.post("/demo/admin-role")).status == 400
 
@@ -300,23 +303,25 @@ async def test_admin_role_is_for_users(
 async def test_admin_role_when_the_core_refuses(
     aiohttp_client: AiohttpClient, core: RunningCore
 ) -> None:
-    """A wrong API key is 503 and tells nothing of it."""
+    """A wrong API key is 503, and the reply doesn't contain the key."""
     client = await aiohttp_client(page(Core(uri=core.url, api_key="wrong")))
     reply = await client.post("/demo/admin-role", headers=ANN)
     assert reply.status == 503
     assert "wrong" not in await reply.text()
 
 
-async def test_admin_role_when_the_core_is_away(aiohttp_client: AiohttpClient) -> None:
-    """A core that can't be reached is 503, not a crash."""
-    async with serve() as gone:
-        uri = gone.url
+async def test_admin_role_when_the_core_is_down(aiohttp_client: AiohttpClient) -> None:
+    """If the core can't be reached, the reply is 503."""
+    async with serve() as stopped:
+        uri = stopped.url
     client = await aiohttp_client(page(Core(uri=uri)))
     assert (await client.post("/demo/admin-role", headers=ANN)).status == 503
 
 
-async def test_no_core_no_roles(aiohttp_client: AiohttpClient) -> None:
-    """Demo services that run for others (compose.yaml) make nobody an admin."""
+async def test_without_a_core_there_is_no_admin_role(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    """Demo services that run for others (compose.yaml) assign no roles."""
     client = await aiohttp_client(page())
     assert (await client.post("/demo/admin-role", headers=ANN)).status == 404
 
@@ -325,7 +330,7 @@ async def test_no_core_no_roles(aiohttp_client: AiohttpClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--host", "0.0.0.0"], "--unsafe-bind"),
         (["--host", "::"], "--unsafe-bind"),
@@ -334,27 +339,28 @@ async def test_no_core_no_roles(aiohttp_client: AiohttpClient) -> None:
     ids=["all of IPv4", "all of IPv6", "a name"],
 )
 def test_demo_services_stay_on_loopback(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They believe X-User-Id, so anything else must be asked for by name."""
-    with pytest.raises(SystemExit) as stopped:
+    """They trust X-User-Id, so any other address needs an explicit option."""
+    with pytest.raises(SystemExit) as error:
         main(arguments)
-    assert stopped.value.code == 2
-    assert said in capsys.readouterr().err
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_demo_services_refuse_a_bad_port(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line and exit code 1."""
+    """The command prints one error line, and its exit code is 1."""
     monkeypatch.setenv("ORDERS_PORT", "many")
     assert main([]) == 1
     assert capsys.readouterr().err.startswith("error: ORDERS_PORT must be a port")
 
 
 async def test_demo_services_run_alone() -> None:
-    """As compose.yaml starts them: all four answer, nobody is made an admin,
-    and SIGTERM ends them with exit code 0.
+    """Started as in compose.yaml, all four answer, and no admin role is assigned.
+
+    SIGTERM ends them with exit code 0.
     """
     names = ("CATALOG_PORT", "ORDERS_PORT", "WHOAMI_PORT", "PAGE_PORT")
     ports = dict(zip(names, map(str, free_ports(4)), strict=True))

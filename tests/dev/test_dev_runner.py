@@ -1,4 +1,4 @@
-"""`make dev`: ports, the outbox, and everything started and stopped as one."""
+"""`make dev`: its ports, its outbox, and how it starts and stops all processes."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NAMES = ("gateway", "core", "catalog", "orders", "whoami", "page")
 
 @contextmanager
 def listener(port: int = 0) -> Iterator[int]:
-    """Listen on loopback for the block; gives the port."""
+    """Listen on loopback for the block; yields the port."""
     with socket.create_server(("127.0.0.1", port)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.fixture
 def environ() -> dict[str, str]:
-    """Name six ports that are free, so that no other run is in the way."""
+    """Set the six port variables to free ports, so that runs do not collide."""
     ports = map(str, free_ports(len(NAMES)))
     return dict(zip(map(variable, NAMES), ports, strict=True))
 
@@ -46,8 +46,8 @@ def environ() -> dict[str, str]:
 # --- ports ------------------------------------------------------------------
 
 
-def test_ports_have_defaults_and_can_be_moved() -> None:
-    """What isn't named, or is empty, stays where the documents say."""
+def test_ports_have_defaults_and_can_be_changed() -> None:
+    """A port whose variable is unset or empty has its default."""
     ports = Ports.of({"GATEWAY_PORT": "8080", "CORE_PORT": "", "PORT": "1"})
     assert dict(ports) == {
         "gateway": 8080,
@@ -60,14 +60,14 @@ def test_ports_have_defaults_and_can_be_moved() -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "80a", "²", " 80", "9002"])
-def test_bad_port_is_told(text: str) -> None:
-    """No number, out of range, or another's: the text names the variable."""
+def test_bad_port_is_an_error(text: str) -> None:
+    """Not a number, out of range or used twice: the error names the variable."""
     with pytest.raises(BadPort, match=r"(?i)whoami"):
         Ports.of({"WHOAMI_PORT": text})
 
 
-def test_port_in_use_names_who_wanted_it(environ: dict[str, str]) -> None:
-    """The one line has the port, its purpose and the way round it."""
+def test_port_in_use_names_its_purpose(environ: dict[str, str]) -> None:
+    """The error has the port, its purpose, and the variable that changes it."""
     ports = Ports.of(environ)
     check_free(ports)
     with (
@@ -81,7 +81,7 @@ def test_port_in_use_names_who_wanted_it(environ: dict[str, str]) -> None:
 
 
 def test_sample_reads_what_the_runner_sets() -> None:
-    """Moved ports reach the sample; its defaults are where `make dev` starts things."""
+    """The sample's variables and defaults are those that `make dev` sets."""
     text = (ROOT / "config" / "routes.yaml").read_text(encoding="utf-8")
     assert dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", text)) == gateway_environ(
         {}, Ports()
@@ -89,7 +89,7 @@ def test_sample_reads_what_the_runner_sets() -> None:
 
 
 def test_sample_is_valid() -> None:
-    """The file that newcomers read and copy has no problem, and listens as told."""
+    """config/routes.yaml loads, and listens on the configured gateway port."""
     environ = gateway_environ({}, Ports(gateway=8123))
     config = load(ROOT / "config" / "routes.yaml", environ).config
     assert config.gateway.listen == "127.0.0.1:8123"
@@ -99,12 +99,15 @@ def test_sample_is_valid() -> None:
 # --- the outbox -------------------------------------------------------------
 
 
-async def test_mail_is_for_its_owner_only(tmp_path: Path) -> None:
-    """The link opens an account: folder 0700, file 0600, whatever umask says."""
-    said: list[str] = []
+async def test_only_the_owner_can_read_mail(tmp_path: Path) -> None:
+    """A link opens an account: the folder is 0700 and files 0600, whatever the umask.
+
+    One line for each mail is printed; file names don't contain the address.
+    """
+    lines: list[str] = []
     folder = tmp_path / "outbox"
     folder.mkdir(mode=0o755)
-    outbox = Outbox(folder, said.append)
+    outbox = Outbox(folder, lines.append)
     before = os.umask(0)
     try:
         for link in ("http://localhost/1", "http://localhost/2"):
@@ -114,7 +117,7 @@ async def test_mail_is_for_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     mails = sorted(folder.iterdir())
     assert [stat.S_IMODE(mail.stat().st_mode) for mail in mails] == [0o600, 0o600]
-    for number, (mail, line) in enumerate(zip(mails, said, strict=True), 1):
+    for number, (mail, line) in enumerate(zip(mails, lines, strict=True), 1):
         text = mail.read_text(encoding="utf-8")
         assert "To: ann@example.com\n" in text
         assert text.endswith(f"\n\nhttp://localhost/{number}\n")
@@ -126,7 +129,7 @@ async def test_mail_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 class FakeGateway:
-    """Stands in for the gateway: listens at once, and remembers how it went."""
+    """Replaces the gateway: is ready at once, and records its environment and end."""
 
     def __init__(self, fails: Exception | None = None) -> None:
         self.fails = fails
@@ -156,12 +159,15 @@ class FakeGateway:
 async def test_everything_runs_until_ctrl_c(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Core and demos answer, the banner says where; SIGINT leaves nothing behind."""
-    said: list[str] = []
+    """Core and demo services answer, and the banner lists their ports.
+
+    After SIGINT the exit code is 0, the gateway has stopped, and all ports are free.
+    """
+    output: list[str] = []
     gateway = FakeGateway()
     state = tmp_path / "state"
     running = asyncio.create_task(
-        run(Path("routes.yaml"), environ, gateway, state=state, say=said.append)
+        run(Path("routes.yaml"), environ, gateway, state=state, say=output.append)
     )
     async with asyncio.timeout(30):
         await gateway.started.wait()
@@ -179,8 +185,8 @@ async def test_everything_runs_until_ctrl_c(
         os.kill(os.getpid(), signal.SIGINT)
         assert await running == 0
     assert gateway.stopped
-    assert all(str(port) in said[0] for _, port in ports)
-    assert said[0].count("\n  curl ") == 3
+    assert all(str(port) in output[0] for _, port in ports)
+    assert output[0].count("\n  curl ") == 3
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     check_free(ports)
 
@@ -188,8 +194,8 @@ async def test_everything_runs_until_ctrl_c(
 async def test_port_in_use_is_one_line_and_1(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Nothing is started when something else has a port."""
-    complaints: list[str] = []
+    """If a port is in use, nothing is started: one error line and exit code 1."""
+    errors: list[str] = []
     gateway = FakeGateway()
     with listener(int(environ["PAGE_PORT"])) as port:
         code = await run(
@@ -197,10 +203,10 @@ async def test_port_in_use_is_one_line_and_1(
             environ,
             gateway,
             state=tmp_path / "state",
-            complain=complaints.append,
+            complain=errors.append,
         )
     assert code == 1
-    (line,) = complaints
+    (line,) = errors
     assert line.startswith(f"error: port {port} (page) is in use")
     assert "\n" not in line
     assert not gateway.started.is_set()
@@ -210,7 +216,7 @@ async def test_port_in_use_is_one_line_and_1(
 async def test_failure_of_the_gateway_stops_the_rest(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """The caller gets the gateway's own error, and every port is free again."""
+    """The caller gets the gateway's error, and every port is free again."""
     failing = FakeGateway(fails=ValueError("bad route table"))
     with pytest.raises(ValueError, match="bad route table"):
         await run(Path("routes.yaml"), environ, failing, state=tmp_path)
@@ -220,31 +226,31 @@ async def test_failure_of_the_gateway_stops_the_rest(
 async def test_unusable_database_is_one_line_and_1(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """What keeps the child from starting is told, and the gateway isn't started."""
-    complaints: list[str] = []
-    (tmp_path / "core.sqlite").write_bytes(b"this is no database at all" * 100)
+    """The error line names the database file, and the gateway isn't started."""
+    errors: list[str] = []
+    (tmp_path / "core.sqlite").write_bytes(b"this is not a database" * 100)
     gateway = FakeGateway()
     code = await run(
         Path("routes.yaml"),
         environ,
         gateway,
         state=tmp_path,
-        complain=complaints.append,
+        complain=errors.append,
     )
     assert code == 1
-    (line,) = complaints
+    (line,) = errors
     assert "core.sqlite" in line
     assert not gateway.started.is_set()
 
 
 @pytest.mark.parametrize(
-    ("script", "start_s", "said"),
+    ("script", "start_s", "message"),
     [
         ("exit 3", 30.0, "ended while they were starting"),
         ("echo '[]'; exit 3", 30.0, "ended while they were starting"),
         ("exec sleep 60", 0.1, "didn't start within 0.1 s"),
     ],
-    ids=["ends", "says something else", "hangs"],
+    ids=["ends", "prints something else", "hangs"],
 )
 async def test_child_that_never_gets_ready(
     environ: dict[str, str],
@@ -252,34 +258,34 @@ async def test_child_that_never_gets_ready(
     monkeypatch: pytest.MonkeyPatch,
     script: str,
     start_s: float,
-    said: str,
+    message: str,
 ) -> None:
-    """It is given up after its time, killed when it must be, and told in one line."""
+    """One error line and exit code 1; a child that hangs is killed after a timeout."""
     program = tmp_path / "python"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
     monkeypatch.setattr(runner, "_CHILD_START_S", start_s)
     monkeypatch.setattr(runner, "_CHILD_STOP_S", 0.1)
-    complaints: list[str] = []
+    errors: list[str] = []
     gateway = FakeGateway()
     code = await run(
         Path("routes.yaml"),
         environ,
         gateway,
         state=tmp_path,
-        complain=complaints.append,
+        complain=errors.append,
     )
     assert code == 1
-    (line,) = complaints
-    assert said in line
+    (line,) = errors
+    assert message in line
     assert not gateway.started.is_set()
 
 
 async def test_cancelling_the_runner_stops_everything(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Who embeds it and cancels it sees the cancellation, not an exit code."""
+    """A caller that cancels it gets CancelledError; gateway and services stop."""
     gateway = FakeGateway()
     running = asyncio.create_task(
         run(Path("routes.yaml"), environ, gateway, state=tmp_path)
@@ -293,20 +299,20 @@ async def test_cancelling_the_runner_stops_everything(
     check_free(Ports.of(environ))
 
 
-async def test_gateway_stops_when_the_services_are_gone(
+async def test_gateway_stops_when_the_services_die(
     environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of it isn't left running: exit code 1 and a line that says why."""
+    """The exit code is 1, and one line has the exit code of the services."""
     children: list[asyncio.subprocess.Process] = []
     start = asyncio.create_subprocess_exec
 
-    async def remember(*args: Any, **kwargs: Any) -> asyncio.subprocess.Process:
+    async def record(*args: Any, **kwargs: Any) -> asyncio.subprocess.Process:
         child = await start(*args, **kwargs)
         children.append(child)
         return child
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", remember)
-    complaints: list[str] = []
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", record)
+    errors: list[str] = []
     gateway = FakeGateway()
     running = asyncio.create_task(
         run(
@@ -314,7 +320,7 @@ async def test_gateway_stops_when_the_services_are_gone(
             environ,
             gateway,
             state=tmp_path,
-            complain=complaints.append,
+            complain=errors.append,
         )
     )
     async with asyncio.timeout(30):
@@ -322,7 +328,7 @@ async def test_gateway_stops_when_the_services_are_gone(
         children[0].kill()
         assert await running == 1
     assert gateway.stopped
-    (line,) = complaints
+    (line,) = errors
     assert "exit code -9" in line
 
 
@@ -330,7 +336,7 @@ async def test_gateway_stops_when_the_services_are_gone(
 
 
 def test_compose_takes_secrets_from_the_environment_only() -> None:
-    """Each variable without a default stands in .env.example, without a value."""
+    """.env.example lists each required variable, and the secrets without a value."""
     compose = (ROOT / "compose.yaml").read_text(encoding="utf-8")
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     required = set(re.findall(r"\$\{([A-Z_]+):\?", compose))
@@ -341,8 +347,8 @@ def test_compose_takes_secrets_from_the_environment_only() -> None:
         assert re.search(rf"^{name}=$", example, re.MULTILINE), name
 
 
-def test_compose_publishes_the_gateway_alone_on_loopback() -> None:
-    """Core, database and services are reached by nobody but the gateway."""
+def test_compose_publishes_only_the_gateway_on_loopback() -> None:
+    """Core, database and services publish no port."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     assert {
         name: service["ports"]
