@@ -1,8 +1,8 @@
-"""Which core a test talks to: an embedded one, or the one that is named from outside.
+"""The core of a test: an embedded one, or the one at SUPERTOKENS_CONNECTION_URI.
 
-Tests marked `any_core` need nothing but the core's protocol, and leave nothing behind
-but users with names of their own. With SUPERTOKENS_CONNECTION_URI set they take the
-core at that address (`make test-core`); no other test does, whatever is set.
+Tests marked `any_core` need only the core's protocol, and leave only users with unique
+names behind. If SUPERTOKENS_CONNECTION_URI is set, they use the core at that address
+(`make test-core`). All other tests use an embedded core.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
-class GivenCore:
-    """A core that was there before. There are no switches to turn on it."""
+class ExternalCore:
+    """The core at SUPERTOKENS_CONNECTION_URI. Faults can't be set on it."""
 
     url: str
 
 
 @contextmanager
 def core_url() -> Iterator[str]:
-    """Return the address of the given core, or of an embedded one for the block."""
+    """Return the address of the external core, or of an embedded one for the block."""
     if URI is not None:
         yield URI
         return
-    # In a thread, because the SDK's key fetch blocks the loop of its caller.
+    # It runs in a thread, because the SDK's key fetch blocks the loop of its caller.
     with serve_in_thread() as running:
         yield running.url
 
 
 def new_email(name: str) -> str:
-    """Return an address that no user of any core has had."""
+    """Return an address that no user has had before, in any core."""
     return f"{name}-{_run}-{next(_numbers)}@example.com"

@@ -1,4 +1,4 @@
-"""The real stack: an embedded core, an upstream that remembers, and the gateway.
+"""Fixtures for a whole stack: embedded core, recording upstream, and gateway.
 
     async def test_x(upstream, start):
         gateway = await start(ROUTES)        # a routes.yaml, ${UPSTREAM} and ${CORE}
@@ -6,8 +6,8 @@
         reply = await user.get("/orders")
         ... upstream.requests ...
 
-Everything talks over loopback sockets, and the SDK is the real one. While a gateway
-runs, a blocking call in it fails the test (`no_blocking`).
+All of them use loopback sockets, and the SDK is the real one. While a gateway runs, a
+blocking call in it fails the test (`no_blocking`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import faults
 import hypothesis
 import pytest
 import sdk_reset
-from any_core import URI, GivenCore
+from any_core import URI, ExternalCore
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,8 +33,8 @@ from stack import Gateway, Start, no_blocking, running
 
 from gateway.dev.core import ThreadedCore, serve_in_thread
 
-# Hypothesis bounds an example to 200 ms, and gives up when examples are made slowly. On
-# a busy machine both happen to sound code.
+# By default Hypothesis fails an example after 200 ms, and fails a test whose examples
+# are generated slowly. On a busy machine both happen to correct code.
 hypothesis.settings.register_profile(
     "any machine",
     deadline=None,
@@ -45,19 +45,19 @@ hypothesis.settings.load_profile("any machine")
 
 @pytest.fixture(scope="session")
 def shared_core() -> Iterator[ThreadedCore]:
-    """Return the core that all end-to-end tests share; each makes its own users."""
+    """Return the core that all end-to-end tests share; each creates its own users."""
     with serve_in_thread() as running_core:
         yield running_core
 
 
 @pytest.fixture
-def st_core(request: pytest.FixtureRequest) -> Iterator[ThreadedCore | GivenCore]:
-    """Return the shared core; what a test turns off is on again afterwards.
+def st_core(request: pytest.FixtureRequest) -> Iterator[ThreadedCore | ExternalCore]:
+    """Return the shared core; faults that a test sets are cleared afterwards.
 
-    For a test marked `any_core` it is the core that is named from outside, if one is.
+    A test marked `any_core` gets the external core, if there is one.
     """
     if URI is not None and request.node.get_closest_marker("any_core"):
-        yield GivenCore(URI)
+        yield ExternalCore(URI)
         return
     shared_core: ThreadedCore = request.getfixturevalue("shared_core")
     yield shared_core
@@ -73,19 +73,20 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[FaultUpstream]:
-    """Return an upstream that answers 200 `ok` until told otherwise."""
+    """Return an upstream that answers 200 `ok` unless its `behaviour` is changed."""
     async with FaultUpstream(answer()) as running_upstream:
         yield running_upstream
 
 
 @pytest.fixture
 async def start(
-    st_core: ThreadedCore | GivenCore, upstream: FaultUpstream, tmp_path: Path
+    st_core: ThreadedCore | ExternalCore, upstream: FaultUpstream, tmp_path: Path
 ) -> AsyncIterator[Start]:
-    """Return what runs a gateway from the text of a routes.yaml, one in a test.
+    """Return a function that runs a gateway from the text of a routes.yaml.
 
-    In the text, `${CORE}` is the core and `${UPSTREAM}` the upstream; further
-    variables come as keywords. Without *guard*, blocking calls aren't looked for.
+    In the text, `${CORE}` is the core and `${UPSTREAM}` the upstream; keyword arguments
+    set further variables. With `guard=False` blocking calls don't fail the test. A test
+    may run one gateway.
     """
     sdk_reset.reset()
     async with AsyncExitStack() as opened:
@@ -105,7 +106,7 @@ async def start(
 
 @pytest.fixture
 def self_signed(tmp_path: Path) -> ssl.SSLContext:
-    """Return the context of a server whose certificate nobody has signed but itself."""
+    """Return the TLS context of a server with a self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""How the cost of something grows, in processor time of this thread."""
+"""How the cost of a call grows with its size, in CPU time of this thread."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FLOOR_S = 1e-4
 
 
 def cost_s(make: Callable[[], Callable[[], object]], rounds: int = 5) -> float:
-    """Return the least time that what *make* returns takes, in seconds.
+    """Return the least CPU time of a call of what *make* returns, in seconds.
 
-    *make* is called anew for each round, so that nothing is remembered. Other threads
-    and processes don't count: what they take is no time of this thread.
+    *make* is called before each round, so that nothing is cached. The time of other
+    threads and processes doesn't count.
     """
     return min(_one(make()) for _ in range(rounds))
 
@@ -25,10 +25,10 @@ def _one(act: Callable[[], object]) -> float:
 
 
 def grows_linearly(of: Callable[[int], Callable[[], object]], size: int) -> bool:
-    """Return whether *size* costs at most ten times what a quarter of it does.
+    """Return whether *size* costs at most ten times as much as a quarter of it.
 
-    Four times is linear, sixteen times is quadratic. *of* returns what is measured for
-    a size.
+    Four times would be linear, and sixteen times quadratic. *of* returns the function
+    to measure for a size.
     """
     small, large = cost_s(lambda: of(size // 4)), cost_s(lambda: of(size))
     return large <= 10 * max(small, FLOOR_S)

@@ -1,4 +1,4 @@
-"""Streams that block or fail, for the tests of what writes to them."""
+"""Streams that block or fail, for tests of code that writes to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 class Stuck(io.StringIO):
-    """A stream that takes nothing until it is let go."""
+    """A stream whose `write` blocks until `let_go` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Stuck(io.StringIO):
 
 
 class Broken(io.StringIO):
-    """A stream whose reader has gone."""
+    """A stream whose `write` raises *error*, as after its reader has gone."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()

@@ -1,10 +1,11 @@
-"""An upstream that misbehaves on command, and remembers what it was sent.
+"""An upstream with selectable faults that records its requests.
 
     async with FaultUpstream(FAULTS["bad chunk"]) as upstream:
         ...  # upstream.url, upstream.requests, upstream.connections
 
-A behaviour is an async function that gets each connection as a `Peer`. What it leaves
-open is closed when it returns. Nothing here uses the gateway's own parsers.
+A behaviour is an async function that gets each connection as a `Peer`. If it leaves the
+connection open, that is closed when it returns. Nothing here uses the gateway's own
+parsers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 DEADLINE_S = 10.0
-"""For what must happen: long enough on a busy machine, short enough to see a hang."""
+"""For events that must happen: long enough on a busy machine, short enough for a hang.
+"""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -28,7 +30,7 @@ CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @dataclass
 class Received:
-    """One request, as the bytes were."""
+    """One request, with its bytes unchanged."""
 
     head: bytes
     body: bytes = b""
@@ -41,8 +43,8 @@ class Received:
 
     def field(self, name: bytes) -> bytes | None:
         pattern = rb"(?im)^" + re.escape(name) + rb":[ \t]*(.*?)\r?$"
-        found = re.search(pattern, self.head)
-        return found[1] if found else None
+        match = re.search(pattern, self.head)
+        return match[1] if match else None
 
 
 class Peer:
@@ -86,7 +88,7 @@ class Peer:
         await self.writer.drain()
 
     async def gone(self) -> None:
-        """Return when the gateway has closed; what it sends until then is dropped."""
+        """Return when the gateway has closed; bytes that it sends are discarded."""
         try:
             while await self.reader.read(65536):
                 pass
@@ -95,7 +97,7 @@ class Peer:
         self.upstream.lost.set()
 
     def reset(self) -> None:
-        """Close with a RST, so that what is under way is lost."""
+        """Close with a RST, so that bytes in flight are lost."""
         sock = self.writer.get_extra_info("socket")
         linger = struct.pack("ii", 1, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -105,8 +107,8 @@ class Peer:
 Behaviour = Callable[[Peer], Awaitable[None]]
 
 
-class Happening(asyncio.Event):
-    """What must happen: to wait for it in vain fails the test instead of hanging it."""
+class ExpectedEvent(asyncio.Event):
+    """An event whose `wait` fails after `DEADLINE_S` instead of hanging."""
 
     async def wait(self) -> Literal[True]:
         async with asyncio.timeout(DEADLINE_S):
@@ -122,14 +124,14 @@ class FaultUpstream:
     unix_path: str | None = None
     host: str = "127.0.0.1"
     port: int = 0
-    """0: a free one, which stands here once the server runs."""
+    """0 means a free port, whose number is set once the server runs."""
     requests: list[Received] = field(default_factory=list)
     connections: int = 0
-    got_request: Happening = field(default_factory=Happening)
-    lost: Happening = field(default_factory=Happening)
+    got_request: ExpectedEvent = field(default_factory=ExpectedEvent)
+    lost: ExpectedEvent = field(default_factory=ExpectedEvent)
     """Set when a `Peer.gone` has seen the gateway close."""
     errors: list[BaseException] = field(default_factory=list)
-    """What behaviours raised, other than lost connections."""
+    """Exceptions of behaviours, except lost connections."""
     url: str = ""
 
     async def __aenter__(self) -> Self:
@@ -166,10 +168,10 @@ class FaultUpstream:
             writer.close()
             await writer.wait_closed()
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
-            pass  # the gateway has closed, which is often what is tested
+            pass  # the gateway has closed, which many tests expect
         except asyncio.CancelledError:
             pass  # the test is over; a cancelled handler would be logged
-        except Exception as exc:  # noqa: BLE001 - __aexit__ shows it
+        except Exception as exc:  # noqa: BLE001 - __aexit__ asserts that there is none
             self.errors.append(exc)
         finally:
             writer.transport.abort()
@@ -212,12 +214,12 @@ def answer_and_hang(reply: bytes) -> Behaviour:
 
 
 def answer_and_reset(reply: bytes) -> Behaviour:
-    """Answer one request, and reset once the gateway has taken it."""
+    """Answer one request, and reset once the gateway has read the reply."""
 
     async def behaviour(peer: Peer) -> None:
         await peer.request()
         await peer.send(reply)
-        await asyncio.sleep(0.02)  # a RST overtakes what hasn't been read
+        await asyncio.sleep(0.02)  # a RST discards bytes that haven't been read
         peer.reset()
 
     return behaviour
@@ -245,7 +247,7 @@ async def hang_before_head(peer: Peer) -> None:
 
 
 async def never_read(peer: Peer) -> None:
-    """Take the connection and nothing of what is sent."""
+    """Accept the connection, and read nothing."""
     peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # of both directions
     await asyncio.Event().wait()
 
@@ -268,7 +270,7 @@ async def reset_second_request(peer: Peer) -> None:
 
 
 async def close_after_reply(peer: Peer) -> None:
-    """Promise to keep the connection, and don't."""
+    """Close the connection after a reply without `Connection: close`."""
     await peer.request()
     await peer.send(OK)
 
@@ -314,7 +316,7 @@ async def upgrade_echo(peer: Peer) -> None:
 
 
 async def surplus_later(peer: Peer) -> None:
-    """Send a second reply that nobody asked for, after the first was taken."""
+    """Send an unrequested second reply, after the gateway has read the first."""
     await peer.request()
     await peer.send(OK)
     await asyncio.sleep(0.02)
@@ -402,7 +404,7 @@ CUT_BODIES: dict[str, bytes] = {
     "no last chunk": CHUNKED_HEAD + b"2\r\nhi\r\n",
     "no end after last chunk": CHUNKED_HEAD + b"2\r\nhi\r\n0\r\n",
 }
-"""Good heads whose body ends too soon: never a clean end for the client."""
+"""Valid heads whose body ends too soon: the client must notice."""
 
 FAULTS: dict[str, Behaviour] = {
     "hang before head": hang_before_head,
@@ -424,14 +426,14 @@ FAULTS: dict[str, Behaviour] = {
     **{name: answer_and_close(data) for name, data in CUT_BODIES.items()},
     **{name: answer_and_hang(data) for name, data in BAD_REPLIES.items()},
 }
-"""Every behaviour by name, for a demo that takes one on its command line."""
+"""Every behaviour by name."""
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return soon after *condition* has become true; for what no event reports.
+    """Return soon after *condition* has become true, if no event reports it.
 
-    Most of it is true after a few turns of the loop. Later it is looked at rarely, so
-    that waiting tests leave the CPU to others.
+    Most conditions are true after a few turns of the loop. After 20 turns they are
+    checked rarely, so that waiting tests leave the CPU to others.
     """
     async with asyncio.timeout(DEADLINE_S):
         turns = 0
@@ -464,7 +466,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[int]:
-    """Give a port of loopback whose accept queue is full: a SYN gets no answer."""
+    """Yield a port of loopback whose accept queue is full: a SYN gets no answer."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -1,11 +1,11 @@
-"""The whole gateway on a real socket, without SuperTokens: sessions are fakes.
+"""A whole gateway on a real socket, with a fake verifier instead of SuperTokens.
 
     async with gateway(upstream.url, route={"timeouts": {"response": 0.1}}) as gw:
         reply = await gw.ask("GET", "/a")
         record = await gw.record()
 
-When the block ends, the gateway must have left nothing behind: no task, no upstream
-connection, no client, and no line in the log that a test hasn't asked for.
+When the block ends, the gateway must leave nothing behind: no task, no upstream
+connection, and no warning in the log unless the test expects one.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class FakeVerifier:
         self.expires_in_s = 3600.0
         self.error: Exception | None = None
         self.at_once = False
-        """Nobody needs to be asked, and nothing awaited."""
+        """Whether verdicts are given at once, without an await."""
         self.ended: set[str] = set()
-        """The handles of sessions that are over."""
+        """The handles of sessions that have ended."""
         self.lacking: set[str] = set()
-        """Users whose claims aren't what the routes ask for."""
+        """Users who lack the claims that routes require."""
 
     def has_ended(self, principal: Principal) -> bool:
         return principal.session_handle in self.ended
@@ -81,12 +81,12 @@ class FakeVerifier:
     def _verdict(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
         if self.error is not None:
             raise self.error
-        shown = first(request.fields, b"authorization")
-        if policy.protection is Protection.PUBLIC or shown is None:
+        credential = first(request.fields, b"authorization")
+        if policy.protection is Protection.PUBLIC or credential is None:
             if policy.protection is Protection.REQUIRED:
                 return Denied(status=401, body=b'{"message":"unauthorised"}')
             return Allowed(principal=None, reason="public")
-        user = shown.removeprefix(b"Bearer ").decode()
+        user = credential.removeprefix(b"Bearer ").decode()
         if user in self.lacking:
             return Denied(status=403, body=b'{"message":"invalid claim"}')
         return Allowed(
@@ -104,17 +104,17 @@ class FakeVerifier:
 
 
 class NoAuth(Auth):
-    """Stands in for the SDK's API, of which there is none here."""
+    """Replaces the SDK's API; it owns no path."""
 
     def __init__(self) -> None:
-        """Without the SDK."""
+        """Don't start the SDK."""
 
     def owns(self, path: str) -> bool:
         return False
 
 
 class Log(logging.Handler):
-    """Keeps what is logged as a warning, or worse."""
+    """Records log messages of level WARNING and above."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -147,7 +147,7 @@ class UnderTest:
         return await ask(self.port, method, target, *fields, **kw)
 
     async def record(self) -> Record:
-        """Return the next request's record, once it is over."""
+        """Return the record of the next request that ends."""
         async with asyncio.timeout(DEADLINE_S):
             return await self.records.get()
 
@@ -164,8 +164,8 @@ class _Observer:
 
 
 @dataclass
-class Made:
-    """A gateway that nothing serves yet, and the fakes in it."""
+class GatewayParts:
+    """A gateway that isn't served yet, and its fakes."""
 
     app: App
     verifier: FakeVerifier
@@ -182,8 +182,8 @@ def make(
     settings: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
     pace: Pace = PACE,
-) -> Made:
-    """Return a gateway as `gateway` has it. Its `upstreams` are the caller's to close.
+) -> GatewayParts:
+    """Return the gateway that `gateway` serves. The caller must close its `upstreams`.
 
     The arguments are those of `gateway`.
     """
@@ -195,7 +195,7 @@ def make(
             "services": {"up": {"targets": list(targets), **(service or {})}},
             "routes": [
                 {"path": "/", "service": "up", "protected": False, **(route or {})},
-                *({"service": "up", **one} for one in more_routes),
+                *({"service": "up", **each} for each in more_routes),
             ],
         }
     )
@@ -218,7 +218,7 @@ def make(
                 for target in each.targets
             ],
         )
-        for each in (found.service for found in table.routes)
+        for each in (route.service for route in table.routes)
     }
     numbers = itertools.count(1)
 
@@ -252,7 +252,8 @@ def make(
         keys=None,  # type: ignore[arg-type] # the same
         make_id=make_id,
     )
-    return Made(app, verifier, observer.records, upstreams, services["up"].pools)
+    pools = services["up"].pools
+    return GatewayParts(app, verifier, observer.records, upstreams, pools)
 
 
 @asynccontextmanager
@@ -261,12 +262,12 @@ async def gateway(
 ) -> AsyncIterator[UnderTest]:
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
-    Of the *options* (see `make`), *route*, *service* and *settings* (`gateway:`) are
-    keys of `routes.yaml`; the route is public unless it says otherwise. *more_routes*
-    lead to the same service. *log_expected*: lines in the log are no fault.
+    The *options* are those of `make`: *route*, *service* and *settings* (`gateway:`)
+    are keys of `routes.yaml`, and *more_routes* forward to the same service. The route
+    is public by default. With *log_expected* warnings in the log don't fail the test.
     """
-    made = make(*targets, **options)
-    app = made.app
+    parts = make(*targets, **options)
+    app = parts.app
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()
@@ -274,8 +275,8 @@ async def gateway(
     port = sock.getsockname()[1]
     listeners: list[Listener] = []
 
-    class Seen(Listener):
-        """Tells the test which listener it is."""
+    class RecordedListener(Listener):
+        """Appends itself to `listeners`."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -291,25 +292,25 @@ async def gateway(
 
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(serve, "Listener", Seen)
+            patch.setattr(serve, "Listener", RecordedListener)
             await serving.__aenter__()
         yield UnderTest(
             app=app,
             port=port,
-            verifier=made.verifier,
+            verifier=parts.verifier,
             listener=listeners[0],
-            pools=made.pools,
-            records=made.records,
+            pools=parts.pools,
+            records=parts.records,
             log=log,
             stop=stop,
         )
     finally:
         await stop()
-        await made.upstreams.close()
+        await parts.upstreams.close()
         sock.close()
         logging.getLogger().removeHandler(log)
-    # What the gateway cancels ends a step later.
-    await until(lambda: not any(pool.open for pool in made.upstreams.pools))
+    # Cancelled tasks end in a later turn of the loop.
+    await until(lambda: not any(pool.open for pool in parts.upstreams.pools))
     await until(lambda: not _left(before))
     assert log_expected or not log.lines, log.lines
 
@@ -324,7 +325,7 @@ def _left(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
 
 
 async def until_cut(wire: Wire) -> bytes:
-    """Return all that comes before the connection ends, however it ends."""
+    """Return all bytes until the connection ends, by a FIN or a reset."""
     received = b""
     try:
         async with asyncio.timeout(DEADLINE_S):

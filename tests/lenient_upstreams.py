@@ -1,11 +1,11 @@
-"""Real upstreams that read paths loosely: Express and Koa, as their defaults are.
+"""Real upstreams that match paths loosely: Express and Koa with their defaults.
 
     async with lenient("express") as upstream:
         ... upstream.port ...
 
-`/Admin` and `/admin/` are their `/admin`, too. Every reply names the handler that
-served it in X-Handler (`admin`, `users`, `secret`, `refund` or `other`), and the
-request's target as it came in X-Url.
+They take `/Admin` and `/admin/` for `/admin`. Every reply names the handler that served
+it in X-Handler (`admin`, `users`, `secret`, `refund` or `other`), and the target of the
+request in X-Url.
 
 npm installs them once per machine, into the folder for temporary files.
 """
@@ -35,12 +35,12 @@ REMEDY = "install Node.js 18 or newer with npm (on Debian: apt install nodejs np
 
 INSTALL_S = 300.0
 DEADLINE_S = 30.0
-"""For a process to start or end, on a machine that does other things, too."""
+"""For a process to start or end, on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """An upstream that listens."""
+    """The address of a running upstream."""
 
     host: str
     port: int
@@ -48,7 +48,7 @@ class Upstream:
 
 @asynccontextmanager
 async def lenient(app: Literal["express", "koa"]) -> AsyncIterator[Upstream]:
-    """Run an upstream for the block; it is gone afterwards, whatever happened."""
+    """Run an upstream for the block; its process is killed at the end."""
     node = _program("node")
     folder = await installed()
     process = await asyncio.create_subprocess_exec(
@@ -63,9 +63,9 @@ async def lenient(app: Literal["express", "koa"]) -> AsyncIterator[Upstream]:
     try:
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE_S):
-            said = await process.stdout.readline()
-        assert said, f"{app} did not start; its fault stands above. {REMEDY}"
-        yield Upstream("127.0.0.1", json.loads(said)["port"])
+            line = await process.stdout.readline()
+        assert line, f"{app} did not start; its error is above. {REMEDY}"
+        yield Upstream("127.0.0.1", json.loads(line)["port"])
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -74,39 +74,39 @@ async def lenient(app: Literal["express", "koa"]) -> AsyncIterator[Upstream]:
 
 
 async def installed(below: Path | None = None) -> Path:
-    """Return a folder with the server and all that it needs, made when missing."""
+    """Return a folder with the server and its packages; install it if missing."""
     parent = Path(tempfile.gettempdir()) if below is None else below
     hashed = hashlib.sha256()
     for name in FILES:
         hashed.update((SOURCE / name).read_bytes())
-    # Whose folder it is stands in the name: another user's might not be readable.
+    # The name has the user's id: another user's folder might not be readable.
     name = f"supertokens-gateway-lenient-{os.getuid()}-{hashed.hexdigest()[:16]}"
     folder = parent / name
     if _is_ours(folder):
         return folder
     npm = _program("npm")
-    made = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=parent))
     try:
         for file in FILES:
-            shutil.copy(SOURCE / file, made / file)
-        await _npm_ci(npm, made)
-        _keep(made, folder)
+            shutil.copy(SOURCE / file, temporary / file)
+        await _npm_ci(npm, temporary)
+        _move(temporary, folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 def _is_ours(folder: Path) -> bool:
-    """Say whether it is there, and made by this user: its code will be run."""
+    """Return whether the folder exists and belongs to this user; its code is run."""
     return folder.is_dir() and folder.stat().st_uid == os.getuid()
 
 
-def _keep(made: Path, folder: Path) -> None:
-    """Give *made* its lasting name; who loses a race finds the winner's, the same."""
+def _move(temporary: Path, folder: Path) -> None:
+    """Rename *temporary* to *folder*, unless another run has just done the same."""
     with contextlib.suppress(OSError):
-        made.rename(folder)
+        temporary.rename(folder)
     if not _is_ours(folder):
-        pytest.fail(f"{folder} can't be made: something else has its name")
+        pytest.fail(f"{folder} can't be created: something else has its name")
 
 
 async def _npm_ci(npm: str, folder: Path) -> None:
@@ -124,17 +124,17 @@ async def _npm_ci(npm: str, folder: Path) -> None:
     )
     try:
         async with asyncio.timeout(INSTALL_S):
-            said, _ = await process.communicate()
+            output, _ = await process.communicate()
     except TimeoutError:
         pytest.fail(
-            f"npm ci took longer than {INSTALL_S:.0f} s: is its registry there?"
+            f"npm ci took longer than {INSTALL_S:.0f} s: is its registry reachable?"
         )
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        text = said.decode("utf-8", "replace").strip()
+        text = output.decode("utf-8", "replace").strip()
         pytest.fail(f"npm ci failed; {REMEDY}, and let it reach its registry\n{text}")
 
 
@@ -143,8 +143,8 @@ def _environment() -> dict[str, str]:
 
 
 def _program(name: str) -> str:
-    """Return where a program is; fail the test, with the remedy, when it is nowhere."""
-    found = shutil.which(name)
-    if found is None:
+    """Return the path of a program; if it isn't installed, fail with the remedy."""
+    path = shutil.which(name)
+    if path is None:
         pytest.fail(f"`{name}` is not installed: {REMEDY}")
-    return found
+    return path

@@ -1,4 +1,4 @@
-"""Access tokens for tests: good ones, and whatever else a test wants signed."""
+"""Access tokens for tests: valid ones, and any other header and payload, signed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 
 ISSUER = "http://localhost:8000/auth"
 NOW = 1_800_000_000.0
-"""The clock of tests that bring their own."""
+"""The time of tests with a clock of their own."""
 
 
 @cache
@@ -30,7 +30,7 @@ def segment(value: object) -> str:
 
 @dataclass(frozen=True)
 class Mint:
-    """Makes tokens as a core with one key does, about *now*."""
+    """Issues tokens like a core with one key at the time *now*."""
 
     now: float = NOW
     kid: str = "d-1"
@@ -41,7 +41,7 @@ class Mint:
         return _without_ellipsis(header | changes)
 
     def payload(self, **changes: Any) -> dict[str, Any]:
-        """Return the claims of a version 5 token; `...` takes a claim out."""
+        """Return the claims of a version 5 token; the value `...` removes a claim."""
         payload = {
             "sub": "user-1",
             "iat": int(self.now) - 10,

@@ -1,4 +1,4 @@
-"""`gateway` commands as processes of their own, for tests that read what they say."""
+"""`gateway` commands as child processes, for tests that read their output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 from wire import connect
 
 GATEWAY = Path(sys.executable).with_name("gateway")
-"""The installed command, as people type it."""
+"""The installed command."""
 
 DEADLINE_S = 30.0
-"""For a process to start or end, on a machine that does other things, too."""
+"""For a process to start or end, on a busy machine."""
 
 
 class Process:
-    """A `gateway` command that runs, and what it has said so far."""
+    """A running `gateway` command, and its output so far."""
 
     def __init__(self, child: asyncio.subprocess.Process) -> None:
         self.child = child
@@ -42,18 +42,18 @@ class Process:
         self._more.set()
 
     async def until_said(self, pattern: bytes) -> re.Match[bytes]:
-        """Return the first match in what it writes to either stream."""
+        """Wait for *pattern* in the output of either stream; return the match."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                for said in (self.err, self.out):
-                    if found := re.search(pattern, said):
-                        return found
+                for output in (self.err, self.out):
+                    if match := re.search(pattern, output):
+                        return match
                 assert not all(reader.done() for reader in self._readers), self.err
                 self._more.clear()
                 await self._more.wait()
 
     async def ended(self) -> int:
-        """Return its exit code, once all it said was read."""
+        """Return its exit code, once all its output has been read."""
         async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(*self._readers)
             return await self.child.wait()
@@ -69,9 +69,9 @@ async def command(
     environ: Mapping[str, str] | None = None,
     program: Sequence[str | Path] = (GATEWAY,),
 ) -> AsyncIterator[Process]:
-    """Run a command for the block; it is gone afterwards, whatever happened.
+    """Run a command for the block; it is killed at the end if it still runs.
 
-    `serve` has one worker unless the test says otherwise, whatever the machine has.
+    `serve` has one worker by default, on any machine.
     """
     child = await asyncio.create_subprocess_exec(
         *program,
@@ -91,22 +91,21 @@ async def command(
 
 
 async def serving(process: Process) -> int:
-    """Return the port on which `gateway serve` listens, once it does."""
-    found = await process.until_said(rb" on http://127\.0\.0\.1:(\d+), routes from ")
-    return int(found[1])
+    """Wait until `gateway serve` listens; return its port."""
+    match = await process.until_said(rb" on http://127\.0\.0\.1:(\d+), routes from ")
+    return int(match[1])
 
 
 async def until_refused(port: int) -> None:
-    """Return when nobody is let in any more."""
+    """Return when *port* refuses connections."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             try:
-                # Not to stay: what is open holds up the end, and what stands in a queue
-                # when the last process leaves it, is reset.
+                # Close at once: an open connection would delay the drain.
                 async with connect(port):
                     pass
             except ConnectionRefusedError:
                 return
             except ConnectionResetError:
-                pass  # the socket was closed while this one stood in its queue
+                pass  # the listener was closed with this connection in its queue
             await asyncio.sleep(0.01)

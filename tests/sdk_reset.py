@@ -1,4 +1,4 @@
-"""Forgetting the SuperTokens SDK of this process, so that a test can start its own."""
+"""Resetting the SuperTokens SDK of this process, so that a test can start its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["reset", "running"]
 async def running(
     settings: SuperTokensConfig, *, email: EmailSender | None = None
 ) -> AsyncIterator[Sdk]:
-    """Run the SDK with *settings* inside, whatever ran before, and close it."""
+    """Run the SDK with *settings* for the block; reset it before and afterwards."""
     reset()
     sdk = start(settings, email=email)
     try:

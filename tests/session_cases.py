@@ -1,7 +1,7 @@
-"""Requests with a session of every kind of wrong, for the differential test.
+"""Requests with every kind of valid and invalid session, for the differential test.
 
-`cases` gives each a name, and one token of its own; what a token says of its user is
-the same in all of them. The names are stable: the written differences go by them.
+`cases` gives each a name and a token of its own; the user is the same in all of them.
+The names must stay: the list of differences refers to them.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from minting import Mint, private_key, segment
 Fields = tuple[tuple[bytes, bytes], ...]
 Case = tuple[str, Fields]
 
-SEAL = "6b1a5f7c-0d53-4a53-9be3-4f2bd1c0a001"
-"""What a token's `antiCsrfToken` says where it says something."""
+ANTI_CSRF = "6b1a5f7c-0d53-4a53-9be3-4f2bd1c0a001"
+"""The value of `antiCsrfToken` in tokens that have one."""
 
 _SPELLING = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 @dataclass
 class Source:
-    """What tokens are made with. No two tokens of one source are the same session."""
+    """The keys for tokens. Each token of a source has a session of its own."""
 
     dynamic: Mint
-    """With the key that the core signs with; its `now` is the clock's."""
+    """Has the key that the core signs with; its `now` is the current time."""
     older: Mint
-    """With the core's key before that, which is still published."""
+    """Has the core's previous key, which is still published."""
     static: Mint
     real: Mapping[str, str] = field(default_factory=dict)
-    """Tokens that the core itself made, by what they are."""
+    """Tokens that the core itself issued, by kind."""
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def payload(self, **claims: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Source:
         )
 
     def raw(self, payload: bytes) -> str:
-        """Sign *payload* as it is."""
+        """Sign the bytes of *payload* unchanged."""
         return self.dynamic.sign(self.dynamic.header(), payload)
 
 
@@ -76,7 +76,7 @@ def cases(source: Source) -> Iterator[Case]:
 
 
 def real(source: Source) -> Iterator[Case]:
-    """Yield the tokens that the core itself made."""
+    """Yield a case for each token that the core itself issued."""
     for name, token in source.real.items():
         yield f"token/real/{name}", bearer(token)
 
@@ -135,7 +135,7 @@ _CLAIMS = (
 
 
 def tokens(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield tokens by what is odd about them."""
+    """Yield tokens with a name for what is unusual about each."""
     yield "good", source.token()
     for claim, (name, value) in itertools.product(_CLAIMS, _ODD.items()):
         yield f"claim/{claim}={name}", source.token(None, **{claim: value})
@@ -151,7 +151,7 @@ def tokens(source: Source) -> Iterator[tuple[str, str]]:
 def _times(source: Source) -> Iterator[tuple[str, str]]:
     now = int(source.dynamic.now)
     for claim in ("exp", "iat", "nbf"):
-        # Not nearer than this: the test itself takes a while.
+        # At least a minute from now, because the test itself takes a while.
         for name, offset in (
             ("a year ago", -365 * 86_400),
             ("a minute ago", -60),
@@ -230,7 +230,7 @@ def _versions(source: Source) -> Iterator[tuple[str, str]]:
 def _signed(
     source: Source, header: str, payload: object, *, key: Mint | None = None
 ) -> str:
-    """Sign with a *header* that is text already."""
+    """Sign with a *header* that is already encoded."""
     signed = f"{header}.{segment(payload)}"
     private = (key or source.dynamic).key
     signature = private.sign(signed.encode(), padding.PKCS1v15(), SHA256())
@@ -416,9 +416,9 @@ def _spellings(source: Source) -> Iterator[tuple[str, str]]:
             "twice": lambda text: text + text,
         }
         for change, edit in edits.items():
-            made = parts()
-            made[place] = edit(made[place])
-            yield f"spelling/{name} {change}", ".".join(made)
+            edited = parts()
+            edited[place] = edit(edited[place])
+            yield f"spelling/{name} {change}", ".".join(edited)
     one, other = parts(), parts()
     yield "spelling/payload of another", f"{one[0]}.{other[1]}.{one[2]}"
     yield "spelling/signature of another", f"{one[0]}.{one[1]}.{other[2]}"
@@ -449,7 +449,7 @@ def _spellings(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _other(text: str, place: int) -> str:
-    """Return *text* with another character at *place*, of the same alphabet."""
+    """Return *text* with a different base64url character at *place*."""
     letters = list(text)
     letters[place] = "B" if letters[place] == "A" else "A"
     return "".join(letters)
@@ -504,7 +504,7 @@ def _bodies(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def transports(source: Source) -> Iterator[Case]:
-    """Yield the ways a good token, or two, can be in a request."""
+    """Yield the ways in which a request can carry a valid token, or two."""
 
     def token(user: str = "user-1") -> str:
         return source.token(sub=user)
@@ -645,29 +645,37 @@ def transports(source: Source) -> Iterator[Case]:
 
 
 def anti_csrf(source: Source) -> Iterator[Case]:
-    """Yield what a token and a request may say to show that no other site made it."""
+    """Yield combinations of a token's anti-CSRF value and the fields of a request."""
     sent: Mapping[str, Fields] = {
         "nothing": (),
         "rid": ((b"rid", b"session"),),
         "rid empty": ((b"rid", b""),),
         "rid anti-csrf": ((b"RID", b"anti-csrf"),),
-        "seal": ((b"anti-csrf", SEAL.encode()),),
-        "seal, rid": ((b"anti-csrf", SEAL.encode()), (b"rid", b"session")),
+        "seal": ((b"anti-csrf", ANTI_CSRF.encode()),),
+        "seal, rid": ((b"anti-csrf", ANTI_CSRF.encode()), (b"rid", b"session")),
         "other seal": ((b"anti-csrf", b"x"),),
         "empty seal": ((b"anti-csrf", b""),),
-        "seal in capitals": ((b"Anti-CSRF", SEAL.upper().encode()),),
-        "seal with a space": ((b"anti-csrf", SEAL.encode() + b" "),),
+        "seal in capitals": ((b"Anti-CSRF", ANTI_CSRF.upper().encode()),),
+        "seal with a space": ((b"anti-csrf", ANTI_CSRF.encode() + b" "),),
         "null": ((b"anti-csrf", b"null"),),
-        "two seals": ((b"anti-csrf", SEAL.encode()), (b"anti-csrf", b"x")),
-        "two seals, wrong first": ((b"anti-csrf", b"x"), (b"anti-csrf", SEAL.encode())),
+        "two seals": ((b"anti-csrf", ANTI_CSRF.encode()), (b"anti-csrf", b"x")),
+        "two seals, wrong first": (
+            (b"anti-csrf", b"x"),
+            (b"anti-csrf", ANTI_CSRF.encode()),
+        ),
     }
-    said = {"sealed": SEAL, "null": None, "empty": "", "spaced": f" {SEAL} "}
+    values = {
+        "sealed": ANTI_CSRF,
+        "null": None,
+        "empty": "",
+        "spaced": f" {ANTI_CSRF} ",
+    }
     for (field_name, fields), (name, seal) in itertools.product(
-        sent.items(), said.items()
+        sent.items(), values.items()
     ):
         token = source.token(antiCsrfToken=seal)
-        for way, shown in (
+        for way, credential in (
             ("cookie", cookie(f"sAccessToken={token}")),
             ("bearer", bearer(token)),
         ):
-            yield f"anti-csrf/{name} token, {field_name}, {way}", (*shown, *fields)
+            yield f"anti-csrf/{name} token, {field_name}, {way}", (*credential, *fields)

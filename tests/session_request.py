@@ -1,4 +1,4 @@
-"""Requests as verification sees them (`identity.SessionRequest`), made from fields."""
+"""Session requests (`identity.SessionRequest`) made from header fields."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def session_request(
     is_secure: bool = False,
     authority: str = "",
 ) -> SessionRequest:
-    """Return a request that shows the credentials in *fields*, if there are any.
+    """Return a request with the credentials in *fields*.
 
-    Values that the reader of heads would refuse are credential_lines, too.
+    Values that the request parser would refuse become credential lines too.
     """
     credential_lines: list[Line] = []
     for name, value in fields:

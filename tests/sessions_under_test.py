@@ -1,4 +1,4 @@
-"""The authenticator of sessions, alone in an engine, against fake keys and a core.
+"""The session authenticator, alone in an engine, with fake keys and a fake core.
 
 here = world()
 verdict = await here.ask(GOOD, ALWAYS)
@@ -65,7 +65,7 @@ ADMINS = SessionPolicy(requirements=Requirements(roles_any=("admin",)))
 
 @dataclass
 class FakeKeys:
-    """A key store whose fetch brings *more*, or says *missing*."""
+    """A key store whose fetch adds the keys *more*, or returns *missing*."""
 
     keys: dict[str, RSAPublicKey] = field(
         default_factory=lambda: {"d-1": MINT.key.public_key()}
@@ -92,7 +92,7 @@ Answer = Callable[[], Awaitable[Allowed | Denied]]
 
 @dataclass
 class FakeCore:
-    """A core that says *answer*, and remembers what it was asked."""
+    """A core whose checks end with *answer*; it records their arguments."""
 
     answer: Answer
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -162,7 +162,7 @@ CLEARS: Fields = (*JSON, (b"front-token", b"remove"))
 
 
 FRESH = MINT.token(parentRefreshTokenHash1="b" * 64)
-"""A token from a refresh, which its first use makes final."""
+"""An access token from a refresh that the core hasn't seen used yet."""
 GONE = Denied(status=401, body=b'{"message":"unauthorised"}', fields=CLEARS)
 
 
@@ -176,7 +176,7 @@ class Clock:
 
 @dataclass
 class World:
-    """One authenticator, an engine that has no other, and all that they see."""
+    """An engine with one authenticator, and their keys, core and clock."""
 
     keys: FakeKeys
     core: FakeCore
@@ -205,7 +205,7 @@ def request(
     cookies: Sequence[str] = (),
     **fields: str,
 ) -> SessionRequest:
-    """Make a request; in a field's name `_` stands for `-`."""
+    """Return a request; `_` in the name of a field stands for `-`."""
     pairs = [
         (name.replace("_", "-").encode(), value.encode("latin-1"))
         for name, value in fields.items()
@@ -240,18 +240,18 @@ def world(
 
 
 def refused(verdict: Verdict) -> str:
-    """Return why, of a refusal that is to the byte what the SDK sends."""
+    """Return the reason of a 401; assert that it is the SDK's, byte for byte."""
     assert isinstance(verdict, Denied)
     assert verdict.status == 401
     assert verdict.fields == JSON
-    is_nobody = verdict.reason in {"unauthorised", "session_ended"}
-    message = b"unauthorised" if is_nobody else b"try refresh token"
+    is_final = verdict.reason in {"unauthorised", "session_ended"}
+    message = b"unauthorised" if is_final else b"try refresh token"
     assert verdict.body == b'{"message":"%b"}' % message
     return verdict.reason
 
 
 def failed(verdict: Verdict) -> list[str]:
-    """Return the claims that a 403 names."""
+    """Return the ids of the claims that a 403 lists."""
     assert isinstance(verdict, Denied)
     assert (verdict.status, verdict.reason) == (403, "invalid_claim")
     return [error["id"] for error in json.loads(verdict.body)["claimValidationErrors"]]

@@ -1,4 +1,4 @@
-"""The parts of the end-to-end tests: a gateway in this process, and who uses it."""
+"""The parts of the end-to-end tests: a gateway in this process, and its users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import blockbuster.blockbuster
 import httpx
 import pytest
-from any_core import GivenCore, new_email
+from any_core import ExternalCore, new_email
 from blockbuster import BlockBuster, BlockingError
 from faults import Behaviour, Peer
 from wire import WireReply, ask
@@ -28,11 +28,11 @@ from gateway.process.sockets import bind
 DEADLINE_S = 10.0
 PASSWORD = "correct-horse-1"
 ORIGIN = "http://localhost:8000"
-"""The website's domain unless a route table says otherwise."""
+"""The website's domain by default."""
 
 
 class Records:
-    """What the gateway says of its requests, kept in memory."""
+    """The gateway's request records, kept in memory."""
 
     def __init__(self) -> None:
         self.all: list[Record] = []
@@ -43,7 +43,7 @@ class Records:
         self._more.set()
 
     async def of(self, request_id: str) -> Record:
-        """Return the record of a request; it is made just after its answer."""
+        """Return the record of a request; wait for it, as it comes after the reply."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 for record in self.all:
@@ -54,7 +54,7 @@ class Records:
 
 
 class Outbox:
-    """Takes the mails of the recipes."""
+    """Records the mails of the recipes instead of sending them."""
 
     def __init__(self) -> None:
         self.mails: list[tuple[str, str, str]] = []
@@ -70,11 +70,11 @@ class Gateway:
     app: App
     url: str
     records: Records
-    any_core: ThreadedCore | GivenCore
+    any_core: ThreadedCore | ExternalCore
 
     @property
     def core(self) -> ThreadedCore:
-        """Return the core, for tests of the embedded one: it has switches to turn."""
+        """Return the embedded core, on which faults can be set."""
         assert isinstance(self.any_core, ThreadedCore)
         return self.any_core
 
@@ -100,7 +100,7 @@ class Gateway:
         return user
 
     async def record(self, reply: WireReply | httpx.Response) -> Record:
-        """Return what the log has of the request that *reply* answered."""
+        """Return the record of the request that *reply* answered."""
         request_id = (
             reply.one("X-Request-Id")
             if isinstance(reply, WireReply)
@@ -112,7 +112,7 @@ class Gateway:
 
 @dataclass
 class User:
-    """Somebody with a session whose tokens travel in headers."""
+    """A user with a session whose tokens are sent in headers."""
 
     gateway: Gateway
     email: str
@@ -125,7 +125,7 @@ class User:
         return ("Authorization", f"Bearer {self.access}")
 
     async def enter(self, how: str = "signin") -> WireReply:
-        """Sign up or in; keep the tokens."""
+        """Sign up or in; store the tokens."""
         reply = await self.post(
             f"/auth/{how}",
             ("st-auth-mode", "header"),
@@ -138,10 +138,10 @@ class User:
         return reply
 
     async def refresh(self, token: str | None = None) -> WireReply:
-        """Ask for new tokens with *token*, or the last one; keep what comes."""
-        shown = self.refresh_token if token is None else token
+        """Refresh with *token*, by default the last one; store the new tokens."""
+        sent = self.refresh_token if token is None else token
         reply = await self.post(
-            "/auth/session/refresh", ("Authorization", f"Bearer {shown}")
+            "/auth/session/refresh", ("Authorization", f"Bearer {sent}")
         )
         if reply.status == 200:
             self.take(reply)
@@ -161,7 +161,7 @@ class User:
         )
 
     def take(self, reply: WireReply) -> None:
-        """Keep the tokens that *reply* carries."""
+        """Store the tokens that *reply* carries."""
         self.access = reply.one("st-access-token") or self.access
         self.refresh_token = reply.one("st-refresh-token") or self.refresh_token
 
@@ -182,7 +182,7 @@ def form(email: str, password: str = PASSWORD) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(
-    path: Path, environ: dict[str, str], core: ThreadedCore | GivenCore
+    path: Path, environ: dict[str, str], core: ThreadedCore | ExternalCore
 ) -> AsyncIterator[Gateway]:
     """Run the gateway that the file at *path* describes, for the block."""
     loaded = settings.load(path, environ)
@@ -195,14 +195,14 @@ async def running(
             ) as app,
             serving(app, sock) as url,
         ):
-            await app.keys.refresh()  # so that no test is about the very first fetch
+            await app.keys.refresh()  # so that no test waits for the first fetch
             yield Gateway(app=app, url=url, records=records, any_core=core)
     finally:
         sock.close()
 
 
 def replies(*in_turn: bytes) -> Behaviour:
-    """Answer every request with the next of *in_turn*; the last one goes on."""
+    """Answer each request with the next of *in_turn*, and then always with the last."""
 
     async def behaviour(peer: Peer) -> None:
         while True:
@@ -215,15 +215,15 @@ def replies(*in_turn: bytes) -> Behaviour:
 
 @contextmanager
 def no_blocking() -> Iterator[None]:
-    """Fail the test when code of the gateway blocks the event loop in the block.
+    """Fail the test if code of the gateway blocks the event loop in the block.
 
-    The development core is let be: it is no part of a gateway that serves anybody,
-    and runs in a thread of its own here. The log is the one other exception.
+    Two exceptions: the development core, which isn't used in production and runs in a
+    thread of its own here, and the writing of the log.
     """
     calls: list[str] = []
 
-    class Noted(BlockingError):
-        """Kept, because the gateway's error boundaries would swallow it."""
+    class RecordedError(BlockingError):
+        """Recorded, because the gateway's error boundaries would swallow it."""
 
         def __init__(self, func: str) -> None:
             super().__init__(func)
@@ -234,7 +234,7 @@ def no_blocking() -> Iterator[None]:
     for name in ("io.TextIOWrapper.write", "io.BufferedWriter.write"):
         guard.functions[name].can_block_in("logging/__init__.py", {"emit", "flush"})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blockbuster.blockbuster, "BlockingError", Noted)
+        patch.setattr(blockbuster.blockbuster, "BlockingError", RecordedError)
         guard.activate()
         try:
             yield

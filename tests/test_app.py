@@ -1,4 +1,4 @@
-"""The composition root: what it opens it closes, and joins as the file says."""
+"""The composition root: it builds the gateway of a file, and closes what it opened."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ routes:
 
 
 async def test_services_with_one_target_share_the_smallest_limit(start: Start) -> None:
-    """Whatever their order in the file: a target isn't asked for more than it takes."""
+    """The limit is the smallest of the services', whatever their order in the file."""
     gateway = await start(ROUTES)
     (pool,) = pools(gateway.app)
     assert pool.limits.max_connections == 2
@@ -69,7 +69,7 @@ STRICT = "verify: true"
 @pytest.mark.parametrize("other", ["https://up.invalid", "https://other.invalid"])
 @pytest.mark.parametrize("tls", [LAX, STRICT])
 @pytest.mark.parametrize("place", ["a", "b"])
-async def test_a_ca_file_that_cant_be_read_ends_the_start(
+async def test_an_unreadable_ca_file_ends_the_start(
     tmp_path: Path,
     closed_port: int,
     place: str,
@@ -77,7 +77,7 @@ async def test_a_ca_file_that_cant_be_read_ends_the_start(
     other: str,
     content: str | None,
 ) -> None:
-    """The error names its service, also when another one has the same target."""
+    """The error names its service, even if another service has the same target."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content, encoding="utf-8")
@@ -94,7 +94,7 @@ async def test_a_ca_file_that_cant_be_read_ends_the_start(
         BadService, match=rf"services\.{place}\.tls\.ca_file: .*ca\.pem"
     ):
         async with open_app(loaded.config, loaded.table, observer=Records()):
-            pytest.fail("it was built")
+            pytest.fail("the gateway was built")
     assert asyncio.all_tasks() == before
 
 
@@ -102,17 +102,17 @@ async def test_a_ca_file_that_cant_be_read_ends_the_start(
 @pytest.mark.parametrize(
     "tls", [(LAX, STRICT), (STRICT, LAX)], ids=["a is lax", "b is lax"]
 )
-async def test_one_target_is_verified_as_each_service_says(
+async def test_one_target_is_verified_by_each_service_s_rules(
     start: Start, self_signed: ssl.SSLContext, tls: tuple[str, str], first: str
 ) -> None:
-    """A service that verifies never gets a connection that another one has opened."""
+    """A service that verifies never reuses a connection of one that doesn't."""
     async with FaultUpstream(answer(), tls=self_signed) as upstream:
         gateway = await start(TWO % tls, UPSTREAM=upstream.url, OTHER=upstream.url)
         lax = "ab"[tls.index(LAX)]
         for name in (first, "ba"["ab".index(first)], first):
             reply = await gateway.ask("GET", f"/{name}")
             assert reply.status == (200 if name == lax else 502)
-        assert {seen.line for seen in upstream.requests} == {
+        assert {each.line for each in upstream.requests} == {
             f"GET /{lax} HTTP/1.1".encode()
         }
 
@@ -120,14 +120,14 @@ async def test_one_target_is_verified_as_each_service_says(
 async def test_a_routes_own_identity_field_is_removed_on_every_route(
     start: Start, upstream: FaultUpstream
 ) -> None:
-    """What one route states as X-Plan, no client can state on another."""
+    """A client can't send X-Plan on any route, because one route sets it."""
     gateway = await start(ROUTES)
     reply = await gateway.ask("GET", "/usual", ("X-Plan", "gold"), ("x_plan", "gold"))
     assert reply.status == 200
     assert b"gold" not in upstream.requests[0].head
 
 
-async def test_what_is_opened_is_closed(
+async def test_everything_opened_is_closed(
     st_core: ThreadedCore, upstream: FaultUpstream, tmp_path: Path
 ) -> None:
     """After the block there is no task and no connection to an upstream."""
@@ -143,8 +143,8 @@ async def test_what_is_opened_is_closed(
     assert asyncio.all_tasks() == before
 
 
-async def test_building_waits_for_no_core(tmp_path: Path, closed_port: int) -> None:
-    """A core that isn't there holds up no start; keys are fetched when it is."""
+async def test_building_does_not_wait_for_the_core(tmp_path: Path, closed_port: int) -> None:
+    """Without a reachable core the gateway is built, without keys yet."""
     path = write(tmp_path)
     environ = {
         "CORE": f"http://127.0.0.1:{closed_port}",
@@ -155,10 +155,10 @@ async def test_building_waits_for_no_core(tmp_path: Path, closed_port: int) -> N
         assert not app.keys.state().is_usable
 
 
-async def test_recipe_that_cant_be_is_told_and_nothing_stays_open(
+async def test_an_invalid_recipe_is_an_error_and_nothing_stays_open(
     tmp_path: Path,
 ) -> None:
-    """The error names the YAML path; the tasks of a half-made gateway are gone."""
+    """The error names the YAML path; no task of the half-built gateway is left."""
     path = write(
         tmp_path,
         "version: 1\nsupertokens: {config_module: no_such_module_anywhere}\n",
@@ -167,12 +167,12 @@ async def test_recipe_that_cant_be_is_told_and_nothing_stays_open(
     before = asyncio.all_tasks()
     with pytest.raises(RecipeError, match=r"supertokens\.config_module"):
         async with open_app(loaded.config, loaded.table, observer=Records()):
-            pytest.fail("it was built")
+            pytest.fail("the gateway was built")
     assert asyncio.all_tasks() == before
 
 
-async def test_validator_that_cant_be_loaded_is_told(tmp_path: Path) -> None:
-    """At the start, by its place in the file, and not at the first request."""
+async def test_a_validator_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:
+    """The start fails, and the error names the validator's YAML path."""
     path = write(
         tmp_path,
         ROUTES + "  - {path: /x, service: usual, require: {validators: [os.nope]}}\n",
@@ -181,24 +181,27 @@ async def test_validator_that_cant_be_loaded_is_told(tmp_path: Path) -> None:
     place = r"routes\[4\]\.require\.validators\[0\]: can't load os\.nope"
     with pytest.raises(RecipeError, match=place):
         async with open_app(loaded.config, loaded.table, observer=Records()):
-            pytest.fail("it was built")
+            pytest.fail("the gateway was built")
 
 
 def test_request_ids_are_never_the_same() -> None:
-    """96 random bits, in letters that every log and header takes."""
+    """A request id is 24 hexadecimal digits; two makers never give the same."""
     make_id, other = id_maker(), id_maker()
-    made = {make_id() for _ in range(500)} | {other() for _ in range(500)}
-    assert len(made) == 1000
-    assert all(len(one) == 24 and int(one, 16) >= 0 for one in made)
+    ids = {make_id() for _ in range(500)} | {other() for _ in range(500)}
+    assert len(ids) == 1000
+    assert all(len(each) == 24 and int(each, 16) >= 0 for each in ids)
 
 
 def sections(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Return mappings with any of *keys*."""
+    """Return a strategy for mappings with any of *keys*."""
     return st.fixed_dictionaries({}, optional=keys)
 
 
 def mostly(good: Sequence[str], odd: Sequence[str]) -> st.SearchStrategy[str]:
-    """Return one of *good* 19 times in 20, so that many files pass the check."""
+    """Return a strategy that draws from *good* 19 times in 20, else from *odd*.
+
+    So many of the files pass the check.
+    """
     return st.integers(0, 19).flatmap(
         lambda n: st.sampled_from(odd if n == 19 else good)
     )
@@ -281,9 +284,11 @@ files = st.fixed_dictionaries(
 @example(file={"version": 1, "services": {"a": {"targets": ["http://web-:8080"]}}})
 @example(file={"version": 1, "supertokens": {"api_domain": "http://0.0.0.0:8000"}})
 @example(file={"version": 1, "supertokens": {"website_domain": "http://[::1]:3000"}})
-def test_property_what_check_passes_can_be_served(file: dict[str, Any]) -> None:
-    """`gateway check` finds nothing wrong: then the gateway can be built from it, and
-    the warnings can be made. No value is refused for the first time at the start."""
+def test_property_a_file_that_passes_check_can_be_served(file: dict[str, Any]) -> None:
+    """If `gateway check` accepts a file, the gateway can be built from it.
+
+    Its warnings can be computed too. The start refuses no value that the check takes.
+    """
 
     async def build(settings: Config, table: routes.RouteTable) -> None:
         async with open_app(settings, table, observer=Records()) as app:
@@ -300,17 +305,17 @@ def test_property_what_check_passes_can_be_served(file: dict[str, Any]) -> None:
     asyncio.run(build(settings, table))
 
 
-# --- the guard of these tests ---------------------------------------------------
+# --- the guard against blocking calls -------------------------------------------
 
 
 def test_guard_sees_a_blocking_call_of_the_gateway() -> None:
-    """Also one that an error boundary swallows; a call of the test's own isn't one."""
+    """Even if an error boundary swallows it; the tests' own calls don't count."""
     lines = "import time\ndef nap():\n    time.sleep(0)"
     scope: dict[str, Callable[[], None]] = {}
     exec(compile(lines, settings.__file__, "exec"), scope)
 
     async def work() -> None:
-        time.sleep(0)  # noqa: ASYNC251 - what the guard must not mind
+        time.sleep(0)  # noqa: ASYNC251 - the guard must ignore it
         with contextlib.suppress(Exception):
             scope["nap"]()
 
@@ -331,7 +336,7 @@ def pools(app: App) -> set[UpstreamPool]:
 
 @pytest.fixture(autouse=True)
 def fresh_sdk() -> Iterator[None]:
-    """Forget the SDK of this process before and after each test."""
+    """Reset the SDK of this process before and after each test."""
     sdk_reset.reset()
     yield
     sdk_reset.reset()

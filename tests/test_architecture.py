@@ -1,6 +1,7 @@
-"""The rooms of docs/architecture.md: who may import what, held by reading the imports.
+"""The import rules between the rooms of docs/architecture.md.
 
-The tables are the rule. A new module needs a line in ROOMS before it passes.
+The tests read the imports of each file and compare them with the tables below. A new
+module needs an entry in `PURE` or `EDGES`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PURE: dict[str, str] = {
     "config": "errors headers http",
     "routes": "config headers http identity",
 }
-"""Pure rooms: name → the rooms that it may import. No sockets here, and no clock."""
+"""Pure rooms: name → the rooms that it may import. They use no socket and no clock."""
 
 EDGES: dict[str, str] = {
     "running": "",
@@ -63,7 +64,7 @@ EDGES: dict[str, str] = {
 ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
-# The composition root joins all but what is for development; the commands, all.
+# The composition root imports all rooms but those above it; the commands import all.
 ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "process"}
 ROOMS["cli"] = frozenset(ROOMS)
 
@@ -83,7 +84,7 @@ LIBRARIES: dict[str, str] = {
     "yaml": "settings",
     "yarl": "session",
 }
-"""Third-party library → the rooms that know it. Its errors are translated there."""
+"""Third-party library → the rooms that import it, and translate its errors."""
 
 IMPURE = (
     *("aiohttp", "asyncio", "httptools", "httpx", "requests", "uvloop", "yaml"),
@@ -93,12 +94,12 @@ IMPURE = (
     *("aiohttp_cors", "click", "http.client", "rich", "supertokens_python"),
     *("urllib.request",),
 )
-"""What would bring a pure file a clock, chance, a file, a socket or a loop."""
+"""Modules with access to a clock, randomness, files, sockets or an event loop."""
 
 TAGS = ("PURE", "edge", "composition root")
-"""The words, with a period, of which one begins each file's docstring."""
+"""Each file's docstring begins with one of these and a period."""
 
-# Who tests a room that has no test file of its own name.
+# Test files of rooms that have none of their own name.
 TESTED_IN: dict[str, str] = {
     "errors": "test_responses.py",
     "seams": "test_seams.py",
@@ -117,22 +118,22 @@ FILES = [path for path in ALL_FILES if path != PACKAGE / "__init__.py"]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that the file imports, wherever in it, types included."""
+    """Yield the dotted names of all imports in a file, those for types included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             assert node.module is not None
-            # `from gateway import x` names a room, not something in one.
+            # In `from gateway import x`, `gateway.x` is a room.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def rooms_imported(path: Path) -> set[str]:
-    found = {
+    rooms = {
         parts[1] for name in imports(path) if (parts := name.split("."))[0] == "gateway"
     }
-    return found - {room(path), "__version__"}
+    return rooms - {room(path), "__version__"}
 
 
 def is_within(name: str, module: str) -> bool:
@@ -144,64 +145,65 @@ def ident(path: Path) -> str:
 
 
 def tag(path: Path) -> str:
-    """Return the word that begins the file's docstring."""
-    said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return said.partition(". ")[0]
+    """Return the tag at the beginning of the file's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return docstring.partition(". ")[0]
 
 
 def files_imported(path: Path) -> set[Path]:
-    """Return the files of the package that a file imports, by whatever name."""
-    found = set()
+    """Return the files of the package that a file imports, fully or in part."""
+    files = set()
     for name in imports(path):
         first, *rest = name.split(".")
-        # `from gateway.x import y` names a file, or something in one.
+        # In `from gateway.x import y`, y is a file or a name in x.
         while first == "gateway":
             place = PACKAGE.joinpath(*rest)
             if (file := place.with_suffix(".py")).is_file() and rest:
-                found.add(file)
+                files.add(file)
                 break
             if (file := place / "__init__.py").is_file():
-                found.add(file)
+                files.add(file)
                 break
             rest.pop()
-    return found
+    return files
 
 
 def impure_imports(path: Path) -> set[str]:
-    return {name for name in imports(path) for bad in IMPURE if is_within(name, bad)}
+    return {
+        name for name in imports(path) for module in IMPURE if is_within(name, module)
+    }
 
 
 def test_every_room_is_in_the_table() -> None:
-    """A module that nobody has given a place has no rule."""
+    """Each module belongs to a room with a rule, and each room has a module."""
     assert {room(path) for path in FILES} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=ident)
 def test_rooms_import_what_they_may(path: Path) -> None:
-    """The arrows of the picture, and no others."""
+    """A file imports only the rooms that the tables allow for its own."""
     assert rooms_imported(path) <= ROOMS[room(path)]
 
 
 @pytest.mark.parametrize("path", ALL_FILES, ids=ident)
 def test_files_are_what_their_tags_say(path: Path) -> None:
-    """Bytes and small values in, the same out: a pure file is tested without a socket,
-    in no time. It imports pure files only, so that this holds for all it does.
+    """A pure file imports pure files only, and no impure module.
 
-    An edge reaches a clock, chance, a file, a socket or a loop, if it imports anything.
+    An edge or the composition root imports something impure, if it imports anything.
     """
-    assert tag(path) in TAGS, "the docstring begins with no tag"
-    reached = files_imported(path) - {PACKAGE / "__init__.py"}
-    reaches = impure_imports(path) | {
-        ident(one) for one in reached if tag(one) != "PURE"
+    assert tag(path) in TAGS, "the docstring doesn't begin with a tag"
+    files = files_imported(path) - {PACKAGE / "__init__.py"}
+    impure = impure_imports(path) | {
+        ident(file) for file in files if tag(file) != "PURE"
     }
     if tag(path) == "PURE":
-        assert not reaches
+        assert not impure
     elif set(imports(path)) - {"__future__.annotations"}:
-        assert reaches, "nothing here isn't pure"
+        assert impure, "the file is pure"
 
 
 def test_pure_rooms_have_pure_files_only() -> None:
-    """A room of the table PURE decides; what acts stands in another."""
+    """Every file of a room in the table `PURE` has that tag."""
     assert {room(path) for path in FILES if room(path) in PURE} == set(PURE)
     for path in FILES:
         if room(path) in PURE:
@@ -210,17 +212,17 @@ def test_pure_rooms_have_pure_files_only() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=ident)
 def test_libraries_stay_where_they_are_known(path: Path) -> None:
-    """One room to change when a library does; none that pyproject doesn't have."""
+    """A file imports a library only if `LIBRARIES` allows it for the file's room."""
     known = {*sys.stdlib_module_names, "gateway"}
     for name in imports(path):
         top = name.partition(".")[0]
         if top not in known:
-            assert top in LIBRARIES, f"{top} has no line in LIBRARIES"
+            assert top in LIBRARIES, f"{top} has no entry in LIBRARIES"
             assert room(path) in LIBRARIES[top].split(), f"{top} in {ident(path)}"
 
 
 def test_proxy_and_verification_meet_in_app_only() -> None:
-    """Through `identity.Verifier`: either can be replaced without the other."""
+    """Only `app` imports both; elsewhere they know `identity.Verifier`."""
     both = {
         room(path)
         for path in FILES
@@ -230,15 +232,15 @@ def test_proxy_and_verification_meet_in_app_only() -> None:
 
 
 def test_only_verification_knows_how_sessions_are_verified() -> None:
-    """All others see the pure files of that room: credentials, and the deny-list."""
+    """Other rooms import only the pure files of `session`."""
     for path in FILES:
         if room(path) not in {"app", "session", "supertokens", "verify"}:
-            seen = {one for one in files_imported(path) if room(one) == "session"}
-            assert {ident(one) for one in seen if tag(one) != "PURE"} == set()
+            files = {file for file in files_imported(path) if room(file) == "session"}
+            assert {ident(file) for file in files if tag(file) != "PURE"} == set()
 
 
 def test_composition_root_is_used_at_the_top_only() -> None:
-    """Nothing that is composed knows how."""
+    """Only the entry points import `app`, and only `cli` imports `process`."""
     top = {"process", "aiohttp_app", "cli"}
     assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top
     assert {room(p) for p in FILES if "process" in rooms_imported(p)} == {"cli"}
@@ -246,7 +248,7 @@ def test_composition_root_is_used_at_the_top_only() -> None:
 
 
 def test_production_imports_nothing_of_development() -> None:
-    """Only the commands `core` and `dev` reach it, and only when they are called."""
+    """Only `cli` imports `gateway.dev`."""
     assert {room(p) for p in FILES if "dev" in rooms_imported(p)} == {"cli"}
 
 
@@ -263,7 +265,10 @@ def test_production_imports_nothing_of_development() -> None:
     ],
 )
 def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:
-    """`gateway --help` answers at once, and the server brings no second framework."""
+    """Importing these modules doesn't import the slow or unused modules listed.
+
+    So `gateway --help` answers quickly, and the server loads no second framework.
+    """
     program = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -271,11 +276,11 @@ def test_importing_stays_light(module: str, absent: tuple[str, ...]) -> None:
     loaded = done.stdout.split()
     assert module in loaded
     for name in absent:
-        assert not [found for found in loaded if is_within(found, name)], name
+        assert not [each for each in loaded if is_within(each, name)], name
 
 
 def test_every_room_has_its_tests() -> None:
-    """`gateway/x.py` → `tests/test_x.py`, and `gateway/x/` → `tests/x/`."""
+    """`gateway/x.py` is tested in `tests/test_x.py`, and `gateway/x/` in `tests/x/`."""
     for name in sorted(ROOMS):
         place = (
             f"{name}/**/test_*.py" if (PACKAGE / name).is_dir() else f"test_{name}.py"
@@ -283,8 +288,8 @@ def test_every_room_has_its_tests() -> None:
         assert sorted(TESTS.glob(TESTED_IN.get(name, place))), f"nothing tests {name}"
 
 
-def test_no_room_imports_what_imports_it() -> None:
-    """The arrows between rooms have one direction."""
+def test_rooms_have_no_import_cycle() -> None:
+    """The imports between rooms form no cycle."""
     arrows: dict[str, set[str]] = {}
     for path in FILES:
         arrows.setdefault(room(path), set()).update(rooms_imported(path))

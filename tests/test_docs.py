@@ -1,4 +1,4 @@
-"""The documents, held against the code: what can be checked by a machine is."""
+"""The documents agree with the code, as far as a test can check."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def page(name: str) -> str:
 
 
 def blocks(language: str) -> Iterator[tuple[str, str]]:
-    """Yield every block of *language*, and where it begins."""
+    """Yield the file and line of every block of *language*, and its text."""
     fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     for path in PAGES:
         text = path.read_text("utf-8")
-        for found in fence.finditer(text):
-            line = text.count("\n", 0, found.start(1)) + 1
-            yield f"{path.name}:{line}", found[1]
+        for match in fence.finditer(text):
+            line = text.count("\n", 0, match.start(1)) + 1
+            yield f"{path.name}:{line}", match[1]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -70,12 +70,12 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_the_reference_is_up_to_date() -> None:
-    """What the schema says is what the page says; if not, run `make docs`."""
+    """configuration.md ends with the generated reference; if not, run `make docs`."""
     assert page("configuration.md").endswith(f"\n{reference.markdown()}")
 
 
 def test_the_reference_has_every_key_once() -> None:
-    """A row for each property of the JSON schema, with a text; no form is unknown."""
+    """There is a row for each property of the JSON schema, with its form and a text."""
     table = rows(reference.markdown())
     keys = [row[0] for row in table if row[0] != "key"]
     assert len(set(keys)) == len(keys)
@@ -103,10 +103,10 @@ def test_the_reference_has_every_key_once() -> None:
         ("routes[].require.claims[].in", ["list: any value", "unset"]),
     ],
 )
-def test_a_row_says_form_and_default(key: str, cells: list[str]) -> None:
-    """Units are written out, and what is unset is told from what is empty."""
-    found = {row[0]: row[1:3] for row in rows(reference.markdown())}
-    assert found[f"`{key}`"] == cells
+def test_a_row_has_form_and_default(key: str, cells: list[str]) -> None:
+    """Defaults have their unit, and unset and empty defaults are distinguished."""
+    table = {row[0]: row[1:3] for row in rows(reference.markdown())}
+    assert table[f"`{key}`"] == cells
 
 
 def test_every_recipe_setting_is_named() -> None:
@@ -131,7 +131,7 @@ def test_every_recipe_setting_is_named() -> None:
 def test_every_yaml_block_is_a_file_that_can_be_served(
     text: str, tmp_path: Path
 ) -> None:
-    """It loads as it stands, without a problem or a warning."""
+    """Each block loads unchanged, without a problem or a warning."""
     file = tmp_path / "routes.yaml"
     file.write_text(text, "utf-8")
     loaded = settings.load(file, ENVIRON)
@@ -143,17 +143,17 @@ def test_every_yaml_block_is_a_file_that_can_be_served(
 
 
 def test_limits_and_timeouts_have_their_defaults() -> None:
-    """Every limit is in the table with the default that it has."""
+    """proxying.md lists every limit and timeout with its default."""
     defaults = {row[0].strip("`"): row[2] for row in rows(reference.markdown())}
-    told = {row[0].strip("`"): row[1] for row in rows(page("proxying.md"))}
+    listed = {row[0].strip("`"): row[1] for row in rows(page("proxying.md"))}
     for name in LimitsConfig.model_fields:
-        assert told[name] == defaults[f"gateway.limits.{name}"].strip("`"), name
+        assert listed[name] == defaults[f"gateway.limits.{name}"].strip("`"), name
     for name in TimeoutsConfig.model_fields:
-        assert told[name] == defaults[f"defaults.timeouts.{name}"], name
+        assert listed[name] == defaults[f"defaults.timeouts.{name}"], name
 
 
-def test_identity_names_are_told() -> None:
-    """Each name that only the gateway may set stands in one of the two pages."""
+def test_identity_names_are_documented() -> None:
+    """proxying.md or configuration.md has each field that only the gateway may set."""
     text = page("proxying.md") + page("configuration.md")
     for name in IDENTITY_NAMES:
         assert f"`{name}`" in text, name
@@ -166,19 +166,19 @@ def failures() -> set[tuple[str, str]]:
     """Return status and code of every failure that is an exception."""
     assert {HeadTooLarge, IdentityTooLarge, core.UnknownTenant} <= set(
         GatewayError.__subclasses__()
-    ), "their modules are loaded"
-    found: set[tuple[str, str]] = set()
-    todo: list[type[GatewayError]] = [GatewayError]
-    while todo:
-        kind = todo.pop()
-        todo += kind.__subclasses__()
-        if kind.__module__.startswith("gateway."):
-            found.add((str(kind.status), f"`{kind.code}`"))
-    return found
+    ), "their modules must be loaded"
+    result: set[tuple[str, str]] = set()
+    queue: list[type[GatewayError]] = [GatewayError]
+    while queue:
+        error = queue.pop()
+        queue += error.__subclasses__()
+        if error.__module__.startswith("gateway."):
+            result.add((str(error.status), f"`{error.code}`"))
+    return result
 
 
 def test_every_failure_is_in_the_table() -> None:
-    """Status and code of each; the codes of plain answers, too."""
+    """operations.md has status and code of each, and the codes of other responses."""
     table = {(row[0], row[1]) for row in rows(page("operations.md")) if len(row) > 1}
     assert failures() <= table
     codes = {code for _, code in table}
@@ -188,21 +188,21 @@ def test_every_failure_is_in_the_table() -> None:
 
 
 def test_every_word_of_the_log_is_explained() -> None:
-    """Stages, sides, reasons and decisions."""
+    """operations.md has every stage, side, reason and decision."""
     words = {*Stage, *Side, *Flaw}
     for path in CODE:
         text = path.read_text("utf-8")
         words |= set(re.findall(r'\b(?:reason|decision) = "(\w+)"', text))
         words |= set(re.findall(r'\breason="(\w+)"', text))
         words |= set(re.findall(r'_(?:try_refresh|refusal)\((?:"\w+", )?"(\w+)"', text))
-    told = page("operations.md")
-    assert not {word for word in words if f"`{word}`" not in told}
+    text = page("operations.md")
+    assert not {word for word in words if f"`{word}`" not in text}
 
 
 # --- attacks.md and faults.md ---
 
 ROW = re.compile(r"[A-IKPU]\d{1,2}")
-"""The id of a row: B22, K2. The goals of `bench` are numbered P1 to P17, too."""
+"""The id of a row: B22, K2. The goals of `bench` have ids like these, P1 to P17."""
 TESTS = [
     path for path in sorted((ROOT / "tests").rglob("*.py")) if "bench" not in path.stem
 ]
@@ -220,27 +220,27 @@ def ids_of(test: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
 def rows_of_tests() -> dict[str, set[str]]:
     """Return, for each test, the rows that it refers to.
 
-    `ELSEWHERE` of some modules names a row's tests in other modules.
+    In some modules `ELSEWHERE` names a row's tests in other modules.
     """
-    found: dict[str, set[str]] = {}
+    result: dict[str, set[str]] = {}
     for path in TESTS:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             match node:
                 case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                     if name.startswith("test_"):
-                        found.setdefault(name, set()).update(ids_of(node))
+                        result.setdefault(name, set()).update(ids_of(node))
                 case ast.Assign(targets=[ast.Name(id="ELSEWHERE")], value=value):
                     for row, place in ast.literal_eval(value).items():
                         name = place.partition("::")[2]
-                        found.setdefault(name, set()).add(row.partition(",")[0])
+                        result.setdefault(name, set()).add(row.partition(",")[0])
                 case _:
                     pass
-    return found
+    return result
 
 
 @cache
 def table_rows() -> dict[str, str]:
-    """Return the rows of attacks and faults: their ids, and the cell of their tests."""
+    """Return the rows of attacks.md and faults.md: id and cell of their tests."""
     cells = [*rows(page("attacks.md")), *rows(page("faults.md"))]
     listed = [(row[0], row[-1]) for row in cells if ROW.fullmatch(row[0])]
     assert len(dict(listed)) == len(listed), "an id has one row"
@@ -253,7 +253,7 @@ def rows_of_cases() -> frozenset[str]:
 
 
 def test_every_row_that_a_test_names_is_in_a_table() -> None:
-    """A reader who finds `K2` in a test can look up what it means."""
+    """So a reader who finds `K2` in a test can look it up."""
     named = set(chain.from_iterable(rows_of_tests().values()))
     assert named - table_rows().keys() - DEMO_CORE == set()
     assert rows_of_cases() <= table_rows().keys()
@@ -265,7 +265,7 @@ DEMO_CORE = {"A0"}
 
 @pytest.mark.parametrize(("row", "cell"), table_rows().items())
 def test_every_row_of_a_table_is_tested(row: str, cell: str) -> None:
-    """It names tests that exist; at least one refers to it, if any test does."""
+    """A row names tests that exist; if tests refer to the row, it names one of them."""
     by_test = rows_of_tests()
     listed = set(re.findall(r"`(\w+)`", cell))
     assert listed <= by_test.keys()
@@ -279,7 +279,7 @@ def test_every_row_of_a_table_is_tested(row: str, cell: str) -> None:
 
 
 def test_readme_is_short() -> None:
-    """About a hundred lines: the rest is in docs/."""
+    """It has at most 112 lines; details are in docs/."""
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 112
 
 
@@ -287,7 +287,7 @@ def test_readme_is_short() -> None:
     "text", [pytest.param(text, id=place) for place, text in blocks("sh")]
 )
 def test_every_shell_block_can_be_pasted(text: str) -> None:
-    """A shell reads it without complaint."""
+    """bash parses each block without an error."""
     done = subprocess.run(
         ["bash", "-n"], input=text, capture_output=True, text=True, check=False
     )
@@ -295,7 +295,7 @@ def test_every_shell_block_can_be_pasted(text: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors that GitHub makes of the headings."""
+    """Return the anchors that GitHub generates for the headings."""
     return {
         re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
         for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
@@ -303,12 +303,12 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_links_lead_somewhere(path: Path) -> None:
-    """Each relative link names a file that is there, and a heading in it."""
+def test_relative_links_have_a_target(path: Path) -> None:
+    """Each relative link names a file that exists, and a heading in it."""
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
         if link.startswith("http"):
             continue
         name, _, anchor = link.partition("#")
-        goal = path.parent / name if name else path
-        assert goal.is_file(), link
-        assert not anchor or anchor in anchors(goal.read_text("utf-8")), link
+        target = path.parent / name if name else path
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link

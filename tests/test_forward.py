@@ -1,6 +1,6 @@
-"""Steps 6 to 9 for a downstream that writes later than it is told to.
+"""Steps 6 to 9 with a downstream that buffers what it should write until `drain`.
 
-What clients of the listener get is in tests/proxy.
+tests/proxy tests what clients of the listener get.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ HEAD = RequestReader(HeadLimits(target=8192, field=16384, head=65536, fields=100
 
 
 @dataclass
-class Keeping:
-    """Keeps what it is given until it is drained, as aiohttp's responses need it."""
+class BufferingDownstream:
+    """Buffers all data until it is drained, as aiohttp's responses require."""
 
-    kept: deque[bytes] = field(default_factory=deque)
+    buffered: deque[bytes] = field(default_factory=deque)
     written: list[bytes] = field(default_factory=list)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
     names: list[tuple[str, bytes]] = field(default_factory=list)
-    """Names in `forward` that held a piece of the body while the client was slow."""
+    """Local names in `gateway.forward` that held a piece of the body in `drain`."""
     keep_alive: bool = True
     bytes_in: int = 0
     bytes_out: int = 0
@@ -43,25 +43,25 @@ class Keeping:
     connection: Any = None
 
     def body_now(self, max_size: int) -> bytes | None:
-        raise AssertionError("there is none")
+        raise AssertionError("the request has no body")
 
     def body(self, max_size: int) -> AsyncIterator[bytes]:
-        raise AssertionError("there is none")
+        raise AssertionError("the request has no body")
 
     def start(
         self, head: bytes, status: int, size: int | None, first: bytes, complete: bool
     ) -> bool:
-        self.kept += [b"head", first] if first else [b"head"]
+        self.buffered += [b"head", first] if first else [b"head"]
         return False
 
     def write(self, chunk: bytes) -> bool:
-        self.kept.append(chunk)
+        self.buffered.append(chunk)
         return False
 
     async def drain(self) -> None:
-        while self.kept:
-            self.written.append(self.kept.popleft())
-        self.news.set()
+        while self.buffered:
+            self.written.append(self.buffered.popleft())
+        self.progress.set()
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_globals["__name__"] == "gateway.forward":
@@ -74,29 +74,32 @@ class Keeping:
         await asyncio.sleep(0)
 
     def finish(self) -> None:
-        self.kept.append(b"end")
+        self.buffered.append(b"end")
 
     def upgrade(self, head: bytes) -> None:
         raise AssertionError("nothing is upgraded")
 
     async def until(self, count: int) -> None:
-        """Return when *count* pieces were written."""
+        """Return once *count* pieces have been written."""
         async with asyncio.timeout(5):
             while len(self.written) < count:
-                self.news.clear()
-                await self.news.wait()
+                self.progress.clear()
+                await self.progress.wait()
 
 
-async def forwarded(gw: Any, downstream: Keeping) -> None:
+async def forward_get(gw: Any, downstream: BufferingDownstream) -> None:
     record = Record.begin(time.perf_counter(), "127.0.0.1", "GET")
     decision = await gw.proxy.decider.decide(HEAD, "127.0.0.1", record, secure=False)
     assert isinstance(decision, Forward)
     assert await gw.proxy.forwarder.forward(decision, downstream, record) is None
 
 
-async def test_what_is_kept_is_let_go_before_the_next_piece_is_awaited() -> None:
-    """Head and events leave at once: the service sends the next when one was seen."""
-    downstream = Keeping()
+async def test_the_downstream_is_drained_before_the_next_piece_is_awaited() -> None:
+    """Head and events are written at once.
+
+    The service sends each event only once the one before has been written.
+    """
+    downstream = BufferingDownstream()
 
     async def events(peer: Peer) -> None:
         await peer.request()
@@ -108,14 +111,14 @@ async def test_what_is_kept_is_let_go_before_the_next_piece_is_awaited() -> None
         await peer.send(b"0\r\n\r\n")
 
     async with FaultUpstream(events) as upstream, gateway(upstream.url) as gw:
-        await forwarded(gw, downstream)
+        await forward_get(gw, downstream)
     assert downstream.written == [b"head", b"0", b"1", b"2"]
-    assert list(downstream.kept) == [b"end"]
+    assert list(downstream.buffered) == [b"end"]
 
 
 @pytest.mark.parametrize("pieces", [1, 5])
-async def test_no_name_keeps_a_piece_while_the_client_is_slow(pieces: int) -> None:
-    """Each may be large, and there is one for every slow client."""
+async def test_no_local_holds_a_piece_during_a_drain(pieces: int) -> None:
+    """A piece may be large, and every slow client would hold one in memory."""
 
     async def endless(peer: Peer) -> None:
         await peer.request()
@@ -125,16 +128,16 @@ async def test_no_name_keeps_a_piece_while_the_client_is_slow(pieces: int) -> No
             await downstream.until(2 + number)
         await peer.send(b"0\r\n\r\n")
 
-    downstream = Keeping()
+    downstream = BufferingDownstream()
     async with FaultUpstream(endless) as upstream, gateway(upstream.url) as gw:
-        await forwarded(gw, downstream)
+        await forward_get(gw, downstream)
     assert len(downstream.written) == 1 + pieces
     assert not downstream.names
 
 
 async def test_the_end_of_a_whole_reply_is_drained_with_it() -> None:
-    """One that came in one piece needs one drain."""
-    downstream = Keeping()
+    """A reply that arrived in one piece is written with one drain, its end included."""
+    downstream = BufferingDownstream()
     async with FaultUpstream(answer(OK)) as upstream, gateway(upstream.url) as gw:
-        await forwarded(gw, downstream)
+        await forward_get(gw, downstream)
     assert downstream.written == [b"head", b"ok", b"end"]

@@ -6,14 +6,14 @@ from gateway.identity import ClaimRule, Requirements, SessionIdentity
 
 
 def test_requirements_are_true_when_they_demand_something() -> None:
-    """`if requirements:` is how a route without any is passed by."""
+    """`Requirements` without any condition is false, so `if requirements:` skips it."""
     assert not Requirements()
     assert Requirements(email_verified=True)
     assert Requirements(claims=(ClaimRule(path=("plan",), any_of=("pro",)),))
 
 
 def test_identity_is_compared_by_identity() -> None:
-    """Two sessions are never taken for one because their facts look alike."""
+    """Two identities with equal values are different, and share no mutable state."""
 
     def make() -> SessionIdentity:
         return SessionIdentity(

@@ -11,5 +11,5 @@ from gateway.pace import backoff_s
     ("failures", "delay_s"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 3.0), (10**6, 3.0)]
 )
 def test_back_off(failures: int, delay_s: float) -> None:
-    """The first delay, then doubled each time up to the most."""
+    """The delay doubles with each failure, up to the maximum."""
     assert backoff_s(0.5, failures, 3.0) == delay_s

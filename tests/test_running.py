@@ -1,4 +1,4 @@
-"""Who resumes a coroutine, and when: with waits of our own, and with asyncio's.
+"""`Runner`: when a coroutine is resumed, after our own waits and after asyncio's.
 
 Each test runs on both event loops.
 """
@@ -25,22 +25,22 @@ Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 def on_both_loops(test: Test) -> Callable[..., None]:
-    """Make a test that runs *test* on asyncio's own loop, and on uvloop's."""
+    """Return a test that runs *test* on asyncio's own loop, and on uvloop's."""
 
-    def run(make_loop: Callable[[], asyncio.AbstractEventLoop], **given: Any) -> None:
+    def run(make_loop: Callable[[], asyncio.AbstractEventLoop], **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=make_loop) as runner:
-            complaints: list[dict[str, Any]] = []
+            errors: list[dict[str, Any]] = []
             runner.get_loop().set_exception_handler(
-                lambda _, context: complaints.append(context)
+                lambda _, context: errors.append(context)
             )
-            runner.run(asyncio.wait_for(test(**given), PATIENCE_S))
+            runner.run(asyncio.wait_for(test(**kwargs), PATIENCE_S))
             assert running._current is None
-        assert not complaints
+        assert not errors
 
-    asked = inspect.signature(test)
+    signature = inspect.signature(test)
     first = inspect.Parameter("make_loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = asked.replace(  # type: ignore[attr-defined] # PEP 362
-        parameters=[first, *asked.parameters.values()]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined] # PEP 362
+        parameters=[first, *signature.parameters.values()]
     )
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     run.__dict__.update(test.__dict__)  # marks
@@ -51,7 +51,7 @@ def on_both_loops(test: Test) -> Callable[..., None]:
 
 
 class Run(Runner):
-    """Drives one coroutine, and tells *ends* when it is over."""
+    """Drives one coroutine, and calls *ends* when it is over."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Run(Runner):
 
 
 class Ends:
-    """Whatever a run's *on_end* was told, in order."""
+    """Records the calls of a run's `on_coroutine_end`, in order."""
 
     def __init__(self) -> None:
         self.errors: list[BaseException | None] = []
@@ -83,31 +83,31 @@ class Ends:
         return [None if error is None else type(error) for error in self.errors]
 
     async def some(self) -> list[type[BaseException] | None]:
-        """Return the kinds of all errors, None for none, once there is one."""
+        """Wait for the first end; return the types of all errors, None for none."""
         await self._is_over.wait()
         await turns()
         return self.kinds
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop do all that is due, and what follows from that."""
+    """Run the loop for *count* turns, so that callbacks and what they schedule run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 def begin(coroutine: Coroutine[Any, Any, None], ends: Ends) -> Run:
-    """Drive *coroutine* until it waits for the first time."""
+    """Run *coroutine* until it waits for the first time."""
     run = Run(asyncio.get_running_loop(), coroutine, ends)
     run.step()
     return run
 
 
-# --- a wait, ended ---------------------------------------------------------------
+# --- the end of a wait -----------------------------------------------------------
 
 
 @on_both_loops
-async def test_whoever_ends_a_wait_resumes_the_coroutine_at_once() -> None:
-    """No turn of the loop lies between, up to the coroutine's end."""
+async def test_ending_a_wait_resumes_the_coroutine_at_once() -> None:
+    """It runs without a turn of the loop in between, up to its next wait or its end."""
     said: list[object] = []
     first, second = Wait[int](), Wait[str]()
 
@@ -126,8 +126,8 @@ async def test_whoever_ends_a_wait_resumes_the_coroutine_at_once() -> None:
 
 
 @on_both_loops
-async def test_a_wait_that_has_ended_isnt_waited_for() -> None:
-    """Its value, or its error, is there at once."""
+async def test_a_wait_that_has_ended_does_not_suspend() -> None:
+    """Awaiting it gives its value, or raises its error, at once."""
     good, bad = Wait[int](), Wait[int]()
     good.end(1)
     bad.fail(ValueError("bad"))
@@ -145,8 +145,8 @@ async def test_a_wait_that_has_ended_isnt_waited_for() -> None:
 
 
 @on_both_loops
-async def test_an_error_is_raised_where_somebody_waits() -> None:
-    """What isn't caught there reaches `on_coroutine_end`, and nobody else, once."""
+async def test_the_error_of_a_wait_is_raised_in_the_coroutine() -> None:
+    """If it isn't caught there, `on_coroutine_end` gets it once; `fail` returns."""
     wait = Wait[None]()
     error = ValueError()
 
@@ -170,7 +170,7 @@ KINDS = [ValueError, asyncio.CancelledError, KeyboardInterrupt, SystemExit]
 async def test_an_error_of_the_coroutine_reaches_on_end(
     kind: type[BaseException], when: str
 ) -> None:
-    """Whatever it is, and never whoever has resumed the coroutine."""
+    """Any exception reaches it, and never the caller that resumed the coroutine."""
     wait = Wait[None]()
 
     async def failing() -> None:
@@ -188,7 +188,7 @@ async def test_an_error_of_the_coroutine_reaches_on_end(
 @pytest.mark.parametrize("again", ["end", "fail"])
 @on_both_loops
 async def test_a_wait_ended_twice_resumes_once(again: str) -> None:
-    """Whatever the coroutine waits for by then isn't disturbed."""
+    """The second end doesn't affect the coroutine's next wait."""
     first, second = Wait[int](), Wait[int]()
     said: list[int] = []
 
@@ -207,8 +207,8 @@ async def test_a_wait_ended_twice_resumes_once(again: str) -> None:
 
 @pytest.mark.parametrize("how", ["end", "fail"])
 @on_both_loops
-async def test_a_wait_whose_waiter_has_gone_resumes_nobody(how: str) -> None:
-    """Neither the coroutine that goes on after its cancellation, nor one that ended."""
+async def test_ending_a_wait_after_a_cancellation_resumes_nothing(how: str) -> None:
+    """Neither a coroutine that goes on after its cancellation, nor one that ended."""
     for goes_on in (True, False):
         wait, next_one = Wait[int](), Wait[int]()
         said: list[object] = []
@@ -238,8 +238,8 @@ async def test_a_wait_whose_waiter_has_gone_resumes_nobody(how: str) -> None:
 
 
 @on_both_loops
-async def test_a_run_that_ends_anothers_wait_goes_on_as_itself() -> None:
-    """What runs within it is over before it goes on; its next wait is its own."""
+async def test_a_run_may_end_the_wait_of_another() -> None:
+    """The other one runs first. Then the first goes on, up to a wait of its own."""
     inner_waits, outer_waits = Wait[None](), Wait[None]()
     said: list[str] = []
 
@@ -264,8 +264,8 @@ async def test_a_run_that_ends_anothers_wait_goes_on_as_itself() -> None:
 
 
 @on_both_loops
-async def test_a_run_that_fails_within_another_is_its_own_matter() -> None:
-    """The outer one hears nothing of it, whether the inner one ends or is cancelled."""
+async def test_the_failure_of_an_inner_run_does_not_affect_the_outer_one() -> None:
+    """The same holds if the inner run is cancelled: the outer one goes on."""
     never, failing = Wait[None](), Wait[None]()
     said: list[str] = []
 
@@ -280,7 +280,7 @@ async def test_a_run_that_fails_within_another_is_its_own_matter() -> None:
         failing.fail(ValueError())
         cancelled.cancel()
         said.append("outer")
-        await ensure_task()  # it is known still who runs
+        await ensure_task()  # the current run is still the outer one
         assert asyncio.current_task() is not None
         said.append("in a task")
 
@@ -294,7 +294,7 @@ async def test_a_run_that_fails_within_another_is_its_own_matter() -> None:
 
 @on_both_loops
 async def test_a_task_can_end_the_wait_of_a_run() -> None:
-    """The run isn't taken for the task within which it is resumed."""
+    """The run isn't mistaken for the task that resumes it."""
     wait = Wait[None]()
     tasks: list[asyncio.Task[Any] | None] = []
 
@@ -312,17 +312,20 @@ async def test_a_task_can_end_the_wait_of_a_run() -> None:
     assert tasks[0] not in (None, mine)
 
 
-# --- asyncio's ---------------------------------------------------------------------
+# --- futures and tasks of asyncio ----------------------------------------------------
 
 
 @pytest.mark.parametrize("waits_before", [False, True])
 @pytest.mark.parametrize("is_done", ["before", "at once", "later"])
 @pytest.mark.parametrize("fails", [False, True])
 @on_both_loops
-async def test_what_awaits_something_of_asyncios_goes_on_as_a_task(
+async def test_a_coroutine_that_awaits_a_future_goes_on_as_a_task(
     waits_before: bool, is_done: str, fails: bool
 ) -> None:
-    """Whenever that is done; a wait is like a future there. It ends once."""
+    """It may be done before, at once or later. In a task a wait works like a future.
+
+    `on_coroutine_end` is called once.
+    """
     loop = asyncio.get_running_loop()
     before, after, again = Wait[int](), Wait[int](), Wait[int]()
     foreign: asyncio.Future[int] = loop.create_future()
@@ -363,8 +366,8 @@ async def test_what_awaits_something_of_asyncios_goes_on_as_a_task(
 
 
 @on_both_loops
-async def test_a_wait_in_a_task_is_ended_once() -> None:
-    """A second end, or one after the waiter was cancelled, is no error."""
+async def test_a_wait_in_a_task_may_be_ended_twice() -> None:
+    """A second end, or one after the task was cancelled, isn't an error."""
     first, second = Wait[int](), Wait[int]()
 
     async def waiting() -> int:
@@ -389,8 +392,8 @@ async def test_a_wait_in_a_task_is_ended_once() -> None:
 
 
 @on_both_loops
-async def test_a_wait_serves_a_task_that_no_run_has_begun() -> None:
-    """Values and errors arrive there as with a future."""
+async def test_a_plain_task_can_await_a_wait() -> None:
+    """It gets values and errors as from a future, in a later turn of the loop."""
     good, bad = Wait[int](), Wait[int]()
 
     async def waiting(wait: Wait[int]) -> int:
@@ -407,8 +410,8 @@ async def test_a_wait_serves_a_task_that_no_run_has_begun() -> None:
 
 
 @on_both_loops
-async def test_a_deadline_works_after_in_task() -> None:
-    """`asyncio.timeout` needs a task; it ends a wait, and what comes next is whole."""
+async def test_a_timeout_works_after_ensure_task() -> None:
+    """`asyncio.timeout` needs a task. It ends a wait; the next wait works as usual."""
     never, last = Wait[None](), Wait[None]()
     is_late = asyncio.Event()
 
@@ -434,7 +437,7 @@ async def test_a_deadline_works_after_in_task() -> None:
 async def test_an_error_in_a_task_reaches_on_end_once(
     kind: type[BaseException],
 ) -> None:
-    """And no log says that nobody has fetched it."""
+    """asyncio doesn't log it as an exception that was never retrieved."""
 
     async def failing() -> None:
         await ensure_task()
@@ -446,7 +449,7 @@ async def test_an_error_in_a_task_reaches_on_end_once(
     gc.collect()
 
 
-# --- cancelled ---------------------------------------------------------------------
+# --- cancellation --------------------------------------------------------------------
 
 PLACES = [
     "a wait",
@@ -460,11 +463,13 @@ PLACES = [
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("turns_before", [0, 1, 2, 5])
 @on_both_loops
-async def test_cancelled_where_it_waits(place: str, turns_before: int) -> None:
-    """It is told so there, may clean up with waits of its own, and ends once.
+async def test_a_cancellation_is_raised_where_the_coroutine_waits(
+    place: str, turns_before: int
+) -> None:
+    """The coroutine may await more while it cleans up, and ends once.
 
-    Also before asyncio has taken the first step of the task: that is when a client
-    goes, or the time to drain is over, while its request is adopted.
+    The same holds before the first step of its new task. That happens if a client
+    leaves, or the drain ends, while its request becomes a task.
     """
     loop = asyncio.get_running_loop()
     wait, cleaned = Wait[None](), Wait[None]()
@@ -503,8 +508,8 @@ async def test_cancelled_where_it_waits(place: str, turns_before: int) -> None:
 
 @pytest.mark.parametrize("turns_before", [0, 3])
 @on_both_loops
-async def test_a_task_that_is_awaited_is_cancelled_along(turns_before: int) -> None:
-    """As asyncio does it: nothing is left that works for nobody."""
+async def test_an_awaited_task_is_cancelled_too(turns_before: int) -> None:
+    """As with asyncio's own tasks."""
     was_cancelled = asyncio.Event()
 
     async def child() -> None:
@@ -531,8 +536,10 @@ async def test_a_task_that_is_awaited_is_cancelled_along(turns_before: int) -> N
     "goes_on_to", ["wait", "asyncio", "ensure_task", "end", "fail"]
 )
 @on_both_loops
-async def test_cancelled_while_it_runs(goes_on_to: str) -> None:
-    """It is told so where it waits next; if it ends before, that is its end."""
+async def test_a_running_coroutine_is_cancelled_at_its_next_wait(
+    goes_on_to: str,
+) -> None:
+    """If it ends or fails before another wait, the cancellation has no effect."""
     wait = Wait[None]()
     foreign = asyncio.get_running_loop().create_future()
     said: list[str] = []
@@ -567,8 +574,8 @@ async def test_cancelled_while_it_runs(goes_on_to: str) -> None:
 
 
 @on_both_loops
-async def test_cancelled_by_a_run_within_it() -> None:
-    """A run that is resumed by another's step may cancel that one."""
+async def test_an_inner_run_may_cancel_the_outer_one() -> None:
+    """The outer coroutine goes on, and is cancelled at its next wait."""
     inner_waits, never = Wait[None](), Wait[None]()
     said: list[str] = []
 
@@ -592,8 +599,8 @@ async def test_cancelled_by_a_run_within_it() -> None:
 
 
 @on_both_loops
-async def test_cancelled_before_it_has_begun_it_never_runs() -> None:
-    """And `on_coroutine_end` is told."""
+async def test_a_coroutine_that_is_cancelled_before_its_start_never_runs() -> None:
+    """`on_coroutine_end` is called with CancelledError."""
     said: list[str] = []
 
     async def never() -> None:
@@ -607,8 +614,8 @@ async def test_cancelled_before_it_has_begun_it_never_runs() -> None:
 
 @pytest.mark.parametrize("is_adopted", [False, True])
 @on_both_loops
-async def test_cancelled_after_its_end_is_nothing(is_adopted: bool) -> None:
-    """A client may go in the moment in which its answer is whole."""
+async def test_a_cancellation_after_the_end_has_no_effect(is_adopted: bool) -> None:
+    """A client may leave just when its reply is complete."""
 
     async def ending() -> None:
         if is_adopted:
@@ -625,8 +632,10 @@ async def test_cancelled_after_its_end_is_nothing(is_adopted: bool) -> None:
 
 @pytest.mark.parametrize("is_adopted", [False, True])
 @on_both_loops
-async def test_a_cancellation_that_is_caught_ends_nothing(is_adopted: bool) -> None:
-    """The coroutine goes on, and its end is a good one."""
+async def test_a_caught_cancellation_does_not_end_the_coroutine(
+    is_adopted: bool,
+) -> None:
+    """The coroutine goes on, and ends without an error."""
     wait, last = Wait[None](), Wait[int]()
     said: list[int] = []
 
@@ -648,19 +657,19 @@ async def test_a_cancellation_that_is_caught_ends_nothing(is_adopted: bool) -> N
     assert said == [1]
 
 
-# --- what is left ------------------------------------------------------------------
+# --- reference cycles --------------------------------------------------------------
 
 
-class Thing:
-    """What a request holds."""
+class Payload:
+    """An object that a request holds."""
 
 
 class Fault(Exception):
-    """What goes wrong with it."""
+    """An error of a request."""
 
 
 @contextmanager
-def no_collector() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
     gc.collect()
     gc.disable()
     try:
@@ -679,12 +688,12 @@ HOW_IT_ENDS = [
 @pytest.mark.parametrize("is_adopted", [False, True])
 @pytest.mark.parametrize("how", HOW_IT_ENDS)
 @on_both_loops
-async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
-    """What a coroutine held is gone with it, and waits for no garbage collector."""
+async def test_no_reference_cycle_is_left(how: str, is_adopted: bool) -> None:
+    """The objects of an ended coroutine are freed without the garbage collector."""
     loop = asyncio.get_running_loop()
 
     async def work(
-        thing: Thing, wait: Wait[None], foreign: list[asyncio.Future[None]]
+        payload: Payload, wait: Wait[None], foreign: list[asyncio.Future[None]]
     ) -> None:
         if is_adopted:
             await ensure_task()
@@ -701,12 +710,12 @@ async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
                 raise
 
     async def once() -> list[weakref.ref[Any]]:
-        thing, faults = Thing(), [Fault()]
-        left: list[weakref.ref[Any]] = [weakref.ref(thing), weakref.ref(faults[0])]
+        payload, faults = Payload(), [Fault()]
+        left: list[weakref.ref[Any]] = [weakref.ref(payload), weakref.ref(faults[0])]
         wait = Wait[None]()
         foreign = loop.create_future()
         is_over = asyncio.Event()
-        run = Run(loop, work(thing, wait, [foreign]), lambda _: is_over.set())
+        run = Run(loop, work(payload, wait, [foreign]), lambda _: is_over.set())
         run.step()
         await turns()
         if how.startswith("wait fails"):
@@ -725,7 +734,7 @@ async def test_no_ring_is_left(how: str, is_adopted: bool) -> None:
         await is_over.wait()
         return left
 
-    with no_collector():
+    with collector_off():
         left = await once()
         await turns()
         assert [ref() for ref in left if ref() is not None] == []

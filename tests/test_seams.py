@@ -1,4 +1,4 @@
-"""The seams: what is checked of the libraries that the gateway reaches into."""
+"""The seams: the checks of library internals that the gateway uses or replaces."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ NEEDS = [
 
 @pytest.fixture(autouse=True)
 def whole() -> None:
-    """Start with the libraries as they are installed, imported."""
+    """Start each test with the installed libraries, imported and checked."""
     supertokens.check_library()
     aiohttp_seams.check()
 
 
 def parent(path: str) -> tuple[Any, str]:
-    """Return what has the attribute at the end of *path*, and its name."""
+    """Return the owner of the attribute at the end of *path*, and its name."""
     above, _, name = path.replace(":", ".").rpartition(".")
     module, colon, names = path.partition(":")
     assert colon
     outer = ".".join(names.split(".")[:-1])
-    found = find(f"{module}:{outer}" if outer else module)
+    owner = find(f"{module}:{outer}" if outer else module)
     assert above.endswith(outer)
-    return found, name
+    return owner, name
 
 
 def without(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """Take away what *path* names, from base classes as well."""
+    """Delete the attribute that *path* names, from base classes as well."""
     owner, name = parent(path)
     owners = owner.__mro__ if isinstance(owner, type) else (owner,)
     for base in owners:
@@ -75,7 +75,7 @@ def without(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
 
 
 def changed(need: Need) -> Any:
-    """Return something that doesn't meet *need*, to stand in its place."""
+    """Return a replacement that doesn't meet *need*."""
     match need:
         case Takes():
             return lambda *, of_another_kind: of_another_kind
@@ -93,69 +93,69 @@ def changed(need: Need) -> Any:
 
 
 @pytest.mark.parametrize(("library", "need"), NEEDS)
-def test_what_is_missing_is_named(
+def test_a_missing_name_fails_the_check(
     library: Library, need: Need, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check of each need fails when it is gone: library, name and remedy."""
+    """The error has the library and its version, the missing name, and the remedy."""
     without(monkeypatch, need.path)
     with pytest.raises(LibraryChanged) as raised:
         library.check()
     text = str(raised.value)
     assert re.match(rf"{library.name} \d+\.\d+\S* has changed: ", text)
     # Every class has an `__init__`.
-    gone = "doesn't use" if need.path.endswith("__init__") else "is missing"
-    assert f"{need.path.replace(':', '.')} {gone}" in text
-    wanted = library.name + library.versions
-    assert f"This gateway needs {wanted}." in text
-    assert text.endswith(f"Remedy: pip install '{wanted}'")
+    problem = "doesn't use" if need.path.endswith("__init__") else "is missing"
+    assert f"{need.path.replace(':', '.')} {problem}" in text
+    required = library.name + library.versions
+    assert f"This gateway needs {required}." in text
+    assert text.endswith(f"Remedy: pip install '{required}'")
 
 
 @pytest.mark.parametrize(
     ("library", "need"),
     [case for case in NEEDS if not isinstance(case.values[1], Has)],
 )
-def test_what_has_another_shape_is_named(
+def test_a_changed_name_fails_the_check(
     library: Library, need: Need, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check fails as well when the name is there and its meaning isn't."""
+    """The check fails too if the name exists but doesn't meet the need."""
     owner, name = parent(need.path)
     monkeypatch.setattr(owner, name, changed(need))
     with pytest.raises(LibraryChanged, match="has changed") as raised:
         library.check()
-    trouble = rf"{re.escape(need.path.replace(':', '.'))} (can't|does|has no|demands)"
-    assert re.search(trouble, str(raised.value))
+    problem = rf"{re.escape(need.path.replace(':', '.'))} (can't|does|has no|demands)"
+    assert re.search(problem, str(raised.value))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_a_seam_has_a_check(module: ModuleType) -> None:
-    """Whatever a seam module offers is registered, with needs or with a reason."""
-    offered = {
+    """Each public name of a seam module is declared, with needs or with a reason."""
+    public = {
         name
         for name, it in vars(module).items()
         if inspect.isroutine(it) or inspect.isclass(it)
         if it.__module__ == module.__name__ and not name.startswith("_")
     }
     seams = [seam for library in module.LIBRARIES for seam in library.seams]
-    assert offered - {"check"} <= {seam.name for seam in seams}
+    assert public - {"check"} <= {seam.name for seam in seams}
     for seam in seams:
         assert bool(seam.needs) != bool(seam.harmless), seam.name
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_a_seam_says_what_would_break(module: ModuleType) -> None:
-    """Its docstring has what is replaced or read, and what a change would break."""
+def test_a_seam_documents_what_would_break(module: ModuleType) -> None:
+    """Its docstring names what it replaces or reads, and what a change would break."""
     for library in module.LIBRARIES:
         for seam in library.seams:
             it = getattr(module, seam.name, None)
             if it is None or seam.harmless:
                 continue  # declared for another module, or unchecked with a reason
-            said = inspect.getdoc(it) or ""
-            assert re.search(r"(?m)^(Replaced|Read|Overridden): ", said), seam.name
-            assert re.search(r"Breaks:\s", said), seam.name
+            text = inspect.getdoc(it) or ""
+            assert re.search(r"(?m)^(Replaced|Read|Overridden): ", text), seam.name
+            assert re.search(r"Breaks:\s", text), seam.name
 
 
-def test_declared_seams_are_there() -> None:
-    """What is declared for another module exists in it."""
+def test_declared_seams_exist() -> None:
+    """A seam that is declared for another module exists in that module."""
     for module in MODULES:
         for library in module.LIBRARIES:
             for seam in library.seams:
@@ -170,13 +170,13 @@ def test_declared_seams_are_there() -> None:
 def test_bounds_are_those_of_pyproject() -> None:
     """The remedy names the versions that installing the gateway allows."""
     with (ROOT / "pyproject.toml").open("rb") as file:
-        wanted = tomllib.load(file)["project"]["dependencies"]
+        dependencies = tomllib.load(file)["project"]["dependencies"]
     for library in LIBRARIES:
-        assert library.name + library.versions in wanted
+        assert library.name + library.versions in dependencies
 
 
 def test_a_seam_without_needs_or_reason_is_refused() -> None:
-    """It would be a seam without a check."""
+    """A seam has either needs, which are checked, or a reason, and not both."""
     library = Library("x", ">=1")
     with pytest.raises(ValueError, match="give what it needs"):
         library.declare("nothing")
@@ -184,8 +184,8 @@ def test_a_seam_without_needs_or_reason_is_refused() -> None:
         library.declare("both", Has("sys:path"), harmless="really")
 
 
-def test_a_library_that_is_not_there() -> None:
-    """No version can be named, and what is missing can."""
+def test_a_library_that_is_not_installed() -> None:
+    """The error has no version, but it has the missing module."""
     library = Library("not-installed", ">=1")
     library.declare("it", Has("not_installed_at_all:name"))
     with pytest.raises(LibraryChanged) as raised:
@@ -195,7 +195,7 @@ def test_a_library_that_is_not_there() -> None:
     )
 
 
-# --- what a person reads ---------------------------------------------------------
+# --- the commands ----------------------------------------------------------------
 
 BROKEN = [
     ("supertokens_python.querier", "AsyncClient", "supertokens-python"),
@@ -217,7 +217,7 @@ def test_check_ends_with_the_remedy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`gateway check` exits with 1, as for a wrong file, and says what to install."""
+    """`gateway check` exits with 1, and its error says what to install."""
     config = tmp_path / "routes.yaml"
     config.write_text(MINIMAL)
     monkeypatch.delattr(f"{place}.{name}")
@@ -246,7 +246,7 @@ def test_a_server_ends_with_the_remedy(
         from gateway.cli import main
         main([{command!r}, "-c", {str(config)!r}])
     """
-    free = {"GATEWAY_WORKERS": "1"} | _free_ports()
+    environ = {"GATEWAY_WORKERS": "1"} | _free_ports()
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
@@ -254,7 +254,7 @@ def test_a_server_ends_with_the_remedy(
         check=False,
         timeout=60,
         cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", **free},
+        env={"PATH": "/usr/bin:/bin", **environ},
     )
     assert done.returncode == 1, done.stderr
     assert f"{place}.{name} is missing" in done.stderr
@@ -270,7 +270,7 @@ def _free_ports() -> dict[str, str]:
     return dict(zip(names, map(str, free_ports(len(names))), strict=True))
 
 
-# --- nobody else reaches in ----------------------------------------------------------
+# --- only seams use internals of libraries -------------------------------------------
 
 PACKAGE = ROOT / "gateway"
 SEAM_FILES = {PACKAGE / "seams" / f"{name}.py" for name in ("aiohttp", "supertokens")}
@@ -281,8 +281,8 @@ REACHED = frozenset(
 )
 
 
-PROMISED = frozenset({"_exit", "_fields"})
-"""Names of the standard library that are public: of `os`, and of a named tuple."""
+PUBLIC_NAMES = frozenset({"_exit", "_fields"})
+"""Public names that begin with an underscore: of `os`, and of named tuples."""
 
 
 def is_private(name: str) -> bool:
@@ -290,10 +290,10 @@ def is_private(name: str) -> bool:
 
 
 def reaches(tree: ast.Module) -> Iterator[str]:
-    """Yield what *tree* does to the inside of a library.
+    """Yield each use of a library's internals in *tree*.
 
-    A private name that no class of the file has itself, and an assignment to something
-    imported from a library or to `sys.modules`.
+    These are private names that no class of the file defines, and assignments to
+    something imported from a library or to `sys.modules`.
     """
     imported: set[str] = set()
     for node in ast.walk(tree):
@@ -310,7 +310,7 @@ def reaches(tree: ast.Module) -> Iterator[str]:
                 imported.add(alias.asname or alias.name)
                 if any(map(is_private, [*node.module.split("."), alias.name])):
                     yield f"from {node.module} import {alias.name}"
-    own = PROMISED | {
+    own = PUBLIC_NAMES | {
         node.attr
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
@@ -369,13 +369,13 @@ FILES = sorted(set(PACKAGE.rglob("*.py")) - SEAM_FILES)
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_seams_reach_into_libraries(path: Path) -> None:
-    """What a library doesn't promise is used where it is checked, and nowhere else."""
+    """No other file uses or replaces the internals of a library."""
     assert not list(reaches(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 @pytest.mark.parametrize("path", sorted(SEAM_FILES), ids=lambda path: path.name)
 def test_the_rule_finds_the_seams(path: Path) -> None:
-    """The rule isn't blind: both seam files break it."""
+    """The positive control: `reaches` finds uses in both seam files."""
     assert list(reaches(ast.parse(path.read_text(encoding="utf-8"))))
 
 
@@ -396,6 +396,6 @@ def test_the_rule_finds_the_seams(path: Path) -> None:
         "from supertokens_python import Supertokens\nSupertokens.get_instance().x = 1",
     ],
 )
-def test_the_rule(text: str) -> None:
-    """Each way of reaching into a library is found."""
+def test_each_use_of_internals_is_found(text: str) -> None:
+    """`reaches` finds each way to use or replace the internals of a library."""
     assert list(reaches(ast.parse(text)))

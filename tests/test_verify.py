@@ -1,4 +1,4 @@
-"""The chain of authenticators, and what becomes of a failure in it."""
+"""The chain of authenticators: which one decides, and how failures end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from gateway.verify import Engine
 
 
 async def test_public_routes_read_no_session() -> None:
-    """Whatever the request carries, it is anonymous; nothing is even parsed."""
+    """A request is anonymous there, with an invalid token as with a valid one."""
     here = world()
     assert who(await here.ask("junk", PUBLIC, cookies=["sIdRefreshToken=x"])) is None
     assert reason(await here.ask(GOOD, PUBLIC)) == "public"
@@ -73,7 +73,11 @@ async def test_every_failure_is_undecided(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Wherever it breaks, it is 503; the log hears of the unexpected, once each."""
+    """An error anywhere gives `Undecided`; unexpected ones are logged, without data.
+
+    Of several requests with the same error only the first is logged. A public route
+    isn't affected.
+    """
 
     def fails(*_: object) -> Any:
         raise error
@@ -106,7 +110,7 @@ async def test_every_failure_is_undecided(
 
 
 async def test_cancellation_is_not_swallowed() -> None:
-    """It is the client's own, and no verdict."""
+    """A cancellation during the check is raised; it isn't turned into a verdict."""
     here = world()
 
     async def seek(kid: str) -> Any:
@@ -118,16 +122,16 @@ async def test_cancellation_is_not_swallowed() -> None:
 
 
 async def test_a_refusal_that_cannot_be_written_is_undecided() -> None:
-    """A claim of NaN: no JSON, so no answer that a frontend could read."""
+    """A claim of NaN can't be written as JSON, so there is no body for a 403."""
     here = world()
-    caplog_off = logging.getLogger("gateway.verify")
-    caplog_off.disabled = True
+    log = logging.getLogger("gateway.verify")
+    log.disabled = True
     rule = ClaimRule(path=("x",), equals=1, has_equals=True)
     policy = SessionPolicy(requirements=Requirements(claims=(rule,)))
     try:
         verdict = await here.ask(MINT.token(x=float("nan")), policy)
     finally:
-        caplog_off.disabled = False
+        log.disabled = False
     assert verdict == Undecided(reason="internal_error")
 
 
@@ -136,12 +140,12 @@ async def test_a_refusal_that_cannot_be_written_is_undecided() -> None:
 
 @dataclass
 class Fake:
-    """An authenticator whose kind of credential is a field of the request."""
+    """An authenticator whose credential is the request field of its name."""
 
     name: bytes
     verdict: Verdict
-    is_asked: bool = False
-    """Whether it must ask first."""
+    is_pending: bool = False
+    """Whether its verdict must be awaited."""
     judged: int = 0
 
     def judge(
@@ -150,9 +154,9 @@ class Fake:
         self.judged += 1
         if first(request.fields, self.name) is None:
             return ABSENT
-        return Pending(self._ask) if self.is_asked else self.verdict
+        return Pending(self._wait) if self.is_pending else self.verdict
 
-    async def _ask(self) -> Verdict | Absent:
+    async def _wait(self) -> Verdict | Absent:
         return self.verdict
 
     def has_ended(self, principal: Principal) -> bool:
@@ -164,26 +168,26 @@ def allowed(user_id: str) -> Allowed:
 
 
 REFUSED = Denied(status=401, body=b"a is bad")
-UNAUTHORISED = Denied(status=401, body=b"nothing is shown")
+UNAUTHORISED = Denied(status=401, body=b"no credential")
 
 
 def fake_chain(**changes: Any) -> tuple[Engine, Fake, Fake]:
-    """Return an engine with two authenticators, of `a` and of `b`."""
+    """Return an engine with two authenticators, for the fields `a` and `b`."""
     a = replace(Fake(b"a", allowed("a")), **changes)
     b = Fake(b"b", allowed("b"))
     return Engine((a, b), unauthorised=UNAUTHORISED), a, b
 
 
 @pytest.mark.parametrize(
-    ("shown", "changes", "expected"),
+    ("credentials", "changes", "expected"),
     [
         ("a", {}, "a"),
         ("b", {}, "b"),
         ("ab", {}, "a"),
-        ("ab", {"is_asked": True}, "a"),
-        ("b", {"is_asked": True}, "b"),
+        ("ab", {"is_pending": True}, "a"),
+        ("b", {"is_pending": True}, "b"),
         ("ab", {"verdict": REFUSED}, REFUSED),
-        ("ab", {"verdict": REFUSED, "is_asked": True}, REFUSED),
+        ("ab", {"verdict": REFUSED, "is_pending": True}, REFUSED),
         ("ab", {"verdict": Undecided(reason="x")}, Undecided(reason="x")),
         ("", {}, UNAUTHORISED),
     ],
@@ -191,30 +195,37 @@ def fake_chain(**changes: Any) -> tuple[Engine, Fake, Fake]:
         "first",
         "second",
         "first of both",
-        "first, which asks",
-        "second, nothing to ask",
-        "a bad one isn't made up for",
-        "nor when that is asked",
-        "nor when nobody can tell",
+        "first, pending",
+        "second, not pending",
+        "first is refused",
+        "first is refused, pending",
+        "first is undecided",
         "none",
     ],
 )
-async def test_the_first_credential_that_is_shown_decides(
-    shown: str, changes: dict[str, Any], expected: str | Verdict
+async def test_the_first_credential_decides(
+    credentials: str, changes: dict[str, Any], expected: str | Verdict
 ) -> None:
-    """In the order of the authenticators, whether or not something must be asked."""
+    """The first authenticator in the chain that finds its credential decides.
+
+    A valid second credential doesn't replace an invalid first one. `verify_now` has the
+    same verdict, or None if it must be awaited.
+    """
     engine, a, b = fake_chain(**changes)
-    asked = request(**dict.fromkeys(shown, "x"))
-    verdict = await engine.verify(asked, REQUIRED)
+    session_request = request(**dict.fromkeys(credentials, "x"))
+    verdict = await engine.verify(session_request, REQUIRED)
     assert (who(verdict) if isinstance(expected, str) else verdict) == expected
-    assert (a.judged, b.judged) == (1, 0 if "a" in shown else 1)
-    now = engine.verify_now(asked, REQUIRED)
-    assert now is (None if a.is_asked and "a" in shown else verdict)
+    assert (a.judged, b.judged) == (1, 0 if "a" in credentials else 1)
+    now = engine.verify_now(session_request, REQUIRED)
+    assert now is (None if a.is_pending and "a" in credentials else verdict)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_without_a_credential_the_route_decides(at_once: bool) -> None:
-    """Anonymous where a session is optional, and on public routes nothing is judged."""
+    """The request is anonymous where a session is optional, and refused elsewhere.
+
+    On a public route no authenticator is called.
+    """
     engine, a, b = fake_chain()
 
     async def ask(policy: SessionPolicy) -> Verdict | None:
@@ -229,9 +240,9 @@ async def test_without_a_credential_the_route_decides(at_once: bool) -> None:
     assert await ask(REQUIRED) == UNAUTHORISED
 
 
-async def test_an_authenticator_that_asked_may_find_no_credential() -> None:
-    """Then the next one is asked, as if it had said so at once."""
-    engine, a, b = fake_chain(verdict=ABSENT, is_asked=True)
+async def test_a_pending_authenticator_may_find_no_credential() -> None:
+    """Then the next one in the chain decides."""
+    engine, a, b = fake_chain(verdict=ABSENT, is_pending=True)
     assert who(await engine.verify(request(a="x", b="x"), REQUIRED)) == "b"
     assert await engine.verify(request(a="x"), REQUIRED) == UNAUTHORISED
     assert (a.judged, b.judged) == (2, 2)
@@ -239,7 +250,7 @@ async def test_an_authenticator_that_asked_may_find_no_credential() -> None:
 
 @pytest.mark.parametrize("place", [0, 1])
 async def test_a_failure_anywhere_in_the_chain_is_undecided(place: int) -> None:
-    """Also behind an authenticator that found nothing of its kind."""
+    """Even if another authenticator has found no credential before."""
     engine, *fakes = fake_chain()
 
     def fails(*_: object) -> Any:
@@ -252,8 +263,8 @@ async def test_a_failure_anywhere_in_the_chain_is_undecided(place: int) -> None:
     assert await engine.verify(request(), OPTIONAL) == unavailable
 
 
-def test_any_authenticator_may_know_that_a_principal_is_over() -> None:
-    """Whichever of them issued or verified it."""
+def test_any_authenticator_may_report_that_a_principal_has_ended() -> None:
+    """A principal has ended if one authenticator of the chain reports it."""
     engine, _, _ = fake_chain()
     ended = [engine.has_ended(identity(sub=name)) for name in ("a", "b", "c")]
     assert ended == [True, True, False]

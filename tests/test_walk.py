@@ -1,4 +1,4 @@
-"""The walk of one request in docs/architecture.md is what the gateway does."""
+"""The calls of one request in docs/architecture.md are those that the gateway makes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Keys:
-    """A key store that has the one key."""
+    """A key store with one key."""
 
     def __init__(self, mint: Mint) -> None:
         self._mint = mint
@@ -42,7 +42,7 @@ class Keys:
 
 
 class Wire:
-    """A transport without a socket: what is written is kept."""
+    """A transport without a socket; it records what is written."""
 
     def __init__(self) -> None:
         self.out = b""
@@ -57,13 +57,13 @@ class Wire:
         self.out += data
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no socket."""
 
     abort = close
 
 
 class WithSocket(Wire):
-    """The same for a service's side, whose socket is looked at: it is quiet."""
+    """A `Wire` with a socket, because the pool checks a service's socket for data."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
@@ -75,29 +75,29 @@ class WithSocket(Wire):
 
 def calls_of(serve: Any) -> list[str]:
     """Return the gateway's functions that run in *serve*, as `file function`."""
-    found: list[str] = []
+    calls: list[str] = []
 
-    def note(frame: FrameType, event: str, _: object) -> None:
+    def record(frame: FrameType, event: str, _: object) -> None:
         path = frame.f_code.co_filename
         if event == "call" and path.startswith(PACKAGE):
-            found.append(f"{path.removeprefix(PACKAGE)} {frame.f_code.co_qualname}")
+            calls.append(f"{path.removeprefix(PACKAGE)} {frame.f_code.co_qualname}")
 
-    sys.setprofile(note)
+    sys.setprofile(record)
     try:
         serve()
     finally:
         sys.setprofile(None)
-    return found
+    return calls
 
 
-async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
-    """A protected GET, the session's token seen before, over connections that exist.
+async def test_the_documented_calls_are_those_of_a_request() -> None:
+    """A protected GET with a cached token, over connections that are already open.
 
-    A function that waits stands there twice: when it begins, and when it goes on.
+    A function that waits is listed twice: when it begins, and when it resumes.
     """
     mint = Mint(now=time.time())
-    made = gateway_under_test.make("http://127.0.0.1:1", route={"protected": True})
-    proxy, loop = made.app.proxy, asyncio.get_running_loop()
+    parts = gateway_under_test.make("http://127.0.0.1:1", route={"protected": True})
+    proxy, loop = parts.app.proxy, asyncio.get_running_loop()
     sessions = SessionAuthenticator(
         keys=cast("Any", Keys(mint)),
         core=cast("Any", None),
@@ -112,10 +112,10 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
         reader=proxy.dependencies.reader,
         limits=proxy.dependencies.limits,
         observer=proxy.dependencies.observer,
-        make_id=made.app.make_id,
+        make_id=parts.app.make_id,
         pace=proxy.dependencies.pace,
     )
-    (pool,) = made.pools
+    (pool,) = parts.pools
     service = UpstreamConnection(pool, "service", pool._heads, loop)
     ours, theirs = socket.socketpair()
     service.connection_made(cast("Any", WithSocket(ours)))
@@ -134,14 +134,14 @@ async def test_the_walk_in_the_documents_is_the_one_that_is_taken() -> None:
         assert wire.out.endswith(b"\r\n\r\nok")
 
     serve()
-    walked = calls_of(serve)
+    calls = calls_of(serve)
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    shown = re.search(r"call by call\n.*?```text\n(.*?)```", page, re.DOTALL)
-    assert shown is not None
-    told = [line.partition(" · ")[0].strip() for line in shown[1].splitlines()]
-    assert walked == told, "\n".join(walked)
+    block = re.search(r"call by call\n.*?```text\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    documented = [line.partition(" · ")[0].strip() for line in block[1].splitlines()]
+    assert calls == documented, "\n".join(calls)
     service.abort()
     ours.close()
     theirs.close()
     await listener.close(0)
-    await made.upstreams.close()
+    await parts.upstreams.close()

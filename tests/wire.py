@@ -1,4 +1,4 @@
-"""A client that writes bytes and reads replies, so that a test sees what is sent.
+"""A client that writes raw bytes and reads replies.
 
     async with connect(port) as wire:
         await wire.send(request("GET", "/a", ("Cookie", "x=y")))
@@ -22,7 +22,7 @@ DEADLINE_S = 10.0
 
 @dataclass
 class WireReply:
-    """One reply, as the bytes were."""
+    """One reply, with its bytes unchanged."""
 
     head: bytes
     status: int
@@ -35,10 +35,10 @@ class WireReply:
         return [value for key, value in self.fields if key.lower() == name.lower()]
 
     def one(self, name: str) -> str | None:
-        """Return the value of the field called *name*; it comes at most once."""
-        found = self.all(name)
-        assert len(found) <= 1, (name, found)
-        return found[0] if found else None
+        """Return the value of the field called *name*; assert that it occurs once."""
+        values = self.all(name)
+        assert len(values) <= 1, (name, values)
+        return values[0] if values else None
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -51,7 +51,7 @@ class Wire:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     interim: list[int] = field(default_factory=list)
-    """The 1xx statuses that came before replies, 101 excepted."""
+    """The 1xx statuses that came before replies, except 101."""
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -105,7 +105,7 @@ class Wire:
             return await self.reader.readexactly(size)
 
     async def rest(self) -> bytes:
-        """Return all that comes until the server closes."""
+        """Return all bytes until the server closes."""
         async with asyncio.timeout(DEADLINE_S):
             return await self.reader.read()
 

@@ -34,7 +34,7 @@ from faults import (
     echo,
     until,
 )
-from gateway_under_test import ORIGIN, Log, Made, make, until_cut
+from gateway_under_test import ORIGIN, GatewayParts, Log, make, until_cut
 from stack import Records, form
 from test_aiohttp_app_corpus import CASES, REFUSED
 from websockets.asyncio.client import connect as dialled
@@ -55,7 +55,7 @@ ANN = ("Authorization", "Bearer ann")
 class Served:
     """A gateway of fakes in an application that listens on loopback."""
 
-    made: Made
+    made: GatewayParts
     port: int
     runner: web.AppRunner
 
@@ -70,7 +70,7 @@ class Served:
         return connect(self.port)
 
 
-def fake_app(made: Made) -> web.Application:
+def fake_app(made: GatewayParts) -> web.Application:
     @asynccontextmanager
     async def opening() -> AsyncIterator[App]:
         yield made.app
