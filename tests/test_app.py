@@ -143,7 +143,9 @@ async def test_everything_opened_is_closed(
     assert asyncio.all_tasks() == before
 
 
-async def test_building_does_not_wait_for_the_core(tmp_path: Path, closed_port: int) -> None:
+async def test_building_does_not_wait_for_the_core(
+    tmp_path: Path, closed_port: int
+) -> None:
     """Without a reachable core the gateway is built, without keys yet."""
     path = write(tmp_path)
     environ = {

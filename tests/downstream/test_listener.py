@@ -400,8 +400,6 @@ async def test_a_body_has_a_minimum_rate_after_ten_seconds(
     first, second = (
         b"%x\r\n%b\r\n" % (size // 2, letter * (size // 2)) for letter in (b"a", b"b")
     )
-        b"%x\r\n%b\r\n" % (size // 2, c * (size // 2)) for c in (b"a", b"b")
-    )
     limits = {"body_idle_timeout": 60.0, "body_min_rate": 100}
     async with running(limits=limits) as rig, connect(rig.port) as wire:
         await wire.send(CHUNKED + first)

@@ -170,7 +170,8 @@ async def test_service_at_its_limit_is_503(
 
 
 async def test_an_unreachable_target_is_skipped(
-    start: Start, upstream: FaultUpstream, closed_port: int) -> None:
+    start: Start, upstream: FaultUpstream, closed_port: int
+) -> None:
     """Nothing was sent to it, so even a POST goes to the next target."""
     gateway = await start(ROUTES, CLOSED=str(closed_port))
     for _ in range(4):
