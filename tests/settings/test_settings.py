@@ -1,4 +1,4 @@
-"""Reading the file: places, variables, and one clear message for each mistake."""
+"""Reading the configuration file: places, variables, one message for each mistake."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ ENVIRON = {"PORT": "8001", "EMPTY": "", "KEY": "hunter2", "YES": "true", "LIST":
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"])
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the two YAML parsers, libyaml's and PyYAML's own."""
+    """Run the test with each of the two YAML parsers, libyaml's and PyYAML's."""
     monkeypatch.setattr(yaml_reader, "_LOADER", getattr(yaml, request.param))
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return the path of the file."""
+    """Return the path of the configuration file, which doesn't exist yet."""
     return tmp_path / "routes.yaml"
 
 
 def load(file: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Settings:
-    """Return the settings in a file with this text."""
+    """Write *text* to *file* and return its settings."""
     file.write_text(text, encoding="utf-8")
     return settings.load(file, environ)
 
 
 def problems(file: Path, text: str) -> tuple[Problem, ...]:
-    """Return all problems of this text."""
+    """Return all problems of a file with this text."""
     with pytest.raises(ConfigError) as caught:
         load(file, text)
     return caught.value.problems
 
 
-def told(file: Path, text: str) -> list[str]:
-    """Return the messages about this text, without the file's name."""
+def messages(file: Path, text: str) -> list[str]:
+    """Return the messages about a file with this text, without the file's name."""
     return [str(one).removeprefix(f"{file}:") for one in problems(file, text)]
 
 
@@ -221,14 +221,14 @@ BAD = {
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize(("text", "expected"), BAD.values(), ids=BAD)
 def test_one_message_for_each_mistake(file: Path, text: str, expected: str) -> None:
-    """A mistake is one message: where, in which path, what is wrong, what to do."""
-    (message,) = told(file, text)
+    """A mistake is one message: line, column, key, what is wrong, what to do."""
+    (message,) = messages(file, text)
     assert message.startswith(expected)
     assert message == expected or expected.endswith(": ")
 
 
-def test_all_mistakes_are_told_at_once_in_order(file: Path) -> None:
-    """All mistakes are reported at once, in the file's order."""
+def test_all_mistakes_are_reported_in_order(file: Path) -> None:
+    """All mistakes are reported together, in the file's order of lines."""
     text = (
         "version: 1\n"
         "gateway: {listen: nowhere}\n"
@@ -261,21 +261,21 @@ def test_all_mistakes_are_told_at_once_in_order(file: Path) -> None:
     ids=["latin-1", "after a byte order mark", "utf-16"],
 )
 def test_bytes_that_are_no_text(file: Path, content: bytes, expected: str) -> None:
-    """Bytes that are no text are reported with their place, too."""
+    """A byte that isn't UTF-8 is reported with its line and column."""
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         settings.load(file, {})
     assert str(caught.value).startswith(f"{file}:{expected}")
 
 
-def test_byte_order_mark_is_no_character(file: Path) -> None:
-    """Some editors write one; columns don't count it."""
+def test_a_byte_order_mark_is_ignored(file: Path) -> None:
+    """A byte order mark, which some editors write, is not part of the text."""
     file.write_bytes(b"\xef\xbb\xbfversion: 1\n")
     assert settings.load(file, {}).config.version == 1
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """No file, and a folder: problems like any other."""
+    """A missing file and a folder are problems with the system's reason."""
     for path, why in (
         (tmp_path / "none.yaml", "No such file or directory"),
         (tmp_path, "Is a directory"),
@@ -286,23 +286,24 @@ def test_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_file_that_is_too_large(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong path (a disk image, a log) must not fill the memory."""
+    """A file above the limit is refused: a wrong path must not fill the memory."""
     monkeypatch.setattr(source, "_MAX_FILE_BYTES", 1024**2)
-    assert told(file, "#" * (1024**2 + 1)) == ["1:1: the file is larger than 1 MiB"]
+    text = "#" * (1024**2 + 1)
+    assert messages(file, text) == ["1:1: the file is larger than 1 MiB"]
 
 
 def test_aliases_are_bounded(file: Path) -> None:
-    """A billion laughs: nine lines of ten aliases each mean a billion values."""
+    """Aliases may repeat 100 000 values; nine levels of ten make a billion of them."""
     lines = [MINIMAL, "l0: &l0 [a, a, a, a, a, a, a, a, a, a]\n"]
     for level in range(1, 10):
         items = ", ".join([f"*l{level - 1}"] * 10)
         lines.append(f"l{level}: &l{level} [{items}]\n")
-    (message,) = told(file, "".join(lines))
+    (message,) = messages(file, "".join(lines))
     assert message.endswith("aliases repeat more than 100000 values")
 
 
 def test_aliases_have_their_own_place(file: Path) -> None:
-    """A mistake in an alias is reported at the alias, which a person has to change."""
+    """A mistake in an aliased value is reported at the line that uses the alias."""
     text = (
         "version: 1\n"
         "routes:\n"
@@ -367,13 +368,16 @@ def test_aliases_have_their_own_place(file: Path) -> None:
     ],
 )
 def test_values(file: Path, text: str, value: object) -> None:
-    """Only true, false, null and plain numbers are anything but text."""
+    """Every plain value but true, false, null and decimal numbers is text.
+
+    A variable's value is read by the same rule, unless it is part of a longer text.
+    """
     rule = f"    require: {{claims: [{{path: a, equals: {text}}}]}}\n"
     if "|" in text or "$" in text or "," in text or not text:
         rule = f"    require:\n     claims:\n     - path: a\n       equals: {text}\n"
-    found = load(file, ROUTE + rule).config.routes[0].require.claims[0].equals
-    assert found == value
-    assert type(found) is type(value)
+    loaded = load(file, ROUTE + rule).config.routes[0].require.claims[0].equals
+    assert loaded == value
+    assert type(loaded) is type(value)
 
 
 @given(
@@ -386,18 +390,18 @@ def test_values(file: Path, text: str, value: object) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 def test_variables_are_never_yaml(file: Path, value: str) -> None:
-    """A variable's value is one text: it adds no key and breaks no file."""
+    """A variable's value is part of one text, whatever YAML syntax it has."""
     text = ROUTE + "    require: {claims: [{path: a, equals: 'x${VALUE}'}]}\n"
-    found = load(file, text, {"VALUE": value}).config.routes[0].require.claims[0]
-    assert found.equals == f"x{value}"
+    claim = load(file, text, {"VALUE": value}).config.routes[0].require.claims[0]
+    assert claim.equals == f"x{value}"
 
 
 @given(text=st.text(alphabet=" \t\n-:{}[]'\"#&*!|>%@`,?$ab1\x07\xe9", max_size=30))
 @hypothesis_settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-def test_any_text_is_refused_politely(file: Path, text: str) -> None:
-    """Any text gives settings or problems with places, and no other exception."""
+def test_any_text_gives_problems(file: Path, text: str) -> None:
+    """Any text after a mistake gives problems with places, and no other exception."""
     for one in problems(file, f"routes: 1\n{text}"):
         assert one.line >= 1
         assert one.column >= 1
@@ -405,7 +409,7 @@ def test_any_text_is_refused_politely(file: Path, text: str) -> None:
 
 
 def test_values_are_not_shown(file: Path) -> None:
-    """No message shows a secret from the environment or the file."""
+    """No message shows a value from the environment or the file."""
     text = (
         "version: 1\n"
         "supertokens:\n"
@@ -415,18 +419,21 @@ def test_values_are_not_shown(file: Path) -> None:
         "  keys: {timeout: '${KEY}'}\n"
         "routes: [{path: '${KEY}', service: '${KEY}', protected: '${KEY}'}]\n"
     )
-    found = told(file, text)
-    assert len(found) == 7
-    assert "hunter2" not in "".join(found)
-    assert "hunter2" not in "".join(told(file, "api_key: 'hunter2\n"))
-    assert "hunter2" not in "".join(told(file, "api_key: hunter2: x\n"))
+    lines = messages(file, text)
+    assert len(lines) == 7
+    assert "hunter2" not in "".join(lines)
+    assert "hunter2" not in "".join(messages(file, "api_key: 'hunter2\n"))
+    assert "hunter2" not in "".join(messages(file, "api_key: hunter2: x\n"))
 
 
-# --- what comes out ---
+# --- the loaded settings ---
 
 
 def test_settings_know_places_table_and_warnings(file: Path) -> None:
-    """All that `check`, `routes` and `serve` need, from one reading."""
+    """Settings hold the route table, the line of each key, and the warnings.
+
+    A finding that is made later becomes a problem with its line.
+    """
     text = (
         "version: 1\n"
         "services:\n"
@@ -453,8 +460,8 @@ def test_settings_know_places_table_and_warnings(file: Path) -> None:
     ]
 
 
-def test_sample_file_is_right() -> None:
-    """The table that `make dev` serves has no problem and no warning."""
+def test_sample_file_is_valid() -> None:
+    """The sample configuration, config/routes.yaml, has no problem and no warning."""
     sample = Path(__file__).parents[2] / "config" / "routes.yaml"
     loaded = settings.load(sample, {})
     assert loaded.table.routes
