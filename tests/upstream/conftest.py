@@ -1,4 +1,4 @@
-"""The upstream leg's tests run on both event loops, and leave nothing behind."""
+"""Fixtures of the upstream tests, which run on asyncio's loop and on uvloop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,15 +18,15 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture
 async def upstreams() -> AsyncIterator[Upstreams]:
-    """All pools of the test; when it is over, no place is taken and no task is left."""
-    mine = Upstreams()
-    yield mine
-    await mine.close()
-    assert [pool.open for pool in mine.pools] == [0] * len(mine.pools)
+    """Return the pools of the test; afterwards no connection and no task is left."""
+    upstreams = Upstreams()
+    yield upstreams
+    await upstreams.close()
+    assert [pool.open for pool in upstreams.pools] == [0] * len(upstreams.pools)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.fixture
 def timeouts() -> TimeoutsConfig:
-    """Long enough to be no matter in a test that isn't about time."""
+    """Return timeouts so long that none ends during a test that isn't about time."""
     return TimeoutsConfig(connect=60, response=60, idle=60)

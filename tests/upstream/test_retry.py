@@ -1,4 +1,4 @@
-"""What is tried again, how often, and never more than the budget gives."""
+"""Retries: which errors are retried, how often, and the budget that bounds them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,13 @@ from gateway.upstream.retry import RESERVE, SHARE, Attempts, Budget
 def test_the_failure_decides(
     error: UpstreamError, targets: int, attempts: int, again: bool
 ) -> None:
-    """Unsent: the next target. Closed before the reply: if it may be sent again."""
-    tries = Attempts(Budget(), targets=targets, attempts=attempts)
-    assert tries.again(error) is again
+    """The error decides whether there is another attempt.
+
+    A request that wasn't sent goes to the next target, if there is one. A connection
+    that was closed before the reply uses one of `attempts`. Nothing else is retried.
+    """
+    budgeted = Attempts(Budget(), targets=targets, attempts=attempts)
+    assert budgeted.again(error) is again
 
 
 failures = st.lists(st.sampled_from([ConnectFailed(), UpstreamClosed()]), max_size=20)
@@ -48,19 +52,19 @@ failures = st.lists(st.sampled_from([ConnectFailed(), UpstreamClosed()]), max_si
 def test_every_request_comes_to_an_end(
     errors: list[UpstreamError], targets: int, attempts: int
 ) -> None:
-    """All targets but one may be passed over, and each attempt used, in any order."""
-    tries = Attempts(Budget(), targets=targets, attempts=attempts)
-    made = 0
+    """Retries are at most the other targets and the attempts, whatever the errors."""
+    budgeted = Attempts(Budget(), targets=targets, attempts=attempts)
+    retries = 0
     for error in errors:
-        if not tries.again(error):
+        if not budgeted.again(error):
             break
-        made += 1
-    assert made <= targets - 1 + attempts
+        retries += 1
+    assert retries <= targets - 1 + attempts
 
 
 @given(st.lists(st.booleans(), max_size=3000))
 def test_retries_are_a_fifth_of_the_requests(events: list[bool]) -> None:
-    """However requests and failures alternate: the reserve and a fifth, no more."""
+    """Retries are at most the reserve and a fifth of the requests, in any order."""
     budget = Budget()
     requests = retries = 0
     for is_request in events:
@@ -73,21 +77,21 @@ def test_retries_are_a_fifth_of_the_requests(events: list[bool]) -> None:
 
 
 def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
-    """Five requests pay for one retry; what is saved up is bounded."""
+    """Five requests earn one retry; the budget saves up 100 at most."""
     budget = Budget()
     for _ in range(1000):
         budget.earn()
     assert sum(budget.spend() for _ in range(1000)) in (100, 101)
-    tries = Attempts(budget, targets=1, attempts=5)
-    assert not tries.again(UpstreamClosed())
+    attempts = Attempts(budget, targets=1, attempts=5)
+    assert not attempts.again(UpstreamClosed())
     for _ in range(5):
         budget.earn()
-    assert tries.again(UpstreamClosed())
-    assert not tries.again(UpstreamClosed())
+    assert attempts.again(UpstreamClosed())
+    assert not attempts.again(UpstreamClosed())
 
 
-def test_passing_over_a_target_costs_no_budget() -> None:
-    """Nothing was sent, so nothing is added to what services must bear."""
+def test_the_next_target_costs_no_budget() -> None:
+    """A failed connect costs no budget: it adds no request to a service's load."""
     budget = Budget()
     before = budget.left
     assert Attempts(budget, targets=2, attempts=0).again(ConnectFailed())

@@ -1,4 +1,4 @@
-"""Targets are understood once, and what two resolvers could read differently isn't."""
+"""Target URLs: the canonical form, and the URLs that are refused."""
 
 import os
 from ipaddress import ip_address
@@ -31,7 +31,7 @@ from gateway.upstream import UpstreamTarget
 def test_targets(
     url: str, authority: bytes, text: str | None, is_address: bool
 ) -> None:
-    """The authority is what the Host field says; a default port isn't named."""
+    """A target's authority, for the Host field, omits the scheme's default port."""
     target = UpstreamTarget.parse(url)
     assert target.authority == authority
     assert target.is_address is is_address
@@ -76,13 +76,13 @@ def test_targets(
     ],
 )
 def test_refused(url: str) -> None:
-    """No path, query, user or template; no number that may become an address."""
+    """A target has no path, query, user or template, and no ambiguous address."""
     with pytest.raises(ValueError, match=r"."):
         UpstreamTarget.parse(url)
 
 
 def test_a_target_is_its_url_and_its_tls() -> None:
-    """Equal ones share a pool; another trust anchor makes another target."""
+    """Targets are equal if their canonical URL and their `tls` are."""
     tls = TlsConfig(server_name="api")
     one = UpstreamTarget.parse("https://10.0.0.7", tls)
     assert one == UpstreamTarget.parse("https://10.0.0.7:443/", tls)
@@ -104,29 +104,32 @@ urls = st.one_of(
 @given(url=urls)
 @example(url="http://web-:8080")
 @example(url="http://" + "a" * 63 + "/")
-def test_property_what_the_schema_takes_the_dialer_takes(url: str) -> None:
-    """Its host is an address, or a name that can be looked up; its port can be dialled;
-    and the authority that the service is told is a Host field that is sound."""
+def test_property_the_schema_and_the_dialer_accept_the_same(url: str) -> None:
+    """A URL is a valid target for the schema if and only if it is for the dialer.
+
+    Its host is then an address or a name that can be looked up, its port can be
+    dialled, and its authority is a valid Host field.
+    """
     try:
-        (taken,) = config.ServiceConfig(targets=({"url": url},)).targets  # type: ignore[arg-type]
+        (accepted,) = config.ServiceConfig(targets=({"url": url},)).targets  # type: ignore[arg-type]
     except ValidationError:
         with pytest.raises(ValueError, match=r"."):
             UpstreamTarget.parse(url)
         return
-    made = UpstreamTarget.of(config.address(taken.url))
-    assert made == UpstreamTarget.parse(url)
-    assert UpstreamTarget.parse(str(made)) == made
-    if made.scheme == "unix":
-        assert made.path.startswith("/")
-        assert len(os.fsencode(made.path)) <= 103
+    dialled = UpstreamTarget.of(config.address(accepted.url))
+    assert dialled == UpstreamTarget.parse(url)
+    assert UpstreamTarget.parse(str(dialled)) == dialled
+    if dialled.scheme == "unix":
+        assert dialled.path.startswith("/")
+        assert len(os.fsencode(dialled.path)) <= 103
         return
-    assert 1 <= made.port <= 65535
-    told = target.host(made.authority)
-    assert told.name.strip("[]") == made.host
-    assert (told.port or target.DEFAULT_PORT[made.scheme]) == made.port
-    if made.is_address:
-        assert str(ip_address(made.host)) == made.host
+    assert 1 <= dialled.port <= 65535
+    host_field = target.host(dialled.authority)
+    assert host_field.name.strip("[]") == dialled.host
+    assert (host_field.port or target.DEFAULT_PORT[dialled.scheme]) == dialled.port
+    if dialled.is_address:
+        assert str(ip_address(dialled.host)) == dialled.host
     else:
-        # What socket.getaddrinfo does first with a name.
-        assert made.host.encode("idna") == made.host.encode()
-        assert not made.host.endswith("-")
+        # socket.getaddrinfo encodes a name so before it looks it up.
+        assert dialled.host.encode("idna") == dialled.host.encode()
+        assert not dialled.host.endswith("-")

@@ -1,4 +1,4 @@
-"""Bodies both ways: framing, back-pressure, early replies, and clients that vanish."""
+"""Request and reply bodies: framing, back-pressure, early replies, lost clients."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,17 +24,17 @@ async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 class Endless:
-    """A client that sends for ever, as fast as it is asked; counts what it gave."""
+    """A request body without an end; counts the bytes that were read from it."""
 
     def __init__(self, piece: bytes = b"x" * 65536) -> None:
         self.piece = piece
-        self.given = 0
+        self.bytes_read = 0
         self.stopped = asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             while True:
-                self.given += len(self.piece)
+                self.bytes_read += len(self.piece)
                 yield self.piece
                 await asyncio.sleep(0)
         finally:
@@ -73,7 +73,7 @@ async def test_request_bodies_arrive_whole(
     parts: tuple[bytes, ...],
     at_once: bool,
 ) -> None:
-    """An empty piece is no last chunk; the connection is used again afterwards."""
+    """A body arrives whole, an empty piece isn't its end, the connection is kept."""
     body = b"".join(parts)
     async with FaultUpstream(FAULTS["echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
@@ -91,10 +91,14 @@ async def test_request_bodies_arrive_whole(
 
 
 @pytest.mark.parametrize("parts", [(b"12345", b"6"), (b"123",), ()])
-async def test_a_body_that_isnt_its_content_length_is_an_error(
+async def test_a_body_that_differs_from_its_content_length_is_an_error(
     upstreams: Upstreams, timeouts: TimeoutsConfig, parts: tuple[bytes, ...]
 ) -> None:
-    """Too much would be a second request, too little swallows the next one."""
+    """A body longer or shorter than its Content-Length is an error.
+
+    A longer one would be a second request, a shorter one would swallow the next. No
+    surplus byte is sent, and the connection is closed.
+    """
     async with FaultUpstream(answer(OK)) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(BadRequest):
@@ -124,7 +128,7 @@ async def test_a_body_that_isnt_its_content_length_is_an_error(
 async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """413 is returned at once; nobody reads the client's stream any more."""
+    """An early 413 is returned at once, and the client's body isn't read any more."""
     body = Endless()
     async with FaultUpstream(FAULTS["early 413"]) as upstream:
         pool = pool_of(upstreams, upstream)
@@ -135,11 +139,11 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
             body=body,
             content_length=10**9,
         )
-        given = body.given
+        bytes_read = body.bytes_read
         assert body.stopped.is_set()
         assert (reply.status, await whole(reply)) == (413, b"no")
         await upstream.lost.wait()
-        assert body.given == given
+        assert body.bytes_read == bytes_read
         assert pool.open == 0
 
 
@@ -147,7 +151,7 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
 async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
     upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
 ) -> None:
-    """Not only when the refusal's own body is over."""
+    """The upload stops when the head of a refusal has come, not only at its end."""
     go_on = asyncio.Event()
 
     async def behaviour(peer: Peer) -> None:
@@ -170,14 +174,14 @@ async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
         assert pool.open == 0
 
 
-async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
+async def test_the_upload_goes_on_after_an_early_2xx(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A service that answers while it reads gets all, and piece by piece."""
-    turn: asyncio.Queue[bytes] = asyncio.Queue()
+    """A service that answers 2xx while it reads gets the whole body, piece by piece."""
+    pieces_sent: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def body() -> AsyncIterator[bytes]:
-        while piece := await turn.get():
+        while piece := await pieces_sent.get():
             yield piece
 
     async with FaultUpstream(FAULTS["echo while reading"]) as upstream:
@@ -186,9 +190,9 @@ async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
             CHUNKED, method="POST", timeouts=timeouts, body=body()
         )
         for piece in (b"one", b"two", b"three"):
-            turn.put_nowait(piece)
+            pieces_sent.put_nowait(piece)
             assert await reply.read() == piece
-        turn.put_nowait(b"")
+        pieces_sent.put_nowait(b"")
         assert await reply.read() == b""
         assert pool.idle == 1
 
@@ -196,7 +200,7 @@ async def test_a_2xx_before_the_body_is_sent_goes_on_with_it(
 async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """The service has said all it had to; the connection is not used again."""
+    """The end of an early reply ends the upload; the connection is closed."""
 
     async def behaviour(peer: Peer) -> None:
         await peer.head()
@@ -215,14 +219,14 @@ async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
         assert pool.open == 0
 
 
-# --- clients that vanish ------------------------------------------------------
+# --- clients that are gone ----------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["hang before head", "echo while reading"])
 async def test_p1_a_body_that_raises_aborts_the_exchange(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """What the client's stream raised comes out, before the reply's head or after."""
+    """The body's exception is raised, before the reply's head or after it."""
     fail = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -247,7 +251,7 @@ async def test_p1_a_body_that_raises_aborts_the_exchange(
 async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Otherwise the exchange would wait for a body that nobody sends."""
+    """A body that ends with a cancellation from elsewhere raises `ClientGone`."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"some"
@@ -264,14 +268,14 @@ async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
 async def test_cancelling_stops_the_upload(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """The task that reads the client's stream ends before the exchange does."""
+    """When an exchange is cancelled, the body is no longer read when it has ended."""
     body = Endless()
     async with FaultUpstream(FAULTS["never read"]) as upstream:
         pool = pool_of(upstreams, upstream)
         sent = asyncio.create_task(
             pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body)
         )
-        await until(lambda: body.given)
+        await until(lambda: body.bytes_read)
         sent.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sent
@@ -280,10 +284,10 @@ async def test_cancelling_stops_the_upload(
         assert pool.open == 0
 
 
-async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
+async def test_cancelling_while_the_upload_stops_closes_the_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """The reply is here, and nobody will ever read it: its connection must go."""
+    """A reply that has come to a cancelled exchange has its connection closed."""
     stopping, stopped = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -317,7 +321,7 @@ async def test_cancelling_while_the_upload_stops_gives_the_reply_up(
 async def test_an_upstream_that_dies_ends_the_upload(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """And the client's stream is free again when the error is raised."""
+    """When the upstream resets the connection, the body is no longer read."""
 
     async def behaviour(peer: Peer) -> None:
         await peer.head()
@@ -333,11 +337,14 @@ async def test_an_upstream_that_dies_ends_the_upload(
         assert pool.open == 0
 
 
-# --- back-pressure and whose turn it is ---------------------------------------
+# --- back-pressure, and which timeout runs ------------------------------------
 
 
 async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> None:
-    """Only the kernel's buffers and 64 KiB fill; then `idle` says it takes nothing."""
+    """An upstream that never reads gets under 16 MiB before `idle` ends the upload.
+
+    Only the kernel's buffers and 64 KiB of ours are filled.
+    """
     body = Endless()
     async with FaultUpstream(FAULTS["never read"]) as upstream:
         pool = pool_of(upstreams, upstream)
@@ -349,14 +356,14 @@ async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> 
                 body=body,
             )
         assert body.stopped.is_set()
-    assert body.given < 16 * 1024**2
+    assert body.bytes_read < 16 * 1024**2
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
 async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
     upstreams: Upstreams, at_once: bool
 ) -> None:
-    """Each byte it takes counts, though one piece takes it several times `idle`."""
+    """Each byte that the upstream reads restarts `idle`, also within one piece."""
     size = 24 * 1024**2
 
     async def behaviour(peer: Peer) -> None:
@@ -382,7 +389,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
 
 
 async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) -> None:
-    """While the body is awaited, neither `response` nor `idle` runs."""
+    """While the client's body is awaited, neither `response` nor `idle` runs."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
@@ -401,7 +408,7 @@ async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) ->
 
 
 async def test_total_runs_while_the_client_is_slow(upstreams: Upstreams) -> None:
-    """It is the one bound that always holds."""
+    """`total` ends an exchange also while the client's body is awaited."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
@@ -418,7 +425,10 @@ async def test_total_runs_while_the_client_is_slow(upstreams: Upstreams) -> None
 async def test_u12_a_slow_client_holds_the_upstream_back(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A bounded part of a big reply is held; nothing is lost when it is read."""
+    """While the client doesn't read, a bounded part of the reply is held.
+
+    `idle` doesn't run meanwhile, and the whole reply can be read later.
+    """
     size = 32 * 1024**2
     sent = 0
 
@@ -436,7 +446,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
         head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
         short = TimeoutsConfig(idle=0.05)
         reply = await pool.exchange(head, method="GET", timeouts=short)
-        await asyncio.sleep(0.2)  # four times idle: the reader's turn, no timeout
+        await asyncio.sleep(0.2)  # four times `idle`, which doesn't run meanwhile
         assert reply.size <= 65536 + 262144
         assert sent < 16 * 1024**2
         read = 0
@@ -449,7 +459,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
 async def test_big_bodies_both_ways_at_once(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """16 MiB up and down through one connection, nothing lost and nothing mixed."""
+    """16 MiB go up and down at once through one connection, complete and in order."""
     count = 256
 
     async def body() -> AsyncIterator[bytes]:
@@ -461,8 +471,8 @@ async def test_big_bodies_both_ways_at_once(
         reply = await pool.exchange(
             CHUNKED, method="POST", timeouts=timeouts, body=body()
         )
-        seen = bytearray()
+        received = bytearray()
         while piece := await reply.read():
-            seen += piece
+            received += piece
             await asyncio.sleep(0)
-        assert seen == b"".join(bytes([number]) * 65536 for number in range(count))
+        assert received == b"".join(bytes([number]) * 65536 for number in range(count))

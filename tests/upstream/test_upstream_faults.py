@@ -1,4 +1,4 @@
-"""Rows U1 to U10, U14 to U18, C30, C31 and I3 of the fault table, for this leg."""
+"""Faults of upstreams: rows U1 to U9, U13, U17, U18, C30, C31, I3, P1 and P2."""
 
 import asyncio
 import socket
@@ -63,7 +63,7 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
 async def assert_not_reused(
     pool: UpstreamPool, upstream: FaultUpstream, timeouts: TimeoutsConfig
 ) -> None:
-    """The next exchange gets a connection of its own, and its own reply."""
+    """Assert that the next exchange gets a new connection, and its own reply."""
     before = upstream.connections
     upstream.behaviour = answer(OK)
     reply = await get(pool, timeouts)
@@ -77,7 +77,7 @@ async def assert_not_reused(
 async def test_u1_refused_is_502_at_once(
     upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
 ) -> None:
-    """A closed port fails without the connect timeout, and nothing was sent."""
+    """A closed port is 502, not the connect timeout's 504; nothing was sent."""
     pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}"))
     with pytest.raises(ConnectFailed) as caught:
         await get(pool, timeouts)
@@ -89,7 +89,7 @@ async def test_u1_refused_is_502_at_once(
 async def test_u2_black_hole_is_504_after_the_connect_timeout(
     upstreams: Upstreams,
 ) -> None:
-    """An address that doesn't answer a SYN costs `connect`, no more."""
+    """An address that doesn't answer a SYN is 504 after `connect`; nothing was sent."""
     async with black_hole() as port:
         pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{port}"))
         with pytest.raises(ConnectTimeout) as caught:
@@ -105,7 +105,7 @@ async def test_u2_black_hole_is_504_after_the_connect_timeout(
 async def test_u3_hang_before_the_head_is_504(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """Without a whole head in `response` seconds: 504, and the connection is closed."""
+    """Without a complete head in `response` seconds, the connection is closed: 504."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout):
@@ -118,7 +118,7 @@ async def test_u3_hang_before_the_head_is_504(
 async def test_u4_hang_in_the_body_is_no_clean_end(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """What came is delivered; then the read fails after `idle` seconds."""
+    """The part of a body that came is delivered; then the read fails after `idle`."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
         pool = pool_of(upstreams, upstream)
         reply = await get(pool, TimeoutsConfig(idle=0.05))
@@ -133,7 +133,7 @@ async def test_u4_hang_in_the_body_is_no_clean_end(
 async def test_total_bounds_a_reply_that_never_stops_dripping(
     upstreams: Upstreams,
 ) -> None:
-    """`idle` never strikes a drip; `total` does."""
+    """A reply that drips never exceeds `idle`, but `total` ends it."""
     body = drip(OK.replace(b": 2", b": 9999") + b"x" * 1000, gap_s=0.01, size=60)
     async with FaultUpstream(body) as upstream:
         pool = pool_of(upstreams, upstream)
@@ -147,7 +147,10 @@ async def test_total_bounds_a_reply_that_never_stops_dripping(
 async def test_u5_closed_before_the_reply_on_a_fresh_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str, method: str
 ) -> None:
-    """502, and sent once whatever the method: this is no keep-alive race."""
+    """A fresh connection that is closed before the reply is 502, for every method.
+
+    The request isn't sent again, because this is no keep-alive race.
+    """
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamClosed) as caught:
@@ -161,7 +164,7 @@ async def test_u5_closed_before_the_reply_on_a_fresh_connection(
 async def test_u6_reset_of_a_used_connection_is_replayed_once(
     upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
 ) -> None:
-    """Nothing of the reply had come, so the request goes to a fresh connection."""
+    """A safe request whose used connection is reset is sent on a fresh one, once."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
         pool = pool_of(upstreams, upstream)
         await whole(await get(pool, timeouts))
@@ -176,7 +179,7 @@ async def test_u6_reset_of_a_used_connection_is_replayed_once(
 async def test_u6_other_methods_are_never_sent_twice(
     upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
 ) -> None:
-    """The service may have acted on the first one: 502."""
+    """An unsafe request isn't sent again: the service may have acted on it."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
         pool = pool_of(upstreams, upstream)
         await whole(await get(pool, timeouts))
@@ -187,10 +190,10 @@ async def test_u6_other_methods_are_never_sent_twice(
         assert pool.replayed == 0
 
 
-async def test_u6_a_get_with_a_body_or_without_leave_is_not_replayed(
+async def test_u6_a_get_with_a_body_or_with_replay_off_is_not_replayed(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A body can't be had twice, and a route may say `retry: {attempts: 0}`."""
+    """A body can't be read twice, and a route's `retry: {attempts: 0}` turns it off."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
         pool = pool_of(upstreams, upstream)
         await whole(await get(pool, timeouts))
@@ -208,7 +211,7 @@ async def test_u6_a_get_with_a_body_or_without_leave_is_not_replayed(
 async def test_u6_part_of_a_reply_forbids_the_replay(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """One byte of the reply is proof that the request was acted on."""
+    """After one byte of the reply, the request isn't sent again."""
 
     async def behaviour(peer: Peer) -> None:
         await peer.request()
@@ -227,7 +230,10 @@ async def test_u6_part_of_a_reply_forbids_the_replay(
 async def test_u7_u17_closing_after_each_reply_costs_no_get(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """An upstream that drops each connection it promised to keep: no error, no leak."""
+    """An upstream that closes each connection after its reply causes no error.
+
+    The pool keeps at most one connection for each client.
+    """
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
         pool = pool_of(upstreams, upstream)
 
@@ -243,7 +249,7 @@ async def test_u7_u17_closing_after_each_reply_costs_no_get(
 async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Even when the loop hasn't read the FIN yet: the socket is asked first."""
+    """The pool checks the socket for a FIN that the loop hasn't read yet."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -268,14 +274,17 @@ async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
         thread.join()
 
 
-# --- replies that can't be passed on ------------------------------------------
+# --- replies that can't be forwarded ------------------------------------------
 
 
 @pytest.mark.parametrize("name", BAD_REPLIES)
 async def test_u8_i3_bad_replies_are_502(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """Refused, closed, never used again; the log's text has none of its bytes."""
+    """A bad reply is 502, and its connection is closed.
+
+    The error's detail names the upstream and has nothing of the body.
+    """
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(BadReply) as caught:
@@ -292,7 +301,7 @@ async def test_u8_i3_bad_replies_are_502(
 async def test_u8_cut_heads_are_502(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """The connection ended before the head did."""
+    """A connection that ends within the reply's head is 502."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamClosed) as caught:
@@ -305,7 +314,7 @@ async def test_u8_cut_heads_are_502(
 async def test_u9_cut_bodies_never_end_cleanly(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """The head was good, so the client has it; the body's end is an error."""
+    """A cut body's head is returned, and reading the body raises an error."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         reply = await get(pool, timeouts)
@@ -330,10 +339,10 @@ async def test_u9_cut_bodies_never_end_cleanly(
         ),
     ],
 )
-async def test_c30_nobody_gets_a_reply_that_was_not_asked_for(
+async def test_c30_surplus_bytes_are_no_reply(
     upstreams: Upstreams, timeouts: TimeoutsConfig, behaviour: Behaviour
 ) -> None:
-    """The first reply counts; the connection goes, and the surplus with it."""
+    """The first reply is returned; surplus bytes after it close the connection."""
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         assert await whole(await get(pool, timeouts)) == b"ok"
@@ -356,14 +365,17 @@ async def test_c30_nobody_gets_a_reply_that_was_not_asked_for(
         ),
     ],
 )
-async def test_c31_replies_without_a_body_whatever_they_say(
+async def test_c31_replies_that_never_have_a_body(
     upstreams: Upstreams,
     timeouts: TimeoutsConfig,
     method: str,
     reply: bytes,
     length: int | None,
 ) -> None:
-    """Complete with the head, and the connection is used again."""
+    """A reply to HEAD, a 204 and a 304 end with their head, whatever it announces.
+
+    The connection is used again.
+    """
     async with FaultUpstream(answer(reply)) as upstream:
         pool = pool_of(upstreams, upstream)
         for _ in range(2):
@@ -385,7 +397,7 @@ async def test_c31_replies_without_a_body_whatever_they_say(
 async def test_c31_a_body_where_none_may_be_is_dropped(
     upstreams: Upstreams, timeouts: TimeoutsConfig, method: str, reply: bytes
 ) -> None:
-    """Its bytes reach nobody: not this reader, and not the next."""
+    """A body where none may be is read neither by this exchange nor by the next."""
     async with FaultUpstream(answer_and_hang(reply)) as upstream:
         pool = pool_of(upstreams, upstream)
         got = await get(pool, timeouts, method=method)
@@ -406,10 +418,10 @@ async def test_c31_a_body_where_none_may_be_is_dropped(
     ],
 )
 @pytest.mark.parametrize("size", [1, 1000])
-async def test_u18_interim_replies_are_swallowed(
+async def test_u18_interim_replies_are_dropped(
     upstreams: Upstreams, timeouts: TimeoutsConfig, interim: bytes, size: int
 ) -> None:
-    """The final reply comes through, without their fields."""
+    """The final reply is returned, without the fields of interim replies."""
     async with FaultUpstream(drip(interim + OK, gap_s=0, size=size)) as upstream:
         reply = await get(pool_of(upstreams, upstream), timeouts)
         assert (reply.status, await whole(reply)) == (200, b"ok")
@@ -417,14 +429,14 @@ async def test_u18_interim_replies_are_swallowed(
 
 
 async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
-    """A 100 without a final reply doesn't hold the exchange open."""
+    """A 100 without a final reply raises `UpstreamTimeout` after `response`."""
     lone = answer_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n")
     async with FaultUpstream(lone) as upstream:
         with pytest.raises(UpstreamTimeout):
             await get(pool_of(upstreams, upstream), TimeoutsConfig(response=0.05))
 
 
-# --- replies that are fine ----------------------------------------------------
+# --- valid replies ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -444,7 +456,7 @@ async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
 async def test_replies_that_end_the_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig, reply: bytes
 ) -> None:
-    """Whole and clean, but the connection isn't kept; clients are told HTTP/1.1."""
+    """The reply is complete, its start line is HTTP/1.1, the connection isn't kept."""
     async with FaultUpstream(answer_and_close(reply)) as upstream:
         pool = pool_of(upstreams, upstream)
         got = await get(pool, timeouts)
@@ -454,10 +466,10 @@ async def test_replies_that_end_the_connection(
         await assert_not_reused(pool, upstream, timeouts)
 
 
-async def test_bytes_go_and_come_unchanged(
+async def test_heads_are_forwarded_unchanged(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Case, order, repeats, high bytes and odd targets, in both directions."""
+    """Case, order, repeated fields, high bytes and odd paths arrive as they were."""
     head = (
         b"GET /public/%2e%2e/a%zz?x=%7E& HTTP/1.1\r\nhOsT: up\r\n"
         b"X-A: adm\xffin\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n"
@@ -484,7 +496,7 @@ async def test_bytes_go_and_come_unchanged(
 async def test_a_small_reply_is_complete_with_its_head(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """So the proxy writes head and body at once, and the connection is free already."""
+    """A reply in one segment is complete at once, and its connection already idle."""
     async with FaultUpstream(answer(OK)) as upstream:
         pool = pool_of(upstreams, upstream)
         for _ in range(3):
@@ -496,10 +508,10 @@ async def test_a_small_reply_is_complete_with_its_head(
         assert upstream.connections == 1
 
 
-async def test_u13_each_piece_is_handed_on_as_it_comes(
+async def test_u13_each_piece_is_readable_as_it_comes(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A stream's chunk is readable before the next one is sent."""
+    """A stream's chunk is readable before the next is sent; its trailer is dropped."""
     go_on = asyncio.Event()
 
     async def behaviour(peer: Peer) -> None:
@@ -520,14 +532,14 @@ async def test_u13_each_piece_is_handed_on_as_it_comes(
         assert pool.idle == 1
 
 
-# --- the reader goes away -----------------------------------------------------
+# --- the reader is gone -------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in body"])
 async def test_p1_cancelling_closes_the_connection_at_once(
     upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
 ) -> None:
-    """A client that is gone frees its upstream connection at once."""
+    """Cancelling an exchange closes its upstream connection."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
 
@@ -547,7 +559,7 @@ async def test_p1_cancelling_closes_the_connection_at_once(
 async def test_p2_closing_an_unfinished_reply_closes_its_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """And a later read says so: it never looks like the body's end."""
+    """Closing an unfinished reply closes its connection; a later read is an error."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
         pool = pool_of(upstreams, upstream)
         reply = await get(pool, timeouts)
@@ -559,17 +571,17 @@ async def test_p2_closing_an_unfinished_reply_closes_its_connection(
         await assert_not_reused(pool, upstream, timeouts)
 
 
-async def test_cancelled_in_the_moment_the_reply_arrives(
+async def test_cancelling_when_the_reply_has_arrived_keeps_the_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """The connection may be someone else's by then, and stays untouched."""
+    """A connection that is idle again isn't closed by a late cancellation."""
     async with FaultUpstream(answer(OK)) as upstream:
         pool = pool_of(upstreams, upstream)
         await whole(await get(pool, timeouts))
         task = asyncio.create_task(get(pool, timeouts))
         await until(lambda: pool.in_use)
         await until(lambda: not pool.in_use)
-        task.cancel()  # its reply is there, the task hasn't run yet or has just ended
+        task.cancel()  # the reply has come; the task hasn't run yet, or has just ended
         await asyncio.wait([task])
         assert pool.idle == 1
         assert await whole(await get(pool, timeouts)) == b"ok"

@@ -1,4 +1,4 @@
-"""Places, idle connections, names: U14, U16, and what is left when all is over."""
+"""Connection pools: limits, idle connections, names (U14, U16), closing, events."""
 
 import asyncio
 import errno
@@ -45,29 +45,29 @@ async def get(
 
 @asynccontextmanager
 async def looking_up(lookup: Lookup, *, ttl_s: float = 30) -> AsyncIterator[Upstreams]:
-    """Pools whose names are resolved by *lookup*."""
-    mine = Upstreams(lookup=lookup, dns_ttl_s=ttl_s)
+    """Return pools whose names are resolved by *lookup*."""
+    upstreams = Upstreams(lookup=lookup, dns_ttl_s=ttl_s)
     try:
-        yield mine
+        yield upstreams
     finally:
-        await mine.close()
+        await upstreams.close()
 
 
-def found(*addresses: str) -> list[Any]:
-    """What getaddrinfo returns."""
+def resolved(*addresses: str) -> list[Any]:
+    """Return these addresses as getaddrinfo does."""
     return [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0))
         for address in addresses
     ]
 
 
-# --- places -------------------------------------------------------------------
+# --- the limit of connections -------------------------------------------------
 
 
-async def test_u16_the_limit_holds_and_a_free_connection_goes_to_who_waits(
+async def test_u16_the_limit_holds_and_waiting_requests_get_free_connections(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """40 requests through 4 places: never more connections, every one answered."""
+    """With a limit of 4, 40 requests use 4 connections, and each gets its reply."""
     busy = most = 0
 
     async def behaviour(peer: Peer) -> None:
@@ -90,10 +90,13 @@ async def test_u16_the_limit_holds_and_a_free_connection_goes_to_who_waits(
         assert pool.dialled == 4
 
 
-async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
+async def test_u16_waiting_ends_with_503_and_other_targets_are_not_affected(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """All places of one target hang: its queue times out, another target is as ever."""
+    """A request that gets no connection in `connect` is 503, and isn't sent.
+
+    Requests to other targets are answered meanwhile.
+    """
     async with (
         FaultUpstream(FAULTS["hang before head"]) as hung,
         FaultUpstream(answer(OK)) as well,
@@ -120,10 +123,10 @@ async def test_u16_waiting_ends_with_503_and_others_are_not_touched(
         assert len(hung.requests) == 2
 
 
-async def test_a_place_that_gets_free_is_dialled_by_who_waits(
+async def test_a_waiting_request_dials_when_a_connection_has_closed(
     upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
 ) -> None:
-    """Also when its connection couldn't be kept, or couldn't be made."""
+    """At the limit, the next request dials when a connection has closed or failed."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
         target = UpstreamTarget.parse(upstream.url)
         pool = upstreams.pool(target, max_connections=1)
@@ -142,7 +145,7 @@ async def test_a_place_that_gets_free_is_dialled_by_who_waits(
 async def test_a_replay_at_the_limit_gets_a_fresh_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """One place, many clients, each connection good for one request: no error."""
+    """At the limit, requests whose connection is reset are replayed and answered."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
         target = UpstreamTarget.parse(upstream.url)
         pool = upstreams.pool(target, max_connections=2)
@@ -152,10 +155,13 @@ async def test_a_replay_at_the_limit_gets_a_fresh_connection(
         assert pool.open <= 2
 
 
-async def test_who_stops_waiting_leaves_nothing_behind(
+async def test_a_cancelled_waiter_loses_no_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Cancelled in line, or in the moment its turn comes: the place goes on."""
+    """A request is cancelled in the queue, or just when it was given the connection.
+
+    Either way the next request in the queue gets the connection.
+    """
     go_on = asyncio.Event()
 
     async def behaviour(peer: Peer) -> None:
@@ -179,17 +185,17 @@ async def test_who_stops_waiting_leaves_nothing_behind(
         assert pool.waiting == 2
         go_on.set()
         await until(lambda: pool.waiting == 1)
-        lucky.cancel()  # the connection was put into its hands already
+        lucky.cancel()  # the connection was handed to it already
         await asyncio.wait([lucky])
         assert (await holder).read_now() == b"ok"
         assert (await last).read_now() == b"ok"
         assert pool.open == pool.idle == upstream.connections == 1
 
 
-async def test_a_place_given_to_one_who_just_left_goes_on(
+async def test_a_cancelled_waiter_loses_no_permission_to_dial(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A place without a connection isn't lost either."""
+    """A request is cancelled just when it may dial: the next one dials instead."""
     go_on = asyncio.Event()
 
     async def behaviour(peer: Peer) -> None:
@@ -204,7 +210,7 @@ async def test_a_place_given_to_one_who_just_left_goes_on(
         await upstream.got_request.wait()
         lucky, last = (asyncio.create_task(get(pool, timeouts)) for _ in range(2))
         await asyncio.sleep(0)
-        holder.cancel()  # its connection is closed, so that the place itself is free
+        holder.cancel()  # its connection is closed, so that the next one may dial
         await until(lambda: pool.waiting == 1)
         lucky.cancel()
         await asyncio.wait([holder, lucky])
@@ -216,7 +222,7 @@ async def test_a_place_given_to_one_who_just_left_goes_on(
 async def test_the_limit_can_be_lowered(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A reload's new limit counts from the next connection on."""
+    """A lower limit, as after a reload, closes no connection and dials none."""
     async with FaultUpstream(answer(OK)) as upstream:
         target = UpstreamTarget.parse(upstream.url)
         pool = upstreams.pool(target, max_connections=3)
@@ -232,7 +238,7 @@ async def test_the_limit_can_be_lowered(
 async def test_the_connection_used_last_is_used_first(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """So that the others grow old and are closed."""
+    """The connection used last is used first, so that the others can expire."""
     async with FaultUpstream(answer(OK)) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         await asyncio.gather(*(get(pool, timeouts) for _ in range(3)))
@@ -246,16 +252,16 @@ async def test_the_connection_used_last_is_used_first(
 @pytest.mark.parametrize(
     ("keepalive_s", "field", "kept"),
     [
-        pytest.param(0.05, b"", False, id="our age"),
+        pytest.param(0.05, b"", False, id="keepalive_s"),
         pytest.param(30, b"Keep-Alive: timeout=0\r\n", False, id="timeout=0"),
         pytest.param(30, b"keep-alive: max=9, timeout=60\r\n", True, id="timeout=60"),
         pytest.param(30, b"", True, id="young"),
     ],
 )
-async def test_idle_connections_grow_old(
+async def test_idle_connections_expire(
     timeouts: TimeoutsConfig, keepalive_s: float, field: bytes, kept: bool
 ) -> None:
-    """After `keepalive_s`, or a little before the upstream would close."""
+    """An idle connection is closed after `keepalive_s`, or the upstream's `timeout`."""
     reply = b"HTTP/1.1 200 OK\r\n" + field + b"Content-Length: 2\r\n\r\nok"
     upstreams = Upstreams(keepalive_s=keepalive_s)
 
@@ -275,7 +281,7 @@ async def test_idle_connections_grow_old(
 async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """The one timer is set to 30 s then; a shorter deadline moves it."""
+    """A deadline sooner than the idle timer's is kept: the timer is moved."""
 
     async def behaviour(peer: Peer) -> None:
         await peer.request()
@@ -294,10 +300,10 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
 
 
 @pytest.mark.parametrize("response_s", [0.1, 60], ids=["shorter", "longer"])
-async def test_an_idle_connection_grows_old_after_its_last_use(
+async def test_an_idle_connection_expires_after_its_last_use(
     response_s: float,
 ) -> None:
-    """It is closed at its age, however long its replies might have taken."""
+    """A connection is closed `keepalive_s` after its last use, whatever `response`."""
     uses = 3
 
     async def behaviour(peer: Peer) -> None:
@@ -318,10 +324,10 @@ async def test_an_idle_connection_grows_old_after_its_last_use(
         await upstreams.close()
 
 
-async def test_an_idle_connection_that_was_just_closed_isnt_taken(
+async def test_an_idle_connection_that_was_just_closed_isnt_used(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Also in the moment before the loop has told the pool."""
+    """An aborted connection isn't used, even before the loop notifies the pool."""
     async with FaultUpstream(answer(OK)) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         await get(pool, timeouts)
@@ -330,10 +336,10 @@ async def test_an_idle_connection_that_was_just_closed_isnt_taken(
         assert pool.dialled == 2
 
 
-async def test_an_idle_connection_that_ends_is_forgotten(
+async def test_an_idle_connection_that_the_upstream_closes_is_dropped(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """No place is kept for a socket that the upstream has closed."""
+    """A connection that the upstream has closed counts neither as open nor as idle."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         await get(pool, timeouts)
@@ -344,16 +350,16 @@ async def test_an_idle_connection_that_ends_is_forgotten(
 # --- names --------------------------------------------------------------------
 
 
-async def test_u14_a_name_is_looked_up_once_per_ttl_however_many_ask(
+async def test_u14_a_name_is_looked_up_once_per_ttl(
     timeouts: TimeoutsConfig,
 ) -> None:
-    """One look-up for all that wait, then none until it is too old."""
-    asked: list[tuple[str, int]] = []
+    """Concurrent requests share one look-up; its result is used until it expires."""
+    lookups: list[tuple[str, int]] = []
 
     async def lookup(host: str, port: int) -> list[Any]:
-        asked.append((host, port))
+        lookups.append((host, port))
         await asyncio.sleep(0.01)
-        return found("127.0.0.1", "127.0.0.1")
+        return resolved("127.0.0.1", "127.0.0.1")
 
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
         url = f"http://api.test:{upstream.port}"
@@ -361,20 +367,20 @@ async def test_u14_a_name_is_looked_up_once_per_ttl_however_many_ask(
             pool = upstreams.pool(UpstreamTarget.parse(url))
             await asyncio.gather(*(get(pool, timeouts) for _ in range(5)))
             await get(pool, timeouts)
-            assert asked == [("api.test", upstream.port)]
+            assert lookups == [("api.test", upstream.port)]
             await asyncio.sleep(0.2)
             await get(pool, timeouts)
-            assert len(asked) == 2
+            assert len(lookups) == 2
 
 
 async def test_u14_a_name_that_isnt_known_is_502(timeouts: TimeoutsConfig) -> None:
-    """And it is asked for again next time."""
-    asked = 0
+    """A name that doesn't resolve is 502, and is looked up again for each request."""
+    lookups = 0
 
     async def lookup(host: str, port: int) -> list[Any]:
-        nonlocal asked
-        asked += 1
-        if asked == 3:
+        nonlocal lookups
+        lookups += 1
+        if lookups == 3:
             return []
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -384,16 +390,16 @@ async def test_u14_a_name_that_isnt_known_is_502(timeouts: TimeoutsConfig) -> No
             with pytest.raises(ConnectFailed) as caught:
                 await get(pool, timeouts)
             assert caught.value.status == 502
-        assert (asked, pool.open) == (3, 0)
+        assert (lookups, pool.open) == (3, 0)
 
 
-async def test_u14_slow_dns_is_504_and_blocks_nobody(timeouts: TimeoutsConfig) -> None:
-    """The look-up has the connect timeout; who comes later gets its answer."""
+async def test_u14_slow_dns_is_504(timeouts: TimeoutsConfig) -> None:
+    """A request waits `connect` for a look-up; a later one may use its result."""
     answered = asyncio.Event()
 
     async def lookup(host: str, port: int) -> list[Any]:
         await answered.wait()
-        return found("127.0.0.1")
+        return resolved("127.0.0.1")
 
     async with FaultUpstream(answer(OK)) as upstream, looking_up(lookup) as upstreams:
         url = f"http://api.test:{upstream.port}"
@@ -407,18 +413,18 @@ async def test_u14_slow_dns_is_504_and_blocks_nobody(timeouts: TimeoutsConfig) -
 
 
 async def test_u14_a_name_that_moves_is_followed(timeouts: TimeoutsConfig) -> None:
-    """When no address answers any more, the name is looked up without waiting."""
+    """After a failed connect, the name is looked up again before its TTL has passed."""
     addresses = ["127.0.0.1"]
 
     async def lookup(host: str, port: int) -> list[Any]:
-        return found(*addresses)
+        return resolved(*addresses)
 
     upstream = FaultUpstream(FAULTS["close after reply"])
     async with upstream, looking_up(lookup) as upstreams:
         url = f"http://api.test:{upstream.port}"
         pool = upstreams.pool(UpstreamTarget.parse(url))
         assert (await get(pool, timeouts)).read_now() == b"ok"
-        addresses[:] = ["127.0.0.2"]  # nobody listens there
+        addresses[:] = ["127.0.0.2"]  # no server listens there
         upstreams._resolver.forget("api.test", upstream.port)
         with pytest.raises(ConnectFailed):
             await get(pool, timeouts)
@@ -426,27 +432,27 @@ async def test_u14_a_name_that_moves_is_followed(timeouts: TimeoutsConfig) -> No
         assert (await get(pool, timeouts)).read_now() == b"ok"
 
 
-async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
+async def test_u14_a_name_that_moves_is_followed_though_the_old_server_runs(
     timeouts: TimeoutsConfig,
 ) -> None:
-    """Blue to green: the old one would keep its connections in use for ever.
+    """When a name has moved, new requests go to the new address, as in blue/green.
 
-    What is under way there is finished; the name is asked for in the background, so
-    that a slow resolver, or one that fails, costs nobody a connection.
+    Requests under way at the old address end there. The look-up is in the background:
+    while the resolver is slow or fails, requests use the old address.
     """
     addresses = ["127.0.0.1"]
-    asked = 0
+    lookups = 0
     slow = asyncio.Event()
     finish = asyncio.Event()
 
     async def lookup(host: str, port: int) -> list[Any]:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
+        nonlocal lookups
+        lookups += 1
+        if lookups == 2:
             raise socket.gaierror(socket.EAI_AGAIN, "Try again later")
-        if asked == 4:
+        if lookups == 4:
             await slow.wait()
-        return found(*addresses)
+        return resolved(*addresses)
 
     async def old(peer: Peer) -> None:
         while True:
@@ -468,13 +474,13 @@ async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
             await asyncio.sleep(0.06)
             for _ in range(3):  # the resolver fails
                 assert await ask() == b"old"
-            # The first connection is lent; the other one's request is under way.
-            lent = pool._take()
+            # Take the first connection, so that the next request dials another.
+            taken = pool._take()
             under_way = asyncio.create_task(get(pool, timeouts))
             await until(lambda: blue.connections == 2)
-            assert lent is not None
-            pool.release(lent)
-            assert asked == 3
+            assert taken is not None
+            pool.release(taken)
+            assert lookups == 3
             addresses[:] = ["127.0.0.3"]
             await asyncio.sleep(0.06)
             for _ in range(3):  # the resolver is slow
@@ -485,18 +491,18 @@ async def test_u14_a_name_that_moves_is_followed_from_a_server_that_stays(
             assert replies == [b"old", b"ok", b"ok"]
             finish.set()
             assert (await under_way).read_now() == b"old"
-            assert (asked, pool.dialled) == (4, 3)
+            assert (lookups, pool.dialled) == (4, 3)
             assert await ask() == b"ok"
             await until(lambda: pool.open == 1)
 
 
-async def test_every_address_is_tried_and_a_black_hole_takes_its_share_only(
+async def test_every_address_is_tried_within_the_connect_timeout(
     timeouts: TimeoutsConfig,
 ) -> None:
-    """Refused, then silent, then well: connected within the one deadline."""
+    """One address refuses, the next is silent, the third answers: 200 in `connect`."""
 
     async def lookup(host: str, port: int) -> list[Any]:
-        return found("127.0.0.2", "127.0.0.1", "127.0.0.3")
+        return resolved("127.0.0.2", "127.0.0.1", "127.0.0.3")
 
     async with black_hole() as port:
         well = FaultUpstream(answer(OK), host="127.0.0.3", port=port)
@@ -509,20 +515,20 @@ async def test_every_address_is_tried_and_a_black_hole_takes_its_share_only(
 async def test_the_systems_resolver(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """`localhost`, by way of the thread pool; IPv6 first is no obstacle."""
+    """`localhost` is resolved by the system, and one of its addresses answers."""
     async with FaultUpstream(answer(OK)) as upstream:
         url = upstream.url.replace("127.0.0.1", "localhost")
         pool = upstreams.pool(UpstreamTarget.parse(url))
         assert (await get(pool, timeouts)).read_now() == b"ok"
 
 
-# --- other transports, other ends ---------------------------------------------
+# --- Unix sockets, file descriptors, closing ----------------------------------
 
 
 async def test_a_unix_socket(
     upstreams: Upstreams, timeouts: TimeoutsConfig, tmp_path: Path
 ) -> None:
-    """Like any target; one that isn't there is refused."""
+    """A Unix socket is used like any target; a missing one is `ConnectFailed`."""
     path = str(tmp_path / "app.sock")
     async with FaultUpstream(answer(OK), unix_path=path) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
@@ -535,7 +541,7 @@ async def test_a_unix_socket(
 
 
 async def test_p4_no_file_descriptor_left_is_503(timeouts: TimeoutsConfig) -> None:
-    """It is this process that is at its limit; the upstream isn't to blame."""
+    """EMFILE is 503, not 502: this process is at its limit, not the upstream."""
 
     async def lookup(host: str, port: int) -> list[Any]:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -547,8 +553,11 @@ async def test_p4_no_file_descriptor_left_is_503(timeouts: TimeoutsConfig) -> No
         assert caught.value.status == 503
 
 
-async def test_closing_ends_everything_at_once(timeouts: TimeoutsConfig) -> None:
-    """In use, idle, waiting, dialling, looking up: all end; no socket, no task."""
+async def test_closing_ends_every_exchange(timeouts: TimeoutsConfig) -> None:
+    """`close` ends exchanges that reply, wait, dial or look up, and idle connections.
+
+    A later request is `UpstreamBusy`.
+    """
 
     async def lookup(host: str, port: int) -> list[Any]:
         await asyncio.Event().wait()
@@ -587,15 +596,15 @@ async def test_closing_ends_everything_at_once(timeouts: TimeoutsConfig) -> None
         await upstreams.close()
 
 
-async def test_a_connection_that_is_made_after_the_end_is_closed(
+async def test_a_connection_that_is_made_after_closing_is_closed(
     timeouts: TimeoutsConfig,
 ) -> None:
-    """Whoever was dialling when the pool was closed gets an error, not a socket."""
+    """A request that was dialling when the pool was closed fails and isn't sent."""
     go_on = asyncio.Event()
 
     async def lookup(host: str, port: int) -> list[Any]:
         await go_on.wait()
-        return found("127.0.0.1")
+        return resolved("127.0.0.1")
 
     async with (
         FaultUpstream(answer_and_hang(OK)) as upstream,
@@ -614,15 +623,15 @@ async def test_a_connection_that_is_made_after_the_end_is_closed(
         assert (pool.open, upstream.requests) == (0, [])
 
 
-async def test_cancelling_one_who_waits_for_a_name_leaves_the_others(
+async def test_cancelling_a_request_doesnt_cancel_a_shared_look_up(
     timeouts: TimeoutsConfig,
 ) -> None:
-    """The look-up is shared, so it isn't his to cancel."""
+    """Two requests share a look-up; when one is cancelled, the other goes on."""
     go_on = asyncio.Event()
 
     async def lookup(host: str, port: int) -> list[Any]:
         await go_on.wait()
-        return found("127.0.0.1")
+        return resolved("127.0.0.1")
 
     async with FaultUpstream(answer(OK)) as upstream, looking_up(lookup) as upstreams:
         url = f"http://api.test:{upstream.port}"
@@ -638,7 +647,7 @@ async def test_cancelling_one_who_waits_for_a_name_leaves_the_others(
 
 
 async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
-    """After every fault there is, this process has as many files as before."""
+    """After each fault, this process has as many open files and tasks as before."""
 
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
@@ -675,14 +684,14 @@ async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
     assert served  # some faults come after a whole reply
 
 
-# --- what is told of connections ----------------------------------------------------
+# --- events of connections ----------------------------------------------------
 
 
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class Heard:
-    """Keeps what a pool tells."""
+class RecordedEvents:
+    """Keeps the events of pools."""
 
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
@@ -701,51 +710,54 @@ class Heard:
         self.events.append(("closed", target.port, exchanges))
 
 
-async def test_connections_are_told_of(
+async def test_events_of_connections(
     timeouts: TimeoutsConfig, closed_port: int
 ) -> None:
-    """Made, failed, closed with their number of exchanges, and replays."""
-    heard = Heard()
-    mine = Upstreams(events=heard)
-    asked = 0
+    """There are events for connects, failed connects, replays and closed connections.
+
+    A closed connection's event has its number of exchanges.
+    """
+    recorded = RecordedEvents()
+    upstreams = Upstreams(events=recorded)
+    requests = 0
 
     async def twice(peer: Peer) -> None:
-        nonlocal asked
-        while asked < 2:
+        nonlocal requests
+        while requests < 2:
             await peer.request()
-            asked += 1
+            requests += 1
             await peer.send(WHOLE)
         await peer.request()
 
     async with FaultUpstream(twice) as upstream:
         target = UpstreamTarget.parse(upstream.url)
-        pool = mine.pool(target)
+        pool = upstreams.pool(target)
         for _ in range(2):
             await (await get(pool, timeouts)).read()
-        assert heard.events == [("connected", target.port)]
+        assert recorded.events == [("connected", target.port)]
         with pytest.raises(ConnectFailed):
             await get(
-                mine.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}")),
+                upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}")),
                 timeouts,
             )
-        assert heard.events[1:] == [("failed", closed_port, ConnectFailed)]
-        del heard.events[:]
+        assert recorded.events[1:] == [("failed", closed_port, ConnectFailed)]
+        del recorded.events[:]
         with pytest.raises(UpstreamClosed):
             await get(pool, timeouts)  # on the old connection, then on a new one
-        await until(lambda: len(heard.events) == 4)
-        assert sorted(heard.events, key=str) == [
+        await until(lambda: len(recorded.events) == 4)
+        assert sorted(recorded.events, key=str) == [
             ("closed", target.port, 1),
             ("closed", target.port, 3),
             ("connected", target.port),
             ("replayed", target.port),
         ]
-    await mine.close()
+    await upstreams.close()
 
 
-async def test_a_connection_says_what_it_is_doing(
+async def test_repr_of_a_connection(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """For whoever debugs: target, state, exchanges, who holds it back, deadline."""
+    """A connection's `repr` has target, state, number of exchanges and deadline."""
 
     async def slower(peer: Peer) -> None:
         await peer.request()

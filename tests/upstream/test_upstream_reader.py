@@ -1,4 +1,4 @@
-"""However a reply is cut into segments, it reads the same."""
+"""The reply reader: the outcome is the same wherever a reply is cut into segments."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,7 +17,7 @@ HEADS = ReplyHeadReader()
 
 @dataclass
 class Outcome:
-    """What a reader made of a reply."""
+    """What a reader has parsed from a reply."""
 
     status: int = 0
     fields: object = ()
@@ -68,7 +68,7 @@ interim = st.sampled_from([b"", b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n"])
 
 @given(pieces, interim, places)
 def test_chunked_bodies(body: list[bytes], first: bytes, where: list[int]) -> None:
-    """Chunks, extensions, trailers and interim replies cut anywhere: the same body."""
+    """A chunked body is read whole, with extensions, a trailer or an interim reply."""
     data = first + chunked(body, b"Set-Cookie: trailer=1\r\n")
     outcome = read(*cut(data, where))
     assert outcome == Outcome(
@@ -81,7 +81,7 @@ def test_chunked_bodies(body: list[bytes], first: bytes, where: list[int]) -> No
 
 @given(st.binary(max_size=200), interim, places)
 def test_bodies_with_a_length(body: bytes, first: bytes, where: list[int]) -> None:
-    """The body is exactly what the length says, whatever is in it."""
+    """A body has exactly its Content-Length, whatever its bytes are."""
     size = b"%d" % len(body)
     data = first + b"HTTP/1.1 200 OK\r\nContent-Length: " + size + b"\r\n\r\n" + body
     outcome = read(*cut(data, where))
@@ -90,15 +90,15 @@ def test_bodies_with_a_length(body: bytes, first: bytes, where: list[int]) -> No
 
 @given(st.binary(min_size=1, max_size=50), places)
 @example(b"\0", [])
-def test_surplus_is_always_seen(more: bytes, where: list[int]) -> None:
-    """One byte after the end is enough, in the same segment or the next."""
+def test_surplus_is_always_detected(more: bytes, where: list[int]) -> None:
+    """A single byte after the end is surplus, in the same segment or a later one."""
     outcome = read(*cut(OK + more, where))
     assert (outcome.body, outcome.ended, outcome.surplus) == (b"ok", True, True)
 
 
 @given(places)
 def test_head_replies_end_with_their_head(where: list[int]) -> None:
-    """What follows is surplus, though the head announces a body."""
+    """Bytes after the head of a reply to HEAD are surplus, not the announced body."""
     for head in (OK[:-2], CHUNKED_HEAD):
         alone = read(*cut(head, where), head_request=True)
         assert (alone.ended, alone.surplus, alone.body) == (True, False, b"")
@@ -112,7 +112,7 @@ def test_head_replies_end_with_their_head(where: list[int]) -> None:
 def test_bad_replies_are_refused_however_they_are_cut(
     name: str, where: list[int]
 ) -> None:
-    """No segmentation makes a bad reply pass, and none gives it an end."""
+    """A bad reply is refused, and never ended, wherever it is cut."""
     outcome = read(*cut(BAD_REPLIES[name], where))
     assert outcome.refused
     assert not outcome.ended
@@ -120,13 +120,13 @@ def test_bad_replies_are_refused_however_they_are_cut(
 
 @pytest.mark.parametrize("name", [n for n, d in BAD_REPLIES.items() if len(d) < 150])
 def test_bad_replies_are_refused_byte_by_byte(name: str) -> None:
-    """The finest cut of all."""
+    """A bad reply is refused if each byte is a segment."""
     data = BAD_REPLIES[name]
     assert read(*(data[i : i + 1] for i in range(len(data)))).refused
 
 
 def test_eof_ends_only_what_has_no_other_end() -> None:
-    """A body until close, once its head is there; nothing else."""
+    """The end of the connection ends a body without a length, and nothing else."""
     reader = begin()
     assert not reader.eof()
     reader.feed(b"HTTP/1.1 200 OK\r\n")
@@ -139,8 +139,8 @@ def test_eof_ends_only_what_has_no_other_end() -> None:
     assert not reader.eof()
 
 
-def test_101_leaves_what_follows_untouched() -> None:
-    """After the switch it is no HTTP any more."""
+def test_bytes_after_a_101_are_not_parsed() -> None:
+    """Bytes after the head of a 101 are kept unparsed, and the reply hasn't ended."""
     head = b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
     reader = begin(upgrade=True)
     reader.feed(head + b"\0\xffHTTP")
@@ -150,8 +150,8 @@ def test_101_leaves_what_follows_untouched() -> None:
     assert (reader.ended, reader.surplus) == (True, False)
 
 
-def test_interim_replies_are_swallowed_up_to_a_number() -> None:
-    """They may say anything about a body; they have none."""
+def test_interim_replies_are_dropped_up_to_a_limit() -> None:
+    """Interim replies have no body, whatever their fields are; too many are refused."""
     early = b"HTTP/1.1 103 Early\r\nLink: x\r\nContent-Length: 2\r\n\r\n"
     whole = Outcome(200, ((b"Content-Length", b"2"),), b"ok", ended=True)
     assert read(early * MAX_INTERIM_REPLIES + OK) == whole
@@ -160,7 +160,7 @@ def test_interim_replies_are_swallowed_up_to_a_number() -> None:
 
 
 def test_one_reader_reads_one_reply_after_another() -> None:
-    """Nothing of a reply is left for the next one."""
+    """`begin` resets the reader: nothing of a reply is left for the next one."""
     reader = ReplyReader(HEADS)
     for _ in range(2):
         for reply in (chunked([b"a"], b"A: b\r\n"), OK, chunked([b"ok"])):
@@ -173,7 +173,7 @@ def test_one_reader_reads_one_reply_after_another() -> None:
 
 
 def test_the_pieces_of_a_body_are_not_copied() -> None:
-    """A read that holds nothing else is passed on as it came."""
+    """A segment that is nothing but body is kept as the same object."""
     for head in (b"Content-Length: 300000", b"Transfer-Encoding: chunked", b"A: b"):
         reader = begin()
         reader.feed(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n")
@@ -184,8 +184,8 @@ def test_the_pieces_of_a_body_are_not_copied() -> None:
         assert reader.pieces[-1] is data
 
 
-def test_padded_chunk_sizes_are_taken() -> None:
-    """As services pad them (`test_chunks` has the table)."""
+def test_padded_chunk_sizes_are_accepted() -> None:
+    """Spaces after a chunk size are accepted (`test_chunks` has the table)."""
     data = CHUNKED_HEAD + b"2   \r\nok\r\n0   \r\n\r\n"
     outcome = read(data)
     assert (outcome.body, outcome.ended, outcome.surplus) == (b"ok", True, False)

@@ -1,4 +1,4 @@
-"""Surplus bytes of a service, unread when its connection is used again."""
+"""Surplus bytes of a service that are unread when its connection is used again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from wire import Wire, connect, request
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
-"""What a service sends although nobody has asked, as a reply to HEAD with a body is."""
+"""A reply that a service sends without a request."""
 
 
 class Service:
-    """Answers one request a connection, and lets the test write at any moment."""
+    """A service that answers one request per connection; the test may write to it."""
 
     def __init__(self, accepting: socket.socket, method: str) -> None:
         self.url = f"http://127.0.0.1:{accepting.getsockname()[1]}"
@@ -30,7 +30,7 @@ class Service:
     async def take(self) -> Callable[[], Awaitable[socket.socket]]:
         """Take the next connection and a request; return what answers that."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):  # there is none if an open one was used again
+        async with asyncio.timeout(5):  # none comes if an open one was used again
             connection, _ = await loop.sock_accept(self._accepting)
             self._open.append(connection)
             await loop.sock_recv(connection, 65536)
@@ -52,9 +52,9 @@ class Service:
 def service(method: str) -> Iterator[Service]:
     with socket.create_server(("127.0.0.1", 0)) as accepting:
         accepting.setblocking(False)
-        made = Service(accepting, method)
-        yield made
-        made.close()
+        service = Service(accepting, method)
+        yield service
+        service.close()
 
 
 async def is_own(wire: Wire, method: str) -> bool:
@@ -67,10 +67,10 @@ async def is_own(wire: Wire, method: str) -> bool:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_what_came_before_a_request_was_sent_is_no_reply_to_it(
+async def test_surplus_on_an_idle_connection_is_no_reply(
     method: str, service: Service
 ) -> None:
-    """Surplus bytes lie unread on an idle connection when the next user asks."""
+    """Surplus bytes, unread on an idle connection, aren't the next request's reply."""
     async with (
         gateway(service.url) as gw,
         connect(gw.port) as ann,
@@ -82,8 +82,8 @@ async def test_what_came_before_a_request_was_sent_is_no_reply_to_it(
         connection = await (await first)()
         assert await is_own(ann, method)
         await until(lambda: gw.pools[0].idle == 1)
-        # The loop stands still while both arrive, as it does while it is busy. It hears
-        # of them in this order.
+        # The loop doesn't run while both arrive, as when it is busy. It will read them
+        # in this order.
         client = bob.writer.get_extra_info("socket").fileno()
         os.write(client, request(method, "/bob"))
         connection.send(FORGED)
@@ -92,10 +92,10 @@ async def test_what_came_before_a_request_was_sent_is_no_reply_to_it(
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
+async def test_surplus_is_no_reply_to_a_request_that_waited(
     method: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same when the connection goes from one user to the next without a rest."""
+    """Surplus bytes aren't the reply to a request that waited for the connection."""
     async with (
         gateway(service.url, service={"max_connections": 1}) as gw,
         connect(gw.port) as ann,
@@ -110,14 +110,14 @@ async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
         release = pool.release
         sent: list[int] = []
 
-        def put_back(given: Any) -> None:
-            """Take it back; the surplus comes before the one who waits has a turn."""
-            release(given)
+        def put_back(connection: Any) -> None:
+            """Release it; surplus arrives before the waiting request has run."""
+            release(connection)
             if not sent:
                 sent.append(connections[0].send(FORGED))
 
         connections = service._open
-        # Its connections know the pool as their owner.
+        # Connections call the pool as their owner.
         for each in pool._connections:
             monkeypatch.setattr(each, "_owner", _Owner(pool, put_back))
         await answer()
@@ -128,7 +128,7 @@ async def test_nor_is_it_for_whoever_has_waited_for_the_connection(
 
 
 class _Owner:
-    """The pool, but for how a connection is put back."""
+    """The pool with another `release`."""
 
     def __init__(self, pool: object, release: Callable[[object], None]) -> None:
         self._pool = pool

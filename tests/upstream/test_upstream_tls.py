@@ -1,4 +1,4 @@
-"""U15: TLS to upstreams. Verification is on, and whatever it finds is a 502."""
+"""U15: TLS to upstreams. Certificates are verified, and a bad one is 502."""
 
 import datetime as dt
 import ssl
@@ -21,11 +21,11 @@ from gateway.upstream import Upstreams, UpstreamTarget
 GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
 NOW = dt.datetime.now(dt.UTC)
 IS_STRICT = sys.version_info >= (3, 13)
-"""Python's own default asks for what RFC 5280 asks for (`VERIFY_X509_STRICT`)."""
+"""From Python 3.13 on, `VERIFY_X509_STRICT` is set by default (RFC 5280)."""
 
 
 class Authority:
-    """A certificate authority that lives for one test run."""
+    """A certificate authority, made for one test run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Authority:
     ) -> ssl.SSLContext:
         """Return a server's context with a certificate for *names*.
 
-        Unless it *names_authority*, it doesn't say whose key has signed it.
+        Unless *names_authority*, it has no Authority Key Identifier.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
@@ -114,7 +114,7 @@ class Authority:
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """Return what a key is for: certificates and their revocation, or TLS."""
+    """Return a key's usage: to sign certificates and their revocation, or TLS."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
@@ -148,7 +148,10 @@ async def test_a_good_certificate(
     names: tuple[str, ...],
     server_name: str | None,
 ) -> None:
-    """Own bundle, own name; the connection is kept like any other."""
+    """A certificate is verified with `ca_file` and `server_name`, or the address.
+
+    The connection is used again.
+    """
     tls = TlsConfig(ca_file=authority.ca_file, server_name=server_name)
     async with FaultUpstream(FAULTS["echo"], tls=authority.server(*names)) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url, tls))
@@ -194,7 +197,10 @@ async def test_u15_bad_certificates_are_502(
     tls: dict[str, Any],
     why: str,
 ) -> None:
-    """Nothing is sent; the log says what was wrong. `verify: false` lets all pass."""
+    """A bad certificate is 502 with the reason, and the request isn't sent.
+
+    With `verify: false`, it is.
+    """
     server = authority.server(*names, expired=expired, self_signed=self_signed)
     options = {"ca_file": authority.ca_file, **tls}
     async with FaultUpstream(answer(OK), tls=server) as upstream:
@@ -219,14 +225,14 @@ async def test_u15_bad_certificates_are_502(
         pytest.param({"server_name": "other.test"}, id="another name"),
     ],
 )
-async def test_a_connection_serves_those_who_would_have_made_it(
+async def test_a_connection_is_shared_only_by_services_with_the_same_tls(
     upstreams: Upstreams,
     timeouts: TimeoutsConfig,
     authority: Authority,
     tmp_path: Path,
     stricter: dict[str, Any],
 ) -> None:
-    """Two services may name one target: each verifies it by its own `tls`."""
+    """Two services with one address and different `tls` share no connection."""
     other = Authority(tmp_path).ca_file
     named = {"ca_file": authority.ca_file, **stricter}
     if named["ca_file"] == "other":
@@ -251,7 +257,7 @@ async def test_a_connection_serves_those_who_would_have_made_it(
 async def test_a_certificate_that_doesnt_name_its_authority(
     upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
-    """From Python 3.13 on it is refused, and the log says what it lacks.
+    """From Python 3.13 on, it is refused with the missing extension as the reason.
 
     Source: RFC 5280 §4.2.1.1.
     """
@@ -270,7 +276,7 @@ async def test_a_certificate_that_doesnt_name_its_authority(
 async def test_a_refused_certificate_isnt_tried_at_the_next_address(
     timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
-    """All addresses of a name are one service; asking on would only hide the reason."""
+    """A refused certificate ends the dial: the next address would hide the reason."""
 
     async def lookup(host: str, port: int) -> list[Any]:
         return [
@@ -290,7 +296,7 @@ async def test_a_refused_certificate_isnt_tried_at_the_next_address(
 async def test_tls_to_a_server_that_speaks_none(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A plain HTTP port behind `https://` is a 502, not a hang."""
+    """A server at `https://` that speaks plain HTTP is `ConnectFailed`."""
 
     async def plain(peer: Peer) -> None:
         await peer.reader.read(10)
@@ -307,7 +313,7 @@ async def test_tls_to_a_server_that_speaks_none(
 async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(
     upstreams: Upstreams,
 ) -> None:
-    """And its socket is closed with it."""
+    """A handshake without an answer is `ConnectTimeout`, and its socket is closed."""
 
     async def silent(peer: Peer) -> None:
         await peer.gone()
@@ -323,7 +329,7 @@ async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(
 async def test_a_body_until_close_over_tls(
     upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
-    """Ended by the TLS close, it is whole."""
+    """A body that the TLS close ends is complete."""
     server = authority.server("127.0.0.1")
     behaviour = answer_and_close(b"HTTP/1.0 200 OK\r\n\r\nall of it")
     async with FaultUpstream(behaviour, tls=server) as upstream:
@@ -339,7 +345,10 @@ async def test_a_body_until_close_over_tls(
 async def test_a_tunnel_over_tls(
     upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
 ) -> None:
-    """An upgraded TLS connection carries bytes; its EOF closes, for TLS has no half."""
+    """An upgraded TLS connection carries bytes both ways; our EOF closes it.
+
+    TLS has no half-close.
+    """
     server = authority.server("127.0.0.1")
     async with FaultUpstream(FAULTS["upgrade echo"], tls=server) as upstream:
         tls = TlsConfig(ca_file=authority.ca_file)
@@ -356,10 +365,10 @@ async def test_a_tunnel_over_tls(
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
-def test_a_bundle_that_cant_be_read_is_found_at_load(
+def test_a_bundle_that_cant_be_read_is_an_error_at_load(
     tmp_path: Path, content: str | None
 ) -> None:
-    """Not at the first request."""
+    """A missing or invalid `ca_file` is an error when its pool is made."""
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)

@@ -1,4 +1,4 @@
-"""After a 101: bytes both ways, half-closes, back-pressure, and who closes."""
+"""Tunnels after a 101: bytes both ways, half-closes, back-pressure, closing."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ async def upgrade(pool: UpstreamPool, timeouts: TimeoutsConfig) -> Reply:
 async def test_bytes_go_both_ways_until_both_ends_are_closed(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """What came with the 101 is the first read; our EOF is answered by theirs."""
+    """Bytes that came with the 101 are read first; both EOFs close the connection."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
         reply = await upgrade(pool, timeouts)
@@ -48,7 +48,7 @@ async def test_bytes_go_both_ways_until_both_ends_are_closed(
 async def test_an_upstream_that_ends_its_side_still_gets_ours(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A half-close is passed on as one, not as the end of both."""
+    """After the upstream's EOF, the tunnel can still write to it."""
     received = bytearray()
 
     async def behaviour(peer: Peer) -> None:
@@ -74,7 +74,7 @@ async def test_an_upstream_that_ends_its_side_still_gets_ours(
 async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """C24: no tunnel, its body is framed, and the connection is kept."""
+    """C24: a 200 has a framed body and no tunnel, and its connection is kept."""
     async with FaultUpstream(answer(OK)) as upstream:
         pool = pool_of(upstreams, upstream)
         reply = await upgrade(pool, timeouts)
@@ -86,7 +86,7 @@ async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
 async def test_a_reset_is_no_clean_end(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A tunnel that was cut says so to its reader and its writer."""
+    """After a reset, `read` and `drain` raise `UpstreamClosed`; writes are dropped."""
     cut = asyncio.Event()
 
     async def behaviour(peer: Peer) -> None:
@@ -110,10 +110,10 @@ async def test_a_reset_is_no_clean_end(
         assert pool.open == 0
 
 
-async def test_an_abandoned_101_is_closed(
+async def test_a_101_without_a_tunnel_is_closed(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A reply that is closed without its tunnel having been taken takes it along."""
+    """Closing a 101 reply whose `upgrade` wasn't called closes its connection."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
         (await upgrade(pool, timeouts)).close()
@@ -124,7 +124,7 @@ async def test_an_abandoned_101_is_closed(
 async def test_closing_the_pools_closes_tunnels(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """A worker that ends leaves no socket, whoever had it."""
+    """Closing the pools closes connections that tunnels use."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
         tunnel = (await upgrade(pool, timeouts)).upgrade()
@@ -135,10 +135,10 @@ async def test_closing_the_pools_closes_tunnels(
             await tunnel.drain()
 
 
-async def test_a_slow_reader_and_a_slow_writer_are_held_back(
+async def test_back_pressure_holds_in_both_directions(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """Both directions keep a bounded part and lose nothing."""
+    """Each direction holds under 16 MiB while its reader pauses, and loses nothing."""
     size = 24 * 1024**2
     sent = 0
 
@@ -156,7 +156,7 @@ async def test_a_slow_reader_and_a_slow_writer_are_held_back(
 
     async with FaultUpstream(behaviour) as upstream:
         tunnel = (await upgrade(pool_of(upstreams, upstream), timeouts)).upgrade()
-        # It reads nothing until it has sent all: our writing must stop.
+        # The upstream reads nothing until it has sent all, so `drain` must wait.
         written = 0
 
         async def flood() -> None:
@@ -187,7 +187,7 @@ async def test_a_slow_reader_and_a_slow_writer_are_held_back(
 async def test_101_after_another_reply_is_never_a_tunnel(
     upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
 ) -> None:
-    """It stands behind a final reply, so it is surplus."""
+    """A 101 after a final reply is surplus, and closes the connection."""
     data = b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok" + SWITCH
     async with FaultUpstream(answer(data)) as upstream:
         pool = pool_of(upstreams, upstream)
@@ -197,10 +197,10 @@ async def test_101_after_another_reply_is_never_a_tunnel(
         assert pool.open == 0
 
 
-async def test_a_switch_nobody_asked_for_is_refused(
+async def test_a_101_without_an_upgrade_is_refused(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:
-    """RFC 9110 §7.8; and what follows the 101 reaches nobody."""
+    """A 101 to a request without an Upgrade field is `BadReply` (RFC 9110 §7.8)."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(BadReply, match="101"):
