@@ -1,4 +1,4 @@
-"""What supervisor and workers say to each other."""
+"""The messages between the supervisor, its workers and the hub."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ some_messages = st.one_of(
 def test_messages_arrive_as_they_were_sent(
     sent: list[Message], data: st.DataObject
 ) -> None:
-    """All of them, in order, wherever the stream is cut."""
+    """All messages are decoded, in order, wherever the stream is cut."""
     stream = b"".join(map(encode, sent))
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5))
     places = [0, *sorted(cuts), len(stream)]
     decoder = Decoder()
-    heard = []
+    received = []
     for begin, end in pairwise(places):
-        heard += decoder.feed(stream[begin:end])
-    assert heard == sent
+        received += decoder.feed(stream[begin:end])
+    assert received == sent
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,11 @@ def test_messages_arrive_as_they_were_sent(
     ],
     ids=lambda line: repr(line[:24]),
 )
-def test_what_is_no_message_is_refused(line: bytes) -> None:
-    """A worker faces the internet; the text of the refusal repeats nothing of it."""
+def test_an_invalid_message_is_refused(line: bytes) -> None:
+    """An invalid message raises `BadMessage`, whose text is one line of ASCII.
+
+    A worker may be compromised, because it parses what clients send.
+    """
     with pytest.raises(BadMessage) as refused:
         Decoder().feed(line + b"\n")
     assert str(refused.value).isascii()
@@ -109,10 +112,10 @@ def test_what_is_no_message_is_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"], ids=["unfinished", "finished"])
-def test_a_message_has_a_greatest_length(
+def test_a_message_has_a_maximum_length(
     monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
-    """Whoever never ends a line fills no memory."""
+    """A line above the limit is refused, also before its end: memory is bounded."""
     monkeypatch.setattr(messages, "_MAX_LINE_BYTES", 100)
     message = encode(Failed("x" * 80))
     decoder = Decoder()
@@ -122,8 +125,8 @@ def test_a_message_has_a_greatest_length(
         decoder.feed(b'{"failed":"' + b"x" * 100 + end)
 
 
-def test_a_time_that_is_none_isnt_sent() -> None:
-    """No other end would take it."""
+def test_an_infinite_time_isnt_sent() -> None:
+    """An infinite time can't be encoded, because the decoder refuses it."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode(Deny({"a": math.inf}))
 
@@ -131,25 +134,28 @@ def test_a_time_that_is_none_isnt_sent() -> None:
 # --- long deny-lists ------------------------------------------------------------
 
 
-def test_a_long_list_goes_in_parts() -> None:
-    """Each is a message that the other end takes; nothing is lost between them."""
+def test_a_long_list_is_sent_in_parts() -> None:
+    """A long deny-list is sent in messages under 128 KiB, and arrives complete."""
     ends = {f"{number:036}": NOW + 1 + number for number in range(10_000)}
     decoder = Decoder()
-    heard: dict[str, float] = {}
+    received: dict[str, float] = {}
     parts = [encode(message) for message in batches(ends.items())]
     for part in parts:
         (message,) = decoder.feed(part)
         assert isinstance(message, Deny)
-        heard |= message.ends
-    assert heard == ends
+        received |= message.ends
+    assert received == ends
     assert len(parts) > 1
     assert max(map(len, parts)) < 128 * 1024
     assert [*batches(())] == []
 
 
 @pytest.mark.parametrize("letter", ["a", "\N{GRINNING FACE}"], ids=["plain", "escaped"])
-def test_what_is_taken_can_be_passed_on(letter: str) -> None:
-    """A worker that fills a message to the brim ends no other one by it."""
+def test_a_message_that_is_accepted_can_be_relayed(letter: str) -> None:
+    """The longest message that is accepted can be relayed in messages of valid length.
+
+    Otherwise a worker could end others with a message that is nearly too long.
+    """
     names = (f"{number:04}".ljust(1024, letter) for number in range(10_000))
     line = b'{"deny":{'
     while len(line) < 1024 * 1024 - 13_000:
@@ -157,8 +163,8 @@ def test_what_is_taken_can_be_passed_on(letter: str) -> None:
     line = line[:-1] + b"}}\n"
     (filled,) = Decoder().feed(line)
     assert isinstance(filled, Deny)
-    heard: dict[str, float] = {}
+    received: dict[str, float] = {}
     for part in batches(filled.ends.items()):
         assert Decoder().feed(encode(Report(1, 0, part))) == [Report(1, 0, part)]
-        heard |= part.ends
-    assert heard == filled.ends
+        received |= part.ends
+    assert received == filled.ends

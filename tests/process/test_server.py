@@ -1,4 +1,4 @@
-"""The listening socket, signals, and how requests in flight come to their end."""
+"""Listening sockets, signals, and requests in flight during a drain."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-class Held:
-    """An upstream's behaviour: takes requests, and answers when it is let go."""
+class HeldUpstream:
+    """An upstream's behaviour: answers requests when `release` is set."""
 
     def __init__(self) -> None:
-        self.taken = asyncio.Event()
-        self.let_go = asyncio.Event()
+        self.received = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def __call__(self, peer: Peer) -> None:
         while True:
             await peer.request()
-            self.taken.set()
-            await self.let_go.wait()
+            self.received.set()
+            await self.release.wait()
             await peer.send(OK)
 
 
-# --- the socket -----------------------------------------------------------------
+# --- listening sockets ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ class Held:
     ],
 )
 def test_bind_takes_a_free_port(listen: str, url: str) -> None:
-    """Port 0 is for tests, and says which it became."""
+    """Port 0 binds a free port, and `url_of` has its number."""
     with bind(listen) as sock:
         assert url_of(sock).startswith(url)
         assert not url_of(sock).endswith(":0")
         assert not sock.getblocking()
 
 
-def test_port_in_use_says_what_to_do() -> None:
-    """One line with the port and both ways round it."""
+def test_port_in_use() -> None:
+    """The error is one line with the port, the configuration key and the option."""
     with bind("127.0.0.1:0") as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenError) as told:
+        with pytest.raises(ListenError) as caught:
             bind(f"127.0.0.1:{port}")
-    text = str(told.value)
+    text = str(caught.value)
     assert f"port {port} is in use on 127.0.0.1" in text
     assert "gateway.listen or --listen" in text
     assert "\n" not in text
@@ -101,20 +101,20 @@ def test_port_in_use_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("listen", ["192.0.2.1:0", "no-such-host.invalid:80"])
 def test_address_that_isnt_ours(listen: str) -> None:
-    """It is named, with the system's reason."""
+    """The error names an address that isn't this machine's."""
     with pytest.raises(ListenError, match=f"can't listen on {listen}: "):
         bind(listen)
 
 
 @pytest.mark.parametrize("listen", ["8000", ":8000", "", "localhost", "x:y", "x:65536"])
-def test_address_that_is_none(listen: str) -> None:
-    """A port alone doesn't open every address of the machine."""
+def test_invalid_address(listen: str) -> None:
+    """Host and port are both required: a port alone doesn't mean all hosts."""
     with pytest.raises(ListenError, match=f"{listen}: expected host:port"):
         bind(listen)
 
 
 def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The remedy is a port above 1023, not to run the gateway as root."""
+    """The error for a privileged port recommends one above 1023, not to run as root."""
 
     class Refusing(socket.socket):
         def bind(self, address: object) -> None:
@@ -126,7 +126,10 @@ def test_port_that_needs_more_rights(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_several_sockets_share_a_port() -> None:
-    """The system spreads clients over them; whoever wants the port alone is told."""
+    """The system distributes clients over shared sockets.
+
+    A bind that doesn't share finds the port in use.
+    """
     shared = sockets.share(bind("127.0.0.1:0"), 3)
     with ExitStack() as opened:
         for sock in shared:
@@ -149,7 +152,9 @@ def test_several_sockets_share_a_port() -> None:
         assert min(counts) > 0
 
 
-class Alone(socket.socket):
+class Unshared(socket.socket):
+    """A socket that refuses SO_REUSEPORT before it is bound."""
+
     def setsockopt(self, *args: Any) -> None:
         if args[1] == socket.SO_REUSEPORT and self.getsockname()[1] == 0:
             raise OSError(errno.ENOPROTOOPT, "Protocol not available")
@@ -157,35 +162,38 @@ class Alone(socket.socket):
 
 
 @pytest.mark.parametrize("reason", ["not Linux", "refused"])
-def test_where_sockets_can_t_share_there_is_one(
+def test_without_reuseport_there_is_one_socket(
     monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    """Several processes then accept from it; that works everywhere."""
+    """If sockets can't share a port, all workers get the one socket."""
     with bind("127.0.0.1:0") as sock:
         if reason == "refused":
-            monkeypatch.setattr(socket, "socket", Alone)
+            monkeypatch.setattr(socket, "socket", Unshared)
         else:
             monkeypatch.setattr(sys, "platform", "darwin")
         assert sockets.share(sock, 3) == [sock]
 
 
-# --- the end --------------------------------------------------------------------
+# --- draining -------------------------------------------------------------------
 
 
-async def test_whoever_waits_at_the_door_is_let_in(
+async def test_queued_connections_are_served_before_closing(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """Connected but not accepted yet: closing the socket would reset it."""
+    """Connections that aren't accepted yet are served when the socket is closed.
+
+    Otherwise closing it would reset them.
+    """
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
     address = sock.getsockname()
     async with open_app(loaded.config, loaded.table, observer=Records()) as app:
-        entrance = serve.ServerSockets(app, linger_s=5)
-        await entrance.open(sock)
+        listening = serve.ServerSockets(app, linger_s=5)
+        await listening.open(sock)
         waiting = [socket.create_connection(address) for _ in range(20)]
         for client in waiting:
             client.sendall(request("GET", "/"))
-        await asyncio.wait_for(entrance.close(), DEADLINE_S)
+        await asyncio.wait_for(listening.close(), DEADLINE_S)
         for client in waiting:
             with client:
                 reply = client.recv(65536)
@@ -198,10 +206,10 @@ async def test_whoever_waits_at_the_door_is_let_in(
 async def test_the_kernel_queues_a_thousand_clients(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """While the event loop is busy, clients connect at once.
+    """While the event loop is busy, 400 clients can connect.
 
     asyncio calls listen() again when it starts to serve, by default for 100 clients.
-    Others would wait a second for TCP to try again.
+    The others would wait a second for TCP's retransmission.
     """
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
@@ -223,41 +231,44 @@ async def test_the_kernel_queues_a_thousand_clients(
 async def test_a_last_request_is_answered(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """A kept connection isn't closed while its client may just be sending one."""
+    """While draining, an idle connection stays open for one more request.
+
+    Its client may just be sending one. After the reply, it is closed.
+    """
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     sock = bind("127.0.0.1:0")
     port = sock.getsockname()[1]
     async with open_app(loaded.config, loaded.table, observer=Records()) as app:
-        entrance = serve.ServerSockets(app, linger_s=20)
-        await entrance.open(sock)
+        listening = serve.ServerSockets(app, linger_s=20)
+        await listening.open(sock)
         async with connect(port) as wire:
             await wire.send(request("GET", "/"))
             assert (await wire.reply()).one("Connection") is None
-            closing = asyncio.create_task(entrance.close())
+            closing = asyncio.create_task(listening.close())
             await until(lambda: app.proxy.draining)
             await wire.send(request("GET", "/"))
             reply = await wire.reply()
             assert (reply.status, reply.one("Connection")) == (200, "close")
-            # Nobody is left who could send one, so nobody is waited for.
+            # No connection is left, so `close` returns.
             await asyncio.wait_for(closing, DEADLINE_S)
 
 
 async def test_requests_in_flight_finish(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """Nobody new is let in, whoever is inside is served, then it's over."""
-    upstream.behaviour = held = Held()
+    """A drain refuses new connections, closes idle ones and answers busy ones."""
+    upstream.behaviour = held = HeldUpstream()
     environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
     async with AsyncExitStack() as block:
         gateway = await block.enter_async_context(running(path, environ, st_core))
         async with connect(gateway.port) as idle, connect(gateway.port) as busy:
             await busy.send(request("GET", "/"))
-            await held.taken.wait()
+            await held.received.wait()
             closing = asyncio.create_task(block.aclose())
-            assert await idle.rest() == b""  # without a request it just ends
+            assert await idle.rest() == b""  # closed without a reply
             await until_refused(gateway.port)
             assert not closing.done()
-            held.let_go.set()
+            held.release.set()
             reply = await busy.reply()
             assert (reply.status, reply.body) == (200, b"ok")
             assert await busy.rest() == b""
@@ -267,21 +278,21 @@ async def test_requests_in_flight_finish(
 async def test_request_that_takes_too_long_is_cut(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """`gateway.drain_timeout` is the longest that a stop can take."""
-    upstream.behaviour = held = Held()
+    """After `gateway.drain_timeout`, requests in flight are cut."""
+    upstream.behaviour = held = HeldUpstream()
     environ = {"CORE": st_core.url, "UPSTREAM": upstream.url, "DRAIN": "0.1"}
     async with AsyncExitStack() as clients:
         async with running(path, environ, st_core) as gateway:
             busy = await clients.enter_async_context(connect(gateway.port))
             await busy.send(request("GET", "/"))
-            await held.taken.wait()
+            await held.received.wait()
         assert not (await rest_or_reset(busy)).startswith(b"HTTP/1.1 200")
 
 
-async def test_answer_while_draining_ends_its_connection(
+async def test_reply_while_draining_closes_its_connection(
     path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
-    """Keep-alive clients must learn that this connection is no more."""
+    """While draining, a reply has `Connection: close`, and its connection ends."""
     environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
     async with (
         running(path, environ, st_core) as gateway,
@@ -308,7 +319,7 @@ async def test_signal_ends_the_run(
     number: signal.Signals,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The first one drains; what was served stands in the log before it returns."""
+    """A signal ends `run`; the log then has the record of the request."""
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     run = asyncio.create_task(
@@ -326,15 +337,15 @@ async def test_signal_ends_the_run(
     os.kill(os.getpid(), number)
     await run
     (line,) = capsys.readouterr().out.splitlines()
-    said = json.loads(line)
-    assert (said["path"], said["status"]) == ("/path", 200)
-    assert said["request_id"] == reply.one("X-Request-Id")
+    record = json.loads(line)
+    assert (record["path"], record["status"]) == ("/path", 200)
+    assert record["request_id"] == reply.one("X-Request-Id")
 
 
-async def test_second_signal_is_not_patient() -> None:
-    """It calls what ends the process at once, and the first one doesn't.
+async def test_second_signal_forces_the_stop() -> None:
+    """The second SIGTERM or SIGINT calls `force`; the first one doesn't.
 
-    Nor does SIGHUP, which a closed terminal and its shell both send.
+    SIGHUP never does, because a closed terminal and its shell both send it.
     """
     forced = asyncio.Event()
     stopped = signals.stop_signal(force=forced.set)
@@ -352,8 +363,8 @@ async def test_second_signal_is_not_patient() -> None:
             asyncio.get_running_loop().remove_signal_handler(number)
 
 
-async def test_nohup_is_heeded() -> None:
-    """Who was started to outlive a terminal does."""
+async def test_an_ignored_sighup_stays_ignored() -> None:
+    """A process that was started with `nohup` isn't stopped by SIGHUP."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stopped = signals.stop_signal(force=lambda: None)
     try:
@@ -366,13 +377,13 @@ async def test_nohup_is_heeded() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-async def test_log_comes_without_another_request(
+async def test_log_is_written_without_another_request(
     path: Path,
     st_core: ThreadedCore,
     upstream: FaultUpstream,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The last line before a quiet hour isn't held back for an hour."""
+    """A record is written soon, even if no other request follows."""
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     run = asyncio.create_task(
@@ -382,15 +393,15 @@ async def test_log_comes_without_another_request(
     )
     url = await asyncio.wait_for(ready, DEADLINE_S)
     await ask(int(url.rpartition(":")[2]), "GET", "/quiet")
-    said = ""
+    log = ""
     async with asyncio.timeout(5):
-        while "/quiet" not in said:
+        while "/quiet" not in log:
             await asyncio.sleep(0.02)
-            said += capsys.readouterr().out
+            log += capsys.readouterr().out
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    assert said.count("\n") == 1
+    assert log.count("\n") == 1
 
 
 async def rest_or_reset(wire: Wire) -> bytes:

@@ -1,7 +1,7 @@
-"""How many workers there are, and what is said of them.
+"""The default number of workers, and the supervisor's messages about them.
 
-What the supervisor decides is test_workers_plan.py's, and what becomes of it
-test_workers_serve.py's.
+test_workers_plan.py tests the supervisor's decisions, test_workers_serve.py real
+processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from gateway.process.cpus import usable_cpus
 from gateway.process.supervisor import how_it_ended, is_read
 
-# --- how many -------------------------------------------------------------------
+# --- number of workers ----------------------------------------------------------
 
 V2 = "0::/\n"
 LIMITS: dict[str, tuple[dict[str, str], int]] = {
@@ -62,10 +62,10 @@ LIMITS: dict[str, tuple[dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize(("files", "count"), LIMITS.values(), ids=LIMITS)
-def test_a_container_gets_as_many_as_it_may_use(
+def test_a_container_has_the_cpus_of_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], count: int
 ) -> None:
-    """One CPU's share on a machine with 64 is one worker, not 64."""
+    """The number of CPUs is the cgroup's limit, rounded up, not the machine's 64."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)))
     for name, text in files.items():
         path = tmp_path / name
@@ -75,7 +75,7 @@ def test_a_container_gets_as_many_as_it_may_use(
 
 
 def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `taskset` and cpusets set it; systems without it have all their CPUs."""
+    """The CPUs are those of the affinity, or all where the system has none."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5})
     assert usable_cpus(tmp_path) == 2
     monkeypatch.delattr(os, "sched_getaffinity")
@@ -86,11 +86,11 @@ def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert usable_cpus() >= 1
 
 
-# --- what is said ---------------------------------------------------------------
+# --- messages -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "text"),
     [
         (0, "ended with exit code 0"),
         (3, "ended with exit code 3"),
@@ -99,13 +99,16 @@ def test_affinity_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (-63, "was ended by signal 63"),
     ],
 )
-def test_an_end_is_told_in_words(code: int, said: str) -> None:
-    """As an operator looks for it."""
-    assert how_it_ended(code) == said
+def test_how_a_process_ended(code: int, text: str) -> None:
+    """The text has the exit code or the signal's name."""
+    assert how_it_ended(code) == text
 
 
-def test_what_nobody_reads_isn_t_written(tmp_path: Path) -> None:
-    """The supervisor must pass sign-outs on: it can't wait for a full pipe."""
+def test_a_full_pipe_isn_t_written_to(tmp_path: Path) -> None:
+    """`is_read` is false for a full pipe only.
+
+    The supervisor must relay sign-outs, so that it can't wait for a log reader.
+    """
     reads, writes = os.pipe()
     with (
         os.fdopen(reads, "rb", buffering=0) as reader,
@@ -122,5 +125,5 @@ def test_what_nobody_reads_isn_t_written(tmp_path: Path) -> None:
         reader.read(65536)
         assert is_read(pipe)
         file.close()
-        assert is_read(file)  # whoever writes to it will see
+        assert is_read(file)  # writing to it raises the error
     assert is_read(StringIO())

@@ -1,4 +1,4 @@
-"""The hub: what it reads, and when it ends."""
+"""The hub: the messages that it accepts, and when it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE_S = 10.0
 
 
 class Supervisor:
-    """The other end of the channel."""
+    """The supervisor's end of the hub's channel."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -35,16 +35,16 @@ class Supervisor:
         self.writer = writer
         self.decoder = Decoder()
 
-    def sends(self, *messages: Message) -> None:
+    def send(self, *messages: Message) -> None:
         self.writer.write(b"".join(map(encode, messages)))
 
-    async def hears(self) -> list[Message]:
+    async def receive(self) -> list[Message]:
         return self.decoder.feed(await self.reader.read(65536))
 
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Supervisor]:
-    """Run a hub for the block; it has ended by itself afterwards."""
+    """Run a hub for the block, and wait until it has ended by itself."""
     ours, theirs = socket.socketpair()
     hub = asyncio.create_task(Hub().run(theirs))
     reader, writer = await asyncio.open_unix_connection(sock=ours)
@@ -55,21 +55,21 @@ async def running() -> AsyncIterator[Supervisor]:
 
 
 async def test_it_reads_reports_and_answers_pings() -> None:
-    """It is ready, takes what workers report, and ends when it is told to."""
+    """The hub sends `Ready`, accepts reports, answers pings, and ends after `Drain`."""
     async with running() as supervisor:
-        assert await supervisor.hears() == [Ready()]
+        assert await supervisor.receive() == [Ready()]
         for message in (Ready(), Deny({"a": 1.0}), Failed("x")):
-            supervisor.sends(Report(1, 0, message))
-        supervisor.sends(Ping())
-        assert await supervisor.hears() == [Ping()]
-        supervisor.sends(Drain())
+            supervisor.send(Report(1, 0, message))
+        supervisor.send(Ping())
+        assert await supervisor.receive() == [Ping()]
+        supervisor.send(Drain())
 
 
 @pytest.mark.parametrize(
     "sent", [b"", encode(Failed("x")), b"no message\n"], ids=["closed", "odd", "none"]
 )
 async def test_it_ends_with_its_channel(sent: bytes) -> None:
-    """Without a supervisor, or with one that it doesn't understand."""
+    """The hub ends when its channel closes or has a message not meant for a hub."""
     async with running() as supervisor:
         if sent:
             supervisor.writer.write(sent)

@@ -1,6 +1,6 @@
-"""What the supervisor decides: any order of events, and single cases in tables.
+"""The supervisor's decisions: properties in any order of events, and single cases.
 
-No process, socket or clock: events go into a `Plan`, actions come out.
+There is no process, socket or clock: events go into a `Plan`, actions come out.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ EPOCH = 1_700_000_000.0
 PACE = SupervisorPace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
 DRAIN_S = 4.0
 HUB = 0
-"""Instead of a generation."""
+"""The hub's number in place of a generation."""
 T = TypeVar("T")
 
 
@@ -79,7 +79,7 @@ def config(generation: int = 1, listen: str = "a:1") -> LoadedFile:
 
 @dataclass(slots=True)
 class Process:
-    """A child as the world sees it: what it was told, and whether it still lives."""
+    """A child process: the messages that it has received, and its state."""
 
     number: int
     slot: int
@@ -97,7 +97,7 @@ class Process:
 
     @property
     def works(self) -> bool:
-        """Whether it reads what it is sent."""
+        """Whether it reads its messages."""
         return not (self.is_closed or self.is_killed)
 
     @property
@@ -114,7 +114,7 @@ WRONG: list[Message] = [Failed("x"), Ready(), Accept((0,)), Report(1, 0, Ready()
 
 
 class World(RuleBasedStateMachine):
-    """Performs a plan's actions, and lets happen whatever can."""
+    """Performs a plan's actions, and feeds it any event that can happen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,9 +122,9 @@ class World(RuleBasedStateMachine):
         self.processes: dict[int, Process] = {}
         self.generations = 1
         self.denied: dict[str, float] = {}
-        self.ends: dict[tuple[int, int], list[float]] = {}
-        """When the crashes of a place came, in a row."""
-        self.begun: dict[int, float] = {}
+        self.crashes: dict[tuple[int, int], list[float]] = {}
+        """The times of consecutive crashes of a generation's slot."""
+        self.started: dict[int, float] = {}
         self.can_fork = True
         self.is_loading = False
         self.is_stopping = False
@@ -138,10 +138,10 @@ class World(RuleBasedStateMachine):
         self.plan = Plan(config(), workers=workers, sockets=self.sockets, pace=PACE)
         self.feed(Tick())
 
-    # --- the world --------------------------------------------------------------
+    # --- performing actions -----------------------------------------------------
 
     def feed(self, event: Event) -> None:
-        """Give the plan an event, and do what it says."""
+        """Feed the plan an event, and perform its actions."""
         events = deque([event])
         while events:
             now = Now(self.monotonic, EPOCH + self.monotonic)
@@ -160,7 +160,7 @@ class World(RuleBasedStateMachine):
                 )
                 assert not self.is_loading
                 assert not self.is_stopping
-                assert number not in self.begun
+                assert number not in self.started
                 assert generation <= self.generations
                 place = (generation, slot)
                 assert not [
@@ -168,8 +168,8 @@ class World(RuleBasedStateMachine):
                     for p in self.processes.values()
                     if (p.generation, p.slot) == place
                 ]
-                self.must_be_late_enough(place)
-                self.begun[number] = self.monotonic
+                self.assert_is_late_enough(place)
+                self.started[number] = self.monotonic
                 if not self.can_fork:
                     self.crashed(place)
                     return [NotStarted(number, "out of memory")]
@@ -199,7 +199,7 @@ class World(RuleBasedStateMachine):
         match message:
             case Accept(sockets):
                 assert process.is_ready
-                assert self.unknown_to(process) == {}
+                assert self.missing_denials(process) == {}
                 assert all(number in range(self.sockets) for number in sockets)
                 process.accepts = sockets
             case Drain():
@@ -217,7 +217,7 @@ class World(RuleBasedStateMachine):
     def workers_left(self) -> list[Process]:
         return [p for p in self.processes.values() if not p.is_hub]
 
-    def unknown_to(self, process: Process) -> dict[str, float]:
+    def missing_denials(self, process: Process) -> dict[str, float]:
         return {
             handle: until
             for handle, until in self.denied.items()
@@ -225,28 +225,28 @@ class World(RuleBasedStateMachine):
             and process.denied.get(handle, 0.0) < until
         }
 
-    def must_be_late_enough(self, place: tuple[int, int]) -> None:
-        if ends := self.ends.get(place):
-            assert self.monotonic >= ends[-1] + PACE.delay_s(len(ends))
+    def assert_is_late_enough(self, place: tuple[int, int]) -> None:
+        if crashes := self.crashes.get(place):
+            assert self.monotonic >= crashes[-1] + PACE.delay_s(len(crashes))
 
     def crashed(self, place: tuple[int, int], *, was_steady: bool = False) -> None:
         if was_steady:
-            self.ends[place] = []
-        self.ends.setdefault(place, []).append(self.monotonic)
+            self.crashes[place] = []
+        self.crashes.setdefault(place, []).append(self.monotonic)
 
     def exit(self, process: Process, code: int) -> None:
         del self.processes[process.number]
-        lived_s = self.monotonic - self.begun[process.number]
+        lived_s = self.monotonic - self.started[process.number]
         self.crashed(
             (process.generation, process.slot), was_steady=lived_s >= PACE.steady_s
         )
         self.feed(Exited(process.number, 1, code, "ended"))
 
     def some(self, data: st.DataObject, processes: Iterable[Process]) -> Process | None:
-        found = sorted(processes, key=lambda process: process.number)
-        return data.draw(st.sampled_from(found)) if found else None
+        candidates = sorted(processes, key=lambda process: process.number)
+        return data.draw(st.sampled_from(candidates)) if candidates else None
 
-    # --- what can happen ----------------------------------------------------------
+    # --- events -------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 3.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
@@ -272,7 +272,7 @@ class World(RuleBasedStateMachine):
         wait_s=st.sampled_from([0.1, 0.15, 0.3, 3.0]),
         lives_s=st.sampled_from([0.0, 3.0]),
     )
-    def a_place_crashes_again_and_again(
+    def a_slot_crashes_repeatedly(
         self, data: st.DataObject, wait_s: float, lives_s: float
     ) -> None:
         if process := self.some(data, self.processes.values()):
@@ -306,9 +306,7 @@ class World(RuleBasedStateMachine):
             self.feed(Received(process.number, Deny({handle: until})))
 
     @rule(data=st.data(), message=st.sampled_from(WRONG))
-    def one_says_what_it_should_not(
-        self, data: st.DataObject, message: Message
-    ) -> None:
+    def one_sends_a_wrong_message(self, data: st.DataObject, message: Message) -> None:
         talking = (p for p in self.processes.values() if not p.is_closed)
         if process := self.some(data, talking):
             process.is_ready |= message == Ready()
@@ -334,7 +332,7 @@ class World(RuleBasedStateMachine):
             self.exit(process, -9 if process.is_killed else code)
 
     @rule(can_fork=st.booleans())
-    def memory_is_short_or_not(self, can_fork: bool) -> None:
+    def forks_work_or_fail(self, can_fork: bool) -> None:
         self.can_fork = can_fork
 
     @rule()
@@ -365,13 +363,13 @@ class World(RuleBasedStateMachine):
             self.feed(Signalled(signal))
 
     @rule(number=st.integers(100, 105))
-    def news_of_a_child_that_is_none(self, number: int) -> None:
-        if number not in self.begun:
+    def events_of_an_unknown_child(self, number: int) -> None:
+        if number not in self.started:
             self.feed(Received(number, Ready()))
             self.feed(Closed(number))
             self.feed(Exited(number, 1, 0, "ended"))
 
-    # --- what always holds ----------------------------------------------------------
+    # --- invariants -----------------------------------------------------------------
 
     @invariant()
     def every_socket_is_accepted_from_if_one_can(self) -> None:
@@ -393,7 +391,7 @@ class World(RuleBasedStateMachine):
     def no_denial_is_lost(self) -> None:
         for process in self.processes.values():
             if process.works and not process.is_hub:
-                assert self.unknown_to(process) == {}
+                assert self.missing_denials(process) == {}
 
     @invariant()
     def something_is_always_due(self) -> None:
@@ -405,15 +403,15 @@ class World(RuleBasedStateMachine):
         if self.is_stopping and not self.processes:
             assert self.code in ({130} if self.is_forced else {0, 1})
 
-    # --- what becomes of it -----------------------------------------------------------
+    # --- the end of an example --------------------------------------------------------
 
     def teardown(self) -> None:
         if hasattr(self, "plan"):
-            self.all_is_well_again()
-            self.all_ends()
+            self.assert_recovery()
+            self.assert_end()
 
-    def all_is_well_again(self) -> None:
-        """Without further trouble, a whole generation accepts, and only one."""
+    def assert_recovery(self) -> None:
+        """Without further faults, one generation's workers accept, and a hub runs."""
         self.can_fork = True
         if self.is_loading:
             self.the_file_is_read(is_good=False)
@@ -436,8 +434,8 @@ class World(RuleBasedStateMachine):
             assert all(worker.accepting for worker in workers)
             assert len(self.processes) == self.workers + 1  # and the hub
 
-    def all_ends(self) -> None:
-        """Even if no worker does what it is told."""
+    def assert_end(self) -> None:
+        """After a stop, the supervisor exits, even if no worker obeys `Drain`."""
         if self.code is None and not self.is_stopping:
             self.feed(Signalled(Signal.STOP))
         for _ in range(int(DRAIN_S + PACE.drain_extra_s + PACE.hub_end_s) + 6):
@@ -456,12 +454,12 @@ World.TestCase.settings = settings(
 test_any_order_of_events = World.TestCase
 
 
-# --- who accepts where ------------------------------------------------------------
+# --- shares of the sockets --------------------------------------------------------
 
 
 @given(st.integers(1, 20), st.sets(st.integers(0, 19)))
-def test_no_socket_is_left_alone(sockets: int, ready: set[int]) -> None:
-    """While a worker is ready, each socket is one worker's: its own, if it is ready."""
+def test_every_socket_has_a_worker(sockets: int, ready: set[int]) -> None:
+    """Each socket has one worker, its own if that is ready; shares are equal."""
     slots = sorted(ready & set(range(sockets)))
     dealt = shares(sockets, slots)
     assert sorted(dealt) == slots
@@ -476,12 +474,12 @@ def test_no_socket_is_left_alone(sockets: int, ready: set[int]) -> None:
 
 
 def test_a_single_socket_is_shared_by_all() -> None:
-    """Where the system doesn't spread connections over several."""
+    """A single socket, without SO_REUSEPORT, is shared by all ready workers."""
     assert shares(1, (0, 2)) == {0: (0,), 2: (0,)}
 
 
-def test_a_loop_of_crashes_gets_slower() -> None:
-    """From a tenth of a second to half a minute, and no further."""
+def test_restarts_after_crashes_are_delayed() -> None:
+    """The delay doubles from 0.1 s to 30 s."""
     waits = [SupervisorPace().delay_s(failures) for failures in range(1, 2000)]
     assert waits[:3] == [0.1, 0.2, 0.4]
     assert waits == sorted(waits)
@@ -491,45 +489,45 @@ def test_a_loop_of_crashes_gets_slower() -> None:
 # --- single cases -----------------------------------------------------------------
 
 
-class Told:
-    """A plan that is told things at a time, and what it said to do last.
+class Driver:
+    """Feeds events to a plan at given times; keeps the actions of the last one.
 
-    The hub does what it is told unless the test is about it: what becomes of it is
-    left out of the answers.
+    The hub starts, answers and ends as it should, unless the test is about it. Actions
+    on the hub are left out of `actions`.
     """
 
     def __init__(self, *, workers: int = 2, is_serving: bool = True) -> None:
         self.at = 0.0
         self.hub = 0
         self.plan = Plan(config(), workers=workers, sockets=workers, pace=PACE)
-        self.does = self.on(Tick())
+        self.actions = self.on(Tick())
         if is_serving:
             for child in range(1, workers + 1):
-                self.hears(child, Ready())
+                self.receives(child, Ready())
 
     def on(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
-        self.does = []
-        for action in self.told(event, after_s=after_s):
+        self.actions = []
+        for action in self.feed(event, after_s=after_s):
             match action:
                 case ForkHub(child):
                     self.hub = child
-                    self.told(Received(child, Ready()))
+                    self.feed(Received(child, Ready()))
                 case Send(self.hub, Drain()) | Kill(self.hub):
-                    self.does += self.told(Exited(self.hub, 99, 0, "ended"))
+                    self.actions += self.feed(Exited(self.hub, 99, 0, "ended"))
                 case Send(self.hub, Ping()):
-                    self.told(Received(self.hub, Ping()))
+                    self.feed(Received(self.hub, Ping()))
                 case Send(self.hub):
                     pass
                 case _:
-                    self.does.append(action)
-        return self.does
+                    self.actions.append(action)
+        return self.actions
 
-    def told(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
-        """Tell the plan *event*; return all that it does."""
+    def feed(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
+        """Feed *event* to the plan; return all actions, also those on the hub."""
         self.at += after_s
         return self.plan.on(event, Now(self.at, EPOCH + self.at))
 
-    def hears(self, child: int, message: Message) -> list[Action]:
+    def receives(self, child: int, message: Message) -> list[Action]:
         return self.on(Received(child, message))
 
     def exits(
@@ -538,7 +536,7 @@ class Told:
         how = "was ended by SIGKILL" if code == -9 else f"ended with exit code {code}"
         return self.on(Exited(child, 100 + child, code, how), after_s=after_s)
 
-    def asks_to_reload(self, listen: str = "a:1") -> list[Action]:
+    def reloads(self, listen: str = "a:1") -> list[Action]:
         assert self.on(Signalled(Signal.RELOAD)) == [Load()]
         return self.on(FileLoaded(config(2, listen)))
 
@@ -547,22 +545,25 @@ def of(actions: list[Action], kind: type[T]) -> list[T]:
     return [action for action in actions if isinstance(action, kind)]
 
 
-def said(actions: list[Action]) -> list[str]:
+def lines_of(actions: list[Action]) -> list[str]:
     return [action.text for action in of(actions, LogLine)]
 
 
-def test_the_first_worker_goes_before_the_others() -> None:
-    """What is wrong with a configuration is then told once."""
-    told = Told(workers=3, is_serving=False)
-    assert told.does == [Fork(1, 0, 1)]
-    assert told.hears(1, Ready()) == [
+def test_the_first_worker_starts_before_the_others() -> None:
+    """The others start when the first is ready, so that an error is logged once."""
+    driver = Driver(workers=3, is_serving=False)
+    assert driver.actions == [Fork(1, 0, 1)]
+    assert driver.receives(1, Ready()) == [
         Announce(),
         Send(1, Accept((0, 1, 2))),
         Fork(2, 1, 1),
         Fork(3, 2, 1),
     ]
-    assert told.hears(3, Ready()) == [Send(1, Accept((0, 1))), Send(3, Accept((2,)))]
-    assert told.hears(2, Ready()) == [Send(1, Accept((0,))), Send(2, Accept((1,)))]
+    assert driver.receives(3, Ready()) == [
+        Send(1, Accept((0, 1))),
+        Send(3, Accept((2,))),
+    ]
+    assert driver.receives(2, Ready()) == [Send(1, Accept((0,))), Send(2, Accept((1,)))]
 
 
 @pytest.mark.parametrize(
@@ -575,57 +576,65 @@ def test_the_first_worker_goes_before_the_others() -> None:
 def test_a_configuration_that_no_worker_can_serve(
     failed: str | None, line: str
 ) -> None:
-    """It is told once, and the exit code is 1."""
-    told = Told(is_serving=False)
+    """The error is logged once, and the exit code is 1."""
+    driver = Driver(is_serving=False)
     if failed:
-        told.hears(1, Failed(failed))
-    assert told.exits(1, 3) == [LogLine(line), CloseSockets(), Exit(1)]
+        driver.receives(1, Failed(failed))
+    assert driver.exits(1, 3) == [LogLine(line), CloseSockets(), Exit(1)]
 
 
 def test_a_first_worker_that_was_killed_is_started_again() -> None:
-    """Nothing is wrong with the configuration: the machine was short of memory, say."""
-    told = Told(is_serving=False)
+    """A first worker that was killed is restarted, as after a lack of memory.
+
+    The delay doubles with each crash, and is reset after `steady_s`.
+    """
+    driver = Driver(is_serving=False)
     line = "worker 1 (pid 101) was ended by SIGKILL; another one starts in 0.1 s"
-    assert told.exits(1) == [LogLine(line)]
-    assert told.plan.due == pytest.approx(0.1)
-    assert told.on(Tick(), after_s=0.05) == []
-    assert told.on(Tick(), after_s=0.06) == [Fork(2, 0, 1)]
-    assert said(told.exits(2)) == [line.replace("101", "102").replace("0.1 s", "0.2 s")]
-    told.on(Tick(), after_s=1.0)
+    assert driver.exits(1) == [LogLine(line)]
+    assert driver.plan.due == pytest.approx(0.1)
+    assert driver.on(Tick(), after_s=0.05) == []
+    assert driver.on(Tick(), after_s=0.06) == [Fork(2, 0, 1)]
+    assert lines_of(driver.exits(2)) == [
+        line.replace("101", "102").replace("0.1 s", "0.2 s")
+    ]
+    driver.on(Tick(), after_s=1.0)
     line = "worker 1 (pid 103) was ended by SIGKILL; another one starts in 0.1 s"
-    assert said(told.exits(3, after_s=PACE.steady_s)) == [line]
+    assert lines_of(driver.exits(3, after_s=PACE.steady_s)) == [line]
 
 
-def test_a_worker_that_cannot_be_forked_is_tried_again() -> None:
-    """Later each time, as one that has crashed."""
-    told = Told(is_serving=False)
+def test_a_fork_that_fails_is_tried_again() -> None:
+    """A fork that fails is logged and tried again after the delay of a crash."""
+    driver = Driver(is_serving=False)
     line = "worker 1 can't be started: no memory; another one starts in 0.1 s"
-    assert told.on(NotStarted(1, "no memory")) == [LogLine(line)]
-    assert told.on(Tick(), after_s=0.1) == [Fork(2, 0, 1)]
+    assert driver.on(NotStarted(1, "no memory")) == [LogLine(line)]
+    assert driver.on(Tick(), after_s=0.1) == [Fork(2, 0, 1)]
 
 
-def test_the_sockets_of_a_dead_worker_are_another_one_s() -> None:
-    """From the moment when its channel ends; its own again when it is replaced."""
-    told = Told()
-    assert told.on(Closed(1)) == [Send(2, Accept((1, 0)))]
-    told.exits(1)
-    told.on(Tick(), after_s=0.5)
-    assert of(told.does, Fork) == [Fork(4, 0, 1)]
-    assert told.hears(4, Ready()) == [Send(4, Accept((0,))), Send(2, Accept((1,)))]
+def test_the_sockets_of_a_dead_worker_move_to_another() -> None:
+    """Another worker accepts on them when its channel closes, until it is replaced."""
+    driver = Driver()
+    assert driver.on(Closed(1)) == [Send(2, Accept((1, 0)))]
+    driver.exits(1)
+    driver.on(Tick(), after_s=0.5)
+    assert of(driver.actions, Fork) == [Fork(4, 0, 1)]
+    assert driver.receives(4, Ready()) == [Send(4, Accept((0,))), Send(2, Accept((1,)))]
 
 
 @pytest.mark.parametrize(
     ("is_ready", "ticks"), [(True, PACE.silent_ticks), (False, PACE.start_ticks)]
 )
 def test_a_worker_that_hangs_is_killed(is_ready: bool, ticks: int) -> None:
-    """After so many pings without an answer; one that starts may take longer."""
-    told = Told(workers=1, is_serving=is_ready)
+    """A worker is killed after `silent_ticks` pings without an answer.
+
+    One that isn't ready yet is killed after `start_ticks`.
+    """
+    driver = Driver(workers=1, is_serving=is_ready)
     for _ in range(ticks):
-        assert told.on(Tick(), after_s=1.0) == [Send(1, Ping())]
-    assert told.on(Tick(), after_s=1.0) == [Kill(1)]
-    told.on(Tick(), after_s=1.0)
-    assert not of(told.does, Kill)
-    (line,) = said(told.exits(1))
+        assert driver.on(Tick(), after_s=1.0) == [Send(1, Ping())]
+    assert driver.on(Tick(), after_s=1.0) == [Kill(1)]
+    driver.on(Tick(), after_s=1.0)
+    assert not of(driver.actions, Kill)
+    (line,) = lines_of(driver.exits(1))
     assert line.startswith("worker 1 (pid 101) was ended by SIGKILL: it didn't answer;")
 
 
@@ -638,30 +647,30 @@ def test_a_worker_that_hangs_is_killed(is_ready: bool, ticks: int) -> None:
     ],
 )
 def test_a_worker_that_misbehaves_is_killed(event: Event, why: str) -> None:
-    """Another one accepts in its place at once."""
-    told = Told()
-    assert told.on(event) == [Kill(1), Send(2, Accept((1, 0)))]
-    (line,) = said(told.exits(1))
+    """A worker with an invalid message is killed, and another accepts on its socket."""
+    driver = Driver()
+    assert driver.on(event) == [Kill(1), Send(2, Accept((1, 0)))]
+    (line,) = lines_of(driver.exits(1))
     assert f"SIGKILL: {why};" in line
 
 
-def test_a_denial_goes_to_every_worker() -> None:
-    """To those that are there if it is news, and to a later one before it accepts."""
-    told = Told()
+def test_a_denial_is_sent_to_every_worker() -> None:
+    """A new denial is sent to all other workers, and to later ones when forked."""
+    driver = Driver()
     denial = Deny({"a": EPOCH + 100})
-    assert told.hears(1, denial) == [Send(2, denial)]
-    assert told.hears(2, denial) == []
-    told.exits(1)
-    told.on(Tick(), after_s=0.5)
-    assert told.does == [Fork(4, 0, 1), Send(4, denial)]
+    assert driver.receives(1, denial) == [Send(2, denial)]
+    assert driver.receives(2, denial) == []
+    driver.exits(1)
+    driver.on(Tick(), after_s=0.5)
+    assert driver.actions == [Fork(4, 0, 1), Send(4, denial)]
 
 
 def test_a_reload_takes_over_when_all_are_ready() -> None:
-    """Then the old workers drain, and whoever exceeds its time is killed."""
-    told = Told()
-    assert told.asks_to_reload("b:2") == [Fork(4, 0, 2)]
-    assert told.hears(4, Ready()) == [Fork(5, 1, 2)]
-    assert told.hears(5, Ready()) == [
+    """The old workers then drain, and one that exceeds the time is killed."""
+    driver = Driver()
+    assert driver.reloads("b:2") == [Fork(4, 0, 2)]
+    assert driver.receives(4, Ready()) == [Fork(5, 1, 2)]
+    assert driver.receives(5, Ready()) == [
         Send(4, Accept((0,))),
         Send(5, Accept((1,))),
         Send(1, Drain()),
@@ -669,105 +678,111 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
         LogLine("reloaded routes.yaml"),
         LogLine("gateway.listen has changed: that needs a restart"),
     ]
-    assert told.exits(1, 0) == []
+    assert driver.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):
-        told.on(Tick(), after_s=1.0)
+        driver.on(Tick(), after_s=1.0)
         for child in (2, 4, 5):
-            told.hears(child, Ping())
-    assert of(told.on(Tick(), after_s=1.0), Kill) == [Kill(2)]
-    (line,) = said(told.exits(2))
+            driver.receives(child, Ping())
+    assert of(driver.on(Tick(), after_s=1.0), Kill) == [Kill(2)]
+    (line,) = lines_of(driver.exits(2))
     assert line == "worker 2 (pid 102) was ended by SIGKILL: it didn't finish in time"
 
 
-def test_a_reload_takes_over_at_once_if_nothing_else_serves() -> None:
-    """Its first worker has shown that the configuration is good."""
-    told = Told()
-    told.asks_to_reload()
-    told.hears(4, Ready())
-    told.on(Closed(1))
-    assert Send(4, Accept((0, 1))) in told.on(Closed(2))
-    assert said(told.does) == ["reloaded routes.yaml"]
+def test_a_reload_takes_over_at_once_if_no_old_worker_serves() -> None:
+    """When no old worker is left, the first ready worker of a reload accepts."""
+    driver = Driver()
+    driver.reloads()
+    driver.receives(4, Ready())
+    driver.on(Closed(1))
+    assert Send(4, Accept((0, 1))) in driver.on(Closed(2))
+    assert lines_of(driver.actions) == ["reloaded routes.yaml"]
 
 
 @pytest.mark.parametrize("code", [1, -9])
-def test_a_reload_whose_worker_ends_is_given_up(code: int) -> None:
-    """The old generation goes on, and the next reload is a fresh one."""
-    told = Told()
-    told.asks_to_reload()
-    lines = said(told.exits(4, code))
+def test_a_reload_whose_worker_ends_fails(code: int) -> None:
+    """The old configuration stays in use, and the next reload loads the file again."""
+    driver = Driver()
+    driver.reloads()
+    lines = lines_of(driver.exits(4, code))
     assert len(lines) == 2
     assert lines[1] == "not reloaded: the old configuration stays in use"
-    assert told.on(Signalled(Signal.RELOAD)) == [Load()]
-    assert told.on(FileRefused(("1:1: bad",))) == [
+    assert driver.on(Signalled(Signal.RELOAD)) == [Load()]
+    assert driver.on(FileRefused(("1:1: bad",))) == [
         LogLine("1:1: bad"),
         LogLine(lines[1]),
     ]
 
 
-def test_signals_in_one_reload_are_one_more() -> None:
-    """Nothing that was written meanwhile is missed, and loads don't pile up."""
-    told = Told(workers=1)
-    told.asks_to_reload()
+def test_signals_during_a_reload_cause_one_more() -> None:
+    """Any number of signals during a reload cause exactly one reload after it."""
+    driver = Driver(workers=1)
+    driver.reloads()
     for _ in range(5):
-        assert told.on(Signalled(Signal.RELOAD)) == []
-    assert told.hears(3, Ready())[-1] == Load()
+        assert driver.on(Signalled(Signal.RELOAD)) == []
+    assert driver.receives(3, Ready())[-1] == Load()
 
 
 def test_nothing_is_forked_while_the_file_is_read() -> None:
-    """A fork would copy what the reading thread has locked."""
-    told = Told()
-    told.on(Signalled(Signal.RELOAD))
-    told.exits(1)
-    assert not of(told.on(Tick(), after_s=20.0), Fork)
-    assert of(told.on(FileRefused(("bad",))), Fork) == [Fork(4, 0, 1)]
+    """No worker is forked meanwhile: it would copy the locks of the reading thread."""
+    driver = Driver()
+    driver.on(Signalled(Signal.RELOAD))
+    driver.exits(1)
+    assert not of(driver.on(Tick(), after_s=20.0), Fork)
+    assert of(driver.on(FileRefused(("bad",))), Fork) == [Fork(4, 0, 1)]
 
 
 def test_a_stop_drains_and_a_second_one_kills() -> None:
-    """A closed terminal never kills: system and shell send a SIGHUP each."""
-    told = Told()
+    """The first SIGHUP of a closed terminal drains; only another signal kills.
+
+    The system and the shell send a SIGHUP each.
+    """
+    driver = Driver()
     drains = [CloseSockets(), Send(1, Drain()), Send(2, Drain())]
-    assert told.on(Signalled(Signal.HANG_UP)) == drains
-    assert told.on(Signalled(Signal.HANG_UP)) == []
-    assert told.exits(1, 0) == []
-    assert told.on(Signalled(Signal.STOP)) == [Kill(2)]
-    assert told.exits(2) == [Exit(130)]
+    assert driver.on(Signalled(Signal.HANG_UP)) == drains
+    assert driver.on(Signalled(Signal.HANG_UP)) == []
+    assert driver.exits(1, 0) == []
+    assert driver.on(Signalled(Signal.STOP)) == [Kill(2)]
+    assert driver.exits(2) == [Exit(130)]
 
 
 def test_a_stop_during_a_reload() -> None:
-    """Who serves finishes, who starts is killed."""
-    told = Told()
-    told.asks_to_reload()
-    assert told.on(Signalled(Signal.STOP)) == [
+    """Workers that serve drain, and one that starts is killed."""
+    driver = Driver()
+    driver.reloads()
+    assert driver.on(Signalled(Signal.STOP)) == [
         CloseSockets(),
         Send(1, Drain()),
         Send(2, Drain()),
         Kill(4),
     ]
     for child, code in ((1, 0), (4, -9)):
-        assert told.exits(child, code) == []
-    assert told.exits(2, 0) == [Exit(0)]
+        assert driver.exits(child, code) == []
+    assert driver.exits(2, 0) == [Exit(0)]
 
 
-def test_a_file_that_was_read_too_late() -> None:
-    """The stop goes on."""
-    told = Told(workers=1)
-    told.on(Signalled(Signal.RELOAD))
-    told.on(Signalled(Signal.STOP))
-    assert told.on(FileLoaded(config(2))) == []
-    assert told.exits(1, 0) == [Exit(0)]
+def test_a_file_that_is_read_after_a_stop() -> None:
+    """A file that is loaded after a stop is ignored."""
+    driver = Driver(workers=1)
+    driver.on(Signalled(Signal.RELOAD))
+    driver.on(Signalled(Signal.STOP))
+    assert driver.on(FileLoaded(config(2))) == []
+    assert driver.exits(1, 0) == [Exit(0)]
 
 
 # --- the hub ----------------------------------------------------------------------
 
 
 def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
-    """It takes nothing from the start; then it is sent what workers report."""
-    told = Told(is_serving=False)
-    assert ForkHub(3) in told.told(Received(1, Ready()))
+    """The hub is forked when the first worker is ready, and is sent workers' reports.
+
+    Pings aren't reports.
+    """
+    driver = Driver(is_serving=False)
+    assert ForkHub(3) in driver.feed(Received(1, Ready()))
     for message in (Ready(), Deny({"a": EPOCH + 9}), Failed("x")):
-        sent = told.told(Received(2, message))
+        sent = driver.feed(Received(2, message))
         assert Send(3, Report(2, 1, message)) in sent
-    assert not [a for a in of(told.told(Received(2, Ping())), Send) if a.child == 3]
+    assert not [a for a in of(driver.feed(Received(2, Ping())), Send) if a.child == 3]
 
 
 @pytest.mark.parametrize(
@@ -782,42 +797,42 @@ def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
     ],
 )
 def test_a_hub_that_misbehaves_is_replaced(event: Event, why: str) -> None:
-    """And nothing else happens: no worker hears of it."""
-    told = Told()
-    assert told.told(event) == [Kill(3)]
+    """The hub is killed and forked again, without a message to any worker."""
+    driver = Driver()
+    assert driver.feed(event) == [Kill(3)]
     line = f"hub (pid 103) was ended by SIGKILL: {why}; another one starts in 0.1 s"
-    assert told.exits(3) == [LogLine(line)]
-    assert ForkHub(4) in told.told(Tick(), after_s=0.1)
-    assert said(told.exits(4, 1)) == [
+    assert driver.exits(3) == [LogLine(line)]
+    assert ForkHub(4) in driver.feed(Tick(), after_s=0.1)
+    assert lines_of(driver.exits(4, 1)) == [
         "hub (pid 104) ended with exit code 1; another one starts in 0.2 s"
     ]
 
 
 def test_the_hub_ends_last() -> None:
-    """When no worker is left; one that doesn't end is killed."""
-    told = Told(workers=1)
-    assert told.told(Signalled(Signal.STOP)) == [CloseSockets(), Send(1, Drain())]
-    assert told.told(Exited(1, 101, 0, "ended")) == [Send(2, Drain())]
-    assert told.told(Tick(), after_s=PACE.hub_end_s) == [Send(2, Ping())]
-    assert told.told(Tick(), after_s=1.0) == [Kill(2)]
-    assert said(told.told(Exited(2, 102, -9, "was ended by SIGKILL"))) == [
+    """The hub drains when no worker is left, and is killed after `hub_end_s`."""
+    driver = Driver(workers=1)
+    assert driver.feed(Signalled(Signal.STOP)) == [CloseSockets(), Send(1, Drain())]
+    assert driver.feed(Exited(1, 101, 0, "ended")) == [Send(2, Drain())]
+    assert driver.feed(Tick(), after_s=PACE.hub_end_s) == [Send(2, Ping())]
+    assert driver.feed(Tick(), after_s=1.0) == [Kill(2)]
+    assert lines_of(driver.feed(Exited(2, 102, -9, "was ended by SIGKILL"))) == [
         "hub (pid 102) was ended by SIGKILL: it didn't finish in time"
     ]
-    assert told.plan.on(Tick(), Now(told.at, EPOCH)) == []
+    assert driver.plan.on(Tick(), Now(driver.at, EPOCH)) == []
 
 
 def test_a_hub_that_dies_while_workers_drain_is_not_replaced() -> None:
-    """Nobody would ask it anything any more."""
-    told = Told(workers=1)
-    told.told(Signalled(Signal.STOP))
-    assert told.exits(2) == [LogLine("hub (pid 102) was ended by SIGKILL")]
-    assert told.exits(1, 0) == [Exit(0)]
+    """A hub that dies after a stop is logged and not replaced."""
+    driver = Driver(workers=1)
+    driver.feed(Signalled(Signal.STOP))
+    assert driver.exits(2) == [LogLine("hub (pid 102) was ended by SIGKILL")]
+    assert driver.exits(1, 0) == [Exit(0)]
 
 
 def test_a_hub_that_has_closed_its_channel_is_killed_at_the_end() -> None:
-    """It couldn't be told."""
-    told = Told(workers=1)
-    assert told.told(Closed(2)) == []
-    told.told(Signalled(Signal.STOP))
-    assert told.told(Exited(1, 101, 0, "ended")) == [Kill(2)]
-    assert told.told(Exited(2, 102, -9, "was ended by SIGKILL")) == [Exit(0)]
+    """A hub without a channel can't receive `Drain`, so it is killed."""
+    driver = Driver(workers=1)
+    assert driver.feed(Closed(2)) == []
+    driver.feed(Signalled(Signal.STOP))
+    assert driver.feed(Exited(1, 101, 0, "ended")) == [Kill(2)]
+    assert driver.feed(Exited(2, 102, -9, "was ended by SIGKILL")) == [Exit(0)]

@@ -1,7 +1,6 @@
-"""A gateway of several processes: sign-outs, crashes, reloads and ends.
+"""A gateway of several processes: sign-outs, crashes, reloads and stops.
 
-The processes are real. Which worker answered shows in the first half of a request id,
-which each makes up for itself.
+The processes are real. The first half of a request id tells which worker answered.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ SWITCH = (
 )
 SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
 
-IMPATIENT = """\
+SHORT_PACE = """\
 from functools import partial
 from gateway.cli import main
 from gateway.process import supervisor
@@ -69,8 +68,7 @@ pace = SupervisorPace(tick_s=0.1, silent_ticks=20, start_ticks=600)
 supervisor.supervise = partial(supervisor.supervise, pace=pace)
 main()
 """
-"""The command with less time for a worker that hangs, and as much for one that starts.
-"""
+"""The command, with a short time for a worker that hangs, and a long one to start."""
 
 MODULE = """\
 import os, pathlib, signal
@@ -97,22 +95,22 @@ def module_path(folder: Path) -> str:
 
 
 class Service:
-    """An upstream's behaviour: switches protocols, and holds what is posted."""
+    """An upstream's behaviour: upgrades, and answers POST when `release` is set."""
 
     def __init__(self) -> None:
-        self.taken = asyncio.Event()
-        self.let_go = asyncio.Event()
+        self.received = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def __call__(self, peer: Peer) -> None:
         while True:
-            seen = await peer.request()
-            if seen.field(b"upgrade"):
+            received = await peer.request()
+            if received.field(b"upgrade"):
                 await peer.send(SWITCH)
                 await peer.gone()
                 return
-            if seen.line.startswith(b"POST"):
-                self.taken.set()
-                await self.let_go.wait()
+            if received.line.startswith(b"POST"):
+                self.received.set()
+                await self.release.wait()
             await peer.send(OK)
 
 
@@ -122,8 +120,8 @@ def service(upstream: FaultUpstream) -> Service:
     return behaviour
 
 
-class Crew:
-    """A gateway of several workers that runs."""
+class Workers:
+    """A running gateway of several workers."""
 
     def __init__(self, process: Process, port: int, path: Path) -> None:
         self.process = process
@@ -132,12 +130,12 @@ class Crew:
 
     @property
     def workers(self) -> set[int]:
-        """The process ids of all that live."""
+        """The process ids of the workers that run, and of one that starts as hub."""
         return self.children - self.hubs
 
     @property
     def hubs(self) -> set[int]:
-        """The process id of the hub, if it has said its name."""
+        """The process id of the hub, if it has set its name."""
         return {pid for pid in self.children if comm(pid) == hub.NAME}
 
     @property
@@ -145,7 +143,7 @@ class Crew:
         return children(self.process.child.pid)
 
     def write(self, text: str) -> None:
-        """Put *text* in the place of the file, all at once."""
+        """Replace the configuration file atomically."""
         new = self.path.with_suffix(".new")
         new.write_text(text, encoding="utf-8")
         new.rename(self.path)
@@ -153,8 +151,8 @@ class Crew:
     def signal(self, number: signal.Signals) -> None:
         self.process.signal(number)
 
-    async def said(self, pattern: bytes, times: int = 1) -> None:
-        """Return when it has said so, so often."""
+    async def until_logged(self, pattern: bytes, times: int = 1) -> None:
+        """Return when standard error has had *pattern* so many *times*."""
         await self.process.until_said(rb"(?s)" + rb".*".join([pattern] * times))
 
     async def ask(self, target: str = "/open") -> WireReply:
@@ -171,23 +169,23 @@ class Crew:
         self, connections: int = 1, *, workers: int = 2, unlike: Sequence[str] = ()
     ) -> AsyncIterator[list[list[Wire]]]:
         """Yield so many connections to each of so many workers, none in *unlike*."""
-        found: dict[str, list[Wire]] = {}
+        by_worker: dict[str, list[Wire]] = {}
         async with AsyncExitStack() as opened:
             async with asyncio.timeout(DEADLINE_S):
-                while sum(len(w) == connections for w in found.values()) < workers:
+                while sum(len(w) == connections for w in by_worker.values()) < workers:
                     async with AsyncExitStack() as another:
                         wire = await another.enter_async_context(connect(self.port))
                         worker = worker_of(await get(wire, "/open"))
                         if worker not in unlike:
-                            wires = found.setdefault(worker, [])
+                            wires = by_worker.setdefault(worker, [])
                             if len(wires) < connections:
                                 wires.append(wire)
                                 await opened.enter_async_context(another.pop_all())
-            yield [wires for wires in found.values() if len(wires) == connections]
+            yield [wires for wires in by_worker.values() if len(wires) == connections]
 
 
 def worker_of(reply: WireReply) -> str:
-    """Return what the request ids of one worker have in common."""
+    """Return the part of a request id that is the same for all ids of a worker."""
     request_id = reply.one("X-Request-Id")
     assert request_id is not None
     return request_id[:16]
@@ -195,9 +193,9 @@ def worker_of(reply: WireReply) -> str:
 
 @asynccontextmanager
 async def connect_from(port: int, source: int) -> AsyncIterator[Wire]:
-    """Connect for the block from a port, which is free again afterwards.
+    """Connect for the block from port *source*, or from a free one if it is 0.
 
-    Or from one that is free if *source* is 0. Nobody else uses its address.
+    The port is free again afterwards: no other test uses this address.
     """
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", port, local_addr=("127.7.7.7", source)
@@ -219,7 +217,7 @@ def children(pid: int) -> set[int]:
 
 
 def comm(pid: int) -> str:
-    """Return what the system calls a process."""
+    """Return the system's name of a process, or nothing if it has ended."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return ""
@@ -234,22 +232,22 @@ def has_ended(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Return when *condition* holds, of processes that tell nobody."""
+    """Return when *condition* holds, for states of processes without an event."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-class Gate:
-    """Where workers wait while they start, as long as it is shut."""
+class StartBarrier:
+    """A barrier at which starting workers wait while it is closed."""
 
     WAIT = """\
 import socket
-with socket.create_connection(("127.0.0.1", int(os.environ["GATE"]))) as gate:
-    gate.sendall(b"%d\\n" % os.getpid())
-    gate.recv(1)
+with socket.create_connection(("127.0.0.1", int(os.environ["BARRIER"]))) as barrier:
+    barrier.sendall(b"%d\\n" % os.getpid())
+    barrier.recv(1)
 """
-    """What a `config_module` does to wait here."""
+    """Code of a `config_module` that waits at the barrier."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -258,8 +256,8 @@ with socket.create_connection(("127.0.0.1", int(os.environ["GATE"]))) as gate:
         self._waiting: asyncio.Queue[int] = asyncio.Queue()
 
     @asynccontextmanager
-    async def standing(self) -> AsyncIterator[Gate]:
-        """Let workers come for the block."""
+    async def running(self) -> AsyncIterator[StartBarrier]:
+        """Accept workers for the block."""
         server = await asyncio.start_server(self._on_worker, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         async with server:
@@ -268,14 +266,14 @@ with socket.create_connection(("127.0.0.1", int(os.environ["GATE"]))) as gate:
             finally:
                 self.open()
 
-    def shut(self) -> None:
+    def close(self) -> None:
         self._is_open.clear()
 
     def open(self) -> None:
         self._is_open.set()
 
-    async def waits(self) -> int:
-        """Return the process id of the next worker that waits."""
+    async def next_waiting(self) -> int:
+        """Return the process id of the next worker that waits here."""
         async with asyncio.timeout(DEADLINE_S):
             return await self._waiting.get()
 
@@ -291,14 +289,14 @@ with socket.create_connection(("127.0.0.1", int(os.environ["GATE"]))) as gate:
             writer.close()
 
 
-Start = Callable[..., Awaitable[Crew]]
+Start = Callable[..., Awaitable[Workers]]
 
 
 @pytest.fixture
 async def start(
     tmp_path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> AsyncIterator[Start]:
-    """Return what runs a gateway from the text of a routes.yaml, with two workers."""
+    """Return a function that starts a gateway from a configuration's text."""
     async with AsyncExitStack() as opened:
 
         async def run(
@@ -307,7 +305,7 @@ async def start(
             workers: int = 2,
             program: Sequence[str | Path] = (GATEWAY,),
             **environ: str,
-        ) -> Crew:
+        ) -> Workers:
             path = tmp_path / "routes.yaml"
             path.write_text(text, encoding="utf-8")
             process = await opened.enter_async_context(
@@ -318,33 +316,33 @@ async def start(
                     program=program,
                 )
             )
-            crew = Crew(process, await serving(process), path)
-            async with crew.each(workers=workers):  # all serve
-                await until(lambda: crew.hubs)
-                return crew
+            gateway = Workers(process, await serving(process), path)
+            async with gateway.each(workers=workers):  # all serve
+                await until(lambda: gateway.hubs)
+                return gateway
 
         yield run
 
 
 @pytest.fixture
-async def gate() -> AsyncIterator[Gate]:
-    async with Gate().standing() as gate:
-        yield gate
+async def barrier() -> AsyncIterator[StartBarrier]:
+    async with StartBarrier().running() as barrier:
+        yield barrier
 
 
 @pytest.fixture
-def start_gated(start: Start, gate: Gate, tmp_path: Path) -> Start:
-    """Return what runs a gateway whose workers wait at the gate when they start."""
-    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=Gate.WAIT))
-    environ = {"PYTHONPATH": module_path(tmp_path), "GATE": str(gate.port)}
+def start_with_barrier(start: Start, barrier: StartBarrier, tmp_path: Path) -> Start:
+    """Return a function that starts a gateway whose workers wait at the barrier."""
+    (tmp_path / "own_module.py").write_text(MODULE.format(trouble=StartBarrier.WAIT))
+    environ = {"PYTHONPATH": module_path(tmp_path), "BARRIER": str(barrier.port)}
     return partial(start, OWN_MODULE, **environ)
 
 
-async def sign_up(crew: Crew, core: ThreadedCore) -> User:
-    """Return a user with a session; who signed it up doesn't matter."""
-    url = f"http://127.0.0.1:{crew.port}"
-    gateway = Gateway(app=cast("App", None), url=url, records=Records(), any_core=core)
-    return await gateway.sign_up()
+async def sign_up(gateway: Workers, core: ThreadedCore) -> User:
+    """Return a user with a session, signed up at any worker."""
+    url = f"http://127.0.0.1:{gateway.port}"
+    one = Gateway(app=cast("App", None), url=url, records=Records(), any_core=core)
+    return await one.sign_up()
 
 
 async def get(wire: Wire, target: str, *fields: tuple[str, str]) -> WireReply:
@@ -358,13 +356,14 @@ async def get(wire: Wire, target: str, *fields: tuple[str, str]) -> WireReply:
 async def test_a_sign_out_ends_the_session_in_every_worker(
     start: Start, st_core: ThreadedCore, service: Service
 ) -> None:
-    """Its tokens and its sockets, also in a worker that starts afterwards.
+    """A sign-out ends the session's tokens and WebSockets in every worker.
 
-    No route here asks the core, so that only who was told can know.
+    Workers that start afterwards know of it, too. No route here queries the core, so
+    that a worker can know of it only from the supervisor.
     """
-    crew = await start()
-    user = await sign_up(crew, st_core)
-    async with crew.each(2) as ((ours, _), (theirs, socket)):
+    gateway = await start()
+    user = await sign_up(gateway, st_core)
+    async with gateway.each(2) as ((ours, _), (theirs, socket)):
         for wire in (ours, theirs):
             assert (await get(wire, "/private", user.bearer)).status == 200
         await socket.send(request("GET", "/private", user.bearer, *HANDSHAKE))
@@ -376,9 +375,9 @@ async def test_a_sign_out_ends_the_session_in_every_worker(
             reply = await get(wire, "/private", user.bearer)
             assert (reply.status, reply.json()) == (401, {"message": "unauthorised"})
         known = [worker_of(await get(wire, "/open")) for wire in (ours, theirs)]
-        for worker in crew.workers:
+        for worker in gateway.workers:
             os.kill(worker, signal.SIGKILL)
-    async with crew.each(unlike=known) as new:
+    async with gateway.each(unlike=known) as new:
         for (wire,) in new:
             assert (await get(wire, "/private", user.bearer)).status == 401
 
@@ -386,9 +385,9 @@ async def test_a_sign_out_ends_the_session_in_every_worker(
 async def test_every_sign_out_is_known_in_every_worker(
     start: Start, st_core: ThreadedCore, service: Service
 ) -> None:
-    """Whichever worker it came to, how many came before, and who has started since."""
-    crew = await start()
-    users = [await sign_up(crew, st_core) for _ in range(3)]
+    """Each worker knows all sign-outs, also of other workers and before its start."""
+    gateway = await start()
+    users = [await sign_up(gateway, st_core) for _ in range(3)]
 
     async def sign_out(user: User, at: Wire, socket: Wire) -> None:
         """Sign *user* out at one worker; return when another has closed *socket*."""
@@ -400,76 +399,79 @@ async def test_every_sign_out_is_known_in_every_worker(
         assert await socket.rest() == SESSION_ENDED
 
     async def refused(wire: Wire) -> list[bool]:
-        """Return of each user whether the worker at *wire* lets it in no more."""
+        """Return for each user whether the worker at *wire* refuses it."""
         replies = [await get(wire, "/private", user.bearer) for user in users]
         return [reply.status == 401 for reply in replies]
 
-    async with crew.each(2) as ((ours, our_socket), (theirs, their_socket)):
+    async with gateway.each(2) as ((ours, our_socket), (theirs, their_socket)):
         await sign_out(users[0], ours, their_socket)
         await sign_out(users[1], theirs, our_socket)
         for wire in (ours, theirs):
             assert await refused(wire) == [True, True, False]
         known = [worker_of(await get(wire, "/open")) for wire in (ours, theirs)]
-    os.kill(min(crew.workers), signal.SIGKILL)
-    async with crew.each(workers=1, unlike=known) as ((new,),):
+    os.kill(min(gateway.workers), signal.SIGKILL)
+    async with gateway.each(workers=1, unlike=known) as ((new,),):
         assert await refused(new) == [True, True, False]
         unlike = [worker_of(await get(new, "/open"))]
-        async with crew.each(2, workers=1, unlike=unlike) as ((old, old_socket),):
+        async with gateway.each(2, workers=1, unlike=unlike) as ((old, old_socket),):
             await sign_out(users[2], new, old_socket)
             for wire in (new, old):
                 assert await refused(wire) == [True, True, True]
 
 
-# --- ends that nobody asked for ---------------------------------------------------
+# --- crashes ----------------------------------------------------------------------
 
 
-async def test_whoever_waits_at_a_dead_worker_s_door_is_served(
-    start_gated: Start, gate: Gate
+async def test_queued_connections_of_a_dead_worker_are_served(
+    start_with_barrier: Start, barrier: StartBarrier
 ) -> None:
-    """Connections that it hadn't taken are its sibling's, before it is replaced."""
-    crew = await start_gated()
-    first, second = crew.workers
-    # Stopped, both leave what comes in their queues; one of them then dies.
+    """Another worker accepts the connections that a dead one had not accepted.
+
+    It does so before the dead one is replaced.
+    """
+    gateway = await start_with_barrier()
+    first, second = gateway.workers
+    # While both are stopped, connections stay in their queues; one of them then dies.
     for worker in (first, second):
         os.kill(worker, signal.SIGSTOP)
     async with AsyncExitStack() as opened:
         wires = [
-            await opened.enter_async_context(connect(crew.port)) for _ in range(40)
+            await opened.enter_async_context(connect(gateway.port)) for _ in range(40)
         ]
         for wire in wires:
             await wire.send(request("GET", "/open"))
-        gate.shut()
+        barrier.close()
         os.kill(first, signal.SIGKILL)
         os.kill(second, signal.SIGCONT)
         for wire in wires:
             assert (await wire.reply()).status == 200
-    await crew.said(
+    await gateway.until_logged(
         rb"worker \d \(pid %d\) was ended by SIGKILL; another one starts in 0\.1 s"
         % first
     )
-    replacing = await gate.waits()
-    assert crew.workers == {second, replacing}
-    gate.open()
-    async with crew.each():
+    replacing = await barrier.next_waiting()
+    assert gateway.workers == {second, replacing}
+    barrier.open()
+    async with gateway.each():
         pass
 
 
-async def test_a_dead_worker_s_socket_is_one_other_s(
-    start_gated: Start, gate: Gate
+async def test_a_dead_worker_s_socket_has_one_other_worker(
+    start_with_barrier: Start, barrier: StartBarrier
 ) -> None:
-    """Until it is replaced; then it is the new one's, and nobody else's.
+    """One other worker accepts on a dead worker's socket, until it is replaced.
 
-    From one port the system leads a client to the same socket each time. If only one
-    worker accepts there, the same one answers, whichever of the others is stopped.
+    The system assigns a client's port to the same socket each time. If only one worker
+    accepts there, the same one answers, whichever of the others is stopped.
     """
-    crew = await start_gated(workers=3)
+    gateway = await start_with_barrier(workers=3)
     ports = [0] * 30
 
     async def who_answers(stopped: int, wires: Sequence[Wire]) -> tuple[str, ...]:
-        """Ask from each of *ports* while one worker is *stopped*; return who answers.
+        """Send requests from *ports* while one worker is *stopped*; return who answers.
 
-        *wires* lead to all workers. When the others have answered what is asked there
-        later, they have also accepted what they accept.
+        *wires* are connected to all workers. When the others have answered a later
+        request there, they have also accepted their share of the earlier connections.
         """
         async with AsyncExitStack() as opened:
             clients = []
@@ -477,7 +479,7 @@ async def test_a_dead_worker_s_socket_is_one_other_s(
             try:
                 for number, port in enumerate(ports):
                     client = await opened.enter_async_context(
-                        connect_from(crew.port, port)
+                        connect_from(gateway.port, port)
                     )
                     ports[number] = client.writer.get_extra_info("sockname")[1]
                     await client.send(request("GET", "/open"))
@@ -490,11 +492,11 @@ async def test_a_dead_worker_s_socket_is_one_other_s(
             await asyncio.gather(*later)
             return tuple([worker_of(await client.reply()) for client in clients])
 
-    async with crew.each(workers=3) as wires:
-        first, second, third = crew.workers
-        gate.shut()
+    async with gateway.each(workers=3) as wires:
+        first, second, third = gateway.workers
+        barrier.close()
         os.kill(first, signal.SIGKILL)
-        await gate.waits()
+        await barrier.next_waiting()
         left = []
         for (wire,) in wires:
             with suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -504,74 +506,82 @@ async def test_a_dead_worker_s_socket_is_one_other_s(
         answers = await who_answers(second, left)
         assert len(set(answers)) == 2
         assert await who_answers(third, left) == answers
-    gate.open()
-    async with crew.each(workers=3) as wires, asyncio.timeout(DEADLINE_S):
+    barrier.open()
+    async with gateway.each(workers=3) as wires, asyncio.timeout(DEADLINE_S):
         all_three = [wire for (wire,) in wires]
-        while len({await who_answers(pid, all_three) for pid in crew.workers}) > 1:
-            pass  # the one that stood in hasn't been told yet
+        while len({await who_answers(pid, all_three) for pid in gateway.workers}) > 1:
+            pass  # the other worker still accepts on the replaced one's socket
 
 
 async def test_a_worker_that_hangs_is_replaced(start: Start) -> None:
-    """It doesn't hear of sign-outs, and whoever is connected to it waits in vain."""
-    crew = await start(program=(sys.executable, "-c", IMPATIENT))
-    before = crew.workers
+    """A worker that doesn't answer pings is killed and replaced."""
+    gateway = await start(program=(sys.executable, "-c", SHORT_PACE))
+    before = gateway.workers
     worker = min(before)
     os.kill(worker, signal.SIGSTOP)
-    await crew.said(rb"pid %d\) was ended by SIGKILL: it didn't answer;" % worker)
-    await until(lambda: crew.workers - before and worker not in crew.workers)
-    async with crew.each():
+    await gateway.until_logged(
+        rb"pid %d\) was ended by SIGKILL: it didn't answer;" % worker
+    )
+    await until(lambda: gateway.workers - before and worker not in gateway.workers)
+    async with gateway.each():
         pass
 
 
-async def test_a_slow_start_is_no_hang(start_gated: Start, gate: Gate) -> None:
+async def test_a_slow_start_is_no_hang(
+    start_with_barrier: Start, barrier: StartBarrier
+) -> None:
     """A worker that starts may be silent for longer than one that serves."""
-    crew = await start_gated(program=(sys.executable, "-c", IMPATIENT))
-    lost, hangs = crew.workers
-    gate.shut()
+    gateway = await start_with_barrier(program=(sys.executable, "-c", SHORT_PACE))
+    lost, hangs = gateway.workers
+    barrier.close()
     os.kill(lost, signal.SIGKILL)
-    slow = await gate.waits()
-    os.kill(hangs, signal.SIGSTOP)  # its silence begins later, and is too long
-    await crew.said(rb"pid %d\) was ended by SIGKILL: it didn't answer;" % hangs)
-    other = await gate.waits()
-    assert crew.workers == {slow, other}
-    gate.open()
-    async with crew.each():
-        assert crew.workers == {slow, other}
+    slow = await barrier.next_waiting()
+    os.kill(hangs, signal.SIGSTOP)  # it is silent for a shorter time, and is killed
+    await gateway.until_logged(
+        rb"pid %d\) was ended by SIGKILL: it didn't answer;" % hangs
+    )
+    other = await barrier.next_waiting()
+    assert gateway.workers == {slow, other}
+    barrier.open()
+    async with gateway.each():
+        assert gateway.workers == {slow, other}
 
 
-async def test_without_a_supervisor_workers_finish_and_end(
+async def test_workers_drain_when_the_supervisor_is_killed(
     start: Start, service: Service
 ) -> None:
-    """None is left behind, none keeps the port, and no request is lost by it."""
-    crew = await start()
-    family = crew.children
-    async with connect(crew.port) as wire:
+    """When the supervisor is killed, workers close the port, drain and end."""
+    gateway = await start()
+    family = gateway.children
+    async with connect(gateway.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
-        crew.signal(signal.SIGKILL)
-        await until_refused(crew.port)
-        service.let_go.set()
+        await service.received.wait()
+        gateway.signal(signal.SIGKILL)
+        await until_refused(gateway.port)
+        service.release.set()
         reply = await wire.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
     await until(lambda: all(map(has_ended, family)))
 
 
-async def test_the_hub_is_nobody_s_business(start: Start) -> None:
-    """A stopped or dead hub touches no request; another one takes its place."""
-    crew = await start(workers=1)
-    workers = crew.workers
-    (pid,) = crew.hubs
+async def test_a_hub_that_hangs_or_dies_affects_no_request(start: Start) -> None:
+    """Requests are served while the hub is stopped or dead, and it is replaced."""
+    gateway = await start(workers=1)
+    workers = gateway.workers
+    (pid,) = gateway.hubs
     os.kill(pid, signal.SIGSTOP)
-    assert (await crew.ask()).status == 200
+    assert (await gateway.ask()).status == 200
     os.kill(pid, signal.SIGKILL)
-    assert (await crew.ask()).status == 200
-    await crew.said(rb"hub \(pid %d\) was ended by SIGKILL; another one" % pid)
-    await until(lambda: crew.hubs - {pid})
-    assert crew.workers == workers
-    os.kill(min(crew.hubs), signal.SIGINT)  # as a terminal does: ignored
-    crew.signal(signal.SIGINT)
-    assert await crew.process.ended() == 0
-    assert b"Traceback" not in crew.process.err
+    assert (await gateway.ask()).status == 200
+    await gateway.until_logged(
+        rb"hub \(pid %d\) was ended by SIGKILL; another one" % pid
+    )
+    await until(lambda: gateway.hubs - {pid})
+    assert gateway.workers == workers
+    os.kill(min(gateway.hubs), signal.SIGINT)  # as a terminal does: ignored
+    gateway.signal(signal.SIGINT)
+    assert await gateway.process.ended() == 0
+    assert b"Traceback" not in gateway.process.err
 
 
 ADOPTING = """\
@@ -594,26 +604,26 @@ os.close(reads)
 os.set_inheritable(writes, True)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Runs a command that orphans come to, as to process 1, and has one already."""
+"""Runs a command to which orphans are reparented, as to process 1, with one orphan."""
 
 
 async def test_an_orphan_is_reaped(start: Start) -> None:
-    """A supervisor that is process 1 is left with no zombie, and loses nothing."""
-    crew = await start(program=(sys.executable, "-c", ADOPTING, GATEWAY))
-    orphan = int((await crew.process.until_said(rb"orphan (\d+)"))[1])
-    assert orphan in crew.workers
-    before = crew.workers - {orphan}
+    """A supervisor that is process 1 reaps an orphan, without logging it."""
+    gateway = await start(program=(sys.executable, "-c", ADOPTING, GATEWAY))
+    orphan = int((await gateway.process.until_said(rb"orphan (\d+)"))[1])
+    assert orphan in gateway.workers
+    before = gateway.workers - {orphan}
     worker = min(before)
     os.kill(orphan, signal.SIGKILL)
     await until(lambda: not Path(f"/proc/{orphan}").exists())
-    assert crew.workers == before
+    assert gateway.workers == before
     os.kill(worker, signal.SIGKILL)
-    await until(lambda: worker not in crew.workers and len(crew.workers) == 2)
-    async with crew.each():
+    await until(lambda: worker not in gateway.workers and len(gateway.workers) == 2)
+    async with gateway.each():
         pass
-    crew.signal(signal.SIGTERM)
-    assert await crew.process.ended() == 0
-    assert b"pid %d)" % orphan not in crew.process.err
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.process.ended() == 0
+    assert b"pid %d)" % orphan not in gateway.process.err
 
 
 MISBEHAVING = """\
@@ -661,21 +671,21 @@ sys.exit(
     ).run()
 )
 """
-"""A supervisor of one worker, each of which misbehaves in another way."""
+"""A supervisor of one worker; each replacement misbehaves in another way."""
 
 
 async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
-    """The supervisor takes nothing from it but what a worker says, and stays there."""
+    """A worker that is silent or sends an invalid message is killed and replaced."""
     (tmp_path / "routes.yaml").write_text("version: 1\n")
-    told = [
+    reasons = [
         b"it didn't answer",
         b"a message isn't JSON",
         b"it sent a message that a worker doesn't send",
         b"a message is too long",
-        b"it didn't answer",  # of the one that took the last one's place
+        b"it didn't answer",  # the replacement of the last one
     ]
     lines = rb".*\n".join(
-        rb"worker 1 \(pid \d+\) was ended by SIGKILL: %b;" % why for why in told
+        rb"worker 1 \(pid \d+\) was ended by SIGKILL: %b;" % why for why in reasons
     )
     program = (sys.executable, "-c", MISBEHAVING)
     async with command("routes.yaml", cwd=tmp_path, program=program) as supervisor:
@@ -691,7 +701,7 @@ async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
 async def test_a_worker_killed_while_it_starts_is_started_again(
     start: Start, tmp_path: Path
 ) -> None:
-    """Nothing is wrong with the configuration: the machine was short of memory, say."""
+    """A worker that is killed while it starts, as for memory, is started again."""
     trouble = """\
 marker = pathlib.Path("killed")
 if not marker.exists():
@@ -699,18 +709,18 @@ if not marker.exists():
     os.kill(os.getpid(), signal.SIGKILL)
 """
     (tmp_path / "own_module.py").write_text(MODULE.format(trouble=trouble))
-    crew = await start(OWN_MODULE, PYTHONPATH=module_path(tmp_path))
-    lines = crew.process.err.decode().splitlines()
+    gateway = await start(OWN_MODULE, PYTHONPATH=module_path(tmp_path))
+    lines = gateway.process.err.decode().splitlines()
     assert "was ended by SIGKILL; another one starts in 0.1 s" in lines[0]
     assert len(lines) == 2
 
 
-async def test_a_configuration_that_no_worker_can_serve_is_told_once(
+async def test_a_configuration_that_no_worker_can_serve_is_logged_once(
     tmp_path: Path,
 ) -> None:
-    """Exit code 1 as with one process: no loop, and no line for each worker."""
+    """The gateway exits with code 1 after one line, without restarts."""
 
-    async def fail(name: str, told: str) -> None:
+    async def fail(name: str, text: str) -> None:
         environ = {
             "UPSTREAM": "http://127.0.0.1:9",
             "PYTHONPATH": module_path(tmp_path),
@@ -719,7 +729,7 @@ async def test_a_configuration_that_no_worker_can_serve_is_told_once(
         async with command(*arguments, cwd=tmp_path, environ=environ) as failed:
             assert await failed.ended() == 1
         (line,) = failed.err.decode().splitlines()
-        assert told in line
+        assert text in line
         assert failed.out == b""
 
     troubles = {
@@ -733,13 +743,13 @@ async def test_a_configuration_that_no_worker_can_serve_is_told_once(
         (tmp_path / f"{name}.py").write_text(MODULE.format(trouble=trouble))
         (tmp_path / f"{name}.yaml").write_text(OWN_MODULE.replace("own_module", name))
     async with asyncio.TaskGroup() as both:
-        for name, (_, told) in troubles.items():
-            both.create_task(fail(name, told))
+        for name, (_, text) in troubles.items():
+            both.create_task(fail(name, text))
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", "100000"])
-def test_a_number_that_is_none(workers: str) -> None:
-    """Whether it comes from the command line or the environment."""
+def test_invalid_number_of_workers(workers: str) -> None:
+    """It is a usage error on the command line and in the environment."""
     for arguments, variable in (([f"--workers={workers}"], None), ([], workers)):
         environ = {"GATEWAY_WORKERS": variable}
         failed = CliRunner().invoke(main, ["serve", *arguments], env=environ)
@@ -748,7 +758,10 @@ def test_a_number_that_is_none(workers: str) -> None:
 
 
 async def test_a_port_isnt_shared_with_another_gateway(tmp_path: Path) -> None:
-    """Of the same user, whatever its workers: half of the requests would be lost."""
+    """A gateway doesn't start on a port that another one shares among its workers.
+
+    Otherwise, each would get a part of the other's requests.
+    """
     path = tmp_path / "routes.yaml"
     path.write_text(ROUTES, encoding="utf-8")
     sockets = share(bind("127.0.0.1:0"), 2)
@@ -782,168 +795,176 @@ async def test_a_port_isnt_shared_with_another_gateway(tmp_path: Path) -> None:
 async def test_a_reload_under_load_loses_nothing(
     start: Start, service: Service
 ) -> None:
-    """Kept connections, new ones, and a request that takes longer than the reload."""
-    crew = await start()
-    before = crew.workers
+    """During a reload, every request is answered.
+
+    There are kept connections, new ones, and a request that outlasts the reload.
+    """
+    gateway = await start()
+    before = gateway.workers
     is_over = asyncio.Event()
-    answered = [0, 0]
+    replies = [0, 0]
 
     async def keep() -> None:
-        """Ask on one connection as long as the gateway lets it."""
+        """Send requests on one connection until the gateway closes it."""
         while not is_over.is_set():
-            async with connect(crew.port) as wire:
+            async with connect(gateway.port) as wire:
                 while not is_over.is_set():
                     reply = await get(wire, "/open")
                     assert reply.status == 200
-                    answered[0] += 1
+                    replies[0] += 1
                     if reply.one("Connection") == "close":
                         assert await wire.rest() == b""
                         break
 
     async def renew() -> None:
-        """Ask on a new connection each time."""
+        """Send each request on a new connection."""
         while not is_over.is_set():
-            assert (await crew.ask()).status == 200
-            answered[1] += 1
+            assert (await gateway.ask()).status == 200
+            replies[1] += 1
 
-    async with crew.each(2) as wires, asyncio.TaskGroup() as load:
+    async with gateway.each(2) as wires, asyncio.TaskGroup() as load:
         (slow, idle), (_, other) = wires
         await slow.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
+        await service.received.wait()
         for _ in range(8):
             load.create_task(keep())
             load.create_task(renew())
-        await until(lambda: min(answered) > 20)
-        crew.write(MORE_ROUTES)
-        crew.signal(signal.SIGHUP)
-        crew.signal(signal.SIGHUP)  # makes no difference, at most another reload
-        await crew.said(rb"reloaded ")
-        await crew.until_served("/new")
+        await until(lambda: min(replies) > 20)
+        gateway.write(MORE_ROUTES)
+        gateway.signal(signal.SIGHUP)
+        gateway.signal(signal.SIGHUP)  # makes no difference, at most another reload
+        await gateway.until_logged(rb"reloaded ")
+        await gateway.until_served("/new")
         for wire in (idle, other):
             assert await wire.rest() == b""
-        service.let_go.set()
+        service.release.set()
         reply = await slow.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
-        await until(lambda: not crew.workers & before)
+        await until(lambda: not gateway.workers & before)
         is_over.set()
-    assert b"worker" not in crew.process.err.replace(b"2 workers", b"")
+    assert b"worker" not in gateway.process.err.replace(b"2 workers", b"")
 
 
 async def test_one_worker_is_replaced_and_reloaded(start: Start) -> None:
-    """As several are, and nobody is turned away meanwhile."""
-    crew = await start(workers=1)
-    assert re.search(rb"routes from [^,]+\n$", crew.process.err)
-    (worker,) = crew.workers
+    """A single worker is replaced and reloaded as several are, and requests succeed."""
+    gateway = await start(workers=1)
+    assert re.search(rb"routes from [^,]+\n$", gateway.process.err)
+    (worker,) = gateway.workers
     os.kill(worker, signal.SIGKILL)
-    await crew.said(rb"worker 1 \(pid %d\) was ended by SIGKILL; another" % worker)
-    assert (await crew.ask()).status == 200
-    crew.write("version: 2\n")
-    crew.signal(signal.SIGHUP)
-    await crew.said(rb"version: expected 1.*not reloaded")
-    assert (await crew.ask("/new")).status == 404
-    crew.write(MORE_ROUTES)
-    crew.signal(signal.SIGHUP)
-    await crew.until_served("/new")
-    crew.signal(signal.SIGINT)
-    assert await crew.process.ended() == 0
-    assert b"Traceback" not in crew.process.err
+    await gateway.until_logged(
+        rb"worker 1 \(pid %d\) was ended by SIGKILL; another" % worker
+    )
+    assert (await gateway.ask()).status == 200
+    gateway.write("version: 2\n")
+    gateway.signal(signal.SIGHUP)
+    await gateway.until_logged(rb"version: expected 1.*not reloaded")
+    assert (await gateway.ask("/new")).status == 404
+    gateway.write(MORE_ROUTES)
+    gateway.signal(signal.SIGHUP)
+    await gateway.until_served("/new")
+    gateway.signal(signal.SIGINT)
+    assert await gateway.process.ended() == 0
+    assert b"Traceback" not in gateway.process.err
 
 
-async def test_what_can_t_be_served_isn_t_taken_over(
-    start: Start, tmp_path: Path
-) -> None:
-    """Problems are told as by `check`, once; what was served before goes on."""
-    crew = await start()
-    before = crew.workers
+async def test_an_invalid_file_isn_t_reloaded(start: Start, tmp_path: Path) -> None:
+    """Its problems are logged as by `check`; the old configuration stays in use."""
+    gateway = await start()
+    before = gateway.workers
     no_file = f"tls: {{ca_file: {tmp_path}/none.pem}}"
     bad = {
         "version: 2\nroutes: [{path: a}]\n": [
-            f"{crew.path}:1:10: version: expected 1",
-            f"{crew.path}:2:17: routes[0].path: ",
+            f"{gateway.path}:1:10: version: expected 1",
+            f"{gateway.path}:2:17: routes[0].path: ",
         ],
         MORE_ROUTES.replace("]}}", f"], {no_file}}}}}").replace(
             '"${UPSTREAM}"', '"https://a.invalid"'
         ): ["services.up.tls.ca_file: "],
     }
-    for number, (text, told) in enumerate(bad.items(), 1):
-        said = len(crew.process.err)
-        crew.write(text)
-        crew.signal(signal.SIGHUP)
-        await crew.said(rb"not reloaded: the old configuration stays in use", number)
-        lines = crew.process.err[said:].decode().splitlines()
-        assert len(lines) > len(told)
-        for line, begin in zip(lines, told, strict=False):
+    for number, (text, begins) in enumerate(bad.items(), 1):
+        logged = len(gateway.process.err)
+        gateway.write(text)
+        gateway.signal(signal.SIGHUP)
+        await gateway.until_logged(
+            rb"not reloaded: the old configuration stays in use", number
+        )
+        lines = gateway.process.err[logged:].decode().splitlines()
+        assert len(lines) > len(begins)
+        for line, begin in zip(lines, begins, strict=False):
             assert line.startswith(begin)
-        assert (await crew.ask()).status == 200
-        assert (await crew.ask("/new")).status == 404
-    await until(lambda: crew.workers == before)
-    crew.write(MORE_ROUTES.replace("127.0.0.1:0", "127.0.0.1:1"))
-    crew.signal(signal.SIGHUP)
-    await crew.said(rb"gateway\.listen has changed: that needs a restart")
-    await crew.until_served("/new")
+        assert (await gateway.ask()).status == 200
+        assert (await gateway.ask("/new")).status == 404
+    await until(lambda: gateway.workers == before)
+    gateway.write(MORE_ROUTES.replace("127.0.0.1:0", "127.0.0.1:1"))
+    gateway.signal(signal.SIGHUP)
+    await gateway.until_logged(rb"gateway\.listen has changed: that needs a restart")
+    await gateway.until_served("/new")
 
 
 async def test_a_stop_during_a_reload(
-    start_gated: Start, service: Service, gate: Gate
+    start_with_barrier: Start, service: Service, barrier: StartBarrier
 ) -> None:
-    """Those who come are let go, those who serve finish; exit 0."""
-    crew = await start_gated()
-    async with connect(crew.port) as wire:
+    """New workers are ended, old ones drain, and the exit code is 0."""
+    gateway = await start_with_barrier()
+    async with connect(gateway.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
-        gate.shut()
-        crew.signal(signal.SIGHUP)
-        await gate.waits()
-        crew.signal(signal.SIGTERM)
-        await until_refused(crew.port)
-        service.let_go.set()
+        await service.received.wait()
+        barrier.close()
+        gateway.signal(signal.SIGHUP)
+        await barrier.next_waiting()
+        gateway.signal(signal.SIGTERM)
+        await until_refused(gateway.port)
+        service.release.set()
         assert (await wire.reply()).status == 200
-    assert await crew.process.ended() == 0
-    assert len(crew.process.err.splitlines()) == 1
+    assert await gateway.process.ended() == 0
+    assert len(gateway.process.err.splitlines()) == 1
 
 
 # --- stops ------------------------------------------------------------------------
 
 
 async def test_ctrl_c_counts_once(start: Start, service: Service) -> None:
-    """A terminal sends it to every process; so does a service manager, with SIGTERM."""
-    crew = await start()
-    async with connect(crew.port) as wire:
+    """Signals to the workers are ignored; the one to the supervisor drains.
+
+    A terminal sends SIGINT to every process, a service manager SIGTERM.
+    """
+    gateway = await start()
+    async with connect(gateway.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
-        for worker in crew.workers:
+        await service.received.wait()
+        for worker in gateway.workers:
             os.kill(worker, signal.SIGINT)
             os.kill(worker, signal.SIGTERM)
-        crew.signal(signal.SIGINT)
-        await until_refused(crew.port)
-        service.let_go.set()
+        gateway.signal(signal.SIGINT)
+        await until_refused(gateway.port)
+        service.release.set()
         reply = await wire.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
-    assert await crew.process.ended() == 0
-    (line,) = crew.process.err.decode().splitlines()
+    assert await gateway.process.ended() == 0
+    (line,) = gateway.process.err.decode().splitlines()
     assert line.endswith(
-        f"on http://127.0.0.1:{crew.port}, routes from {crew.path}, 2 workers"
+        f"on http://127.0.0.1:{gateway.port}, routes from {gateway.path}, 2 workers"
     )
 
 
 async def test_a_second_signal_ends_all_at_once(start: Start, service: Service) -> None:
-    """Whoever is still served is cut; no process is left."""
-    crew = await start()
-    family = crew.children
-    async with connect(crew.port) as wire:
+    """A second SIGTERM ends every process, though a request is in flight: exit 130."""
+    gateway = await start()
+    family = gateway.children
+    async with connect(gateway.port) as wire:
         await wire.send(request("POST", "/open", body=b"x"))
-        await service.taken.wait()
-        crew.signal(signal.SIGTERM)
-        await until_refused(crew.port)
-        crew.signal(signal.SIGTERM)
-        assert await crew.process.ended() == 130
+        await service.received.wait()
+        gateway.signal(signal.SIGTERM)
+        await until_refused(gateway.port)
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.process.ended() == 130
     assert all(map(has_ended, family))
 
 
 ON_A_TERMINAL = """\
 import os, signal, sys
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may have been started with nohup
-os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first one is a session's own
+os.close(os.open(os.ttyname(0), os.O_RDWR))  # it becomes the session's terminal
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Runs a command on a terminal, as the first process of a session."""
@@ -953,7 +974,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 async def test_a_closed_terminal_is_no_reload(
     tmp_path: Path, upstream: FaultUpstream, service: Service, workers: str
 ) -> None:
-    """SIGHUP, once from the system and once from the shell, then means: finish."""
+    """After its terminal is closed, SIGHUP drains the gateway, also the second one."""
     path = tmp_path / "routes.yaml"
     path.write_text(ROUTES, encoding="utf-8")
     ours, theirs = pty.openpty()
@@ -969,18 +990,18 @@ async def test_a_closed_terminal_is_no_reload(
     )
     os.close(theirs)
     try:
-        said = b""
+        output = b""
         async with asyncio.timeout(DEADLINE_S):
-            while not (told := re.search(rb" on http://127\.0\.0\.1:(\d+),", said)):
-                said += await asyncio.to_thread(terminal.read, 4096)
-        port = int(told[1])
+            while not (url := re.search(rb" on http://127\.0\.0\.1:(\d+),", output)):
+                output += await asyncio.to_thread(terminal.read, 4096)
+        port = int(url[1])
         async with connect(port) as wire:
             await wire.send(request("POST", "/open", body=b"x"))
-            await service.taken.wait()
+            await service.received.wait()
             terminal.close()
             await until_refused(port)
             gateway.send_signal(signal.SIGHUP)
-            service.let_go.set()
+            service.release.set()
             assert (await wire.reply()).status == 200
         async with asyncio.timeout(DEADLINE_S):
             assert await gateway.wait() == 0
@@ -995,22 +1016,27 @@ async def test_a_closed_terminal_is_no_reload(
 
 
 async def test_the_lines_of_several_processes_stay_whole(start: Start) -> None:
-    """In one pipe, however long the paths that clients choose; messages say whose."""
-    crew = await start(ROUTES, "--log-format", "json", CORE="http://127.0.0.1:9")
+    """Log lines of two workers in one pipe stay whole, also with long paths.
+
+    Messages on standard error name the worker.
+    """
+    gateway = await start(ROUTES, "--log-format", "json", CORE="http://127.0.0.1:9")
     for number in (1, 2):
-        await crew.said(rb"(?m:^)worker %d: the signing keys can't be" % number)
+        await gateway.until_logged(
+            rb"(?m:^)worker %d: the signing keys can't be" % number
+        )
     targets = [f"/open/{number}/" + "x" * (number * 40) for number in range(150)]
 
     async def ask_all(wire: Wire) -> None:
         for target in targets:
             assert (await get(wire, target)).status == 200
 
-    async with crew.each() as wires, asyncio.TaskGroup() as group:
+    async with gateway.each() as wires, asyncio.TaskGroup() as group:
         for wire, *_ in wires:
             group.create_task(ask_all(wire))
-    crew.signal(signal.SIGTERM)
-    assert await crew.process.ended() == 0
-    paths = [json.loads(line)["path"] for line in crew.process.out.splitlines()]
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.process.ended() == 0
+    paths = [json.loads(line)["path"] for line in gateway.process.out.splitlines()]
     long = [path for path in paths if path != "/open"]
     assert len(long) == 2 * len(targets)
     for path in long:
