@@ -1,7 +1,7 @@
-"""The gateway in an aiohttp application: what clients and services see of it.
+"""The gateway in an aiohttp application: what clients and services receive.
 
-With fakes for SuperTokens where it plays no part, and with the real SDK and a core
-where it does. The corpus is played in test_aiohttp_app_corpus.py.
+SuperTokens is a fake, except in the tests about the SDK, which use a core. The corpus
+is played in test_aiohttp_app_corpus.py.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ANN = ("Authorization", "Bearer ann")
 
 @dataclass
 class Served:
-    """A gateway of fakes in an application that listens on loopback."""
+    """A gateway with fake sessions, in an application that listens on loopback."""
 
     made: GatewayParts
     port: int
@@ -85,9 +85,9 @@ async def served(
     log_expected: bool = False,
     **options: Any,
 ) -> AsyncIterator[Served]:
-    """Serve a gateway; the *options* are those of `gateway_under_test.make`.
+    """Serve a gateway with *options*, which are those of `gateway_under_test.make`.
 
-    *outer*: it is a sub-application of this one, at `/sub`.
+    With *outer*, it is a sub-application of that one, at `/sub`.
     """
     made = make(*targets, **options)
     app = fake_app(made)
@@ -113,39 +113,44 @@ async def served(
 # --- requests and replies --------------------------------------------------------
 
 
-async def test_a_request_goes_through_and_nothing_is_added() -> None:
-    """The reply has the service's fields, as they were, and the gateway's only."""
+async def test_a_request_is_forwarded_and_aiohttp_adds_no_field() -> None:
+    """The reply has the service's fields, unchanged, and the gateway's; no others."""
     reply = (
         b"HTTP/1.1 200 Fine By Me\r\nX-One: a\r\nSet-Cookie: a=1\r\n"
         b"x-one: \xc3\xa9\r\nSet-Cookie: b=2\r\nContent-Length: 2\r\n\r\nok"
     )
     async with FaultUpstream(answer(reply)) as upstream, served(upstream.url) as gw:
-        found = await gw.ask("GET", "/a?x=%zz&y", ("X-Sent", "\xff"))
+        response = await gw.ask("GET", "/a?x=%zz&y", ("X-Sent", "\xff"))
         record = await gw.record()
-    assert (found.status, found.reason, found.body) == (200, b"Fine By Me", b"ok")
-    assert {name for name, _ in found.fields} == {
+    assert (response.status, response.reason, response.body) == (
+        200,
+        b"Fine By Me",
+        b"ok",
+    )
+    assert {name for name, _ in response.fields} == {
         *("X-One", "Set-Cookie", "x-one"),
         *("Vary", "X-Request-Id", "Content-Length"),
     }
-    assert found.all("Set-Cookie") == ["a=1", "b=2"]
-    assert found.all("X-One") == ["a", "\xc3\xa9"]
+    assert response.all("Set-Cookie") == ["a=1", "b=2"]
+    assert response.all("X-One") == ["a", "\xc3\xa9"]
     (sent,) = upstream.requests
     assert sent.line == b"GET /a?x=%zz&y HTTP/1.1"
     assert sent.field(b"x-sent") == b"\xff"
     assert sent.field(b"x-auth-status") == b"anonymous"
     assert (record.status, record.client) == (200, "127.0.0.1")
-    assert record.bytes_out == len(found.head) + 2
+    assert record.bytes_out == len(response.head) + 2
 
 
 @pytest.mark.parametrize("name", ["Server", "Date", "Content-Type"])
-async def test_what_aiohttp_adds_is_kept_when_the_service_sent_it(name: str) -> None:
+async def test_fields_that_aiohttp_would_set_are_the_service_s(name: str) -> None:
+    """A field that aiohttp sets by default keeps the service's value."""
     reply = f"HTTP/1.1 200 OK\r\n{name}: its own\r\nContent-Length: 2\r\n\r\nok"
     async with (
         FaultUpstream(answer(reply.encode())) as upstream,
         served(upstream.url) as gw,
     ):
-        found = await gw.ask("GET", "/a")
-    assert found.one(name) == "its own"
+        response = await gw.ask("GET", "/a")
+    assert response.one(name) == "its own"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,7 @@ async def test_what_aiohttp_adds_is_kept_when_the_service_sent_it(name: str) -> 
 async def test_the_framing_is_right(
     method: str, reply: bytes, length: str | None, chunked: bool, body: bytes
 ) -> None:
-    """And the next request on the connection is served."""
+    """The body's framing fields are right, so that the next request is served, too."""
     async with (
         FaultUpstream(answer(reply)) as upstream,
         served(upstream.url) as gw,
@@ -171,17 +176,19 @@ async def test_the_framing_is_right(
     ):
         for _ in range(2):
             await wire.send(request(method, "/a"))
-            found = await wire.reply(method)
-            assert found.one("Content-Length") == length
-            assert found.one("Transfer-Encoding") is None
-            assert found.body == body
-            assert not found.all("Content-Type")
+            response = await wire.reply(method)
+            assert response.one("Content-Length") == length
+            assert response.one("Transfer-Encoding") is None
+            assert response.body == body
+            assert not response.all("Content-Type")
 
 
 @pytest.mark.parametrize("kept", [False, True])
 async def test_an_http_1_0_reply_of_unknown_length_ends_with_the_connection(
     kept: bool,
 ) -> None:
+    """To an HTTP/1.0 client, a chunked reply is sent until the connection closes."""
+
     async def slowly(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED_HEAD + b"2\r\nok\r\n")
@@ -202,8 +209,8 @@ async def test_an_http_1_0_reply_of_unknown_length_ends_with_the_connection(
     assert b"keep-alive" not in head
 
 
-async def test_options_asterisk_comes_here() -> None:
-    """aiohttp's router finds no path in it. A client that waits for a 100 gets none."""
+async def test_options_asterisk_is_answered_by_the_gateway() -> None:
+    """`OPTIONS *`, which has no path for aiohttp's router, is 204, without a 100."""
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url) as gw,
@@ -211,9 +218,9 @@ async def test_options_asterisk_comes_here() -> None:
     ):
         for more in ((), (("Expect", "100-continue"),)):
             await wire.send(request("OPTIONS", "*", *more))
-            found = await wire.reply()
-            assert (found.status, found.one("Server")) == (204, None)
-            assert found.one("X-Request-Id") is not None
+            response = await wire.reply()
+            assert (response.status, response.one("Server")) == (204, None)
+            assert response.one("X-Request-Id") is not None
         assert not wire.interim
     assert not upstream.requests
 
@@ -222,7 +229,11 @@ async def test_options_asterisk_comes_here() -> None:
 
 
 async def test_refused_requests_reach_no_service() -> None:
-    """401, 404, 405, 400 and a preflight; each with the gateway's fields only."""
+    """Requests that are refused with 400, 401, 404 or 405 aren't forwarded.
+
+    Each has a record, and its reply has no Server field. The gateway's own path isn't
+    forwarded either.
+    """
     async with (
         FaultUpstream(answer()) as upstream,
         served(
@@ -242,15 +253,15 @@ async def test_refused_requests_reach_no_service() -> None:
             ("GET", "/a%2fb", 400),
             ("GET", "/user", 401),
         ):
-            found = await gw.ask(method, target)
-            assert found.status == status, target
-            assert found.one("Server") is None
-            assert found.one("Date") is not None
+            response = await gw.ask(method, target)
+            assert response.status == status, target
+            assert response.one("Server") is None
+            assert response.one("Date") is not None
             record = await gw.record()
             assert record.status == status
-            assert found.one("X-Request-Id") == record.request_id
-        found = await gw.ask("GET", "/user", ANN)
-        assert (found.status, found.json()["userId"]) == (200, "ann")
+            assert response.one("X-Request-Id") == record.request_id
+        response = await gw.ask("GET", "/user", ANN)
+        assert (response.status, response.json()["userId"]) == (200, "ann")
         assert not upstream.requests
         assert (await gw.ask("GET", "/a", ANN)).status == 200
     (sent,) = upstream.requests
@@ -259,53 +270,55 @@ async def test_refused_requests_reach_no_service() -> None:
 
 
 async def test_cors() -> None:
-    """A preflight needs no session, and a refusal can be read by the website."""
+    """A preflight needs no session and isn't forwarded; replies allow the origin."""
     origin = ("Origin", ORIGIN)
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, route={"protected": True}) as gw,
     ):
-        asked = ("Access-Control-Request-Method", "POST")
-        found = await gw.ask("OPTIONS", "/a", origin, asked)
-        assert found.status == 204
-        assert found.one("Access-Control-Allow-Origin") == ORIGIN
-        found = await gw.ask("GET", "/a", origin)
-        assert found.status == 401
-        assert found.one("Access-Control-Allow-Origin") == ORIGIN
-        found = await gw.ask("GET", "/a", origin, ANN)
-        assert found.status == 200
-        assert found.one("Access-Control-Allow-Origin") == ORIGIN
+        wanted = ("Access-Control-Request-Method", "POST")
+        response = await gw.ask("OPTIONS", "/a", origin, wanted)
+        assert response.status == 204
+        assert response.one("Access-Control-Allow-Origin") == ORIGIN
+        response = await gw.ask("GET", "/a", origin)
+        assert response.status == 401
+        assert response.one("Access-Control-Allow-Origin") == ORIGIN
+        response = await gw.ask("GET", "/a", origin, ANN)
+        assert response.status == 200
+        assert response.one("Access-Control-Allow-Origin") == ORIGIN
     assert len(upstream.requests) == 1
 
 
 async def test_a_service_that_is_not_there_is_502(closed_port: int) -> None:
+    """A refused connection is 502, and the record's side is the upstream."""
     async with served(f"http://127.0.0.1:{closed_port}") as gw:
-        found = await gw.ask("GET", "/a")
+        response = await gw.ask("GET", "/a")
         record = await gw.record()
-    assert (found.status, found.json()["code"]) == (502, "upstream_unreachable")
+    assert (response.status, response.json()["code"]) == (502, "upstream_unreachable")
     assert (record.side, record.status) == ("upstream", 502)
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"caf\xe9"])
 async def test_a_field_that_cannot_be_sent_is_502(value: bytes) -> None:
-    """aiohttp writes UTF-8: other bytes are neither changed nor left out."""
+    """A reply field that isn't UTF-8 is 502: aiohttp can't send it unchanged."""
     reply = b"HTTP/1.1 200 OK\r\nX: %b\r\nContent-Length: 2\r\n\r\nok" % value
     async with FaultUpstream(answer(reply)) as upstream, served(upstream.url) as gw:
-        found = await gw.ask("GET", "/a")
+        response = await gw.ask("GET", "/a")
         record = await gw.record()
-    assert (found.status, found.json()["code"]) == (502, "upstream_bad_reply")
+    assert (response.status, response.json()["code"]) == (502, "upstream_bad_reply")
     assert record.note == "X isn't UTF-8"
 
 
-async def test_a_fault_of_our_own_is_500() -> None:
+async def test_an_unexpected_error_is_500() -> None:
+    """An unexpected error is 500 without its text, and the request isn't forwarded."""
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, log_expected=True) as gw,
     ):
         gw.made.verifier.error = ValueError("secret")
-        found = await gw.ask("GET", "/a")
-    assert (found.status, found.json()["code"]) == (500, "internal_error")
-    assert b"secret" not in found.body
+        response = await gw.ask("GET", "/a")
+    assert (response.status, response.json()["code"]) == (500, "internal_error")
+    assert b"secret" not in response.body
     assert not upstream.requests
 
 
@@ -313,10 +326,10 @@ async def test_a_fault_of_our_own_is_500() -> None:
 
 
 async def test_uploads() -> None:
-    """With a length and in chunks, at once and in pieces."""
+    """Bodies with a length or in chunks are forwarded, whole or in pieces."""
     async with FaultUpstream(echo) as upstream, served(upstream.url) as gw:
-        found = await gw.ask("POST", "/a", body=b"whole")
-        assert found.body == b"whole"
+        response = await gw.ask("POST", "/a", body=b"whole")
+        assert response.body == b"whole"
         async with gw.connect() as wire:
             await wire.send(request("PUT", "/a", ("Content-Length", "6")) + b"abc")
             await asyncio.sleep(0.05)
@@ -329,48 +342,53 @@ async def test_uploads() -> None:
             assert (await wire.reply()).body == b"abcd"
 
 
-async def test_a_compressed_body_goes_on_as_it_came() -> None:
+async def test_a_compressed_body_is_forwarded_compressed() -> None:
+    """aiohttp doesn't decompress the body, so that the service gets the same bytes."""
     packed = gzip.compress(b"x" * 1000)
     async with FaultUpstream(echo) as upstream, served(upstream.url) as gw:
-        found = await gw.ask("POST", "/a", ("Content-Encoding", "gzip"), body=packed)
-    assert found.body == packed
+        response = await gw.ask("POST", "/a", ("Content-Encoding", "gzip"), body=packed)
+    assert response.body == packed
     assert upstream.requests[0].body == packed
 
 
 async def test_a_body_over_the_limit_is_413() -> None:
-    """Said in advance, or found while it comes; the service gets no whole request."""
+    """A body over the limit is 413: at once if its length is announced, else later.
+
+    The service gets no complete request.
+    """
     route = {"request": {"max_body_size": 8}}
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, route=route) as gw,
     ):
-        found = await gw.ask("POST", "/a", body=b"123456789")
-        assert (found.status, found.one("Connection")) == (413, "close")
+        response = await gw.ask("POST", "/a", body=b"123456789")
+        assert (response.status, response.one("Connection")) == (413, "close")
         assert not upstream.requests
         async with gw.connect() as wire:
             await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
             await wire.send(b"5\r\n12345\r\n")
             await asyncio.sleep(0.05)
             await wire.send(b"5\r\n12345\r\n")
-            found = await wire.reply()
-        assert (found.status, found.json()["code"]) == (413, "content_too_large")
+            response = await wire.reply()
+        assert (response.status, response.json()["code"]) == (413, "content_too_large")
     (begun,) = upstream.requests
     assert begun.body in (b"", b"12345")
 
 
 async def test_a_body_that_stalls_is_408() -> None:
+    """A body that pauses for `body_idle_timeout` is 408, and the connection ends."""
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, settings={"limits": {"body_idle_timeout": 0.1}}) as gw,
         gw.connect() as wire,
     ):
         await wire.send(request("POST", "/a", ("Content-Length", "9")) + b"1")
-        found = await wire.reply()
-        assert (found.status, found.one("Connection")) == (408, "close")
+        response = await wire.reply()
+        assert (response.status, response.one("Connection")) == (408, "close")
 
 
-async def test_a_body_with_broken_chunks_never_ends() -> None:
-    """aiohttp's server doesn't tell who reads the body, so that its time runs out."""
+async def test_a_body_with_broken_chunks_is_408() -> None:
+    """Broken chunks end in `body_idle_timeout`: aiohttp tells the reader no error."""
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, settings={"limits": {"body_idle_timeout": 0.2}}) as gw,
@@ -379,16 +397,16 @@ async def test_a_body_with_broken_chunks_never_ends() -> None:
         await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
         await asyncio.sleep(0.05)
         await wire.send(b"1\r\na\r\nzz\r\n")
-        found = await wire.reply()
+        response = await wire.reply()
         record = await gw.record()
-    assert (found.status, found.json()["code"]) == (408, "request_timeout")
+    assert (response.status, response.json()["code"]) == (408, "request_timeout")
     assert record.side == "client"
     (begun,) = upstream.requests
     assert begun.body in (b"", b"a")
 
 
-async def test_a_100_comes_when_the_request_is_allowed() -> None:
-    """Not before: a refused client keeps its body."""
+async def test_a_100_is_sent_when_the_request_is_allowed() -> None:
+    """A client gets 100 after the request is allowed, and none if it is refused."""
     waits = (("Expect", "100-continue"), ("Content-Length", "4"))
     async with (
         FaultUpstream(echo) as upstream,
@@ -396,9 +414,9 @@ async def test_a_100_comes_when_the_request_is_allowed() -> None:
     ):
         async with gw.connect() as wire:
             await wire.send(request("POST", "/a", *waits))
-            found = await wire.reply()
-            assert (found.status, wire.interim) == (401, [])
-            assert found.one("Connection") == "close"
+            response = await wire.reply()
+            assert (response.status, wire.interim) == (401, [])
+            assert response.one("Connection") == "close"
         async with gw.connect() as wire:
             await wire.send(request("POST", "/a", *waits, ANN))
             assert await wire.read(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -411,16 +429,16 @@ async def test_a_100_comes_when_the_request_is_allowed() -> None:
 
 
 async def test_an_event_arrives_before_the_next_is_sent() -> None:
-    """The head, too: a browser's EventSource opens with it."""
-    seen = asyncio.Event()
+    """The head and each chunk arrive before the service sends the next chunk."""
+    go_on = asyncio.Event()
 
     async def events(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED_HEAD)
         for number in range(5):
             async with asyncio.timeout(DEADLINE_S):
-                await seen.wait()
-            seen.clear()
+                await go_on.wait()
+            go_on.clear()
             await peer.send(b"1\r\n%d\r\n" % number)
         await peer.send(b"0\r\n\r\n")
 
@@ -432,13 +450,14 @@ async def test_an_event_arrives_before_the_next_is_sent() -> None:
         await wire.send(request("GET", "/a"))
         assert (await wire.head()).one("Transfer-Encoding") == "chunked"
         for number in range(5):
-            seen.set()
+            go_on.set()
             assert await wire.chunk() == b"%d" % number
         assert await wire.chunk() == b""
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_cut_body_never_ends_cleanly(version: str) -> None:
+    """A body that the service cuts has no last chunk; HTTP/1.0 gets a reset."""
     reply = CHUNKED_HEAD + b"2\r\nok\r\n"
     async with (
         FaultUpstream(answer_and_close(reply)) as upstream,
@@ -455,10 +474,13 @@ async def test_a_cut_body_never_ends_cleanly(version: str) -> None:
     assert (record.reason, record.side) == ("upstream_closed", "upstream")
 
 
-async def test_a_client_that_leaves_ends_its_request() -> None:
-    """While the service is awaited, in an upload and in a download."""
+async def test_a_client_that_disconnects_ends_its_request() -> None:
+    """When a client disconnects, the upstream connection is closed: 499 in the log.
 
-    async def leave(wire: Wire, gw: Served, upstream: FaultUpstream) -> None:
+    It does so while the service is awaited, in an upload and in a download.
+    """
+
+    async def disconnect(wire: Wire, gw: Served, upstream: FaultUpstream) -> None:
         await upstream.got_request.wait()
         wire.writer.transport.abort()
         async with asyncio.timeout(DEADLINE_S):
@@ -483,11 +505,14 @@ async def test_a_client_that_leaves_ends_its_request() -> None:
             gw.connect() as wire,
         ):
             await wire.send(asked)
-            await leave(wire, gw, upstream)
+            await disconnect(wire, gw, upstream)
 
 
 async def test_a_slow_client_holds_back_the_service() -> None:
-    """And one that takes nothing for `write_idle_timeout` is cut off."""
+    """A client that reads nothing for `write_idle_timeout` is disconnected.
+
+    Meanwhile, under 32 MiB are read from the service.
+    """
     sent = 0
 
     async def endless(peer: Peer) -> None:
@@ -516,7 +541,7 @@ async def test_a_slow_client_holds_back_the_service() -> None:
 
 @asynccontextmanager
 async def echo_service(**options: Any) -> AsyncIterator[str]:
-    """Run a WebSocket service that sends back what it gets; yields its URL."""
+    """Run a WebSocket service that echoes each message; yield its URL."""
 
     async def each(socket: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
@@ -534,8 +559,8 @@ def dial(gw: Served, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("compression", ["deflate", None])
-async def test_a_websocket_goes_through(compression: str | None) -> None:
-    """Messages of any size, compressed end to end, and the service's subprotocol."""
+async def test_a_websocket_is_tunnelled(compression: str | None) -> None:
+    """Messages of any size arrive, compressed or not, and the subprotocol is chosen."""
     async with (
         echo_service(compression=compression, subprotocols=["b"]) as url,
         served(url) as gw,
@@ -550,8 +575,8 @@ async def test_a_websocket_goes_through(compression: str | None) -> None:
     assert record.reason.endswith("_closed")
 
 
-async def test_a_websocket_is_told_of_the_end() -> None:
-    """Of its session (4401), and of the application (1001)."""
+async def test_a_websocket_is_closed_with_a_code() -> None:
+    """The close code is 4401 at the session's end, and 1001 at the application's."""
     async with echo_service() as url, served(url, route={"protected": True}) as gw:
         fields = dict([ANN])
         async with dial(gw, additional_headers=fields) as ws:
@@ -569,6 +594,7 @@ async def test_a_websocket_is_told_of_the_end() -> None:
 
 
 async def test_a_refused_handshake_reaches_no_service() -> None:
+    """A handshake without a session, or from another origin, isn't forwarded."""
     async with (
         FaultUpstream(answer()) as upstream,
         served(upstream.url, route={"protected": True}) as gw,
@@ -580,14 +606,17 @@ async def test_a_refused_handshake_reaches_no_service() -> None:
     assert not upstream.requests
 
 
-async def test_the_last_frames_of_a_client_that_leaves_arrive() -> None:
-    """It sends a message and closes: aiohttp cancels, the tunnel ends by itself."""
-    heard: asyncio.Queue[Any] = asyncio.Queue()
+async def test_the_last_frames_of_a_client_that_disconnects_arrive() -> None:
+    """A message that a client sends just before it disconnects reaches the service.
+
+    aiohttp cancels the handler then, but the tunnel first delivers what has come.
+    """
+    messages: asyncio.Queue[Any] = asyncio.Queue()
 
     async def each(socket: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in socket:
-                heard.put_nowait(message)
+                messages.put_nowait(message)
 
     async with serve(each, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
@@ -596,7 +625,7 @@ async def test_the_last_frames_of_a_client_that_leaves_arrive() -> None:
             await ws.send("last words")
             ws.transport.close()
             async with asyncio.timeout(DEADLINE_S):
-                assert await heard.get() == "last words"
+                assert await messages.get() == "last words"
             record = await gw.record()
     assert (record.status, record.reason) == (101, "client_closed")
 
@@ -607,10 +636,10 @@ async def test_the_last_frames_of_a_client_that_leaves_arrive() -> None:
 async def test_tls_and_unix_sockets(
     tmp_path: Path, self_signed: ssl.SSLContext
 ) -> None:
-    """The service is told of https; a peer without an address is `unix` in the log."""
+    """X-Forwarded-Proto is `https` over TLS; the client of a Unix socket is `unix`."""
     context = ssl.create_default_context(cafile=tmp_path / "server.pem")
     context.check_hostname = False
-    asked = request("GET", "/a", ("Connection", "close"))
+    sent = request("GET", "/a", ("Connection", "close"))
     async with FaultUpstream(answer()) as upstream, served(upstream.url) as gw:
         path = str(tmp_path / "socket")
         tls = web.TCPSite(gw.runner, "127.0.0.1", 0, ssl_context=self_signed)
@@ -622,16 +651,19 @@ async def test_tls_and_unix_sockets(
             asyncio.open_unix_connection(path),
         ):
             reader, writer = await opened
-            writer.write(asked)
+            writer.write(sent)
             assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
             writer.transport.abort()
         assert [(await gw.record()).client for _ in range(2)] == ["127.0.0.1", "unix"]
-    told = [one.field(b"x-forwarded-proto") for one in upstream.requests]
-    assert told == [b"https", b"http"]
+    schemes = [one.field(b"x-forwarded-proto") for one in upstream.requests]
+    assert schemes == [b"https", b"http"]
 
 
-async def test_nothing_is_served_behind_a_chunked_request() -> None:
-    """aiohttp's parser isn't trusted with what follows it on its connection."""
+async def test_a_chunked_request_is_the_last_on_its_connection() -> None:
+    """A request pipelined after a chunked one isn't served, and the connection ends.
+
+    aiohttp's parser may misread what follows a chunked body.
+    """
     chunked = request("POST", "/a", ("Transfer-Encoding", "chunked")) + b"0\r\n\r\n"
     async with (
         FaultUpstream(answer()) as upstream,
@@ -639,14 +671,14 @@ async def test_nothing_is_served_behind_a_chunked_request() -> None:
         gw.connect() as wire,
     ):
         await wire.send(chunked + request("GET", "/b"))
-        found = await wire.reply()
-        assert (found.status, found.one("Connection")) == (200, "close")
+        response = await wire.reply()
+        assert (response.status, response.one("Connection")) == (200, "close")
         assert await wire.rest() == b""
     assert len(upstream.requests) == 1
 
 
-async def test_a_request_in_flight_is_finished_at_the_end() -> None:
-    """And its answer says that the connection ends."""
+async def test_a_request_in_flight_is_finished_at_cleanup() -> None:
+    """At cleanup, a request in flight is answered with `Connection: close`."""
     go_on = asyncio.Event()
 
     async def slowly(peer: Peer) -> None:
@@ -664,8 +696,8 @@ async def test_a_request_in_flight_is_finished_at_the_end() -> None:
         ending = asyncio.create_task(gw.runner.cleanup())
         await until(lambda: gw.made.app.proxy.draining)
         go_on.set()
-        found = await wire.reply()
-        assert (found.body, found.one("Connection")) == (b"ok", "close")
+        response = await wire.reply()
+        assert (response.body, response.one("Connection")) == (b"ok", "close")
         await ending
 
 
@@ -677,7 +709,7 @@ async def hello(_: web.Request) -> web.Response:
 
 
 async def test_as_a_sub_application() -> None:
-    """Paths are matched whole, and the outer application's own stay its own."""
+    """Routes match the whole path, with the prefix; the outer routes stay in use."""
     outer = web.Application(handler_args=HANDLER_ARGS)
     outer.router.add_get("/hello", hello)
     packed = gzip.compress(b"x" * 1000)
@@ -687,32 +719,37 @@ async def test_as_a_sub_application() -> None:
     ):
         assert (await gw.ask("GET", "/hello")).body == b"hello"
         assert (await gw.ask("GET", "/a")).status == 404
-        found = await gw.ask(
+        response = await gw.ask(
             "POST", "/sub/a/b", ("Content-Encoding", "gzip"), body=packed
         )
-        assert (found.status, found.body) == (200, packed)
-        assert found.one("Server") is None
+        assert (response.status, response.body) == (200, packed)
+        assert response.one("Server") is None
         assert (await gw.ask("GET", "/sub/b")).json()["code"] == "no_route"
     (sent,) = upstream.requests
     assert sent.line == b"POST /sub/a/b HTTP/1.1"
 
 
 async def test_a_decompressed_body_is_not_forwarded() -> None:
-    """An outer application without HANDLER_ARGS changes bodies: that is told."""
+    """A body that the outer application has decompressed is 500 and isn't forwarded.
+
+    The record's note names `HANDLER_ARGS`, which would prevent it.
+    """
     async with (
         FaultUpstream(echo) as upstream,
         served(upstream.url, outer=web.Application(), route={"path": "/sub"}) as gw,
     ):
         assert (await gw.ask("POST", "/sub", body=b"plain")).status == 200
         packed = gzip.compress(b"x")
-        found = await gw.ask("POST", "/sub", ("Content-Encoding", "gzip"), body=packed)
-        assert (found.status, found.json()["code"]) == (500, "internal_error")
+        response = await gw.ask(
+            "POST", "/sub", ("Content-Encoding", "gzip"), body=packed
+        )
+        assert (response.status, response.json()["code"]) == (500, "internal_error")
         records = [await gw.record() for _ in range(2)]
     assert "HANDLER_ARGS" in records[1].note
     assert len(upstream.requests) == 1
 
 
-# --- the real thing ----------------------------------------------------------------
+# --- with the SDK and a core -------------------------------------------------------
 
 ROUTES = """
 version: 1
@@ -731,7 +768,7 @@ routes:
 def table(
     tmp_path: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> Iterator[Callable[..., web.Application]]:
-    """Return what makes an application of a route table."""
+    """Return a function that makes an application from a configuration's text."""
     aiohttp_app.reset()
     file = tmp_path / "routes.yaml"
 
@@ -749,7 +786,7 @@ async def test_with_the_sdk_and_a_core(
     aiohttp_client: Callable[..., Awaitable[TestClient[Any, Any]]],
     upstream: FaultUpstream,
 ) -> None:
-    """Sign up, be known to the service, ask who one is, sign out."""
+    """From sign-up to sign-out, the service and `user_path` get the user's id."""
     records = Records()
     client = await aiohttp_client(table(observer=records))
     assert (await client.get("/open")).status == 200
@@ -782,7 +819,10 @@ async def test_one_gateway_at_a_time(
     table: Callable[..., web.Application],
     aiohttp_client: Callable[..., Awaitable[TestClient[Any, Any]]],
 ) -> None:
-    """A second one, one with other settings, and a reset while one runs."""
+    """A second gateway, other settings, and a reset while one runs are refused.
+
+    After a reset, the settings may be others.
+    """
     client = await aiohttp_client(table())
     with pytest.raises(OneGateway, match="another gateway runs in this process"):
         await web.AppRunner(table()).setup()
@@ -801,19 +841,19 @@ async def test_one_gateway_at_a_time(
     assert (await another.get("/open")).status == 200
 
 
-async def test_a_bad_file_is_told_at_once(
+async def test_a_bad_file_is_an_error_at_once(
     table: Callable[..., web.Application],
 ) -> None:
-    """Before anything starts, with the place of each problem."""
-    with pytest.raises(settings.ConfigError) as told:
+    """`gateway_app` raises the file's problems, before anything starts."""
+    with pytest.raises(settings.ConfigError) as caught:
         table("version: 1\nroutes: [{path: x}]\n")
-    assert told.value.problems
+    assert caught.value.problems
 
 
-async def test_the_other_parser_is_refused(
+async def test_aiohttp_s_python_parser_is_refused(
     table: Callable[..., web.Application], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The corpus is proven for llhttp only."""
+    """The gateway doesn't start with it: the corpus is tested with llhttp only."""
     lax = http_parser.HttpRequestParserPy
     monkeypatch.setattr(http_parser, "HttpRequestParser", lax)
     with pytest.raises(aiohttp_app.NoStrictParser):
@@ -831,12 +871,12 @@ def blocks(language: str) -> list[str]:
 
 
 def main_of(text: str) -> web.Application:
-    """Return what the function `main` of the program *text* makes."""
+    """Return the application that the function `main` of the program *text* makes."""
     names: dict[str, Any] = {"__name__": "service"}
     exec(text, names)
-    made = names["main"]()
-    assert isinstance(made, web.Application)
-    return made
+    app = names["main"]()
+    assert isinstance(app, web.Application)
+    return app
 
 
 async def test_the_page_s_programs_serve(
@@ -846,7 +886,7 @@ async def test_the_page_s_programs_serve(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One application, and one beside routes of its own."""
+    """The page's programs serve: the gateway alone, and beside other routes."""
 
     def write(text: str) -> None:
         (tmp_path / "routes.yaml").write_text(text, encoding="utf-8")
@@ -871,7 +911,7 @@ async def test_the_page_s_programs_serve(
 
 
 def test_the_page_s_test_passes(tmp_path: Path) -> None:
-    """As somebody would run it who has the gateway installed."""
+    """The page's test passes in a directory with nothing but the page's files."""
     (table,) = blocks("yaml")
     (tmp_path / "routes.yaml").write_text(table, "utf-8")
     (tmp_path / "test_routes.py").write_text(blocks("python")[-1], "utf-8")
@@ -889,6 +929,6 @@ def test_the_page_s_test_passes(tmp_path: Path) -> None:
 
 
 def test_the_page_counts_the_cases() -> None:
-    """So many of the corpus are answered by aiohttp."""
+    """The page states how many cases of the corpus aiohttp refuses."""
     refused, all_cases = len(REFUSED), len(CASES)
     assert f"{refused} of {all_cases} end this way" in " ".join(PAGE.split())

@@ -1,7 +1,7 @@
 """The corpus, sent whole to the gateway in an aiohttp application.
 
-aiohttp's server reads the requests. What it refuses or reads in its own way is listed
-here, case by case; everything else ends as behind the gateway's own listener.
+aiohttp's server parses the requests. Cases that it refuses or parses otherwise are
+listed here; all others end as with the gateway's own listener.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.proxy import Proxy
 
 
 class Watched(web.RequestHandler):
-    """aiohttp's connection, which says how much it was given to read."""
+    """aiohttp's connection; counts the bytes that it has received."""
 
     __slots__ = ("_news", "_watched", "gone", "taken")
 
@@ -58,7 +58,7 @@ class Watched(web.RequestHandler):
 
 
 class Serving:
-    """aiohttp's server in the listener's place."""
+    """aiohttp's server in place of the gateway's listener."""
 
     def __init__(self, runner: web.AppRunner) -> None:
         self._runner = runner
@@ -106,13 +106,13 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    """One gateway for all cases."""
+    """Return one gateway for all cases."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         opened = running(
             limits={"max_head_size": 32768}, trusted=("127.0.0.2",), serve=serve
         )
         rig = runner.run(opened.__aenter__())
-        # aiohttp answers in the version that it was asked in.
+        # aiohttp answers with the request's version.
         rig.versions += (b"HTTP/1.0 ", b"HTTP/0.9 ", b"HTTP/2.0 ")
         yield Stage(runner, rig)
         runner.run(opened.__aexit__(None, None, None))
@@ -157,8 +157,8 @@ REFUSED_BY_AIOHTTP = frozenset(
     G3-one-field-too-many I1-bad-head
     """.split()  # noqa: SIM905 - a hundred names
 )
-"""Malformed requests, and what is over a limit: aiohttp's parser refuses them, and its
-server answers each with a 400 of its own, without asking the application."""
+"""Malformed requests and requests over a limit: aiohttp's parser refuses them, and its
+server answers 400 without calling the application."""
 
 REFUSED_THERE_ONLY = frozenset(
     (
@@ -168,7 +168,7 @@ REFUSED_THERE_ONLY = frozenset(
         "C21-nothing-behind-a-request-that-closes",
     )
 )
-"""What the listener takes, and aiohttp's parser refuses in the same way."""
+"""Requests that the listener accepts; aiohttp answers them, too, with its 400."""
 
 ENDED_THERE = frozenset(
     (
@@ -191,14 +191,14 @@ READ_OTHERWISE = frozenset(
         "C27-another-protocol",
     )
 )
-"""Not played: the first ends the connection before its second request; aiohttp takes
+"""Not played: the first ends the connection before its second request; aiohttp accepts
 several spaces in a request line, drops a good request before a bad one in the same
 segment, and reads RTSP/1.0 as HTTP/1.0."""
 
 UNSENDABLE = frozenset({"I2-byte-above-0x7F"})
 """The reply has a field that aiohttp's writer can't send as it is."""
 
-CASES = dict(zip(corpus.ids(found := corpus.load()), found, strict=True))
+CASES = dict(zip(corpus.ids(loaded := corpus.load()), loaded, strict=True))
 REFUSED = REFUSED_BY_AIOHTTP | REFUSED_THERE_ONLY
 OTHERS = REFUSED | READ_OTHERWISE | UNSENDABLE
 OURS = [name for name in CASES if name not in OTHERS]
@@ -206,7 +206,7 @@ OURS = [name for name in CASES if name not in OTHERS]
 
 @pytest.mark.parametrize("name", OURS)
 def test_whole(stage: Stage, name: str) -> None:
-    """All in one piece, the canary after the last reply: as behind the listener."""
+    """Sent in one piece, with a canary after the last reply, a case has its result."""
     case = CASES[name]
     stage.run(
         play(stage.rig, replace(case, closes=None) if name in ENDED_THERE else case)
@@ -215,7 +215,7 @@ def test_whole(stage: Stage, name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_refused_by_aiohttp(stage: Stage, name: str) -> None:
-    """One 400 and the end; the upstream sees nothing, and the case asks for no more."""
+    """aiohttp answers one 400 and closes; nothing is forwarded or recorded."""
     case, rig = CASES[name], stage.rig
     assert name in REFUSED_THERE_ONLY or max(case.replies[-1]) >= 400
 
@@ -239,14 +239,14 @@ def test_refused_by_aiohttp(stage: Stage, name: str) -> None:
 
 
 def test_a_field_that_aiohttp_cannot_send_is_a_502(stage: Stage) -> None:
-    """It isn't shortened, and the next request on the connection is served."""
+    """A reply with such a field is 502, and the next request is served."""
     (name,) = UNSENDABLE
     case = replace(CASES[name], replies=(frozenset({502}),), answer=())
     stage.run(play(stage.rig, case))
 
 
 def test_every_case_is_played() -> None:
-    """So many end as behind the listener; the others are listed above."""
+    """Each case is in exactly one list; at least 381 end as with the listener."""
     assert set(CASES) >= OTHERS | ENDED_THERE
     parts = (OURS, REFUSED_BY_AIOHTTP, REFUSED_THERE_ONLY, READ_OTHERWISE, UNSENDABLE)
     assert sum(map(len, parts)) == len(CASES)
