@@ -12,11 +12,11 @@ class Stuck(io.StringIO):
     def __init__(self) -> None:
         super().__init__()
         self.reached = threading.Event()
-        self.let_go = threading.Event()
+        self.release = threading.Event()
 
     def write(self, text: str) -> int:
         self.reached.set()
-        assert self.let_go.wait(10)
+        assert self.release.wait(10)
         return super().write(text)
 
 

@@ -55,8 +55,8 @@ def good(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=str)
-def test_help_says_what_it_does_and_takes(command: tuple[str, ...], flag: str) -> None:
-    """Every command and option has a text, and none breaks 80 columns."""
+def test_help_has_a_text_within_80_columns(command: tuple[str, ...], flag: str) -> None:
+    """Each command's help begins with a sentence, in lines of up to 80 columns."""
     done = invoke(*command, flag)
     assert done.exit_code == 0
     lines = done.output.splitlines()
@@ -67,7 +67,7 @@ def test_help_says_what_it_does_and_takes(command: tuple[str, ...], flag: str) -
 
 
 def test_help_lists_every_command_with_its_text() -> None:
-    """A stranger sees what there is, and which one is for production."""
+    """`gateway --help` lists each command with a text."""
     lines = invoke("--help").output.splitlines()
     listed = dict(
         re.fullmatch(r"  (\S+) +(.*)", line).group(1, 2)  # type: ignore[union-attr, misc] # fails unless it matches; two groups
@@ -85,14 +85,14 @@ def test_development_commands_say_so() -> None:
 
 
 def test_version() -> None:
-    """One line, with the name."""
+    """`--version` prints one line with name and version."""
     done = invoke("--version")
     assert (done.exit_code, done.output) == (0, f"gateway, version {__version__}\n")
 
 
 @pytest.mark.parametrize("args", [("nothing",), ("serve", "--no"), ("check", "x")])
 def test_wrong_command_line_is_2(args: tuple[str, ...]) -> None:
-    """As everywhere: usage on standard error."""
+    """A wrong command line is exit code 2, with the usage on standard error."""
     done = invoke(*args)
     assert done.exit_code == 2
     assert "Usage:" in done.stderr
@@ -102,7 +102,7 @@ def test_wrong_command_line_is_2(args: tuple[str, ...]) -> None:
 
 
 def test_check_of_a_good_file(good: Path) -> None:
-    """Exit 0, and how many routes were understood."""
+    """`check` of a good file prints the number of routes: exit code 0."""
     done = invoke("check", "-c", str(good))
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == f"{good}: 2 routes, no problem\n"
@@ -190,23 +190,23 @@ routes:
 
 
 @pytest.mark.parametrize("command", ["check", "routes", "serve"])
-@pytest.mark.parametrize(("text", "told", "remedy"), BAD.values(), ids=BAD)
-def test_bad_file_is_told_in_one_line(
-    tmp_path: Path, command: str, text: str, told: str, remedy: str
+@pytest.mark.parametrize(("text", "problem", "remedy"), BAD.values(), ids=BAD)
+def test_bad_file_is_reported_in_one_line(
+    tmp_path: Path, command: str, text: str, problem: str, remedy: str
 ) -> None:
-    """`file:line:column: path: problem` and a remedy; exit 1, nothing is started."""
+    """A problem is `file:line:column: path: problem` with a remedy: exit code 1."""
     path = tmp_path / "routes.yaml"
     path.write_text(text, encoding="utf-8")
     done = invoke(command, "-c", str(path))
     assert (done.exit_code, done.stdout) == (1, "")
     line, count = done.stderr.splitlines()
-    assert line.startswith(f"{path}:{told}")
+    assert line.startswith(f"{path}:{problem}")
     assert remedy in line
     assert count == f"1 problem in {path}"
 
 
-def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
-    """All problems are reported at once, in the order of the file."""
+def test_every_problem_is_reported(tmp_path: Path) -> None:
+    """All problems are reported together, in the order of the file."""
     path = tmp_path / "routes.yaml"
     path.write_text("version: 3\ngateway: {lisen: x}\nroutes: [{path: a}]\n")
     done = invoke("check", "-c", str(path))
@@ -218,7 +218,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_file_that_isnt_there(tmp_path: Path) -> None:
-    """The same form; no traceback."""
+    """A missing file is reported as a problem at 1:1: exit code 1."""
     done = invoke("check", "-c", str(tmp_path / "none.yaml"))
     assert done.exit_code == 1
     assert done.stderr.splitlines()[0].endswith(
@@ -227,7 +227,7 @@ def test_file_that_isnt_there(tmp_path: Path) -> None:
 
 
 def test_warning_is_no_problem(tmp_path: Path) -> None:
-    """A warning is printed, and the file is served."""
+    """A warning is printed, and the exit code is 0."""
     path = tmp_path / "routes.yaml"
     path.write_text(
         'version: 1\nservices: {unused: {targets: ["http://x:1"]}}\nroutes: []\n'
@@ -238,7 +238,7 @@ def test_warning_is_no_problem(tmp_path: Path) -> None:
 
 
 def test_secret_of_a_bad_file_isnt_repeated(tmp_path: Path) -> None:
-    """A secret is not repeated: more people read logs than the file."""
+    """A value isn't repeated in messages, because more people read logs than files."""
     path = tmp_path / "routes.yaml"
     path.write_text(
         "version: 1\nsupertokens:\n  api_key: [s3cret]\n  anti_csrf: s3cret\n"
@@ -251,7 +251,7 @@ def test_secret_of_a_bad_file_isnt_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "pipe"])
 def test_colours_are_for_terminals(tmp_path: Path, is_terminal: bool) -> None:
-    """A file or a pipe gets plain text."""
+    """Messages have colours on a terminal, and none in a pipe."""
     path = tmp_path / "routes.yaml"
     path.write_text("version: 2\n")
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
@@ -262,15 +262,15 @@ def test_colours_are_for_terminals(tmp_path: Path, is_terminal: bool) -> None:
             env={**os.environ, "TERM": "xterm"},
             check=False,
         )
-        said = reader.read(65536)
+        output = reader.read(65536)
         os.close(theirs)
     assert done.returncode == 1
-    assert b"version: expected 1" in said
-    assert (b"\x1b[" in said) is is_terminal
+    assert b"version: expected 1" in output
+    assert (b"\x1b[" in output) is is_terminal
 
 
-def test_routes_shows_the_table_as_it_is_matched(good: Path) -> None:
-    """Longest path first; nothing is cut when nobody's terminal sets a width."""
+def test_routes_prints_the_table_in_matching_order(good: Path) -> None:
+    """`routes` prints the longest path first, and cuts nothing without a terminal."""
     done = invoke("routes", "-c", str(good))
     assert done.exit_code == 0
     rows = [line for line in done.stdout.splitlines() if "http://" in line]
@@ -281,8 +281,8 @@ def test_routes_shows_the_table_as_it_is_matched(good: Path) -> None:
     assert "…" not in done.stdout
 
 
-def test_routes_folds_at_a_terminals_edge(good: Path) -> None:
-    """Paths go on in the next line instead of being cut."""
+def test_routes_wraps_at_the_terminal_s_width(good: Path) -> None:
+    """On a terminal, long paths are wrapped instead of being cut."""
     ours, theirs = pty.openpty()
     with closing(os.fdopen(ours, "rb", buffering=0)) as reader:
         subprocess.run(
@@ -291,14 +291,14 @@ def test_routes_folds_at_a_terminals_edge(good: Path) -> None:
             env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
             check=True,
         )
-        said = reader.read(65536).decode()
+        output = reader.read(65536).decode()
         os.close(theirs)
-    assert "…" not in said
-    assert all(len(line) <= 81 for line in re.sub("\x1b.*?m", "", said).split("\n"))
+    assert "…" not in output
+    assert all(len(line) <= 81 for line in re.sub("\x1b.*?m", "", output).split("\n"))
 
 
-def test_schema_is_json_that_editors_read() -> None:
-    """Every section has its place and its text."""
+def test_schema_is_a_json_schema() -> None:
+    """`schema` prints JSON with all sections, which refuses other keys."""
     done = invoke("schema")
     assert done.exit_code == 0
     schema = json.loads(done.stdout)
@@ -317,17 +317,17 @@ def taken() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-class Held:
-    """An upstream that answers when the test releases it."""
+class HeldUpstream:
+    """An upstream's behaviour: answers a request when `release` is set."""
 
     def __init__(self) -> None:
-        self.taken = asyncio.Event()
-        self.let_go = asyncio.Event()
+        self.received = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def __call__(self, peer: Peer) -> None:
         await peer.request()
-        self.taken.set()
-        await self.let_go.wait()
+        self.received.set()
+        await self.release.wait()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
@@ -339,7 +339,7 @@ async def test_serve_lets_requests_finish(
     number: signal.Signals,
 ) -> None:
     """A signal stops new connections; requests under way finish; exit code 0."""
-    upstream.behaviour = held = Held()
+    upstream.behaviour = held = HeldUpstream()
     environ = {
         "LISTEN": "127.0.0.1:0",
         "CORE": st_core.url,
@@ -350,10 +350,10 @@ async def test_serve_lets_requests_finish(
         port = await serving(gateway)
         async with connect(port) as wire:
             await wire.send(request("GET", "/slow?secret"))
-            await held.taken.wait()
+            await held.received.wait()
             gateway.signal(number)
             await until_refused(port)
-            held.let_go.set()
+            held.release.set()
             reply = await wire.reply()
             assert (reply.status, reply.body) == (200, b"ok")
         assert await gateway.ended() == 0
@@ -367,14 +367,14 @@ async def test_serve_ends_at_once_at_the_second_signal(
     good: Path, st_core: ThreadedCore, upstream: FaultUpstream
 ) -> None:
     """A second signal ends the process without waiting for requests."""
-    upstream.behaviour = held = Held()
+    upstream.behaviour = held = HeldUpstream()
     environ = {"CORE": st_core.url, "UPSTREAM": upstream.url}
     arguments = ("serve", "-c", good, "--listen", "127.0.0.1:0")
     async with command(*arguments, cwd=good.parent, environ=environ) as gateway:
         port = await serving(gateway)
         async with connect(port) as wire:
             await wire.send(request("GET", "/slow"))
-            await held.taken.wait()
+            await held.received.wait()
             gateway.signal(signal.SIGINT)
             await until_refused(port)
             gateway.signal(signal.SIGINT)
@@ -390,7 +390,7 @@ async def test_serve_ends_at_once_at_the_second_signal(
 async def test_port_in_use_is_one_line(
     good: Path, taken: int, arguments: tuple[str, ...]
 ) -> None:
-    """Exit 1, the port is named, and there's no traceback."""
+    """A port in use is one line with the port on standard error: exit code 1."""
     where = f"127.0.0.1:{taken}" if arguments[0] == "serve" else str(taken)
     environ = {"GATEWAY_CONFIG": str(good)}
     async with command(*arguments, where, cwd=good.parent, environ=environ) as failed:
@@ -401,7 +401,7 @@ async def test_port_in_use_is_one_line(
 
 
 async def test_core_with_an_address_that_is_not_ours(tmp_path: Path) -> None:
-    """The address is named once, and why."""
+    """An address that isn't this machine's is one line with the reason: exit code 1."""
     arguments = ("core", "--database", ":memory:", "--unsafe-bind", "--host", "1.2.3.4")
     async with command(*arguments, cwd=tmp_path) as failed:
         assert await failed.ended() == 1
@@ -409,8 +409,8 @@ async def test_core_with_an_address_that_is_not_ours(tmp_path: Path) -> None:
     assert line == "can't listen on 1.2.3.4:3567: Cannot assign requested address"
 
 
-async def test_serve_with_an_address_that_is_none(good: Path) -> None:
-    """A slip in `--listen` is explained like one in the file."""
+async def test_serve_with_an_invalid_address(good: Path) -> None:
+    """A mistake in `--listen` is one line with the expected form: exit code 1."""
     arguments = ("serve", "-c", good, "--listen", "8000")
     async with command(*arguments, cwd=good.parent) as failed:
         assert await failed.ended() == 1
@@ -419,12 +419,15 @@ async def test_serve_with_an_address_that_is_none(good: Path) -> None:
 
 
 async def test_core_runs_alone(tmp_path: Path) -> None:
-    """`core` states its limits, answers, keeps its file private and stops."""
+    """`core` states that it is for development, answers, and stops on SIGTERM.
+
+    The directory of its file is private.
+    """
     arguments = ("core", "--port", "0", "--database", "kept/core.sqlite")
     async with command(*arguments, cwd=tmp_path) as core:
-        found = await core.until_said(rb"core on http://127\.0\.0\.1:(\d+)")
+        url = await core.until_said(rb"core on http://127\.0\.0\.1:(\d+)")
         assert b"for development and tests only" in core.err
-        hello = await ask(int(found[1]), "GET", "/hello")
+        hello = await ask(int(url[1]), "GET", "/hello")
         assert hello.status == 200
         assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
         core.signal(signal.SIGTERM)
@@ -434,7 +437,7 @@ async def test_core_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com"])
 async def test_core_stays_on_loopback(tmp_path: Path, host: str) -> None:
-    """The core trusts its callers, so it opens beyond loopback by an option only."""
+    """`core` trusts its callers, so it leaves loopback only with `--unsafe-bind`."""
     arguments = ("core", "--port", "0", "--database", ":memory:", "--host", host)
     async with command(*arguments, cwd=tmp_path) as core:
         assert await core.ended() == 1
@@ -457,8 +460,8 @@ def ports() -> dict[str, str]:
     return dict(zip(names, map(str, free_ports(len(names))), strict=True))
 
 
-async def test_dev_runs_all_of_it(tmp_path: Path, ports: dict[str, str]) -> None:
-    """It prints what runs where, serves, and Ctrl-C leaves nothing listening."""
+async def test_dev_runs_all_services(tmp_path: Path, ports: dict[str, str]) -> None:
+    """`dev` prints the gateway's URL, serves, and SIGINT leaves nothing listening."""
     async with command("dev", "-c", SAMPLE, cwd=tmp_path, environ=ports) as dev:
         await dev.until_said(rb"Ctrl-C stops all of it")
         gateway = int(ports["GATEWAY_PORT"])
@@ -481,7 +484,7 @@ async def test_dev_runs_all_of_it(tmp_path: Path, ports: dict[str, str]) -> None
 async def test_dev_names_the_port_in_use(
     tmp_path: Path, ports: dict[str, str], taken: int, name: str
 ) -> None:
-    """One line with the port and the variable that moves it; exit 1."""
+    """A port in use is one line with the port and its variable: exit code 1."""
     environ = {**ports, name: str(taken)}
     async with command("dev", "-c", SAMPLE, cwd=tmp_path, environ=environ) as dev:
         assert await dev.ended() == 1

@@ -1,4 +1,4 @@
-"""How the commands report that the embedded core can't store its file."""
+"""How commands report that the embedded core can't create its database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMAND = "from gateway.cli import main; main()"
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (
             ["-c", COMMAND, "core", "--port", "0", "--database", "file/core.sqlite"],
@@ -25,10 +25,10 @@ COMMAND = "from gateway.cli import main; main()"
     ],
     ids=["core", "the child of dev"],
 )
-def test_a_database_without_a_place_is_one_line(
-    command: list[str], told: str, tmp_path: Path
+def test_a_database_that_cant_be_created_is_one_line(
+    command: list[str], message: str, tmp_path: Path
 ) -> None:
-    """A directory that can't be made is explained, without a traceback."""
+    """A database whose directory can't be created is one line, without a traceback."""
     (tmp_path / "file").touch()
     done = subprocess.run(
         [sys.executable, *command],
@@ -38,4 +38,4 @@ def test_a_database_without_a_place_is_one_line(
         check=False,
     )
     (line,) = (done.stdout + done.stderr).splitlines()
-    assert line.startswith(told)
+    assert line.startswith(message)

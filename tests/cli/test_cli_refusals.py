@@ -1,4 +1,4 @@
-"""How the commands report what only the SDK or the machine refuses."""
+"""How commands report settings that only the SDK or the machine refuses."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def run(command: str, text: str, tmp_path: Path) -> Result:
 
 
 @pytest.mark.parametrize("command", ["check", "routes", "serve"])
-def test_every_wrong_setting_is_told_with_its_place(
+def test_every_wrong_setting_is_reported_with_its_place(
     command: str, tmp_path: Path
 ) -> None:
     """Every wrong setting is reported with its place before the start; exit code 1."""
     result = run(command, WRONG, tmp_path)
     assert result.exit_code == 1
-    told = result.stderr.replace(f"{tmp_path}/", "").splitlines()
-    assert told[0].startswith(
+    lines = result.stderr.replace(f"{tmp_path}/", "").splitlines()
+    assert lines[0].startswith(
         "routes.yaml:5:31: supertokens.recipes.emailverification.mode: expected"
     )
-    assert told[1:] == [
+    assert lines[1:] == [
         (
             f"routes.yaml:7:7: {PASSWORDLESS}: the key 'flow_type' is missing."
             " Write flow_type: USER_INPUT_CODE, MAGIC_LINK or"
@@ -60,7 +60,7 @@ def test_every_wrong_setting_is_told_with_its_place(
 def test_a_domain_without_a_site_is_refused(
     command: str, key: str, url: str, tmp_path: Path
 ) -> None:
-    """The SDK can't compare it with another domain; exit code 1, and no traceback."""
+    """A domain that the SDK can't compare with others is exit code 1, no traceback."""
     text = f"""\
 version: 1
 gateway: {{listen: "127.0.0.1:0"}}
@@ -83,14 +83,14 @@ supertokens: {{{key}: "{url}"}}
 
 
 def test_right_settings_are_no_problem(tmp_path: Path) -> None:
-    """A recipe with nothing behind it has its defaults."""
+    """A recipe without settings has its defaults."""
     text = "version: 1\nsupertokens: {recipes: {emailpassword: , userroles: {}}}\n"
     result = run("check", text, tmp_path)
     assert result.exit_code == 0, result.stderr
 
 
 def test_a_ca_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    """`check` reads no other files; `serve` tells at start, without a traceback."""
+    """A missing `ca_file` is one line of `serve` at start; `check` doesn't read it."""
     missing = tmp_path / "ca.pem"
     text = f"""\
 version: 1

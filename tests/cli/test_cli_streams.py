@@ -1,7 +1,7 @@
-"""`gateway serve` when nobody takes what it writes, as under some supervisors.
+"""`gateway serve` with closed, full or unread streams, as under some supervisors.
 
-PYTHONUNBUFFERED is taken away: with it, standard output has no buffer that could
-stand in the way of the end, and the tests would say less.
+PYTHONUNBUFFERED is unset: with it, standard output has no buffer that could delay or
+break the stop, and the tests would prove less.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def serving(
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """Serve for the block, with the redirections of *shell*; yield process and port.
 
-    The port is chosen here: where nobody reads, none can be told.
+    The port is chosen here, because standard error can't be read in some tests.
     """
     file = tmp_path / "routes.yaml"
     file.write_text("version: 1\n")
@@ -52,7 +52,7 @@ async def serving(
 
 
 async def ask(process: asyncio.subprocess.Process, port: int, times: int) -> None:
-    """Have *times* requests answered (404: there are no routes) on one connection."""
+    """Send *times* requests on one connection; each reply is 404, without routes."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             assert process.returncode is None, "it ended instead of serving"
@@ -67,12 +67,12 @@ async def ask(process: asyncio.subprocess.Process, port: int, times: int) -> Non
 
 
 async def end(process: asyncio.subprocess.Process) -> int | None:
-    """Stop it as a supervisor does; return its exit code."""
+    """Stop the process by SIGTERM; return its exit code."""
     process.terminate()
     async with asyncio.timeout(DEADLINE_S):
-        _, complained = await process.communicate()
-    assert b"Traceback" not in complained
-    assert b"ignored" not in complained
+        _, errors = await process.communicate()
+    assert b"Traceback" not in errors
+    assert b"ignored" not in errors
     return process.returncode
 
 
@@ -100,10 +100,10 @@ async def end(process: asyncio.subprocess.Process) -> int | None:
 async def test_closed_streams_neither_end_nor_break_it(
     tmp_path: Path, shell: str, workers: int
 ) -> None:
-    """It serves and stops as usual.
+    """With closed or full streams, it serves and stops with exit code 0.
 
-    A closed stream's number must not go to a socket: what is printed would be sent
-    to a client, and uvloop aborts when it closes it.
+    A closed stream's descriptor must not become a socket: output would be sent to a
+    client, and uvloop would abort when it closes the descriptor.
     """
     async with serving(tmp_path, shell, workers=workers) as (process, port):
         await ask(process, port, 300)
@@ -112,10 +112,10 @@ async def test_closed_streams_neither_end_nor_break_it(
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["alone", "workers"])
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
-async def test_log_that_nobody_reads_does_not_hold_up_the_end(
+async def test_an_unread_log_does_not_delay_the_stop(
     tmp_path: Path, reader: str, workers: int
 ) -> None:
-    """`gateway serve | head -1`, and a collector that hangs: served, and exit 0."""
+    """If the log's reader is gone or hangs, it serves, and exits with 0 on a stop."""
     reads, writes = os.pipe()
     try:
         fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 4096)

@@ -1,4 +1,4 @@
-"""The access log: one line per request, never in the way of one."""
+"""The access log: one line per request, which never delays a request."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ RECORD = Record(
 )
 
 
-def test_json_line_has_all_that_was_asked_for() -> None:
-    """Field names are the log's contract: collectors are set up by them."""
+def test_json_line() -> None:
+    """The JSON line has these keys and values; log collectors rely on them."""
     assert json.loads(json_line(RECORD, NOON)) == {
         "time": "2023-11-14T22:13:20.500+00:00",
         "request_id": "abc",
@@ -76,8 +76,11 @@ def test_json_line_has_all_that_was_asked_for() -> None:
     }
 
 
-def test_text_line_reads_from_left_to_right() -> None:
-    """When, what, why, who, where to, how long, from whom."""
+def test_text_line() -> None:
+    """The text line has time, status, request, route, decision, user and upstream.
+
+    Duration, sizes, client and request id follow, and a note if there is one.
+    """
     assert text_line(RECORD, NOON) == (
         "22:13:20.500 200 GET /orders/7 [orders] allowed (cached) user=u-1 -> orders"
         " 1.2ms in=3 out=140 203.0.113.7 abc"
@@ -108,7 +111,7 @@ records = st.builds(
 
 @given(records)
 def test_no_text_breaks_out_of_its_line(record: Record) -> None:
-    """Whatever came in stays on one line, and can't drive a terminal."""
+    """A line is printable, whatever text is in the record: no line end, no escape."""
     line = text_line(record, NOON)
     assert line.isprintable()
     packed = json_line(record, NOON)
@@ -119,11 +122,11 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
         assert read[name] == getattr(record, name)
 
 
-# --- against the standard library ---------------------------------------------------
+# --- comparison with the standard library -------------------------------------------
 
 
 def dumped(record: Record, now: float) -> str:
-    """The JSON line as `json` and `datetime` write it."""
+    """Return the JSON line as `json` and `datetime` write it."""
     names = "request_id client method path status route decision reason user_id"
     line = json.dumps(
         {
@@ -144,13 +147,13 @@ def dumped(record: Record, now: float) -> str:
     )
     for name in ("verify_ms", "connect_ms", "upstream_ms"):
         took = getattr(record, name)
-        if took is not None:  # with two digits always, unlike json
+        if took is not None:  # always with two decimals, unlike json
             line = line.replace(f'"{name}":null', f'"{name}":{took:.2f}')
     return line
 
 
 def printed(record: Record, now: float) -> str:
-    """The text line, word by word, with the time as `datetime` writes it."""
+    """Return the text line, made of words, with the time as `datetime` writes it."""
     words = [
         datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S.%f")[:-3],
         str(record.status or "-"),
@@ -178,7 +181,7 @@ any_texts = st.text(st.characters(exclude_categories=()), max_size=20) | st.buil
     st.integers(1, 2000),
 )
 sizes = st.integers(0, 600) | st.integers(0, 2**70)
-# Records as the pipeline has them: what isn't set, is found in the class.
+# Records as the gateway makes them: values that aren't set are the class's.
 filled = st.fixed_dictionaries(
     {},
     optional={
@@ -200,7 +203,7 @@ filled = st.fixed_dictionaries(
 
 @st.composite
 def times(draw: st.DrawFn) -> float:
-    """Any time, often close to where a second or a millisecond begins."""
+    """Return any time, often close to the beginning of a second or a millisecond."""
     edge = draw(st.integers(0, 4_000_000_000)) + draw(
         st.just(0.0) | st.integers(0, 999).map(lambda millis: millis / 1000)
     )
@@ -214,7 +217,7 @@ def times(draw: st.DrawFn) -> float:
 def test_lines_are_what_the_standard_library_writes(
     values: dict[str, object], ats: list[float]
 ) -> None:
-    """Byte for byte: escapes, numbers and times, whichever time came before."""
+    """Lines are what the standard library writes, whichever time the last line had."""
     record = Record.begin(0.0, "192.0.2.1", "GET")
     for name, value in values.items():
         setattr(record, name, value)
@@ -225,7 +228,7 @@ def test_lines_are_what_the_standard_library_writes(
                 assert fitting_line(form, record, at) == line
 
 
-# --- the bound ------------------------------------------------------------------------
+# --- the maximum length ---------------------------------------------------------------
 
 
 long_texts = st.text(max_size=50) | st.builds(
@@ -238,7 +241,10 @@ long_texts = st.text(max_size=50) | st.builds(
 def test_no_line_is_too_long_to_be_written_whole(
     form: str, record: Record, path: str, note: str, user_id: str
 ) -> None:
-    """Else a client with a long path could tear it, and write the line behind it."""
+    """A line has up to PIPE_BUF bytes; if values are shortened, JSON stays valid.
+
+    Otherwise a client with a long path could split its line, and forge the next one.
+    """
     record = replace(record, path=path, note=note, user_id=user_id)
     line = fitting_line(form, record, NOON)
     assert len(line.encode()) + 1 <= select.PIPE_BUF
@@ -255,8 +261,8 @@ def test_no_line_is_too_long_to_be_written_whole(
 
 
 @pytest.mark.parametrize("form", sorted(observe.FORMATS))
-def test_close_writes_what_is_left(form: str) -> None:
-    """Every record is one line, in order, however few there are."""
+def test_close_writes_all_records(form: str) -> None:
+    """After `close`, each record is one line, in order, and none is dropped."""
     stream = io.StringIO()
     log = AccessLog(form, stream)
     for number in range(450):
@@ -268,21 +274,21 @@ def test_close_writes_what_is_left(form: str) -> None:
     assert log.dropped == 0
 
 
-def test_few_lines_dont_wait_for_more() -> None:
-    """The server's timer hands over what has gathered."""
+def test_flush_writes_a_single_record() -> None:
+    """`flush`, which a timer calls, writes records without waiting for more."""
     stream = Stuck()
     log = AccessLog("json", stream)
     log.flush()
     log.observe(RECORD)
     log.flush()
     assert stream.reached.wait(10)
-    stream.let_go.set()
+    stream.release.set()
     log.close()
     assert len(stream.getvalue().splitlines()) == 1
 
 
-def test_stuck_stream_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log that nobody reads loses lines, counted; it holds up no request."""
+def test_a_stuck_stream_drops_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stuck stream drops lines, which are counted, and `close` doesn't wait for it."""
     monkeypatch.setattr(access_log, "_QUEUE_BATCHES", 1)
     stream = Stuck()
     log = AccessLog("json", stream)
@@ -293,15 +299,15 @@ def test_stuck_stream_costs_lines_and_no_time(monkeypatch: pytest.MonkeyPatch) -
         log.observe(RECORD)
         log.flush()  # one waits in the queue, two are lost
     assert log.dropped == 2
-    log.close(timeout_s=0.01)  # and nobody waits for it at the end
-    stream.let_go.set()
+    log.close(timeout_s=0.01)  # returns though the stream is stuck
+    stream.release.set()
 
 
 @pytest.mark.parametrize(
     "error", [BrokenPipeError(), ValueError("closed")], ids=["pipe", "closed"]
 )
-def test_broken_stream_ends_no_request(error: Exception) -> None:
-    """Lines are counted as lost, and later ones are tried again."""
+def test_a_broken_stream_raises_no_error(error: Exception) -> None:
+    """Lines to a broken stream are counted as dropped."""
     log = AccessLog("text", Broken(error))
     for _ in range(2):
         log.observe(RECORD)
@@ -310,8 +316,8 @@ def test_broken_stream_ends_no_request(error: Exception) -> None:
     assert log.dropped == 2
 
 
-class Fickle(io.StringIO):
-    """A stream that works or doesn't, as it is told."""
+class Switchable(io.StringIO):
+    """A stream that fails unless `works` is true."""
 
     works = False
 
@@ -321,29 +327,32 @@ class Fickle(io.StringIO):
         return super().write(text)
 
 
-def written(log: AccessLog) -> None:
-    """Have one record written, or lost."""
+def write_one(log: AccessLog) -> None:
+    """Observe a record, and wait until it is write_one or lost."""
     log.observe(RECORD)
     log.flush()
     while not log._queue.empty():
         threading.Event().wait(0.001)
-    log._queue.put([])  # taken when the one before is done with
+    log._queue.put([])  # taken from the queue when the batch before is done
     while not log._queue.empty():
         threading.Event().wait(0.001)
 
 
-def test_lost_lines_are_told_once_and_counted_in_the_end(
+def test_lost_lines_are_reported_once_and_counted_in_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A message when it begins, one when it is over; a short relief isn't the end."""
+    """There is a message when lines begin to be lost, and one with their number later.
+
+    A line that is write_one in between doesn't end the loss.
+    """
     now = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now, time=lambda: NOON)
     monkeypatch.setattr(access_log, "time", clock)
-    stream = Fickle()
+    stream = Switchable()
     log = AccessLog("text", stream)
     for stream.works in (False, False, True, False, True):
         now += 1
-        written(log)
+        write_one(log)
     log.flush()
     assert log.dropped == 3
     assert caplog.messages == ["the access log isn't read: lines of it are being lost"]
@@ -351,7 +360,7 @@ def test_lost_lines_are_told_once_and_counted_in_the_end(
     log.flush()
     assert caplog.messages[1:] == ["lines of the access log that were lost: 3"]
     stream.works = False
-    written(log)
+    write_one(log)
     log.close()
     assert caplog.messages[3:] == ["lines of the access log that were lost: 1"]
     assert len(caplog.messages) == 4

@@ -22,10 +22,13 @@ def message(text: str) -> logging.LogRecord:
     return logging.makeLogRecord({"msg": text, "levelno": logging.WARNING})
 
 
-def test_messages_that_nobody_reads_stop_nobody(
+def test_messages_to_a_stuck_stream_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They are lost, and counted where they would have stood; by whom is said."""
+    """When the queue is full, messages are dropped, and a later line has their number.
+
+    Each line begins with *who*.
+    """
     monkeypatch.setattr(stderr, "_QUEUE_MESSAGES", 1)
     stream = Stuck()
     messages = Messages(stream, who="worker 2: ")
@@ -33,7 +36,7 @@ def test_messages_that_nobody_reads_stop_nobody(
     assert stream.reached.wait(10)
     for text in ("second", "third", "fourth"):
         messages.handle(message(text))
-    stream.let_go.set()
+    stream.release.set()
     messages.finish()
     assert stream.getvalue() == (
         "worker 2: first\n"
@@ -42,8 +45,8 @@ def test_messages_that_nobody_reads_stop_nobody(
     )
 
 
-def test_messages_survive_a_reader_that_is_gone() -> None:
-    """As the access log does."""
+def test_a_broken_pipe_raises_no_error() -> None:
+    """Messages to a broken pipe are dropped without an error."""
     stream = Broken(BrokenPipeError())
     messages = Messages(stream)
     messages.handle(message("first"))
@@ -52,8 +55,11 @@ def test_messages_survive_a_reader_that_is_gone() -> None:
     assert stream.tried
 
 
-def test_messages_go_where_logging_has_no_other_place() -> None:
-    """A configuration of the user's own wins; afterwards all is as before."""
+def test_messages_are_logging_s_last_resort() -> None:
+    """Within the block, `Messages` is logging's handler of last resort.
+
+    So handlers that a user configures are used instead.
+    """
     before = logging.lastResort
     with observe.messages():
         assert isinstance(logging.lastResort, Messages)
@@ -61,14 +67,14 @@ def test_messages_go_where_logging_has_no_other_place() -> None:
     assert logging.lastResort is before
 
 
-async def test_a_full_pipe_for_messages_holds_up_no_request(tmp_path: Path) -> None:
-    """The event loop has something to say, and goes on though nobody listens."""
+async def test_a_full_pipe_for_messages_delays_no_request(tmp_path: Path) -> None:
+    """With a full standard error, requests are answered, and the gateway stops."""
     file = tmp_path / "routes.yaml"
     file.write_text("version: 1\n")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     reads, writes = os.pipe()
-    full = os.open("/dev/full", os.O_WRONLY)  # what is logged there, is lost
+    full = os.open("/dev/full", os.O_WRONLY)  # the access log fails, which is logged
     process = await asyncio.create_subprocess_exec(
         *(GATEWAY, "serve", "-c", file, "--listen", f"127.0.0.1:{port}"),
         env={**os.environ, "GATEWAY_WORKERS": "1"},
@@ -78,9 +84,9 @@ async def test_a_full_pipe_for_messages_holds_up_no_request(tmp_path: Path) -> N
     os.close(full)
     try:
         async with asyncio.timeout(DEADLINE_S):
-            said = b""
-            while b"routes from" not in said:
-                said += await asyncio.to_thread(os.read, reads, 4096)
+            output = b""
+            while b"routes from" not in output:
+                output += await asyncio.to_thread(os.read, reads, 4096)
             os.set_blocking(writes, False)
             with contextlib.suppress(BlockingIOError):
                 while True:

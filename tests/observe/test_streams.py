@@ -1,4 +1,4 @@
-"""Streams without a buffer: what is written reaches the pipe in whole lines."""
+"""Unbuffered streams: text is written to a pipe in whole lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from gateway.observe import Unbuffered
 def test_pieces_end_where_lines_end(
     monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    """What a pipe takes as a whole is no more than PIPE_BUF: several write to it."""
+    """Each write is whole lines of up to PIPE_BUF bytes, which a pipe takes atomically.
+
+    Several processes write to it.
+    """
     written: list[bytes] = []
 
     def write(_descriptor: int, data: memoryview) -> int:
@@ -33,12 +36,12 @@ def test_pieces_end_where_lines_end(
     assert b"".join(written) == text.encode()
     assert all(piece.endswith(b"\n") for piece in written)
     assert max(map(len, written)) <= select.PIPE_BUF
-    if length < 1000:  # and it isn't one call for each line
+    if length < 1000:  # several lines are one write
         assert len(written) <= 1 + len(text) / 3000
 
 
-def test_a_file_takes_all_at_once(tmp_path: Path) -> None:
-    """Where one write is one piece anyway, there is one write."""
+def test_a_file_gets_all_text(tmp_path: Path) -> None:
+    """A long text is written whole to a file."""
     with (tmp_path / "log").open("wb") as file:
         Unbuffered(file.fileno()).write("a line\n" * 10_000)
     assert (tmp_path / "log").read_bytes() == b"a line\n" * 10_000

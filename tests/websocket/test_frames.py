@@ -1,4 +1,4 @@
-"""Frames end where RFC 6455 ends them, however their bytes arrive."""
+"""The frame tracker: boundaries of WebSocket frames (RFC 6455), and close frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.websocket import FrameTracker, close_frame
 
 
 def frame(payload: bytes, *, opcode: int = 2, masked: bool = False) -> bytes:
-    """Write a frame as RFC 6455 §5.2 draws it."""
+    """Return a frame in the format of RFC 6455 §5.2."""
     size = len(payload)
     mark = 0x80 if masked else 0
     if size < 126:
@@ -34,7 +34,7 @@ frames = st.builds(
 def test_boundaries_are_found_however_the_bytes_arrive(
     sent: list[bytes], cuts: list[int]
 ) -> None:
-    """`at_boundary` and the returned index agree with where frames really end."""
+    """`at_boundary` and `feed`'s index are the ends of frames, wherever data is cut."""
     data = b"".join(sent)
     ends = {0}
     for piece in sent:
@@ -51,8 +51,8 @@ def test_boundaries_are_found_however_the_bytes_arrive(
     assert not tracker.closed
 
 
-def test_a_close_frame_is_noticed() -> None:
-    """Nothing may follow a close frame (RFC 6455 §5.5.1)."""
+def test_a_close_frame_is_detected() -> None:
+    """After a close frame, `closed` is true: no frame may follow (RFC 6455 §5.5.1)."""
     tracker = FrameTracker()
     tracker.feed(frame(b"x") + frame(b"\x03\xe8bye", opcode=8))
     assert tracker.closed
@@ -60,11 +60,11 @@ def test_a_close_frame_is_noticed() -> None:
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_close_frame_carries_code_and_reason(masked: bool) -> None:
-    """Frames to a server are masked, those to a client aren't (RFC 6455 §5.1)."""
-    made = close_frame(4401, "session ended", mask=b"mask" if masked else None)
-    assert made[0] == 0x88
-    assert bool(made[1] & 0x80) is masked
-    payload = made[2:]
+    """A close frame is masked with *mask*, as servers require (RFC 6455 §5.1)."""
+    closing = close_frame(4401, "session ended", mask=b"mask" if masked else None)
+    assert closing[0] == 0x88
+    assert bool(closing[1] & 0x80) is masked
+    payload = closing[2:]
     if masked:
         mask, payload = payload[:4], payload[4:]
         payload = bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))

@@ -1,4 +1,4 @@
-"""Handshakes are judged before anything is dialled."""
+"""WebSocket handshakes: which are accepted, from which origin, and which replies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONNECTION: Field = (b"Connection", b"Upgrade")
     ],
 )
 def test_only_a_websocket_is_an_upgrade(fields: Fields, wanted: bool) -> None:
-    """h2c and the like are ignored: the request goes on as it is (RFC 9110 §7.8)."""
+    """Other upgrades, such as h2c, are no WebSocket and are ignored (RFC 9110 §7.8)."""
     assert websocket.wants_upgrade(fields) is wanted
 
 
@@ -46,10 +46,13 @@ def test_only_a_websocket_is_an_upgrade(fields: Fields, wanted: bool) -> None:
         ("GET", False, (VERSION, (b"Sec-WebSocket-Key", b"\xff")), 400),
     ],
 )
-def test_a_handshake_must_be_one(
+def test_invalid_handshakes_are_refused(
     method: str, http10: bool, fields: Fields, status: int | None
 ) -> None:
-    """RFC 6455 §4.2.1; 426 says which version is spoken."""
+    """A handshake needs GET, HTTP/1.1, a key and version 13 (RFC 6455 §4.2.1).
+
+    The reply to another version is 426 with the right one.
+    """
     refused = websocket.refuse_handshake(method, fields, "id", http10=http10)
     assert (refused and refused.status) == status
     if status == 426:
@@ -75,16 +78,19 @@ ALLOWED = frozenset({"https://app.example.com"})
         ((), False, True),
     ],
 )
-def test_origin_decides_who_may_use_the_cookie(
+def test_a_cookie_needs_an_allowed_origin(
     origins: tuple[bytes, ...], by_cookie: bool, allowed: bool
 ) -> None:
-    """Any page can open a socket with the user's cookies (RFC 6455 §10.2)."""
+    """A session from a cookie needs an allowed Origin; any Origin must be allowed.
+
+    Otherwise any page could open a WebSocket with the user's cookies (RFC 6455 §10.2).
+    """
     fields = tuple((b"Origin", origin) for origin in origins)
     assert websocket.origin_allowed(fields, ALLOWED, by_cookie=by_cookie) is allowed
 
 
 def test_a_tunnel_opens_for_a_101_to_websocket_only() -> None:
-    """A 200 to an upgrade opened a hole in Envoy (CVE-2024-23326)."""
+    """Only a 101 with `Upgrade: websocket` opens a tunnel (CVE-2024-23326 in Envoy)."""
     assert websocket.accepted(101, (UPGRADE,))
     assert not websocket.accepted(200, (UPGRADE,))
     assert not websocket.accepted(101, ((b"Upgrade", b"h2c"),))
