@@ -247,7 +247,7 @@ def test_hosts_are_compared_in_canonical_form(field: bytes) -> None:
     assert index(table.match("GET", asked.host, asked.path)) == 0
 
 
-def test_host_without_the_path_gives_way() -> None:
+def test_a_wider_host_is_tried_if_the_path_is_not_found() -> None:
     """If the narrower host has no such path, routes of a wider host are tried."""
     table = compiled(
         rule("prefix", "/a", hosts=["h.example.com", "[::1]"]),
@@ -492,7 +492,7 @@ def test_table_agrees_with_the_stated_order(
     method="POST",
     path="/a",
 )
-def test_rows_stand_in_the_order_of_matching(
+def test_rows_are_in_the_order_of_matching(
     rules: list[Any], method: str, path: str
 ) -> None:
     """`gateway routes` lists the routes in the order of precedence."""
@@ -561,7 +561,7 @@ def test_methods_taken_by_several_routes() -> None:
     assert found.loc == ("routes", 2)
 
 
-def test_route_that_is_left_something() -> None:
+def test_partly_covered_route_is_a_warning() -> None:
     """A route that keeps a host or a method can match: no error, only a warning."""
     rules = [
         rule("exact", "/a", methods=["GET"], hosts=["a.b"]),
@@ -652,7 +652,7 @@ def test_user_path_below_the_auth_path() -> None:
         ("http://core:3567", "unix:/run/core.sock", False),
     ],
 )
-def test_way_to_the_core(core: str, upstream: str, same: bool) -> None:
+def test_route_to_the_core(core: str, upstream: str, same: bool) -> None:
     """I12: a route to the core is refused: any client could make sessions there."""
     sections = {"supertokens": {"connection_uri": core}}
     if not same:
@@ -814,7 +814,7 @@ def test_services_are_shared() -> None:
     )
 
 
-def test_defaults_and_own_words() -> None:
+def test_defaults_of_a_route() -> None:
     """What a route doesn't set comes from `defaults` and the limits."""
     plain, own = compiled(
         rule("prefix", "/a", name="plain"),

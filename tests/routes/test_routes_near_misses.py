@@ -64,7 +64,7 @@ def canonical(path: str) -> str:
     return target.parse(path.encode(), method="GET", authority=b"h").path
 
 
-def said(table: RouteTable, path: str, method: str = "GET", host: str = "") -> str:
+def outcome(table: RouteTable, path: str, method: str = "GET", host: str = "") -> str:
     """Return the name of the route that takes a request, or why it is refused."""
     match table.match(method, host, canonical(path)):
         case Matched(route=route):
@@ -117,8 +117,8 @@ NEAR = {
 def test_a_guard_holds_under_another_spelling(path: str, guard: str) -> None:
     """A laxer route forwards no path that the service may read as a guarded one."""
     table = compiled(EVERYTHING_ELSE, ADMIN, SECRET)
-    assert said(table, path) == f"broad or {guard}"
-    assert said(table, "/elsewhere") == "broad"
+    assert outcome(table, path) == f"broad or {guard}"
+    assert outcome(table, "/elsewhere") == "broad"
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_a_guard_holds_under_another_spelling(path: str, guard: str) -> None:
 def test_a_role_holds_under_another_spelling(path: str) -> None:
     """The laxer route may require a session, but not the role."""
     table = compiled(ORDERS, REFUND)
-    assert said(table, path, "POST") == "orders or refund"
-    assert said(table, path, "GET") == "orders or refund", "the place refuses GET"
-    assert said(table, "/orders/1/refund", "POST") == "refund"
-    assert said(table, "/orders/1/refunds", "POST") == "orders"
+    assert outcome(table, path, "POST") == "orders or refund"
+    assert outcome(table, path, "GET") == "orders or refund", "the place refuses GET"
+    assert outcome(table, "/orders/1/refund", "POST") == "refund"
+    assert outcome(table, "/orders/1/refunds", "POST") == "orders"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_role_holds_under_another_spelling(path: str) -> None:
 )
 def test_other_paths_are_forwarded(path: str) -> None:
     """A path that no reader takes for a guarded one is forwarded."""
-    assert said(compiled(EVERYTHING_ELSE, ADMIN, SECRET), path) == "broad"
+    assert outcome(compiled(EVERYTHING_ELSE, ADMIN, SECRET), path) == "broad"
 
 
 def test_a_plain_path_may_be_read_as_that_of_a_route_with_capitals() -> None:
@@ -158,19 +158,19 @@ def test_a_plain_path_may_be_read_as_that_of_a_route_with_capitals() -> None:
     table = compiled(
         EVERYTHING_ELSE, exact("/Secret", name="s"), exact("/a/", name="a")
     )
-    assert said(table, "/secret") == "broad or s"
-    assert said(table, "/a") == "broad or a"
-    assert said(table, "/Secret") == "s"
-    assert said(table, "/b") == "broad"
+    assert outcome(table, "/secret") == "broad or s"
+    assert outcome(table, "/a") == "broad or a"
+    assert outcome(table, "/Secret") == "s"
+    assert outcome(table, "/b") == "broad"
 
 
 def test_the_extension_of_a_route_is_its_own() -> None:
     """Only the request's extension may be ignored, never the route's own."""
     table = compiled(EVERYTHING_ELSE, exact("/report.json", name="report"))
-    assert said(table, "/report.yaml") == "broad"
-    assert said(table, "/report") == "broad"
-    assert said(table, "/report.JSON") == "broad or report"
-    assert said(table, "/report.json.gz") == "broad or report"
+    assert outcome(table, "/report.yaml") == "broad"
+    assert outcome(table, "/report") == "broad"
+    assert outcome(table, "/report.JSON") == "broad or report"
+    assert outcome(table, "/report.json.gz") == "broad or report"
 
 
 @pytest.mark.parametrize(
@@ -181,21 +181,21 @@ def test_an_escape_is_another_spelling(text: str, spelled: str) -> None:
     guarded = exact(f"/things{text}lock", name="lock")
     for paths in (None, "exact"):
         table = compiled(EVERYTHING_ELSE, guarded, paths=paths)
-        assert said(table, f"/things{spelled}lock") == "broad or lock"
-        assert said(table, f"/things{text}lock") == "lock"
+        assert outcome(table, f"/things{spelled}lock") == "broad or lock"
+        assert outcome(table, f"/things{text}lock") == "lock"
 
 
-def test_a_regex_is_asked_about_the_folded_path() -> None:
+def test_a_regex_is_tried_on_the_folded_path() -> None:
     """A regex isn't folded: it is tried on the folded path.
 
     Its capitals match small letters, too.
     """
     pattern = {"match": {"path": {"regex": "/API/v[0-9]+/Keys"}}, "name": "keys"}
     table = compiled(EVERYTHING_ELSE, pattern)
-    assert said(table, "/API/v1/Keys") == "keys"
+    assert outcome(table, "/API/v1/Keys") == "keys"
     for path in ("/api/V1/keys", "/API/v1/Keys/", "/API/v1/Keys;x", "/Api/v22/KEYS"):
-        assert said(table, path) == "broad or keys"
-    assert said(table, "/api/v/keys") == "broad"
+        assert outcome(table, path) == "broad or keys"
+    assert outcome(table, "/api/v/keys") == "broad"
 
 
 def test_two_routes_that_fold_to_one_path_hide_no_third() -> None:
@@ -205,9 +205,9 @@ def test_two_routes_that_fold_to_one_path_hide_no_third() -> None:
         exact("/Secret", name="capital", protected=False),
         {"name": "guard", "path": "/secret"},
     )
-    assert said(table, "/SECRET") == "broad or guard"
-    assert said(table, "/Secret") == "capital or guard"
-    assert said(table, "/secret") == "guard"
+    assert outcome(table, "/SECRET") == "broad or guard"
+    assert outcome(table, "/Secret") == "capital or guard"
+    assert outcome(table, "/secret") == "guard"
 
 
 def test_hosts_come_before_paths() -> None:
@@ -222,9 +222,9 @@ def test_hosts_come_before_paths() -> None:
             },
         },
     )
-    assert said(table, "/Admin", host="a.example") == "broad or guard"
-    assert said(table, "/Admin", host="x.b.example") == "broad or guard"
-    assert said(table, "/Admin", host="c.example") == "broad"
+    assert outcome(table, "/Admin", host="a.example") == "broad or guard"
+    assert outcome(table, "/Admin", host="x.b.example") == "broad or guard"
+    assert outcome(table, "/Admin", host="c.example") == "broad"
 
 
 # --- which routes are stricter --------------------------------------------------
@@ -266,51 +266,51 @@ STRICTER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("strict", "lax"), STRICTER.values(), ids=STRICTER)
-def test_whatever_a_guard_asks_for_holds(
+def test_every_requirement_of_a_guard_holds(
     strict: dict[str, Any], lax: dict[str, Any]
 ) -> None:
     """A route is laxer if the guard requires anything that the route doesn't."""
     broad = {"name": "broad", "path": "/"}
     guard = {"name": "guard", "path": "/guarded"}
     table = compiled({**broad, **lax}, {**guard, **strict})
-    assert said(table, "/Guarded/x") == "broad or guard"
+    assert outcome(table, "/Guarded/x") == "broad or guard"
     table = compiled({**broad, **strict}, {**guard, **strict})
-    assert said(table, "/Guarded/x") == "broad", "it asks for as much"
+    assert outcome(table, "/Guarded/x") == "broad", "it asks for as much"
 
 
-def test_a_laxer_guard_is_none() -> None:
+def test_a_laxer_route_is_no_guard() -> None:
     """A route that requires less than the wider one is no guard against it."""
     table = compiled({"name": "broad", "path": "/"}, {**ADMIN, "protected": False})
-    assert said(table, "/Admin") == "broad"
+    assert outcome(table, "/Admin") == "broad"
 
 
-def test_what_the_core_is_asked_depends_on_the_method() -> None:
+def test_core_checks_depend_on_the_method() -> None:
     """`on_write` is stricter than `never` for methods that write."""
     table = compiled(
         {"name": "broad", "path": "/"},
         {**ADMIN, "session": {"check_database": "on_write"}},
     )
-    assert said(table, "/Admin", "GET") == "broad"
-    assert said(table, "/Admin", "POST") == "broad or admin"
+    assert outcome(table, "/Admin", "GET") == "broad"
+    assert outcome(table, "/Admin", "POST") == "broad or admin"
 
 
 def test_a_refused_method_is_a_guard() -> None:
     """A path whose method gets 405 is not forwarded in another spelling."""
     listed = {"match": {"path": {"prefix": "/items"}, "methods": ["GET"]}}
     table = compiled(EVERYTHING_ELSE, {"name": "items", "protected": False, **listed})
-    assert said(table, "/items", "DELETE") == "405"
-    assert said(table, "/Items", "DELETE") == "broad or items"
-    assert said(table, "/Items", "GET") == "broad"
-    assert said(table, "/Items", "HEAD") == "broad", "GET includes HEAD"
+    assert outcome(table, "/items", "DELETE") == "405"
+    assert outcome(table, "/Items", "DELETE") == "broad or items"
+    assert outcome(table, "/Items", "GET") == "broad"
+    assert outcome(table, "/Items", "HEAD") == "broad", "GET includes HEAD"
 
 
-def test_names_of_segments_make_no_other_place() -> None:
+def test_parameter_names_make_no_other_place() -> None:
     """Templates that differ in parameter names only are one place, with one 405."""
     table = compiled(
         template("/t/{x}", ["GET"], name="x"), template("/t/{y}", ["POST"], name="y")
     )
-    assert said(table, "/t/A", "GET") == "x"
-    assert said(table, "/t/A", "POST") == "y"
+    assert outcome(table, "/t/A", "GET") == "x"
+    assert outcome(table, "/t/A", "POST") == "y"
 
 
 # --- which services are the same ------------------------------------------------
@@ -333,10 +333,10 @@ def test_only_routes_to_the_same_targets_count(targets: list[str], same: bool) -
         {**ADMIN, "service": "admin"},
         services={"admin": {"targets": targets}},
     )
-    assert said(table, "/Admin") == ("broad or admin" if same else "broad")
+    assert outcome(table, "/Admin") == ("broad or admin" if same else "broad")
 
 
-def test_this_machine_has_many_names() -> None:
+def test_localhost_and_its_address_are_one_target() -> None:
     """localhost and 127.0.0.1 are one target."""
     table = compiled(
         {**EVERYTHING_ELSE, "service": "a"},
@@ -346,7 +346,7 @@ def test_this_machine_has_many_names() -> None:
             "b": {"targets": ["http://127.0.0.1:1"]},
         },
     )
-    assert said(table, "/Admin") == "broad or admin"
+    assert outcome(table, "/Admin") == "broad or admin"
 
 
 # --- settings -------------------------------------------------------------------
@@ -355,7 +355,7 @@ def test_this_machine_has_many_names() -> None:
 def test_near_misses_may_be_forwarded() -> None:
     """With `near_misses: forward`, the laxer route forwards such paths unchanged."""
     table = compiled(EVERYTHING_ELSE, ADMIN, gateway={"near_misses": "forward"})
-    assert said(table, "/Admin") == "broad"
+    assert outcome(table, "/Admin") == "broad"
     found = table.near_miss("GET", "", "/Admin")
     assert found is not None
     assert found.guard.name == "admin"
@@ -381,9 +381,9 @@ def test_a_difference_that_the_service_sees_is_no_spelling(
     The others are.
     """
     table = compiled(EVERYTHING_ELSE, ADMIN, SECRET, paths=paths)
-    assert said(table, path) == "broad"
+    assert outcome(table, path) == "broad"
     other = "/admin;x" if "case" in paths else "/ADMIN"
-    assert said(table, other) == ("broad" if paths == "exact" else "broad or admin")
+    assert outcome(table, other) == ("broad" if paths == "exact" else "broad or admin")
 
 
 @pytest.mark.parametrize(
@@ -401,8 +401,8 @@ def test_a_difference_that_the_service_sees_is_no_spelling(
 def test_routes_match_as_their_service_reads(paths: dict[str, str], path: str) -> None:
     """As on Express, `/Orders/1/Refund` takes the refund route and its role."""
     table = compiled(ORDERS, REFUND, paths=paths)
-    assert said(table, path, "POST") == "refund"
-    assert said(table, path, "GET") == "405"
+    assert outcome(table, path, "POST") == "refund"
+    assert outcome(table, path, "GET") == "405"
 
 
 def test_a_route_with_capitals_matches_as_its_service_reads() -> None:
@@ -412,9 +412,11 @@ def test_a_route_with_capitals_matches_as_its_service_reads() -> None:
         {"match": {"path": {"regex": "/API/.*"}}, "name": "r"},
         paths={"case": "insensitive"},
     )
-    found = [said(table, path) for path in ("/secret", "/SECRET", "/Secret", "/api/x")]
+    found = [
+        outcome(table, path) for path in ("/secret", "/SECRET", "/Secret", "/api/x")
+    ]
     assert found == ["s", "s", "s", "r"]
-    assert said(table, "/Api/X") == "r"
+    assert outcome(table, "/Api/X") == "r"
 
 
 def test_a_route_to_another_service_matches_as_that_one_reads() -> None:
@@ -426,14 +428,21 @@ def test_a_route_to_another_service_matches_as_that_one_reads() -> None:
         paths={"case": "insensitive"},
         services={"strict": {"targets": ["http://strict"], "paths": "exact"}},
     )
-    asked = ("/shop/x", "/Shop/X", "/SHOP", "/Shop/Cart", "/Shop/Cart/1", "/other")
-    assert [said(table, path) for path in asked] == [
+    request_paths = (
+        "/shop/x",
+        "/Shop/X",
+        "/SHOP",
+        "/Shop/Cart",
+        "/Shop/Cart/1",
+        "/other",
+    )
+    assert [outcome(table, path) for path in request_paths] == [
         *("app", "app", "app"),
         *("strict", "strict", "broad"),
     ]
 
 
-def test_methods_of_one_place_may_lead_to_services_that_read_otherwise() -> None:
+def test_methods_of_one_place_may_have_services_with_other_rules() -> None:
     """Each method of a place is matched by the rules of the service that serves it."""
     table = compiled(
         {"name": "write", "match": {"path": {"exact": "/a"}, "methods": ["POST"]}},
@@ -445,11 +454,11 @@ def test_methods_of_one_place_may_lead_to_services_that_read_otherwise() -> None
         paths={"case": "insensitive"},
         services={"strict": {"targets": ["http://strict"]}},
     )
-    assert [said(table, "/a", one) for one in ("GET", "POST")] == ["read", "write"]
-    assert [said(table, "/A", one) for one in ("GET", "POST")] == ["405", "write"]
+    assert [outcome(table, "/a", one) for one in ("GET", "POST")] == ["read", "write"]
+    assert [outcome(table, "/A", one) for one in ("GET", "POST")] == ["405", "write"]
 
 
-def test_the_bytes_go_on_as_they_were_sent() -> None:
+def test_the_path_is_forwarded_as_it_was_sent() -> None:
     """A prefix matched in another spelling is stripped by segments.
 
     The rest is unchanged.
@@ -469,7 +478,7 @@ def test_the_bytes_go_on_as_they_were_sent() -> None:
         assert route.upstream_path(path) == sent
 
 
-def test_a_route_that_another_one_takes_is_an_error_however_it_is_spelled() -> None:
+def test_an_unreachable_route_in_another_spelling_is_an_error() -> None:
     """For a service that ignores case, `/A` and `/a` are one place: an error."""
     with pytest.raises(config.InvalidConfig) as caught:
         compiled(exact("/a"), exact("/A"), paths={"case": "insensitive"})
@@ -524,16 +533,14 @@ SPELLINGS: st.SearchStrategy[Callable[[str], str]] = st.sampled_from(
 def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], str]:
     """Routes with a catch-all, and with another spelling of one route's path."""
     broad = {"path": "/", **draw(st.sampled_from(POLICIES))}
-    given_rules = draw(st.lists(rules(), min_size=1, max_size=6))
-    ((_, path),) = draw(st.sampled_from(given_rules))["match"]["path"].items()
+    some_rules = draw(st.lists(rules(), min_size=1, max_size=6))
+    ((_, path),) = draw(st.sampled_from(some_rules))["match"]["path"].items()
     segments = [*path.split("/")[1:], *draw(st.sampled_from([[], [], ["z"]]))]
     spelled = [
         draw(SPELLINGS)(segment.replace("{x}", "z")) if segment else ""
         for segment in segments
     ]
-    return [broad, *given_rules], "/" + "/".join(
-        [*spelled, *[""] * draw(st.booleans())]
-    )
+    return [broad, *some_rules], "/" + "/".join([*spelled, *[""] * draw(st.booleans())])
 
 
 TWINS = {
@@ -542,13 +549,13 @@ TWINS = {
 }
 
 
-def table_of(given_rules: Sequence[Mapping[str, Any]]) -> RouteTable:
+def table_of(some_rules: Sequence[Mapping[str, Any]]) -> RouteTable:
     """Return the table without the unreachable routes."""
     try:
-        return compiled(*given_rules, services=TWINS)
+        return compiled(*some_rules, services=TWINS)
     except config.InvalidConfig as exc:
         dead = {finding.loc[1] for finding in exc.findings}
-    kept = [one for number, one in enumerate(given_rules) if number not in dead]
+    kept = [one for number, one in enumerate(some_rules) if number not in dead]
     return compiled(*kept, services=TWINS)
 
 
@@ -616,16 +623,16 @@ def test_no_spelling_of_a_guarded_path_is_forwarded_by_a_laxer_route(
     Of the routes to the same targets whose paths match leniently, the one with the
     highest precedence owns the path.
     """
-    given_rules, spelled = given_table
+    some_rules, spelled = given_table
     try:
         path = canonical(spelled)
     except BadTarget:
         return
-    table = table_of(given_rules)
-    outcome: Outcome = table.match(method, "", path)
-    if not isinstance(outcome, Matched):
+    table = table_of(some_rules)
+    result: Outcome = table.match(method, "", path)
+    if not isinstance(result, Matched):
         return
-    taker = outcome.route
+    taker = result.route
     group = {"app", "twin"} if taker.service.name != "other" else {"other"}
     ours = [route for route in table.routes if route.service.name in group]
     for reading in readings(path):

@@ -35,7 +35,7 @@ def parsed(
     )
 
 
-def found(table: RouteTable) -> list[tuple[Kind, str, str, str]]:
+def remarks_in(table: RouteTable) -> list[tuple[Kind, str, str, str]]:
     """Return each remark as its kind, both routes' names and the path."""
     return [
         (one.kind, one.route.name, one.other.name if one.other else "", one.path)
@@ -173,29 +173,29 @@ def test_remarks(
     rules: list[dict[str, Any]], sections: dict[str, Any], expected: list[Any]
 ) -> None:
     """Each kind of remark is reported where it applies, and nowhere else."""
-    assert found(routes.compile(parsed(*rules, **sections))) == expected
+    assert remarks_in(routes.compile(parsed(*rules, **sections))) == expected
 
 
-def test_a_spelling_is_one_that_the_laxer_route_would_take() -> None:
+def test_a_remark_s_path_is_one_that_the_laxer_route_takes() -> None:
     """A remark's path is one that the laxer route takes with `near_misses: forward`."""
     rules = CASES["a template's guard, by each route around it"][0]
     table = routes.compile(parsed(*rules, gateway={"near_misses": "forward"}))
-    said = remarks(table)
-    assert said
-    for one in said:
+    all_remarks = remarks(table)
+    assert all_remarks
+    for one in all_remarks:
         outcome = table.match("POST", "", one.path)
         assert isinstance(outcome, Matched)
         assert outcome.route is one.other
 
 
 @pytest.mark.parametrize(
-    ("gateway", "said"),
+    ("gateway", "text"),
     [
         ({}, "depends on how this service reads paths: /ADMIN is 404"),
         ({"near_misses": "forward"}, "may be passed: /ADMIN is forwarded by open"),
     ],
 )
-def test_check_warns_once_for_each_service(gateway: dict[str, Any], said: str) -> None:
+def test_check_warns_once_for_each_service(gateway: dict[str, Any], text: str) -> None:
     """`check` warns once per service, at the line to change, and names the guards."""
     settings = parsed(
         OPEN,
@@ -207,11 +207,11 @@ def test_check_warns_once_for_each_service(gateway: dict[str, Any], said: str) -
     assert warning.loc == ("services", "app")
     assert warning.see == ("routes", 1)
     assert "admin, keys" in warning.message
-    assert said in warning.message
+    assert text in warning.message
     assert "paths: exact" in warning.hint
 
 
-def test_a_warning_about_an_unnamed_service_stands_at_the_laxer_route() -> None:
+def test_a_warning_about_an_unnamed_service_is_at_the_laxer_route() -> None:
     """A route with its own `upstream` has no entry in services: it gets the warning."""
     settings = config.parse(
         {

@@ -18,13 +18,13 @@ def table() -> RouteTable:
     return settings.load(SAMPLE, {}).table
 
 
-def found(table: RouteTable, method: str, path: str) -> Route:
+def route_for(table: RouteTable, method: str, path: str) -> Route:
     outcome = table.match(method, "localhost", path)
     assert isinstance(outcome, Matched), outcome
     return outcome.route
 
 
-def test_sample_has_nothing_to_warn_of() -> None:
+def test_sample_causes_no_warning() -> None:
     """The sample causes no warning without variables: its defaults suit `make dev`."""
     assert settings.load(SAMPLE, {}).warnings == ()
 
@@ -52,7 +52,7 @@ def test_sample_routes(
     upstream_path: str | None,
 ) -> None:
     """Each request reaches the stated service under the stated protection."""
-    route = found(table, "GET", path)
+    route = route_for(table, "GET", path)
     assert route.service.name == service
     assert route.session.protection is protection
     assert route.upstream_path(path) == (upstream_path or path)
@@ -63,19 +63,19 @@ def test_sample_guards_its_restricted_paths_for_every_method(
     table: RouteTable, method: str
 ) -> None:
     """No method bypasses a requirement through the wider route."""
-    everything = found(table, method, "/orders/all").session.requirements
+    everything = route_for(table, method, "/orders/all").session.requirements
     assert everything.permissions_all == ("orders:read-all",)
-    admin = found(table, method, "/whoami/admin/x").session.requirements
+    admin = route_for(table, method, "/whoami/admin/x").session.requirements
     assert admin.roles_any == ("admin",)
 
 
 def test_sample_asks_the_core_about_writes(table: RouteTable) -> None:
     """An order can't be placed with a session that was signed out at the core."""
-    session = found(table, "POST", "/orders").session
+    session = route_for(table, "POST", "/orders").session
     assert session.check_database is CheckDatabase.ON_WRITE
 
 
-def test_sample_opens_nothing_by_accident(table: RouteTable) -> None:
+def test_sample_has_no_other_public_path(table: RouteTable) -> None:
     """Only the stated routes are public; unlisted paths match no route."""
     public = {r.path for r in table.routes if r.session.protection.value == "public"}
     assert public == {"/catalog", "/", "/page", "/account"}

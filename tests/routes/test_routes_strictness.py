@@ -52,7 +52,7 @@ SETS = st.sets(st.sampled_from(["a", "b", "c"]))
     permissions=SETS,
     tenant=st.sampled_from(["a", "b", "c"]),
 )
-def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
+def test_a_session_that_meets_a_policy_meets_all_laxer_ones(
     one: Requirements,
     other: Requirements,
     roles: set[str],
@@ -67,7 +67,7 @@ def test_whoever_meets_a_policy_that_asks_as_much_meets_the_other(
 
 
 @given(needs=REQUIREMENTS)
-def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
+def test_no_policy_is_stricter_than_itself(needs: Requirements) -> None:
     """No policy is stricter than itself; a public one is not stricter than any."""
     policy = SessionPolicy(requirements=needs)
     assert not is_stricter(policy, SessionPolicy(requirements=needs), "POST")
@@ -84,7 +84,7 @@ def test_no_policy_asks_for_more_than_itself(needs: Requirements) -> None:
         (CheckDatabase.CACHED, CheckDatabase.ALWAYS, set()),
     ],
 )
-def test_the_core_is_asked_as_the_method_says(
+def test_core_checks_are_compared_by_method(
     one: CheckDatabase, other: CheckDatabase, methods: set[str]
 ) -> None:
     """Of two policies that call the core, either can be stricter, by method."""
