@@ -154,19 +154,19 @@ async def test_fields_that_aiohttp_would_set_are_the_service_s(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "reply", "length", "chunked", "body"),
+    ("method", "reply", "length", "body"),
     [
-        ("GET", OK, "2", False, b"ok"),
-        ("GET", CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n", "2", False, b"ok"),
-        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", "7", False, b""),
-        ("HEAD", b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n", None, False, b""),
-        ("GET", b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", None, False, b""),
-        ("GET", b"HTTP/1.1 304 Same\r\nContent-Length: 7\r\n\r\n", "7", False, b""),
-        ("GET", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "0", False, b""),
+        ("GET", OK, "2", b"ok"),
+        ("GET", CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n", "2", b"ok"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n", "7", b""),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nX: y\r\n\r\n", None, b""),
+        ("GET", b"HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", None, b""),
+        ("GET", b"HTTP/1.1 304 Same\r\nContent-Length: 7\r\n\r\n", "7", b""),
+        ("GET", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "0", b""),
     ],
 )
 async def test_the_framing_is_right(
-    method: str, reply: bytes, length: str | None, chunked: bool, body: bytes
+    method: str, reply: bytes, length: str | None, body: bytes
 ) -> None:
     """The body's framing fields are right, so that the next request is served, too."""
     async with (
@@ -602,7 +602,7 @@ async def test_a_refused_handshake_reaches_no_service() -> None:
         for origin, status in ((ORIGIN, 401), ("https://evil.example", 403)):
             with pytest.raises(InvalidStatus) as refused:
                 await dial(gw, origin=origin, additional_headers={"Cookie": ""})
-            assert refused.value.response.status_code in (status, 401)
+            assert refused.value.response.status_code == status
     assert not upstream.requests
 
 

@@ -118,8 +118,7 @@ async def test_a_body_that_differs_from_its_content_length_is_an_error(
                 body=b"".join(parts),
                 content_length=5,
             )
-        await asyncio.sleep(0.01)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 # --- early replies ------------------------------------------------------------
@@ -244,8 +243,7 @@ async def test_p1_a_body_that_raises_aborts_the_exchange(
         fail.set()
         with pytest.raises(ClientGone, match="reset by the client"):
             await whole(await sent)
-        await asyncio.sleep(0.02)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
@@ -261,8 +259,7 @@ async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
         pool = pool_of(upstreams, upstream)
         with pytest.raises(ClientGone):
             await pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body())
-        await asyncio.sleep(0.02)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 async def test_cancelling_stops_the_upload(
@@ -280,8 +277,7 @@ async def test_cancelling_stops_the_upload(
         with pytest.raises(asyncio.CancelledError):
             await sent
         assert body.stopped.is_set()
-        await asyncio.sleep(0.02)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 async def test_cancelling_while_the_upload_stops_closes_the_connection(

@@ -346,8 +346,7 @@ async def test_c30_surplus_bytes_are_no_reply(
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         assert await whole(await get(pool, timeouts)) == b"ok"
-        await asyncio.sleep(0.05)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
         await assert_not_reused(pool, upstream, timeouts)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from faults import FAULTS, OK, FaultUpstream, Peer, answer
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
 
 from gateway.config import TimeoutsConfig
 from gateway.errors import BadReply, UpstreamClosed
@@ -41,8 +41,7 @@ async def test_bytes_go_both_ways_until_both_ends_are_closed(
         tunnel.write_eof()
         assert await tunnel.read() == b""
         tunnel.close()
-        await asyncio.sleep(0.01)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 async def test_an_upstream_that_ends_its_side_still_gets_ours(
@@ -193,8 +192,7 @@ async def test_101_after_another_reply_is_never_a_tunnel(
         pool = pool_of(upstreams, upstream)
         reply = await upgrade(pool, timeouts)
         assert await reply.read() == b"ok"
-        await asyncio.sleep(0.01)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
 
 
 async def test_a_101_without_an_upgrade_is_refused(
@@ -205,5 +203,4 @@ async def test_a_101_without_an_upgrade_is_refused(
         pool = pool_of(upstreams, upstream)
         with pytest.raises(BadReply, match="101"):
             await pool.exchange(GET, method="GET", timeouts=timeouts)
-        await asyncio.sleep(0.01)
-        assert pool.open == 0
+        await until(lambda: pool.open == 0)
