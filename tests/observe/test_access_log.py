@@ -288,7 +288,7 @@ def test_flush_writes_a_single_record() -> None:
 
 
 def test_a_stuck_stream_drops_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stuck stream drops lines, which are counted, and `close` doesn't wait for it."""
+    """A stuck stream drops and counts lines, and `close` doesn't wait for it."""
     monkeypatch.setattr(access_log, "_QUEUE_BATCHES", 1)
     stream = Stuck()
     log = AccessLog("json", stream)
