@@ -54,7 +54,7 @@ class Ports:
         Raises:
             BadPort: a value isn't a port number, or two programs have the same port.
         """
-        chosen: dict[str, int] = {}
+        configured: dict[str, int] = {}
         for field in fields(cls):
             text = environ.get(variable(field.name))
             if not text:
@@ -64,13 +64,13 @@ class Ports:
                     f"{variable(field.name)} must be a port from 1 to 65535, "
                     f"not {text!r}"
                 )
-            chosen[field.name] = int(text)
-        ports = cls(**chosen)
-        taken: dict[int, str] = {}
+            configured[field.name] = int(text)
+        ports = cls(**configured)
+        names: dict[int, str] = {}
         for name, port in ports:
-            if port in taken:
-                raise BadPort(f"{taken[port]} and {name} can't both have port {port}")
-            taken[port] = name
+            if port in names:
+                raise BadPort(f"{names[port]} and {name} can't both have port {port}")
+            names[port] = name
         return ports
 
     def __iter__(self) -> Iterator[tuple[str, int]]:

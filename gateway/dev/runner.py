@@ -165,20 +165,22 @@ async def _run(
             )
         )
         listens = asyncio.create_task(ready.wait())
-        gone = asyncio.create_task(child.wait())
-        tasks = {gateway, listens, gone}
+        exited = asyncio.create_task(child.wait())
+        tasks = {gateway, listens, exited}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if listens.done():
                 say(_BANNER.format(host=LOOPBACK, state=state, **dict(ports)))
-                await asyncio.wait({gateway, gone}, return_when=asyncio.FIRST_COMPLETED)
-            alone = gone.done() and not gateway.done()
+                await asyncio.wait(
+                    {gateway, exited}, return_when=asyncio.FIRST_COMPLETED
+                )
+            child_failed = exited.done() and not gateway.done()
         finally:
             for task in tasks:
                 task.cancel()
             # The gateway's own deadlines bound this (`gateway.drain_timeout`).
             await asyncio.gather(*tasks, return_exceptions=True)
-        if alone:
+        if child_failed:
             raise ChildFailed(
                 "the process with the core and the demo services has ended "
                 f"(exit code {child.returncode})"

@@ -23,17 +23,17 @@ class Kind(StrEnum):
 
 
 class Taken(Exception):
-    """Another user of this tenant signs in with that already."""
+    """Another user of the tenant has the same e-mail, phone number or account."""
 
     def __init__(self, kind: Kind) -> None:
-        """Take what it was that's taken."""
+        """*kind* is the kind of identity that is taken."""
         super().__init__(f"{kind} is taken")
         self.kind = kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountInfo:
-    """What a user is known by; values are normalised."""
+    """A user's e-mail, phone number and third-party account; values are normalised."""
 
     email: str | None = None
     phone: str | None = None
@@ -47,14 +47,14 @@ def normalised_email(text: str) -> str:
 
 
 def account_value(third_party_id: str, third_party_user_id: str) -> str:
-    """Return the identity of a third-party account; NUL can't be in either part."""
+    """Return the identity of a third-party account: its two ids, separated by NUL."""
     return f"{third_party_id}\0{third_party_user_id}"
 
 
 def identities(info: AccountInfo) -> list[tuple[Kind, str]]:
-    """Return what a user signs in with.
+    """Return the identities with which a user signs in.
 
-    The e-mail of a third-party account is known, but it isn't what signs in.
+    A third-party user has one, the account. Its e-mail address isn't an identity.
     """
     if info.third_party_id is not None and info.third_party_user_id is not None:
         value = account_value(info.third_party_id, info.third_party_user_id)

@@ -21,7 +21,7 @@ from gateway.dev.core.users import Users
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
-    """The services of one app, over one database."""
+    """The services of one app, which use one database."""
 
     store: Store
     keys: SigningKeys
@@ -43,7 +43,7 @@ def make_app(
     now_ms: Callable[[], int],
     rng: random.Random,
 ) -> App:
-    """Return the app of a database, which stays the caller's to close."""
+    """Return the app that keeps its data in *store*. The caller closes *store*."""
     keys = SigningKeys(store, settings, now_ms=now_ms, rng=rng)
     users = Users(store, now_ms=now_ms, rng=rng)
     return App(

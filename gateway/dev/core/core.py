@@ -1,7 +1,7 @@
 """edge. The embedded core: its apps, and one dispatcher that turns HTTP into calls.
 
-A request in seven steps: 1 log it, 2 play the fault, 3 find the endpoint, 4 check the
-api-key and the version, 5 check app and tenant, 6 parse the input, 7 answer.
+A request takes seven steps: 1 log it, 2 apply a fault, 3 find the endpoint, 4 check the
+API key and the CDI version, 5 check app and tenant, 6 parse the input, 7 answer.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Core:
     ) -> None:
         """Open the databases.
 
-        `clock` returns seconds since the epoch. `rng` is where every random byte
-        comes from, RSA keys apart; by default the operating system.
+        `clock` returns seconds since the epoch. `rng` makes every random byte except
+        those of RSA keys; the default is the operating system's generator.
         """
         self.settings = settings
         self.faults = Faults()
@@ -68,13 +68,14 @@ class Core:
                     now_ms=lambda: int(clock() * 1000),
                     rng=rng or random.SystemRandom(),
                 )
-            # All are open: `close` ends them, and not the failure of a later one.
+            # All databases are open; from now on only `close` closes them.
             self._stores = stores.pop_all()
 
     def app(self) -> web.Application:
         """Return a new aiohttp application that serves this core.
 
-        Stopping it lets hanging calls go; the core itself stays open.
+        When it stops, calls that wait in a fault end without an answer. The core
+        stays open.
         """
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._answer)
@@ -88,9 +89,10 @@ class Core:
         self._stores.close()
 
     async def rotate_keys(self, *, app_id: str = PUBLIC, drop_old: bool = False) -> str:
-        """Make a dynamic key that signs from now on; return its kid.
+        """Generate a dynamic key that signs from now on; return its kid.
 
-        With `drop_old` the tokens of the earlier dynamic keys are void at once.
+        `drop_old` deletes the earlier dynamic keys, so their tokens are invalid at
+        once.
 
         Raises:
             KeyError: there's no such app.
@@ -105,7 +107,7 @@ class Core:
         self.faults.release()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        """Answer one request; every failure ends in the protocol's own form."""
+        """Answer one request. A failure is answered with a status and a sentence."""
         place = locate(request.path, ENDPOINTS)
         api_path = request.path if place is None else place.api_path
         met = self.faults.meet(request.method, request.path, api_path)  # 1
@@ -129,13 +131,13 @@ class Core:
         )
 
     async def _play(self, request: web.Request, met: Met) -> web.Response | None:
-        """Return the answer a fault gives, or None for the true one."""
+        """Wait as the fault requires; return its answer, or None for the real one."""
         fault = met.fault
         goes_on = await self.faults.wait(met)
         if fault.disconnect or not goes_on:
             if request.transport is not None:
                 request.transport.abort()
-            # The connection is closed, so no client reads it.
+            # The connection is closed, so the client doesn't get this response.
             return web.Response(status=503)
         if fault.body is None:
             return None
@@ -149,7 +151,7 @@ class Core:
         """Return the endpoint's answer.
 
         Raises:
-            Refusal: the request isn't one that the protocol answers with 200.
+            Refusal: the protocol answers this request with a 4xx.
         """
         if place is None:  # 3
             raise Refusal(404, "Not found")
@@ -179,20 +181,25 @@ class Core:
 
     def _check_caller(self, request: web.Request, endpoint: Endpoint) -> None:
         if endpoint.needs_key and self.settings.api_keys:
-            given = request.headers.get("api-key")
-            if given is None:
+            api_key = request.headers.get("api-key")
+            if api_key is None:
                 scheme, _, token = request.headers.get("Authorization", "").partition(
                     " "
                 )
-                given = token if scheme.lower() == "bearer" else ""
-            if given.strip() not in self.settings.api_keys:
+                api_key = token if scheme.lower() == "bearer" else ""
+            if api_key.strip() not in self.settings.api_keys:
                 raise Refusal(401, "Invalid API key")
         version = request.headers.get("cdi-version", CDI_VERSION)
         if endpoint.needs_version and version != CDI_VERSION:
             raise Refusal(400, f"cdi-version {version} not supported")
 
     def _enter(self, place: Place, endpoint: Endpoint) -> App:
-        """Return the app of a call, if the endpoint accepts its tenant."""
+        """Return the app of a call.
+
+        Raises:
+            Refusal: 400, no such app or tenant; 403, the endpoint doesn't take this
+                tenant.
+        """
         app = self._apps.get(place.app_id)
         if app is None or not (
             endpoint.scope is Scope.OPEN or app.tenants.exists(place.tenant_id)
@@ -208,6 +215,6 @@ class Core:
 
 
 def _by_rid(candidates: list[Endpoint], rid: str | None) -> Endpoint:
-    """Return the endpoint of a recipe, or else the one for all other recipes."""
-    own = [e for e in candidates if e.rid is not None and e.rid == rid]
-    return (own or [e for e in candidates if e.rid is None])[0]
+    """Return the endpoint for the `rid` header, or else the one without a `rid`."""
+    exact = [e for e in candidates if e.rid is not None and e.rid == rid]
+    return (exact or [e for e in candidates if e.rid is None])[0]

@@ -1,9 +1,10 @@
 """edge. One-time tokens that prove an e-mail address: password reset and verification.
 
 Facts
-- Only H(token) is stored. A token is made of letters and digits, so it survives in
-  a link without escaping.
-- A reset token names user and address; using one ends all the user's reset tokens.
+- Only H(token) is stored. A token has only letters and digits, which need no escaping
+  in a link.
+- A reset token is for one user and one address. Consuming a valid one deletes all
+  reset tokens of the user.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gateway.dev.core.users import Users
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _LENGTH: Final = 64
-"""Characters; 62^64 can't be guessed, and a link fits on one line."""
+"""Characters of a token: 62^64 values can't be guessed, and the link fits on a line."""
 
 
 class Purpose(StrEnum):
@@ -63,7 +64,7 @@ class EmailTokens:
         }
 
     def issue(self, purpose: Purpose, tenant_id: str, user_id: str, email: str) -> str:
-        """Return a new token; earlier ones stay valid."""
+        """Return a new token. Earlier tokens stay valid; expired ones are deleted."""
         now = self._now_ms()
         self._store.run("DELETE FROM email_tokens WHERE expires_ms < ?", now)
         token = "".join(self._rng.choice(_ALPHABET) for _ in range(_LENGTH))
@@ -79,7 +80,7 @@ class EmailTokens:
         return token
 
     def reset(self, tenant_id: str, token: str) -> Proof | None:
-        """Use up a reset token; return None if it is unknown, used or expired."""
+        """Consume a reset token; return None if it is unknown, used or expired."""
         with self._store.transaction():
             proof = self._take(Purpose.RESET, tenant_id, token)
             if proof is not None:
@@ -89,7 +90,10 @@ class EmailTokens:
         return proof
 
     def verify(self, tenant_id: str, token: str) -> Proof | None:
-        """Use up a verification token and verify the address; None as in `reset`."""
+        """Consume a verification token and mark its address as verified.
+
+        Return None if the token is unknown, used or expired.
+        """
         with self._store.transaction():
             proof = self._take(Purpose.VERIFY, tenant_id, token)
             if proof is not None:
@@ -98,7 +102,7 @@ class EmailTokens:
         return proof
 
     def revoke(self, tenant_id: str, user_id: str, email: str) -> None:
-        """End the verification tokens for an address."""
+        """Delete a user's verification tokens for an address."""
         self._store.delete(
             "email_tokens",
             purpose=Purpose.VERIFY,
@@ -112,7 +116,7 @@ class EmailTokens:
         self._store.delete("verified_emails", user_id=user_id, email=email)
 
     def _take(self, purpose: Purpose, tenant_id: str, token: str) -> Proof | None:
-        """Delete the token's row; return its user if it was still valid."""
+        """Delete the token's row; return its user and address, or None if expired."""
         row = self._store.one(
             "SELECT * FROM email_tokens"
             " WHERE token_hash = ? AND purpose = ? AND tenant_id = ?",

@@ -1,6 +1,6 @@
-"""edge. Switches that make the embedded core misbehave, and a log of its calls.
+"""edge. Faults that a test injects into the embedded core, and a log of its calls.
 
-For tests of whatever talks to a core: outages, hangs, garbage, key trouble.
+For tests of a client of the core: outages, delays, malformed replies and JWKS errors.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from gateway.dev.core.jws import JsonObject, base64url
 JWKS_PATH: Final = "/.well-known/jwks.json"
 
 _LOGGED_CALLS: Final = 10_000
-"""Calls kept in the log, so that a core that runs for weeks doesn't grow."""
+"""Calls kept in the log; it limits the memory of a core that runs for weeks."""
 
 _RSA_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """The misbehaviour instead of, or before, the true answer.
+    """What the core does to a call.
 
-    In this order: wait, cut the connection, or answer with `body`. With neither
-    `disconnect` nor `body` the true answer follows the wait.
+    It waits first. Then it closes the connection (`disconnect`), answers with `body`,
+    or, with neither, gives the real answer.
     """
 
     delay_s: float = 0.0
     hang: bool = False
-    """Wait until the switch is cleared, the client leaves or the core stops."""
+    """Wait until `Faults.clear`, or until the client disconnects or the core stops."""
 
     disconnect: bool = False
     status: int = 200
@@ -52,7 +52,7 @@ class _Switch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """The fault of one call, and the future that ends its wait."""
+    """The fault of one call, and the future that ends its wait (None: no wait)."""
 
     fault: Fault
     woken: asyncio.Future[bool] | None
@@ -60,10 +60,11 @@ class Met:
 
 @dataclass(slots=True)
 class Faults:
-    """The switches of one core; any thread may set them.
+    """The faults of one core; any thread may set them.
 
-    A pattern is a shell glob over the path, as sent (`/public/recipe/signin`) or
-    without app and tenant (`/recipe/signin`). The switch set last wins.
+    A pattern is a shell glob. It is matched with the path as sent
+    (`/public/recipe/signin`) and with the path without app and tenant
+    (`/recipe/signin`). Of several matching faults, the one set last applies.
     """
 
     _switches: list[_Switch] = field(default_factory=list)
@@ -87,11 +88,14 @@ class Faults:
         )
 
     async def until_called(self, pattern: str = "*", *, times: int = 1) -> None:
-        """Wait until that many logged calls match; a hanging call waits by then."""
+        """Wait until at least *times* logged calls match.
+
+        A call that hangs is waiting by then, so `clear` lets it continue.
+        """
         await self._until(lambda: self.count(pattern) >= times)
 
     async def until_idle(self) -> None:
-        """Wait until no call waits in a fault: released, or closed by its client."""
+        """Wait until no call waits in a fault."""
         await self._until(lambda: not self._waiting)
 
     def forget_calls(self) -> None:
@@ -110,7 +114,7 @@ class Faults:
         self._switches.append(_Switch(pattern, method, fault, times))
 
     def delay(self, seconds: float, pattern: str = "*") -> None:
-        """Answer matching calls late."""
+        """Delay the answers to matching calls."""
         self.set(pattern, Fault(delay_s=seconds))
 
     def hang(self, pattern: str = "*") -> None:
@@ -118,7 +122,7 @@ class Faults:
         self.set(pattern, Fault(hang=True))
 
     def disconnect(self, pattern: str = "*") -> None:
-        """Cut the connection of matching calls without an answer."""
+        """Close the connection of matching calls without an answer."""
         self.set(pattern, Fault(disconnect=True))
 
     def error(
@@ -137,26 +141,26 @@ class Faults:
     def garbage(
         self, pattern: str = "*", *, body: bytes = b'{"status": "OK", "trunc'
     ) -> None:
-        """Answer matching calls with 200 and bytes that aren't valid JSON."""
+        """Answer matching calls with 200 and *body*, by default truncated JSON."""
         self.set(pattern, Fault(body=body))
 
     def jwks_empty(self) -> None:
-        """Publish a key set without keys."""
+        """Publish a JWKS without keys."""
         self.set(JWKS_PATH, _jwks([]))
 
     def jwks_garbage(self) -> None:
-        """Publish an HTML page instead of a key set."""
+        """Publish an HTML page instead of the JWKS."""
         self.set(
             JWKS_PATH,
             Fault(body=b"<html>not keys</html>", content_type="text/html"),
         )
 
     def jwks_huge(self, keys: int = 20_000) -> None:
-        """Publish a key set of many well-formed, useless keys (7 MB by default)."""
+        """Publish a JWKS of many well-formed keys that sign nothing (default 7 MB)."""
         self.set(JWKS_PATH, _jwks([_useless_key(number) for number in range(keys)]))
 
     def clear(self, pattern: str | None = None) -> None:
-        """Turn off the switches set for a pattern, or all; waiting calls continue."""
+        """Remove the faults set for a pattern, or all; every waiting call continues."""
         self._switches = [
             switch
             for switch in self._switches
@@ -165,13 +169,14 @@ class Faults:
         self._wake(go_on=True)
 
     def release(self) -> None:
-        """End waiting calls without an answer, as the core stops."""
+        """End waiting calls without an answer, because the core stops."""
         self._wake(go_on=False)
 
     def meet(self, method: str, path: str, api_path: str) -> Met | None:
-        """Log a call and return the fault for it, counted against its `times`.
+        """Log a call and return its fault, or None. It uses up one of its `times`.
 
-        In one step, so that who has seen the call in the log can let it go.
+        The wait is registered before the call is logged, so `clear` reaches every
+        call in the log.
         """
         fault = self._take(method, path, api_path)
         met = None
@@ -186,7 +191,7 @@ class Faults:
         return met
 
     async def wait(self, met: Met) -> bool:
-        """Wait as the fault requires; return whether the call continues."""
+        """Wait as the fault requires; return False if the core stops meanwhile."""
         if met.woken is None:
             return True
         try:
@@ -210,13 +215,13 @@ class Faults:
                 return switch.fault
         return None
 
-    async def _until(self, is_so: Callable[[], bool]) -> None:
+    async def _until(self, condition: Callable[[], bool]) -> None:
         while True:
             watcher: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            # Made before the check, so that no change between check and wait is lost.
+            # Registered before the check: a change between check and wait isn't lost.
             with self._watching:
                 self._watchers.append(watcher)
-            if is_so():
+            if condition():
                 return
             await watcher
 
@@ -232,7 +237,7 @@ class Faults:
 
 
 def _finish_soon(future: asyncio.Future[bool], result: bool) -> None:
-    """Finish a future in its own loop; one whose loop has ended needs nothing."""
+    """Set a future's result in its own event loop, unless that loop is closed."""
     loop = future.get_loop()
     if not loop.is_closed():
         loop.call_soon_threadsafe(_finish, future, result)
@@ -248,7 +253,7 @@ def _jwks(keys: list[JsonObject]) -> Fault:
 
 
 def _useless_key(number: int) -> JsonObject:
-    # Odd and of full length, so that a reader takes it for an RSA modulus.
+    # Odd and 2048 bits long, so that clients accept it as an RSA modulus.
     modulus = (1 << (8 * _RSA_BYTES - 1)) + 2 * number + 1
     return {
         "kty": "RSA",

@@ -1,9 +1,12 @@
-"""edge. The protocol's HTTP conventions: paths, inputs, answers; no recipes.
+"""edge. The protocol's HTTP conventions for all recipes: paths, inputs and answers.
 
 Facts (real core's PathRouter, WebserverAPI and InputParser)
-- A path is an API path, or `[/appid-<app>][/<tenant>]<API path>`, `/` at the end free.
-- Expected failures are 200 with a `status`; everything else is a plain sentence.
-- An optional JSON field may be absent, not null. Unknown fields are ignored.
+- A path is an API path, or `[/appid-<app>][/<tenant>]<API path>`. Case and a `/` at
+  the end don't matter.
+- An expected failure is 200 with a `status` in the JSON. Any other failure is a 4xx or
+  5xx with a plain sentence.
+- An optional JSON field may be absent, but not null, unless the endpoint gives null a
+  meaning. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class Reply:
 
 
 def json_reply(body: JsonObject, **headers: str) -> Reply:
-    """Return the protocol's JSON answer: one object and a newline."""
+    """Return an answer of 200: one JSON object and a newline."""
     return Reply(
         body=json.dumps(body, separators=(",", ":")).encode("ascii") + b"\n",
         headers={name.replace("_", "-"): value for name, value in headers.items()},
@@ -53,7 +56,7 @@ def json_reply(body: JsonObject, **headers: str) -> Reply:
 
 
 def text_reply(status: int, text: str) -> Reply:
-    """Return the protocol's plain sentence."""
+    """Return an answer that is a plain sentence."""
     return Reply(
         status=status,
         content_type=TEXT_TYPE,
@@ -72,9 +75,9 @@ class Place:
 
 
 def locate(path: str, api_paths: Collection[str]) -> Place | None:
-    """Return the parts of a path, or None if no API has it.
+    """Return the parts of a path, or None if it has no API path.
 
-    Source: core protocol CDI 5.4, paths: an exact API path wins over a prefix.
+    Source: core protocol CDI 5.4, paths: an exact API path is preferred.
     """
     path = path.lower().rstrip("/") or "/"
     if path in api_paths:
@@ -82,8 +85,8 @@ def locate(path: str, api_paths: Collection[str]) -> Place | None:
     for api_path in api_paths:
         if api_path == "/" or not path.endswith(api_path):
             continue
-        # No API path is another one with a tenant before it, so the first that fits
-        # is the only one: stop words keep `/recipe` from being a tenant.
+        # At most one API path fits: none is a tenant followed by another API path,
+        # because `recipe` is a stop word and can't be a tenant.
         prefix = _PREFIX.fullmatch(path.removesuffix(api_path))
         if prefix is None:
             continue
@@ -98,8 +101,8 @@ def locate(path: str, api_paths: Collection[str]) -> Place | None:
 class Body:
     """The JSON object of a request, read field by field.
 
-    Every reader raises `Refusal` (400) for a field that's missing, null or of
-    another type than asked for.
+    A method that reads a value raises `Refusal` (400) if the field is missing, null
+    or of another type. Methods with `_or` return a default for a missing field.
     """
 
     def __init__(self, fields: JsonObject) -> None:
@@ -111,7 +114,7 @@ class Body:
         """Return the body in the bytes.
 
         Raises:
-            Refusal: 400, not a JSON object.
+            Refusal: 400, the bytes aren't a JSON object.
         """
         try:
             value = json.loads(raw, parse_constant=_no_constant)
@@ -138,7 +141,7 @@ class Body:
         return self.text(name) if self.has(name) else None
 
     def filled(self, name: str) -> str:
-        """Return a string, trimmed and not empty."""
+        """Return a string without the white space around it; 400 if it is empty."""
         value = self.text(name).strip()
         if not value:
             raise Refusal(400, f"Field name '{name}' cannot be an empty String")
@@ -170,7 +173,7 @@ class Body:
         return value
 
     def nested(self, name: str) -> Body:
-        """Return an object to be read field by field."""
+        """Return an object as a `Body`."""
         return Body(self.object(name))
 
     def object_or_none(self, name: str) -> JsonObject | None:
@@ -190,7 +193,10 @@ class Body:
 
 
 class Query:
-    """The query of a request. An empty value counts as absent: httpx sends None so."""
+    """The query of a request.
+
+    An empty value counts as absent, because httpx sends None as an empty value.
+    """
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         """Take the decoded fields."""
@@ -200,7 +206,7 @@ class Query:
         """Return a value.
 
         Raises:
-            Refusal: 400, it's absent.
+            Refusal: 400, it is absent.
         """
         value = self.text_or_none(name)
         if value is None:
@@ -212,7 +218,7 @@ class Query:
         return self._fields.get(name) or None
 
     def flag_or(self, name: str, default: bool) -> bool:
-        """Return whether the value is the word `true`, or the default."""
+        """Return whether the value is `true`, or the default when it's absent."""
         value = self.text_or_none(name)
         return default if value is None else value == "true"
 
@@ -235,7 +241,7 @@ def _as_text(value: object, name: str) -> str:
     if not isinstance(value, str):
         _invalid(name)
     try:
-        # JSON can spell half a surrogate pair; neither hash nor database takes it.
+        # JSON can contain a lone surrogate, which can't be hashed or stored.
         value.encode("utf-8")
     except UnicodeEncodeError:
         _invalid(name)
@@ -247,4 +253,4 @@ def _invalid(name: str) -> NoReturn:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} isn't JSON")

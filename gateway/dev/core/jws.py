@@ -1,7 +1,7 @@
-"""PURE. JSON Web Signatures in compact form with RS256, and nothing else.
+"""PURE. JSON Web Signatures, in compact form and with RS256 only.
 
 Facts
-- header and payload are base64url without padding (RFC 7515 §2).
+- Header, payload and signature are base64url without padding (RFC 7515 §2).
 - RS256 is RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3).
 """
 
@@ -21,12 +21,12 @@ JsonObject = dict[str, object]
 
 
 class BadToken(Exception):
-    """The token isn't from this core. The text is the rule that it breaks."""
+    """The token is malformed, from another issuer, or expired. The text says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """A token taken apart, its signature not yet checked."""
+    """The parts of a token whose signature hasn't been checked."""
 
     header: JsonObject
     payload: JsonObject
@@ -39,7 +39,7 @@ def sign(
 ) -> str:
     """Return the compact token for a payload.
 
-    `version` is SuperTokens' own header for session tokens; plain JWTs have none.
+    `version` is a header parameter that only SuperTokens' session tokens have.
     """
     header: JsonObject = {"alg": "RS256", "typ": "JWT", "kid": kid}
     if version is not None:
@@ -50,7 +50,7 @@ def sign(
 
 
 def parse(token: str) -> Parsed:
-    """Return the parts of a compact token, unverified.
+    """Return the parts of a compact token. The signature isn't checked.
 
     Raises:
         BadToken: not three parts, not base64url, or not JSON objects.
@@ -74,7 +74,7 @@ def parse(token: str) -> Parsed:
 
 
 def is_signed_by(parsed: Parsed, key: RSAPublicKey) -> bool:
-    """Return whether the signature is RS256 by this key."""
+    """Return whether the signature is an RS256 signature of this key."""
     try:
         key.verify(parsed.signature, parsed.signed, PKCS1v15(), SHA256())
     except InvalidSignature:

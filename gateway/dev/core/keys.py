@@ -1,11 +1,10 @@
-"""edge. Signing keys: made, kept in the database, published, rotated, retired.
+"""edge. Signing keys: how they are generated, stored, published, rotated and deleted.
 
 Facts (real core's SigningKeys)
-- Dynamic keys are `d-<created ms>`, the one static key is `s-<uuid>`.
-- A dynamic key is succeeded after the update interval. Its successor stands in the
-  JWKS 60 s before it signs, and it verifies for the interval plus two access-token
-  validities.
-- An RSA key takes tens of milliseconds to make: always in a thread.
+- The kid of a dynamic key is `d-<created ms>`, that of the one static key `s-<uuid>`.
+- After the update interval, a new dynamic key signs. It is in the JWKS 60 s earlier.
+- A dynamic key verifies for the interval plus two access-token validities.
+- Generating an RSA key takes tens of milliseconds, so it runs in a thread.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _OVERLAP_MS: Final = KEY_OVERLAP_S * 1000
 
 
 class Kind(StrEnum):
-    """The two key types; the SDK refuses tokens of the type it isn't set up for."""
+    """The two key types. The SDK refuses tokens of the type it isn't configured for."""
 
     DYNAMIC = "dynamic"
     STATIC = "static"
@@ -44,7 +43,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """One RS256 key pair with its dates, in ms."""
+    """One RS256 key pair; times in ms since the epoch."""
 
     kid: str
     kind: Kind
@@ -54,11 +53,11 @@ class SigningKey:
 
     @property
     def public(self) -> rsa.RSAPublicKey:
-        """The public key, which verifies."""
+        """The public key."""
         return self.private.public_key()
 
     def to_jwk(self) -> JsonObject:
-        """Return the public half. Source: RFC 7517 §4, RFC 7518 §6.3.1."""
+        """Return the public key as a JWK. Source: RFC 7517 §4, RFC 7518 §6.3.1."""
         numbers = self.public.public_numbers()
         return {
             "kty": "RSA",
@@ -81,7 +80,7 @@ class SigningKeys:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Use *store* for the keys; nothing is read or made yet."""
+        """Use *store* for the keys; `ensure` reads or generates them."""
         self._store = store
         self._now_ms = now_ms
         self._rng = rng
@@ -93,14 +92,14 @@ class SigningKeys:
         self._making = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Make the keys that are due and delete the expired ones.
+        """Generate the keys that are due, and then delete the expired ones.
 
-        Costs a comparison when nothing is due, which is nearly always.
+        While no key is due, which is nearly always, it only compares times.
         """
         if not self._is_due():
             return
         async with self._making:
-            # Another process, or a request during the wait, may have done it.
+            # Another process or another request may have generated them meanwhile.
             self._reload()
             kinds = self._missing()
             pems = await asyncio.gather(*(asyncio.to_thread(_make_pem) for _ in kinds))
@@ -110,9 +109,9 @@ class SigningKeys:
             self._reload()
 
     async def rotate(self, *, drop_old: bool = False) -> str:
-        """Make a dynamic key that signs from now on; return its kid.
+        """Generate a dynamic key that signs from now on; return its kid.
 
-        Tokens of the old ones stay good until their keys end, unless `drop_old`.
+        Older dynamic keys verify until they expire; `drop_old` deletes them at once.
         """
         pem = await asyncio.to_thread(_make_pem)
         kid = self._add(Kind.DYNAMIC, pem, at_once=True)
@@ -124,7 +123,11 @@ class SigningKeys:
         return kid
 
     def signer(self, *, static: bool) -> SigningKey:
-        """Return the key that signs now."""
+        """Return the key that signs now.
+
+        Before the newest dynamic key's time to sign, that is the one before it, but
+        for no longer than the update interval.
+        """
         if static:
             return next(key for key in self._cache if key.kind is Kind.STATIC)
         newest, *older = self._live_dynamic()
@@ -138,7 +141,11 @@ class SigningKeys:
         return newest
 
     def find(self, kid: object) -> SigningKey | None:
-        """Return the live key of that name; the database is read again once."""
+        """Return the unexpired key with this kid, or None.
+
+        For an unknown kid it reads the database again, since another process may have
+        added the key.
+        """
         for reread in (False, True):
             if reread:
                 self._reload()
@@ -152,7 +159,7 @@ class SigningKeys:
         return [key.to_jwk() for key in self._published()]
 
     def max_age_s(self) -> int:
-        """Return for how many seconds the JWKS stays complete, at least 1."""
+        """Return the seconds until the JWKS gets its next key, at least 1."""
         newest = self._live_dynamic()[0]
         left = newest.created_ms + self._interval_ms - _OVERLAP_MS - self._now_ms()
         return max(left // 1000, 1)
@@ -194,7 +201,7 @@ class SigningKeys:
                 newest = self._store.scalar(
                     "SELECT max(created_ms) FROM keys WHERE kind = ?", kind
                 )
-                # The date is the key id, so no two keys may have the same millisecond.
+                # The kid is this time, so two keys can't have the same millisecond.
                 created = now if newest is None else max(now, newest + 1)
                 kid = f"d-{created}"
             self._store.run(
@@ -236,7 +243,7 @@ def _make_pem() -> bytes:
 
 
 def _load_pem(pem: bytes) -> rsa.RSAPrivateKey:
-    # Skip the checks: they cost as much as making a key, and only we write the file.
+    # The checks take as long as generating a key, and only this core writes keys here.
     key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(key, rsa.RSAPrivateKey)
     return key

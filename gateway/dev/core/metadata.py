@@ -1,4 +1,4 @@
-"""edge. Free-form JSON about a user, merged key by key at the top level."""
+"""edge. User metadata: a JSON object for each user, merged by its top-level keys."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class Metadata:
         self._store = store
 
     def get(self, user_id: str) -> JsonObject:
-        """Return the metadata; empty for unknown users."""
+        """Return a user's metadata, or an empty object for an unknown user."""
         body = self._store.scalar(
             "SELECT body FROM metadata WHERE user_id = ?", user_id
         )
         return {} if body is None else dict(json.loads(body))
 
     def merge(self, user_id: str, update: JsonObject) -> JsonObject:
-        """Replace the given keys, drop those given as null; return the whole."""
+        """Set the keys of *update*, delete those that are null; return the result."""
         with self._store.transaction():
             merged = {**self.get(user_id), **update}
             merged = {key: value for key, value in merged.items() if value is not None}

@@ -1,7 +1,7 @@
-"""edge. The mint: makes, seals and opens the tokens of one app's sessions.
+"""edge. The tokens of one app's sessions: `Mint` issues them and reads them.
 
-Access tokens are signed with the app's keys, refresh tokens are sealed with a master
-key that the database keeps.
+Access tokens are signed with the app's keys. Refresh tokens are encrypted with a
+master key, which is in the database.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NONCE_BYTES: Final = 32
 
 
 class Mint:
-    """Makes the tokens of one app."""
+    """Issues and reads the tokens of one app."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Mint:
         now_ms: Callable[[], int],
         rng: random.Random,
     ) -> None:
-        """Use *keys* to sign; the key that seals is read from *store*, or made."""
+        """Use *keys* to sign, and read the master key from *store*, or generate it."""
         self._store = store
         self._keys = keys
         self._now_ms = now_ms
@@ -61,7 +61,10 @@ class Mint:
         anti_csrf: bool,
         static_key: bool,
     ) -> Issued:
-        """Mint the pair of tokens that create and refresh hand out."""
+        """Return the session with a new pair of tokens.
+
+        *parent* is H of the refresh token that the pair replaces, None at sign-in.
+        """
         now = self._now_ms()
         secret = self.uuid() if anti_csrf else None
         refresh = seal(
@@ -104,7 +107,7 @@ class Mint:
         expires_ms: int,
         static_key: bool,
     ) -> Token:
-        """Return a signed access token; both times are rounded down to seconds."""
+        """Return a signed access token; `iat` and `exp` are rounded down to seconds."""
         issued_s, expires_s = self._now_ms() // 1000, expires_ms // 1000
         key = self._keys.signer(static=static_key)
         claims = AccessToken(
@@ -128,10 +131,11 @@ class Mint:
         )
 
     def open_access(self, token: str) -> AccessToken:
-        """Return a token of ours that's signed and in date.
+        """Return the claims of a valid access token of this app.
 
         Raises:
-            BadToken: it isn't.
+            BadToken: malformed, not RS256, an unknown key, a wrong signature, or
+                expired.
         """
         parsed = parse(token)
         if parsed.header.get("alg") != "RS256":
@@ -147,15 +151,15 @@ class Mint:
         return access
 
     def open_refresh(self, token: str) -> RefreshToken:
-        """Return what's sealed in a refresh token of ours.
+        """Return the contents of a refresh token of this app.
 
         Raises:
-            BadToken: it isn't ours, or it was changed.
+            BadToken: another core issued it, or it was changed.
         """
         return unseal(token, key=self._master_key)
 
     def _load_master_key(self) -> bytes:
-        """Return the key that seals refresh tokens; made once per database."""
+        """Return the key that encrypts refresh tokens; generate it if there is none."""
         self._store.run(
             "INSERT OR IGNORE INTO secrets VALUES (?, ?)",
             _MASTER_KEY,

@@ -1,4 +1,4 @@
-"""PURE. The outcomes of session calls: values, read with `match`."""
+"""PURE. The outcomes of calls to the session recipe, for a `match` statement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.dev.core.jws import JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A token as handed out, times in ms."""
+    """A token for the client; times in ms since the epoch."""
 
     text: str
     created_ms: int
@@ -18,7 +18,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The facts about a session that callers get."""
+    """The fields of a session that calls return."""
 
     handle: str
     user_id: str
@@ -28,7 +28,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A session's row in the database, times in ms."""
+    """A session's row in the database; times in ms since the epoch."""
 
     session: Session
     data: JsonObject
@@ -48,7 +48,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A valid access token; `access` is its successor if the client needs one."""
+    """A valid access token. `access` replaces it in the client, unless it is None."""
 
     session: Session
     access: Token | None
@@ -56,7 +56,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unauthorised:
-    """The session doesn't exist, or has ended."""
+    """The session doesn't exist or has ended, or the token can't be accepted."""
 
     message: str
 

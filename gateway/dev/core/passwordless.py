@@ -1,9 +1,11 @@
-"""edge. One-time codes: a device (one sign-in attempt) with codes and links for it.
+"""edge. One-time codes: devices (sign-in attempts), each with its codes and links.
 
 Facts
-- `preAuthSessionId` is the public name of a device, H of the secret `deviceId`.
-- A code is good for one device; a link code alone is good anywhere.
-- Too many wrong codes, or a used one, end the device: the user starts over.
+- `deviceId` is a secret. `preAuthSessionId` is H(deviceId), the public id of a device.
+- A user input code is valid only with its `deviceId`. A link code doesn't need it, so
+  the link works on any device.
+- Too many wrong codes, or a code that signs in, end the attempt. For another sign-in,
+  the user starts again.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _CODE_DIGITS: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCode:
-    """A code as handed out; times in ms."""
+    """A new code with its secrets; times in ms."""
 
     device_id: str
     pre_auth_session_id: str
@@ -47,7 +49,7 @@ class Device:
     failed_attempts: int
 
     def view(self) -> JsonObject:
-        """Return it in the protocol's shape."""
+        """Return the fields that the protocol defines."""
         view: JsonObject = {
             "preAuthSessionId": self.pre_auth_session_id,
             "failedCodeInputAttemptCount": self.failed_attempts,
@@ -61,7 +63,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A rejected code; the status is the protocol's."""
+    """A wrong or expired user input code; `status` is the protocol's."""
 
     status: str
     failed_attempts: int
@@ -69,7 +71,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """The attempt is over: unknown device, used code, or too many tries."""
+    """The user must start again.
+
+    The device is unknown or has ended, the link code is wrong or expired, or there
+    were too many wrong codes.
+    """
 
 
 class CodeTaken(Exception):
@@ -129,7 +135,11 @@ class Codes:
         device_id: str | None,
         user_input_code: str | None,
     ) -> Device | Refused | Restart:
-        """Check a code (with its device id) or a link code; count wrong codes."""
+        """Return the device of a valid code; the code stays valid.
+
+        A user input code is sent with its *device_id*. Each wrong user input code
+        counts as a failed attempt.
+        """
         with self._store.transaction():
             device = self._device(tenant_id, pre_auth_session_id)
             if device is None or (
@@ -165,13 +175,13 @@ class Codes:
     def end_contact(
         self, tenant_id: str, *, email: str | None, phone: str | None
     ) -> None:
-        """End every attempt for an address or number."""
+        """Delete every attempt for an address or number, with its codes."""
         with self._store.transaction():
             for device in self.devices(tenant_id, email=email, phone=phone):
                 self._end(device.pre_auth_session_id)
 
     def end_code(self, code_id: str) -> None:
-        """End one code."""
+        """Delete one code."""
         self._store.delete("codes", code_id=code_id)
 
     def devices(
@@ -187,12 +197,12 @@ class Codes:
         return [_device(row) for row in rows]
 
     def device(self, tenant_id: str, *, pre_auth_session_id: str) -> list[Device]:
-        """Return the attempt of that name, or an empty list."""
-        found = self._device(tenant_id, pre_auth_session_id)
-        return [] if found is None else [found]
+        """Return a list of the attempt with this id, or an empty list."""
+        device = self._device(tenant_id, pre_auth_session_id)
+        return [] if device is None else [device]
 
     def codes_of(self, device: Device) -> list[JsonObject]:
-        """Return an attempt's codes in the protocol's shape, without the secrets."""
+        """Return an attempt's codes as the protocol defines them, without secrets."""
         rows = self._store.all(
             "SELECT * FROM codes WHERE device_hash = ? ORDER BY created_ms",
             device.pre_auth_session_id,
@@ -233,7 +243,7 @@ class Codes:
 
     def _code(self, device_hash: str, column: str, secret: str) -> sqlite3.Row | None:
         return self._store.one(
-            # `column` is one of two names in this file; values are bound.
+            # `column` is one of two constants in this file; values are bound.
             f"SELECT * FROM codes WHERE device_hash = ? AND {column} = ?",  # noqa: S608
             device_hash,
             h(secret),

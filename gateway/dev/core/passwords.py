@@ -1,6 +1,6 @@
-"""edge. Password hashes with scrypt, made in a thread.
+"""edge. Password hashes with scrypt, computed in a thread.
 
-The cost is modest on purpose: this core guards test accounts on one machine.
+The cost is low on purpose, because this core has only test accounts.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SALT_BYTES: Final = 16
 
 
 async def hash_password(password: str, *, salt: bytes) -> str:
-    """Return the text to store; `salt` has `SALT_BYTES` random bytes."""
+    """Return the salt and the hash as text; `salt` is `SALT_BYTES` random bytes."""
     digest = await asyncio.to_thread(_scrypt, password, salt)
     return f"{_text(salt)}${_text(digest)}"
 
 
 async def is_password(password: str, *, stored: str) -> bool:
-    """Return whether a stored text was made from this password."""
+    """Return whether *stored*, from `hash_password`, is of this password."""
     salt, digest = (base64.b64decode(part) for part in stored.split("$"))
     return hmac.compare_digest(await asyncio.to_thread(_scrypt, password, salt), digest)
 

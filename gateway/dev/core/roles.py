@@ -19,7 +19,7 @@ class Roles:
         self._store = store
 
     def put(self, role: str, permissions: Sequence[str]) -> bool:
-        """Create a role or add permissions to it; return whether it's new."""
+        """Create a role or add permissions to it; return whether the role is new."""
         with self._store.transaction():
             created = self._store.run("INSERT OR IGNORE INTO roles VALUES (?)", role)
             for permission in permissions:
@@ -31,7 +31,7 @@ class Roles:
         return created > 0
 
     def remove(self, role: str) -> bool:
-        """Delete a role everywhere; return whether it existed."""
+        """Delete a role and take it from all users; return whether it existed."""
         with self._store.transaction():
             existed = self._store.delete("roles", role=role)
             for table in ("role_permissions", "user_roles"):
@@ -56,15 +56,15 @@ class Roles:
         )
 
     def take_permissions(self, role: str, permissions: Sequence[str] | None) -> None:
-        """Take permissions from a role; None takes all.
+        """Remove permissions from a role; None removes all.
 
         Raises:
             UnknownRole: there's no such role.
         """
         self._check(role)
-        taken = self.permissions(role) if permissions is None else permissions
+        removed = self.permissions(role) if permissions is None else permissions
         with self._store.transaction():
-            for permission in taken:
+            for permission in removed:
                 self._store.delete("role_permissions", role=role, permission=permission)
 
     def with_permission(self, permission: str) -> list[str]:
@@ -75,7 +75,7 @@ class Roles:
         )
 
     def give(self, tenant_id: str, user_id: str, role: str) -> bool:
-        """Give a user a role in a tenant; return whether it's new to the user.
+        """Give a user a role in a tenant; return False if the user had it already.
 
         Raises:
             UnknownRole: there's no such role.
@@ -91,7 +91,7 @@ class Roles:
         )
 
     def take(self, tenant_id: str, user_id: str, role: str) -> bool:
-        """Take a role from a user in a tenant; return whether the user had it.
+        """Remove a role from a user in a tenant; return whether the user had it.
 
         Raises:
             UnknownRole: there's no such role.

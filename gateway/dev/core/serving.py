@@ -1,6 +1,6 @@
-"""edge. Serving an embedded core on a socket, on loopback by default.
+"""edge. The embedded core's HTTP server, on loopback by default.
 
-Building blocks: `serve` for tests, `run` for a command.
+`serve` and `serve_in_thread` are for tests, `run` is for a command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NOTICE: Final = (
     "This is the embedded development core, for development and tests only. "
     "Production uses the real SuperTokens core: set its address as connection_uri."
 )
-"""A warning for the developer. `run` logs it, a command prints it."""
+"""A warning for the developer. `run` logs it, and commands print it."""
 
 _SHUTDOWN_S: Final = 1.0
 """How long calls in flight may take to end when the server stops."""
@@ -40,7 +40,7 @@ class UnsafeBind(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningCore:
-    """A core behind a listening socket."""
+    """A core and the address on which it listens."""
 
     core: Core
     host: str
@@ -55,7 +55,7 @@ class RunningCore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThreadedCore(RunningCore):
-    """A core behind a listening socket, in a separate thread."""
+    """A core that listens in a separate thread."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -85,15 +85,15 @@ async def serve(
     port: int = 0,
     unsafe_bind: bool = False,
 ) -> AsyncIterator[RunningCore]:
-    """Yield a core that is served while the block runs; port 0 takes a free one.
+    """Yield a core that is served while the block runs.
 
-    A core made here from settings is closed at the end; a given one stays open, so it
-    can be stopped and served again.
+    For port 0 the system chooses one. A core made from settings is closed at the end.
+    A `Core` that the caller passes stays open, and can be served again.
 
     Raises:
         UnsafeBind: the address isn't loopback.
         StoreError: the database can't be used.
-        OSError: the port can't be had.
+        OSError: the socket can't listen on the address and port.
     """
     check_bind(host, unsafe_bind=unsafe_bind)
     async with AsyncExitStack() as stack:
@@ -120,8 +120,8 @@ def serve_in_thread(
 ) -> Iterator[ThreadedCore]:
     """Yield a core on loopback, served from another thread while the block runs.
 
-    The SDK fetches keys with a blocking call, so in one process with the core it needs
-    this: in one event loop it would wait for itself.
+    The SDK fetches the JWKS with a blocking call. In the core's own event loop, that
+    call would block the core that has to answer it.
 
     Raises:
         StoreError, OSError: as `serve`.
@@ -165,7 +165,7 @@ async def run(
     unsafe_bind: bool = False,
     on_start: Callable[[RunningCore], None] | None = None,
 ) -> None:
-    """Serve a core until cancelled; `on_start` is called when it listens.
+    """Serve a core until cancelled; call `on_start` when it listens.
 
     Raises:
         UnsafeBind, StoreError, OSError: as `serve`.
@@ -185,5 +185,5 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        # A name may resolve to anything, and "" means every interface.
+        # A name may resolve to any address, and "" means every interface.
         return False

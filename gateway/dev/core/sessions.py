@@ -1,13 +1,13 @@
-"""edge. Sessions: rotation of refresh tokens, theft detection, revocation.
+"""edge. Sessions: rotation of refresh tokens, theft detection and revocation.
 
-Facts (core protocol CDI 5.4, session recipe; the flow the SDK 0.31 gets)
-- A row keeps `refresh_hash2` = H(H(parent)). The parent is the newest refresh token
-  known to have reached the client.
-- Refreshing with the parent mints a child and leaves the row alone, so a lost answer
-  can be retried. The first use of a child promotes it: its access token in `verify`,
-  or its refresh token in `refresh`.
-- Any other refresh token of the session was superseded: that's theft.
-- Compare and promote happen inside one `BEGIN IMMEDIATE`.
+Facts (core protocol CDI 5.4, session recipe, as the SDK 0.31 uses it)
+- A row has `refresh_hash2` = H(H(parent)). The parent is the newest refresh token that
+  is known to have reached the client.
+- A refresh with the parent issues a child and keeps `refresh_hash2`, so the client can
+  retry if the answer is lost. The child becomes the parent at its first use: its access
+  token in `verify`, or its refresh token in `refresh`.
+- Any other refresh token of the session has been superseded. Its use is theft.
+- The comparison and the change are in one transaction (`BEGIN IMMEDIATE`).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from gateway.dev.core.store import Store
 from gateway.dev.core.tokens import PROTECTED_CLAIMS, AccessToken, h
 
 _PURGE_AFTER_MS: Final = 12 * 3600 * 1000
-"""How long an expired row stays: the real core sweeps every 12 hours."""
+"""How long an expired row is kept. The real core deletes them every 12 hours."""
 
 
 class ProtectedClaim(Exception):
-    """The caller's payload uses a name of the access token's own claims."""
+    """The caller's payload contains a claim that only the core may set."""
 
 
 def check_payload(payload: JsonObject) -> None:
-    """Refuse a caller's payload that uses a protected name.
+    """Check that a caller's payload contains no protected claim.
 
     Raises:
-        ProtectedClaim: it does.
+        ProtectedClaim: it contains one.
     """
     if not PROTECTED_CLAIMS.isdisjoint(payload):
         raise ProtectedClaim("The user payload contains protected field")
@@ -84,7 +84,7 @@ class Sessions:
         anti_csrf: bool,
         static_key: bool,
     ) -> Issued:
-        """Start a session. The user isn't checked for existence.
+        """Start a session. It isn't checked that the user exists.
 
         Raises:
             ProtectedClaim: the payload uses a protected name.
@@ -122,40 +122,44 @@ class Sessions:
         enable_anti_csrf: bool,
         static_key: bool,
     ) -> Issued | Unauthorised | Theft:
-        """Exchange a refresh token. The numbers are those of the protocol's table.
+        """Return new tokens for a refresh token.
+
+        The numbers are those of the protocol's table.
 
         Source: core protocol CDI 5.4, session refresh.
         """
-        # 1 not ours
+        # 1 not a refresh token of this app
         try:
-            facts = self._mint.open_refresh(token)
+            contents = self._mint.open_refresh(token)
         except BadToken as exc:
             return Unauthorised(message=str(exc))
         # 2 anti-csrf
-        if enable_anti_csrf and facts.anti_csrf not in (None, anti_csrf):
+        if enable_anti_csrf and contents.anti_csrf not in (None, anti_csrf):
             return Unauthorised(message="Anti CSRF token missing, or not matching")
         with self._store.transaction():
-            row = self._row(facts.tenant_id, facts.session_handle)
+            row = self._row(contents.tenant_id, contents.session_handle)
             # 3 the session doesn't exist
             if row is None or row["expires_ms"] < self._now_ms():
                 return Unauthorised(message="Session missing in db or has expired")
             current = row["refresh_hash2"]
             if current == h(h(token)):
-                # 4 the parent: a retry is handled like the first call
+                # 4 the parent; a retry is handled like the first call
                 self._store.run(
                     "UPDATE sessions SET static_key = ? WHERE handle = ?",
                     static_key,
-                    facts.session_handle,
+                    contents.session_handle,
                 )
             elif (
-                facts.parent_refresh_hash1 is not None
-                and h(facts.parent_refresh_hash1) == current
+                contents.parent_refresh_hash1 is not None
+                and h(contents.parent_refresh_hash1) == current
             ):
                 # 5 an unused child: it becomes the parent
-                self._promote(facts.session_handle, h(h(token)), static_key=static_key)
+                self._promote(
+                    contents.session_handle, h(h(token)), static_key=static_key
+                )
             else:
-                # 6
-                return Theft(handle=facts.session_handle, user_id=row["user_id"])
+                # 6 a superseded token
+                return Theft(handle=contents.session_handle, user_id=row["user_id"])
         return self._mint.issue(
             _stored(row).session,
             parent=h(token),
@@ -171,11 +175,13 @@ class Sessions:
         check_anti_csrf: bool,
         check_database: bool,
     ) -> Verified | Unauthorised | TryRefresh:
-        """Judge an access token. The numbers are those of the protocol's table.
+        """Verify an access token.
+
+        The numbers are those of the protocol's table.
 
         Source: core protocol CDI 5.4, session verify.
         """
-        # 1 the token itself
+        # 1 the token is invalid
         try:
             access = self._mint.open_access(token)
         except BadToken as exc:
@@ -186,7 +192,7 @@ class Sessions:
             return TryRefresh(message="anti-csrf check failed")
         with self._store.transaction():
             row = self._row(access.tenant_id, access.session_handle)
-            # 2 revoked; the row's expiry isn't checked
+            # 2 the session was revoked; the row's expiry isn't checked
             if check_database and row is None:
                 return Unauthorised(
                     message="Either the session has ended or has been blacklisted"
@@ -205,16 +211,16 @@ class Sessions:
             # 3 the client needs no new token
             if access.parent_refresh_hash1 is None and not stale:
                 return Verified(session=session, access=None)
-            # 4 revoked
+            # 4 the session was revoked
             if row is None:
                 return Unauthorised(message="Session missing in db")
             current, own = row["refresh_hash2"], h(access.refresh_hash1)
             parent = access.parent_refresh_hash1
             promote = parent is not None and current == h(parent)
-            # 6 the sibling of a promoted child
+            # 6 another child of the same parent has become the parent
             if not (promote or current == own or stale):
                 return Verified(session=session, access=None)
-            # 5 its refresh token has reached the client
+            # 5 the refresh token of this pair has reached the client
             if promote:
                 self._promote(
                     access.session_handle, own, static_key=bool(row["static_key"])
@@ -240,10 +246,11 @@ class Sessions:
     def regenerate(
         self, token: str, payload: JsonObject | None
     ) -> Verified | Unauthorised:
-        """Put a payload (None: the stored one) into a token of the same life.
+        """Store a payload, and return an access token with it and the same expiry.
 
-        The signature isn't checked: the caller verified the session before. There's
-        no new token when the given one has expired; a refresh will bring it.
+        None stands for the stored payload. The signature of *token* isn't checked,
+        since the caller has verified the session. If *token* has expired, there is no
+        new one: the client gets the payload with its next refresh.
 
         Raises:
             ProtectedClaim: the payload uses a protected name.
@@ -294,7 +301,7 @@ class Sessions:
         return _stored(row)
 
     def handles_of(self, user_id: str, tenant_id: str | None) -> list[str]:
-        """Return a user's live sessions, in one tenant or, for None, in all."""
+        """Return the handles of a user's live sessions; None means in all tenants."""
         sql = "SELECT handle FROM sessions WHERE user_id = ? AND expires_ms >= ?"
         if tenant_id is None:
             return self._store.column(sql, user_id, self._now_ms())
@@ -329,7 +336,7 @@ class Sessions:
     def _set(self, column: str, handle: str, value: JsonObject) -> bool:
         return bool(
             self._store.run(
-                # `column` is one of two names in this file; values are bound.
+                # `column` is one of two constants in this file; values are bound.
                 f"UPDATE sessions SET {column} = ?"  # noqa: S608
                 " WHERE handle = ? AND tenant_id = ? AND expires_ms > ?",
                 json.dumps(value),
@@ -357,9 +364,10 @@ class Sessions:
         )
 
     def _purge(self) -> None:
-        """Drop rows that expired long ago.
+        """Delete rows that expired long ago.
 
-        It shows only in a `checkDatabase` of a token that outlives its session.
+        Callers can notice it only with `checkDatabase`, for an access token that
+        expires after its session.
         """
         self._store.run(
             "DELETE FROM sessions WHERE expires_ms < ?",

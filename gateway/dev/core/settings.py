@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 PUBLIC: Final = "public"
-"""Name of the default app and of the default tenant."""
+"""The name of the default app and of the default tenant."""
 
 MEMORY: Final = ":memory:"
-"""Database name for a store that ends with the process."""
+"""SQLite's name for a database in memory; its data is lost when it is closed."""
 
 KEY_OVERLAP_S: Final = 60
 """Seconds for which a new dynamic key is in the JWKS before it signs."""
@@ -24,7 +24,7 @@ _APP_ID: Final = re.compile(r"[a-z0-9-]+")
 
 
 class BadSettings(ValueError):
-    """The settings contradict the core's own limits; the text names each problem."""
+    """A setting is outside the core's limits. The text names each problem."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,10 @@ class CoreSettings:
     """SQLite file, or ":memory:". Further apps get files beside it."""
 
     api_keys: tuple[str, ...] = ()
-    """Accepted `api-key` values; empty means that no key is required."""
+    """The accepted API keys; empty means that no key is required."""
 
     apps: tuple[str, ...] = ()
-    """Apps besides `public`, at `/appid-<name>/…`; they share no data."""
+    """Apps besides `public`, at `/appid-<name>/…`. Each has its own data."""
 
     access_token_validity_s: int = 3600
     access_token_jitter: float = 0.05
@@ -63,7 +63,7 @@ class CoreSettings:
             for name, value, least in (
                 ("access_token_validity_s", self.access_token_validity_s, 1),
                 ("refresh_token_validity_s", self.refresh_token_validity_s, 1),
-                # Shorter than two overlaps, every request would make a new key.
+                # Below two overlaps, a key would be due before the newest one signs.
                 (
                     "signing_key_update_interval_s",
                     self.signing_key_update_interval_s,
@@ -108,7 +108,7 @@ class CoreSettings:
             raise BadSettings("; ".join(problems))
 
     def database_of(self, app_id: str) -> str | Path:
-        """Return the database of an app. Each app has its own, so no data leaks."""
+        """Return the database of an app; each app has its own."""
         if app_id == PUBLIC or self.database == MEMORY:
             return self.database
         path = Path(self.database)

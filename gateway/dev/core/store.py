@@ -1,9 +1,9 @@
 """edge. The embedded core's SQLite database: schema, transactions, file modes.
 
 Facts
-- Calls are short and made in the event loop's thread; a transaction never awaits,
-  so inside one process it is atomic by itself. `BEGIN IMMEDIATE` extends that to two
-  processes on one file.
+- Queries are short and run in the event loop's thread. A transaction never awaits, so
+  two transactions of one process can't interleave. `BEGIN IMMEDIATE` ensures the same
+  for two processes on one file.
 - Times are integers, milliseconds since the epoch.
 - A session row holds `refresh_hash2` = H(H(current refresh token)), never a token.
 """
@@ -22,7 +22,7 @@ from gateway.dev.core.settings import MEMORY
 _SCHEMA_VERSION: Final = 1
 
 _LOCK_TIMEOUT_S: Final = 2.0
-"""How long a second process may hold the file before a call fails."""
+"""How long a query waits for another process's lock before it fails."""
 
 _SCHEMA: Final = """
 CREATE TABLE keys (
@@ -83,7 +83,7 @@ Value = str | int | bytes | None
 
 
 class StoreError(Exception):
-    """The database file can't be used. The text is the reason and the remedy."""
+    """The database file can't be used. The text gives the reason."""
 
 
 class Store:
@@ -94,12 +94,12 @@ class Store:
     """
 
     def __init__(self, database: str | Path) -> None:
-        """Open the database, and create file and schema where they're missing."""
+        """Open the database; create the file and the schema if they are missing."""
         if database != MEMORY:
             _make_private_file(Path(database))
         try:
-            # The thread check is off because a core may be built in one thread and
-            # served in another; it's never used by two threads at a time.
+            # No thread check: a core may be made in one thread and served in another,
+            # but two threads never use it at the same time.
             self._db = sqlite3.connect(
                 database,
                 timeout=_LOCK_TIMEOUT_S,
@@ -135,9 +135,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Hold the write lock while the block runs; an exception rolls everything back.
+        """Hold the write lock while the block runs; roll back on an exception.
 
-        Nothing inside the block may await: other requests would join in.
+        The block must not await: queries of other requests would join the transaction.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -162,7 +162,7 @@ class Store:
         return None if row is None else row[0]
 
     def column(self, sql: str, *values: Value) -> list[str]:
-        """Return the first column of every row, which is text."""
+        """Return the first column of every row; it must be text."""
         return [row[0] for row in self.all(sql, *values)]
 
     def run(self, sql: str, *values: Value) -> int:
@@ -170,7 +170,7 @@ class Store:
         return self._db.execute(sql, values).rowcount
 
     def delete(self, table: str, **equals: Value) -> int:
-        """Delete the rows whose columns all equal these; return how many."""
+        """Delete the rows in which all columns have these values; return how many."""
         where = " AND ".join(f"{column} = ?" for column in equals)
         # Table and column names are constants of this package; values are bound.
         return self.run(f"DELETE FROM {table} WHERE {where}", *equals.values())  # noqa: S608
@@ -181,9 +181,9 @@ class Store:
 
 
 def _make_private_file(path: Path) -> None:
-    """Create the file with 0600 and a missing parent with 0700: it holds keys.
+    """Create the file with mode 0600, since it contains keys.
 
-    A parent that's there already keeps its mode: it's not ours to change.
+    A missing parent folder is created with mode 0700. An existing one keeps its mode.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

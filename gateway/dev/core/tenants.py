@@ -1,4 +1,4 @@
-"""edge. Tenants of an app. `public` always exists."""
+"""edge. The tenants of an app. The tenant `public` always exists."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Tenants:
         return self._config(tenant_id) is not None
 
     def put(self, tenant_id: str, update: JsonObject) -> bool:
-        """Create a tenant or change its settings; return whether it's new.
+        """Create a tenant or change its settings; return whether the tenant is new.
 
-        A setting given as null goes back to its default.
+        Null resets a setting to its default.
         """
         with self._store.transaction():
             old = self._config(tenant_id)
@@ -54,9 +54,9 @@ class Tenants:
         return old is None
 
     def view(self, tenant_id: str) -> JsonObject | None:
-        """Return a tenant in the protocol's shape, or None.
+        """Return a tenant as the protocol defines it, or None if it doesn't exist.
 
-        `firstFactors` is there only when it was set: absent means "no limit".
+        `firstFactors` is present only if it was set; absent means "no limit".
         """
         config = self._config(tenant_id)
         if config is None:
@@ -69,12 +69,12 @@ class Tenants:
         }
 
     def all(self) -> list[JsonObject]:
-        """Return every tenant in the protocol's shape."""
+        """Return every tenant as the protocol defines it."""
         ids = self._store.column("SELECT tenant_id FROM tenants ORDER BY tenant_id")
         return [view for tenant_id in ids if (view := self.view(tenant_id)) is not None]
 
     def remove(self, tenant_id: str) -> bool:
-        """Delete a tenant with its sessions, roles and logins; return if it existed."""
+        """Delete a tenant and its sessions, roles and logins; return if it existed."""
         with self._store.transaction():
             existed = self._store.delete("tenants", tenant_id=tenant_id)
             for table in (

@@ -2,10 +2,10 @@
 
 Facts
 - H is SHA-256 of the UTF-8 text as lower-case hex.
-- `parentRefreshTokenHash1` and `antiCsrfToken` are always there, null when unused.
-- `iat` and `exp` are whole seconds, both rounded down, so `iat` never lies ahead.
-- A refresh token is opaque to everybody but its core. Visible form as in the real
-  core: base64(iv ‖ AES-256-GCM(json) ‖ tag) "." nonce "." "V2".
+- `parentRefreshTokenHash1` and `antiCsrfToken` are always present, null when unused.
+- `iat` and `exp` are whole seconds, both rounded down, so `iat` isn't in the future.
+- Only the core that issued a refresh token can read it. Its form is the real core's:
+  base64(iv ‖ AES-256-GCM(json) ‖ tag) "." nonce "." "V2".
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefreshToken:
-    """The facts sealed inside a refresh token."""
+    """The contents of a refresh token, which are encrypted."""
 
     session_handle: str
     user_id: str
@@ -112,11 +112,11 @@ class RefreshToken:
 
 
 def seal(token: RefreshToken, *, key: bytes, iv: bytes, nonce: str) -> str:
-    """Return the text of a refresh token.
+    """Encrypt a refresh token; return its text.
 
-    `key` has 32 bytes, `iv` 12 and never the same twice, `nonce` 64 hex digits.
+    `key` has 32 bytes, `nonce` 64 hex digits. `iv` has 12 bytes and is used only once.
     """
-    facts = {
+    fields = {
         "sessionHandle": token.session_handle,
         "userId": token.user_id,
         "nonce": nonce,
@@ -124,33 +124,33 @@ def seal(token: RefreshToken, *, key: bytes, iv: bytes, nonce: str) -> str:
         "antiCsrfToken": token.anti_csrf,
         "tenantId": token.tenant_id,
     }
-    # Unused facts are omitted, since the token must fit into a cookie.
-    used = {name: fact for name, fact in facts.items() if fact is not None}
+    # Unused fields are omitted, since the token must fit into a cookie.
+    used = {name: value for name, value in fields.items() if value is not None}
     plain = json.dumps(used, separators=(",", ":")).encode("ascii")
-    box = iv + AESGCM(key).encrypt(iv, plain, None)
-    return f"{base64.b64encode(box).decode('ascii')}.{nonce}.V2"
+    encrypted = iv + AESGCM(key).encrypt(iv, plain, None)
+    return f"{base64.b64encode(encrypted).decode('ascii')}.{nonce}.V2"
 
 
 def unseal(text: str, *, key: bytes) -> RefreshToken:
-    """Return the facts inside a refresh token.
+    """Decrypt a refresh token; return its contents.
 
     Raises:
-        BadToken: bad shape, not sealed with this key, or the nonce was changed.
+        BadToken: malformed, encrypted with another key, or its nonce was changed.
     """
     try:
         body, nonce, version = text.split(".")
-        box = base64.b64decode(body.encode("ascii"), validate=True)
-        facts = json.loads(AESGCM(key).decrypt(box[:_IV_BYTES], box[_IV_BYTES:], None))
+        raw = base64.b64decode(body.encode("ascii"), validate=True)
+        fields = json.loads(AESGCM(key).decrypt(raw[:_IV_BYTES], raw[_IV_BYTES:], None))
     except (ValueError, InvalidTag) as exc:
         raise BadToken("refresh token can't be opened") from exc
-    if version != "V2" or facts["nonce"] != nonce:
+    if version != "V2" or fields["nonce"] != nonce:
         raise BadToken("refresh token has a wrong version or nonce")
     return RefreshToken(
-        session_handle=_text(facts, "sessionHandle"),
-        user_id=_text(facts, "userId"),
-        tenant_id=_text(facts, "tenantId"),
-        parent_refresh_hash1=facts.get("parentRefreshTokenHash1"),
-        anti_csrf=facts.get("antiCsrfToken"),
+        session_handle=_text(fields, "sessionHandle"),
+        user_id=_text(fields, "userId"),
+        tenant_id=_text(fields, "tenantId"),
+        parent_refresh_hash1=fields.get("parentRefreshTokenHash1"),
+        anti_csrf=fields.get("antiCsrfToken"),
     )
 
 

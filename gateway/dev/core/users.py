@@ -1,11 +1,11 @@
-"""edge. Users of every recipe: identities, tenants, and searches.
+"""edge. The users of every recipe: identities, tenants and searches.
 
 Facts
-- One login method per user: this core links no accounts, so the recipe user id is
-  the user id.
-- A user is in a tenant through `identities`: what one signs in with there, unique
-  per tenant and recipe.
-- E-mails are stored trimmed and in lower case.
+- Each user has one login method. This core doesn't link accounts, so the recipe user
+  id is the user id.
+- The table `identities` says what a user signs in with. A value is unique for one
+  tenant and recipe. A user is in a tenant if it has a row for the tenant.
+- E-mail addresses are stored in lower case and without white space around them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from gateway.dev.core.jws import JsonObject
 from gateway.dev.core.store import Store
 
 _FAKE_EMAIL_SUFFIXES: Final = ("@stfakeemail.supertokens.com", ".fakeemail.com")
-"""Domains that receive no mail; their addresses count as verified at once."""
+"""Domains that receive no mail. Their addresses are verified from the start."""
 
 _IN_TENANT: Final = "user_id IN (SELECT user_id FROM identities WHERE tenant_id = ?)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some users in order, and where the next page starts."""
+    """A page of users in order, and where the next page starts."""
 
     users: list[JsonObject]
     next_start: tuple[str, int] | None
@@ -92,7 +92,7 @@ class Users:
     def find(
         self, tenant_id: str, recipe: Recipe, kind: Kind, value: str
     ) -> str | None:
-        """Return the id of the user with this login, or None."""
+        """Return the id of the user who signs in with *value*, or None."""
         user_id: str | None = self._store.scalar(
             "SELECT user_id FROM identities"
             " WHERE tenant_id = ? AND recipe_id = ? AND kind = ? AND value = ?",
@@ -111,7 +111,7 @@ class Users:
         return stored
 
     def set_password_hash(self, user_id: str, password_hash: str) -> None:
-        """Replace the password."""
+        """Replace a user's password hash."""
         self._store.run(
             "UPDATE users SET password_hash = ? WHERE user_id = ?",
             password_hash,
@@ -121,10 +121,10 @@ class Users:
     def set_contact(
         self, user_id: str, *, email: str | None, phone: str | None
     ) -> None:
-        """Replace e-mail and phone number, in every tenant of the user.
+        """Replace a user's e-mail and phone number, in every tenant of the user.
 
         Raises:
-            Taken: in one of the tenants another user of the recipe has them.
+            Taken: another user of the recipe has one of them in one of the tenants.
         """
         with self._store.transaction():
             tenants = self.tenants_of(user_id)
@@ -153,10 +153,10 @@ class Users:
         )
 
     def join_tenant(self, tenant_id: str, user_id: str) -> bool:
-        """Put an existing user into a tenant; return whether it was there already.
+        """Add an existing user to a tenant; return whether it was there already.
 
         Raises:
-            Taken: somebody in the tenant has the same identity.
+            Taken: another user of the tenant has the same identity.
         """
         if tenant_id in self.tenants_of(user_id):
             return True
@@ -167,7 +167,7 @@ class Users:
     def leave_tenant(self, tenant_id: str, user_id: str) -> bool:
         """Remove a user from a tenant; return whether it was there.
 
-        Sessions and roles in that tenant end with it; the user stays.
+        It deletes the user's sessions and roles in that tenant, but not the user.
         """
         with self._store.transaction():
             left = self._store.delete(
@@ -193,7 +193,7 @@ class Users:
                 self._store.delete(table, user_id=user_id)
 
     def view(self, user_id: str) -> JsonObject | None:
-        """Return a user in the protocol's shape, or None.
+        """Return a user as the protocol defines it, or None if it doesn't exist.
 
         Source: core protocol CDI 5.4, `USER` with the webauthn fields of 5.3.
         """
@@ -203,28 +203,31 @@ class Users:
     def by_account_info(
         self, tenant_id: str, info: AccountInfo, *, union: bool
     ) -> list[JsonObject]:
-        """Return a tenant's users that match any (union) or all of the values."""
-        tests: list[tuple[str, tuple[str, ...]]] = []
+        """Return the users of a tenant that have these values.
+
+        With *union* one value must match, else all that aren't None.
+        """
+        conditions: list[tuple[str, tuple[str, ...]]] = []
         if info.email is not None:
-            tests.append(("email = ?", (info.email,)))
+            conditions.append(("email = ?", (info.email,)))
         if info.phone is not None:
-            tests.append(("phone = ?", (info.phone,)))
+            conditions.append(("phone = ?", (info.phone,)))
         if info.third_party_id is not None and info.third_party_user_id is not None:
-            tests.append(
+            conditions.append(
                 (
                     "(third_party_id = ? AND third_party_user_id = ?)",
                     (info.third_party_id, info.third_party_user_id),
                 )
             )
-        if not tests:
+        if not conditions:
             return []
-        either = (" OR " if union else " AND ").join(sql for sql, _ in tests)
+        where = (" OR " if union else " AND ").join(sql for sql, _ in conditions)
         rows = self._store.all(
-            # Fixed conditions joined; values are bound.
-            f"SELECT * FROM users WHERE {_IN_TENANT} AND ({either})"  # noqa: S608
+            # `where` joins constants; values are bound.
+            f"SELECT * FROM users WHERE {_IN_TENANT} AND ({where})"  # noqa: S608
             " ORDER BY joined_ms, user_id",
             tenant_id,
-            *(value for _, values in tests for value in values),
+            *(value for _, values in conditions for value in values),
         )
         return [self._view(row) for row in rows]
 
@@ -237,17 +240,18 @@ class Users:
         limit: int,
         start: tuple[str, int] | None,
     ) -> Page:
-        """Return a tenant's users in the order they joined.
+        """Return a page of a tenant's users, in the order in which they joined.
 
-        An empty `recipes` means all of them; `start` comes from an earlier page.
+        An empty `recipes` means all recipes. `start` is `next_start` of the page
+        before, or None for the first page.
         """
-        order, beyond = ("ASC", ">=") if oldest_first else ("DESC", "<=")
+        order, comparison = ("ASC", ">=") if oldest_first else ("DESC", "<=")
         where, values = _in_recipes(recipes)
         if start is not None:
-            where += f" AND (joined_ms, user_id) {beyond} (?, ?)"
+            where += f" AND (joined_ms, user_id) {comparison} (?, ?)"
             values += [start[1], start[0]]
         rows = self._store.all(
-            # Fixed conditions joined; values are bound.
+            # `where` joins constants; values are bound.
             f"SELECT * FROM users WHERE {_IN_TENANT} {where}"  # noqa: S608
             f" ORDER BY joined_ms {order}, user_id {order} LIMIT ?",
             tenant_id,
@@ -267,7 +271,7 @@ class Users:
             where += f" AND {_IN_TENANT}"
             values.append(tenant_id)
         counted: int = self._store.scalar(
-            # Fixed conditions joined; values are bound.
+            # `where` joins constants; values are bound.
             f"SELECT count(*) FROM users WHERE true {where}",  # noqa: S608
             *values,
         )
@@ -283,7 +287,7 @@ class Users:
         )
 
     def count_active(self, since_ms: int) -> int:
-        """Return how many users have been active since a time."""
+        """Return how many users have been active since a time, in ms."""
         counted: int = self._store.scalar(
             "SELECT count(*) FROM active WHERE at_ms >= ?", since_ms
         )
@@ -338,7 +342,7 @@ class Users:
             if row["third_party_id"] is not None
             else None
         )
-        # A phone number is proved by the code that was sent to it.
+        # A phone number is verified by the code that was sent to it.
         verified = (
             row["recipe_id"] == Recipe.PASSWORDLESS
             if email is None

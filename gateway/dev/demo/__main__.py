@@ -31,15 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="allow an address that isn't loopback: anyone who reaches these services "
         "can be any user, by sending X-User-Id",
     )
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        loopback = ipaddress.ip_address(chosen.host).is_loopback
+        loopback = ipaddress.ip_address(options.host).is_loopback
     except ValueError:
-        parser.error(f"--host must be an IP address, not {chosen.host!r}")
-    if not (loopback or chosen.unsafe_bind):
-        parser.error(f"{chosen.host} isn't loopback; add --unsafe-bind to allow it")
+        parser.error(f"--host must be an IP address, not {options.host!r}")
+    if not (loopback or options.unsafe_bind):
+        parser.error(f"{options.host} isn't loopback; add --unsafe-bind to allow it")
     try:
-        asyncio.run(_serve(chosen.host, Ports.of(os.environ)))
+        asyncio.run(_serve(options.host, Ports.of(os.environ)))
     except (BadPort, PortInUse) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -69,7 +69,7 @@ class Admin:
         role = {"role": ROLE, "permissions": list(PERMISSIONS)}
         try:
             await self._put(self._client, "recipe/role", role)
-            given = await self._put(
+            outcome = await self._put(
                 self._client,
                 "public/recipe/user/role",
                 {"userId": user_id, "role": ROLE},
@@ -79,7 +79,7 @@ class Admin:
         return answer(
             role
             | {
-                "had_it_already": given.get("didUserAlreadyHaveRole") is True,
+                "had_it_already": outcome.get("didUserAlreadyHaveRole") is True,
                 "note": _NOTE,
             }
         )

@@ -49,18 +49,19 @@ class Orders:
     async def create(self, request: web.Request) -> web.Response:
         """Add the order in the body, and return it.
 
-        The body is as `{"sku": "mug", "quantity": 2}`. The default quantity is 1.
+        An example of a body is `{"sku": "mug", "quantity": 2}`; the default quantity
+        is 1.
         """
         user_id = request.headers.get("X-User-Id")
         if not user_id:
             return refusal(400, NO_GATEWAY)
         try:
-            wanted = await request.json()
+            body = await request.json()
         except (json.JSONDecodeError, UnicodeDecodeError):
             return refusal(400, "the body must be JSON")
-        match wanted:
+        match body:
             case {"sku": str(sku)} if sku in ITEMS:
-                quantity = wanted.get("quantity", 1)
+                quantity = body.get("quantity", 1)
             case _:
                 return refusal(400, f"sku must be one of {', '.join(ITEMS)}")
         if type(quantity) is not int or not 1 <= quantity <= 99:

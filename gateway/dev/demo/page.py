@@ -43,8 +43,8 @@ def page(core: Core | None = None) -> web.Application:
     Without *core* it gives no roles. Pass none when not on loopback.
     """
     app = web.Application(client_max_size=1024)
-    for place, (name, content_type) in _FILES.items():
-        app.router.add_get(place, _file(STATIC / name, content_type))
+    for path, (name, content_type) in _FILES.items():
+        app.router.add_get(path, _file(STATIC / name, content_type))
     admin = Admin(core)
     app.cleanup_ctx.append(admin.connected)
     app.router.add_post("/demo/admin-role", admin.give)

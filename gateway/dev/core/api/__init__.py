@@ -1,4 +1,4 @@
-"""edge. Every endpoint of the embedded core, by API path."""
+"""edge. The endpoints of the embedded core, by API path."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["CDI_VERSION", "ENDPOINTS", "Call", "Endpoint", "Scope"]
 
 def _by_path() -> Mapping[str, Sequence[Endpoint]]:
     table: defaultdict[str, list[Endpoint]] = defaultdict(list)
-    for room in (system, tenant, session, user, sign_in_up, email, role, metadata):
-        for endpoint in room.ENDPOINTS:
+    for module in (system, tenant, session, user, sign_in_up, email, role, metadata):
+        for endpoint in module.ENDPOINTS:
             table[endpoint.path].append(endpoint)
     return dict(table)
 

@@ -12,7 +12,7 @@ from gateway.dev.core.jws import JsonObject
 
 
 async def create_token(call: Call) -> JsonObject:
-    """Return a token that proves the user reads this address."""
+    """Return a token for a link to the address; it proves that the user reads it."""
     user_id = call.body.text("userId")
     email = normalised_email(call.body.text("email"))
     if call.app.users.is_verified(user_id, email):
@@ -22,7 +22,7 @@ async def create_token(call: Call) -> JsonObject:
 
 
 async def verify(call: Call) -> JsonObject:
-    """Use up a token and mark its address."""
+    """Consume a token and mark its address as verified."""
     token = call.body.text("token")
     if call.body.text("method") != "token":
         raise Refusal(400, "Unsupported method for email verification")
@@ -39,14 +39,14 @@ async def is_verified(call: Call) -> JsonObject:
 
 
 async def unverify(call: Call) -> JsonObject:
-    """Forget that an address was verified."""
+    """Mark an address as unverified."""
     user_id = call.body.text("userId")
     call.app.email_tokens.unverify(user_id, normalised_email(call.body.text("email")))
     return ok()
 
 
 async def revoke_tokens(call: Call) -> JsonObject:
-    """End the tokens for an address."""
+    """Delete a user's tokens for an address."""
     user_id = call.body.text("userId")
     email = normalised_email(call.body.text("email"))
     call.app.email_tokens.revoke(call.tenant_id, user_id, email)

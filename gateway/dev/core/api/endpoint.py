@@ -12,16 +12,16 @@ from gateway.dev.core.jws import JsonObject
 
 
 class Scope(Enum):
-    """Whose API it is, and so which tenant segments it takes."""
+    """Which tenants the path may name. An unknown app is always 400."""
 
     APP = auto()
-    """Only the public tenant; another one is 403."""
+    """The public tenant. Any other tenant is 403, an unknown one 400."""
 
     TENANT = auto()
-    """Any tenant that exists; another one is 400."""
+    """Any tenant that exists. An unknown one is 400."""
 
     OPEN = auto()
-    """Any tenant segment; the handler looks itself."""
+    """Any tenant. The core doesn't check that it exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +48,14 @@ class Endpoint:
     needs_key: bool = True
     needs_version: bool = True
     rid: str | None = None
-    """The `rid` header that picks this handler; None answers every other one."""
+    """The `rid` header for which this handler is chosen; None: any other value."""
 
 
 def ok(**fields: object) -> JsonObject:
-    """Return the fields of an answer with status OK; names are the protocol's own."""
+    """Return an answer with status OK; the fields have the protocol's names."""
     return {"status": "OK", **fields}
 
 
 def failed(status: str, **fields: object) -> JsonObject:
-    """Return the fields of an answer that names an expected failure."""
+    """Return an answer for an expected failure; *status* is the protocol's."""
     return {"status": status, **fields}

@@ -11,19 +11,19 @@ _PATH: Final = "/recipe/user/metadata"
 
 
 async def get(call: Call) -> JsonObject:
-    """Return what's known about a user."""
+    """Return a user's metadata."""
     return ok(metadata=call.app.metadata.get(call.query.text("userId")))
 
 
 async def put(call: Call) -> JsonObject:
-    """Merge keys into it; null deletes one."""
+    """Merge keys into a user's metadata; null deletes a key."""
     user_id = call.body.text("userId")
     update = call.body.object("metadataUpdate")
     return ok(metadata=call.app.metadata.merge(user_id, update))
 
 
 async def remove(call: Call) -> JsonObject:
-    """Forget it all."""
+    """Delete a user's metadata."""
     call.app.metadata.remove(call.body.text("userId"))
     return ok()
 

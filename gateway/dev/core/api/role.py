@@ -28,7 +28,7 @@ async def permissions(call: Call) -> JsonObject:
 
 
 async def take_permissions(call: Call) -> JsonObject:
-    """Take permissions from a role; without a list, all."""
+    """Remove permissions from a role; without a list, all of them."""
     call.app.roles.take_permissions(call.body.filled("role"), _permissions(call))
     return ok()
 
@@ -52,7 +52,7 @@ async def give(call: Call) -> JsonObject:
 
 
 async def take(call: Call) -> JsonObject:
-    """Take a role from a user."""
+    """Remove a role from a user."""
     user_id, role = call.body.text("userId"), call.body.filled("role")
     return ok(didUserHaveRole=call.app.roles.take(call.tenant_id, user_id, role))
 
@@ -70,17 +70,17 @@ async def holders(call: Call) -> JsonObject:
 
 
 def _permissions(call: Call) -> list[str] | None:
-    given = call.body.texts_or_none("permissions")
-    if given is None:
+    names = call.body.texts_or_none("permissions")
+    if names is None:
         return None
-    trimmed = [permission.strip() for permission in given]
-    if not all(trimmed):
+    stripped = [name.strip() for name in names]
+    if not all(stripped):
         raise Refusal(400, "Field name 'permissions' cannot contain an empty string")
-    return trimmed
+    return stripped
 
 
 def _known(handler: Handler) -> Handler:
-    """Return the handler, with an unknown role reported as the protocol does."""
+    """Return a handler that answers `UNKNOWN_ROLE_ERROR` for an unknown role."""
 
     async def answer(call: Call) -> JsonObject | Reply:
         try:

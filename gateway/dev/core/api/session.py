@@ -23,7 +23,7 @@ _NO_SESSION: Final = "Session does not exist."
 
 
 async def create(call: Call) -> JsonObject:
-    """Start a session and hand out its first pair of tokens."""
+    """Start a session and return its first pair of tokens."""
     user_id = call.body.text("userId")
     try:
         issued = call.app.sessions.create(
@@ -41,7 +41,7 @@ async def create(call: Call) -> JsonObject:
 
 
 async def refresh(call: Call) -> JsonObject:
-    """Exchange a refresh token for a new pair."""
+    """Return a new pair of tokens for a refresh token."""
     outcome = call.app.sessions.refresh(
         call.body.text("refreshToken"),
         anti_csrf=call.body.text_or_none("antiCsrfToken"),
@@ -68,7 +68,7 @@ async def refresh(call: Call) -> JsonObject:
 
 
 async def verify(call: Call) -> JsonObject:
-    """Judge an access token."""
+    """Verify an access token."""
     enabled = call.body.flag("enableAntiCsrf")
     outcome = call.app.sessions.verify(
         call.body.text("accessToken"),
@@ -88,7 +88,7 @@ async def verify(call: Call) -> JsonObject:
 
 
 async def regenerate(call: Call) -> JsonObject:
-    """Put a new payload into an access token."""
+    """Return the access token with a new payload."""
     try:
         outcome = call.app.sessions.regenerate(
             call.body.text("accessToken"), call.body.object_or_none("userDataInJWT")
@@ -105,7 +105,7 @@ async def regenerate(call: Call) -> JsonObject:
 
 
 async def get(call: Call) -> JsonObject:
-    """Describe a session."""
+    """Return a session."""
     stored = call.app.sessions.get(call.query.text("sessionHandle"))
     if stored is None:
         return failed("UNAUTHORISED", message=_NO_SESSION)
@@ -135,7 +135,7 @@ async def remove(call: Call) -> JsonObject:
     handles = call.body.texts_or_none("sessionHandles")
     user_id = call.body.text_or_none("userId")
     across = call.body.flag_or("revokeAcrossAllTenants", True)
-    # Linked accounts don't exist here, but a wrong type is still refused.
+    # This core links no accounts, but a field of the wrong type is refused.
     call.body.flag_or("revokeSessionsForLinkedAccounts", True)
     if (handles is None) == (user_id is None):
         raise Refusal(400, "Invalid Json Input: use one of userId or sessionHandles")
@@ -151,24 +151,30 @@ async def remove(call: Call) -> JsonObject:
 
 
 async def set_data(call: Call) -> JsonObject:
-    """Replace what's stored with a session."""
+    """Replace the data that is stored with a session."""
     handle = call.body.text("sessionHandle")
     data = call.body.object("userDataInDatabase")
     return _changed(call.app.sessions.set_data(handle, data))
 
 
 async def set_payload(call: Call) -> JsonObject:
-    """Replace the payload that the next access tokens carry."""
+    """Replace the payload of a session's future access tokens."""
     handle = call.body.text("sessionHandle")
     try:
-        found = call.app.sessions.set_payload(handle, call.body.object("userDataInJWT"))
+        exists = call.app.sessions.set_payload(
+            handle, call.body.object("userDataInJWT")
+        )
     except ProtectedClaim as exc:
         raise Refusal(400, str(exc)) from exc
-    return _changed(found)
+    return _changed(exists)
 
 
 def _one_tenant(call: Call, *, across: bool) -> str | None:
-    """Return the tenant asked about, or None for all, which only public may ask."""
+    """Return the call's tenant, or None if it is *across* all tenants.
+
+    Raises:
+        Refusal: 403, *across* is only for the public tenant.
+    """
     if not across:
         return call.tenant_id
     if call.tenant_id != PUBLIC:
@@ -176,8 +182,8 @@ def _one_tenant(call: Call, *, across: bool) -> str | None:
     return None
 
 
-def _changed(found: bool) -> JsonObject:
-    return ok() if found else failed("UNAUTHORISED", message=_NO_SESSION)
+def _changed(exists: bool) -> JsonObject:
+    return ok() if exists else failed("UNAUTHORISED", message=_NO_SESSION)
 
 
 def _issued(issued: Issued) -> JsonObject:

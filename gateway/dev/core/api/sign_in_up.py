@@ -24,7 +24,7 @@ from gateway.dev.core.tokens import h
 
 
 async def third_party(call: Call) -> JsonObject:
-    """Sign in whom a provider vouches for; create the user at the first time."""
+    """Sign in the user of a third-party account; create the user if it is new."""
     users = call.app.users
     provider = call.body.filled("thirdPartyId")
     account = call.body.filled("thirdPartyUserId")
@@ -51,7 +51,7 @@ async def third_party(call: Call) -> JsonObject:
 
 
 async def create_code(call: Call) -> JsonObject:
-    """Start a passwordless sign-in, or give a started one another code."""
+    """Start a passwordless sign-in, or return another code for one."""
     email, phone = _contact(call.body)
     device_id = call.body.text_or_none("deviceId")
     code = call.body.text_or_none("userInputCode")
@@ -68,16 +68,16 @@ async def create_code(call: Call) -> JsonObject:
 
 
 async def check_code(call: Call) -> JsonObject:
-    """Judge a code without using it up."""
-    outcome = _judge(call)
+    """Check a code without consuming it."""
+    outcome = _device(call)
     if isinstance(outcome, Device):
         return ok(consumedDevice=outcome.view())
     return outcome
 
 
 async def consume_code(call: Call) -> JsonObject:
-    """Use up a code: sign its owner in, creating the user at the first time."""
-    device = _judge(call)
+    """Consume a code and sign its user in; create the user if it is new."""
+    device = _device(call)
     if not isinstance(device, Device):
         return device
     call.app.codes.end_contact(call.tenant_id, email=device.email, phone=device.phone)
@@ -91,7 +91,7 @@ async def consume_code(call: Call) -> JsonObject:
         info = AccountInfo(email=device.email, phone=device.phone)
         user_id = call.app.users.add(call.tenant_id, Recipe.PASSWORDLESS, info)
     if device.email is not None:
-        # Who typed the code has read the mail.
+        # The code was mailed to this address, so the user reads it.
         call.app.users.mark_verified(user_id, device.email)
     return signed_in(
         call, user_id, createdNewUser=created, consumedDevice=device.view()
@@ -99,15 +99,15 @@ async def consume_code(call: Call) -> JsonObject:
 
 
 async def list_codes(call: Call) -> JsonObject:
-    """List the attempts for an address or number, or one by its name or secret."""
+    """List the attempts for an address or number, or the one with an id."""
     email = call.query.text_or_none("email")
     phone = call.query.text_or_none("phoneNumber")
     device_id = call.query.text_or_none("deviceId")
-    name = call.query.text_or_none("preAuthSessionId")
+    public_id = call.query.text_or_none("preAuthSessionId")
     if device_id is not None:
-        name = h(device_id)
-    if name is not None:
-        devices = call.app.codes.device(call.tenant_id, pre_auth_session_id=name)
+        public_id = h(device_id)
+    if public_id is not None:
+        devices = call.app.codes.device(call.tenant_id, pre_auth_session_id=public_id)
     else:
         _one_of("email", email, "phoneNumber", phone)
         devices = call.app.codes.devices(
@@ -124,7 +124,7 @@ async def list_codes(call: Call) -> JsonObject:
 
 
 async def remove_codes(call: Call) -> JsonObject:
-    """End every attempt for an address or number."""
+    """Delete every attempt for an address or number."""
     email, phone = _contact(call.body)
     _one_of("email", email, "phoneNumber", phone)
     call.app.codes.end_contact(call.tenant_id, email=email, phone=phone)
@@ -132,21 +132,21 @@ async def remove_codes(call: Call) -> JsonObject:
 
 
 async def remove_code(call: Call) -> JsonObject:
-    """End one code."""
+    """Delete one code."""
     call.app.codes.end_code(call.body.text("codeId"))
     return ok()
 
 
 async def update_user(call: Call) -> JsonObject:
-    """Change e-mail or phone number of a passwordless user; null takes it away."""
+    """Change e-mail or phone number of a passwordless user; null removes it."""
     users = call.app.users
     user_id = call.body.text("recipeUserId")
     if users.recipe_of(user_id) is not Recipe.PASSWORDLESS:
         return failed("UNKNOWN_USER_ID_ERROR")
     email, phone = users.contact_of(user_id)
     if call.body.has("email"):
-        given = None if call.body.is_null("email") else call.body.text("email")
-        email = None if given is None else normalised_email(given)
+        text = None if call.body.is_null("email") else call.body.text("email")
+        email = None if text is None else normalised_email(text)
     if call.body.has("phoneNumber"):
         phone = (
             None if call.body.is_null("phoneNumber") else call.body.text("phoneNumber")
@@ -164,7 +164,8 @@ async def update_user(call: Call) -> JsonObject:
     return ok()
 
 
-def _judge(call: Call) -> Device | JsonObject:
+def _device(call: Call) -> Device | JsonObject:
+    """Return the device of the call's code, or the answer for an invalid code."""
     device_id = call.body.text_or_none("deviceId")
     user_input_code = call.body.text_or_none("userInputCode")
     link_code = call.body.text_or_none("linkCode")
@@ -200,8 +201,8 @@ def _contact(body: Body) -> tuple[str | None, str | None]:
     )
 
 
-def _one_of(one: str, given: str | None, other: str, other_given: str | None) -> None:
-    if (given is None) == (other_given is None):
+def _one_of(one: str, value: str | None, other: str, other_value: str | None) -> None:
+    if (value is None) == (other_value is None):
         raise Refusal(400, f"Please provide exactly one of {one} or {other}")
 
 

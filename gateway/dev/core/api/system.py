@@ -13,22 +13,22 @@ from gateway.dev.core.http import Refusal, Reply, json_reply, text_reply
 from gateway.dev.core.jws import JsonObject, sign
 
 CDI_VERSION: Final = "5.4"
-"""The one version this core speaks, and the one the SDK 0.31 asks for."""
+"""The only version of the core protocol here. The SDK 0.31 requests it."""
 
 
 async def hello(call: Call) -> Reply:
-    """Return a greeting, if the database answers."""
+    """Return `Hello` after a query of the database has succeeded."""
     call.app.store.one("SELECT 1")
     return text_reply(200, "Hello")
 
 
 async def api_version(_: Call) -> Reply:
-    """List the versions. The SDK's `apiDomain` and `websiteDomain` aren't kept."""
+    """List the CDI versions. The SDK's `apiDomain` and `websiteDomain` are ignored."""
     return json_reply({"versions": [CDI_VERSION]})
 
 
 async def public_jwks(call: Call) -> Reply:
-    """Publish the keys, with how long they stay complete."""
+    """Return the JWKS; `max-age` is the time until it gets its next key."""
     max_age_s = call.app.keys.max_age_s()
     return json_reply(
         {"keys": call.app.keys.jwks()},
@@ -37,12 +37,12 @@ async def public_jwks(call: Call) -> Reply:
 
 
 async def jwks(call: Call) -> JsonObject:
-    """List the keys for the JWT recipe."""
+    """List the public keys, for the JWT recipe."""
     return ok(keys=call.app.keys.jwks())
 
 
 async def create_jwt(call: Call) -> JsonObject:
-    """Sign a payload; its own claims win over `iss`, `iat` and `exp`."""
+    """Sign a payload. Its claims replace the default `iss`, `iat` and `exp`."""
     payload = call.body.object("payload")
     validity_s = call.body.integer("validity")
     algorithm = call.body.text("algorithm")

@@ -21,13 +21,13 @@ _TAKEN: Final = {
 
 
 async def get_tenant(call: Call) -> JsonObject:
-    """Describe a tenant."""
+    """Return a tenant."""
     view = call.app.tenants.view(call.tenant_id)
     return failed("TENANT_NOT_FOUND_ERROR") if view is None else ok(**view)
 
 
 async def put_tenant(call: Call) -> JsonObject:
-    """Create or change a tenant; null puts a list of factors back to its default."""
+    """Create or change a tenant; null resets a list of factors to its default."""
     tenant_id = (call.body.text_or_none("tenantId") or PUBLIC).strip().lower()
     if not is_tenant_id(tenant_id):
         raise Refusal(400, "tenantId can only contain letters, numbers and hyphens")
@@ -43,7 +43,7 @@ async def put_tenant(call: Call) -> JsonObject:
 
 
 async def list_tenants(call: Call) -> JsonObject:
-    """Describe every tenant."""
+    """List the tenants."""
     return ok(tenants=call.app.tenants.all())
 
 
@@ -56,7 +56,7 @@ async def remove_tenant(call: Call) -> JsonObject:
 
 
 async def add_user(call: Call) -> JsonObject:
-    """Put a user into a tenant."""
+    """Add a user to a tenant."""
     user_id = call.body.text("recipeUserId")
     if not call.app.users.exists(user_id):
         return failed("UNKNOWN_USER_ID_ERROR")
@@ -68,7 +68,7 @@ async def add_user(call: Call) -> JsonObject:
 
 
 async def remove_user(call: Call) -> JsonObject:
-    """Take a user out of a tenant."""
+    """Remove a user from a tenant."""
     user_id = call.body.text("recipeUserId")
     return ok(wasAssociated=call.app.users.leave_tenant(call.tenant_id, user_id))
 

@@ -37,7 +37,7 @@ async def sign_up(call: Call) -> JsonObject:
 
 
 async def sign_in(call: Call) -> JsonObject:
-    """Check e-mail and password. An unknown e-mail is the same failure."""
+    """Sign in with e-mail and password. An unknown e-mail is the same failure."""
     email = normalised_email(call.body.text("email"))
     password = call.body.text("password")
     user_id = call.app.users.find(
@@ -52,7 +52,7 @@ async def sign_in(call: Call) -> JsonObject:
 
 
 def signed_in(call: Call, user_id: str, **more: object) -> JsonObject:
-    """Return the answer to a sign-up or sign-in that worked."""
+    """Record the user as active; return the answer to a successful sign-in."""
     call.app.users.seen(user_id)
     return ok(user=call.app.users.view(user_id), recipeUserId=user_id, **more)
 
@@ -79,7 +79,7 @@ async def update(call: Call) -> JsonObject:
 
 
 async def create_reset_token(call: Call) -> JsonObject:
-    """Return a token that proves the user reads this address."""
+    """Return a token for a link to the address; it proves that the user reads it."""
     user_id = call.body.text("userId")
     email = normalised_email(call.body.text("email"))
     if not call.app.users.exists(user_id):
@@ -89,7 +89,7 @@ async def create_reset_token(call: Call) -> JsonObject:
 
 
 async def consume_reset_token(call: Call) -> JsonObject:
-    """Use up a reset token. The password itself is changed by `update`."""
+    """Consume a reset token. `update` changes the password."""
     proof = call.app.email_tokens.reset(call.tenant_id, call.body.text("token"))
     if proof is None:
         return failed("RESET_PASSWORD_INVALID_TOKEN_ERROR")
@@ -97,7 +97,7 @@ async def consume_reset_token(call: Call) -> JsonObject:
 
 
 async def get_user(call: Call) -> JsonObject:
-    """Describe a user."""
+    """Return a user."""
     view = call.app.users.view(call.query.text("userId"))
     return failed("UNKNOWN_USER_ID_ERROR") if view is None else ok(user=view)
 
@@ -118,7 +118,7 @@ async def by_account_info(call: Call) -> JsonObject:
         )
     no_match = union == "false" and call.query.text_or_none("webauthnCredentialId")
     if no_match:
-        # All must match, and no user here has such a credential.
+        # All values must match, but no user of this core has a WebAuthn credential.
         return ok(users=[])
     info = AccountInfo(
         email=None if email is None else normalised_email(email),
@@ -131,7 +131,7 @@ async def by_account_info(call: Call) -> JsonObject:
 
 
 async def list_users(call: Call) -> JsonObject:
-    """List a tenant's users, page by page."""
+    """Return a page of a tenant's users."""
     order = call.query.text_or_none("timeJoinedOrder") or "DESC"
     if order not in ("ASC", "DESC"):
         raise Refusal(400, "timeJoinedOrder can be either ASC OR DESC")
@@ -157,7 +157,7 @@ async def list_users(call: Call) -> JsonObject:
 
 
 async def count_users(call: Call) -> JsonObject:
-    """Count a tenant's users, or with `includeAllTenants` the app's."""
+    """Count the users of a tenant, or of the app with `includeAllTenants`."""
     everywhere = call.query.flag_or("includeAllTenants", False)
     if everywhere and call.tenant_id != PUBLIC:
         raise Refusal(403, "Only public tenantId can call this app specific API")
@@ -178,7 +178,7 @@ async def count_active(call: Call) -> JsonObject:
 
 
 async def remove_user(call: Call) -> JsonObject:
-    """Delete a user with all that hangs on it; unknown ids are fine."""
+    """Delete a user and all of its data. An unknown id isn't an error."""
     call.body.flag_or("removeAllLinkedAccounts", True)
     call.app.users.remove(call.body.text("userId"))
     return ok()
