@@ -163,7 +163,7 @@ async def open_app(
         stack.push_async_callback(sdk.close)
         _check_validators(table)
         key_store = keys.KeyStore(
-            sdk.facts.core_uris,
+            sdk.config.core_uris,
             config.supertokens.keys,
             pace=pace,
         )

@@ -75,16 +75,16 @@ class Engine:
             return _PUBLIC
         try:
             judge = self._judge_first
-            found = judge(request, policy)
-            if type(found) is Allowed:  # nearly always
-                return found
+            outcome = judge(request, policy)
+            if type(outcome) is Allowed:  # nearly always
+                return outcome
             for judge in self._judge_next:
-                if not isinstance(found, Absent):
+                if not isinstance(outcome, Absent):
                     break
-                found = judge(request, policy)
+                outcome = judge(request, policy)
         except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
             return self._failures.undecided(exc)
-        match found:
+        match outcome:
             case Pending():
                 return None
             case Absent():
@@ -101,11 +101,11 @@ class Engine:
             return _PUBLIC
         try:
             for judge in (self._judge_first, *self._judge_next):
-                found = judge(request, policy)
-                if isinstance(found, Pending):
-                    found = await found.resume()
-                if not isinstance(found, Absent):
-                    return found
+                outcome = judge(request, policy)
+                if isinstance(outcome, Pending):
+                    outcome = await outcome.resume()
+                if not isinstance(outcome, Absent):
+                    return outcome
         except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
             return self._failures.undecided(exc)
         return self._absent(policy)

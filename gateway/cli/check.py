@@ -28,8 +28,8 @@ def check(config_path: Path) -> None:
         supertokens.check_library()
     except LibraryChanged as error:
         fail(str(error))
-    found = supertokens.check_domains(settings.config.supertokens)
-    if problems := settings.problems(found):
+    findings = supertokens.check_domains(settings.config.supertokens)
+    if problems := settings.problems(findings):
         refuse(config_path, problems)
     err = console(stderr=True)
     for warning in settings.warnings:

@@ -25,8 +25,8 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
 
     settings = load(path, environ)
     # Problems that only the adapter of the SDK can find, before the SDK starts.
-    found = supertokens.check(settings.config.supertokens.recipes)
-    problems = settings.problems(found)
+    findings = supertokens.check(settings.config.supertokens.recipes)
+    problems = settings.problems(findings)
     if problems:
         raise ConfigError(problems)
     return settings

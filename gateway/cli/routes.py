@@ -27,12 +27,12 @@ def routes(config_path: Path) -> None:
 
     from gateway.routes import Row, rows
 
-    shown = Table()
+    output = Table()
     for title in ("#", *Row._fields[1:]):
-        shown.add_column(title, overflow="fold")
+        output.add_column(title, overflow="fold")
     for row in rows(load(config_path).table):
-        shown.add_row(*map(escape, map(str, row)))
+        output.add_row(*map(escape, map(str, row)))
     out = console()
     if not out.is_terminal:
         out.width = _UNBOUNDED  # no line breaks in cells
-    out.print(shown)
+    out.print(output)

@@ -73,20 +73,20 @@ def origin(value: str) -> str:
             "* isn't allowed: with it, browsers send no credentials",
             "List the origins of your frontends",
         )
-    found = _URL.fullmatch(value)
-    if found is None:
+    match = _URL.fullmatch(value)
+    if match is None:
         raise wrong("expected an origin such as https://app.example.com")
-    if found[3] == "/":
+    if match[3] == "/":
         raise wrong("an origin has no path", "Remove the final slash")
-    if found[3]:
+    if match[3]:
         raise wrong(
             "an origin is scheme://host[:port], with nothing after it",
             "Remove the rest",
         )
-    host = host_and_port(found[2])
-    if host.port in (None, DEFAULT_PORT[found[1]]):
-        return f"{found[1]}://{host.name}"
-    return f"{found[1]}://{host.name}:{host.port}"
+    host = host_and_port(match[2])
+    if host.port in (None, DEFAULT_PORT[match[1]]):
+        return f"{match[1]}://{host.name}"
+    return f"{match[1]}://{host.name}:{host.port}"
 
 
 def origin_host(value: str) -> str:
@@ -103,20 +103,20 @@ def address(url: str) -> Address:
     """
     if url.startswith("unix:"):
         return _socket(url.removeprefix("unix:"))
-    found = _URL.fullmatch(url)
-    if found is None:
+    match = _URL.fullmatch(url)
+    if match is None:
         raise wrong(
             "expected http://host:port, https://host or unix:/path",
             "Services are reached over http:// or https://"
             if "://" in url
             else "Write http:// before the host",
         )
-    if found[3] not in ("", "/"):
-        _refuse_rest(found[3])
+    if match[3] not in ("", "/"):
+        _refuse_rest(match[3])
         raise wrong(
             "an address has no path", "Use rewrite.replace_prefix to change the path"
         )
-    return _dialled(found[1], found[2])
+    return _dialled(match[1], match[2])
 
 
 def core_addresses(connection_uri: str) -> tuple[Address, ...]:
@@ -127,13 +127,13 @@ def core_addresses(connection_uri: str) -> tuple[Address, ...]:
     """
     addresses = []
     for uri in connection_uri.split(";"):
-        found = _URL.fullmatch(uri)
-        if found is None:
+        match = _URL.fullmatch(uri)
+        if match is None:
             raise wrong(
                 "expected http://host:port or https://host, several separated by ;"
             )
-        _refuse_rest(found[3])
-        addresses.append(_dialled(found[1], found[2]))
+        _refuse_rest(match[3])
+        addresses.append(_dialled(match[1], match[2]))
     return tuple(addresses)
 
 

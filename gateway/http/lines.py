@@ -129,8 +129,8 @@ class Lines(dict[bytes, Line]):
 
     def __missing__(self, text: bytes) -> Line:
         if self._held:
-            held = self._held.get(text[-_TAIL_BYTES:])
-            if held is not None and held.text == text and (line := held()) is not None:
+            ref = self._held.get(text[-_TAIL_BYTES:])
+            if ref is not None and ref.text == text and (line := ref()) is not None:
                 return line
         name, colon, value = text.partition(b":")
         meaning, read, is_secret = self._names[name]
@@ -148,10 +148,10 @@ class Lines(dict[bytes, Line]):
             if len(text) <= LINE_MAX_BYTES:
                 self._remember(text, line)
         elif meaning and len(text) <= HELD_MAX_BYTES:
-            held = _Held(line, self._forget)
-            held.text = text
-            held.tail = tail = text[-_TAIL_BYTES:]
-            self._held[tail] = held
+            ref = _Held(line, self._forget)
+            ref.text = text
+            ref.tail = tail = text[-_TAIL_BYTES:]
+            self._held[tail] = ref
         return line
 
     judge = __missing__
@@ -177,10 +177,10 @@ class Lines(dict[bytes, Line]):
         self.size += size
         self[text] = line
 
-    def _forget(self, held: weakref.ref[Line]) -> None:
-        assert isinstance(held, _Held)
-        if self._held.get(held.tail) is held:
-            del self._held[held.tail]
+    def _forget(self, ref: weakref.ref[Line]) -> None:
+        assert isinstance(ref, _Held)
+        if self._held.get(ref.tail) is ref:
+            del self._held[ref.tail]
 
     def _name(self, name: bytes) -> tuple[int, Callable[[bytes], Any] | None, bool]:
         """Return the meaning of a name, and whether its values are secrets."""

@@ -130,7 +130,7 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
             raise BadTarget("asterisk-form is for OPTIONS only")
         name, text, _ = _NO_HOST if authority is None else host(authority)
         return Target("*", b"", name, text, _ASTERISK)
-    name, text, port = given = _NO_HOST if authority is None else host(authority)
+    name, text, port = own = _NO_HOST if authority is None else host(authority)
     if not raw.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(raw)
         if absolute is None:
@@ -139,7 +139,7 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
         there = host(absolute[2])
         # RFC 9112 §3.2.2 lets the URL win over Host; two names for one request are
         # refused here instead, as routes and upstreams could each take another one.
-        if given is _NO_HOST:
+        if own is _NO_HOST:
             name, text, port = there
         elif name != there.name or (
             (default if port is None else port)

@@ -187,7 +187,9 @@ class Supervisor:
         wakes.setblocking(False)
         self._selector.register(reads, selectors.EVENT_READ)
         before = {
-            number: signal.signal(number, lambda got, _: self._signals.append(got))
+            number: signal.signal(
+                number, lambda signum, _: self._signals.append(signum)
+            )
             for number in (*SIGNALS, signal.SIGCHLD)
         }
         signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)

@@ -202,20 +202,20 @@ def _overlaps(settings: Config) -> Iterator[Finding]:
 
 def _spellings(settings: Config, table: RouteTable) -> Iterator[Finding]:
     """Yield a finding for each service whose reading of paths may pass a guard."""
-    found: dict[str, list[remarks.Remark]] = {}
+    by_service: dict[str, list[remarks.Remark]] = {}
     for remark in remarks.spellings(table):
         assert remark.other is not None, "a near miss has two routes"
-        found.setdefault(remark.other.service.name, []).append(remark)
-    for service, guards in found.items():
+        by_service.setdefault(remark.other.service.name, []).append(remark)
+    for service, guards in by_service.items():
         first = guards[0]
         names = list(dict.fromkeys(guard.route.name for guard in guards))
-        shown = ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
+        listed = ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN)
         assert first.other is not None, "see above"
         if table.refuses_near_misses:
-            message = f"the guard of {shown} depends on how this service reads paths:"
+            message = f"the guard of {listed} depends on how this service reads paths:"
             message += f" {first.path} is 404, not forwarded by {first.other.name}"
         else:
-            message = f"the guard of {shown} may be passed: {first.path} is forwarded"
+            message = f"the guard of {listed} may be passed: {first.path} is forwarded"
             message += f" by {first.other.name}, and near_misses aren't refused"
         yield Finding(
             loc=("services", service)

@@ -66,13 +66,13 @@ def remarks(table: RouteTable) -> list[Remark]:
     Each has the path with which it was found. For a template or a regex, one example is
     tried: every remark is true, but some may be missing.
     """
-    found = [
+    result = [
         *spellings(table),
         *_below(table),
         *_by_default(table),
         *_other_hosts(table),
     ]
-    return sorted(found, key=lambda one: (one.route.index, one.kind))
+    return sorted(result, key=lambda one: (one.route.index, one.kind))
 
 
 def spellings(table: RouteTable) -> Iterator[Remark]:
@@ -85,15 +85,15 @@ def spellings(table: RouteTable) -> Iterator[Remark]:
         for host, path in _examples(guard):
             for spelling in _spellings(path, guard):
                 for method in dict.fromkeys((*(guard.methods or ()), *ONE_OF_EACH)):
-                    found = table.near_miss(method, host, spelling)
-                    if found is None or found.guard is not guard:
+                    miss = table.near_miss(method, host, spelling)
+                    if miss is None or miss.guard is not guard:
                         continue
-                    if found.route not in seen:
-                        seen.add(found.route)
+                    if miss.route not in seen:
+                        seen.add(miss.route)
                         yield Remark(
                             kind=Kind.SPELLING,
                             route=guard,
-                            other=found.route,
+                            other=miss.route,
                             path=spelling,
                         )
 

@@ -54,9 +54,11 @@ class RouteTable:
         if self.refuses_near_misses:
             for forest in (self._as_sent, *self._as_read.values()):
                 for place in forest.places():
-                    found = [self._guards.get(route) for route in place.routes]
-                    place.has_guard = any(found)
-                    place.has_plain_guard = any(one and one.has_folded for one in found)
+                    route_guards = [self._guards.get(route) for route in place.routes]
+                    place.has_guard = any(route_guards)
+                    place.has_plain_guard = any(
+                        one and one.has_folded for one in route_guards
+                    )
 
     def match(self, method: str, host: str, path: str) -> Outcome:
         """Return the route for a request, or why there is none.
@@ -83,8 +85,10 @@ class RouteTable:
 
     def guarded_services(self) -> frozenset[Service]:
         """Return the services with routes of different strictness."""
-        found = set(self._guards.values())
-        return frozenset(service for guards in found for service in guards.services)
+        all_guards = set(self._guards.values())
+        return frozenset(
+            service for guards in all_guards for service in guards.services
+        )
 
     def decide(self, method: str, host: str, path: str) -> Outcome:
         """Return the outcome of `match` before near misses are refused."""
@@ -117,17 +121,17 @@ class RouteTable:
             (forest, folded(path, reading)) for reading, forest in self._as_read.items()
         ]
         for trees in zip(*(forest.levels(host) for forest, _ in forests), strict=True):
-            found = [
+            places = [
                 place
                 for tree, (_, forms) in zip(trees, forests, strict=True)
                 for form in (forms if tree is not None else ())
                 if tree is not None and (place := tree.find(form)) is not None
             ]
-            if found:
-                best = min(place.rank for place in found)
-                chosen = [one.choose(method) for one in found if one.rank == best]
-                matched = (one for one in chosen if isinstance(one, Matched))
-                return next(matched, chosen[0])
+            if places:
+                best = min(place.rank for place in places)
+                outcomes = [one.choose(method) for one in places if one.rank == best]
+                matched = (one for one in outcomes if isinstance(one, Matched))
+                return next(matched, outcomes[0])
         return _NO_ROUTE
 
     def _near_miss(
@@ -137,17 +141,17 @@ class RouteTable:
         if not isinstance(outcome, Matched):
             return None
         route = outcome.route
-        found = self._guards.get(route)
-        if found is None:
+        guards_of_route = self._guards.get(route)
+        if guards_of_route is None:
             return None
-        for form in found.forms(path):
-            guard = found.find(method, host, form, route)
+        for form in guards_of_route.forms(path):
+            guard = guards_of_route.find(method, host, form, route)
             if guard is None:
                 # Two routes may fold to one path and hide a third: look the folded
                 # path up as if it had been sent.
                 place = self._as_sent.find(host, form)
                 if place is not None:
-                    guard = found.stricter(method, place, route)
+                    guard = guards_of_route.stricter(method, place, route)
             if guard is not None:
                 return NearMiss(route, guard)
         return None

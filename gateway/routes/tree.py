@@ -117,13 +117,13 @@ class _Node(Generic[T]):
             segment = segments[index]
             child = self.literal.get(segment)
             if child is not None:
-                found = child.find(segments, index + 1, path)
-                if found is not None:
-                    return found
+                place_below = child.find(segments, index + 1, path)
+                if place_below is not None:
+                    return place_below
             if self.named is not None and segment:
-                found = self.named.find(segments, index + 1, path)
-                if found is not None:
-                    return found
+                place_below = self.named.find(segments, index + 1, path)
+                if place_below is not None:
+                    return place_below
         for pattern, place in self.regexes:
             if pattern.matches(path):
                 return place

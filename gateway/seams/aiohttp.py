@@ -68,8 +68,8 @@ def decompresses(request: web.Request) -> bool:
     the default. Breaks: none; a body with a coding is refused.
     """
     server = getattr(request.protocol, "_manager", None)
-    found: bool = getattr(server, "_kwargs", {}).get("auto_decompress", True)
-    return found
+    decoded: bool = getattr(server, "_kwargs", {}).get("auto_decompress", True)
+    return decoded
 
 
 @AIOHTTP.seam(

@@ -32,15 +32,15 @@ def find(path: str) -> Any:
     """
     module, _, names = path.partition(":")
     try:
-        found = importlib.import_module(module)
+        value = importlib.import_module(module)
     except ImportError as exc:
         raise LookupError(module) from exc
     for name in names.split(".") if names else ():
         # Static: a property must be found and not be read.
-        found = inspect.getattr_static(found, name, _NOTHING)
-        if found is _NOTHING:
+        value = inspect.getattr_static(value, name, _NOTHING)
+        if value is _NOTHING:
             raise LookupError(path)
-    return getattr(found, "__func__", found)  # of a static or class method
+    return getattr(value, "__func__", value)  # of a static or class method
 
 
 class Need(Protocol):
@@ -51,8 +51,8 @@ class Need(Protocol):
         """Where it is, as `package.module:Name.attribute`."""
         ...
 
-    def missing_in(self, found: Any) -> str | None:
-        """Return what *found*, which is at the path, lacks; None when it is sound."""
+    def missing_in(self, value: Any) -> str | None:
+        """Return what *value*, which is at the path, lacks; None when it is sound."""
         ...
 
 
@@ -62,7 +62,7 @@ class Has:
 
     path: str
 
-    def missing_in(self, found: Any) -> str | None:
+    def missing_in(self, value: Any) -> str | None:
         return None
 
 
@@ -74,9 +74,9 @@ class Takes:
     positional: int = 0
     by_name: tuple[str, ...] = ()
 
-    def missing_in(self, found: Any) -> str | None:
+    def missing_in(self, value: Any) -> str | None:
         try:
-            inspect.signature(found).bind(
+            inspect.signature(value).bind(
                 *[None] * self.positional, **dict.fromkeys(self.by_name)
             )
         except (TypeError, ValueError):
@@ -96,8 +96,8 @@ class Uses:
     path: str
     names: tuple[str, ...]
 
-    def missing_in(self, found: Any) -> str | None:
-        code = getattr(found, "__code__", None)
+    def missing_in(self, value: Any) -> str | None:
+        code = getattr(value, "__code__", None)
         used = frozenset(_names(code)) if isinstance(code, CodeType) else frozenset()
         missing = [name for name in self.names if name not in used]
         return f"doesn't use {', '.join(missing)}" if missing else None
@@ -110,9 +110,9 @@ class Keeps:
     path: str
     names: tuple[str, ...]
 
-    def missing_in(self, found: Any) -> str | None:
+    def missing_in(self, value: Any) -> str | None:
         kept: set[str] = set()
-        for base in getattr(found, "__mro__", ()):
+        for base in getattr(value, "__mro__", ()):
             own = vars(base)
             slots = own.get("__slots__", ())
             kept.update(own, own.get("__annotations__", ()), slots)
@@ -130,8 +130,8 @@ class Demands:
     path: str
     methods: frozenset[str]
 
-    def missing_in(self, found: Any) -> str | None:
-        demanded: frozenset[str] = getattr(found, "__abstractmethods__", frozenset())
+    def missing_in(self, value: Any) -> str | None:
+        demanded: frozenset[str] = getattr(value, "__abstractmethods__", frozenset())
         new = demanded - self.methods
         return f"demands {', '.join(sorted(new))}" if new else None
 
@@ -144,9 +144,9 @@ class Does:
     what: str
     proof: Callable[[Any], bool]
 
-    def missing_in(self, found: Any) -> str | None:
+    def missing_in(self, value: Any) -> str | None:
         try:
-            is_proven = self.proof(found)
+            is_proven = self.proof(value)
         except Exception:  # noqa: BLE001 - it behaves in another way
             is_proven = False
         return None if is_proven else f"doesn't {self.what}"
@@ -214,19 +214,20 @@ class Library:
             if (trouble := _trouble(need)) is not None
         )
         if troubles:
-            wanted = self.name + self.versions
+            requirement = self.name + self.versions
             raise LibraryChanged(
                 f"{self.name} {_version(self.name)} has changed: {'; '.join(troubles)}."
-                f" This gateway needs {wanted}. Remedy: pip install '{wanted}'"
+                f" This gateway needs {requirement}."
+                f" Remedy: pip install '{requirement}'"
             )
 
 
 def _trouble(need: Need) -> str | None:
     try:
-        found = find(need.path)
+        value = find(need.path)
     except LookupError as missing:
         return f"{_shown(str(missing.args[0]))} is missing"
-    lacks = need.missing_in(found)
+    lacks = need.missing_in(value)
     return None if lacks is None else f"{_shown(need.path)} {lacks}"
 
 

@@ -355,7 +355,7 @@ def key_ids(request: BaseRequest) -> list[str]:
         parse_jwt_without_signature_verification,
     )
 
-    found = []
+    kids = []
     for method in available_token_transfer_methods:
         token = get_token(request, "access", method)
         if token is None:
@@ -365,8 +365,8 @@ def key_ids(request: BaseRequest) -> list[str]:
         except Exception:  # noqa: BLE001, S112 - no JWT; the SDK ignores it, too
             continue
         if isinstance(kid, str):
-            found.append(kid)
-    return found
+            kids.append(kid)
+    return kids
 
 
 @SDK.seam(

@@ -213,8 +213,10 @@ class SessionAuthenticator:
             case _ if self._keys.get(kid) is None:  # it came and went again
                 return Undecided(reason="keys_unavailable")
             case _:
-                found = self.judge(request, policy)
-                return await found.resume() if isinstance(found, Pending) else found
+                outcome = self.judge(request, policy)
+                return (
+                    await outcome.resume() if isinstance(outcome, Pending) else outcome
+                )
 
     def _forged(
         self, credential_lines: Credentials, known: VerifiedToken

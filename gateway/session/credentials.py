@@ -151,20 +151,20 @@ def choose(
     takes_header: bool,
     takes_cookie: bool,
 ) -> Choice | Refresh | None:
-    """Return the token that counts; None: there is none.
+    """Return the token to verify, `Refresh` if the client must refresh, else None.
 
     *known* are the tokens that were verified before (`VerifiedTokens.by_end`).
     *takes_header* and *takes_cookie* are the places that a token may come from.
     """
-    # One line shows nearly always all there is: no call is made for it.
-    found: Credentials = (
+    # There is nearly always one line, for which no call is needed.
+    sent: Credentials = (
         credential_lines[0].parsed
         if len(credential_lines) == 1
         else credentials(credential_lines)
     )
-    if found.legacy:
+    if sent.legacy:
         return Refresh.LEGACY
-    bearer = found.bearer
+    bearer = sent.bearer
     if bearer is not None and takes_header:
         remembered = known.get(bearer[-KEY_CHARS:])
         if remembered is not None and remembered.text == bearer:
@@ -172,7 +172,7 @@ def choose(
         parsed = parse(bearer)
         if parsed is not None:
             return bearer, parsed, None
-    cookies = found.access_cookies
+    cookies = sent.access_cookies
     if not cookies or not takes_cookie:
         return None
     text = cookies[-1]
@@ -185,12 +185,12 @@ def choose(
     if len(cookies) > 1:
         return Refresh.SEVERAL
     assert token is not None
-    return text, token, found
+    return text, token, sent
 
 
 def _session_cookies(text: str) -> tuple[tuple[str, ...], bool]:
     """Return the access tokens of one Cookie field, and whether it has a legacy one."""
-    found: list[str] = []
+    tokens: list[str] = []
     aliases: list[str] = []
     legacy = False
     for pair in text.split(";"):
@@ -199,12 +199,12 @@ def _session_cookies(text: str) -> tuple[tuple[str, ...], bool]:
             continue
         name = name.strip()
         if name == ACCESS_COOKIE:
-            found.append(unquote(_unquoted(value.strip())))
+            tokens.append(unquote(_unquoted(value.strip())))
         elif name == _LEGACY_COOKIE:
             legacy = True
         elif "%" in name and unquote(name) == ACCESS_COOKIE:
             aliases.append(value)
-    return (*aliases, *found) if found else (), legacy
+    return (*aliases, *tokens) if tokens else (), legacy
 
 
 def _unquoted(value: str) -> str:

@@ -280,15 +280,15 @@ class KeyStore:
             return f"the fetch failed ({type(failed).__name__})"
         return None
 
-    def _take(self, found: KeySet) -> None:
-        """Replace the keys by *found*, and notify the listeners."""
+    def _take(self, fetched: KeySet) -> None:
+        """Replace the keys by *fetched*, and notify the listeners."""
         before = self._set.keys
-        has_left = any(found.keys.get(kid) is not key for kid, key in before.items())
-        self._set = found
-        self._keys = found.keys
+        has_left = any(fetched.keys.get(kid) is not key for kid, key in before.items())
+        self._set = fetched
+        self._keys = fetched.keys
         self._good_at = self._clock()
         for listener in self._listeners:
-            listener(found, has_left)
+            listener(fetched, has_left)
 
     def _tell(self, troubles: str) -> None:
         """Log the beginning of an outage, and the end of one that was logged.

@@ -166,16 +166,16 @@ def checks(required: Requirements, *, globally_verified: bool) -> tuple[Check, .
     verification recipe is `REQUIRED`; it comes first, as in the SDK.
     """
     max_age_s = required.max_age_s
-    found: list[Check] = []
+    result: list[Check] = []
     if globally_verified:
-        found.append(EmailVerified())
+        result.append(EmailVerified())
     for claim, some, every in (
         (ROLES, required.roles_any, required.roles_all),
         (PERMISSIONS, required.permissions_any, required.permissions_all),
     ):
         for expected, is_any in ((some, True), (every, False)):
             if expected:
-                found.append(
+                result.append(
                     Includes(
                         id=claim,
                         expected=expected,
@@ -184,13 +184,15 @@ def checks(required: Requirements, *, globally_verified: bool) -> tuple[Check, .
                     )
                 )
     if required.email_verified and not (globally_verified and max_age_s is None):
-        found.append(EmailVerified(max_age_s=max_age_s))
+        result.append(EmailVerified(max_age_s=max_age_s))
     if required.mfa:
-        found.append(MfaCompleted())
+        result.append(MfaCompleted())
     if required.tenants:
-        found.append(TenantIn(tenants=required.tenants))
-    found.extend(ClaimIs(id=".".join(rule.path), rule=rule) for rule in required.claims)
-    return tuple(found)
+        result.append(TenantIn(tenants=required.tenants))
+    result.extend(
+        ClaimIs(id=".".join(rule.path), rule=rule) for rule in required.claims
+    )
+    return tuple(result)
 
 
 def is_stale(checks: Sequence[Check], payload: Payload, now: float) -> bool:

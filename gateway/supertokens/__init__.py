@@ -90,10 +90,10 @@ class SdkSession:
 class Sdk:
     """The SDK of this process. The caller of `start` closes it."""
 
-    def __init__(self, settings: SuperTokensConfig, facts: SdkConfig) -> None:
+    def __init__(self, settings: SuperTokensConfig, config: SdkConfig) -> None:
         from gateway.supertokens import core
 
-        self.facts = facts
+        self.config = config
         self.on_revoked: Callable[[str], None] | None = None
         """Called with the handle of each session that is revoked in this process."""
         self.want_key: Callable[[str], Awaitable[None]] | None = None
@@ -102,7 +102,7 @@ class Sdk:
         Returns once it is installed, or is known not to exist, and raises
         `CoreUnavailable` if the core's keys can't be fetched.
         """
-        self._core = core.CoreClient(settings.core, facts.core_uris)
+        self._core = core.CoreClient(settings.core, config.core_uris)
         self._core.install()
 
     async def close(self) -> None:
@@ -148,19 +148,19 @@ class Sdk:
 
         from gateway.supertokens.binding import SdkReply, SdkRequest
 
-        asked = SdkRequest(
+        sdk_request = SdkRequest(
             method=request.method,
             path=request.path,
             fields=request.fields,
             secure=request.is_secure,
             authority=request.authority,
         )
-        context = seams.user_context(asked)
+        context = seams.user_context(sdk_request)
         with self._core.operation():
-            await self._want_key(asked)
+            await self._want_key(sdk_request)
             try:
                 session = await get_session(
-                    asked,
+                    sdk_request,
                     required,
                     anti_csrf_check,
                     check_database,
@@ -168,7 +168,7 @@ class Sdk:
                     context,
                 )
             except SuperTokensError as error:
-                reply = await self._refuse(asked, error, context)
+                reply = await self._refuse(sdk_request, error, context)
                 return Denied(
                     status=reply.status_code,
                     body=reply.body,
@@ -264,7 +264,7 @@ def _reason(error: SuperTokensError) -> str:
 class _Started:
     settings: SuperTokensConfig
     email: EmailSender | None
-    facts: SdkConfig
+    config: SdkConfig
     sdk: Sdk
 
 
@@ -365,15 +365,15 @@ def start(settings: SuperTokensConfig, *, email: EmailSender | None = None) -> S
 
         for finding in check_domains(settings):
             raise RecipeError(finding.path, f"{finding.message}. {finding.hint}")
-        facts = setup.init(settings, email, on_revoked=_tell)
+        config = setup.init(settings, email, on_revoked=_tell)
     elif (before.settings, before.email) == (settings, email):
-        facts = before.facts
+        config = before.config
     else:
         raise AlreadyStarted(
             "the SuperTokens SDK already runs in this process with other settings"
         )
-    sdk = Sdk(settings, facts)
-    _started = _Started(settings, email, facts, sdk)
+    sdk = Sdk(settings, config)
+    _started = _Started(settings, email, config, sdk)
     return sdk
 
 

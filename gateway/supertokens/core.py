@@ -243,19 +243,19 @@ class CoreClient:
         raise AssertionError("there is always a host")  # pragma: no cover
 
     def _urls(self, url: str) -> list[tuple[str, str]]:
-        """Return the hosts to try, *url*'s first, those that seem dead last."""
-        asked = max(
+        """Return the hosts to try: *url*'s first, and those that failed lately last."""
+        own_host = max(
             (host for host in self._hosts if url.startswith(host + "/")),
             key=len,
             default=None,
         )
-        if asked is None:
+        if own_host is None:
             return [(url, url)]  # a network_interceptor sends it somewhere else
-        rest = url.removeprefix(asked)
-        place = self._hosts.index(asked)
+        rest = url.removeprefix(own_host)
+        index = self._hosts.index(own_host)
         now = time.monotonic()
         hosts = sorted(
-            (*self._hosts[place:], *self._hosts[:place]),
+            (*self._hosts[index:], *self._hosts[:index]),
             key=lambda host: self._dead_until[host] > now,
         )
         return [(host, host + rest) for host in hosts]
@@ -352,9 +352,9 @@ def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
             f"the SDK can't read the request: {type(error).__name__};"
             f" last call to the core: {exchange.last}"
         )
-    said = f"the SDK raised {type(error).__name__}"
+    message = f"the SDK raised {type(error).__name__}"
     if type(error) in (Exception, GeneralError):
         # Written for the operator: which setting is wrong, what the core answered.
         text = str(error).replace("older_cookie_domain", _OLDER_DOMAIN)
-        said += f" ({text})"[:300]
-    return GatewayError(f"{said}; last call to the core: {exchange.last}")
+        message += f" ({text})"[:300]
+    return GatewayError(f"{message}; last call to the core: {exchange.last}")

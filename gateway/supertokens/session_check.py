@@ -50,7 +50,7 @@ class SdkSessions:
             GatewayError: the SDK failed in another way.
             ValueError: one of *validators* isn't the name of a claim validator.
         """
-        found = await self._sdk.get_session(
+        session = await self._sdk.get_session(
             request,
             required=is_required,
             check_database=check_database,
@@ -59,7 +59,7 @@ class SdkSessions:
                 *(validator(name) for name in validators),
             ],
         )
-        match found:
+        match session:
             case None:
                 return Allowed(principal=None, reason="anonymous")
             case SdkSession(identity=identity, new_tokens=new_tokens):
@@ -73,22 +73,22 @@ def rules(sdk: Sdk) -> SessionRules:
 
     Source: SDK `NormalisedSessionConfig`, `get_required_claim_validators`.
     """
-    facts = sdk.facts
+    config = sdk.config
     return SessionRules(
         tokens=tokens.TokenRules(
-            issuers=frozenset({facts.issuer}),
-            use_dynamic_key=facts.dynamic_signing_key,
+            issuers=frozenset({config.issuer}),
+            use_dynamic_key=config.dynamic_signing_key,
         ),
-        anti_csrf=AntiCsrf(facts.anti_csrf or AntiCsrf.NONE),
-        transfer=Transfer(facts.token_transfer_method or Transfer.ANY),
+        anti_csrf=AntiCsrf(config.anti_csrf or AntiCsrf.NONE),
+        transfer=Transfer(config.token_transfer_method or Transfer.ANY),
         global_claims=_global_claims(),
         is_sdk_only=(
-            facts.anti_csrf is None
-            or facts.token_transfer_method is None
+            config.anti_csrf is None
+            or config.token_transfer_method is None
             or seams.is_judging_overridden()
         ),
-        session_expired_status=facts.session_expired_status,
-        invalid_claim_status=facts.invalid_claim_status,
+        session_expired_status=config.session_expired_status,
+        invalid_claim_status=config.invalid_claim_status,
     )
 
 
@@ -105,14 +105,14 @@ def validator(name: str) -> SessionClaimValidator:
 
     module_name, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
-        if callable(found):
-            found = found()
+        value = getattr(importlib.import_module(module_name), attribute)
+        if callable(value):
+            value = value()
     except Exception as exc:
         raise ValueError(f"can't load {name}: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(found, SessionClaimValidator):
+    if not isinstance(value, SessionClaimValidator):
         raise ValueError(f"{name} isn't a SessionClaimValidator")
-    return found
+    return value
 
 
 @lru_cache(maxsize=1)

@@ -67,12 +67,12 @@ def init(
     computed_origin = callable(app_info.origin)
     if settings.config_module is not None and not computed_origin:
         _check_website_site(session)
-    facts = _facts(settings, computed_origin=computed_origin)
-    if not facts.api_base_path:
+    config = _sdk_config(settings, computed_origin=computed_origin)
+    if not config.api_base_path:
         raise RecipeError(place, "api_base_path is the root, where the routes are")
     seams.replace_key_lookup(_lookup)
     seams.watch_revocations(on_revoked)
-    return facts
+    return config
 
 
 def _from_file(
@@ -154,7 +154,7 @@ def _check_website_site(session: NormalisedSessionConfig) -> None:
         )
 
 
-def _facts(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkConfig:
+def _sdk_config(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkConfig:
     api_domain, api_base_path, api_key = seams.app_info()
     session = seams.session_config()
     anti_csrf: Any = session.anti_csrf_function_or_string
@@ -208,7 +208,7 @@ def _lookup(_config: object, kid: str | None = None) -> list[PyJWK]:
     """
     if not seams.installed_keys():
         raise CoreUnavailable("no signing key of the core is known yet")
-    found = seams.find_keys(kid)
-    if found is None:
+    keys = seams.find_keys(kid)
+    if keys is None:
         raise LookupError("no signing key of this id")
-    return found
+    return keys

@@ -564,7 +564,7 @@ async def test_sign_out_with_a_key_not_yet_known(gate: tuple[Auth, Core]) -> Non
 
     async def want(kid: str) -> None:
         wanted.append(kid)
-        await install_keys(sdk, sdk.facts.core_uris[0])
+        await install_keys(sdk, sdk.config.core_uris[0])
 
     await handle(auth, replace(sign_in(), path="/auth/signup"))
     kid = await core.rotate_keys()

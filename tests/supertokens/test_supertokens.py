@@ -200,14 +200,14 @@ async def test_started_twice() -> None:
     """The same settings share one SDK; other settings are refused with a message."""
     async with running(settings()) as sdk:
         again = start(settings())
-        assert again.facts is sdk.facts
+        assert again.config is sdk.config
         await again.close()
         with pytest.raises(RuntimeError, match="other settings"):
             start(settings(app_name="another"))
 
 
-async def test_facts_of_the_file() -> None:
-    """`facts` has the SDK's settings with their defaults resolved."""
+async def test_config_of_the_file() -> None:
+    """`config` has the SDK's settings with their defaults resolved."""
     values = settings(
         "http://one:3567/;https://two/core/",
         api_domain="https://api.example.com",
@@ -218,14 +218,14 @@ async def test_facts_of_the_file() -> None:
         use_dynamic_signing_key=False,
     )
     async with running(values) as sdk:
-        facts = sdk.facts
-    assert facts.core_uris == ("http://one:3567", "https://two/core")
-    assert facts.issuer == "https://api.example.com/api/auth"
-    assert facts.api_key == "k" * 20
-    assert facts.anti_csrf == "VIA_CUSTOM_HEADER"
-    assert facts.token_transfer_method == "header"
-    assert not facts.dynamic_signing_key
-    assert (facts.session_expired_status, facts.invalid_claim_status) == (401, 403)
+        config = sdk.config
+    assert config.core_uris == ("http://one:3567", "https://two/core")
+    assert config.issuer == "https://api.example.com/api/auth"
+    assert config.api_key == "k" * 20
+    assert config.anti_csrf == "VIA_CUSTOM_HEADER"
+    assert config.token_transfer_method == "header"
+    assert not config.dynamic_signing_key
+    assert (config.session_expired_status, config.invalid_claim_status) == (401, 403)
 
 
 async def test_cors_headers() -> None:
@@ -464,22 +464,22 @@ async def test_config_module(write_module: Callable[[str], str]) -> None:
     """The module's settings are used instead of those in routes.yaml."""
     values = settings(config_module=write_module(MODULE))
     async with running(values) as sdk:
-        assert sdk.facts.core_uris == ("http://theirs:3567",)
-        assert sdk.facts.issuer == "https://api.example.com/api"
-        assert sdk.facts.anti_csrf == "VIA_TOKEN"
-        assert sdk.facts.token_transfer_method == "any"
+        assert sdk.config.core_uris == ("http://theirs:3567",)
+        assert sdk.config.issuer == "https://api.example.com/api"
+        assert sdk.config.anti_csrf == "VIA_TOKEN"
+        assert sdk.config.token_transfer_method == "any"
 
 
 async def test_config_module_with_functions(
     write_module: Callable[[str], str],
 ) -> None:
-    """A setting that a function of the module decides is None in `facts`."""
+    """A setting that a function of the module decides is None in `config`."""
     text = MODULE.replace(
         'website_domain="https://example.com"', 'origin=lambda *_: "https://a.example"'
     ).replace('anti_csrf="VIA_TOKEN"', "get_token_transfer_method=lambda *_: 'header'")
     async with running(settings(config_module=write_module(text))) as sdk:
-        assert sdk.facts.anti_csrf is None
-        assert sdk.facts.token_transfer_method is None
+        assert sdk.config.anti_csrf is None
+        assert sdk.config.token_transfer_method is None
 
 
 async def test_config_module_with_an_override_that_refuses(
@@ -574,7 +574,7 @@ async def test_config_module_whose_website_has_no_site(
         assert raised.value.path == "supertokens.config_module"
     else:
         async with running(values) as sdk:
-            assert sdk.facts.core_uris == ("http://theirs:3567",)
+            assert sdk.config.core_uris == ("http://theirs:3567",)
     reset()
 
 

@@ -99,8 +99,8 @@ class PathMatchConfig(Model):
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding unless exactly one form is given."""
-        given = [getattr(self, name) for name in type(self).model_fields]
-        if len(given) - given.count(None) != 1:
+        forms = [getattr(self, name) for name in type(self).model_fields]
+        if len(forms) - forms.count(None) != 1:
             yield Finding(
                 loc=(), message="expected exactly one of exact, prefix, template, regex"
             )
