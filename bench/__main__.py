@@ -1,9 +1,9 @@
 """Run the comparison: `python -m bench`, `python -m bench --part bodies idle`.
 
-Results go to bench/results/<date>-<revision>.md and .json. With --quick only the
-gateway and nginx are loaded, and compared with the last committed result: exit 1 when
-a request costs more than 15 % more than then, as a multiple of nginx in the same run;
-exit 2 when there is no such result, or it is of another build of nginx.
+Results go to bench/results/<date>-<revision>.md and .json. --quick measures only the
+gateway and nginx, and compares them with the last committed result: it exits with 1 if
+the cost of a request, as a multiple of nginx's in the same run, has grown by more than
+15 %; with 2 if there is no such result, or nginx was another build.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from bench.scripts.instructions import RESULT
 
 _RESULTS = Path(__file__).parent / "results"
 _DESCRIPTORS = 65_536
-"""Files that a process may have open, if the system lets us."""
+"""The limit of open files to set, if the system allows it."""
 _QUICK = ("nginx", "gateway", "gateway_no_cache")
 
 
 def main() -> int:
-    given = _arguments()
-    if given.plot:
-        return _redraw(given.plot)
-    # Whoever ends us by a signal ends all that we started, too.
+    options = _arguments()
+    if options.plot:
+        return _redraw(options.plot)
+    # A signal that stops this process must stop its children, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _must_be_possible()
         install()
-        before_quick = _last_committed() if given.quick else None
-        if given.quick and (reason := _why_not(before_quick)):
+        before_quick = _last_committed() if options.quick else None
+        if options.quick and (reason := _why_not(before_quick)):
             print(
                 f"not compared: {reason}. Remedy: make bench, and commit its result",
                 file=sys.stderr,
@@ -77,7 +77,7 @@ def main() -> int:
         os.sched_setaffinity(0, {LOAD_CORE})
         before = machine()
         with tempfile.TemporaryDirectory() as name:
-            parts, head = _measure(Path(name), python, given)
+            parts, head = _measure(Path(name), python, options)
         after = machine()
         head["wall"] = (
             f"The run took {(after.at_s - before.at_s) / 60:.0f} min;"
@@ -95,20 +95,20 @@ def main() -> int:
     )
     stem = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{head['revision']}"
     picture = _picture({name: part.samples for name, part in parts.items()})
-    name = f"{stem}.svg" if picture and given.out else ""
+    name = f"{stem}.svg" if picture and options.out else ""
     page = report.page(head, parts, targets, name)
     print(page)
     wrong = _wrong(parts)
-    if given.quick and before_quick is not None:
+    if options.quick and before_quick is not None:
         return max(wrong, _compare(before_quick, parts))
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
         whole = json.dumps(report.to_json(head, parts), indent=1)
-        (given.out / f"{stem}.json").write_text(whole + "\n")
-        (given.out / f"{stem}.md").write_text(page)
+        (options.out / f"{stem}.json").write_text(whole + "\n")
+        (options.out / f"{stem}.md").write_text(page)
         if name and picture:
-            (given.out / name).write_text(picture)
-        print(f"written to {given.out}: {stem}.md, .json{', .svg' * bool(name)}")
+            (options.out / name).write_text(picture)
+        print(f"written to {options.out}: {stem}.md, .json{', .svg' * bool(name)}")
     return wrong
 
 
@@ -151,18 +151,18 @@ def _arguments() -> argparse.Namespace:
         metavar="RESULT.json",
         help="only redraw the plot of a result",
     )
-    given = parser.parse_args()
-    if given.quick:
-        given.part, given.only = ["requests"], list(_QUICK)
-        given.load = ["same", "new_token", "public"]
-        given.rounds, given.seconds = 5, 2
-    # What is only a piece of it is no result to compare with later.
-    is_whole = not (given.part or given.only or given.load or given.short)
-    given.out = given.out or (_RESULTS if is_whole else None)
-    given.rounds = given.rounds or (2 if given.short else None)
-    given.seconds = given.seconds or (1 if given.short else 2)
-    given.mib = given.mib or (256 if given.short else 1024)
-    return given
+    options = parser.parse_args()
+    if options.quick:
+        options.part, options.only = ["requests"], list(_QUICK)
+        options.load = ["same", "new_token", "public"]
+        options.rounds, options.seconds = 5, 2
+    # Partial runs aren't results to compare with later.
+    is_whole = not (options.part or options.only or options.load or options.short)
+    options.out = options.out or (_RESULTS if is_whole else None)
+    options.rounds = options.rounds or (2 if options.short else None)
+    options.seconds = options.seconds or (1 if options.short else 2)
+    options.mib = options.mib or (256 if options.short else 1024)
+    return options
 
 
 def _positive(text: str) -> int:
@@ -182,42 +182,44 @@ def _must_be_possible() -> None:
     if missing := [name for name in ("wrk", "taskset") if not shutil.which(name)]:
         raise SystemExit(f"missing: {', '.join(missing)} (Debian: apt install wrk)")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Not more than needed: some proxies make a table of as many entries.
-    wanted = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    # No more than needed: some proxies allocate a table of this size.
+    soft_limit = (
+        _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, most))
 
 
 # --- the parts --------------------------------------------------------------
 
 
-def _of_rounds(given: argparse.Namespace, usual: int) -> int:
-    return given.rounds or usual
+def _of_rounds(options: argparse.Namespace, usual: int) -> int:
+    return options.rounds or usual
 
 
 _PARTS: dict[str, Callable[[Stage, argparse.Namespace], report.Part]] = {
-    "requests": lambda stage, given: requests.measure(
+    "requests": lambda stage, options: requests.measure(
         stage,
-        rounds=_of_rounds(given, 5),
-        seconds=given.seconds,
-        only=given.only or (),
-        only_loads=given.load or (),
+        rounds=_of_rounds(options, 5),
+        seconds=options.seconds,
+        only=options.only or (),
+        only_loads=options.load or (),
     ),
-    "bodies": lambda stage, given: bodies.measure(
-        stage, rounds=_of_rounds(given, 3), mib=given.mib
+    "bodies": lambda stage, options: bodies.measure(
+        stage, rounds=_of_rounds(options, 3), mib=options.mib
     ),
-    "idle": lambda stage, given: idle.measure(stage, connections=given.connections),
+    "idle": lambda stage, options: idle.measure(stage, connections=options.connections),
     "routes": lambda stage, _: routes.measure(stage.python / "python"),
-    "latency": lambda stage, given: latency.measure(
-        stage, rounds=_of_rounds(given, 5), seconds=given.seconds
+    "latency": lambda stage, options: latency.measure(
+        stage, rounds=_of_rounds(options, 5), seconds=options.seconds
     ),
-    "workers": lambda stage, given: scaling.measure(
-        stage, rounds=_of_rounds(given, 5), seconds=given.seconds
+    "workers": lambda stage, options: scaling.measure(
+        stage, rounds=_of_rounds(options, 5), seconds=options.seconds
     ),
-    "sockets": lambda stage, given: sockets.measure(
-        stage, rounds=_of_rounds(given, 5), seconds=given.seconds
+    "sockets": lambda stage, options: sockets.measure(
+        stage, rounds=_of_rounds(options, 5), seconds=options.seconds
     ),
-    "growth": lambda stage, given: growth.measure(
-        stage, rounds=_of_rounds(given, 5), seconds=given.seconds / 2
+    "growth": lambda stage, options: growth.measure(
+        stage, rounds=_of_rounds(options, 5), seconds=options.seconds / 2
     ),
     "startup": lambda stage, _: startup.part(stage.python / "python", 9),
     "instructions": lambda _, __: goals.counted(json.loads(RESULT.read_text())),
@@ -225,14 +227,14 @@ _PARTS: dict[str, Callable[[Stage, argparse.Namespace], report.Part]] = {
 
 
 def _measure(
-    folder: Path, python: interpreter.Interpreter, given: argparse.Namespace
+    folder: Path, python: interpreter.Interpreter, options: argparse.Namespace
 ) -> tuple[dict[str, report.Part], dict[str, Any]]:
     parts, others = {}, {}
     with opened(folder, python) as stage:
-        for name in given.part or _PARTS:
+        for name in options.part or _PARTS:
             say(f"{name} …")
             before = machine()
-            parts[name] = _PARTS[name](stage, given)
+            parts[name] = _PARTS[name](stage, options)
             others[name] = machine().others(before)
         made = builds.describe(TOOLS)
         head: dict[str, Any] = {
@@ -250,13 +252,13 @@ def _measure(
 
 
 def _picture(samples: Mapping[str, report.Samples]) -> str | None:
-    """Return the plot of a run; None if it lacks the figures for one."""
+    """Return the plot of a run, or None if the run lacks the figures for it."""
     chart = requests.chart(samples.get("requests", {}), samples.get("sockets", {}))
     return plot.svg(chart) if chart else None
 
 
 def _redraw(path: Path) -> int:
-    """Draw the plot of a result again, beside it."""
+    """Redraw the plot of a result, in the same folder."""
     try:
         parts = json.loads(path.read_text())["parts"]
         picture = _picture({name: part["samples"] for name, part in parts.items()})
@@ -264,7 +266,7 @@ def _redraw(path: Path) -> int:
         print(f"error: {path} isn't a result of this program: {exc!r}", file=sys.stderr)
         return 1
     if picture is None:
-        print(f"error: {path} has nothing to draw", file=sys.stderr)
+        print(f"error: {path} has no figures for a plot", file=sys.stderr)
         return 1
     path.with_suffix(".svg").write_text(picture)
     print(f"written to {path.with_suffix('.svg')}")
@@ -272,34 +274,34 @@ def _redraw(path: Path) -> int:
 
 
 def _revision() -> str:
-    told = subprocess.run(
+    process = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or "unknown"
+    return process.stdout.strip() or "unknown"
 
 
 def _wrong(parts: dict[str, report.Part]) -> int:
-    """Return 1 if the gateway gave a wrong answer or none, which voids the run."""
-    found = [
+    """Return 1 if the gateway gave a wrong answer or none: the run isn't valid."""
+    lines = [
         f"{name}: {samples}"
         for part in parts.values()
         for name, samples in part.samples.items()
         if name.startswith("gateway")
         and any(one.get("wrong") or one.get("errors") for one in samples)
     ]
-    found += [
+    lines += [
         note
         for part in parts.values()
         for note in part.notes
         if note.startswith("gateway")
     ]
-    for line in found:
+    for line in lines:
         print(f"error: wrong answers or none: {line}", file=sys.stderr)
-    return int(bool(found))
+    return int(bool(lines))
 
 
 def _last_committed() -> Mapping[str, Any] | None:
@@ -317,7 +319,7 @@ def _last_committed() -> Mapping[str, Any] | None:
 
 
 def _why_not(before: Mapping[str, Any] | None) -> str:
-    """Return why nothing can be compared; called before measurements."""
+    """Return the reasons why results can't be compared; call it before measuring."""
     if before is None:
         return "there is no committed result"
     made = builds.describe(TOOLS)
@@ -328,14 +330,14 @@ def _why_not(before: Mapping[str, Any] | None) -> str:
 def _compare(before: Mapping[str, Any], parts: dict[str, report.Part]) -> int:
     """Compare with a committed result; return 1 when a request costs more."""
     print(f"then: {before['revision']}, {before['date']}. {before['python']}")
-    found = report.compare(
+    changes = report.compare(
         before["parts"]["requests"]["samples"],
         parts["requests"].samples,
         [name for name in _QUICK if name != "nginx"],
     )
-    for line in found:
+    for line in changes:
         print(line)
-    return int(any(line.is_worse for line in found))
+    return int(any(line.is_worse for line in changes))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The parts of `make bench`, which compares with rivals; a file per part."""
+"""The parts of `make bench`, the comparison with rivals: one file each."""

@@ -29,14 +29,14 @@ _BOTH: tuple[Direction, ...] = ("upload", "download")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One body through one proxy, each byte checked at its end."""
+    """One body through one proxy; the receiver checks each byte."""
 
     direction: Direction
     seconds: float
     user_s: float
     system_s: float
     grown_bytes: int
-    """The most that the process tree's resident memory was above where it began."""
+    """Peak resident memory of the process tree, minus that before the body."""
 
     @property
     def cpu_s(self) -> float:
@@ -53,7 +53,7 @@ def measure(stage: Stage, *, rounds: int, mib: int) -> Part:
     with forwarding_to("big_upstream", stage) as onto:
 
         def one(rival: Rival, pids: tuple[int, ...]) -> list[Sample]:
-            for direction in _BOTH:  # warm: buffers are there, connections are open
+            for direction in _BOTH:  # warm-up: allocates buffers, opens connections
                 _sample(rival.port, direction, 16 * _MIB, stage.token, pids)
             return [
                 _sample(rival.port, direction, size, stage.token, pids)
@@ -74,14 +74,14 @@ def measure(stage: Stage, *, rounds: int, mib: int) -> Part:
     }
     gib = size / 1024 / _MIB
     does = {rival.name: rival.does for rival in _RIVALS}
-    quick = ", ".join(f"{s.direction} {gib / s.seconds:.1f} GiB/s" for s in bare)
+    without = ", ".join(f"{s.direction} {gib / s.seconds:.1f} GiB/s" for s in bare)
     return Part(
         title="Large bodies",
-        how=f"{gib:g} GiB in one request, {rounds} rounds, over one connection; each"
-        " byte is compared with a pattern where it arrives. nginx is told not to"
-        " buffer, once with its own buffer sizes and once with 64 KiB. Busy is the CPU"
-        " of the proxy as a share of its core: well below 100 %, the load side was the"
-        f" slower one. Load side and upstream without a proxy: {quick}.",
+        how=f"{gib:g} GiB in one request over one connection, {rounds} rounds. The"
+        " receiver compares each byte with a pattern. nginx is configured not to"
+        " buffer, once with its default buffer sizes and once with 64 KiB. Busy is the"
+        " CPU of the proxy as a share of its core; if it is well below 100 %, the load"
+        f" generator or the upstream was the bottleneck. Without a proxy: {without}.",
         tables=[_table(taken, does, gib)],
         targets=_targets(taken),
         notes=turns.missing,
@@ -144,10 +144,10 @@ def _sample(
     token: str | None,
     pids: tuple[int, ...],
 ) -> Sample:
-    """Send one body.
+    """Send one body, and return its cost to *pids*.
 
     Raises:
-        WrongBody: see there.
+        WrongBody: the received body differs from the sent one.
         NotAnswered, OSError: as `client.ask`.
     """
     members = family(pids)
@@ -183,7 +183,7 @@ def _upload(port: int, size: int, token: str | None) -> None:
     finally:
         os.close(pattern)
     if reply.body != b'{"bytes":%d,"wrong":0}' % size:
-        raise WrongBody(f"the upstream says {reply}")
+        raise WrongBody(f"the upstream's reply is {reply}")
 
 
 def _download(port: int, size: int, token: str | None) -> None:
@@ -192,14 +192,14 @@ def _download(port: int, size: int, token: str | None) -> None:
         sock.sendall(client.head(port, f"/bytes/{size}", token=token))
         status, length, data = client.begun(sock)
         if status != 200 or length != size:
-            raise WrongBody(f"status {status}, {length} bytes in place of {size}")
+            raise WrongBody(f"status {status}, {length} bytes instead of {size}")
         if not big_upstream.is_pattern(memoryview(data), 0):
-            raise WrongBody("it differs at its begin")
-        came = len(data)
-        while came < size:
-            got = sock.recv_into(view)
-            if not got:
-                raise WrongBody(f"{came} bytes came in place of {size}")
-            if not big_upstream.is_pattern(view[:got], came):
-                raise WrongBody(f"it differs after {came} bytes")
-            came += got
+            raise WrongBody("it differs at its start")
+        received = len(data)
+        while received < size:
+            count = sock.recv_into(view)
+            if not count:
+                raise WrongBody(f"{received} bytes instead of {size}")
+            if not big_upstream.is_pattern(view[:count], received):
+                raise WrongBody(f"it differs after {received} bytes")
+            received += count

@@ -1,4 +1,4 @@
-"""How the cost of a request grows with its fields, bodies, and the connections."""
+"""P17: how the cost of a request grows with its fields, body and connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OWN_FIELDS = 2
 """Host and Authorization, which every request here has."""
 _BODIES = dict(zip(("0", "1 KiB", "64 KiB", "1 MiB"), SIZES, strict=True))
 _PORT = PORTS["gateway"]
-"""In the Host field, which is as long for everyone."""
+"""The port in the Host field. Every rival gets the same field."""
 _CONNECTIONS = (1, CONNECTIONS, 1000)
 
 
@@ -35,7 +35,7 @@ class _Case:
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
-    """Load the gateway and nginx with more and more of each."""
+    """Measure the gateway and nginx with rising fields, bytes and connections."""
     plain, token = client.head(_PORT, token=stage.token), stage.token
     small = [
         _Case(
@@ -79,11 +79,11 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
         notes += _in_turn(onto, large, taken, rounds, seconds)
     return Part(
         title="How the cost grows",
-        how=f"`GET` or `POST`, {CONNECTIONS} connections where nothing else is said,"
-        f" {rounds} rounds of {seconds:g} s. The gateway verifies; nginx doesn't, and"
-        " buffers as it usually does. Header fields are the client's, 40 bytes each."
-        " Request bodies go to another upstream, which compares each byte; of reply"
-        " bodies the length is checked.",
+        how=f"`GET` or `POST`, {CONNECTIONS} connections unless a row says otherwise,"
+        f" {rounds} rounds of {seconds:g} s. The gateway verifies the session; nginx"
+        " verifies nothing, and buffers as by default. The client sends the header"
+        " fields, 40 bytes each. Request bodies go to another upstream, which compares"
+        " each byte. The length of reply bodies is checked.",
         tables=[_table(taken)],
         targets=[
             target
@@ -114,10 +114,10 @@ def _fields(count: int) -> str:
 
 
 def _body(size: int) -> bytes:
-    made = bytearray()
-    while len(made) < size:
-        made += big_upstream.piece(len(made), size - len(made))
-    return bytes(made)
+    body = bytearray()
+    while len(body) < size:
+        body += big_upstream.piece(len(body), size - len(body))
+    return bytes(body)
 
 
 def _in_turn(
@@ -127,7 +127,7 @@ def _in_turn(
     rounds: int,
     seconds: float,
 ) -> list[str]:
-    """Load both with each case; return what is missing."""
+    """Load both with each case, and add the samples to *taken*; return the notes."""
 
     def one(rival: Rival, pids: tuple[int, ...]) -> dict[str, load.Sample]:
         return {case.what: _sample(rival, pids, stage, case, seconds) for case in cases}

@@ -16,7 +16,7 @@ from bench.rig.stage import in_turn
 _MB = 1_000_000
 _WANTED = 10_000
 _SPARE = 600
-"""Descriptors that are needed for other things than held connections."""
+"""File descriptors for everything but the idle connections."""
 _NAMES = ("nginx", "haproxy", "envoy", "caddy", "gateway")
 
 
@@ -37,7 +37,7 @@ def measure(stage: Stage, *, connections: int) -> Part:
 
     def one(rival: Rival, pids: tuple[int, ...]) -> Sample:
         def memory() -> int:
-            # What several processes share counts once.
+            # Memory that several processes share is counted once.
             return sum(share_of_memory(pid).proportional for pid in family(pids))
 
         before = memory()
@@ -49,13 +49,14 @@ def measure(stage: Stage, *, connections: int) -> Part:
     turns = in_turn(rivals, stage, rounds=1, measure=one)
     notes = list(turns.missing)
     if count < connections:
-        notes.append(f"Not more than {count:,}: so many files may be open here")
+        notes.append(f"Only {count:,} connections: the limit of open files")
     ours = [s.after_bytes / _MB for s in turns.taken.get("gateway", [])]
     return Part(
         title="Idle connections",
-        how=f"{count:,} keep-alive connections, all open at once, one request with a"
-        " token each. Resident memory of the process tree, shared pages counted once;"
-        " what the kernel holds for the sockets is not in it, and alike for everyone.",
+        how=f"{count:,} keep-alive connections, all open at once, each after one"
+        " request with a token. Resident memory of the process tree, with shared pages"
+        " counted once. The kernel's memory for the sockets isn't included; it is the"
+        " same for all.",
         tables=[
             Table(
                 columns=("who", "before, MB", "with all open, MB", "KiB a connection"),
@@ -82,7 +83,7 @@ def _each(sample: Sample, count: int) -> float:
 
 
 def affordable(connections: int) -> int:
-    """Return how many of them the limit of open files allows."""
+    """Return *connections*, or fewer if the limit of open files requires it."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         return connections
@@ -90,10 +91,10 @@ def affordable(connections: int) -> int:
 
 
 def hold(port: int, count: int, *, token: str | None = None) -> list[socket.socket]:
-    """Return *count* open connections, each after one good answer.
+    """Return *count* open connections, each after one reply of 200.
 
     Raises:
-        NotAnswered: one got another answer than 200.
+        NotAnswered: a reply wasn't 200.
         OSError: as `client.ask`.
     """
     request = client.head(port, token=token)
@@ -111,6 +112,6 @@ def hold(port: int, count: int, *, token: str | None = None) -> list[socket.sock
 
 
 def close(opened: Iterable[socket.socket]) -> None:
-    """Close them all."""
+    """Close all connections."""
     for sock in opened:
         sock.close()

@@ -1,4 +1,4 @@
-"""P10: the latency of a gateway that has half the work it could do."""
+"""P10: latency at half of the gateway's maximum rate."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _NOBODY = "no proxy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Milliseconds, of one run."""
+    """The latencies of one run, in ms."""
 
     p50: float
     p99: float
     p999: float
     most: float
     late_p99: float
-    """How late the generator itself was."""
+    """The 99th percentile of the generator's own delays."""
     wrong: int
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     """Find the gateway's maximum rate, then load each rival with half of it."""
     with started(BY_NAME["gateway"], stage) as pids:
-        say("  the most that the gateway can do")
+        say("  the gateway's maximum rate")
         most = _most(stage, pids, 2 * seconds)
     rate = most / 2
 
@@ -51,11 +51,11 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     return Part(
         title="Latency at half load",
         how=f"{rate:,.0f} requests a second, half of the {most:,.0f} that the gateway"
-        f" does on its core at most; {CONNECTIONS} connections, {rounds} rounds of"
-        f" {seconds:g} s. Requests are due at even intervals and leave then, whatever"
-        " became of the others; latency counts from then. `no proxy` is the generator"
-        " and the upstream alone, on the core that they share: what of the other rows"
-        " isn't the proxy's. Late is by how much the generator missed its time.",
+        f" can do on its core; {CONNECTIONS} connections, {rounds} rounds of"
+        f" {seconds:g} s. Requests are due at even intervals, and don't wait for the"
+        " replies to others; latency is measured from the due time. `no proxy` is the"
+        " generator and the upstream alone, on the core that they share: their part of"
+        " the other rows. Late is the delay of the generator itself.",
         tables=[_table(taken)],
         targets=goals.judged("P10", ratios(ours, theirs)),
         notes=turns.missing,
@@ -78,12 +78,12 @@ def _most(stage: Stage, pids: tuple[int, ...], seconds: float) -> float:
 def _paced(
     stage: Stage, port: int, user: str, *, rate: float, seconds: float
 ) -> Sample:
-    wanted = f'"user":"{user}"'.encode()
+    expected = f'"user":"{user}"'.encode()
 
     def is_right(answer: bytes) -> bool:
-        return answer.startswith(b"HTTP/1.1 200 ") and wanted in answer
+        return answer.startswith(b"HTTP/1.1 200 ") and expected in answer
 
-    found = pace.run(
+    result = pace.run(
         port,
         client.head(port, token=stage.token),
         is_right=is_right,
@@ -91,14 +91,14 @@ def _paced(
         seconds=seconds,
         connections=CONNECTIONS,
     )
-    took = found.latencies_ms
+    latencies = result.latencies_ms
     return Sample(
-        p50=percentile(took, 0.5),
-        p99=percentile(took, 0.99),
-        p999=percentile(took, 0.999),
-        most=max(took),
-        late_p99=percentile(found.late_ms, 0.99),
-        wrong=found.wrong,
+        p50=percentile(latencies, 0.5),
+        p99=percentile(latencies, 0.99),
+        p999=percentile(latencies, 0.999),
+        most=max(latencies),
+        late_p99=percentile(result.late_ms, 0.99),
+        wrong=result.wrong,
     )
 
 

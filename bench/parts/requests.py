@@ -1,6 +1,6 @@
-"""P1 to P6 and P13 to P15: the cost of each kind of request, compared with the rivals.
+"""P1 to P6 and P13 to P15: the CPU cost of each kind of request, and the rivals'.
 
-What is sent is defined in `loads`, for this and for the count of instructions.
+`loads` defines the requests, which `scripts.instructions` uses as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bench.rig.stage import in_turn
 
 CONNECTIONS = 64
 _LOG_S = 5.0
-"""How long the last lines of an access log may take."""
+"""How long to wait for the last lines of an access log."""
 
 TITLES = {
     "same": "token seen before",
@@ -45,7 +45,7 @@ _TARGETS = (
 
 
 class NotLogged(client.Failed):
-    """The access log lacks requests, so its cost would be understated."""
+    """The access log lacks requests, so the measured cost would be too low."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ def shown(rivals: Sequence[Rival] = RIVALS) -> Iterator[Shown]:
 def key(rival: Rival, load: str) -> str:
     """Return the name of a rival's samples under a load.
 
-    The first three have the names of earlier reports, for `report.compare`.
+    Three loads have the names of earlier reports, with which `report.compare` compares.
     """
     if load in ("same", "new_token"):
         return rival.name
@@ -83,28 +83,29 @@ def key(rival: Rival, load: str) -> str:
 def asked(load: str, session: Session) -> Asked:
     """Return the request of a load.
 
-    `new_token` repeats one token: its rival remembers none. The public route gets a
-    token too, so that the two routes differ in the verification only.
+    `new_token` repeats one token, because the cache of its gateway is off. The public
+    route gets a token, too, so that the two routes differ only in the verification.
     """
     name = "same" if load in ("new_token", "public") else load
     ask = loads.BY_NAME[name].ask
     assert ask is not None, "WebSockets are another part"
-    found = ask(session, 0)
+    request = ask(session, 0)
     if load == "public":
-        return dataclasses.replace(found, target="/open", is_public=True)
-    return found
+        return dataclasses.replace(request, target="/open", is_public=True)
+    return request
 
 
 def expected(load: str, request: Asked, user: str) -> str:
     """Return the text that the upstream's answer must contain.
 
-    It ends behind the client's address: proxies append theirs with or without a space.
+    It ends after the client's address, since proxies append theirs with or without a
+    space.
     """
     length = str(len(request.body) or "")
-    said = f'"user":"{"" if request.is_public else user}","got":"{length}"'
+    text = f'"user":"{"" if request.is_public else user}","got":"{length}"'
     if loads.BY_NAME[load].is_terminated:
-        said += f',"for":"{request.sender.partition(" ")[0]}'
-    return said
+        text += f',"for":"{request.sender.partition(" ")[0]}'
+    return text
 
 
 def measure(
@@ -137,13 +138,13 @@ def measure(
         title="Requests",
         how=f"{CONNECTIONS} keep-alive connections, a token of {len(stage.token)}"
         f" bytes, a reply of about 150, {rounds} rounds of {seconds:g} s each, all"
-        " rivals and loads in each round. The proxy has one core, load generator and"
-        " upstream the other. Every answer was checked: status, the user that the"
-        " upstream saw, the length of its body, and behind a terminator the client's"
-        " address. Rivals that verify refused a forged and an expired token before"
-        " each round. Access logs were checked for a line per request. Busy is the"
-        " proxy's CPU as a share of its core: well below 100 %, the load generator or"
-        " the upstream was the bottleneck.",
+        " rivals and loads in each round. The proxy has one core; the load generator"
+        " and the upstream share the other. Every answer was checked: status, the user"
+        " that the upstream received, the length of the request's body, and behind a"
+        " terminator the client's address. Before each round, rivals that verify"
+        " refused a forged and an expired token. Access logs were checked for a line"
+        " per request. Busy is the proxy's CPU as a share of its core; if it is well"
+        " below 100 %, the load generator or the upstream was the bottleneck.",
         tables=_tables(taken, rivals),
         targets=targets({name: _cpu(found) for name, found in taken.items()}),
         notes=turns.missing,
@@ -170,11 +171,11 @@ _DRAWN = {
     "caddy": "verifies nothing (reverse_proxy)",
 }
 _AS_BEFORE = {"new_token": ("haproxy", "envoy"), "public": ("nginx", "caddy")}
-"""Rivals that do the same work for these loads as for `same`: their bars are repeated
-for comparison."""
+"""Rivals that do the same work for these loads as for `same`; the plot repeats their
+bars."""
 _REPEATED = (
-    "HAProxy and Envoy verify every token anew, nginx and Caddy none: their first bars"
-    " are repeated in the next two groups."
+    "HAProxy and Envoy verify every token each time, nginx and Caddy none. So their"
+    " bars of the first group are repeated in the next two."
 )
 _NAMES = {"haproxy": "HAProxy", "envoy": "Envoy", "caddy": "Caddy"}
 
@@ -185,7 +186,7 @@ Samples = Mapping[str, Sequence[Mapping[str, float]]]
 def chart(samples: Samples, messages: Samples) -> plot.Chart | None:
     """Return the plot of this part's samples; None when there is nothing to draw.
 
-    *messages* are the samples of the part `sockets`: one more group.
+    *messages* are the samples of the part `sockets`, which are one more group.
     """
     groups = []
     for load, title in TITLES.items():
@@ -211,7 +212,7 @@ def chart(samples: Samples, messages: Samples) -> plot.Chart | None:
         return None
     return plot.Chart(
         title="CPU of one request, by proxy and load",
-        axis="microseconds of CPU a request, in the program and in the system",
+        axis="microseconds of CPU a request, user and system time",
         series={_NAMES.get(who, who): does for who, does in _DRAWN.items()},
         groups=groups,
         notes=(
@@ -260,17 +261,17 @@ def _samples(
 
 
 def _must_be_logged(rival: Rival, stage: Stage, requests: int) -> None:
-    """Check that the access log has a line for each answered request.
+    """Wait until the access log has a line for each answered request.
 
     Raises:
-        NotLogged: it hasn't.
+        NotLogged: it lacks some after 5 s.
     """
     path = stage.folder / rival.access_log
     deadline = time.monotonic() + _LOG_S
     while (lines := path.read_bytes().count(b'"status":200')) < requests:
         if time.monotonic() > deadline:
             raise NotLogged(
-                f"{rival.name}: its access log has {lines:,} of {requests:,} requests"
+                f"{rival.name}: the access log has {lines:,} of {requests:,} requests"
             )
         time.sleep(0.5)
 
@@ -304,19 +305,19 @@ def _tables(taken: Mapping[str, list[Sample]], rivals: Sequence[Rival]) -> list[
     ]
 
 
-def _row(one: Shown, found: list[Sample]) -> tuple[str, ...]:
+def _row(one: Shown, samples: list[Sample]) -> tuple[str, ...]:
     def middle(values: list[float]) -> float:
         return spread(values).median
 
     return (
         one.who,
-        spread(_cpu(found)).text(),
-        f"{middle([s.user_us for s in found]):.1f}",
-        f"{middle([s.system_us for s in found]):.1f}",
-        f"{middle([s.busy for s in found]):.0%}",
-        f"{middle([s.per_s for s in found]):,.0f}",
-        f"{middle([s.p50_us for s in found]) / 1000:.2f}",
-        f"{middle([s.p99_us for s in found]) / 1000:.2f}",
-        str(sum(s.wrong + s.errors for s in found)),
+        spread(_cpu(samples)).text(),
+        f"{middle([s.user_us for s in samples]):.1f}",
+        f"{middle([s.system_us for s in samples]):.1f}",
+        f"{middle([s.busy for s in samples]):.0%}",
+        f"{middle([s.per_s for s in samples]):,.0f}",
+        f"{middle([s.p50_us for s in samples]) / 1000:.2f}",
+        f"{middle([s.p99_us for s in samples]) / 1000:.2f}",
+        str(sum(s.wrong + s.errors for s in samples)),
         one.does,
     )

@@ -1,4 +1,4 @@
-"""P9: how a route match grows with the number of routes (`make bench-routes`)."""
+"""P9: the time of a route match by the number of routes (`make bench-routes`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ASKED = {
     "exact": "/area7/thing7/list",
     "prefix": "/area7/thing7/a/b/c",
     "template": "/area7/thing7/42/items",
-    # By a public route for all other paths, so that near misses must be looked for:
-    # none can be in the first, the second is looked up once more.
+    # A public route takes all other paths, so near misses must be looked for. The
+    # first path can't be one; the second is looked up a second time.
     "beside guards, plain": "/elsewhere/42/items",
     "beside guards, not plain": "/Elsewhere/42/items/",
 }
@@ -66,11 +66,11 @@ def _taken() -> dict[str, list[float]]:
 
 
 def measure(python: Path) -> Part:
-    """Time matches with *python*; the least of 15 rounds has the least noise."""
-    told = subprocess.run(
+    """Time matches with *python*. The minimum of 15 rounds has the least noise."""
+    process = subprocess.run(
         [python, "-m", "bench.parts.routes", "--json"], capture_output=True, check=True
     )
-    return part(json.loads(told.stdout))
+    return part(json.loads(process.stdout))
 
 
 def part(took: dict[str, list[float]]) -> Part:
@@ -103,11 +103,11 @@ def main() -> int:
     if "--json" in sys.argv:
         print(json.dumps(took))
         return 0
-    found = part(took)
-    print("\n".join(found.markdown()))
-    for target in found.targets:
+    result = part(took)
+    print("\n".join(result.markdown()))
+    for target in result.targets:
         print(f"{target.what}: {target.measured}; goal: {target.goal}.")
-    return int(not all(target.is_reached for target in found.targets))
+    return int(not all(target.is_reached for target in result.targets))
 
 
 if __name__ == "__main__":

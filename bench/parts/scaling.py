@@ -1,4 +1,4 @@
-"""P11: two workers, compared with one."""
+"""P11: the cost of a request with two workers, compared with one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bench.rig.stage import in_turn
 
 
 def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
-    """Load a gateway of one worker and one of two, both on the same two cores."""
+    """Load a gateway with one worker and one with two, both on the same two cores."""
     cores = CORES[:2]
     load_cores = CORES[2:4] if len(CORES) >= 4 else cores
     how = (
         f"`GET` over {CONNECTIONS} connections, {rounds} rounds of {seconds:g} s. Both"
         " gateways may use the same two cores"
         + (
-            ", and so may load generator and upstream, because there are no others:"
-            " two workers can't be twice as fast here, and CPU per request is what"
-            " compares."
+            ", and so may the load generator and the upstream, because there are no"
+            " others. Two workers can't be twice as fast here; compare the CPU per"
+            " request."
             if load_cores == cores
-            else "; load generator and upstream have two others."
+            else "; the load generator and the upstream have two others."
         )
     )
     rivals = [gateway_with(1), gateway_with(2)]

@@ -30,12 +30,12 @@ class WrongEcho(client.Failed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One run: each message is the one whose echo was waited for."""
+    """One run. Each connection sends its next message when the echo has arrived."""
 
     messages: int
     per_s: float
     cpu_us: float
-    """For each message there and back."""
+    """For each message and its echo."""
     user_us: float
     system_us: float
     busy: float
@@ -58,9 +58,10 @@ def measure(stage: Stage, *, rounds: int, seconds: float) -> Part:
     )
     return Part(
         title="WebSocket messages",
-        how=f"{_CONNECTIONS} connections, text messages of {_PAYLOAD} bytes, the next"
-        f" one when the echo is back; {rounds} rounds of {seconds:g} s. Every echo was"
-        f" compared. Without a proxy client and echo do {bare.per_s:,.0f} a second.",
+        how=f"{_CONNECTIONS} connections, text messages of {_PAYLOAD} bytes; each"
+        " connection sends the next message when the echo has arrived."
+        f" {rounds} rounds of {seconds:g} s. Every echo was compared. Without a proxy,"
+        f" the client and the echo service do {bare.per_s:,.0f} a second.",
         tables=[_table(turns.taken)],
         targets=goals.judged("P12", ratios(ours, theirs)),
         notes=turns.missing,
@@ -116,34 +117,34 @@ class Peer:
         if not head.startswith(b"HTTP/1.1 101 "):
             raise WrongEcho(f"no handshake: {head[:200]!r}")
         self._mask = (0x1BADB002 + number).to_bytes(4, "big")
-        self._name = number
-        self._said = 0
-        self._wanted = b""
-        self._got = b""
-        self.at = 0.0
+        self._number = number
+        self._count = 0
+        self._expected = b""
+        self._received = b""
+        self.sent_at = 0.0
 
-    def say(self) -> None:
-        """Send the next message, unlike all others."""
-        self._said += 1
-        payload = b"%04d:%010d" % (self._name, self._said)
+    def send(self) -> None:
+        """Send the next message; no two messages are equal."""
+        self._count += 1
+        payload = b"%04d:%010d" % (self._number, self._count)
         payload = payload.ljust(_PAYLOAD, b".")
-        self._wanted = frames.unmasked(payload)
-        self.at = time.perf_counter()
+        self._expected = frames.unmasked(payload)
+        self.sent_at = time.perf_counter()
         self.sock.send(frames.masked(payload, self._mask))
 
-    def hear(self) -> bool:
-        """Return whether the echo is complete.
+    def receive(self) -> bool:
+        """Read from the socket; return whether the echo is complete.
 
         Raises:
-            WrongEcho: it's another one.
+            WrongEcho: it differs from the message, or the connection was closed.
         """
         data = self.sock.recv(4096)
-        self._got += data
-        if not data or not self._wanted.startswith(self._got):
-            raise WrongEcho(f"{self._got!r} in place of {self._wanted!r}")
-        if self._got != self._wanted:
+        self._received += data
+        if not data or not self._expected.startswith(self._received):
+            raise WrongEcho(f"{self._received!r} instead of {self._expected!r}")
+        if self._received != self._expected:
             return False
-        self._got = b""
+        self._received = b""
         return True
 
 
@@ -163,16 +164,16 @@ def _talk(peers: list[Peer], pids: tuple[int, ...], seconds: float) -> Sample:
     with select.epoll() as epoll:
         for number, peer in by_number.items():
             epoll.register(number, select.EPOLLIN)
-            peer.say()
+            peer.send()
         while (now := time.perf_counter()) < begun + seconds:
             for number, _ in epoll.poll(1):
                 peer = by_number[number]
-                if peer.hear():
-                    took.append(time.perf_counter() - peer.at)
-                    peer.say()
+                if peer.receive():
+                    took.append(time.perf_counter() - peer.sent_at)
+                    peer.send()
     used = cpu(pids).since(before)
     if not took:
-        raise WrongEcho("no echo came")
+        raise WrongEcho("no echo arrived")
     return Sample(
         messages=len(took),
         per_s=len(took) / (now - begun),

@@ -30,6 +30,6 @@ _SESSION = Depends(verify_session())
 
 
 @app.get("/verify")
-async def verify(found: SessionContainer = _SESSION) -> Response:
+async def verify(session: SessionContainer = _SESSION) -> Response:
     """Return 200 with the user's id in a field that nginx copies."""
-    return Response(headers={"X-User-Id": found.get_user_id()})
+    return Response(headers={"X-User-Id": session.get_user_id()})

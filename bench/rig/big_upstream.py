@@ -1,7 +1,8 @@
 """An upstream for bodies of any size: `python -m bench.rig.big_upstream PORT`.
 
-`GET /bytes/<n>` is answered with n bytes of a pattern; a POST with how many bytes came,
-and how many of its pieces weren't that pattern. Everything else gets `ok`.
+`GET /bytes/<n>` is answered with n bytes of a pattern. A POST is answered with the
+number of bytes received, and of pieces that differ from the pattern. Any other request
+is answered with `ok`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from typing import cast
 import uvloop
 
 PIECE = 256 * 1024
-"""The most bytes sent or read at once."""
+"""The largest number of bytes that is sent or read at once."""
 _COMPARED = 64 * 1024
-"""Copies of more would be mapped anew each time, which costs more than the copying."""
+"""Bytes compared at once. Larger copies would be mapped and unmapped each time, which
+takes longer than copying."""
 
 PERIOD = 65_521
-"""A prime: what moves by any buffer's size is no longer the pattern."""
+"""A prime, so that bytes shifted by the size of a buffer differ from the pattern."""
 _PATTERN = random.Random(5).randbytes(PERIOD)  # noqa: S311 # only has to be known
 _LONG = memoryview(_PATTERN * (PIECE // PERIOD + 2))
 
@@ -32,9 +34,9 @@ def piece(offset: int, size: int) -> memoryview:
 
 
 def pattern_file() -> int:
-    """Return a file in memory with all that `piece` is cut from; the caller closes it.
+    """Return a file in memory with the repeated pattern; the caller closes it.
 
-    `os.sendfile` from it saves the sender a copy.
+    `os.sendfile` sends it without a copy in the sender.
     """
     file = os.memfd_create("pattern")
     os.write(file, _LONG)
@@ -44,7 +46,7 @@ def pattern_file() -> int:
 def is_pattern(data: memoryview, offset: int) -> bool:
     """Return whether *data* equals the pattern from *offset* on."""
     for at in range(0, len(data), _COMPARED):
-        # Two views would be compared byte by byte; an array is compared at once.
+        # Comparing two views is slow, byte by byte; a bytearray is compared at once.
         part = bytearray(data[at : at + _COMPARED])
         if part != piece(offset + at, len(part)):
             return False
@@ -53,7 +55,7 @@ def is_pattern(data: memoryview, offset: int) -> bool:
 
 class _Service(asyncio.BufferedProtocol):
     _buffer = memoryview(bytearray(PIECE))
-    """Shared by all connections: each empties it before the next one uses it."""
+    """Shared by all connections: each is done with it before the next one uses it."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
@@ -65,7 +67,7 @@ class _Service(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    # --- what comes ---
+    # --- requests ---
 
     def get_buffer(self, _hint: int) -> memoryview:
         return self._buffer
@@ -105,11 +107,11 @@ class _Service(asyncio.BufferedProtocol):
         return rest
 
     def _counted(self, was_post: bool) -> None:
-        told = b'{"bytes":%d,"wrong":%d}' % (self._came, self._wrong)
-        body = told if was_post else b"ok"
+        counts = b'{"bytes":%d,"wrong":%d}' % (self._came, self._wrong)
+        body = counts if was_post else b"ok"
         self._transport.write(_reply(len(body)) + body)
 
-    # --- what goes ---
+    # --- replies ---
 
     def pause_writing(self) -> None:
         self._may_write = False

@@ -33,16 +33,16 @@ _HANDICAP = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """One program, as it was measured."""
+    """The build of one measured program."""
 
     version: str
     source: str
-    """The package, or its maker."""
+    """The package, or the builder."""
     flags: str
     """Compiler options and features, as the program reports them."""
 
 
-# --- where they are ---------------------------------------------------------
+# --- installation ------------------------------------------------------------
 
 
 def install(tools: Path, say: Callable[[str], None]) -> None:
@@ -136,22 +136,22 @@ def _missing_libraries(name: str) -> list[str]:
     ]
 
 
-# --- what they report of themselves ------------------------------------------
+# --- versions and compiler options -------------------------------------------
 
 
 def describe(tools: Path) -> dict[str, Build]:
     """Return the build of each program that can be found, by name."""
-    found = {}
+    builds = {}
     for name, (words, version, flags) in _ASKED.items():
         if path := find(name, tools):
-            said = _told(path, *words)
-            number = re.search(version, said)
-            found[name] = Build(
+            output = _told(path, *words)
+            number = re.search(version, output)
+            builds[name] = Build(
                 version=number[1] if number else "?",
                 source=_source(name, path, tools),
-                flags=flags(said),
+                flags=flags(output),
             )
-    return found
+    return builds
 
 
 def notes(builds: Mapping[str, Build]) -> list[str]:
@@ -165,23 +165,23 @@ def is_handicapped(builds: Mapping[str, Build]) -> bool:
     return nginx is not None and _LAST_RESORT["nginx"] in nginx.source
 
 
-def nginx_flags(said: str) -> str:
+def nginx_flags(output: str) -> str:
     """Return compiler and linker options from the output of `nginx -V`."""
-    options = re.findall(r"--with-(?:cc|ld)-opt='([^']*)'", said)
-    debug = ["--with-debug"] if "--with-debug" in said.split() else []
+    options = re.findall(r"--with-(?:cc|ld)-opt='([^']*)'", output)
+    debug = ["--with-debug"] if "--with-debug" in output.split() else []
     return _short([*" ".join(options).split(), *debug])
 
 
-def haproxy_flags(said: str) -> str:
+def haproxy_flags(output: str) -> str:
     """Return CFLAGS and features from the output of `haproxy -vv`."""
-    found = re.findall(r"^\s+(?:CFLAGS|OPTIONS|DEBUG)\s+=(.*)$", said, re.MULTILINE)
-    return _short(" ".join(found).split())
+    options = re.findall(r"^\s+(?:CFLAGS|OPTIONS|DEBUG)\s+=(.*)$", output, re.MULTILINE)
+    return _short(" ".join(options).split())
 
 
-def caddy_flags(said: str) -> str:
+def caddy_flags(output: str) -> str:
     """Return Go's version and build settings from `caddy build-info`."""
-    compiler = re.search(r"^go\t(\S+)", said, re.MULTILINE)
-    settings = re.findall(r"^build\t(\S+)$", said, re.MULTILINE)
+    compiler = re.search(r"^go\t(\S+)", output, re.MULTILINE)
+    settings = re.findall(r"^build\t(\S+)$", output, re.MULTILINE)
     return _short(
         [
             compiler[1] if compiler else "",
@@ -190,10 +190,10 @@ def caddy_flags(said: str) -> str:
     )
 
 
-def envoy_flags(said: str) -> str:
+def envoy_flags(output: str) -> str:
     """Return build type, TLS library and commit from `envoy --version`."""
-    found = re.search(r"version: (\w+)/[^/]+/(\S+)", said)
-    return f"{found[2]}, {found[1][:12]}" if found else ""
+    match = re.search(r"version: (\w+)/[^/]+/(\S+)", output)
+    return f"{match[2]}, {match[1][:12]}" if match else ""
 
 
 def _short(options: Sequence[str]) -> str:
@@ -233,16 +233,16 @@ def _source(name: str, path: str, tools: Path) -> str:
 
 def _system() -> str:
     release = Path("/etc/os-release")
-    found = re.search(
+    match = re.search(
         r'^NAME="?(\w+)', release.read_text() if release.exists() else "", re.MULTILINE
     )
-    return found[1] if found else "the system"
+    return match[1] if match else "the system"
 
 
 def _wheel_version(wheel: str, tools: Path) -> str:
-    said = _answer(str(tools / "bin" / "pip"), "show", wheel)
-    found = re.search(r"^Version: (\S+)", said, re.MULTILINE)
-    return found[1] if found else ""
+    output = _answer(str(tools / "bin" / "pip"), "show", wheel)
+    match = re.search(r"^Version: (\S+)", output, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _answer(*command: str) -> str:
@@ -255,7 +255,7 @@ def _answer(*command: str) -> str:
 
 
 def _told(*command: str) -> str:
-    """Return what a program writes to either stream."""
+    """Return the standard output and the standard error of a command."""
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:

@@ -37,15 +37,15 @@ def head(
     more: str = "",
 ) -> bytes:
     """Return a request's head; *more* are further lines, each with its end."""
-    shown = f"Authorization: Bearer {token}\r\n" if token else ""
+    field = f"Authorization: Bearer {token}\r\n" if token else ""
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{shown}{more}\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{field}{more}\r\n"
     ).encode("latin-1")
 
 
 @contextlib.contextmanager
 def connected(port: int) -> Iterator[socket.socket]:
-    """Yield a connection; it is reset at the end, and leaves no TIME_WAIT."""
+    """Yield a connection, and reset it at the end."""
     with dial(port) as sock:
         yield sock
 
@@ -53,10 +53,10 @@ def connected(port: int) -> Iterator[socket.socket]:
 def dial(port: int) -> socket.socket:
     """Return a connection that is reset when it's closed.
 
-    Otherwise ten thousand of them would hold their ports for a minute after it.
+    Without the reset, its port would be in TIME_WAIT for a minute.
     """
     sock = socket.create_connection(("127.0.0.1", port), _TIMEOUT_S)
-    # The system's own deadlines: Python's would ask poll() before every call.
+    # The system's timeouts: with Python's, each call would first call poll().
     sock.settimeout(None)
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _TIMEOUT_S, 0))
@@ -69,8 +69,8 @@ def ask(sock: socket.socket, request: bytes) -> Answer:
     """Send a request and read its answer.
 
     Raises:
-        NotAnswered: see there.
-        OSError: the connection failed, or nothing came within 30 seconds.
+        NotAnswered: the connection ended, or the reply has no Content-Length.
+        OSError: the connection failed, or nothing was received for 30 seconds.
     """
     sock.sendall(request)
     return answer(sock)
@@ -81,24 +81,24 @@ def answer(sock: socket.socket) -> Answer:
     status, length, body = begun(sock)
     while len(body) < length:
         if not (data := sock.recv(_PIECE)):
-            raise NotAnswered(f"{len(body)} of {length} bytes came")
+            raise NotAnswered(f"the connection ended after {len(body)} of {length}")
         body += data
     return Answer(status, body)
 
 
 def begun(sock: socket.socket) -> tuple[int, int, bytes]:
-    """Read a head; return status, body length, and body bytes read with it.
+    """Read a head; return status, body length, and the body bytes read with it.
 
     Raises: as `ask`.
     """
-    got = b""
-    while b"\r\n\r\n" not in got:
+    received = b""
+    while b"\r\n\r\n" not in received:
         if not (data := sock.recv(_PIECE)):
             raise NotAnswered("the connection ended before an answer")
-        got += data
-    head, _, body = got.partition(b"\r\n\r\n")
-    _, found, rest = head.lower().partition(b"\r\ncontent-length:")
+        received += data
+    head, _, body = received.partition(b"\r\n\r\n")
+    _, field, rest = head.lower().partition(b"\r\ncontent-length:")
     length = rest.partition(b"\r\n")[0].strip()
-    if not found or not length.isdigit():
+    if not field or not length.isdigit():
         raise NotAnswered(f"no length: {head!r}")
     return int(head[9:12]), int(length), body

@@ -25,7 +25,7 @@ def masked(payload: bytes, key: bytes) -> bytes:
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask, or unmask again: the same operation."""
+    """Mask a payload, or unmask it: the operation is its own inverse."""
     size = len(payload)
     repeated = (key * (size // 4 + 1))[:size]
     number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")

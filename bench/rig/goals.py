@@ -14,7 +14,7 @@ from bench.rig.report import Part, Target, spread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """One limit; a number such as P7 may have several."""
+    """One goal. A number such as P7 may have several."""
 
     what: str
     most: float | None = None
@@ -66,27 +66,27 @@ _COUNTED = {"P13 counted": "browser", "P14 counted": "fwd", "P15 counted": "post
 def judged(key: str, values: Sequence[float]) -> list[Target]:
     """Return the verdict on the median of *values*.
 
-    Empty without values: no goal is reached beside a missing rival.
+    The list is empty without values: a goal isn't judged if a rival is missing.
     """
     if not values:
         return []
-    goal, found = GOALS[key], spread(values)
-    digits = 0 if found.median >= 1000 else 2
+    goal, measured = GOALS[key], spread(values)
+    digits = 0 if measured.median >= 1000 else 2
     return [
         Target(
             number=key.partition(" ")[0],
             what=goal.what,
-            measured=f"{found.text(digits)}{goal.unit}",
+            measured=f"{measured.text(digits)}{goal.unit}",
             goal="none" if goal.most is None else f"≤ {goal.most:,g}{goal.unit}",
-            is_reached=None if goal.most is None else found.median <= goal.most,
+            is_reached=None if goal.most is None else measured.median <= goal.most,
         )
     ]
 
 
 def counted(result: Mapping[str, Any]) -> Part:
-    """Judge the goals in instructions by *result*, the committed count.
+    """Return the verdicts on the goals in instructions, by the committed *result*.
 
-    The benchmark itself counts none: `make bench-instructions` does.
+    `make bench-instructions` counts instructions; this benchmark doesn't.
     """
     loads = result["loads"]
     return Part(
@@ -106,14 +106,14 @@ def counted(result: Mapping[str, Any]) -> Part:
 def in_order(
     targets: Iterable[Target], *, may_judge_nginx: bool = True
 ) -> list[Target]:
-    """Return targets sorted by number: P2 before P10, otherwise in the given order.
+    """Return targets sorted by number, P2 before P10, and otherwise as they were.
 
-    Without *may_judge_nginx* ratios to nginx get no verdict: its build is a slow one.
+    Without *may_judge_nginx*, ratios to nginx get no verdict, since its build is slow.
     """
-    found = sorted(targets, key=lambda target: int(target.number[1:]))
+    ordered = sorted(targets, key=lambda target: int(target.number[1:]))
     if may_judge_nginx:
-        return found
+        return ordered
     return [
         replace(one, is_reached=None) if "vs nginx" in one.what else one
-        for one in found
+        for one in ordered
     ]

@@ -1,4 +1,4 @@
-"""The Python that the gateway is measured with: an optimised build.
+"""The Python on which the gateway is measured: an optimised build.
 
 A Python built without profile-guided optimisation is 20 to 40 % slower than the one in
 the gateway's image. Most of pyenv's builds are such. Therefore the gateway (and the
@@ -57,15 +57,15 @@ class Interpreter:
 
 
 def choose() -> Interpreter:
-    """Return BENCH_PYTHON, or else the first optimised Python, or else our own.
+    """Return BENCH_PYTHON, else the first optimised Python, else the running one.
 
     Raises:
-        SystemExit: BENCH_PYTHON is no Python, or an old one.
+        SystemExit: BENCH_PYTHON isn't Python 3.11 or newer.
     """
     if named := os.environ.get("BENCH_PYTHON"):
         found = ask(named)
         if found is None or found.version < _LEAST:
-            raise SystemExit(f"BENCH_PYTHON: {named} is no Python 3.11 or newer")
+            raise SystemExit(f"BENCH_PYTHON: {named} isn't Python 3.11 or newer")
         return found
     own = ask(sys.executable)
     assert own is not None
@@ -83,13 +83,13 @@ def choose() -> Interpreter:
 
 
 def ask(path: str) -> Interpreter | None:
-    """Return the facts that a Python reports; None when it doesn't run."""
+    """Return the version and build of the Python *path*, or None if it doesn't run."""
     try:
-        told = subprocess.run([path, "-c", _ASK], capture_output=True, check=False)
-        said = json.loads(told.stdout)
+        process = subprocess.run([path, "-c", _ASK], capture_output=True, check=False)
+        answer = json.loads(process.stdout)
     except (OSError, ValueError):
         return None
-    return Interpreter(**{**said, "version": tuple(said["version"])})
+    return Interpreter(**{**answer, "version": tuple(answer["version"])})
 
 
 def environment(home: Path, python: Interpreter, root: Path) -> Path:
@@ -99,14 +99,14 @@ def environment(home: Path, python: Interpreter, root: Path) -> Path:
     have changed since.
 
     Raises:
-        SystemExit: it can't be made; what was said of it is on standard error.
+        SystemExit: it can't be made; the reason is on standard error.
     """
     made_from = home / "made-from"
     wanted = f"{python.path}\n{(root / 'pyproject.toml').read_text()}"
     if made_from.exists() and made_from.read_text() == wanted:
         return home / "bin"
     print(f"making an environment with {python} …", file=sys.stderr)
-    # Debian's Python has no pip for new environments; ours fills it from outside.
+    # Debian's Python has no pip for new environments: install from outside.
     venv = [python.path, "-m", "venv", "--clear", "--without-pip", str(home)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python"]
     wants = ["fastapi", "uvicorn[standard]", "--editable", str(root)]

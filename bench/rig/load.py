@@ -53,12 +53,12 @@ class Sample:
     requests: int
     per_s: float
     cpu_us: float
-    """CPU of the proxy's whole process tree for each request."""
+    """CPU time of the proxy's process tree for each request."""
     user_us: float
     system_us: float
-    """Its parts: in the program, and in the kernel for the program."""
+    """The parts of `cpu_us`: user and system time."""
     busy: float
-    """CPU of the process tree for each second: 1 is a whole core."""
+    """CPU seconds of the process tree for each second; 1 is a whole core."""
     p50_us: int
     p99_us: int
     wrong: int
@@ -80,8 +80,8 @@ def run(
 ) -> Sample:
     """Send *message*, a whole request, for *seconds*; return the cost to *pids*.
 
-    An answer is right when its status is 200, it holds the text *has* and is *length*
-    bytes long, as far as they are given.
+    An answer is right if its status is 200, its body contains *has* and is *length*
+    bytes long. None means that any body or length is right.
 
     Raises:
         Failed: wrk has no result; the text says why.
@@ -116,20 +116,20 @@ def run(
         },
     )
     used, took_s = cpu(pids).since(before), time.monotonic() - begun
-    found = re.search(r"^RESULT (.*)$", ended.stdout, re.MULTILINE)
-    if found is None:
-        raise Failed(f"wrk said: {ended.stdout}{ended.stderr}")
-    told = json.loads(found[1])
-    requests = max(1, told["requests"])
+    match = re.search(r"^RESULT (.*)$", ended.stdout, re.MULTILINE)
+    if match is None:
+        raise Failed(f"wrk has no result: {ended.stdout}{ended.stderr}")
+    result = json.loads(match[1])
+    requests = max(1, result["requests"])
     return Sample(
-        requests=told["requests"],
-        per_s=told["requests"] / told["seconds"],
+        requests=result["requests"],
+        per_s=result["requests"] / result["seconds"],
         cpu_us=used.total_s / requests * 1e6,
         user_us=used.user_s / requests * 1e6,
         system_us=used.system_s / requests * 1e6,
         busy=used.total_s / took_s,
-        p50_us=told["p50_us"],
-        p99_us=told["p99_us"],
-        wrong=told["wrong"],
-        errors=told["errors"],
+        p50_us=result["p50_us"],
+        p99_us=result["p99_us"],
+        wrong=result["wrong"],
+        errors=result["errors"],
     )

@@ -1,8 +1,8 @@
-"""Kinds of requests whose cost is counted, one by one, and how each answer is checked.
+"""The kinds of requests whose instructions are counted, and the checks of the answers.
 
-The upstream is `mirror_upstream`: an answer is right when its body describes exactly
+The upstream is `mirror_upstream`: an answer is right if its body describes exactly
 this request, with the user of the session. WebSocket messages go to `echo_upstream`,
-and each echo is compared.
+and each echo is compared with its message.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bench.parts import sockets
 from bench.rig import client, mirror_upstream
 
 _TIMEOUT_S = 60.0
-"""How long may pass without a byte on any connection."""
+"""How long to wait for a byte on any connection."""
 ORIGIN = "http://localhost:8000"
-"""The website's, in the gateway's configuration."""
+"""The website's origin in the gateway's configuration."""
 
 
 class WrongAnswer(client.Failed):
-    """An answer with another status or body than its request should have."""
+    """An answer has another status or body than expected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One request, and what its answer must be."""
+    """One request and its expected answer."""
 
     lines: tuple[str, ...]
-    """Of its head, after Host."""
+    """The header lines after Host."""
     method: str = "GET"
     target: str = "/orders"
     body: bytes = b""
@@ -51,7 +51,7 @@ class Asked:
     sender: str = "127.0.0.1"
     """The X-Forwarded-For that the upstream must receive."""
     replies: bytes = b""
-    """A line that the reply's head must have."""
+    """A line, in lower case, that the reply's head must have."""
 
     def message(self, port: int) -> bytes:
         more = "".join(f"{line}\r\n" for line in self.lines)
@@ -75,11 +75,11 @@ class Load:
     name: str
     does: str
     ask: Callable[[Session, int], Asked] | None
-    """Given the request's number, from 0; None for WebSocket messages."""
+    """Returns a request for its number, from 0. None for WebSocket messages."""
     is_terminated: bool = False
-    """The gateway trusts its peer's X-Forwarded-* and writes an access log, JSON."""
+    """The gateway trusts its peer's X-Forwarded-*, and writes an access log in JSON."""
     takes_tokens: bool = False
-    """It needs as many new tokens as there are requests."""
+    """Each request has a new token."""
 
 
 def _bearer(token: str) -> str:
@@ -95,7 +95,7 @@ def _path(session: Session, number: int) -> Asked:
 
 
 def _field(session: Session, number: int) -> Asked:
-    # Spread over all digits, as identifiers made at random are.
+    # All digits vary, as in a random identifier.
     trace = f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}"
     return Asked(
         lines=(
@@ -194,7 +194,7 @@ LOADS = (
 BY_NAME = {load.name: load for load in LOADS}
 
 
-# --- who sends them ---------------------------------------------------------
+# --- the clients ------------------------------------------------------------
 
 
 class _Peer(Protocol):
@@ -202,13 +202,13 @@ class _Peer(Protocol):
 
     sock: socket.socket
 
-    def say(self) -> None: ...
+    def send(self) -> None: ...
 
-    def hear(self) -> bool:
-        """Return whether the answer is complete.
+    def receive(self) -> bool:
+        """Read from the socket; return whether the answer is complete.
 
         Raises:
-            client.Failed: it's a wrong one, or the connection ended.
+            client.Failed: the answer is wrong, or the connection ended.
         """
         ...
 
@@ -226,33 +226,34 @@ class _Client:
         self.sock = client.dial(port)
         self._port, self._ask, self._session = port, ask, session
         self._numbers = numbers
-        self._asked: Asked
-        self._got = b""
+        self._request: Asked
+        self._received = b""
 
-    def say(self) -> None:
-        self._asked = self._ask(self._session, next(self._numbers))
-        self.sock.sendall(self._asked.message(self._port))
+    def send(self) -> None:
+        self._request = self._ask(self._session, next(self._numbers))
+        self.sock.sendall(self._request.message(self._port))
 
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         data = self.sock.recv(65536)
-        self._got += data
-        head, end, body = self._got.partition(b"\r\n\r\n")
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
         if data and len(body) < mirror_upstream.SIZE and _is_200(head):
             return False
-        asked = self._asked
+        request = self._request
         lines = head.lower().split(b"\r\n")
         if (
             not end
             or not _is_200(head)
-            or body != asked.answer(self._session.user)
-            or (asked.replies and asked.replies not in lines)
+            or body != request.answer(self._session.user)
+            or (request.replies and request.replies not in lines)
         ):
+            line = f"{request.method} {request.target}"
             raise WrongAnswer(
-                f"to {asked.method} {asked.target} came {self._got[:600]!r}"
-                if self._got
-                else f"to {asked.method} {asked.target} came the connection's end"
+                f"{line} was answered with {self._received[:600]!r}"
+                if self._received
+                else f"the connection ended before an answer to {line}"
             )
-        self._got = b""
+        self._received = b""
         return True
 
 
@@ -261,9 +262,9 @@ def _is_200(head: bytes) -> bool:
 
 
 class Crowd:
-    """Connections that send one load, each its next request when its answer is there.
+    """Connections that send one load. Each sends its next request after its answer.
 
-    Close it after use.
+    The caller closes it after use.
     """
 
     def __init__(
@@ -283,7 +284,7 @@ class Crowd:
         """Send *count* requests and wait for all answers.
 
         Raises:
-            client.Failed: one is wrong, or nothing came for a minute.
+            client.Failed: an answer is wrong, or nothing was received for a minute.
         """
         by_number = {peer.sock.fileno(): peer for peer in self._peers}
         with select.epoll() as epoll:
@@ -291,21 +292,21 @@ class Crowd:
                 epoll.register(number, select.EPOLLIN)
             sent = min(count, len(self._peers))
             for peer in self._peers[:sent]:
-                peer.say()
+                peer.send()
             answered = 0
             while answered < count:
                 ready = epoll.poll(_TIMEOUT_S)
                 if not ready:
                     raise client.NotAnswered(
-                        f"nothing came for {_TIMEOUT_S:g} s after {answered} answers"
+                        f"nothing received for {_TIMEOUT_S:g} s, {answered} answers in"
                     )
                 for number, _ in ready:
-                    if not by_number[number].hear():
+                    if not by_number[number].receive():
                         continue
                     answered += 1
                     if sent < count:
                         sent += 1
-                        by_number[number].say()
+                        by_number[number].send()
 
     def close(self) -> None:
         for peer in self._peers:

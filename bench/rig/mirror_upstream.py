@@ -1,7 +1,7 @@
-"""An upstream that replies with facts about the request: `… mirror_upstream PORT`.
+"""An upstream whose reply describes the request: `… mirror_upstream PORT`.
 
-The reply has the five lines that nginx sends and a body of 150 bytes, whatever was
-asked. `body` makes the same body for whoever checks it.
+Every reply has the five header fields that nginx sends, and a body of 150 bytes. The
+function `body` returns the expected body, for those who check it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def body(*, user: str, sender: str, target: str, size: int) -> bytes:
 
 
 def answer(received: bytes) -> tuple[bytes, bytes]:
-    """Return the replies to complete requests, and the start of the next one.
+    """Return the replies to complete requests, and the start of the next request.
 
-    A body has a Content-Length, or there is none.
+    A request without Content-Length has no body.
     """
     answers = []
     while True:
@@ -51,13 +51,13 @@ def answer(received: bytes) -> tuple[bytes, bytes]:
         size = int(fields.get("content-length", "0"))
         if len(rest) < size:
             break
-        told = body(
+        reply_body = body(
             user=fields.get("x-user-id", ""),
             sender=fields.get("x-forwarded-for", ""),
             target=first.split(" ")[1],
             size=size,
         )
-        answers.append(_HEAD + told)
+        answers.append(_HEAD + reply_body)
         received = rest[size:]
     return b"".join(answers), received
 

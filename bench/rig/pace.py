@@ -1,8 +1,9 @@
 """Requests at a constant rate, with each latency measured from its due time.
 
-A load generator that waits for an answer before it asks again doesn't see what a stall
-does to those who would have come meanwhile ("coordinated omission"). Here every
-request has its time; one that finds no free connection waits, and its wait counts.
+A load generator that waits for an answer before it sends the next request doesn't
+measure how a stall delays the requests that are due meanwhile ("coordinated omission").
+Here every request has a due time. If no connection is free then, the request waits, and
+the wait is part of its latency.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from bench.rig import client
 
 _END_S = 10.0
-"""How long answers may take after the last request was due."""
+"""How long to wait for answers after the last request was due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +28,13 @@ class Paced:
 
     latencies_ms: list[float]
     late_ms: list[float]
-    """How long after its time each request left, not counting its wait for a free
-    connection: the generator's own fault."""
+    """How late the generator sent each request, without waits for a free connection."""
     wrong: int
     seconds: float
 
 
 class Unanswered(client.Failed):
-    """Requests got no answer, or a connection was closed."""
+    """Requests weren't answered in time, or a connection was closed."""
 
 
 class _Connection:
@@ -56,31 +56,31 @@ def run(
     seconds: float,
     connections: int,
 ) -> Paced:
-    """Send *request* at *rate* a second over *connections*; judge each answer.
+    """Send *request* at *rate* a second over *connections*; check each answer.
 
     Raises:
-        Unanswered: see there.
+        Unanswered: requests weren't answered in time, or a connection was closed.
     """
-    everyone = [_Connection(port) for _ in range(connections)]
+    opened = [_Connection(port) for _ in range(connections)]
     gc.collect()
     gc.disable()
     try:
-        return _run(everyone, request, is_right, rate, seconds)
+        return _run(opened, request, is_right, rate, seconds)
     finally:
         gc.enable()
-        for one in everyone:
+        for one in opened:
             one.sock.close()
 
 
 def _run(
-    everyone: list[_Connection],
+    connections: list[_Connection],
     request: bytes,
     is_right: Callable[[bytes], bool],
     rate: float,
     seconds: float,
 ) -> Paced:
-    free = deque(everyone)
-    by_number = {one.sock.fileno(): one for one in everyone}
+    free = deque(connections)
+    by_number = {one.sock.fileno(): one for one in connections}
     latencies: list[float] = []
     late: list[float] = []
     wrong = 0
@@ -88,7 +88,7 @@ def _run(
     with select.epoll() as epoll:
         for number in by_number:
             epoll.register(number, select.EPOLLIN)
-        # epoll waits in whole milliseconds; select, on the epoll itself, in micro-.
+        # epoll waits whole milliseconds; select on the epoll file waits microseconds.
         watched = (epoll.fileno(),)
         total = int(rate * seconds)
         sent = 0
@@ -121,7 +121,7 @@ def _run(
 
 
 def _answer(one: _Connection) -> bytes | None:
-    """Return the answer when it is complete."""
+    """Read from the connection; return the answer when it is complete, else None."""
     data = _received(one.sock)
     if not data:
         raise Unanswered("a connection was closed")

@@ -1,4 +1,4 @@
-"""A bar chart as SVG: figures in, text out.
+"""A bar chart as SVG text.
 
 It follows the reader's light or dark colour scheme. The colours are based on Okabe and
 Ito's, which colour-blind readers can tell apart; each bar is labelled as well.
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 WIDTH = 860
 _LEFT, _RIGHT = 96, 96
-"""Room for the bars' names, and for the last value."""
+"""Pixels for the names of the bars, and for the value of the last one."""
 _MARGIN = 16
 _BAR, _STEP = 14, 19
 _GROUP_TITLE, _GROUP_GAP = 24, 14
@@ -32,7 +32,7 @@ _COLOURS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """A figure, and the range of its rounds."""
+    """A median, and the range of its rounds."""
 
     value: float
     low: float
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart to draw."""
+    """The contents of a chart."""
 
     title: str
     axis: str

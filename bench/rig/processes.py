@@ -30,11 +30,11 @@ class DidNotStart(Exception):
 
 
 class PortInUse(Exception):
-    """Another process listens on a port that we need."""
+    """Another process listens on a port that the benchmark needs."""
 
 
 class Cpu(NamedTuple):
-    """Seconds of CPU time, in the program and in the kernel for it."""
+    """Seconds of CPU time: user and system."""
 
     user_s: float
     system_s: float
@@ -44,7 +44,7 @@ class Cpu(NamedTuple):
         return self.user_s + self.system_s
 
     def since(self, before: Cpu) -> Cpu:
-        """Return what was used after *before* was read."""
+        """Return the CPU time since *before*."""
         return Cpu(self.user_s - before.user_s, self.system_s - before.system_s)
 
 
@@ -60,11 +60,11 @@ def running(
     """Run *command* on *core*; yield its process id once *port* takes connections.
 
     Raises:
-        PortInUse: before it was started.
+        PortInUse: another process listens on *port*; nothing was started.
         DidNotStart: it ended or didn't listen within 30 seconds.
     """
     if listens(port):
-        raise PortInUse(f"port {port} is in use: end what listens there")
+        raise PortInUse(f"port {port} is in use: stop the program that listens there")
     cores = [core] if isinstance(core, int) else core
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -124,9 +124,9 @@ class Machine:
 
     busy_s: float
     stolen_s: float
-    """Needed by this virtual machine, but given to another one (steal)."""
+    """CPU time that the host gave to other virtual machines (steal)."""
     ours_s: float
-    """Of this process and its descendants, including those that have ended."""
+    """CPU time of this process and its descendants, including those that have ended."""
     at_s: float
 
     def meanwhile(self, before: Machine) -> str:
@@ -176,12 +176,13 @@ def family(pids: Sequence[int]) -> set[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             parents[int(stat.parent.name)] = int(_stat(stat)[1])
-    found = set(pids)
+    members = set(pids)
     while (
-        more := {child for child, parent in parents.items() if parent in found} - found
+        more := {child for child, parent in parents.items() if parent in members}
+        - members
     ):
-        found |= more
-    return found
+        members |= more
+    return members
 
 
 def worker_pids(pid: int) -> set[int]:
@@ -225,18 +226,18 @@ class Share(NamedTuple):
     private: int
     """Memory that no other process shares."""
     proportional: int
-    """Private memory plus a share of the shared: sums up over processes (Pss)."""
+    """Private memory plus a share of the shared memory (Pss), for sums of processes."""
 
 
 def share_of_memory(pid: int) -> Share:
     """Return the memory of a process. Source: proc(5), /proc/pid/smaps_rollup."""
-    found = {
+    values = {
         name: int(rest.split()[0]) * 1024
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
         for name, _, rest in (line.partition(":"),)
     }
-    private = found["Private_Clean"] + found["Private_Dirty"]
-    return Share(found["Rss"], private, found["Pss"])
+    private = values["Private_Clean"] + values["Private_Dirty"]
+    return Share(values["Rss"], private, values["Pss"])
 
 
 def _status_bytes(pid: int, name: str) -> int:

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 QUIET = 0.10
-"""The share of the machine that other processes may use for the goals to count."""
+"""The largest share of CPU time that other processes may use; above it, the verdicts
+aren't reliable."""
 WORSE = 1.15
-"""The multiple of the earlier ratio to nginx that is a regression."""
+"""A regression: the ratio to nginx is more than this multiple of the earlier one."""
 
 _VERDICTS = {True: "reached", False: "**not reached**", None: "no verdict"}
 _HOW = (
@@ -24,7 +25,7 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure that was measured several times."""
+    """The spread of a figure that was measured several times."""
 
     median: float
     low: float
@@ -46,7 +47,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Return the ratio in each round: what slowed one down did so to the other."""
+    """Return the ratio in each round; noise in a round affects both."""
     return [mine / other for mine, other in zip(ours, theirs, strict=False) if other]
 
 
@@ -92,7 +93,7 @@ class Part:
 
     title: str
     how: str
-    """A description of the measurement, for readers of the figures."""
+    """A description of the measurement."""
     tables: list[Table] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -152,11 +153,11 @@ def page(
 
 
 def busy(others: Mapping[str, float]) -> str:
-    """Return a line on what other processes used of the machine, part by part."""
+    """Return a line with the CPU time that other processes used, by part."""
     shares = ", ".join(f"{name} {share:.0%}" for name, share in others.items())
     line = f"CPU time that other processes used, by part: {shares}"
     if any(share > QUIET for share in others.values()):
-        line += f". Above {QUIET:.0%} the verdicts mean little: run it again"
+        line += f". Above {QUIET:.0%} the verdicts aren't reliable: run it again"
     return line
 
 
@@ -169,14 +170,14 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-# --- the guard --------------------------------------------------------------
+# --- regressions ------------------------------------------------------------
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One way through the gateway, as a multiple of nginx, then and now."""
+    """A rival's cost as a multiple of nginx's, then and now."""
 
     name: str
     then: float
@@ -218,12 +219,12 @@ def compare(then: Samples, now: Samples, names: Sequence[str]) -> list[Compared]
     Worse is what grew by more than WORSE, and lies apart from the earlier rounds: its
     better half of rounds is above their worse half. One noisy round is no regression.
     """
-    found = []
+    changes = []
     for name in names:
         before, after = _to_nginx(then, name), _to_nginx(now, name)
         if before and after:
             middle, was = statistics.median(after), statistics.median(before)
-            found.append(
+            changes.append(
                 Compared(
                     name=name,
                     then=was,
@@ -232,7 +233,7 @@ def compare(then: Samples, now: Samples, names: Sequence[str]) -> list[Compared]
                     and percentile(after, 0.25) > percentile(before, 0.75),
                 )
             )
-    return found
+    return changes
 
 
 def _to_nginx(samples: Samples, name: str) -> list[float]:

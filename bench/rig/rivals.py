@@ -1,8 +1,8 @@
 """The measured programs: their configurations, and their work for a request.
 
-Everyone gets the same work where it can do it. What it can't do is said in `does`.
-What differs from a part to the next (bodies, WebSockets, workers) is a variant with a
-port of its own.
+All rivals do the same work as far as they can; `does` says what a rival does. Where a
+part of the comparison needs another configuration (bodies, WebSockets, workers), it is
+a variant with its own port.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PORTS = {
 
 
 SIZES = (0, 1024, 64 * 1024, 1024 * 1024)
-"""Bytes of the replies that the upstream has besides its small one."""
+"""The bodies at `/bytes/<n>` of the upstream, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +57,9 @@ class Stage:
 
     folder: Path
     tools: Path
-    """The environment that holds the rivals which aren't the system's."""
+    """The virtual environment for rivals that aren't installed in the system."""
     python: Path
-    """The `bin` of the environment that holds the gateway and FastAPI."""
+    """The `bin` folder of the environment with the gateway and FastAPI."""
     jwks: Mapping[str, object]
     public_key: Path
     """PEM."""
@@ -79,7 +79,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
-    """One way to put a proxy before the upstream."""
+    """One configuration of a proxy in front of the upstream."""
 
     name: str
     does: str
@@ -87,13 +87,13 @@ class Rival:
     """The program that must be installed."""
     port: int
     command: Callable[[Stage, str], list[str]]
-    """Writes the configuration; returns the command line. Given: the program's path."""
+    """Writes the configuration; takes the program's path, returns the command line."""
     label: str = ""
-    """Where it isn't the program."""
+    """The name in tables, if it isn't the program."""
     loads: tuple[str, ...] = ("same",)
-    """Those of `requests` that it's measured with."""
+    """The loads of `parts.requests` with which it is measured."""
     verifies: bool = False
-    """It takes the token, checks it and forwards the user id from it."""
+    """It verifies the token, and forwards the user id in it."""
     in_cookie: bool = False
     """It takes the token only from a cookie."""
     access_log: str = ""
@@ -102,14 +102,14 @@ class Rival:
 
     @property
     def who(self) -> str:
-        """The name in tables. Several rivals may be configurations of one program."""
+        """The name in tables; several rivals may have the same."""
         return self.label or self.program
 
 
 def upstream(stage: Stage, program: str) -> list[str]:
     """Return the command of the upstream: nginx answering 150 bytes of JSON.
 
-    They say what it saw; `/bytes/<n>` is answered with as many bytes, for `SIZES`.
+    The JSON has the fields that it received. `/bytes/<n>` is n bytes, for `SIZES`.
     """
     body = (
         '{"user":"$http_x_user_id","got":"$content_length"'
@@ -137,7 +137,7 @@ def _nginx(stage: Stage, program: str, name: str, servers: str) -> list[str]:
     home = stage.folder / name
     home.mkdir(exist_ok=True)
     config = home / "nginx.conf"
-    # Started by root, its worker would run as a user that can't write to our folder.
+    # If root starts nginx, its worker's default user can't write to this folder.
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(
         f"""{user} worker_processes 1; daemon off;
@@ -236,7 +236,7 @@ def _nginx_logged(stage: Stage, program: str) -> list[str]:
 
 
 def _fresh(stage: Stage, name: str) -> Path:
-    """Return the path of a log that the program itself opens, and adds to."""
+    """Return the path of a new log; the program opens it and appends to it."""
     path = stage.folder / name
     path.unlink(missing_ok=True)
     return path
@@ -267,7 +267,7 @@ _HAPROXY_LOG = """
 def _haproxy(
     name: str, take: str = _HAPROXY_BEARER, more: str = ""
 ) -> Callable[[Stage, str], list[str]]:
-    """Return the command of an HAProxy that gets its token with the lines *take*."""
+    """Return the command of an HAProxy that reads the token with the lines *take*."""
 
     def command(stage: Stage, program: str) -> list[str]:
         config = stage.folder / f"{name}.cfg"
@@ -339,7 +339,7 @@ def _envoy(
         path = stage.folder / f"{name}.json"
         path.write_text(json.dumps(config))
         words = ["--concurrency", "1", "-l", "error", "--disable-hot-restart"]
-        # As often as nginx and the gateway: by default, lines wait for ten seconds.
+        # As often as nginx and the gateway; the default is every ten seconds.
         words += ["--file-flush-interval-msec", "1000"]
         return [program, "-c", str(path), *words]
 
@@ -497,7 +497,7 @@ def _gateway(
 
 
 ONE_WORKER = {"GATEWAY_WORKERS": "1"}
-"""For one core. By default there is a worker for each that may be used."""
+"""One worker, for one core; the default is a worker for each usable core."""
 
 _PLAIN = ("same", "browser", "post")
 _NGINX = Rival(
@@ -560,7 +560,7 @@ def _variant(
 ) -> Rival:
     """Return another way to set up *rival*, for one load; *does* is what it does, too.
 
-    It listens on a port of its own, so that nobody is taken for somebody else.
+    It listens on its own port, so that two rivals can't be confused.
     """
     return replace(
         rival,

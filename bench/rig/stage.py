@@ -31,13 +31,13 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".gateway" / "bench"
 _HOUR_S = 3600.0
 _READY_S = 10.0
-"""How long it may take from listening to an answer."""
+"""How long a rival may take from listening to its first answer of 200."""
 _ORIGIN = "http://localhost:8000"
 _CDI = {"cdi-version": "5.4"}
 
 
 class NotVerified(Exception):
-    """A rival that claims to verify let a bad token through, or refused a good one."""
+    """A rival that verifies accepted a bad token, or refused a valid one."""
 
 
 def say(text: str) -> None:
@@ -52,7 +52,7 @@ def install() -> None:
     builds.install(TOOLS, say)
 
 
-# --- what is there for the whole run ----------------------------------------
+# --- the set-up of a whole run ----------------------------------------------
 
 
 @contextlib.contextmanager
@@ -60,14 +60,14 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
     """Yield a stage whose core and small upstream run.
 
     Raises:
-        PortInUse: of the core, or of the upstream.
-        SystemExit: there is no nginx to be the upstream.
+        PortInUse: the port of the core or the upstream is in use.
+        SystemExit: nginx, the upstream, can't be installed.
     """
     with with_core(folder, python) as stage:
         nginx = stage.tool("nginx")
         if nginx is None:
             raise SystemExit(
-                "nginx, the upstream, can't be had: apt install nginx-light"
+                "nginx, the upstream, isn't available: apt install nginx-light"
             )
         with running(
             upstream(stage, nginx),
@@ -80,10 +80,10 @@ def opened(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
 
 @contextlib.contextmanager
 def with_core(folder: Path, python: interpreter.Interpreter) -> Iterator[Stage]:
-    """Yield a stage whose core runs; its upstream doesn't.
+    """Yield a stage whose core runs, but no upstream.
 
     Raises:
-        PortInUse: of the core.
+        PortInUse: the core's port is in use.
     """
     home = interpreter.environment(TOOLS / "python", python, ROOT)
     with contextlib.ExitStack() as stack:
@@ -184,12 +184,12 @@ def started(
     *,
     cores: Sequence[int] = (PROXY_CORE,),
 ) -> Iterator[tuple[int, ...]]:
-    """Yield the processes whose trees do the rival's work.
+    """Start a rival; yield the ids of its processes, without their children.
 
     Raises:
-        FileNotFoundError: its program can't be had here.
+        FileNotFoundError: its program can't be installed here.
         DidNotStart, PortInUse: as `running`.
-        NotVerified: see there.
+        NotVerified: it accepts a bad token, or refuses a valid one.
     """
     program = stage.tool(rival.program)
     if program is None:
@@ -229,7 +229,7 @@ def started(
 def _must_verify(rival: Rival, stage: Stage) -> None:
     deadline = time.monotonic() + _READY_S
     while (status := _status(rival, stage.token)) != 200:
-        # Who listens may still be fetching its keys.
+        # A rival that listens may still be fetching its keys.
         if time.monotonic() > deadline:
             raise NotVerified(f"{rival.name} answers {status} to a good token")
         time.sleep(0.1)
@@ -272,8 +272,8 @@ class Turns(Generic[T]):
 
     taken: dict[str, list[T]]
     missing: list[str]
-    """A line for each rival that can't be had, or failed at its work, with the reason.
-    The rounds that it did before are taken."""
+    """A line for each rival that isn't available or failed, with the reason. Its
+    completed rounds count."""
 
 
 def in_turn(
@@ -284,7 +284,7 @@ def in_turn(
     measure: Callable[[Rival, tuple[int, ...]], T],
     cores: Sequence[int] = (PROXY_CORE,),
 ) -> Turns[T]:
-    """Start and measure each rival in each round, so that noise affects all alike.
+    """Start and measure all rivals in each round, so that noise affects all of them.
 
     Raises:
         PortInUse, NotVerified: as `started`.
@@ -308,6 +308,6 @@ def in_turn(
 
 
 def _reason(rival: Rival, exc: Exception) -> str:
-    """Return one line: the failed step, and the end of its output."""
-    said = " ".join(f"{type(exc).__name__}: {exc}".split())
-    return f"{rival.name} is missing: {said[-300:]}"
+    """Return one line: the exception, and the end of its text."""
+    message = " ".join(f"{type(exc).__name__}: {exc}".split())
+    return f"{rival.name} is missing: {message[-300:]}"

@@ -38,8 +38,8 @@ class _Connection(asyncio.Protocol):
         if not end:
             return
         lower = head.lower()
-        _, found, rest = lower.partition(b"\r\ncontent-length:")
-        if len(body) < (int(rest.partition(b"\r\n")[0]) if found else 0):
+        _, field, rest = lower.partition(b"\r\ncontent-length:")
+        if len(body) < (int(rest.partition(b"\r\n")[0]) if field else 0):
             return
         self._got = b""
         if self.answer is not None and not self.answer.done():

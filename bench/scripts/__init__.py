@@ -1,1 +1,1 @@
-"""Measurements without rivals; a file per make target."""
+"""The measurements without rivals: one file for each make target."""

@@ -1,13 +1,13 @@
 """How a failing core affects other requests: `make faults`, figures and goals.
 
-The gateway has a process and a core of the machine to itself; SuperTokens core,
-upstream and load share the other. Its event loop is watched from inside. Exits with 1
-when a goal is missed.
+The gateway has a process and a CPU core for itself; the SuperTokens core, the upstream
+and the load share another. A task in the gateway measures stalls of its event loop.
+Exits with 1 if a goal is missed.
 
-1 The core takes connections and never answers, while one client sends 1,000 forged
-  key ids a second. In turns with a quiet run, so that what else the machine does hits
-  both; the median of the turns counts.
-2 The core rotates its keys under load, and its new tokens are shown at once.
+1 The SuperTokens core accepts connections and never answers, while one client sends
+  1,000 forged key ids a second. Quiet runs alternate with it, so that noise affects
+  both. The median of all turns counts.
+2 The core rotates its keys under load, and clients send its new tokens at once.
 3 The core is killed under load, and started again.
 """
 
@@ -40,7 +40,7 @@ _JWKS = "/.well-known/jwks.json"
 _VERIFY = "*/recipe/session/verify"
 
 _RATE = 300
-"""Requests a second to each of a public and a protected route."""
+"""Requests a second to the public route, and as many to the protected one."""
 _FORGED = 1_000
 """Forged key ids a second."""
 
@@ -88,7 +88,7 @@ class Gateway:
         assert self._line() == "ready"
 
     def stall_ms(self) -> float:
-        """Return the longest stall of its loop since the last call."""
+        """Return the longest stall of its event loop since the last call, in ms."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -105,12 +105,12 @@ def main() -> int:
     )
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one turn")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})
     report = Report(["# A core in trouble"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        asyncio.run(_all(folder, report, given.turns, given.seconds))
+        asyncio.run(_all(folder, report, options.turns, options.seconds))
     print("\n".join(report.lines))
     return 1 if report.missed else 0
 
@@ -170,7 +170,7 @@ async def _hang(
         stalls["quiet"].append(gateway.stall_ms())
         core.core.faults.forget_calls()
         core.core.faults.hang()
-        found, answered = await asyncio.gather(
+        outcomes, answered = await asyncio.gather(
             _steady(load, rate=2 * _RATE, seconds=seconds),
             _steady(
                 forged,
@@ -182,7 +182,7 @@ async def _hang(
         )
         stalls["flooded"].append(gateway.stall_ms())
         fetches += core.core.faults.count(_JWKS)
-        flooded.append(found)
+        flooded.append(outcomes)
         flood.update(answered["counts"])
         core.core.faults.clear()
     report.title(f"The core hangs, {_FORGED} forged key ids a second")
@@ -207,11 +207,11 @@ async def _hang(
     )
     counts = sum((Counter(run["counts"]) for run in flooded), Counter())
     report.goal(
-        f"everybody else was served: {_words(counts)}",
+        f"all other requests were served: {_words(counts)}",
         reached=_only(counts, "public: 200", "protected: 200"),
     )
     report.goal(
-        "no forged token was let in, or took a session for lost",
+        "every forged token was refused: 503 with Retry-After, or 401",
         reached=_only(flood, "forged: 503 with Retry-After", "forged: 401"),
     )
 
@@ -230,25 +230,25 @@ async def _rotate(report: Report, core: ThreadedCore, seconds: float) -> None:
             await asyncio.sleep(1.5)  # further apart than `keys.cooldown`
             await asyncio.to_thread(core.do, core.core.rotate_keys())
             new = await _sessions(20)
-            found = await _steady(
+            outcomes = await _steady(
                 [("new key", _get("/", token)) for token in new],
                 rate=1_000,
                 seconds=0.2,
             )
-            counts.update(found["counts"])
+            counts.update(outcomes["counts"])
 
     load = [("old key", _get("/", token)) for token in tokens]
-    found, _ = await asyncio.gather(
+    outcomes, _ = await asyncio.gather(
         _steady(load, rate=_RATE, seconds=rotations * 2.5), rotate()
     )
-    counts.update(found["counts"])
+    counts.update(outcomes["counts"])
     report.title(f"{rotations} key rotations under load")
     report.figure(
         f"fetches of the keys: {core.core.faults.count(_JWKS)}; the new key signs at"
         " once, where a real core shows it for 60 s first"
     )
     report.goal(
-        f"nobody was refused: {_words(counts)}",
+        f"no request was refused: {_words(counts)}",
         reached=_only(counts, "old key: 200", "new key: 200"),
     )
 
@@ -284,8 +284,8 @@ async def _kill(
             second.enter_context, serve_in_thread(settings, port=_CORE)
         )
         while True:
-            found = await _steady(checked, rate=20, seconds=0.1)
-            if set(found["counts"]) - {"unanswered"} == {"checked: 200"}:
+            outcomes = await _steady(checked, rate=20, seconds=0.1)
+            if set(outcomes["counts"]) - {"unanswered"} == {"checked: 200"}:
                 break
         took_s = time.monotonic() - restarted
         after = await _steady(load, rate=_RATE, seconds=seconds / 2)
@@ -295,7 +295,7 @@ async def _kill(
     report.figure(f"before: {_words(Counter(before['counts']))}")
     report.figure(f"after: {_words(Counter(after['counts']))}, {took_s:.1f} s later")
     report.goal(
-        f"while it was away: {_words(counts)}; no 401, and 503 says when to come back",
+        f"while it was down: {_words(counts)}; no 401, and 503 has Retry-After",
         reached=_only(
             counts, "public: 200", "local: 200", "checked: 503 with Retry-After"
         ),
@@ -306,8 +306,8 @@ async def _kill(
 
 
 def _get(path: str, token: str | None = None) -> str:
-    shown = "" if token is None else f"Authorization: Bearer {token}\r\n"
-    return f"GET {path} HTTP/1.1\r\nHost: localhost:8000\r\n{shown}\r\n"
+    token_field = "" if token is None else f"Authorization: Bearer {token}\r\n"
+    return f"GET {path} HTTP/1.1\r\nHost: localhost:8000\r\n{token_field}\r\n"
 
 
 async def _steady(
@@ -318,7 +318,10 @@ async def _steady(
     connections: int = 500,
     payload: str | None = None,
 ) -> dict[str, Any]:
-    """Send *requests* in turn at *rate*, from another process; return what came."""
+    """Send *requests* in turn at *rate* a second, from another process.
+
+    Return the outcomes, as `bench.rig.steady` prints them.
+    """
     job: dict[str, Any] = {
         "port": _GATEWAY,
         "rate": rate,
@@ -335,10 +338,10 @@ async def _steady(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    said, _ = await process.communicate(json.dumps(job).encode() + b"\n")
-    found = json.loads(said)
-    assert isinstance(found, dict)
-    return found
+    output, _ = await process.communicate(json.dumps(job).encode() + b"\n")
+    outcomes = json.loads(output)
+    assert isinstance(outcomes, dict)
+    return outcomes
 
 
 async def _sessions(count: int) -> list[str]:
@@ -366,9 +369,9 @@ def _words(counts: Counter[str]) -> str:
 
 
 def _only(counts: Counter[str], *names: str) -> bool:
-    """Return whether something was counted, and all of it under *names*."""
-    found = {name for name, count in counts.items() if count}
-    return bool(found) and found <= {*names}
+    """Return whether there are counts, and all of them are under *names*."""
+    names_counted = {name for name, count in counts.items() if count}
+    return bool(names_counted) and names_counted <= {*names}
 
 
 if __name__ == "__main__":

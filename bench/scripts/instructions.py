@@ -1,14 +1,14 @@
 """Count the instructions of a request: `make bench-instructions`, for each load.
 
-A time depends on what else the machine does, a count doesn't. One worker runs under
-valgrind's callgrind, set up as in production (uvloop, the SDK, tokens that verify); the
-core, the upstream and the clients run outside of it. Nothing is counted until the
-worker is warm. Then the counter is read and set back between the requests, from
-outside. Only the program's own instructions count: the system's work doesn't.
+Unlike a time, a count doesn't depend on the load of the machine. One worker runs under
+valgrind's callgrind, set up as in production (uvloop, the SDK, valid tokens). The core,
+the upstream and the clients run outside of it. Counting begins after a warm-up; the
+counter is then read and reset from outside, between requests. Instructions in the
+kernel aren't counted.
 
-Exits with 1 when a load costs 3 % more than in the committed result (--check), or when
-something fails; with 2 when Python, valgrind or a wheel is another one than then, so
-that the figures can't be compared.
+Exits with 1 if a load costs 3 % more than in the committed result (--check), or if
+something fails; with 2 if Python, valgrind or a wheel has another version than then,
+since such figures can't be compared.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from bench.rig.stage import (
 RESULT = Path(__file__).parents[1] / "results" / "instructions.json"
 CONNECTIONS = 16
 WORSE_PERCENT = 3
-"""That much more is a regression. Two runs of the same code differ by less than 1 %."""
+"""An increase of this much is a regression. Runs of the same code differ by < 1 %."""
 _WARM = 320
-"""Requests before the count begins: memos are filled, Python's code is specialised."""
+"""Requests before the count: they fill caches, and Python specialises its code."""
 _ROUNDS = 2
-"""Counts in each process."""
+"""The number of counts in each process."""
 _SETTLE_S = 0.3
-"""From the last answer until the worker has nothing to do for it."""
+"""How long after the last answer the worker may still work for it."""
 _VGDB_S = 120.0
 _HUB_S = 30.0
-"""For the hub to set its process name, under valgrind."""
+"""How long the hub may take to set its process name, under valgrind."""
 _WHEELS = (
     "aiohttp",
     "cryptography",
@@ -84,7 +84,7 @@ class NoCount(client.Failed):
     """callgrind reported no count of instructions."""
 
 
-# --- pure: what the figures say ---------------------------------------------
+# --- pure: figures and comparison -------------------------------------------
 
 
 def total(dump: str) -> int:
@@ -95,10 +95,10 @@ def total(dump: str) -> int:
     Source: valgrind's manual, Callgrind Format Specification, `events` and `totals`.
     """
     events = re.search(r"^events: (\S+)", dump, re.MULTILINE)
-    found = re.search(r"^totals: (\d+)", dump, re.MULTILINE)
-    if events is None or events[1] != "Ir" or found is None:
+    totals = re.search(r"^totals: (\d+)", dump, re.MULTILINE)
+    if events is None or events[1] != "Ir" or totals is None:
         raise NoCount("callgrind wrote no total of instructions")
-    return int(found[1])
+    return int(totals[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ def compare(before: Mapping[str, Any], now: Mapping[str, Figure]) -> list[Change
 def why_not(then: Mapping[str, Any] | None, now: Mapping[str, str]) -> list[str]:
     """Return why *then*, a committed result, can't be compared with versions *now*.
 
-    With another interpreter or wheel, the same code of ours has another cost.
+    With another interpreter or wheel, the gateway's code has another cost.
     """
     if then is None:
         return ["no result is committed"]
@@ -269,10 +269,10 @@ class _Counter:
         return counted
 
     def _tell(self, *words: str) -> None:
-        """Have vgdb pass a command on; it's done when this returns."""
+        """Send a command through vgdb, and wait until it is done."""
         command = ["vgdb", f"--vgdb-prefix={self._prefix}", f"--pid={self._pid}"]
         try:
-            told = subprocess.run(
+            process = subprocess.run(
                 [*command, *words],
                 capture_output=True,
                 text=True,
@@ -281,8 +281,8 @@ class _Counter:
             )
         except subprocess.TimeoutExpired as exc:
             raise NoCount(f"vgdb waited {_VGDB_S:g} s for valgrind") from exc
-        if told.returncode:
-            raise NoCount(f"vgdb failed: {told.stdout}{told.stderr}")
+        if process.returncode:
+            raise NoCount(f"vgdb failed: {process.stdout}{process.stderr}")
 
 
 def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int]:
@@ -292,7 +292,7 @@ def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int
         client.Failed: an answer was wrong, or there is no count.
         DidNotStart, PortInUse, NotVerified: as `stage.started`.
     """
-    found = []
+    counts = []
     with started(_under_valgrind(load), stage) as (supervisor,):
         pid = _worker(supervisor)
         crowd = Crowd(load, session, port=PORTS["gateway"], connections=CONNECTIONS)
@@ -303,32 +303,32 @@ def count(load: Load, stage: Stage, session: Session, requests: int) -> list[int
             counter.read()
             for _ in range(_ROUNDS):
                 crowd.send(requests)
-                found.append(round(counter.read() / requests))
+                counts.append(round(counter.read() / requests))
     if load.is_terminated:
         _must_be_logged(stage, _WARM + _ROUNDS * requests)
-    return found
+    return counts
 
 
 def _worker(supervisor: int) -> int:
-    """Return the process that serves: the supervisor forks it, valgrind included.
+    """Return the worker, which the supervisor forks under valgrind.
 
     Raises:
         NoCount: there isn't exactly one.
     """
     deadline = time.monotonic() + _HUB_S
-    while len(found := worker_pids(supervisor)) != 1:
+    while len(workers := worker_pids(supervisor)) != 1:
         # The hub counts as a worker until it has set its process name.
         if time.monotonic() > deadline:
-            raise NoCount(f"the supervisor has {len(found)} workers instead of one")
+            raise NoCount(f"the supervisor has {len(workers)} workers instead of one")
         time.sleep(0.05)
-    return found.pop()
+    return workers.pop()
 
 
 def _must_be_logged(stage: Stage, requests: int) -> None:
-    """Hold that the access log has each request.
+    """Check that the access log has each request.
 
     Raises:
-        NoCount: lines are missing: the log would cost too little.
+        NoCount: lines are missing, so the measured cost would be too low.
     """
     log = (stage.folder / "gateway.log").read_text()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
@@ -341,12 +341,12 @@ def _must_be_logged(stage: Stage, requests: int) -> None:
 
 
 def main() -> int:
-    given = _arguments()
-    # Whoever ends us by a signal ends all that we started, too.
+    options = _arguments()
+    # A signal that stops this process must stop its children, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _must_be_possible()
-        return _run(given)
+        return _run(options)
     except (PortInUse, NotVerified, DidNotStart, client.Failed) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
@@ -389,10 +389,10 @@ def _arguments() -> argparse.Namespace:
         default=2,
         help=f"fresh processes for each load, each with {_ROUNDS} counts (default: 2)",
     )
-    given = parser.parse_args()
-    if given.write and len(given.only) < len(LOADS):
+    options = parser.parse_args()
+    if options.write and len(options.only) < len(LOADS):
         parser.error("--write needs all loads: leave --only away")
-    return given
+    return options
 
 
 def _names(text: str) -> list[Load]:
@@ -424,50 +424,50 @@ def _must_be_possible() -> None:
         )
 
 
-def _run(given: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     python = interpreter.choose()
     say(f"the gateway runs on {python}")
     home = interpreter.environment(TOOLS / "python", python, ROOT)
     made_with = _made_with(home / "python")
-    before = _committed() if given.check else None
-    if given.check and (reasons := why_not(before, made_with)):
+    before = _committed() if options.check else None
+    if options.check and (reasons := why_not(before, made_with)):
         print("not compared:", *reasons, sep="\n  ")
         print("--write makes a result to compare with")
         return 2
     os.sched_setaffinity(0, {LOAD_CORE})
-    figures = _figures(given, python)
+    figures = _figures(options, python)
     if before is not None:
         return _checked(compare(before, figures))
     print("\n".join(table(figures).markdown()))
-    if given.write:
-        told = to_json(figures, made_with=made_with, subject=_subject())
+    if options.write:
+        result = to_json(figures, made_with=made_with, subject=_subject())
         RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(told, indent=1) + "\n")
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
         print(f"written to {RESULT.relative_to(ROOT)}")
     return 0
 
 
 def _figures(
-    given: argparse.Namespace, python: interpreter.Interpreter
+    options: argparse.Namespace, python: interpreter.Interpreter
 ) -> dict[str, Figure]:
-    """Return the figure of each load; all loads are counted before any is again."""
-    counts: dict[str, list[int]] = {load.name: [] for load in given.only}
+    """Return the figure of each load. In each round, all loads are counted once."""
+    counts: dict[str, list[int]] = {load.name: [] for load in options.only}
     with tempfile.TemporaryDirectory() as name, with_core(Path(name), python) as stage:
-        new = _WARM + _ROUNDS * given.requests
+        new = _WARM + _ROUNDS * options.requests
         session = Session(
             user=stage.user,
             token=stage.token,
             new=(
                 asyncio.run(tokens(stage.user, new))
-                if any(load.takes_tokens for load in given.only)
+                if any(load.takes_tokens for load in options.only)
                 else ()
             ),
         )
-        for number in range(given.runs):
-            for load in given.only:
-                say(f"run {number + 1} of {given.runs}: {load.name}")
+        for number in range(options.runs):
+            for load in options.only:
+                say(f"run {number + 1} of {options.runs}: {load.name}")
                 with _upstream(load, stage) as onto:
-                    found = count(load, onto, session, given.requests)
+                    found = count(load, onto, session, options.requests)
                 say("  " + ", ".join(f"{one:,}" for one in found))
                 counts[load.name] += found
     return {name: Figure(counts=tuple(found)) for name, found in counts.items()}
@@ -497,7 +497,7 @@ def _checked(changes: Sequence[Change]) -> int:
 
 def _made_with(python: Path) -> dict[str, str]:
     """Return the versions that the figures depend on besides our code."""
-    told = subprocess.run([python, "-c", _ASK], capture_output=True, check=True)
+    process = subprocess.run([python, "-c", _ASK], capture_output=True, check=True)
     valgrind = subprocess.run(
         ["valgrind", "--version"], capture_output=True, text=True, check=True
     )
@@ -505,7 +505,7 @@ def _made_with(python: Path) -> dict[str, str]:
     flags = Path("/proc/cpuinfo").read_text().partition("\nflags")[2].split("\n")[0]
     vector = "AVX2" if "avx2" in flags.split() else "no AVX2"
     return {
-        **json.loads(told.stdout),
+        **json.loads(process.stdout),
         "vector unit": vector,
         "valgrind": valgrind.stdout.strip().removeprefix("valgrind-"),
     }
@@ -513,23 +513,23 @@ def _made_with(python: Path) -> dict[str, str]:
 
 def _committed() -> dict[str, Any] | None:
     """Return the committed result, None when there is none."""
-    told = subprocess.run(
+    process = subprocess.run(
         ["git", "show", f"HEAD:{RESULT.relative_to(ROOT)}"],
         cwd=ROOT,
         capture_output=True,
         check=False,
     )
-    return None if told.returncode else dict(json.loads(told.stdout))
+    return None if process.returncode else dict(json.loads(process.stdout))
 
 
 def _subject() -> str:
-    """Return the commit's subject: its hash would change with a rebase."""
+    """Return the subject of the commit; unlike its hash, it survives a rebase."""
 
     def git(*words: str) -> str:
-        told = subprocess.run(
+        process = subprocess.run(
             ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        return told.stdout.strip()
+        return process.stdout.strip()
 
     changed = git("status", "--porcelain", "--", "gateway", "pyproject.toml")
     subject = git("log", "-1", "--format=%s") or "unknown"

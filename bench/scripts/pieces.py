@@ -1,10 +1,10 @@
 """The instructions of each part of a protected GET: `make bench-pieces`.
 
-The gateway's own objects are put together in one process, with transports that have no
-socket, and each piece is called by itself under valgrind's callgrind. The counter is
-read from inside, by valgrind's client requests. What pieces need that costs little (a
-head that was read, say) is made before, so that the sum of the pieces is less than the
-whole: coroutines, the record and what is handed on stand in none of them.
+The gateway's objects run in one process, with transports that have no socket. Each part
+is called alone under valgrind's callgrind, and valgrind's client requests read the
+counter from inside. The cheap inputs of a part (a parsed head, for example) are made
+before the count. So the sum of the parts is less than the whole: no part includes
+coroutines, the record and calls between parts.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ _REPLY = (
     b"\r\n{}"
 )
 _CALLS = 300
-"""Of a piece, in each count, after as many that aren't counted."""
+"""Calls of a part in each count, after as many that aren't counted."""
 _INSIDE = "BENCH_PIECES_OUT"
-"""The variable with callgrind's file, for the process under valgrind."""
+"""The environment variable that tells the process under valgrind callgrind's file."""
 
 
 # --- the counter --------------------------------------------------------------------
@@ -106,13 +106,13 @@ class Counter:
         self._request(ctypes.addressof(self._dump))
         self._dumps += 1
         written = Path(f"{self._out}.{self._dumps}")
-        found = re.search(r"^totals: (\d+)", written.read_text(), re.MULTILINE)
+        match = re.search(r"^totals: (\d+)", written.read_text(), re.MULTILINE)
         written.unlink()
-        assert found is not None, "callgrind wrote no total"
-        return int(found[1])
+        assert match is not None, "callgrind wrote no total"
+        return int(match[1])
 
 
-# --- what is counted ----------------------------------------------------------------
+# --- the parts ----------------------------------------------------------------------
 
 
 class _Keys:
@@ -277,7 +277,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     head = reader.read(request)
     forward = decide()
     route, verified = forward.route, forward.request
-    head = reader.read(request)  # its line is held by the verdict now
+    head = reader.read(request)  # the verdict now refers to its line
     identity = forward.verdict.principal
     reply = replies.read(_REPLY[:end], False)
     back = headers.to_client(reply, verified.id, (), (), True)

@@ -1,9 +1,9 @@
-"""Measure the gateway's memory, and how fast it releases requests: `make resources`.
+"""Measure the gateway's memory, and how soon it ends requests: `make resources`.
 
-Four figures of a gateway in a separate process, over loopback, each with a target: how
-soon an upstream's connection is closed after its client's, whether a drain loses
-requests, the memory of a large body with a slow peer, and the memory of idle
-connections. Exits with status 1 when a target is missed.
+Four figures of a gateway in a separate process, over loopback, each with a target: the
+time from a client's disconnect to the end of the upstream's connection, the requests
+that a drain loses, the memory of a large body with a slow peer, and the memory of idle
+connections. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ supertokens: {{connection_uri: "http://127.0.0.1:9"}}
 routes:
   - {{path: /, upstream: "http://127.0.0.1:{upstream}", protected: false}}
 """
-"""Public, so that no core is needed: what is measured comes after verification."""
+"""A public route, so that no core is needed: verification isn't measured here."""
 
 
 class Figure(NamedTuple):
@@ -67,7 +67,7 @@ class Figure(NamedTuple):
 
 @dataclass
 class Gateway:
-    """A gateway that runs."""
+    """A running gateway."""
 
     process: asyncio.subprocess.Process
     port: int
@@ -221,7 +221,7 @@ async def aborts(gateway: Gateway, upstream: Upstream) -> AsyncIterator[Figure]:
 async def bodies(
     gateway: Gateway, upstream: Upstream, size: int, rate: int
 ) -> AsyncIterator[Figure]:
-    """Measure the growth while *size* bytes go through, read at *rate* a second."""
+    """Measure the growth of memory while *size* bytes pass at *rate* a second."""
     upstream.behaviour = answer
     await _answers(gateway.port)
     piece = bytes(_PIECE)
@@ -284,7 +284,7 @@ async def bodies(
 
 
 async def idle(gateway: Gateway, upstream: Upstream, count: int) -> Figure:
-    """Measure what *count* connections take that have had one answer each."""
+    """Measure the memory of *count* idle connections, each after one answer."""
     upstream.behaviour = answer
     before = gateway.memory
     opened = await asyncio.to_thread(connections.hold, gateway.port, count)
@@ -300,7 +300,7 @@ async def idle(gateway: Gateway, upstream: Upstream, count: int) -> Figure:
 
 
 async def drain(gateway: Gateway, upstream: Upstream) -> Figure:
-    """Send SIGTERM while 100 requests are in flight; this ends the gateway."""
+    """Send SIGTERM while 100 requests are in flight, which stops the gateway."""
     arrived = asyncio.Semaphore(0)
 
     async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -362,12 +362,12 @@ def main() -> int:
     parser.add_argument("--size", type=float, default=2, help="GiB of each body")
     parser.add_argument("--rate", type=int, default=48, help="MiB/s of the slow peer")
     parser.add_argument("--connections", type=int, default=10_000)
-    given = parser.parse_args()
+    options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    count = connections.affordable(given.connections)
-    size = int(given.size * 1024 * _MIB) // _PIECE * _PIECE
-    figures = uvloop.run(measure(size, given.rate * _MIB, count))
+    count = connections.affordable(options.connections)
+    size = int(options.size * 1024 * _MIB) // _PIECE * _PIECE
+    figures = uvloop.run(measure(size, options.rate * _MIB, count))
     print(
         f"\n{dt.datetime.now(dt.UTC):%Y-%m-%d}, revision {_revision()},"
         f" {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs,"
@@ -381,14 +381,14 @@ def main() -> int:
 
 
 def _revision() -> str:
-    found = subprocess.run(
+    git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=_ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return found.stdout.strip() or "unknown"
+    return git.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Measure how soon a gateway answers after it was started: `make bench-startup`.
+"""Measure how soon a gateway answers after its start: `make bench-startup`.
 
-From the moment the process is made to the first answer on a public route, and to the
-first on a protected one with a good token, in fresh processes with warm bytecode; and
-what memory each process then holds. Ends with status 1 when the target is missed.
+It measures the time from the start of the process to the first answer on a public
+route, and on a protected route with a valid token; and the memory of each process then.
+Processes are new, with compiled bytecode. Exits with 1 if the target is missed.
 
 The gateway runs on an optimised Python where there is one, as in `make bench`.
 """
@@ -43,7 +43,7 @@ from gateway.dev.core import CoreSettings, ThreadedCore, serve_in_thread
 
 _LIMIT_S = 30.0
 _LOOK_S = 0.002
-"""Between two attempts to connect; it is the error of every figure."""
+"""The time between two attempts to connect, which is the error of every figure."""
 _MIB = 1024 * 1024
 
 _CONFIG = """
@@ -60,7 +60,7 @@ routes:
   - {{path: /open, upstream: "{upstream}", protected: false}}
   - {{path: /, upstream: "{upstream}"}}
 """
-"""The recipes of config/routes.yaml: what is configured decides what is imported."""
+"""The recipes of config/routes.yaml, since only configured recipes are imported."""
 
 
 class Run(NamedTuple):
@@ -95,7 +95,7 @@ def _upstream() -> Iterator[str]:
 
 
 async def _token(core: ThreadedCore) -> str:
-    """Return an access token, made by the core itself."""
+    """Return an access token of the core."""
     async with aiohttp.ClientSession(headers={"cdi-version": "5.4"}) as client:
         account = {"email": "bench@example.com", "password": "correct-horse-1"}
         async with client.post(f"{core.url}/recipe/signup", json=account) as reply:
@@ -165,15 +165,15 @@ def _connected(
             client = socket.create_connection(("127.0.0.1", port), _LIMIT_S)
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text(errors="replace")[-2000:]
-                raise DidNotStart(said) from None
+                last_output = log.read_text(errors="replace")[-2000:]
+                raise DidNotStart(last_output) from None
             time.sleep(_LOOK_S)
     with client:
         yield client
 
 
 def _expect(client: socket.socket, path: str, token: str | None) -> None:
-    """Ask for *path* and wait for its 200."""
+    """Request *path* and wait for its 200."""
     credentials = f"Authorization: Bearer {token}\r\n" if token else ""
     client.sendall(
         f"GET {path} HTTP/1.1\r\nHost: gateway\r\n{credentials}\r\n".encode()
@@ -225,18 +225,18 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--python", help="in an environment that has the gateway")
     parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    path = given.python or str(
+    options = parser.parse_args()
+    path = options.python or str(
         interpreter.environment(TOOLS / "python", interpreter.choose(), ROOT) / "python"
     )
     python = interpreter.ask(path)
     if python is None:
         parser.error(f"--python: {path} is no Python")
-    runs = _several([path], given.runs, given.workers)
+    runs = _several([path], options.runs, options.workers)
     print(
         f"{python}, {platform.system()} {platform.machine()},"
-        f" {os.cpu_count()} CPUs, workers: {given.workers},"
-        f" runs: {given.runs}\n{_table(runs)}"
+        f" {os.cpu_count()} CPUs, workers: {options.workers},"
+        f" runs: {options.runs}\n{_table(runs)}"
     )
     fastest = min(one.public_s for one in runs)
     goal = goals.GOALS["P16"].most
@@ -246,7 +246,7 @@ def main() -> int:
 
 
 def _several(python: list[str], count: int, workers: int) -> list[Run]:
-    """Start *count* gateways, one after the other; *python* is a command's begin."""
+    """Start *count* gateways, one after the other, with the command *python*."""
     command = [*python, "-c", "from gateway.cli import main; main()"]
     with _upstream() as upstream, serve_in_thread(CoreSettings()) as core:
         token = asyncio.run(_token(core))

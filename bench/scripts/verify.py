@@ -1,9 +1,9 @@
 """The cost of a verification: of a known token, a new one, and with the SDK.
 
-`make bench-verify`. Tokens are the embedded core's, each of another session. The SDK
-is the unmodified one, in a process of its own on the same core, measured in turns
-with the engine, so that what else the machine does hits both. Times are the CPU time
-of the measuring process; the least of all rounds is the one with the least noise.
+`make bench-verify`. The embedded core issues the tokens, each of another session. The
+unmodified SDK runs in another process on the same CPU core. Its rounds alternate with
+the engine's, so that noise affects both. Times are CPU time of the measuring process;
+the minimum of all rounds has the least noise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from gateway.verify import Engine
 _ORIGIN = "http://localhost:8000"
 _ROUNDS = 15
 _SESSIONS = 500
-"""Tokens of each kind. All of them are asked in each round."""
+"""Tokens of each kind. Each round verifies all of them."""
 
 _PAYLOADS: dict[str, dict[str, Any]] = {
     "minimal": {},
@@ -77,8 +77,8 @@ _BROWSER = (
 )
 
 _GOALS = {"cached": (3.0, 3.0 / 115), "new": (60.0, 60.0 / 115)}
-"""For a minimal token in a bearer: microseconds on the machine on which the SDK took
-115, and so as a share of what it takes on any other."""
+"""Goals for a minimal bearer token, in microseconds, on the machine on which the SDK
+takes 115; on another machine, as a share of the SDK's time."""
 
 
 @dataclass
@@ -99,15 +99,15 @@ def main() -> int:
         prog="python -m bench.scripts.verify", description=__doc__
     )
     parser.add_argument("--rounds", type=int, default=_ROUNDS)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with serve_in_thread(CoreSettings()) as core:
-        rows, sizes = asyncio.run(_measure(core.url, given.rounds))
+        rows, sizes = asyncio.run(_measure(core.url, options.rounds))
     print(_table(rows, sizes))
     return 0
 
 
 async def _measure(url: str, rounds: int) -> tuple[dict[str, Row], dict[str, int]]:
-    """Return what each kind of request costs, and how long its tokens are."""
+    """Return the cost of each kind of request, and the length of its tokens."""
     rows: dict[str, Row] = {}
     sizes: dict[str, int] = {}
     turns: list[Callable[[], Awaitable[None]]] = []
@@ -141,7 +141,7 @@ async def _measure(url: str, rounds: int) -> tuple[dict[str, Row], dict[str, int
 
 
 async def _sessions(url: str, payload: dict[str, Any]) -> list[str]:
-    """Return the access tokens of new sessions, as the SDK would have made them."""
+    """Return the access tokens of new sessions, with the claims that the SDK sets."""
     made = []
     async with aiohttp.ClientSession() as http:
         for number in range(_SESSIONS):
@@ -186,8 +186,8 @@ def _bearer(token: str) -> SessionRequest:
 
 
 def _cookie(token: str) -> SessionRequest:
-    shown = b"theme=dark; sAccessToken=%b; sFrontToken=x; lang=de" % token.encode()
-    return _asking((*_BROWSER, (b"Cookie", shown)))
+    cookies = b"theme=dark; sAccessToken=%b; sFrontToken=x; lang=de" % token.encode()
+    return _asking((*_BROWSER, (b"Cookie", cookies)))
 
 
 # --- the engine -------------------------------------------------------------------
@@ -278,7 +278,7 @@ async def _theirs(sdk: _Sdk, row: Row) -> None:
     row.us.append(float(await asyncio.to_thread(sdk.say, "go")))
 
 
-# --- what comes out -----------------------------------------------------------------
+# --- the report ---------------------------------------------------------------------
 
 
 def _table(rows: dict[str, Row], sizes: dict[str, int]) -> str:

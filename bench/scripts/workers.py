@@ -1,8 +1,8 @@
 """Measure several workers: `make bench-workers`, half a minute.
 
-What each takes of memory, how soon a sign-out in one is known in another, how soon one
-that was killed is replaced, and what is lost when the gateway reloads or stops under
-load. Ends with status 1 when a target is missed.
+It measures the memory of each worker, how soon a sign-out in one worker is known in
+another, how soon a killed worker is replaced, and how many requests are lost when the
+gateway reloads or stops under load. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Figure(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The facts of a reply that are checked."""
+    """The parts of a reply that are checked."""
 
     status: int
     fields: dict[bytes, bytes]
@@ -92,8 +92,8 @@ class Wire:
         )
         head = await self.reader.readuntil(b"\r\n\r\n")
         start, *lines = head[:-4].split(b"\r\n")
-        found = dict(line.split(b": ", 1) for line in lines)
-        fields_found = {name.lower(): value for name, value in found.items()}
+        fields_sent = dict(line.split(b": ", 1) for line in lines)
+        fields_found = {name.lower(): value for name, value in fields_sent.items()}
         await self.reader.readexactly(int(fields_found.get(b"content-length", 0)))
         return Reply(int(start.split()[1]), fields_found)
 
@@ -114,7 +114,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class Crew:
-    """A gateway that runs."""
+    """A running gateway with several workers."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int, workers: int):
         self.process = process
@@ -136,23 +136,24 @@ class Crew:
 
     @asynccontextmanager
     async def each(self, connections: int) -> AsyncIterator[list[list[Wire]]]:
-        """Yield the given number of connections to every worker."""
-        found: dict[bytes, list[Wire]] = {}
+        """Yield *connections* connections to every worker."""
+        by_worker: dict[bytes, list[Wire]] = {}
         async with AsyncExitStack() as opened, asyncio.timeout(_START_S):
             while (
-                len(found) < self.count or min(map(len, found.values())) < connections
+                len(by_worker) < self.count
+                or min(map(len, by_worker.values())) < connections
             ):
                 wire = await opened.enter_async_context(self.connect())
                 reply = await wire.ask(b"GET /open")
-                found.setdefault(reply.worker, []).append(wire)
-            yield [wires[:connections] for wires in found.values()]
+                by_worker.setdefault(reply.worker, []).append(wire)
+            yield [wires[:connections] for wires in by_worker.values()]
 
 
 @asynccontextmanager
 async def running(
     folder: Path, core: str, upstream: int, workers: int
 ) -> AsyncIterator[Crew]:
-    """Run a gateway for the block; all of its workers are ready when it begins."""
+    """Run a gateway while the block runs; wait until all its workers are ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     config = folder / "routes.yaml"
@@ -180,7 +181,7 @@ async def running(
 
 
 async def memory(crew: Crew, requests: int) -> list[Figure]:
-    """Measure the processes after some work."""
+    """Measure the memory of the processes after some requests."""
     async with crew.each(1) as wires:
         for (wire,) in wires:
             for _ in range(requests):
@@ -247,11 +248,11 @@ class Load:
         while not self.is_over:
             try:
                 async with self.crew.connect() as wire:
-                    told = b""
-                    while told != b"close" and not self.is_over:
+                    connection = b""
+                    while connection != b"close" and not self.is_over:
                         reply = await wire.ask(b"GET /open", fields)
                         self.counts[str(reply.status)] += 1
-                        told = reply.fields.get(b"connection", b"")
+                        connection = reply.fields.get(b"connection", b"")
             except ConnectionRefusedError:
                 self.is_over = True
             except (ConnectionError, asyncio.IncompleteReadError):
