@@ -149,14 +149,14 @@ async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
                 data = b"GET /public/x HTTP/1.1\r\nHost: gw\r\n\r\n"
                 rig.upstream.reply = mutated(chance, chance.choice(REPLIES))
                 rig.upstream.reply_closes = chance.random() < 0.5
-            shown = data if what == "requests" else rig.upstream.reply
+            data_sent = data if what == "requests" else rig.upstream.reply
             try:
                 judge(rig, data, await sent(rig, chance, data + GOOD))
                 rig.upstream.reply = None
                 if b"200 OK" not in await sent(rig, chance, GOOD, ANSWERED_S):
                     raise Found("a good request on a new connection isn't answered")
             except Found as found:
-                print(f"seed {seed}, {count} before it: {found}\n{shown!r}")
+                print(f"seed {seed}, {count} before it: {found}\n{data_sent!r}")
                 return 1
             count += 1
             used_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -185,8 +185,8 @@ def main() -> int:
         "--seed", type=int, default=random.SystemRandom().getrandbits(32)
     )
     parser.add_argument("--memory", type=float, default=24.0, help="MiB it may grow")
-    given = parser.parse_args()
-    return uvloop.run(fuzz(given.seconds, given.seed, given.memory, given.what))
+    options = parser.parse_args()
+    return uvloop.run(fuzz(options.seconds, options.seed, options.memory, options.what))
 
 
 if __name__ == "__main__":

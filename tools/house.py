@@ -61,11 +61,11 @@ def main() -> None:
         for path in package.rglob("*.py")
         if path.relative_to(package).parts[0] != "dev"
     ]
-    found = list(definitions(package))
-    classes = [(lines(n), place) for place, n in found if isinstance(n, ast.ClassDef)]
-    functions = [(place, n) for place, n in found if isinstance(n, Function)]
+    defined = list(definitions(package))
+    classes = [(lines(n), place) for place, n in defined if isinstance(n, ast.ClassDef)]
+    functions = [(place, n) for place, n in defined if isinstance(n, Function)]
     places = defaultdict(set)
-    for place, node in found:
+    for place, node in defined:
         if isinstance(node, ast.ClassDef):
             places[node.name].add(place.partition(":")[0])
     twice = sorted(name for name, where in places.items() if len(where) > 1)

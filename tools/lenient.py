@@ -60,10 +60,10 @@ class Probe:
     def __str__(self) -> str:
         """Return the name of the row."""
         start = self.target if self.method == "GET" else f"{self.method} {self.target}"
-        said = " ".join(
+        parts = " ".join(
             f"`{part}`" for part in (start, *self.fields, self.body) if part
         )
-        return f"{said} {self.note}".rstrip()
+        return f"{parts} {self.note}".rstrip()
 
 
 _PLAIN = """
@@ -585,8 +585,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--list", action="store_true", help="tell the names and end")
     parser.add_argument("--folder", type=Path, help="install here, and leave it")
-    given = parser.parse_args(arguments)
-    if given.list:
+    options = parser.parse_args(arguments)
+    if options.list:
         for name, upstream in UPSTREAMS.items():
             print(f"{name:13} {upstream.title} ({upstream.how.__name__})")
         return 0
@@ -595,10 +595,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns: dict[str, tuple[str, list[str]]] = {}
     skipped: dict[str, str] = {}
     with contextlib.ExitStack() as opened:
-        folder = given.folder or Path(
+        folder = options.folder or Path(
             opened.enter_context(tempfile.TemporaryDirectory(prefix="lenient-"))
         )
-        for name in given.only or UPSTREAMS:
+        for name in options.only or UPSTREAMS:
             began = time.monotonic()
             _say(f"{name} …")
             try:
