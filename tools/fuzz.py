@@ -46,10 +46,10 @@ PIECES = [
     *(b"HTTP/1.1", b"0\r\n\r\n", b"5\r\nhello\r\n", b"/../", b"%2e", b"/admin", b"?"),
 ]
 QUIET_S = 0.25
-"""So long after the last byte an exchange is over: a change may have taken away what
-the gateway waits for, and it would wait for its own limits."""
+"""An exchange is over this long after its last byte. A mutation may have removed bytes
+for which the gateway would wait until its own limits."""
 ANSWERED_S = 10.0
-"""So long a good request may take, on a machine that does other things, too."""
+"""How long a good request may take, on a busy machine."""
 
 
 class Found(Exception):
@@ -79,7 +79,7 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
 async def sent(
     rig: Rig, chance: random.Random, data: bytes, quiet_s: float = QUIET_S
 ) -> bytes:
-    """Send *data* in pieces; return all that comes back until *quiet_s* are quiet."""
+    """Send *data* in pieces; return what is received until *quiet_s* of silence."""
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     received = b""
     try:
@@ -134,7 +134,7 @@ _evil_session = re.compile(re.escape(SESSION) + rb":[^\r\n]*evil", re.IGNORECASE
 
 
 async def fuzz(seconds: float, seed: int, memory_mib: float, what: str) -> int:
-    """Run until the time is over; return 0, or print a failure and return 1."""
+    """Run for the given time and return 0, or print a failure and return 1."""
     chance = random.Random(seed)  # noqa: S311 # repeatable, no secret
     cases = [case for case in corpus.load() if len(case.sent) < 4000]
     count, began, start_kib, used_kib = 0, time.monotonic(), 0, 0

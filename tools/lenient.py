@@ -1,16 +1,17 @@
 """The spellings of a path that real upstreams treat as equal (`make lenient`).
 
-A gateway that compares paths as strings protects `/admin`; what a client sends as
-`/Admin` or `/admin;x` it lets through, and an upstream may serve that as its `/admin`.
-This script starts web frameworks with their defaults on loopback, sends them spellings
-byte by byte, and prints a Markdown table: which handler served what.
+A gateway that compares paths as strings protects `/admin`, but forwards `/Admin` and
+`/admin;x`, which an upstream may serve as `/admin`. This script starts web frameworks
+with their defaults on loopback, sends them spellings of paths byte by byte, and prints
+a Markdown table of the handlers that served them.
 
 Every upstream has the same handlers: GET, POST and DELETE `/admin`, and GET for
 `/admin/users`, `/panel/`, `/secret`, `/orders/{id}/refund` and `/v1/things:lock`. The
 reply's X-Handler tells which one answered. The programs are in tools/lenient/.
 
-npm, pip, go and mvn install into a temporary folder (`--folder` keeps one for the next
-run); Debian's Ruby and PHP are used when they are installed. What can't be had is told.
+npm, pip, go and mvn install into a temporary folder (`--folder` keeps it for the next
+run). Debian's Ruby and PHP are used if they are installed. Programs that aren't
+available are reported.
 
     python tools/lenient.py --only express-5 --only django > table.md
 """
@@ -40,10 +41,10 @@ PROGRAMS = Path(__file__).parent / "lenient"
 INSTALL_S = 600
 START_S = 60.0
 REPLY_S = 5.0
-"""How long a reply may take; a later one counts as none."""
+"""How long to wait for a reply; a later one counts as none."""
 
 
-# --- what is sent ---------------------------------------------------------------
+# --- the requests ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -418,7 +419,7 @@ UPSTREAMS: dict[str, Upstream] = {
 }
 
 
-# --- how it is run --------------------------------------------------------------
+# --- the run --------------------------------------------------------------------
 
 
 def _free_port() -> int:
@@ -513,7 +514,7 @@ def column(folder: Path, upstream: Upstream) -> tuple[str, list[str]]:
         ]
 
 
-# --- what is printed ------------------------------------------------------------
+# --- the page -------------------------------------------------------------------
 
 NOT_RUN = """\
 - ASP.NET Core: not run here. By what is written of it, routes are compared without
@@ -590,7 +591,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, upstream in UPSTREAMS.items():
             print(f"{name:13} {upstream.title} ({upstream.how.__name__})")
         return 0
-    # Whoever ends the script ends its upstreams, too.
+    # A signal that stops this script must stop its upstreams, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     columns: dict[str, tuple[str, list[str]]] = {}
     skipped: dict[str, str] = {}

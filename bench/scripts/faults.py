@@ -59,7 +59,7 @@ routes:
 """
 
 Request = tuple[str, str]
-"""A request's name in the figures, and its whole head."""
+"""The name of a request in the figures, and its head."""
 
 
 @dataclass
@@ -272,7 +272,7 @@ async def _kill(
     core.core.faults.hang(_VERIFY)
 
     async def kill() -> None:
-        await asyncio.sleep(seconds / 2)  # while questions to it are under way
+        await asyncio.sleep(seconds / 2)  # while calls to it are in flight
         await asyncio.to_thread(life.close)
 
     during, _ = await asyncio.gather(

@@ -501,7 +501,7 @@ def _made_with(python: Path) -> dict[str, str]:
     valgrind = subprocess.run(
         ["valgrind", "--version"], capture_output=True, text=True, check=True
     )
-    # libc and OpenSSL choose their fastest code by what the processor has.
+    # libc and OpenSSL choose their code by the features of the processor.
     flags = Path("/proc/cpuinfo").read_text().partition("\nflags")[2].split("\n")[0]
     vector = "AVX2" if "avx2" in flags.split() else "no AVX2"
     return {

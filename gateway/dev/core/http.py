@@ -101,7 +101,7 @@ def locate(path: str, api_paths: Collection[str]) -> Place | None:
 class Body:
     """The JSON object of a request, read field by field.
 
-    A method that reads a value raises `Refusal` (400) if the field is missing, null
+    Each method that reads a value raises `Refusal` (400) if the field is missing, null
     or of another type. Methods with `_or` return a default for a missing field.
     """
 
