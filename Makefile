@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
-	types check docs resources differential fuzz lenient faults bench bench-instructions \
+	types check docs resources differential fuzz lenient faults fairness bench bench-instructions \
 	bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
@@ -108,6 +108,9 @@ resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minute
 
 faults: $(VENV)/.run ## how a failing core affects other requests, measured
 	@$(BIN)/python -m bench.scripts.faults $(ARGS)
+
+fairness: $(VENV)/.run ## what one busy client costs another (two minutes; ARGS=--rivals)
+	@$(BIN)/python -m bench.scripts.fairness $(ARGS)
 
 bench: $(VENV)/.run ## compare the cost with nginx, HAProxy, Envoy and Caddy (12 minutes)
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,0 +1,358 @@
+"""Measure what one busy client costs another one: `make fairness`.
+
+The gateway runs with one worker, in front of an upstream in a process of its own. An
+innocent client sends a request every few milliseconds on one connection. Meanwhile,
+other connections send what takes a proxy the most work for each byte: pipelined
+requests, tiny frames of WebSockets, tiny chunks, heads byte by byte. The table has the
+innocent's times with and without each of them. `--rivals` adds nginx and HAProxy, if
+they are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import uvloop
+
+from bench.rig import client
+from bench.rig.processes import LOAD_CORE, PROXY_CORE, running
+from bench.rig.report import percentile
+from bench.rig.rivals import ONE_WORKER
+
+_GATEWAY = str(Path(sys.executable).with_name("gateway"))
+_GATEWAY_CONFIG = """
+version: 1
+gateway: {{listen: "127.0.0.1:{port}"}}
+supertokens: {{connection_uri: "http://127.0.0.1:9"}}
+routes:
+  - {{path: /public, upstream: "http://127.0.0.1:{upstream}", protected: false,
+      websocket: {{allowed_origins: ["http://a"]}}}}
+"""
+"""Public, so that no core is needed."""
+_NGINX_CONFIG = """
+{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log {folder}/access.log; keepalive_requests 1000000000;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  upstream up {{ server 127.0.0.1:{upstream}; keepalive 64; }}
+  map $http_upgrade $hop {{ default ""; websocket "Upgrade"; }}
+  server {{
+    listen 127.0.0.1:{port}; client_max_body_size 0;
+    location / {{ return 404; }}
+    location /public {{
+      proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $hop; proxy_request_buffering off;
+      proxy_pass http://up;
+    }}
+  }}
+}}
+"""
+_HAPROXY_CONFIG = """global
+  nbthread 1
+  no strict-limits
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  http-reuse always
+frontend front
+  bind 127.0.0.1:{port}
+  http-request return status 404 unless {{ path_beg /public }}
+  default_backend back
+backend back
+  server one 127.0.0.1:{upstream}
+"""
+
+_INTERVAL_S = 0.004
+"""Between two requests of the innocent client, if the first one is answered by then."""
+_PATIENCE_S = 20.0
+_BLOCK = 64 * 1024
+"""Bytes in one write of an attacker."""
+
+_REQUEST = b"GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n"
+_UPGRADE = (
+    b"GET /public/socket HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+_UPLOAD = (
+    b"POST /public/upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """What an attacker's connection sends: *opening* once, then *piece* for ever."""
+
+    name: str
+    piece: bytes
+    opening: bytes = b""
+    is_slow: bool = False
+    """Each piece is a write of its own; when the connection ends, it is made anew."""
+
+
+_ATTACKS = (
+    Attack("pipelined requests, 404", b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n"),
+    Attack("pipelined requests, public", _REQUEST),
+    Attack("2-byte frames", b"\x82\x00", _UPGRADE),
+    Attack("1-byte fragments, masked", b"\x00\x81maskx", _UPGRADE),
+    Attack("4-byte frames, long form", b"\x82\x7e\x00\x00", _UPGRADE),
+    Attack("1-byte chunks of a request", b"1\r\nx\r\n", _UPLOAD),
+    Attack("chunks of CRLF of a request", b"2\r\n\r\n\r\n", _UPLOAD),
+    Attack(
+        "1-byte chunks of a reply", b"", b"GET /public/drip HTTP/1.1\r\nHost: a\r\n\r\n"
+    ),
+    Attack("empty lines", b"\r\n", is_slow=False),
+    Attack("heads byte by byte", b"x", b"GET /public HTTP/1.1\r\nX: ", is_slow=True),
+)
+
+
+class _Service(asyncio.Protocol):
+    """The upstream: a small reply, an endless one, or nothing after an upgrade."""
+
+    def __init__(self) -> None:
+        self._transport = cast("asyncio.Transport", None)
+        self._is_sink = False
+        self._is_dripping = False
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_sink:
+            return
+        if data.startswith(b"GET /public/socket"):
+            self._is_sink = True
+            self._transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\n\r\n"
+            )
+        elif data.startswith(b"POST "):
+            self._is_sink = True
+        elif data.startswith(b"GET /public/drip"):
+            self._is_sink = self._is_dripping = True
+            self._transport.write(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            self._drip()
+        else:
+            reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            self._transport.write(reply * data.count(b"\r\n\r\n"))
+
+    def _drip(self) -> None:
+        while not self._paused and not self._transport.is_closing():
+            self._transport.write(b"1\r\nx\r\n" * (_BLOCK // 6))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._is_dripping:
+            asyncio.get_running_loop().call_soon(self._drip)
+
+
+async def _serve(listening: socket.socket) -> None:
+    server = await asyncio.get_running_loop().create_server(_Service, sock=listening)
+    await server.serve_forever()
+
+
+async def _attack(attack: Attack, port: int, connections: int) -> None:
+    await asyncio.gather(*(_attack_once(attack, port) for _ in range(connections)))
+
+
+async def _attack_once(attack: Attack, port: int) -> None:
+    """Send what *attack* has to send, as fast as it is taken, and read all replies."""
+    piece = attack.piece
+    if not attack.is_slow:
+        piece *= _BLOCK // len(piece) if piece else 0
+    while True:
+        with contextlib.suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reading = asyncio.create_task(_discard(reader))
+            try:
+                writer.write(attack.opening)
+                if attack.opening == _UPGRADE:
+                    await asyncio.sleep(0.2)
+                while piece and not reading.done():
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                await reading
+            finally:
+                writer.transport.abort()
+        await asyncio.sleep(0)
+
+
+async def _discard(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(_BLOCK):
+            pass
+
+
+@contextlib.contextmanager
+def _process(run: Callable[[], None]) -> Iterator[None]:
+    """Run *run* in a process on the load's core during the block."""
+
+    def child() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.sched_setaffinity(0, {LOAD_CORE})
+        run()
+
+    process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+# --- the innocent client --------------------------------------------------------
+
+
+@dataclass
+class Times:
+    """What the innocent client saw."""
+
+    ms: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def cells(self) -> str:
+        statuses = ", ".join(f"{n} of {name}" for name, n in self.statuses.items())
+        shares = (percentile(self.ms, share) for share in (0.5, 0.99, 1.0))
+        return " | ".join((*(f"{value:.1f}" for value in shares), statuses))
+
+
+def _innocent(port: int, seconds: float) -> Times:
+    times = Times()
+    end = time.perf_counter() + seconds
+    sock: socket.socket | None = None
+    while (begun := time.perf_counter()) < end:
+        try:
+            if sock is None:
+                sock = client.dial(port)
+                sock.settimeout(_PATIENCE_S)
+            status = str(client.ask(sock, _REQUEST).status)
+        except (OSError, client.Failed) as error:
+            status, sock = type(error).__name__, None
+        took = time.perf_counter() - begun
+        times.ms.append(took * 1000)
+        times.statuses[status] += 1
+        time.sleep(max(0.0, _INTERVAL_S - took))
+    if sock is not None:
+        sock.close()
+    return times
+
+
+# --- the proxies ------------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _command(name: str, folder: Path, port: int, upstream: int) -> list[str] | None:
+    """Return the command that starts a proxy, None if it isn't installed."""
+    path = folder / f"{name}.conf"
+    user = "user root;" if os.geteuid() == 0 else ""
+    texts = {
+        "gateway": _GATEWAY_CONFIG,
+        "nginx": _NGINX_CONFIG,
+        "haproxy": _HAPROXY_CONFIG,
+    }
+    path.write_text(
+        texts[name].format(port=port, upstream=upstream, folder=folder, user=user)
+    )
+    if name == "gateway":
+        return [_GATEWAY, "serve", "-c", str(path)]
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        return None
+    if name == "nginx":
+        return [program, "-c", str(path), "-p", str(folder)]
+    return [program, "-f", str(path), "-db"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each attack")
+    parser.add_argument("--rivals", action="store_true", help="nginx and HAProxy, too")
+    parser.add_argument("--only", default="", help="attacks with this in their names")
+    options = parser.parse_args(arguments)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(256)
+        upstream = int(listening.getsockname()[1])
+        with _process(lambda: uvloop.run(_serve(listening))):
+            for name in ("gateway", "nginx", "haproxy")[: 3 if options.rivals else 1]:
+                _measure(name, upstream, options.seconds, options.only)
+    return 0
+
+
+def _measure(name: str, upstream: int, seconds: float, only: str) -> None:
+    """Print the rows of one proxy."""
+    for attack in (None, *_ATTACKS):
+        for connections in (1, 20):
+            if attack is None:
+                if connections > 1:
+                    continue
+            elif only not in attack.name:
+                continue
+            with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
+                folder, port = Path(made), _free_port()
+                command = _command(name, folder, port, upstream)
+                if command is None:
+                    print(f"{name} isn't installed", flush=True)
+                    return
+                stack.enter_context(
+                    running(
+                        command,
+                        core=PROXY_CORE,
+                        port=port,
+                        log=folder / "log",
+                        environ=dict(ONE_WORKER),
+                    )
+                )
+                _innocent(port, 0.5)
+                label = "no attack"
+                if attack is not None:
+                    one, many = attack, connections
+                    stack.enter_context(
+                        _process(lambda: uvloop.run(_attack(one, port, many)))  # noqa: B023 - ends with the block
+                    )
+                    time.sleep(0.7)
+                    label = f"{attack.name} ({connections})"
+                times = _innocent(port, seconds)
+            if attack is None:
+                print(f"\n{name}: the innocent's times in ms\n")
+                print("| attack (connections) | p50 | p99 | max | statuses |")
+                print("|---|---|---|---|---|")
+            print(f"| {label} | {times.cells()} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
