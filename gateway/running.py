@@ -7,15 +7,20 @@ and a task would take two iterations of the event loop.
 If a coroutine awaits anything else, it continues as an asyncio task from there, and a
 later `Wait` works like a future. Code that needs a task before it awaits calls
 `ensure_task`: `asyncio.timeout`, `asyncio.current_task`, everything that uses anyio.
+
+`Turns` has what a connection puts off to a later turn of the event loop, so that other
+connections are served in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
@@ -177,6 +182,56 @@ class _FutureWaiter:
     def step(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+class Turns:
+    """Steps of work that were put off, of all connections of one event loop.
+
+    A peer can send in one read what takes many milliseconds to handle: pipelined
+    requests, tiny chunks or frames. Its connection handles a bounded part of that at
+    once, and puts the rest off in steps that are bounded, too. One step runs in each
+    turn of the loop, whatever the number of connections. So what a client waits for the
+    others' steps doesn't grow with their number.
+    """
+
+    __slots__ = ("_loop", "_steps")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._steps: deque[Callable[[], None]] = deque()
+
+    def put_off(self, step: Callable[[], None]) -> None:
+        """Call *step* in a later turn, after the steps that were put off before it.
+
+        A connection that puts off a step bounds what it reads until then, and has one
+        step here at most.
+        """
+        if not self._steps:
+            self._loop.call_soon(self._run)
+        self._steps.append(step)
+
+    async def next(self) -> None:
+        """Return in a later turn, after the steps that were put off before."""
+        turn = _FutureWaiter()
+        self.put_off(turn.step)
+        await turn.future
+
+    def _run(self) -> None:
+        step = self._steps.popleft()
+        if self._steps:
+            self._loop.call_soon(self._run)
+        step()
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
+
+
+def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
+    """Return the one `Turns` of *loop*."""
+    turns = _turns.get(loop)
+    if turns is None:
+        turns = _turns[loop] = Turns(loop)
+    return turns
 
 
 @coroutine

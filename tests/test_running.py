@@ -11,13 +11,14 @@ import inspect
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import uvloop
 
 from gateway import running
-from gateway.running import Runner, Wait, ensure_task
+from gateway.running import Runner, Turns, Wait, ensure_task, turns_of
 
 PATIENCE_S = 5.0
 
@@ -738,3 +739,78 @@ async def test_no_reference_cycle_is_left(how: str, is_adopted: bool) -> None:
         left = await once()
         await turns()
         assert [ref() for ref in left if ref() is not None] == []
+
+
+# --- what is put off ------------------------------------------------------------
+
+
+@on_both_loops
+async def test_one_step_runs_in_each_turn() -> None:
+    """Whatever is put off, others run between two steps, and the order is kept."""
+    loop = asyncio.get_running_loop()
+    happened: list[str] = []
+    done = asyncio.Event()
+
+    def other() -> None:
+        happened.append("other")
+        if not done.is_set():
+            loop.call_soon(other)
+
+    turns = Turns(loop)
+    loop.call_soon(other)
+    for name in "abc":
+        turns.put_off(partial(happened.append, name))
+    turns.put_off(done.set)
+    await done.wait()
+    assert "".join(happened).replace("other", "-").strip("-") == "a-b-c"
+
+
+@on_both_loops
+async def test_steps_of_several_take_turns() -> None:
+    """A connection with many steps lets one with a single step go before them."""
+    happened: list[str] = []
+    turns = Turns(asyncio.get_running_loop())
+
+    def many(left: int) -> None:
+        happened.append("many")
+        if left:
+            turns.put_off(lambda: many(left - 1))
+
+    turns.put_off(lambda: many(3))
+    turns.put_off(lambda: happened.append("one"))
+    while len(happened) < 5:
+        await turns.next()
+    assert happened == ["many", "one", "many", "many", "many"]
+
+
+async def test_a_step_that_fails_stops_no_other() -> None:
+    """The error is the loop's to report; the steps behind it run."""
+    loop = asyncio.get_running_loop()
+    errors: list[object] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    turns = Turns(loop)
+    failure = ZeroDivisionError()
+
+    def fail() -> None:
+        raise failure
+
+    turns.put_off(fail)
+    await turns.next()
+    assert errors == [failure]
+
+
+async def test_a_waiter_that_is_cancelled_is_passed_over() -> None:
+    """A tunnel that ends while it waits for its turn leaves nothing behind."""
+    turns = Turns(asyncio.get_running_loop())
+    waiting = asyncio.ensure_future(turns.next())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await turns.next()
+    assert waiting.cancelled()
+
+
+@on_both_loops
+async def test_each_loop_has_one() -> None:
+    """All connections of a loop share its turns."""
+    loop = asyncio.get_running_loop()
+    assert turns_of(loop) is turns_of(loop)
