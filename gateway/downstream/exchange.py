@@ -100,10 +100,20 @@ class Body:
         self._on_read = on_read
         self._arrival: Wait[None] | None = None
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether bytes have arrived that aren't decoded: `feed(b"")` goes on.
+
+        Meanwhile the connection isn't read, and none of these bytes count in `size`.
+        """
+        chunks = self._chunks
+        return chunks is not None and bool(chunks.unread) and not self._is_broken
+
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the connection; return those after the body's end.
 
-        A body with broken framing has no known end, so no bytes after it are returned.
+        Of a chunked body, a bounded number of chunks is decoded; see `is_behind`. A
+        body with broken framing has no known end, so no bytes after it are returned.
         """
         if self._is_broken:
             return b""
@@ -181,6 +191,7 @@ class _NoBody(Body):
     def __init__(self) -> None:
         self.complete = True
         self.size = 0
+        self._chunks = None
 
     def read_now(self) -> bytes:
         return b""

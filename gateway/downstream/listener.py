@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, cast
 
 from gateway import responses
@@ -33,7 +35,7 @@ from gateway.http.request_head import (
 )
 from gateway.observe import Observer, Record
 from gateway.pace import Pace
-from gateway.running import Runner, Wait
+from gateway.running import Runner, Wait, turns_of
 
 _log = logging.getLogger("gateway")
 
@@ -46,6 +48,9 @@ _MAX_PIPELINED = 32
 _UNREAD_BYTES = 32 * 1024
 """Reading pauses while more pipelined bytes than this wait for the current request. One
 read can exceed the limit: with uvloop by up to 250 KiB."""
+
+
+_empty_lines = re.compile(rb"(?:\r\n)*+").match
 
 
 class TunnelFeed(Protocol):
@@ -109,7 +114,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         self._exchange: Exchange | None = None
         """The exchange of the request that is served."""
         self._served = 0
-        """Pipelined requests served since the event loop last ran."""
+        """Pipelined requests served in this turn of the event loop."""
         self._unread = b""
         """Received bytes; those from `_at` on aren't parsed yet."""
         self._at = 0
@@ -189,7 +194,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             return
         body = self.body
         if body is not None and not body.complete:
-            data = body.feed(data)
+            data = self._feed_body(body, data)
         else:
             body = None
         if data:
@@ -198,6 +203,26 @@ class ClientConnection(Runner, asyncio.Protocol):
         self._settle_reading()
         if body is not None:
             body.wake()
+
+    def _feed_body(self, body: Body, data: bytes) -> bytes:
+        """Feed *body*; return the bytes after its end. Put off what is too much."""
+        was_behind = body.is_behind
+        rest = body.feed(data)
+        if body.is_behind and not was_behind:
+            self._listener.turns.put_off(partial(self._feed_more, body))
+        return rest
+
+    def _feed_more(self, body: Body) -> None:
+        """Go on with a body that is behind, unless its request has ended."""
+        if self.body is not body:
+            return
+        rest = body.feed(b"")
+        if body.is_behind:
+            self._listener.turns.put_off(partial(self._feed_more, body))
+        elif rest:
+            self._unread, self._at = rest, 0
+        self._settle_reading()
+        body.wake()
 
     def eof_received(self) -> bool:
         """Return False to close the connection after a FIN; a tunnel forwards it."""
@@ -228,9 +253,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         """
         data, at = self._unread, self._at
         # RFC 9112 §2.2: empty lines before a request are skipped.
-        while data.startswith(b"\r\n", at):
-            at += 2
-            self._head_bytes += 2
+        if data.startswith(b"\r\n", at):
+            found = _empty_lines(data, at)
+            assert found is not None
+            self._head_bytes += found.end() - at
+            at = found.end()
         end = data.find(b"\r\n\r\n", known - 3 if known > 3 else at) + 4
         if end >= 4:
             head = self._listener.reader.read(
@@ -246,7 +273,8 @@ class ClientConnection(Runner, asyncio.Protocol):
             elif body.complete:
                 self._at = end
             else:
-                self._unread, self._at = body.feed(data[end:]), 0
+                self._unread, self._at = b"", 0
+                self._unread = self._feed_body(body, data[end:])
             return head
         self._at = 0
         if at:
@@ -343,7 +371,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         """Pause reading if too many bytes are unread; else resume it."""
         body = self.body
         has_room = len(self._unread) - self._at <= _UNREAD_BYTES and (
-            body is None or body.size <= BODY_BYTES
+            body is None or (body.size <= BODY_BYTES and not body.is_behind)
         )
         if has_room == self._is_reading or self._tunnel is not None:
             return
@@ -478,6 +506,7 @@ class Listener:
         self._observer = observer
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
+        self.turns = turns_of(self._loop)
         self._open: set[ClientConnection] = set()
         self._closing = False
         self._emptied: asyncio.Future[None] | None = None

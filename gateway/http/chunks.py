@@ -25,6 +25,15 @@ TRAILERS_MAX_BYTES: Final = 16384
 """The size of all trailers together."""
 TRAILERS_MAX: Final = 100
 
+CHUNKS_PER_FEED: Final = 512
+"""How many chunks one call of `feed` decodes: less than a millisecond of work, even
+where each has to be found by itself. A read of 256 KiB can have 43,000 chunks."""
+_SMALL_BYTES = 64
+"""After a chunk of at most this size, the decoder expects more small ones."""
+_FIRST_RUN = 16
+"""How many chunks are decoded together at first. The number is doubled while chunks
+are small, and none of them contains a CRLF."""
+
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*"'
 _SIZE_LINE = rb"([0-9A-Fa-f]{1,16})(?: *; *%b+(?: *= *(?:%b+|%b))?)* *" % (
     *(TOKEN, TOKEN, _QUOTED),
@@ -45,6 +54,8 @@ def _size_cache(match: Callable[[bytes], re.Match[bytes] | None]) -> BoundedCach
 
     return BoundedCache(size, max_size=_PLAIN_MAX_BYTES)
 
+
+_Sizes = BoundedCache[int]
 
 _strict_sizes = _size_cache(_strict_line)
 _blank_sizes = _size_cache(_blank_line)
@@ -75,6 +86,7 @@ class ChunkDecoder:
         "_trailer_bytes",
         "_trailers",
         "rest",
+        "unread",
     )
 
     def __init__(
@@ -89,6 +101,10 @@ class ChunkDecoder:
         """
         self.rest = b""
         """The bytes received after the body's end."""
+        self.unread = b""
+        """Received bytes that aren't decoded yet (see CHUNKS_PER_FEED). If there are
+        any, the caller calls `feed(b"")` until there are none. Meanwhile it should not
+        read from the connection."""
         self._error = error
         self._sizes = _blank_sizes if blanks else _strict_sizes
         self._next = _SIZE
@@ -109,6 +125,8 @@ class ChunkDecoder:
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of body in *data*, the next bytes of the connection.
 
+        At most CHUNKS_PER_FEED chunks are decoded; see `unread`.
+
         Raises:
             GatewayError: the constructor's, for a chunk size that isn't 1 to 16
                 hexadecimal digits; an extension that isn't `;name`, `;name=token` or
@@ -120,10 +138,18 @@ class ChunkDecoder:
         if self._line:
             data = self._line + data
             self._line = b""
+        elif self.unread:
+            data = self.unread + data
+            self.unread = b""
         at, size = 0, len(data)
         coming, left = self._next, self._left
+        allowed, run = CHUNKS_PER_FEED, _FIRST_RUN
         while at < size:
             if coming == _SIZE:
+                if allowed <= 0:
+                    self.unread = data[at:]
+                    break
+                allowed -= 1
                 end = data.find(b"\r\n", at)
                 if end < 0:
                     self._begin_line(data[at:], LINE_MAX_BYTES)
@@ -152,6 +178,12 @@ class ChunkDecoder:
                 if size - at == 5 and data.endswith(b"0\r\n\r\n"):
                     coming = _NOTHING  # the usual end, in one step
                     break
+                if left <= _SMALL_BYTES and run > 0 and size - at > _SMALL_BYTES:
+                    joined, at, count = _join_small(data, at, run, self._sizes)
+                    pieces.append(joined)
+                    allowed -= count
+                    # One less: the next chunk is decoded by itself, as at first.
+                    run = min(2 * run, allowed - 1) if count == run else 0
             elif coming == _TRAILER:
                 end = data.find(b"\r\n", at)
                 if end < 0:
@@ -174,6 +206,8 @@ class ChunkDecoder:
             else:
                 raise self._error("a chunk doesn't end in CRLF")
         self._next, self._left = coming, left
+        if len(pieces) > _FIRST_RUN:  # small ones: each takes 33 bytes more
+            return [b"".join(pieces)]
         return pieces
 
     def _begin_line(self, line: bytes, limit: int) -> None:
@@ -200,3 +234,32 @@ class ChunkDecoder:
             raise self._error("a trailer is not a field")
         if field[0].lower() in _NEVER_IN_TRAILERS:
             raise self._error("a trailer is a framing field")
+
+
+def _join_small(
+    data: bytes, at: int, most: int, sizes: _Sizes
+) -> tuple[bytes, int, int]:
+    """Decode up to *most* chunks together, from the index *at* on, where a size is due.
+
+    Returns their bytes, the index behind them, and how many they are. The first chunk
+    that isn't whole, contains a CRLF, has a size that *sizes* doesn't remember or is
+    the last chunk ends the run. Such a chunk is for `feed`.
+
+    To split at each CRLF and compare all lengths at once takes a tenth of the time of a
+    loop over chunks.
+    """
+    texts = data[at : at + most * _SMALL_BYTES].split(b"\r\n", 2 * most)
+    count = (len(texts) - 1) // 2  # of pairs with both CRLFs
+    lines, bodies = texts[0 : 2 * count : 2], texts[1 : 2 * count : 2]
+    # Not `sizes[…]`, which would judge and remember what may not be a size.
+    told = list(map(sizes.get, lines))
+    found = list(map(len, bodies))
+    if told != found or 0 in found:
+        count = 0
+        for said, is_there in zip(told, found, strict=True):
+            if said != is_there or not said:
+                break
+            count += 1
+        del lines[count:], bodies[count:]
+    joined = b"".join(bodies)
+    return joined, at + len(joined) + sum(map(len, lines)) + 4 * count, count

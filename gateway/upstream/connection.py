@@ -28,7 +28,7 @@ from gateway.errors import (
     UpstreamTimeout,
 )
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
-from gateway.running import Wait
+from gateway.running import Wait, turns_of
 from gateway.upstream.deadline import Deadline
 from gateway.upstream.places import WaitsFor
 from gateway.upstream.reader import ReplyReader
@@ -88,6 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_deadline",
         "_drained",
         "_idle_s",
+        "_is_put_off",
         "_is_reading",
         "_is_sent",
         "_loop",
@@ -156,6 +157,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._reply: Reply | None = None
         """Set while REPLYING."""
         self._is_reading = True
+        self._is_put_off = False
+        """`_feed_more` will be called in a later turn of the event loop."""
         self._tunnel: UpstreamTunnel | None = None
 
     def __repr__(self) -> str:
@@ -338,6 +341,11 @@ class UpstreamConnection(asyncio.Protocol):
             detail = f"{self._name}: {exc.detail}"
             self._fail(BadReply(detail, reused=self.served > 1))
             return
+        if reader.is_behind:
+            self._pause_reading()
+            if not self._is_put_off:
+                self._is_put_off = True
+                turns_of(self._loop).put_off(self._feed_more)
         if state is _WAITING:
             if reader.head is not None:
                 self._on_head(reader.head)
@@ -353,8 +361,21 @@ class UpstreamConnection(asyncio.Protocol):
         # A waiting reader empties the reply in `wake`, below.
         if reply.size > HIGH_WATER_BYTES and not reply.is_awaited:
             self._pause_reading()
+        elif not (self._is_reading or reader.is_behind):
+            self._resume_reading()
         self._set_deadline()
         reply.wake()
+
+    def _feed_more(self) -> None:
+        """Go on with a reply that is behind."""
+        self._is_put_off = False
+        if self._reader.is_behind and not self.closed:
+            self.data_received(b"")
+
+    def _feed_rest(self) -> None:
+        """Parse all that has arrived: no more will."""
+        while self._reader.is_behind and not self.closed:
+            self.data_received(b"")
 
     def _on_head(self, head: ReplyHead) -> None:
         """Return the reply to the waiting caller, with the body bytes parsed so far."""
@@ -457,8 +478,11 @@ class UpstreamConnection(asyncio.Protocol):
     # --- back-pressure and time -----------------------------------------------
 
     def resume(self) -> None:
-        """Resume reading, if it is paused: the reader has taken all bytes."""
-        if not self._is_reading:
+        """Resume reading, if it is paused: the reader has taken all bytes.
+
+        A reply that is behind resumes it later (`data_received`).
+        """
+        if not (self._is_reading or self._reader.is_behind):
             self._resume_reading()
             self._set_deadline()
 
@@ -532,6 +556,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.address = peer[0]
 
     def eof_received(self) -> None:
+        self._feed_rest()
         reply = self._reply
         if reply is not None and self._reader.eof():
             self._on_complete(reply)
@@ -539,6 +564,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._close("closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._feed_rest()
         self._close(
             f"reset the connection ({type(exc).__name__})" if exc else "is gone"
         )

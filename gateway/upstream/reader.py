@@ -35,6 +35,7 @@ class ReplyReader:
         "begun",
         "ended",
         "head",
+        "is_behind",
         "pieces",
         "surplus",
     )
@@ -49,6 +50,9 @@ class ReplyReader:
         """The final reply's head, or the 101's; None until it has arrived."""
         self.ended = False
         """All of the body has arrived."""
+        self.is_behind = False
+        """Bytes have arrived that aren't parsed: the caller calls `feed(b"")` until
+        there are none. Meanwhile it should not read from the connection."""
         self.surplus = False
         """Bytes beyond the end of the reply have arrived."""
         self._head_request = False
@@ -68,6 +72,8 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes of the connection; the attributes hold the result.
+
+        Of a chunked body, a bounded number of chunks is parsed; see `is_behind`.
 
         Raises:
             BadReply: the reply is malformed, too large, or ambiguous.
@@ -140,6 +146,7 @@ class ReplyReader:
             chunks = self._chunks
             assert chunks is not None
             self.pieces += chunks.feed(data)
+            self.is_behind = bool(chunks.unread)
             if chunks.ended:
                 self.ended = True
                 self.surplus = bool(chunks.rest)

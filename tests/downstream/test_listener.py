@@ -19,6 +19,7 @@ from corpus.rig import Rig, Watched, until
 from wire import connect
 
 from gateway.downstream import exchange, listener
+from gateway.http import chunks
 from gateway.pace import Pace
 
 GET = b"GET /public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
@@ -622,6 +623,66 @@ async def test_pipelined_bytes_are_bounded() -> None:
         (upstream,) = rig.upstream.open
         upstream._transport.write(b"ok")
         assert (await reader.readexactly(15)) == b"okHTTP/1.1 400 "
+
+
+NONE = b"GET /none HTTP/1.1\r\nHost: gw\r\n\r\n"
+CHUNKED = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"2\r\n\r\n\r\n"])
+async def test_small_chunks_take_turns(chunk: bytes) -> None:
+    """G15: the rest of a read waits unparsed and unread; the body arrives whole."""
+    async with (
+        running() as rig,
+        connected(rig) as (reader, writer),
+        connected(rig) as (_, to_innocent),
+    ):
+        busy = await server_side(rig, writer)
+        innocent = await server_side(rig, to_innocent)
+        busy.data_received(CHUNKED + chunk * 5000 + b"0\r\n\r\n" + GET)
+        body = busy.body
+        assert body is not None
+        assert body.is_behind
+        assert not busy._is_reading
+        turns = 0
+        while body.is_behind:
+            before = body.size
+            await asyncio.sleep(0)
+            assert body.size - before <= chunks.CHUNKS_PER_FEED * 2
+            innocent.data_received(NONE)
+            assert rig.records.pop().path == "/none"
+            turns += 1
+        assert turns >= 9
+        assert body.complete
+        for _ in range(2):
+            await reader.readuntil(b"/public/a")
+        assert busy._is_reading
+        first, second = rig.upstream.requests
+        assert first.body == chunk[3:-2] * 5000
+        assert second.raw.startswith(b"GET ")
+
+
+async def test_chunks_that_break_later_are_refused() -> None:
+    """C9: what is malformed is found in a later turn, too; then nothing is served."""
+    async with running() as rig, connected(rig) as (reader, writer):
+        busy = await server_side(rig, writer)
+        busy.data_received(CHUNKED + b"1\r\nx\r\n" * 3000 + b"G\r\n" + GET)
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        await upstream_left(rig)
+        assert not rig.upstream.requests
+
+
+async def test_a_client_that_leaves_with_chunks_put_off() -> None:
+    """G12: its turn comes when it is gone, and does nothing."""
+    async with running() as rig, connected(rig) as (_, writer):
+        busy = await server_side(rig, writer)
+        busy.data_received(CHUNKED + b"1\r\nx\r\n" * 3000)
+        assert busy.transport is not None
+        busy.transport.abort()
+        await busy.until_gone()
+        await upstream_left(rig)
+        assert not rig.upstream.requests
+        assert not rig.complaints.texts
 
 
 async def test_an_odd_target_is_400() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import httptools
@@ -22,8 +23,15 @@ Decoded = tuple[bytes, bool, bytes]
 def decoded(*pieces: bytes, blanks: bool = False) -> Decoded:
     """Return the body, whether it has ended, and the bytes after it."""
     decoder = ChunkDecoder(BadReply if blanks else BadRequest, blanks=blanks)
-    body = b"".join(part for piece in pieces for part in decoder.feed(piece))
+    body = b"".join(part for piece in pieces for part in all_of(decoder, piece))
     return body, decoder.ended, decoder.rest
+
+
+def all_of(decoder: ChunkDecoder, piece: bytes) -> Iterator[bytes]:
+    """Feed *piece*, and go on until nothing is unread."""
+    yield from decoder.feed(piece)
+    while decoder.unread:
+        yield from decoder.feed(b"")
 
 
 def bytewise(data: bytes) -> list[bytes]:
@@ -163,6 +171,38 @@ def test_a_read_within_a_chunk_is_not_copied() -> None:
     assert decoder.ended
 
 
+@pytest.mark.parametrize("payload", [b"x", b"\r\n", b"y" * 100])
+def test_one_call_decodes_a_bounded_number(payload: bytes) -> None:
+    """The rest waits for further calls; nothing is lost, and nothing is read twice."""
+    chunk = b"%x\r\n%b\r\n" % (len(payload), payload)
+    data = chunk * 1500 + b"0\r\n\r\nGET"
+    decoder = ChunkDecoder(BadRequest)
+    counts = [len(b"".join(decoder.feed(data)))]
+    while decoder.unread:
+        assert not decoder.ended
+        counts.append(len(b"".join(decoder.feed(b""))))
+    assert sum(counts) == 1500 * len(payload)
+    assert max(counts) <= chunks.CHUNKS_PER_FEED * len(payload)
+    assert len(counts) == 3
+    assert (decoder.ended, decoder.rest) == (True, b"GET")
+
+
+def test_bytes_that_arrive_while_some_are_unread_follow_them() -> None:
+    """A read that was on its way changes no order."""
+    decoder = ChunkDecoder(BadRequest)
+    body = b"".join(decoder.feed(b"1\r\na\r\n" * 1500))
+    assert decoder.unread
+    body += b"".join(all_of(decoder, b"1\r\nb\r\n0\r\n\r\n"))
+    assert body == b"a" * 1500 + b"b"
+    assert decoder.ended
+
+
+def test_many_small_chunks_are_one_piece() -> None:
+    """Bytes objects of one byte would take 40 times the memory of the body."""
+    (piece,) = ChunkDecoder(BadRequest).feed(b"2\r\n\r\n\r\n" * 500)
+    assert piece == b"\r\n" * 500
+
+
 # --- properties -------------------------------------------------------------------
 
 _TEXTS = st.sampled_from(
@@ -192,6 +232,41 @@ def test_cuts_make_no_difference(data: bytes, cuts: list[int]) -> None:
             decoded(*pieces)
     else:
         assert decoded(*pieces) == whole
+
+
+_RUNS = st.builds(
+    lambda parts, odd, at, end: b"".join((*parts[:at], odd, *parts[at:], end)),
+    st.lists(
+        st.builds(
+            lambda text, times: (b"%x\r\n%b\r\n" % (len(text), text)) * times,
+            st.sampled_from(
+                [b"x", b"\r\n", b"ab", b"\r", b"0\r\n\r\n", b"1\r\na\r\n", b"z" * 99]
+            ),
+            st.sampled_from([1, 2, 15, 16, 17, 40]),
+        ),
+        max_size=6,
+    ),
+    st.one_of(st.just(b""), _TEXTS, st.sampled_from([b"7;a=b\r\nseventh\r\n"])),
+    st.integers(0, 6),
+    st.sampled_from([b"", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n\r\n"]),
+)
+
+
+@given(_RUNS, st.lists(st.integers(0, 2000), max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_runs_of_small_chunks_are_read_like_single_ones(
+    data: bytes, cuts: list[int]
+) -> None:
+    """Byte by byte, each chunk is decoded by itself; the result is the same."""
+    places = [0, *sorted(cuts), len(data)]
+    pieces = [data[a:b] for a, b in pairwise(places) if a <= b]
+    try:
+        single = decoded(*bytewise(data))
+    except BadRequest:
+        with pytest.raises(BadRequest):
+            decoded(*pieces)
+    else:
+        assert decoded(*pieces) == single
 
 
 @given(_BODIES)

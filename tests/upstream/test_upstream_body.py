@@ -8,7 +8,9 @@ from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
 
 from gateway.config import TimeoutsConfig
 from gateway.errors import BadRequest, ClientGone, UpstreamClosed, UpstreamTimeout
+from gateway.http.chunks import CHUNKS_PER_FEED
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
+from gateway.upstream.connection import UpstreamConnection
 
 POST = b"POST /a HTTP/1.1\r\nHost: up\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -472,3 +474,60 @@ async def test_big_bodies_both_ways_at_once(
             received += piece
             await asyncio.sleep(0)
         assert received == b"".join(bytes([number]) * 65536 for number in range(count))
+
+
+# --- small chunks ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closes", [False, True])
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"2\r\n\r\n\r\n"])
+async def test_small_chunks_are_parsed_in_turns(
+    upstreams: Upstreams, timeouts: TimeoutsConfig, *, chunk: bytes, closes: bool
+) -> None:
+    """G15: a part in each turn of the loop. The reply is whole, even if FIN follows."""
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + chunk * 8000
+            + b"0\r\n\r\n"
+        )
+        if not closes:
+            await peer.gone()
+
+    head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(head, method="GET", timeouts=timeouts)
+        body, pieces = b"", 0
+        while piece := await reply.read():
+            body += piece
+            pieces += 1
+            assert len(piece) <= 2 * CHUNKS_PER_FEED * len(chunk[3:-2])
+        assert body == chunk[3:-2] * 8000
+        assert pieces >= 8
+        if not closes:
+            assert pool.idle == 1
+
+
+async def test_a_connection_that_is_lost_with_chunks_put_off(
+    upstreams: Upstreams, timeouts: TimeoutsConfig
+) -> None:
+    """G15: all that had arrived counts, as if it had been parsed at once."""
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await peer.gone()
+
+    head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(head, method="GET", timeouts=timeouts)
+        connection = reply._source
+        assert isinstance(connection, UpstreamConnection)
+        connection.data_received(b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+        assert not reply.complete
+        connection.connection_lost(ConnectionResetError())
+        assert await whole(reply) == b"x" * 5000

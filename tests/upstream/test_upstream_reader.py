@@ -39,6 +39,8 @@ def read(*segments: bytes, head_request: bool = False) -> Outcome:
     try:
         for segment in segments:
             reader.feed(segment)
+            while reader.is_behind:
+                reader.feed(b"")
     except BadReply:
         refused = True
     return Outcome(
@@ -189,3 +191,18 @@ def test_padded_chunk_sizes_are_accepted() -> None:
     data = CHUNKED_HEAD + b"2   \r\nok\r\n0   \r\n\r\n"
     outcome = read(data)
     assert (outcome.body, outcome.ended, outcome.surplus) == (b"ok", True, False)
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"2\r\n\r\n\r\n"])
+def test_chunks_beyond_a_number_are_parsed_later(chunk: bytes) -> None:
+    """`feed` parses a bounded part of a read; the end is found in the last part."""
+    reader = begin()
+    reader.feed(CHUNKED_HEAD + chunk * 2000 + b"0\r\n\r\n")
+    feeds = 1
+    while reader.is_behind:
+        assert not reader.ended
+        reader.feed(b"")
+        feeds += 1
+    assert feeds == 4
+    assert b"".join(reader.pieces) == chunk[3:-2] * 2000
+    assert (reader.ended, reader.surplus) == (True, False)
