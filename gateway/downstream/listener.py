@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Final, Protocol, cast
 
 from gateway import responses
 from gateway.config import LimitsConfig
@@ -42,8 +42,9 @@ _log = logging.getLogger("gateway")
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Serves one request. The response is written when the coroutine ends."""
 
-_MAX_PIPELINED = 32
-"""Pipelined requests of one client that are served before the event loop runs again."""
+REQUESTS_PER_TURN: Final = 4
+"""Pipelined requests of one client that are served in one turn of the event loop: less
+than a millisecond of work. Requests that wait for an upstream end the turn."""
 
 _UNREAD_BYTES = 32 * 1024
 """Reading pauses while more pipelined bytes than this wait for the current request. One
@@ -301,6 +302,7 @@ class ClientConnection(Runner, asyncio.Protocol):
                 self._settle_reading()
             self.run(listener.handler(client))
             if self._exchange is not None:
+                self._served = 0
                 break  # it waits; `on_coroutine_end` continues
             head = self._next_request()
         self._is_serving = False
@@ -334,9 +336,9 @@ class ClientConnection(Runner, asyncio.Protocol):
         """Return the head of the next request, None if none can be served now."""
         if self._unread and not self._ending and self._at < len(self._unread):
             self._served += 1
-            if self._served == _MAX_PIPELINED:
+            if self._served == REQUESTS_PER_TURN:
                 self._served = 0
-                self._loop.call_soon(self._serve_waiting)
+                self._listener.turns.put_off(self._serve_waiting)
                 return None
             try:
                 head = self._read_head(0)

@@ -629,6 +629,37 @@ NONE = b"GET /none HTTP/1.1\r\nHost: gw\r\n\r\n"
 CHUNKED = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+async def test_pipelined_requests_take_turns() -> None:
+    """G15: a few in each turn of the loop, in order; others are served in between."""
+    async with (
+        running() as rig,
+        connected(rig) as (reader, writer),
+        connected(rig) as (_, to_other),
+        connected(rig) as (_, to_innocent),
+    ):
+        busy = [await server_side(rig, writer), await server_side(rig, to_other)]
+        innocent = await server_side(rig, to_innocent)
+        numbered = [NONE.replace(b"none", b"none/%d" % n) for n in range(40)]
+        most = listener.REQUESTS_PER_TURN
+        busy[0].data_received(b"".join(numbered))
+        assert len(rig.records) == most
+        busy[1].data_received(NONE * 40)
+        assert len(rig.records) == 2 * most
+        while len(rig.records) < 80:
+            before = len(rig.records)
+            await asyncio.sleep(0)
+            # One of the two, whatever their number.
+            assert len(rig.records) - before <= most
+            innocent.data_received(NONE.replace(b"none", b"innocent"))
+            assert rig.records.pop().path == "/innocent"
+        paths = [one.path for one in rig.records if one.path != "/none"]
+        assert paths == [f"/none/{n}" for n in range(40)]
+        first = [one.path for one in rig.records].index("/none/39")
+        assert "/none" in [one.path for one in rig.records][:first]
+        for _ in range(40):
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 404")
+
+
 @pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"2\r\n\r\n\r\n"])
 async def test_small_chunks_take_turns(chunk: bytes) -> None:
     """G15: the rest of a read waits unparsed and unread; the body arrives whole."""
