@@ -37,7 +37,7 @@ EDGES: dict[str, str] = {
     "observe": "errors",
     "settings": "config routes",
     "upstream": "clients config errors http running",
-    "websocket": "errors http responses",
+    "websocket": "errors http responses running",
     "downstream": "config errors http observe pace responses running seams",
     "session": "config errors http identity pace",
     "verify": "identity session",

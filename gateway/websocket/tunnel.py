@@ -7,9 +7,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.errors import UpstreamClosed
+from gateway.running import turns_of
 from gateway.websocket.frames import (
     GOING_AWAY,
     SESSION_ENDED,
@@ -19,6 +20,10 @@ from gateway.websocket.frames import (
 
 _HIGH_WATER = 65536
 """Bytes waiting for the upstream before the client is no longer read."""
+
+FOLLOWED_PER_TURN: Final = 16 * 1024
+"""How many bytes the frames of one direction are followed through in one turn of the
+event loop: less than a millisecond of work, if all frames are empty."""
 
 
 class Socket(Protocol):
@@ -143,6 +148,8 @@ class Pump:
         self._masked = masked
         self._on_end = on_end
         self._frames = FrameTracker()
+        self._is_behind = False
+        """Bytes were passed on whose frames aren't followed yet."""
         self._close_frame: bytes | None = None
         self._close_sent = False
         self.moved_at = asyncio.get_running_loop().time()
@@ -167,22 +174,57 @@ class Pump:
                 return
             self.moved_at = loop.time()
             self.bytes += len(data)
-            boundary = self._frames.feed(data)
             if self._close_sent:
+                await self._follow(data)
                 continue  # no frame may follow a close frame
-            if self._close_frame is not None and boundary:
-                self._sink.write(data[:boundary])
-                self._send_close()
+            if self._close_frame is not None:
+                await self._follow(data, write=True)
             else:
                 self._sink.write(data)
+                if len(data) <= FOLLOWED_PER_TURN:
+                    self._frames.feed(data)
+                else:
+                    await self._follow(data)
             await self._sink.drain()
+
+    async def _follow(self, data: bytes, *, write: bool = False) -> None:
+        """Follow the frames in *data*, a bounded part in each turn of the event loop.
+
+        Their boundaries are known only if all frames are followed, but nothing is held
+        back for it, unless a close frame waits for a boundary. *write*: so it does;
+        *data* is written up to that boundary, then the close frame. The source isn't
+        read meanwhile.
+        """
+        frames = self._frames
+        self._is_behind = True
+        for at in range(0, len(data), FOLLOWED_PER_TURN):
+            if at:
+                await turns_of(asyncio.get_running_loop()).next()
+            part = data[at : at + FOLLOWED_PER_TURN]
+            boundary = frames.feed(part)
+            if write and boundary:
+                self._sink.write(part[:boundary])
+                self._send_close()
+                write = False
+            elif write:
+                self._sink.write(part)
+        self._is_behind = False
+        self._close_at_boundary()
 
     def end(self, code: int, reason: str) -> None:
         """Send a close frame to the sink at the next boundary of its frames."""
         self._close_frame = close_frame(
             code, reason, mask=os.urandom(4) if self._masked else None
         )
-        if self._frames.at_boundary and not self._close_sent:
+        self._close_at_boundary()
+
+    def _close_at_boundary(self) -> None:
+        """Send the close frame if one waits, and all written frames are whole."""
+        if (
+            self._close_frame is not None
+            and self._frames.at_boundary
+            and not (self._is_behind or self._close_sent)
+        ):
             self._send_close()
 
     def _send_close(self) -> None:

@@ -51,6 +51,68 @@ def test_boundaries_are_found_however_the_bytes_arrive(
     assert not tracker.closed
 
 
+def long_form(payload: bytes, *, size: int, masked: bool) -> bytes:
+    """Write a frame whose length takes *size* bytes though it needs fewer."""
+    mark = (0x80 if masked else 0) | (126 if size == 2 else 127)
+    head = bytes((0x82, mark)) + len(payload).to_bytes(size, "big")
+    return head + (b"mask" if masked else b"") + payload
+
+
+small_frames = st.one_of(
+    st.builds(
+        lambda size, opcode, masked: frame(
+            b"\x88" * size, opcode=opcode, masked=masked
+        ),
+        st.integers(0, 33),
+        st.sampled_from([0, 1, 2, 9, 10]),
+        st.booleans(),
+    ),
+    st.builds(
+        lambda size, form, masked: long_form(b"\x88" * size, size=form, masked=masked),
+        st.integers(0, 33),
+        st.sampled_from([2, 8]),
+        st.booleans(),
+    ),
+)
+
+
+@given(
+    st.lists(small_frames, max_size=40),
+    st.lists(st.integers(1, 300), max_size=10),
+    st.booleans(),
+)
+def test_small_frames_are_followed_together(
+    sent: list[bytes], cuts: list[int], closes: bool
+) -> None:
+    """In any form, of any size, and up to a close frame: as if they came one by one."""
+    close = frame(b"\x03\xe8bye", opcode=8) if closes else b""
+    data = b"".join(sent) + close
+    ends = {0}
+    for piece in filter(None, [*sent, close]):
+        ends.add(max(ends) + len(piece))
+    tracker = FrameTracker()
+    position = 0
+    for cut in [*cuts, len(data)]:
+        piece = data[position : position + cut]
+        boundary = tracker.feed(piece)
+        reached = [end for end in ends if position < end <= position + len(piece)]
+        assert boundary == (max(reached) - position if reached else 0)
+        position += len(piece)
+        assert tracker.at_boundary is (position in ends)
+    assert tracker.closed is closes
+
+
+def test_what_follows_a_close_frame_is_not_followed() -> None:
+    """It is no frame (RFC 6455 §5.5.1), whatever it looks like."""
+    tracker = FrameTracker()
+    closing = frame(b"\x03\xe8", opcode=8)
+    assert tracker.feed(frame(b"x") + closing + b"\x82\x7f") == 3 + len(closing)
+    assert tracker.at_boundary
+    assert tracker.feed(b"\xff") == 0
+    assert tracker.at_boundary
+    assert tracker.closed
+
+
 def test_a_close_frame_is_detected() -> None:
     """After a close frame, `closed` is true: no frame may follow (RFC 6455 §5.5.1)."""
     tracker = FrameTracker()
