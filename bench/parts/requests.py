@@ -174,8 +174,8 @@ _AS_BEFORE = {"new_token": ("haproxy", "envoy"), "public": ("nginx", "caddy")}
 """Rivals that do the same work for these loads as for `same`; the plot repeats their
 bars."""
 _REPEATED = (
-    "HAProxy and Envoy verify every token each time, nginx and Caddy none. So their"
-    " bars of the first group are repeated in the next two."
+    "HAProxy and Envoy verify every token anew, nginx and Caddy none: their first bars"
+    " are repeated."
 )
 _NAMES = {"haproxy": "HAProxy", "envoy": "Envoy", "caddy": "Caddy"}
 

@@ -517,7 +517,7 @@ WRONG_MODULES = {
     "app_info": (MODULE + "app_info = {}", "app_info isn't a InputAppInfo"),
     "config": (MODULE + "supertokens_config = None", "has no supertokens_config"),
     "key": (
-        MODULE.replace('"http://theirs:3567"', '"http://theirs", "hunter2\\n"'),
+        MODULE.replace('"http://theirs:3567"', '"http://theirs", api_key="hunter2\\n"'),
         "supertokens_config.api_key is sent in a header field",
     ),
     "no session": (MODULE + "recipe_list = recipe_list[1:]", "no session recipe"),
