@@ -17,6 +17,8 @@ class Pace:
     """How long requests that were cut at the end of a drain may take to end."""
     body_rate_grace_s: float = 10.0
     """A request body may start slowly: its rate is judged after this long."""
+    reply_rate_grace_s: float = 10.0
+    """A client may start to read slowly: its rate is judged after this long."""
     drain_body_s: float = 2.0
     """How long the rest of a request body that was refused may take to arrive."""
     websocket_close_s: float = 1.0

@@ -16,6 +16,8 @@ from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import AiohttpReply
 from gateway.config import LimitsConfig
 from gateway.downstream.exchange import BodyReader, reset_on_close
+from gateway.downstream.read_progress import ReadProgress
+from gateway.downstream.send_queue import unreceived
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
 from gateway.http.fields import Field, Fields, has_control
 from gateway.http.framing import BODILESS
@@ -89,6 +91,10 @@ class AiohttpExchange(BodyReader):
         self._is_finished = False
         """`finish` was called: the proxy has written the whole body."""
         self._is_cut_off = False
+        self._progress: ReadProgress | None = None
+        """How the client reads; None if no bytes have waited for it."""
+        self._failure: GatewayError | None = None
+        """What the connection was cut for; None if it wasn't."""
         self.is_tunnel = False
         """Whether the request was upgraded."""
         self._continued = False
@@ -96,7 +102,6 @@ class AiohttpExchange(BodyReader):
         """Bytes that were written to the transport directly."""
         self.connection = AiohttpConnection(request)
         self.client_address = self.connection.address
-        self._failure: GatewayError | None = None
         # aiohttp's parser (3.14.5) misreads what follows such a request on the
         # connection: the last trailer of a chunked body becomes a field of the next
         # request, and bytes behind an upgrade to h2c are lost.
@@ -151,8 +156,10 @@ class AiohttpExchange(BodyReader):
             )
 
     def cut(self, error: GatewayError) -> None:
-        """Abort the connection; *error* is the reason in the access log."""
+        """Reset the connection; *error* is the reason in the access log."""
         self._failure = error
+        if (transport := self._request.transport) is not None:
+            reset_on_close(transport)
         self.abort()
 
     @property
@@ -274,8 +281,7 @@ class AiohttpExchange(BodyReader):
         """Write the kept pieces; return when the buffer has room for more.
 
         Raises:
-            ConnectionError: the client is gone, or read nothing for
-                `write_idle_timeout`.
+            ConnectionError: the client is gone, or was cut off by `_watch`.
         """
         reply, kept = self._reply, self._kept
         assert reply is not None
@@ -296,32 +302,46 @@ class AiohttpExchange(BodyReader):
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:
-        """Abort the connection if its client reads nothing for `write_idle_timeout`.
-
-        This is checked once in that time, so it may take twice as long.
-        """
+        """Abort the connection if its client stalls or is slow (`ReadProgress`)."""
         transport = self._request.transport
         if transport is None:
             raise ConnectionResetError
         loop = asyncio.get_running_loop()
-        limit = self._limits.write_idle_timeout
-        previous = 0
+        sweep_s = self._pace.sweep_s
         handle: asyncio.TimerHandle
 
         def check_progress() -> None:
-            nonlocal previous, handle
-            left = transport.get_write_buffer_size()
-            if left and left == previous:
-                transport.abort()
-                return
-            previous = left
-            handle = loop.call_later(limit, check_progress)
+            nonlocal handle
+            if transport.get_write_buffer_size():
+                error = self._check_progress(transport, loop.time())
+                if error is not None:
+                    self.cut(error)
+                    return
+            elif self._progress is not None:
+                self._progress.pause()
+            handle = loop.call_later(sweep_s, check_progress)
 
-        handle = loop.call_later(limit, check_progress)
+        handle = loop.call_later(sweep_s, check_progress)
         try:
             yield
         finally:
             handle.cancel()
+            if self._progress is not None:
+                self._progress.pause()
+
+    def _check_progress(
+        self, transport: asyncio.Transport, now: float
+    ) -> GatewayError | None:
+        """Return why the client must be cut off, None if it mustn't."""
+        written = 0 if self._writer is None else self._writer.output_size
+        position = written - unreceived(transport)
+        if self._progress is None:
+            self._progress = ReadProgress(now, position)
+            return None
+        limits = self._limits
+        return self._progress.check(
+            now, position, limits, self._pace, min_rate=limits.download_min_rate
+        )
 
     def upgrade(self, head: bytes) -> None:
         """Write a 101 with *head*; the bytes after it on the connection aren't HTTP."""

@@ -311,7 +311,9 @@ class BodyReader(ABC):
                     check_upload(self.bytes_in, waited, max_size, limits, pace)
                     yield chunk
         except TimeoutError:
-            raise RequestTimeout("body stalled") from None
+            raise RequestTimeout(
+                "body stalled for gateway.limits.body_idle_timeout"
+            ) from None
         finally:
             # `idle` holds the task, whose exception may hold this frame: avoid a cycle.
             del idle

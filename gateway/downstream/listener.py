@@ -1,7 +1,8 @@
 """edge. The clients' connections: reads heads and serves one request after the other.
 
 The listener limits the time and the size of a head, the time that a client may read
-nothing of its response, and the number of connections. A head that is refused gets the
+nothing of its response, the rate at which it reads, and the number of connections.
+A head that is refused gets the
 right status, without an echo of the received bytes and without a traceback.
 
 A client that closes its sending side (FIN) counts as gone, whether or not it still
@@ -24,7 +25,15 @@ from typing import Any, ClassVar, Final, Protocol, cast
 
 from gateway import responses
 from gateway.config import LimitsConfig
-from gateway.downstream.exchange import BODY_BYTES, NO_BODY, Body, Exchange
+from gateway.downstream.exchange import (
+    BODY_BYTES,
+    NO_BODY,
+    Body,
+    Exchange,
+    reset_on_close,
+)
+from gateway.downstream.read_progress import ReadProgress
+from gateway.downstream.send_queue import unreceived
 from gateway.errors import GatewayError, RequestTimeout
 from gateway.http.fields import block
 from gateway.http.request_head import (
@@ -80,11 +89,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         "_is_reading",
         "_is_serving",
         "_listener",
+        "_progress",
+        "_progress_of",
         "_served",
-        "_stalled_since",
         "_tunnel",
         "_unread",
-        "_unwritten",
         "address",
         "body",
         "failure",
@@ -127,8 +136,10 @@ class ClientConnection(Runner, asyncio.Protocol):
         """Loop time when the incomplete head began to arrive; 0 without such a head."""
         self._head_bytes = 0
         """The number of bytes in empty lines before that head."""
-        self._unwritten = 0
-        self._stalled_since = 0.0
+        self._progress: ReadProgress | None = None
+        """How the client reads; None if no bytes wait for it."""
+        self._progress_of: Exchange | None = None
+        """The exchange of `_progress`, None for what is left of earlier ones."""
         self.failure: GatewayError | None = None
         """What the connection was cut for; None if it wasn't."""
 
@@ -156,7 +167,8 @@ class ClientConnection(Runner, asyncio.Protocol):
         self._listener.forget(self)
         self._ending = True
         self.transport = None
-        self.body = None  # it references this connection: avoid a cycle
+        # They reference this connection: avoid a cycle.
+        self.body = self._progress_of = None
         self._unread = b""
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
@@ -236,7 +248,6 @@ class ClientConnection(Runner, asyncio.Protocol):
         self.writing_paused = True
 
     def resume_writing(self) -> None:
-        self._stalled_since = 0.0  # the client has received some of it
         self.writing_paused = False
         drained, self._drained = self._drained, None
         if drained is not None:
@@ -438,7 +449,8 @@ class ClientConnection(Runner, asyncio.Protocol):
     def check_deadlines(self, now: float) -> None:
         """Close the connection if one of its deadlines has passed at loop time *now*.
 
-        The deadlines are `head_timeout`, `keep_alive` and `write_idle_timeout`.
+        The deadlines are `head_timeout`, `keep_alive`, `write_idle_timeout`, and that
+        of `download_min_rate`.
         """
         limits = self._listener.limits
         if self._head_since:
@@ -447,23 +459,41 @@ class ClientConnection(Runner, asyncio.Protocol):
         elif not self._is_busy and now - self._idle_since > limits.keep_alive:
             self.end()
         assert self.transport is not None
-        unwritten = self.transport.get_write_buffer_size()
-        if not unwritten:
-            self._stalled_since = 0.0
-        elif not self._stalled_since or unwritten != self._unwritten:
-            self._unwritten = unwritten
-            self._stalled_since = now
-        elif now - self._stalled_since > limits.write_idle_timeout:
-            # `connection_lost` cancels the request that is served.
-            self.transport.abort()
+        if self.transport.get_write_buffer_size():
+            self._check_progress(self.transport, now)
+        elif self._progress is not None:
+            if self._exchange is not None and self._exchange is self._progress_of:
+                self._progress.pause()
+            else:
+                self._progress = self._progress_of = None
+
+    def _check_progress(self, transport: asyncio.Transport, now: float) -> None:
+        """Cut off a client that doesn't read what waits for it, or reads too slowly."""
+        client, progress = self._exchange, self._progress
+        written = 0 if client is None else client.bytes_out
+        position = written - unreceived(transport)
+        if progress is None:
+            self._progress, self._progress_of = ReadProgress(now, position), client
+            return
+        if client is not self._progress_of:
+            self._progress_of = client
+            progress.rebase(now, position)
+        limits = self._listener.limits
+        # A WebSocket is no download: it has `websocket.idle_timeout`.
+        min_rate = 0 if self._tunnel is not None else limits.download_min_rate
+        error = progress.check(now, position, limits, self.pace, min_rate=min_rate)
+        if error is not None:
+            self.cut(error)
 
     def cut(self, error: GatewayError) -> None:
-        """Abort the connection; the request that is served is recorded with *error*."""
+        """Reset the connection; the request that is served is recorded with *error*.
+
+        A RST also frees what the kernel holds for a client that doesn't read.
+        """
         self.failure = error
-        if self._exchange is not None:
-            self._exchange.abort()  # `connection_lost` cancels the request
-        elif self.transport is not None:
-            self.transport.abort()
+        if self.transport is not None:
+            reset_on_close(self.transport)
+            self.transport.abort()  # `connection_lost` cancels the request
 
     def close_if_idle(self) -> None:
         """Close if no request is served and no head is incomplete."""

@@ -47,6 +47,7 @@ from gateway.aiohttp_app import GATEWAY, HANDLER_ARGS, OneGateway, gateway_app
 from gateway.app import App
 from gateway.dev.core import ThreadedCore
 from gateway.observe import Record
+from gateway.pace import Pace
 
 ANN = ("Authorization", "Bearer ann")
 
@@ -532,8 +533,34 @@ async def test_a_slow_client_holds_back_the_service() -> None:
         await wire.head()
         wire.writer.transport.pause_reading()
         record = await gw.record()
-    assert (record.status, record.reason) == (499, "client_gone")
+    assert (record.status, record.reason) == (408, "client_stalled")
     assert sent < 32 * 1024**2
+
+
+async def read_slowly(wire: Wire) -> None:
+    """Read to the end, a little now and then."""
+    piece = b"."
+    while piece:
+        piece = await wire.reader.read(4096)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_download_has_a_least_rate() -> None:
+    """A client that reads all the time, but not enough, is cut off by a RST."""
+    reply = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + bytes(99999999)
+    limits = {"download_min_rate": 10**12}
+    pace = Pace(sweep_s=0.01, reply_rate_grace_s=0.1)
+    async with (
+        FaultUpstream(answer(reply)) as upstream,
+        served(upstream.url, settings={"limits": limits}, pace=pace) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("GET", "/a"))
+        await wire.head()
+        with pytest.raises(ConnectionResetError):
+            await read_slowly(wire)
+        record = await gw.record()
+    assert (record.status, record.reason) == (408, "client_slow")
 
 
 # --- WebSockets ----------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from corpus.rig import Rig, Watched, until
 from wire import connect
 
 from gateway.downstream import exchange, listener
+from gateway.downstream.send_queue import unreceived
 from gateway.http import chunks
 from gateway.pace import Pace
 
@@ -511,7 +513,7 @@ async def test_a_late_413_cuts_the_upstream() -> None:
 
 
 async def test_a_client_that_reads_nothing_is_cut() -> None:
-    """G7: its connection and the upstream's are closed, and the record has 499."""
+    """G7: its connection and the upstream's are closed, and the record has a reason."""
     async with running(limits={"write_idle_timeout": SHORT_S}) as rig:
         size = 50_000_000
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
@@ -523,7 +525,9 @@ async def test_a_client_that_reads_nothing_is_cut() -> None:
             await watched.until_gone()
             await upstream_left(rig)
         await until(lambda: rig.records)
-        assert [record.status for record in rig.records] == [499]
+        assert [(record.status, record.reason) for record in rig.records] == [
+            (408, "client_stalled")
+        ]
         assert not rig.complaints.texts
 
 
@@ -546,6 +550,175 @@ async def test_a_client_that_reads_slowly_is_not_cut() -> None:
                 max_buffered = max(max_buffered, buffered)
                 await asyncio.sleep(0.02)
             assert max_buffered < 2_000_000
+
+
+RARELY = Pace(sweep_s=3600, reply_rate_grace_s=10)
+"""Deadlines are checked by the test, at times that it makes up."""
+
+END = b"the end"
+REPLY = bytes(2_000_000 - len(END)) + END
+SIZED = b"Content-Length: 2000000"
+
+
+class SlowReader:
+    """A client with small buffers that has asked for a large reply, and reads none."""
+
+    def __init__(self, rig: Rig, client: socket.socket, watched: Watched) -> None:
+        self.rig = rig
+        self.client = client
+        self.watched = watched
+        self.received = b""
+        self.now = asyncio.get_running_loop().time()
+        assert watched.transport is not None
+        self.transport = watched.transport
+
+    @property
+    def buffered(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def read_some(self) -> None:
+        """Read until the kernel shows it at the gateway's end."""
+        before = unreceived(self.transport)
+        while unreceived(self.transport) == before:
+            self.received += self.client.recv(4096)
+
+    def pass_time(self, seconds: float) -> None:
+        """Check the deadlines of the connection so much later."""
+        self.now += seconds
+        self.watched.check_deadlines(self.now)
+
+    async def read(self) -> bytes:
+        """Return what can be read next; b"" is the end of the connection."""
+        loop = asyncio.get_running_loop()
+        piece = await loop.sock_recv(self.client, 65536)
+        self.received += piece
+        return piece
+
+    async def read_to_the_end(self) -> None:
+        while await self.read():
+            pass
+
+
+@asynccontextmanager
+async def reading_slowly(
+    rig: Rig, *, version: bytes = b"1.1", framing: bytes = SIZED
+) -> AsyncIterator[SlowReader]:
+    """Ask for 2 MB; return when the gateway waits for the client to read."""
+    rig.upstream.reply = b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing + REPLY
+    rig.upstream.reply_closes = framing is not SIZED
+    async with not_reading(rig) as reader:
+        reader.client.send(GET.replace(b"1.1", version, 1))
+        await until(lambda: reader.watched.writing_paused)
+        yield reader
+
+
+@asynccontextmanager
+async def not_reading(rig: Rig) -> AsyncIterator[SlowReader]:
+    """Connect with small buffers."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        client.setblocking(False)
+        async with asyncio.timeout(PATIENCE_S):
+            await loop.sock_connect(client, ("127.0.0.1", rig.port))
+            port = client.getsockname()[1]
+            await until(lambda: port in rig.listener.watched)
+            watched = rig.listener.watched[port]
+            assert watched.transport is not None
+            sock = watched.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 300_000)
+            yield SlowReader(rig, client, watched)
+
+
+async def test_a_steady_slow_reader_gets_everything() -> None:
+    """G7: the kernel's progress counts, not only that of the transport's buffer.
+
+    That stays as it is until a third of the kernel's buffer is free.
+    """
+    limits = {"write_idle_timeout": 30.0, "download_min_rate": 0}
+    async with (
+        running(limits=limits, pace=RARELY) as rig,
+        reading_slowly(rig) as reader,
+    ):
+        reader.pass_time(0)
+        buffered = reader.buffered
+        for _ in range(5):
+            reader.read_some()
+            reader.pass_time(29)
+            assert reader.buffered == buffered
+        async with asyncio.timeout(PATIENCE_S):
+            while not reader.received.endswith(END):
+                await reader.read()
+        assert reader.received.partition(b"\r\n\r\n")[2] == REPLY
+        await until(lambda: rig.records)
+        assert [record.side for record in rig.records] == [None]
+        assert not rig.complaints.texts
+
+
+@pytest.mark.parametrize(
+    ("limits", "reads", "reason"),
+    [
+        pytest.param({"write_idle_timeout": 19}, False, "client_stalled", id="stalled"),
+        pytest.param({"download_min_rate": 100_000}, True, "client_slow", id="slow"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("version", "framing"),
+    [
+        (b"1.1", SIZED),
+        (b"1.0", b"Connection: close"),
+    ],
+)
+async def test_a_client_that_is_cut_has_a_reason_and_sees_it(
+    limits: dict[str, float], reads: bool, reason: str, version: bytes, framing: bytes
+) -> None:
+    """G7: the log tells it from a client that has gone, and the client gets a RST.
+
+    After a FIN, a body that ends with the connection would count as complete.
+    """
+    async with (
+        running(limits=limits, pace=RARELY) as rig,
+        reading_slowly(rig, version=version, framing=framing) as reader,
+    ):
+        reader.pass_time(0)
+        if reads:
+            reader.read_some()
+        assert not rig.records
+        reader.pass_time(20)
+        await reader.watched.until_gone()
+        await upstream_left(rig)
+        await until(lambda: rig.records)
+        (record,) = rig.records
+        assert (record.status, record.reason) == (408, reason)
+        assert record.side == "client"
+        with pytest.raises(ConnectionResetError):
+            await reader.read_to_the_end()
+        assert not rig.complaints.texts
+
+
+async def test_a_tail_is_read_as_slowly_as_the_rest() -> None:
+    """G7: the rule is the same when the request has ended but its bytes wait."""
+    limits = {
+        "write_idle_timeout": 30.0,
+        "download_min_rate": 0,
+        "keep_alive": 3600.0,
+    }
+    async with running(limits=limits, pace=RARELY) as rig, not_reading(rig) as reader:
+        rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n"
+        rig.upstream.reply += bytes(20000)
+        while not reader.buffered:
+            rig.records.clear()
+            reader.client.send(GET)
+            await until(lambda: rig.records)
+        reader.pass_time(0)
+        buffered = reader.buffered
+        for _ in range(3):
+            reader.read_some()
+            reader.pass_time(29)
+            assert reader.buffered == buffered
+        reader.pass_time(31)
+        await reader.watched.until_gone()
+        assert [record.status for record in rig.records] == [200]
 
 
 async def test_a_client_with_unread_replies_is_cut() -> None:

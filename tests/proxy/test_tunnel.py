@@ -797,3 +797,27 @@ async def test_p15_a_client_that_never_reads_holds_back_its_service() -> None:
             assert isinstance(tunnel._down._source, UpstreamTunnel)
             assert tunnel._down._source._size < 1024**2
         await until(lambda: not gw.pools[0].open)
+
+
+async def test_g7_a_socket_whose_client_stops_reading_ends() -> None:
+    """After `write_idle_timeout`, with the reason that a download has."""
+
+    async def flooding(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(SWITCH)
+        while True:
+            await peer.send(b"\x82\x7e\xff\xff" + bytes(65535))
+
+    limits = {"write_idle_timeout": 0.2, "download_min_rate": 10**12}
+    pace = Pace(sweep_s=0.02, reply_rate_grace_s=0)
+    async with (
+        FaultUpstream(flooding) as upstream,
+        gateway(upstream.url, settings={"limits": limits}, pace=pace) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("GET", "/ws", *HANDSHAKE))
+        await wire.head()
+        wire.writer.transport.pause_reading()
+        record = await gw.record()
+        assert (record.status, record.reason) == (408, "client_stalled")
+        await until(lambda: not gw.pools[0].open)

@@ -55,6 +55,9 @@ class LimitsConfig(Model):
     """How much of a refused request's body is read to keep the connection open."""
     write_idle_timeout: Seconds = 30.0
     """How long a client may read nothing of a reply before its connection is closed."""
+    download_min_rate: Bytes = 256
+    """Lowest average rate in bytes per second at which a client reads, after 10 s of
+    waiting for it; 0: off."""
     max_connections: Positive = 10000
     """Most client connections of each worker; further ones are closed at once.
 
