@@ -13,6 +13,8 @@ class Pace:
     sweep_s: float = 0.5
     """How often the deadlines of all client connections are checked. A deadline may
     take effect this much later."""
+    rejections_s: float = 10.0
+    """The shortest time between two messages about connections that were rejected."""
     cut_s: float = 1.0
     """How long requests that were cut at the end of a drain may take to end."""
     body_rate_grace_s: float = 10.0

@@ -38,7 +38,7 @@ EDGES: dict[str, str] = {
     "settings": "config routes",
     "upstream": "clients config errors http running",
     "websocket": "errors http responses running",
-    "downstream": "config errors http observe pace responses running seams",
+    "downstream": "clients config errors http observe pace responses running seams",
     "session": "config errors http identity pace",
     "verify": "identity session",
     "supertokens": "config errors http identity responses seams session",
@@ -54,7 +54,9 @@ EDGES: dict[str, str] = {
         "config decide downstream errors forward headers http identity observe pace"
         " responses running websocket"
     ),
-    "process": ("app downstream http observe pace seams session settings supertokens"),
+    "process": (
+        "app clients downstream http observe pace seams session settings supertokens"
+    ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"
         " supertokens"

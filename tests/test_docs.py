@@ -17,7 +17,6 @@ from corpus import cases
 from gateway import config, settings, supertokens
 from gateway.config import LimitsConfig, TimeoutsConfig, reference
 from gateway.config.models import Model
-from gateway.config.models.gateway import PerClientConfig
 from gateway.errors import GatewayError, Side, Stage
 from gateway.headers import IDENTITY_NAMES, IdentityTooLarge
 from gateway.http.request_head import HeadTooLarge

@@ -16,6 +16,7 @@ from minting import ISSUER, Mint
 
 import gateway
 from gateway import config
+from gateway.clients import Clients
 from gateway.downstream.listener import ClientConnection, Listener
 from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
@@ -114,6 +115,7 @@ async def test_the_documented_calls_are_those_of_a_request() -> None:
         observer=proxy.dependencies.observer,
         make_id=parts.app.make_id,
         pace=proxy.dependencies.pace,
+        clients=Clients(),
     )
     (pool,) = parts.pools
     service = UpstreamConnection(pool, "service", pool._heads, loop)

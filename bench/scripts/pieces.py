@@ -37,6 +37,7 @@ from bench.rig.report import Table
 from bench.rig.stage import ROOT, TOOLS
 from gateway import config, headers, routes
 from gateway.app import id_maker, readers
+from gateway.clients import Clients
 from gateway.decide import Forward, Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.exchange import NO_BODY, Exchange
@@ -241,6 +242,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
         observer=NoLog(),
         make_id=make_id,
         pace=PACE,
+        clients=Clients(),
     )
     service = UpstreamConnection(pool, "service", replies, loop)
     service.connection_made(cast("Any", _ServiceWire()))

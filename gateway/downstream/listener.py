@@ -1,8 +1,8 @@
 """edge. The clients' connections: reads heads and serves one request after the other.
 
 The listener limits the time and the size of a head, the time that a client may read
-nothing of its response, the rate at which it reads, and the number of connections.
-A head that is refused gets the
+nothing of its response, the rate at which it reads, and the number of connections, of
+all clients and of each. A head that is refused gets the
 right status, without an echo of the received bytes and without a traceback.
 
 A client that closes its sending side (FIN) counts as gone, whether or not it still
@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from gateway import responses
+from gateway.clients import Clients
 from gateway.config import LimitsConfig
 from gateway.downstream.exchange import (
     BODY_BYTES,
@@ -33,6 +34,7 @@ from gateway.downstream.exchange import (
     reset_on_close,
 )
 from gateway.downstream.read_progress import ReadProgress
+from gateway.downstream.rejections import Rejections
 from gateway.downstream.send_queue import unreceived
 from gateway.errors import GatewayError, RequestTimeout
 from gateway.http.fields import block
@@ -148,13 +150,13 @@ class ClientConnection(Runner, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
         wire = cast("asyncio.Transport", transport)
+        peer = wire.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.address = sys.intern(str(peer[0]))
         if not self._listener.admit(self):
             self._ending = True
             wire.abort()
             return
-        peer = wire.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            self.address = sys.intern(str(peer[0]))
         self.secure = wire.get_extra_info("sslcontext") is not None
         self.transport = wire
         sock = wire.get_extra_info("socket")
@@ -531,9 +533,14 @@ class Listener:
         observer: Observer,
         make_id: Callable[[], str],
         pace: Pace,
+        clients: Clients,
     ) -> None:
         self.limits = limits
         self.pace = pace
+        self._clients = clients
+        self._connections_of: dict[str, int] = {}
+        """The number of connections of each client, by its key (`Clients.key`)."""
+        self.rejections = Rejections(pace.rejections_s)
         self.reader = reader
         self._observer = observer
         self._make_id = make_id
@@ -554,15 +561,39 @@ class Listener:
         return len(self._open)
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Add *connection*; return False if there are `max_connections` already."""
-        if len(self._open) >= self.limits.max_connections:
+        """Add *connection*; return False if all or its client have too many already.
+
+        The limits are `max_connections` and `per_client.connections`.
+        """
+        limits = self.limits
+        address = connection.address
+        if len(self._open) >= limits.max_connections:
+            self._reject("max_connections", address)
             return False
+        key = self._clients.key(address)
+        if key is not None:
+            count = self._connections_of.get(key, 0)
+            if count >= limits.per_client.connections:
+                self._reject("per_client.connections", address)
+                return False
+            self._connections_of[key] = count + 1
         self._open.add(connection)
         return True
 
+    def _reject(self, limit: str, address: str) -> None:
+        self.rejections.add(f"gateway.limits.{limit}", address, self._loop.time())
+
     def forget(self, connection: ClientConnection) -> None:
         """Remove a connection that is lost, or was never admitted."""
-        self._open.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            key = self._clients.key(connection.address)
+            if key is not None:
+                count = self._connections_of[key] - 1
+                if count:
+                    self._connections_of[key] = count
+                else:
+                    del self._connections_of[key]
         emptied = self._emptied
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)
@@ -612,6 +643,7 @@ class Listener:
         # First, so that later sweeps happen even if this one fails.
         self._sweep = self._loop.call_later(self.pace.sweep_s, self._check_connections)
         now = self._loop.time()
+        self.rejections.report(now)
         for connection in tuple(self._open):
             connection.check_deadlines(now)
             if self._closing:

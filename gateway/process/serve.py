@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from gateway.app import App, open_app
+from gateway.clients import Clients
 from gateway.downstream.listener import Listener
 from gateway.observe import AccessLog, NoLog, messages
 from gateway.process.signals import stop_signal
@@ -48,6 +49,7 @@ class ServerSockets:
             observer=app.observer,
             make_id=app.make_id,
             pace=app.proxy.dependencies.pace,
+            clients=Clients(gateway.trusted_proxies, gateway.limits.per_client.exempt),
         )
         self._servers: dict[asyncio.Server, socket.socket] = {}
         """The servers that accept, each with a duplicate of its socket."""

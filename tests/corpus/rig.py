@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from gateway import config, routes
 from gateway.app import readers
+from gateway.clients import Clients
 from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
@@ -468,6 +469,7 @@ async def running(
                 observer=records,
                 make_id=make_id,
                 pace=pace,
+                clients=Clients(trusted, settings.gateway.limits.per_client.exempt),
             )
         accepting = await loop.create_server(watching, "127.0.0.1", 0)
         of_both = socket.create_server(

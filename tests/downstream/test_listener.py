@@ -39,11 +39,13 @@ def running(*, pace: Pace = OFTEN, **options: Any) -> AbstractAsyncContextManage
 
 @asynccontextmanager
 async def connected(
-    rig: Rig,
+    rig: Rig, address: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect for the block, which times out after `PATIENCE_S`."""
     async with asyncio.timeout(PATIENCE_S):
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", rig.port, local_addr=(address, 0)
+        )
         try:
             yield reader, writer
         finally:
@@ -756,6 +758,60 @@ async def test_connections_beyond_the_limit_are_closed() -> None:
             async with connected(rig) as (fourth, to_fourth):
                 to_fourth.write(GET)
                 assert (await fourth.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+
+
+async def test_connections_of_one_client_are_limited() -> None:
+    """G9: further ones are closed at once and reported; other clients aren't affected.
+
+    A place is free again when one of its connections ends.
+    """
+    limits = {"per_client": {"connections": 2}}
+    async with running(limits=limits) as rig:
+        async with connected(rig) as (first, to_first), connected(rig) as (_, second):
+            await server_side(rig, to_first)
+            gone = await server_side(rig, second)
+            async with connected(rig) as (third, _):
+                assert await third.read() == b""
+            assert rig.listener.connections == 2
+            assert rig.listener.rejections.total == 1
+            (text,) = rig.complaints.texts
+            assert text.endswith(
+                "per_client.connections: 1, the last one from 127.0.0.1"
+            )
+            async with connected(rig, "127.0.0.2") as (other, to_other):
+                to_other.write(GET)
+                assert (await other.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+            second.transport.abort()
+            await gone.until_gone()
+            async with connected(rig) as (fourth, to_fourth):
+                to_fourth.write(GET)
+                assert (await fourth.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+            to_first.write(GET)
+            assert (await first.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+        await until(lambda: not rig.listener.connections)
+        assert not rig.listener._connections_of
+
+
+@pytest.mark.parametrize(
+    "exemption",
+    [
+        {"trusted": ("127.0.0.0/8",)},
+        {"exempt": ["127.0.0.1"]},
+    ],
+)
+async def test_exempt_networks_have_no_share(exemption: dict[str, Any]) -> None:
+    """G9: a trusted proxy, and a network that is exempt."""
+    exempt = exemption.pop("exempt", [])
+    limits = {"per_client": {"connections": 1, "exempt": exempt}}
+    async with (
+        running(limits=limits, **exemption) as rig,
+        connected(rig) as (_, first),
+        connected(rig) as (reader, writer),
+    ):
+        await server_side(rig, first)
+        writer.write(GET)
+        assert (await reader.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
+        assert not rig.complaints.texts
 
 
 async def test_pipelined_requests_are_read_one_at_a_time() -> None:
