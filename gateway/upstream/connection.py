@@ -313,11 +313,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._waited_s += self._loop.time() - self._waits_since
             self._owner.on_wait_end(self)
 
-    @property
-    def waited_s(self) -> float:
-        """Seconds for which the exchange has waited for its client."""
-        waiting_s = self._loop.time() - self._waits_since if self.waits_for else 0.0
-        return self._waited_s + waiting_s
+    def waited_s(self, now: float) -> float:
+        """Return for how many seconds the exchange has waited for its client.
+
+        *now* is in loop time.
+        """
+        return self._waited_s + (now - self._waits_since if self.waits_for else 0.0)
 
     def cut(self) -> None:
         """End the exchange because its client is slow: others need what it holds."""

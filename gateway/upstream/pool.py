@@ -409,18 +409,19 @@ class UpstreamPool:
     def _cut_slowest(self) -> None:
         """End the exchange with the slowest client."""
         connections = tuple(self._on_clients)
-        waits = [self._client_wait(connection) for connection in connections]
+        now = asyncio.get_running_loop().time()
+        waits = [self._client_wait(connection, now) for connection in connections]
         self.cut += 1
         connections[slowest(waits, self.limits)].cut()
 
-    def _client_wait(self, connection: UpstreamConnection) -> ClientWait:
-        client = connection.client
+    def _client_wait(self, connection: UpstreamConnection, now: float) -> ClientWait:
+        client, waited_s = connection.client, connection.waited_s(now)
         if client is None:
-            return ClientWait(None, 0, connection.waited_s)
+            return ClientWait(None, 0, waited_s)
         return ClientWait(
             self._clients.key(client.client_address),
             client.bytes_in + client.bytes_out,
-            connection.waited_s,
+            waited_s,
         )
 
     # --- the connections' side ------------------------------------------------
