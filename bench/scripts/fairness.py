@@ -13,81 +13,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import multiprocessing
-import os
-import shutil
-import signal
 import socket
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
-from bench.rig import client
-from bench.rig.processes import LOAD_CORE, PROXY_CORE, running
-from bench.rig.report import percentile
+from bench.rig.innocent import HEADINGS, REQUEST, RULE, ask, free_port, in_process
+from bench.rig.plain import NAMES, command
+from bench.rig.processes import PROXY_CORE, running
 from bench.rig.rivals import ONE_WORKER
 
-_GATEWAY = str(Path(sys.executable).with_name("gateway"))
-_GATEWAY_CONFIG = """
-version: 1
-gateway: {{listen: "127.0.0.1:{port}"}}
-supertokens: {{connection_uri: "http://127.0.0.1:9"}}
-routes:
-  - {{path: /public, upstream: "http://127.0.0.1:{upstream}", protected: false,
-      websocket: {{allowed_origins: ["http://a"]}}}}
-"""
-"""Public, so that no core is needed."""
-_NGINX_CONFIG = """
-{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-  access_log {folder}/access.log; keepalive_requests 1000000000;
-  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
-  uwsgi_temp_path {folder}; scgi_temp_path {folder};
-  upstream up {{ server 127.0.0.1:{upstream}; keepalive 64; }}
-  map $http_upgrade $hop {{ default ""; websocket "Upgrade"; }}
-  server {{
-    listen 127.0.0.1:{port}; client_max_body_size 0;
-    location / {{ return 404; }}
-    location /public {{
-      proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $hop; proxy_request_buffering off;
-      proxy_pass http://up;
-    }}
-  }}
-}}
-"""
-_HAPROXY_CONFIG = """global
-  nbthread 1
-  no strict-limits
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-  http-reuse always
-frontend front
-  bind 127.0.0.1:{port}
-  http-request return status 404 unless {{ path_beg /public }}
-  default_backend back
-backend back
-  server one 127.0.0.1:{upstream}
-"""
-
-_INTERVAL_S = 0.004
-"""Between two requests of the innocent client, if the first one is answered by then."""
-_PATIENCE_S = 20.0
 _BLOCK = 64 * 1024
 """Bytes in one write of an attacker."""
 
-_REQUEST = b"GET /public/a HTTP/1.1\r\nHost: a\r\n\r\n"
 _UPGRADE = (
     b"GET /public/socket HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n"
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -111,7 +55,7 @@ class Attack:
 
 _ATTACKS = (
     Attack("pipelined requests, 404", b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n"),
-    Attack("pipelined requests, public", _REQUEST),
+    Attack("pipelined requests, public", REQUEST),
     Attack("2-byte frames", b"\x82\x00", _UPGRADE),
     Attack("1-byte fragments, masked", b"\x00\x81maskx", _UPGRADE),
     Attack("4-byte frames, long form", b"\x82\x7e\x00\x00", _UPGRADE),
@@ -210,92 +154,6 @@ async def _discard(reader: asyncio.StreamReader) -> None:
             pass
 
 
-@contextlib.contextmanager
-def _process(run: Callable[[], None]) -> Iterator[None]:
-    """Run *run* in a process on the load's core during the block."""
-
-    def child() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        os.sched_setaffinity(0, {LOAD_CORE})
-        run()
-
-    process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
-
-
-# --- the innocent client --------------------------------------------------------
-
-
-@dataclass
-class Times:
-    """What the innocent client saw."""
-
-    ms: list[float] = field(default_factory=list)
-    statuses: Counter[str] = field(default_factory=Counter)
-
-    def cells(self) -> str:
-        statuses = ", ".join(f"{n} of {name}" for name, n in self.statuses.items())
-        shares = (percentile(self.ms, share) for share in (0.5, 0.99, 1.0))
-        return " | ".join((*(f"{value:.1f}" for value in shares), statuses))
-
-
-def _innocent(port: int, seconds: float) -> Times:
-    times = Times()
-    end = time.perf_counter() + seconds
-    sock: socket.socket | None = None
-    while (begun := time.perf_counter()) < end:
-        try:
-            if sock is None:
-                sock = client.dial(port)
-                sock.settimeout(_PATIENCE_S)
-            status = str(client.ask(sock, _REQUEST).status)
-        except (OSError, client.Failed) as error:
-            status, sock = type(error).__name__, None
-        took = time.perf_counter() - begun
-        times.ms.append(took * 1000)
-        times.statuses[status] += 1
-        time.sleep(max(0.0, _INTERVAL_S - took))
-    if sock is not None:
-        sock.close()
-    return times
-
-
-# --- the proxies ------------------------------------------------------------------
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _command(name: str, folder: Path, port: int, upstream: int) -> list[str] | None:
-    """Return the command that starts a proxy, None if it isn't installed."""
-    path = folder / f"{name}.conf"
-    user = "user root;" if os.geteuid() == 0 else ""
-    texts = {
-        "gateway": _GATEWAY_CONFIG,
-        "nginx": _NGINX_CONFIG,
-        "haproxy": _HAPROXY_CONFIG,
-    }
-    path.write_text(
-        texts[name].format(port=port, upstream=upstream, folder=folder, user=user)
-    )
-    if name == "gateway":
-        return [_GATEWAY, "serve", "-c", str(path)]
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if program is None:
-        return None
-    if name == "nginx":
-        return [program, "-c", str(path), "-p", str(folder)]
-    return [program, "-f", str(path), "-db"]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -307,8 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listening.bind(("127.0.0.1", 0))
         listening.listen(256)
         upstream = int(listening.getsockname()[1])
-        with _process(lambda: uvloop.run(_serve(listening))):
-            for name in ("gateway", "nginx", "haproxy")[: 3 if options.rivals else 1]:
+        with in_process(lambda: uvloop.run(_serve(listening))):
+            for name in NAMES[: 3 if options.rivals else 1]:
                 _measure(name, upstream, options.seconds, options.only)
     return 0
 
@@ -323,34 +181,34 @@ def _measure(name: str, upstream: int, seconds: float, only: str) -> None:
             elif only not in attack.name:
                 continue
             with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
-                folder, port = Path(made), _free_port()
-                command = _command(name, folder, port, upstream)
-                if command is None:
+                folder, port = Path(made), free_port()
+                proxy = command(name, folder, port, upstream)
+                if proxy is None:
                     print(f"{name} isn't installed", flush=True)
                     return
                 stack.enter_context(
                     running(
-                        command,
+                        proxy,
                         core=PROXY_CORE,
                         port=port,
                         log=folder / "log",
                         environ=dict(ONE_WORKER),
                     )
                 )
-                _innocent(port, 0.5)
+                ask(port, 0.5)
                 label = "no attack"
                 if attack is not None:
                     one, many = attack, connections
                     stack.enter_context(
-                        _process(lambda: uvloop.run(_attack(one, port, many)))  # noqa: B023 - ends with the block
+                        in_process(lambda: uvloop.run(_attack(one, port, many)))  # noqa: B023 - ends with the block
                     )
                     time.sleep(0.7)
                     label = f"{attack.name} ({connections})"
-                times = _innocent(port, seconds)
+                times = ask(port, seconds)
             if attack is None:
                 print(f"\n{name}: the innocent's times in ms\n")
-                print("| attack (connections) | p50 | p99 | max | statuses |")
-                print("|---|---|---|---|---|")
+                print(f"| attack (connections) | {HEADINGS} |")
+                print(f"|---|{RULE}|")
             print(f"| {label} | {times.cells()} |", flush=True)
 
 

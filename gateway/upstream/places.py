@@ -7,6 +7,7 @@ exchanges has a limit of its own, `max_waiting`.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,16 @@ RESERVED: Final = 8
 
 MIN_WAITED_S: Final = 1.0
 """A client's rate is judged once the exchange has waited this long for it."""
+
+RANKED: Final = 16
+"""One of so many waiting exchanges is ranked at once, for the cuts of the next second.
+
+Ranking them costs a microsecond for each one that waits, which is too much for each
+cut.
+"""
+
+RANKED_S: Final = 1.0
+"""How long a ranking holds."""
 
 WAITING_PER_CONNECTION: Final = 4
 """The default of `max_waiting` is so many times `max_connections`."""
@@ -65,15 +76,14 @@ class ClientWait(NamedTuple):
     """Seconds for which the exchange has waited for it, in total."""
 
 
-def slowest(waits: Sequence[ClientWait], limits: PlaceLimits) -> int:
-    """Return the index of the exchange to cut, so that another one may wait.
+def slowest(
+    waits: Sequence[ClientWait], limits: PlaceLimits, most: int = 1
+) -> list[int]:
+    """Return the indices of the exchanges to cut, so that others may wait.
 
-    Clients above their share of `max_waiting` are cut first. Among these, or else among
-    all, it is the one with the lowest rate. An exchange that hasn't waited for
-    `MIN_WAITED_S` is cut only if no other has: then the one that has waited longest.
-
-    Raises:
-        ValueError: *waits* is empty.
+    These are *most* of them at most, the first to be cut first. Clients above their
+    share of `max_waiting` come first, and then those with the lowest rates. Exchanges
+    that haven't waited for `MIN_WAITED_S` come last, the longest wait first.
     """
     held = Counter(wait.client for wait in waits)
     over = {
@@ -81,11 +91,11 @@ def slowest(waits: Sequence[ClientWait], limits: PlaceLimits) -> int:
         for client, count in held.items()
         if client is not None and limits.is_over_share(count, limits.max_waiting)
     }
-    candidates = [n for n, wait in enumerate(waits) if not over or wait.client in over]
-    return min(candidates, key=lambda n: _rank(waits[n]))
 
+    def rank(index: int) -> tuple[bool, bool, float]:
+        wait = waits[index]
+        if wait.waited_s < MIN_WAITED_S:
+            return wait.client not in over, True, -wait.waited_s
+        return wait.client not in over, False, wait.size / wait.waited_s
 
-def _rank(wait: ClientWait) -> tuple[bool, float]:
-    if wait.waited_s < MIN_WAITED_S:
-        return True, -wait.waited_s
-    return False, wait.size / wait.waited_s
+    return heapq.nsmallest(most, range(len(waits)), key=rank)

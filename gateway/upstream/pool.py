@@ -31,6 +31,8 @@ from gateway.upstream.connection import Client, State, UpstreamConnection
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
 from gateway.upstream.events import Events, NoEvents
 from gateway.upstream.places import (
+    RANKED,
+    RANKED_S,
     WAITING_PER_CONNECTION,
     ClientWait,
     PlaceLimits,
@@ -93,6 +95,9 @@ class UpstreamPool:
         """Connections, those without a place included."""
         self._on_clients: dict[UpstreamConnection, None] = {}
         """Connections whose exchanges wait for their clients."""
+        self._to_cut: list[UpstreamConnection] = []
+        """Exchanges with slow clients, the next one to be cut last (`slowest`)."""
+        self._ranked_at = -math.inf
         self._dialling: list[str | None] = []
         """The keys of the clients for whom a connection is being made."""
         self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
@@ -408,11 +413,25 @@ class UpstreamPool:
 
     def _cut_slowest(self) -> None:
         """End the exchange with the slowest client."""
-        connections = tuple(self._on_clients)
         now = asyncio.get_running_loop().time()
-        waits = [self._client_wait(connection, now) for connection in connections]
+        if now > self._ranked_at + RANKED_S:
+            self._to_cut.clear()
+        connection = None
+        while connection is None or connection not in self._on_clients:
+            if not self._to_cut:
+                self._to_cut = self._ranked(now)
+            connection = self._to_cut.pop()
         self.cut += 1
-        connections[slowest(waits, self.limits)].cut()
+        connection.cut()
+
+    def _ranked(self, now: float) -> list[UpstreamConnection]:
+        """Return some of the exchanges that wait for slow clients, the slowest last."""
+        self._ranked_at = now
+        connections = tuple(self._on_clients)
+        waits = [self._client_wait(connection, now) for connection in connections]
+        most = 1 + self.limits.max_waiting // RANKED
+        ranked = slowest(waits, self.limits, most)
+        return [connections[index] for index in reversed(ranked)]
 
     def _client_wait(self, connection: UpstreamConnection, now: float) -> ClientWait:
         client, waited_s = connection.client, connection.waited_s(now)
