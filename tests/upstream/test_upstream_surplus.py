@@ -1,17 +1,23 @@
-"""Surplus bytes of a service that are unread when its connection is used again."""
+"""Surplus bytes of a service: behind a reply, and before the next request."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from faults import until
+from faults import CHUNKED_HEAD, OK, FaultUpstream, answer, until
 from gateway_under_test import gateway
 from wire import Wire, connect, request
+
+from gateway.config import TimeoutsConfig
+from gateway.http.reply_head import ReplyHeadReader
+from gateway.upstream.connection import UpstreamConnection
 
 METHODS = ["GET", "HEAD", "OPTIONS", "POST"]
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
@@ -136,3 +142,136 @@ class _Owner:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._pool, name)
+
+
+# --- surplus behind a whole reply -----------------------------------------------
+
+WHOLE: dict[str, tuple[str, bytes, bytes]] = {
+    "length": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+    "empty": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    "chunked": ("GET", CHUNKED_HEAD + b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n", b"ok"),
+    "trailer": ("GET", CHUNKED_HEAD + b"2\r\nok\r\n0\r\nA: b\r\n\r\n", b"ok"),
+    "HEAD": ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b""),
+    "204": ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    "304": ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n", b""),
+    "interim": ("GET", b"HTTP/1.1 103 Early\r\nA: b\r\n\r\n" + OK, b"ok"),
+    "HTTP/1.0": (
+        "GET",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok",
+        b"ok",
+    ),
+}
+"""Replies with an end of their own: method, bytes, body."""
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
+SURPLUS: dict[str, bytes] = {
+    "upgrade": SWITCHING + b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n\x81\x00",
+    "upgrade to h2c": SWITCHING + b"Upgrade: h2c\r\nConnection: Upgrade\r\n\r\nPRI * ",
+    "upgrade in a request": b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n"
+    b"Connection: Upgrade\r\n\r\n",
+    "200 with Upgrade": b"HTTP/1.1 200 OK\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+    "another reply": FORGED,
+    "interim": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "chunk": b"2\r\nok\r\n0\r\n\r\n",
+    "empty line": b"\r\n",
+    "bare LF": b"\n",
+    "NUL": b"\0",
+    "TLS": b"\x15\x03\x03\x00\x02\x02\x28",
+    "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00",
+}
+"""What may follow; a parser that goes on would take some of these for an upgrade."""
+
+
+class _Taken:
+    """An owner without a pool: it keeps what the connection reports."""
+
+    keepalive_s = 30.0
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self, _: UpstreamConnection) -> None:
+        self.released += 1
+
+    def on_wait(self, _: UpstreamConnection) -> None:
+        pass
+
+    on_wait_end = on_closed = on_wait
+
+
+class _Transport(asyncio.Transport):
+    """Sends nothing; remembers that it was aborted."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__({"socket": sock})
+        self.is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+def _cuts(size: int) -> Iterator[tuple[int, ...]]:
+    """Yield every way to cut *size* bytes in two, and all single bytes."""
+    yield ()
+    for place in range(1, size):
+        yield (place,)
+    yield tuple(range(1, size))
+
+
+@pytest.mark.parametrize("upgrade", [False, True], ids=["plain", "upgrading"])
+@pytest.mark.parametrize("reply", WHOLE)
+async def test_a_whole_reply_is_delivered_whatever_follows_it(
+    reply: str, upgrade: bool
+) -> None:
+    """In every split: the reply is whole, and its connection is used no more.
+
+    A parser of a library went on behind the reply's end, raised at an upgrade there,
+    and a whole 200 became a 502.
+    """
+    method, whole, body = WHOLE[reply]
+    heads, timeouts = ReplyHeadReader(), TimeoutsConfig()
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        for data, cut in (
+            (whole + more, cut)
+            for more in SURPLUS.values()
+            for cut in _cuts(len(whole + more))
+        ):
+            owner = _Taken()
+            transport = _Transport(sock)
+            connection = UpstreamConnection(owner, "up", heads, loop)
+            connection.connection_made(transport)
+            waiting = connection.send(
+                b"", method == "HEAD", None, None, timeouts, math.inf, upgrade
+            )
+            edges = (0, *cut, len(data))
+            for begin, end in pairwise(edges):
+                connection.data_received(data[begin:end])
+            taken = await waiting
+            read = b""
+            while piece := await taken.read():
+                read += piece
+            assert (taken.complete, read) == (True, body), cut
+            assert connection.closed, cut
+            assert transport.is_aborted, cut
+            # Released only if no surplus had come by then.
+            assert owner.released == (len(whole) in cut), cut
+            connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("more", SURPLUS)
+async def test_the_client_gets_the_whole_reply(more: str) -> None:
+    """On real sockets: 200, and the next request takes another connection."""
+    async with (
+        FaultUpstream(answer(OK + SURPLUS[more])) as upstream,
+        gateway(upstream.url) as gw,
+        connect(gw.port) as ann,
+    ):
+        for number in (1, 2):
+            await ann.send(request("GET", "/"))
+            reply = await ann.reply()
+            assert (reply.status, reply.body) == (200, b"ok")
+            assert upstream.connections == number
