@@ -311,11 +311,12 @@ class Forwarder:
         """Relay a WebSocket after the upstream's 101, until it ends.
 
         Raises:
-            BadReply: the 101 doesn't accept the WebSocket.
+            BadReply: the 101 doesn't open the WebSocket that the client asked for.
             ConnectionError: the client is gone.
         """
-        if not websocket.accepted(reply.head.status, reply.head.fields):
-            raise BadReply("101 to something other than a WebSocket")
+        flaw = websocket.flaw_of_switch(forward.request.head.fields, reply.head.fields)
+        if flaw is not None:
+            raise BadReply(f"the 101 is not valid: {flaw}")
         await ensure_task()  # a tunnel makes tasks
         options = forward.route.websocket
         principal = forward.verdict.principal if options.close_on_session_end else None

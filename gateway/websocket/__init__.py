@@ -16,7 +16,8 @@ from gateway.websocket.frames import (
 )
 from gateway.websocket.handshake import (
     UPGRADE,
-    accepted,
+    accept_value,
+    flaw_of_switch,
     origin_allowed,
     refuse_handshake,
     wants_upgrade,
@@ -39,8 +40,9 @@ __all__ = [
     "TunnelClient",
     "TunnelLimits",
     "UpstreamSocket",
-    "accepted",
+    "accept_value",
     "close_frame",
+    "flaw_of_switch",
     "origin_allowed",
     "refuse_handshake",
     "wants_upgrade",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 
 from gateway.http import fields as raw
 from gateway.http.fields import Fields
@@ -15,6 +16,8 @@ UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
 
 Source: RFC 9110 §7.8.
 """
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def wants_upgrade(fields: Fields) -> bool:
@@ -82,17 +85,68 @@ def origin_allowed(fields: Fields, allowed: frozenset[str], *, by_cookie: bool) 
     return len(origins) == 1 and origins[0].decode("latin-1") in allowed
 
 
-def accepted(status: int, fields: Fields) -> bool:
-    """Return whether the upstream's reply opens a tunnel: a 101 to a WebSocket."""
-    return status == 101 and _has_token(raw.values(fields, b"upgrade"), b"websocket")
+def flaw_of_switch(request: Fields, reply: Fields) -> str | None:
+    """Return why a 101 doesn't open the WebSocket that was asked for; None: it does.
+
+    *request* and *reply* are the fields of the client's handshake, which was not
+    refused, and of the upstream's 101. A client must fail such a connection, but some
+    don't; and a service that sends it may not speak the protocol.
+
+    Source: RFC 6455 §4.1 (the client's checks), §4.2.2; RFC 9110 §7.6.1.
+    """
+    upgrades = tuple(raw.values(reply, b"upgrade"))
+    if len(upgrades) != 1 or upgrades[0].lower() != b"websocket":
+        return "Upgrade is not exactly websocket"
+    listed = frozenset(_elements(raw.values(reply, b"connection")))
+    if b"upgrade" not in {name.lower() for name in listed}:
+        return "Connection does not list Upgrade"
+    if any(name.lower().startswith(b"sec-websocket-") for name in listed):
+        return "Connection lists a field of the handshake"
+    accepts = tuple(raw.values(reply, b"sec-websocket-accept"))
+    if len(accepts) != 1:
+        return f"{len(accepts)} Sec-WebSocket-Accept fields"
+    key = raw.first(request, b"sec-websocket-key") or b""
+    if accepts[0] != accept_value(key):
+        return "Sec-WebSocket-Accept does not match the key"
+    selected = tuple(raw.values(reply, b"sec-websocket-protocol"))
+    if len(selected) > 1:
+        return "several Sec-WebSocket-Protocol fields"
+    if not set(selected) <= set(
+        _elements(raw.values(request, b"sec-websocket-protocol"))
+    ):
+        return "a subprotocol that the client did not offer"
+    if not set(_extensions(reply)) <= set(_extensions(request)):
+        return "an extension that the client did not offer"
+    return None
+
+
+def accept_value(key: bytes) -> bytes:
+    """Return the Sec-WebSocket-Accept that answers a Sec-WebSocket-Key.
+
+    Source: RFC 6455 §4.2.2, item 5.4.
+    """
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def _extensions(fields: Fields) -> Iterator[bytes]:
+    """Yield the name of each extension, without its parameters."""
+    for element in _elements(raw.values(fields, b"sec-websocket-extensions")):
+        yield element.partition(b";")[0].rstrip(b" \t")
+
+
+def _elements(values: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the elements of a list in one or more fields; empty ones don't count.
+
+    Source: RFC 9110 §5.6.1.
+    """
+    for value in values:
+        for part in value.split(b","):
+            if element := part.strip(b" \t"):
+                yield element
 
 
 def _has_token(values: Iterable[bytes], token: bytes) -> bool:
-    return any(
-        part.strip(b" \t").lower() == token
-        for value in values
-        for part in value.split(b",")
-    )
+    return any(element.lower() == token for element in _elements(values))
 
 
 def _has_body(fields: Fields) -> bool:

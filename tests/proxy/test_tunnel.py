@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_hang, until
 from gateway_under_test import ORIGIN, UnderTest, gateway, until_cut
 from object_lifetime import collector_off
 from websockets.asyncio.client import ClientConnection, connect
@@ -300,6 +300,43 @@ async def test_c24_only_a_101_to_websocket_opens_a_tunnel(
         assert (got.status, got.one("Connection")) == (status, "close")
         assert await until_cut(wire) == b""
         assert [each.line for each in upstream.requests] == [b"GET /ws HTTP/1.1"]
+
+
+ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+
+
+@pytest.mark.parametrize(
+    ("was", "line", "flaw"),
+    [
+        (b"s3pP", b"AAAA", "Sec-WebSocket-Accept does not match the key"),
+        (ACCEPT, b"", "0 Sec-WebSocket-Accept fields"),
+        (ACCEPT, ACCEPT * 2, "2 Sec-WebSocket-Accept fields"),
+        (b"Connection: Upgrade", b"X: y", "Connection does not list Upgrade"),
+        (ACCEPT, ACCEPT + b"Sec-WebSocket-Protocol: v1\r\n", "a subprotocol that"),
+        (ACCEPT, ACCEPT + b"Sec-WebSocket-Extensions: x-a\r\n", "an extension that"),
+    ],
+)
+async def test_c24_a_101_to_another_handshake_opens_no_tunnel(
+    was: bytes, line: bytes, flaw: str
+) -> None:
+    """502, the reason is in the log, and the service's connection is closed."""
+    frame = b"\x81\x05hello"
+    reply = SWITCH.replace(was, line)
+    assert reply != SWITCH
+    async with (
+        FaultUpstream(answer_and_hang(reply + frame)) as upstream,
+        gateway(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("GET", "/ws", *HANDSHAKE))
+        got = await wire.reply()
+        assert (got.status, got.json()["code"]) == (502, "upstream_bad_reply")
+        assert await until_cut(wire) == b""
+        await upstream.lost.wait()
+        record = await gw.record()
+        assert (record.status, record.side) == (502, "upstream")
+        assert record.note.startswith(f"the 101 is not valid: {flaw}")
+        assert not gw.proxy.tunnels
 
 
 @pytest.mark.parametrize(

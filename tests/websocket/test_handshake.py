@@ -89,9 +89,84 @@ def test_a_cookie_needs_an_allowed_origin(
     assert websocket.origin_allowed(fields, ALLOWED, by_cookie=by_cookie) is allowed
 
 
-def test_a_tunnel_opens_for_a_101_to_websocket_only() -> None:
-    """Only a 101 with `Upgrade: websocket` opens a tunnel (CVE-2024-23326 in Envoy)."""
-    assert websocket.accepted(101, (UPGRADE,))
-    assert not websocket.accepted(200, (UPGRADE,))
-    assert not websocket.accepted(101, ((b"Upgrade", b"h2c"),))
-    assert not websocket.accepted(101, ())
+ACCEPT: Field = (b"Sec-WebSocket-Accept", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+SWITCH = (UPGRADE, CONNECTION, ACCEPT)
+
+
+def protocol(value: bytes) -> Field:
+    return (b"Sec-WebSocket-Protocol", value)
+
+
+def extension(value: bytes) -> Field:
+    return (b"sec-websocket-extensions", value)
+
+
+DEFLATE = extension(b"permessage-deflate; client_max_window_bits, x-a")
+
+
+def test_the_accept_value_is_that_of_the_rfc() -> None:
+    """RFC 6455 §1.3 has one key and its answer."""
+    assert websocket.accept_value(KEY[1]) == ACCEPT[1]
+
+
+@pytest.mark.parametrize(
+    ("offered", "reply", "flaw"),
+    [
+        ((), SWITCH, None),
+        (
+            (),
+            ((b"upgrade", b"WebSocket"), (b"connection", b"x, UPGRADE"), ACCEPT),
+            None,
+        ),
+        ((), (CONNECTION, ACCEPT), "Upgrade"),
+        ((), ((b"Upgrade", b"h2c"), CONNECTION, ACCEPT), "Upgrade"),
+        ((), ((b"Upgrade", b"websocket, h2c"), CONNECTION, ACCEPT), "Upgrade"),
+        ((), (UPGRADE, *SWITCH), "Upgrade"),
+        ((), (UPGRADE, ACCEPT), "Connection"),
+        ((), (UPGRADE, (b"Connection", b"close"), ACCEPT), "Connection"),
+        ((), (UPGRADE, (b"Connection", b"x-upgrade"), ACCEPT), "Connection"),
+        # The field would be removed, and the client would see a 101 without it.
+        (
+            (),
+            (*SWITCH, (b"Connection", b"Sec-WebSocket-Accept")),
+            "Connection lists a field",
+        ),
+        ((), (UPGRADE, CONNECTION), "0 Sec-WebSocket-Accept"),
+        ((), (*SWITCH, ACCEPT), "2 Sec-WebSocket-Accept"),
+        ((), (UPGRADE, CONNECTION, (ACCEPT[0], b"")), "match the key"),
+        ((), (UPGRADE, CONNECTION, (ACCEPT[0], KEY[1])), "match the key"),
+        ((), (UPGRADE, CONNECTION, (ACCEPT[0], ACCEPT[1].lower())), "match the key"),
+        ((), (UPGRADE, CONNECTION, (ACCEPT[0], ACCEPT[1] + b", x")), "match the key"),
+        ((protocol(b"v2, v1"),), SWITCH, None),
+        ((protocol(b"v2, v1"),), (*SWITCH, protocol(b"v1")), None),
+        ((protocol(b"v2"), protocol(b"v1")), (*SWITCH, protocol(b"v1")), None),
+        ((), (*SWITCH, protocol(b"v1")), "subprotocol"),
+        ((protocol(b"v1"),), (*SWITCH, protocol(b"V1")), "subprotocol"),
+        ((protocol(b"v1"),), (*SWITCH, protocol(b"")), "subprotocol"),
+        ((protocol(b"v2, v1"),), (*SWITCH, protocol(b"v2, v1")), "subprotocol"),
+        (
+            (protocol(b"v2, v1"),),
+            (*SWITCH, protocol(b"v2"), protocol(b"v1")),
+            "several Sec-WebSocket-Protocol",
+        ),
+        ((DEFLATE,), SWITCH, None),
+        ((DEFLATE,), (*SWITCH, extension(b"permessage-deflate")), None),
+        (
+            (DEFLATE,),
+            (*SWITCH, extension(b"permessage-deflate;server_max_window_bits=9")),
+            None,
+        ),
+        ((DEFLATE,), (*SWITCH, extension(b"x-a ; b"), extension(b"")), None),
+        ((), (*SWITCH, extension(b"permessage-deflate")), "extension"),
+        ((DEFLATE,), (*SWITCH, extension(b"x-a, x-b")), "extension"),
+        ((DEFLATE,), (*SWITCH, extension(b"x-a"), extension(b"x-b")), "extension"),
+        ((DEFLATE,), (*SWITCH, extension(b"; x-a")), "extension"),
+    ],
+)
+def test_a_101_opens_the_socket_that_was_asked_for_or_none(
+    offered: Fields, reply: Fields, flaw: str | None
+) -> None:
+    """RFC 6455 §4.1: what a client must check, as some clients don't."""
+    found = websocket.flaw_of_switch((UPGRADE, CONNECTION, KEY, *offered), reply)
+    assert (found is None) == (flaw is None)
+    assert (flaw or "") in (found or "")
