@@ -216,7 +216,8 @@ class AiohttpExchange(BodyReader):
         Raises:
             BadReply: aiohttp can't send one of the fields as it is.
         """
-        if status >= 300 and self.has_rest and not self._is_rest_small():
+        is_unread = complete or status >= 300  # as in the listener's `Exchange`
+        if is_unread and self.has_rest and not self._is_rest_small():
             self.keep_alive = False
         if complete and size is None and not self._is_bodiless(status):
             size = len(first)

@@ -411,21 +411,34 @@ class Exchange(BodyReader):
         if transport is None or transport.is_closing():
             return
         await ensure_task()  # `asyncio.timeout` needs a task
-        left = self._limits.drain_body
-        if not self.keep_alive:
-            left = max(left, _LINGER_BYTES)
         try:
-            if not self.keep_alive and transport.can_write_eof():
-                transport.write_eof()
             async with asyncio.timeout(self.connection.pace.drain_body_s):
-                while left >= 0:
-                    chunk = await self._body.read()
-                    if not chunk:
-                        return
-                    left -= len(chunk)
+                if (
+                    self.keep_alive
+                    and not self._has_much_left()
+                    and await self._discard(self._limits.drain_body)
+                ):
+                    return
+                self.keep_alive = False
+                if transport.can_write_eof():
+                    transport.write_eof()
+                await self._discard(_LINGER_BYTES)
         except (OSError, BadRequest):
             pass  # TimeoutError and ConnectionError (the client is gone) are OSErrors
         self.keep_alive = False
+
+    async def _discard(self, size: int) -> bool:
+        """Discard the rest of the body; return False if it has more than *size* bytes.
+
+        Raises:
+            BadRequest: the chunked framing is broken.
+        """
+        while size >= 0:
+            chunk = await self._body.read()
+            if not chunk:
+                return True
+            size -= len(chunk)
+        return False
 
     # --- to the client -----------------------------------------------------
 
@@ -471,8 +484,9 @@ class Exchange(BodyReader):
         Raises:
             ConnectionError: the client is gone.
         """
-        # RFC 9110 §15: with such a status, the rest of the body isn't wanted.
-        if status >= 300 and self._has_much_left():
+        # RFC 9112 §9.3: nobody reads the rest of the body after a complete reply, nor
+        # after such a status (RFC 9110 §15).
+        if self.head.has_body and (complete or status >= 300) and self._has_much_left():
             self.keep_alive = False
         framing = b""
         if size is not None:

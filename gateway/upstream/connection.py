@@ -453,6 +453,7 @@ class UpstreamConnection(asyncio.Protocol):
             reader.surplus
             or not head.keep_alive
             or not self._is_sent
+            or self._drained is not None  # written, but the service may not read it
             or not keepalive_s
         ):
             self._close("closed by the gateway", keep_upload=True)

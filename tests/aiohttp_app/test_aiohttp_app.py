@@ -406,6 +406,25 @@ async def test_a_body_with_broken_chunks_is_408() -> None:
     assert begun.body in (b"", b"a")
 
 
+async def test_a_complete_2xx_before_a_large_body_says_close() -> None:
+    """As behind the gateway's own listener: nobody reads the rest (RFC 9112 §9.3)."""
+
+    async def reply_early(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(OK)
+        await peer.gone()
+
+    async with (
+        FaultUpstream(reply_early) as upstream,
+        served(upstream.url) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Content-Length", "1000000")))
+        found = await wire.reply()
+        assert (found.body, found.one("Connection")) == (b"ok", "close")
+        await upstream.lost.wait()
+
+
 async def test_a_100_is_sent_when_the_request_is_allowed() -> None:
     """A client gets 100 after the request is allowed, and none if it is refused."""
     waits = (("Expect", "100-continue"), ("Content-Length", "4"))

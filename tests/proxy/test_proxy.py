@@ -47,11 +47,13 @@ from gateway.decide import Request
 from gateway.downstream.exchange import Exchange
 from gateway.downstream.listener import ClientConnection
 from gateway.observe import Record
+from gateway.pace import Pace
 from gateway.upstream import Reply, UpstreamPool
 from gateway.upstream.connection import UpstreamConnection
 
 QUICK = {"timeouts": {"response": 0.3, "idle": 0.3}}
 GET = request("GET", "/a")
+CHUNKED_FIELD = ("Transfer-Encoding", "chunked")
 POST_AND_CLOSE = request("POST", "/a", ("Connection", "close"), body=b"hi")
 
 End = Callable[[Wire], None]
@@ -407,6 +409,68 @@ async def test_a_2xx_may_end_before_the_request_does() -> None:
             assert await wire.read(1) == b"k"
             await wire.send(b"xxxx")
             assert (await gw.record()).status == 200
+
+
+async def reply_early(peer: Peer) -> None:
+    """Send a complete 200 after the head; read nothing of the body."""
+    await peer.head()
+    await peer.send(OK)
+    await peer.gone()
+
+
+async def test_a_complete_2xx_before_a_large_body_closes_both_connections() -> None:
+    """RFC 9112 §9.3: nobody reads the rest, so `Connection: close` announces it.
+
+    What the client sends instead of the rest is not taken for a request.
+    """
+    async with (
+        FaultUpstream(reply_early) as upstream,
+        gateway(upstream.url, pace=Pace(drain_body_s=600)) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Content-Length", "1000000")))
+        reply = await wire.reply()
+        assert (reply.status, reply.body) == (200, b"ok")
+        assert reply.one("Connection") == "close"
+        await upstream.lost.wait()
+        assert await wire.rest() == b""
+        await wire.send(GET)
+        wire.writer.write_eof()
+        assert (await gw.record()).status == 200
+    assert [seen.line for seen in upstream.requests] == [b"POST /a HTTP/1.1"]
+
+
+@pytest.mark.parametrize("size", [100, 2 * 1024**2])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_an_early_reply_is_whole_for_a_client_that_goes_on_sending(
+    framing: str, size: int
+) -> None:
+    """It sends everything first, and reads then: the reply and no reset.
+
+    After a small rest, the connection serves the next request.
+    """
+    fields = {"length": ("Content-Length", str(size)), "chunked": CHUNKED_FIELD}
+    body = bytes(size)
+    async with (
+        FaultUpstream(reply_early) as upstream,
+        gateway(upstream.url, pace=Pace(drain_body_s=600)) as gw,
+        gw.connect() as wire,
+    ):
+        transport = wire.writer.transport
+        transport.pause_reading()
+        await wire.send(request("POST", "/a", fields[framing]))
+        await upstream.lost.wait()
+        if framing == "chunked":
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, body)
+        await wire.send(body)
+        transport.resume_reading()
+        reply = await wire.reply()
+        assert (reply.status, reply.body) == (200, b"ok")
+        if size > 65536:
+            assert await wire.rest() == b""
+        else:
+            await wire.send(GET)
+            assert (await wire.reply()).body == b"ok"
 
 
 # --- slow peers -------------------------------------------------------------

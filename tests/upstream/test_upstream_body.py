@@ -220,6 +220,31 @@ async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
         assert pool.open == 0
 
 
+async def test_a_reply_before_the_request_was_taken_ends_the_connection(
+    upstreams: Upstreams, timeouts: TimeoutsConfig
+) -> None:
+    """The body was written at once, but lies here: no request may queue behind it."""
+    size = 32 * 1024**2
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.head()
+        peer.writer.transport.pause_reading()
+        await peer.send(OK)
+        await asyncio.Event().wait()
+
+    async with FaultUpstream(behaviour) as upstream:
+        pool = pool_of(upstreams, upstream)
+        reply = await pool.exchange(
+            sized(size),
+            method="POST",
+            timeouts=timeouts,
+            body=bytes(size),
+            content_length=size,
+        )
+        assert await whole(reply) == b"ok"
+        assert pool.idle == 0
+
+
 # --- clients that are gone ----------------------------------------------------
 
 
