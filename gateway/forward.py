@@ -16,6 +16,7 @@ from gateway import headers, responses, websocket
 from gateway.config import TimeoutsConfig
 from gateway.decide import Forward, Request, Respond, answered
 from gateway.errors import BadReply, GatewayError, Stage, UpstreamError
+from gateway.http.fields import Field
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
     SAFE_METHODS,
@@ -219,6 +220,7 @@ class Forwarder:
             fields = headers.to_client(
                 reply_head,
                 request.id,
+                _date,
                 cors_fields,
                 verdict.new_tokens,
                 # An optional route's reply to an anonymous client isn't public, either.
@@ -324,6 +326,7 @@ class Forwarder:
         fields = headers.to_client(
             head,
             forward.request.id,
+            _date,
             forward.cors,
             forward.verdict.new_tokens,
             forward.route.session.protection is not _PUBLIC,
@@ -361,6 +364,10 @@ class Forwarder:
             del self.tunnels[tunnel]
             downstream.bytes_in += tunnel.bytes_in
             downstream.bytes_out += tunnel.bytes_out
+
+
+def _date() -> Field:
+    return responses.date(int(time.time()))
 
 
 def _session_handle(principal: Principal) -> str:

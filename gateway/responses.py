@@ -5,8 +5,10 @@ No answer repeats the client's input, names an upstream or shows a traceback.
 
 from __future__ import annotations
 
+import email.utils
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 
 from gateway.errors import GatewayError
@@ -38,6 +40,15 @@ def start(status: int) -> bytes:
     Source: RFC 9112 §4.
     """
     return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))
+
+
+@lru_cache(maxsize=1)
+def date(at: int) -> Field:
+    """Return the Date field of a message that was made *at* seconds since 1970.
+
+    Source: RFC 9110 §6.6.1, §5.6.7.
+    """
+    return b"Date", email.utils.formatdate(at, usegmt=True).encode()
 
 
 def user(body: bytes) -> Response:

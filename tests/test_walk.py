@@ -26,7 +26,10 @@ from gateway.verify import Engine
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = str(Path(gateway.__file__).parent) + "/"
-REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REPLY = (
+    b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+    b"Content-Length: 2\r\n\r\nok"
+)
 
 
 class Keys:

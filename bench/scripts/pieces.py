@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from bench.rig import interpreter
 from bench.rig.report import Table
 from bench.rig.stage import ROOT, TOOLS
-from gateway import config, headers, routes
+from gateway import config, headers, responses, routes
 from gateway.app import id_maker, readers
 from gateway.clients import Clients
 from gateway.decide import Forward, Router
@@ -282,7 +283,8 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     head = reader.read(request)  # the verdict now refers to its line
     identity = forward.verdict.principal
     reply = replies.read(_REPLY[:end], False)
-    back = headers.to_client(reply, verified.id, (), (), True)
+    dated = partial(responses.date, int(time.time()))
+    back = headers.to_client(reply, verified.id, dated, (), (), True)
     parsed = tokens.parse(text)
     assert parsed is not None
     assert identity is not None
@@ -305,7 +307,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
         ("of it, the reply's head", lambda: replies.read(_REPLY[:end], False)),
         (
             "the fields to the client",
-            lambda: headers.to_client(reply, verified.id, (), (), True),
+            lambda: headers.to_client(reply, verified.id, dated, (), (), True),
         ),
         ("the client's side, and the answer's write", answer),
         ("a new token: decoded", lambda: tokens.parse(text)),

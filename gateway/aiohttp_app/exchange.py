@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 
@@ -12,6 +12,7 @@ from aiohttp import StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
+from gateway import responses
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import AiohttpReply
 from gateway.config import LimitsConfig
@@ -192,7 +193,7 @@ class AiohttpExchange(BodyReader):
         if answer.close or (self.has_rest and not self._is_rest_small()):
             self.keep_alive = False
         self._kept.clear()
-        date = (b"Date", email.utils.formatdate(usegmt=True).encode())
+        date = responses.date(int(time.time()))
         fields = (*answer.fields, *extra, date)
         self._begin(answer.status, None, fields, size=len(answer.body))
         if not self._is_bodiless(answer.status):

@@ -7,13 +7,11 @@ bytes, so a proxied reply is sent exactly as the service sent it.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import socket
 import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from gateway import responses
@@ -450,7 +448,7 @@ class Exchange(BodyReader):
         """
         if answer.close or self._has_much_left():
             self.keep_alive = False
-        date = (b"Date", _date(int(time.time())))
+        date = responses.date(int(time.time()))
         parts = [
             responses.start(answer.status),
             block((*answer.fields, *extra, date)),
@@ -568,9 +566,3 @@ class Exchange(BodyReader):
             raise ConnectionResetError
         self.bytes_out += len(data)
         transport.write(data)
-
-
-@lru_cache(maxsize=1)
-def _date(at: int) -> bytes:
-    """Return the Date value of *at*, in seconds since 1970 (RFC 9110 §5.6.7)."""
-    return email.utils.formatdate(at, usegmt=True).encode()

@@ -410,6 +410,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             *answer.fields,
             (b"Content-Length", b"%d" % len(answer.body)),
             (b"Connection", b"close"),
+            responses.date(int(time.time())),
         )
         head = b"%b%b\r\n" % (responses.start(answer.status), block(fields))
         transport.write(head + answer.body)

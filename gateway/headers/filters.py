@@ -15,6 +15,7 @@ from gateway.headers.names import (
     CONNECTION,
     COOKIE,
     CREDENTIAL,
+    DATE,
     DROP,
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -23,6 +24,7 @@ from gateway.headers.names import (
     HAS_FORWARDED,
     HAS_ODD,
     HAS_TRUSTED,
+    IS_DATED,
     KEEP,
     LISTS,
     ODD,
@@ -35,7 +37,7 @@ from gateway.headers.names import (
     Reserved,
     Rule,
 )
-from gateway.http.fields import TOKEN, Fields, block
+from gateway.http.fields import TOKEN, Field, Fields, block
 from gateway.http.lines import Line, Rules, Ruling
 from gateway.http.reply_head import ReplyHead
 from gateway.http.request_head import RequestHead
@@ -213,6 +215,8 @@ def reply_rules(reserved: Reserved) -> Rules:
             return Ruling(VARY, raw, VARIES if _VARIES_BY_ORIGIN(value) else 0)
         if rule is SET_COOKIE and sets_session_cookie(value) is not None:
             return Ruling(SET_COOKIE, b"", SETS_SESSION)
+        if rule is DATE:
+            return Ruling(DATE, raw, IS_DATED)
         return Ruling(KEEP, raw)
 
     return judge
@@ -221,6 +225,7 @@ def reply_rules(reserved: Reserved) -> Rules:
 def to_client(
     head: ReplyHead,
     request_id: bytes,
+    make_date: Callable[[], Field],
     cors: Fields = (),
     new_tokens: Fields = (),
     private: bool = False,
@@ -228,8 +233,9 @@ def to_client(
     """Return the fields of the answer, each with CRLF.
 
     *head* was read with `reply_rules`. *private*: the route is not a public one. The
-    sender adds the framing fields (and, for a 101, Upgrade). `Server`, `Date` and `Via`
-    stay the upstream's: the gateway doesn't add its name to an upstream's answer.
+    sender adds the framing fields (and, for a 101, Upgrade). `Server` and `Via` stay
+    the upstream's: the gateway doesn't add its name to an upstream's answer. So does
+    `Date`; a reply without one gets that of *make_date*.
 
     1. Every answer varies by Origin.
     2. *new_tokens* are added, and the answer then gets `no-store` in place of the
@@ -238,7 +244,7 @@ def to_client(
        (to the next user, for example), and 304 still works. Otherwise the upstream's
        Cache-Control stays.
 
-    Source: RFC 9110 §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
+    Source: RFC 9110 §6.6.1 (Date), §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
     """
     marks, passed = head.marks, head.lines
     if marks & LISTS:
@@ -258,6 +264,8 @@ def to_client(
         lines.append(_PRIVATE)
     if cors:
         lines.append(block(cors))
+    if not marks & IS_DATED:
+        lines.append(block((make_date(),)))
     lines += (
         b"X-Request-Id: " if marks & VARIES else b"Vary: Origin\r\nX-Request-Id: ",
         request_id,

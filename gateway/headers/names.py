@@ -31,6 +31,7 @@ class Rule(Enum):
     SET_COOKIE = auto()
     VARY = auto()
     CACHE = auto()
+    DATE = auto()
 
 
 # The loops read these constants: an attribute of an enumeration costs more than the
@@ -41,10 +42,11 @@ AUTHORIZATION, CREDENTIAL = Rule.AUTHORIZATION, Rule.CREDENTIAL
 FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
+DATE = Rule.DATE
 
 # Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
-RULES_CACHES, VARIES, SETS_SESSION = 32, 64, 128
+RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
 
 IDENTITY_NAMES = (
     "X-User-Id",
@@ -139,6 +141,7 @@ _REPLY_RULES = {
     b"cache-control": CACHE,
     b"cdn-cache-control": CACHE,
     b"surrogate-control": CACHE,
+    b"date": DATE,
     b"x-request-id": DROP,
 }
 # An upstream can't set or clear the session, nor set the CORS policy.
@@ -208,7 +211,7 @@ def reserved(names: Iterable[str] = ()) -> Reserved:
 # rule above aren't repeated here.
 _STANDARD = frozenset(
     b"accept accept-charset accept-encoding accept-language accept-ranges age allow "
-    b"alt-svc date etag expires from if-match if-modified-since if-none-match if-range "
+    b"alt-svc etag expires from if-match if-modified-since if-none-match if-range "
     b"if-unmodified-since last-modified link location max-forwards origin "
     b"pragma range referer retry-after server strict-transport-security user-agent via "
     b"www-authenticate x-auth-status".split()

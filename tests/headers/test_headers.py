@@ -534,6 +534,8 @@ def test_flood_of_aliases_costs_little() -> None:
 
 VARY = (b"Vary", b"Origin")
 REQUEST_ID = (b"X-Request-Id", b"id-1")
+DATE = (b"Date", b"Sun, 06 Nov 1994 08:49:37 GMT")
+"""That of the gateway."""
 
 
 REPLIES = ReplyHeadReader(reply_rules(RESERVED))
@@ -554,7 +556,8 @@ def back(
 ) -> list[Field]:
     """Return the fields sent to the client; *dropped* session cookies must be reported.
 
-    A second, cached pass must give the same.
+    A second, cached pass must give the same. A Date of the gateway's own is checked,
+    and not returned.
     """
     sent = []
     for _ in range(2):
@@ -564,12 +567,49 @@ def back(
             cors=cors,
             new_tokens=new_tokens,
             request_id=b"id-1",
+            make_date=lambda: DATE,
             private=private,
         )
         assert session_cookies(head) == dropped
         sent.append(text)
     assert sent[0] == sent[1]
-    return pairs(sent[0])
+    got = pairs(sent[0])
+    assert sum(name.lower() == b"date" for name, _ in got) >= 1
+    return [field for field in got if field != DATE]
+
+
+THEIRS = (b"Date", b"Mon, 01 Jan 2024 00:00:00 GMT")
+
+
+@pytest.mark.parametrize(
+    ("fields", "own"),
+    [
+        ((), True),
+        ((THEIRS,), False),
+        (((b"dATE", b"not a date"),), False),
+        (((b"Date", b""),), False),
+        ((THEIRS, THEIRS), False),
+        (((b"X-Date", THEIRS[1]),), True),
+        # The service's is removed as a field of its hop.
+        ((THEIRS, (b"Connection", b"Date")), True),
+    ],
+)
+def test_a_reply_without_date_gets_one(fields: Fields, own: bool) -> None:
+    """RFC 9110 §6.6.1; one with a Date keeps it, whatever it says."""
+    asked = 0
+
+    def make_date() -> Field:
+        nonlocal asked
+        asked += 1
+        return DATE
+
+    got = pairs(to_client(reply(*fields), b"id-1", make_date))
+    assert (asked, got.count(DATE)) == (own, own)
+    dates = [field for field in got if field[0].lower() == b"date"]
+    if not own:
+        assert dates == [f for f in fields if f[0].lower() == b"date"]
+    else:
+        assert dates == [DATE]
 
 
 def test_usual_reply() -> None:
@@ -901,7 +941,9 @@ def test_property_no_upstream_speaks_for_the_gateway(
 ) -> None:
     """A18, F3: no identity, session or CORS field of a reply reaches the client."""
     head = reply(*fields)
-    got = pairs(to_client(head, request_id=b"id-1", private=private))
+    got = pairs(
+        to_client(head, request_id=b"id-1", make_date=lambda: DATE, private=private)
+    )
     dropped = session_cookies(head)
     for name, value in got:
         assert fold(name) not in RESERVED.names
@@ -1088,7 +1130,7 @@ def check_reply(lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]) -> 
                 ours.append((b"Cache-Control", b"no-store"))
             elif private and all(s[0] != "cache" for s in there):
                 ours.append((b"Cache-Control", b"private, no-cache"))
-            ours += CORS
+            ours += (*CORS, DATE)
             if all(s[0] != "varies" for s in there):
                 ours.append(VARY)
             text = to_client(
@@ -1096,6 +1138,7 @@ def check_reply(lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]) -> 
                 cors=CORS,
                 new_tokens=new_tokens,
                 request_id=b"id-1",
+                make_date=lambda: DATE,
                 private=private,
             )
             assert text == block([*expected, *ours, REQUEST_ID])
