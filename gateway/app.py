@@ -30,6 +30,7 @@ from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.session.tokens import holds_token
 from gateway.supertokens import session_check
 from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
@@ -109,6 +110,7 @@ def readers(
     reserved = headers.reserved(
         name.decode() for route in table.routes for name, _ in route.headers.writers
     )
+    rules = headers.request_rules(reserved, holds_token)
     bounds = HeadLimits(
         target=limits.max_target_size,
         field=limits.max_field_size,
@@ -116,7 +118,7 @@ def readers(
         fields=limits.max_fields,
     )
     return (
-        RequestReader(bounds, headers.request_rules(reserved), CREDENTIAL_FIELDS),
+        RequestReader(bounds, rules, CREDENTIAL_FIELDS),
         ReplyHeadReader(headers.reply_rules(reserved)),
     )
 

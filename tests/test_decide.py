@@ -36,6 +36,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.responses import Response
 from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.session.tokens import holds_token
 from gateway.supertokens.api import Auth
 
 PAGE = b"https://app.example.com"
@@ -57,7 +58,7 @@ ROUTES: list[dict[str, Any]] = [
 
 READER = RequestReader(
     HeadLimits(target=8192, field=16384, head=65536, fields=100),
-    headers.request_rules(headers.reserved(())),
+    headers.request_rules(headers.reserved(()), holds_token),
     CREDENTIAL_FIELDS,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -28,9 +29,11 @@ from gateway.headers.names import (
     KEEP,
     LISTS,
     ODD,
+    ODD_CREDENTIAL,
     RULES_CACHES,
     SET_COOKIE,
     SETS_SESSION,
+    SUBPROTOCOLS,
     TRUSTED,
     VARIES,
     VARY,
@@ -79,6 +82,7 @@ def _listed(value: bytes) -> frozenset[bytes]:
 _REQUEST_MARKS: Mapping[Rule, int] = {
     CREDENTIAL: HAS_CREDENTIALS,
     ODD: HAS_ODD,
+    ODD_CREDENTIAL: HAS_ODD,
     TRUSTED: HAS_TRUSTED,
     FORWARDED_FOR: HAS_FORWARDED,
     FORWARDED_PROTO: HAS_FORWARDED,
@@ -86,14 +90,17 @@ _REQUEST_MARKS: Mapping[Rule, int] = {
 }
 
 
-def request_rules(reserved: Reserved) -> Rules:
+def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> Rules:
     """Return the rules for fields of requests, for the reader of their heads.
+
+    *holds_token* returns whether a session's token is anywhere in a value.
 
     1. Fields of this hop are removed, and those that Connection lists.
     2. Identity names are removed, in every spelling; so are odd names that the route
        doesn't allow.
     3. Credentials are removed unless the route forwards them: session cookies, every
-       Bearer token, the SDKs' own fields. Other cookies and schemes stay.
+       Bearer token, the SDKs' own fields, and every other field that has a session's
+       token in it. Other cookies, subprotocols and schemes stay.
     4. Forwarded fields are removed, or some stay if the peer is trusted; For, Proto and
        Host are made anew (`ForwardedCache`).
 
@@ -103,22 +110,57 @@ def request_rules(reserved: Reserved) -> Rules:
     def judge(name: bytes, value: bytes, raw: bytes) -> Ruling:
         rule = reserved.request[name]
         if rule is KEEP:
+            if holds_token(value):
+                return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
             return Ruling(KEEP, raw)
         if rule is CONNECTION:
             return Ruling(CONNECTION, b"", LISTS if _listed(value) else 0)
-        if rule is COOKIE:
-            cookies = without_session_cookies(value)
-            if cookies is value:
+        if rule is COOKIE or rule is SUBPROTOCOLS:
+            kept: bytes | None = value
+            if rule is COOKIE:
+                kept = without_session_cookies(value)
+            if kept is not None and holds_token(kept):
+                kept = _without(kept, b";" if rule is COOKIE else b",", holds_token)
+            if kept is value:
                 return Ruling(KEEP, raw)
-            stripped = b"" if cookies is None else b"%b: %b\r\n" % (name, cookies)
+            stripped = b"" if kept is None else b"%b: %b\r\n" % (name, kept)
             return Ruling(CREDENTIAL, stripped, HAS_CREDENTIALS)
         if rule is AUTHORIZATION:
-            if not value.startswith(b"Bearer ") and not _BEARER(value):
-                return Ruling(KEEP, raw)
-            return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
+            if (
+                value.startswith(b"Bearer ")
+                or _BEARER(value)
+                or holds_token(value)
+                or holds_token(_basic(value))
+            ):
+                return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
+            return Ruling(KEEP, raw)
+        if (rule is ODD or rule is TRUSTED) and holds_token(value):
+            rule = ODD_CREDENTIAL if rule is ODD else DROP
         return Ruling(rule, b"", _REQUEST_MARKS.get(rule, 0))
 
     return judge
+
+
+def _without(
+    value: bytes, separator: bytes, is_unwanted: Callable[[bytes], bool]
+) -> bytes | None:
+    """Return *value* without the unwanted ones of its parts; None if none is left."""
+    kept = [part for part in value.split(separator) if not is_unwanted(part)]
+    return separator.join(kept).strip(b" \t") if any(map(bytes.strip, kept)) else None
+
+
+def _basic(value: bytes) -> bytes:
+    """Return `user:password` of an Authorization field; b"" for another scheme.
+
+    Source: RFC 7617 §2.
+    """
+    scheme, _, encoded = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        return b""
+    try:
+        return binascii.a2b_base64(encoded)
+    except binascii.Error:
+        return b""
 
 
 def to_upstream(
@@ -172,7 +214,10 @@ def _kept(
     if (
         (rule is CREDENTIAL and policy.forward_credentials)
         or (rule is TRUSTED and forwarded.is_trusted)
-        or (rule is ODD and line.name.lower() in policy.allowed)
+        or (
+            (rule is ODD or (rule is ODD_CREDENTIAL and policy.forward_credentials))
+            and line.name.lower() in policy.allowed
+        )
     ):
         return line.raw
     return line.forwarded

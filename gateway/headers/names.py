@@ -20,8 +20,11 @@ class Rule(Enum):
     CONNECTION = auto()
     COOKIE = auto()
     AUTHORIZATION = auto()
+    SUBPROTOCOLS = auto()
     CREDENTIAL = auto()
     """Kept if the route forwards credentials."""
+    ODD_CREDENTIAL = auto()
+    """Kept if the route lists its name, and forwards credentials."""
     FORWARDED_FOR = auto()
     """Made anew, like the next two, from the value of a trusted proxy."""
     FORWARDED_PROTO = auto()
@@ -38,7 +41,8 @@ class Rule(Enum):
 # look-up of the rule.
 KEEP, DROP, ODD = Rule.KEEP, Rule.DROP, Rule.ODD
 CONNECTION, COOKIE = Rule.CONNECTION, Rule.COOKIE
-AUTHORIZATION, CREDENTIAL = Rule.AUTHORIZATION, Rule.CREDENTIAL
+AUTHORIZATION, SUBPROTOCOLS = Rule.AUTHORIZATION, Rule.SUBPROTOCOLS
+CREDENTIAL, ODD_CREDENTIAL = Rule.CREDENTIAL, Rule.ODD_CREDENTIAL
 FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
@@ -87,6 +91,7 @@ REQUEST_RULES = {
     b"connection": CONNECTION,
     b"cookie": COOKIE,
     b"authorization": AUTHORIZATION,
+    b"sec-websocket-protocol": SUBPROTOCOLS,
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,

@@ -24,6 +24,7 @@ More lenient in one point: `iat` may be `IAT_LEEWAY_S` ahead of the clock.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
@@ -59,6 +60,10 @@ _PADDING = PKCS1v15()
 _SHA256 = SHA256()
 _NUMBER = (int, float)
 _DEFAULT_TENANT = "public"
+_has_refresh_token = re.compile(
+    rb"[0-9A-Za-z+/=_-]\.[0-9a-f]{64}\.V2(?![0-9A-Za-z])"
+).search
+"""A refresh token: its sealed facts, a nonce, and `V2`, which `_V2_HEADER` isn't."""
 _from_json = json.JSONDecoder().decode
 """What `json.loads` ends in, without its looks at the kind of text."""
 
@@ -125,6 +130,24 @@ def parse(text: str) -> Token | None:
     if not isinstance(payload, dict) or not _is_session(payload, header.version):
         return None
     return Token(header, payload, signed, signature)
+
+
+def holds_token(value: bytes) -> bool:
+    """Return whether a session's access or refresh token is anywhere in *value*.
+
+    An access token is recognised by its payload, between two dots: a header could be
+    hidden behind other text. Other issuers' JWTs have no session in theirs. Takes time
+    in proportion to *value*.
+    """
+    if (
+        b".eyJ" in value
+        and any(  # base64url of `{"`
+            part.startswith(b"eyJ") and _is_payload(part)
+            for part in value.split(b".")[1:-1]
+        )
+    ):
+        return True
+    return b".V2" in value and _has_refresh_token(value) is not None
 
 
 def flaw(token: Token, rules: TokenRules, now: float) -> Flaw | None:
@@ -276,6 +299,14 @@ def _header(segment: bytes) -> Header | None:
             header.get("alg") == "RS256"
             and not any(name in header for name in _EXTENSIONS)
         ),
+    )
+
+
+def _is_payload(segment: bytes) -> bool:
+    """Return whether *segment* is the payload of a session's access token."""
+    payload = _json(segment)
+    return isinstance(payload, dict) and (
+        _is_session(payload, 3) or _is_session(payload, 2)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
@@ -11,7 +12,9 @@ from itertools import cycle
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from minting import Mint, segment
 
+from gateway.dev.core.tokens import RefreshToken, seal
 from gateway.errors import BadReply, BadRequest
 from gateway.headers import (
     IDENTITY_NAMES,
@@ -38,6 +41,7 @@ from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import SessionIdentity
 from gateway.session.credentials import CREDENTIAL_FIELDS
+from gateway.session.tokens import holds_token
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
@@ -76,7 +80,9 @@ MADE = [
 def reader(reserved: Reserved) -> RequestReader:
     """Return a reader configured like the gateway's."""
     bounds = HeadLimits(target=8192, field=16384, head=65536, fields=200)
-    return RequestReader(bounds, request_rules(reserved), CREDENTIAL_FIELDS)
+    return RequestReader(
+        bounds, request_rules(reserved, holds_token), CREDENTIAL_FIELDS
+    )
 
 
 READER = reader(RESERVED)
@@ -545,6 +551,114 @@ def reply(*fields: Field) -> ReplyHead:
     """Return the head of a reply with *fields*."""
     data = b"HTTP/1.1 200 OK\r\n" + block(fields) + b"\r\n"
     return REPLIES.read(data, head_request=False)
+
+
+# --- a session's token in other places ------------------------------------------
+
+ACCESS = Mint().token().encode()
+REFRESH = seal(
+    RefreshToken(
+        session_handle="h",
+        user_id="u",
+        tenant_id="public",
+        parent_refresh_hash1=None,
+        anti_csrf=None,
+    ),
+    key=bytes(32),
+    iv=bytes(12),
+    nonce="0f" * 32,
+).encode()
+OAUTH = Mint().token(stt=1).encode()
+OTHERS = ".".join(
+    (
+        segment({"alg": "RS256", "typ": "JWT", "kid": "d-1", "version": "5"}),
+        segment({"sub": "u", "iat": 1, "exp": 2, "iss": "https://idp.example"}),
+        "c2ln",
+    )
+).encode()
+"""A JWT of another issuer, though its header looks like the core's."""
+BASIC = b"Basic " + b64encode(b"user:" + ACCESS)
+CARRIERS: list[tuple[bytes, bytes, bytes | None]] = [
+    (b"Authorization", b"Token %b", None),
+    (b"Authorization", b"%b", None),
+    (b"Authorization", b"bearer:%b", None),
+    (b"Authorization", b"Basic x;Bearer %b", None),
+    (b"authorization", b'Digest username="u", token="%b"', None),
+    (b"Cookie", b"a=b&sAccessToken=%b", None),
+    (b"Cookie", b"a=b; token=%b; c=d", b"a=b; c=d"),
+    (b"Cookie", b"sAccessToken=x; a=%%20%b", None),
+    (b"Sec-WebSocket-Protocol", b"%b", None),
+    (b"Sec-WebSocket-Protocol", b"chat, bearer.%b", b"chat"),
+    (b"sec-websocket-protocol", b"access_token, %b, v2", b"access_token, v2"),
+    (b"X-Access-Token", b"%b", None),
+    (b"X-Auth-Token", b"Bearer:%b", None),
+    (b"X-Api-Key", b"%b", None),
+    (b"Authentication", b"%b", None),
+    (b"X-Amz-Security-Token", b"%b", None),
+    (b"Referer", b"https://app.example.com/?token=%b&a=b", None),
+    (b"User-Agent", b"curl/8 (%b)", None),
+    (b"X-Anything", b"\xff%b\xff", None),
+]
+"""Name, value with a token for `%b`, and what is left of the value."""
+
+
+@pytest.mark.parametrize("token", [ACCESS, REFRESH], ids=["access", "refresh"])
+@pytest.mark.parametrize(("name", "value", "left"), CARRIERS)
+def test_a_sessions_token_stays_here_wherever_it_is(
+    name: bytes, value: bytes, left: bytes | None, token: bytes
+) -> None:
+    """A service that has it can act as the user everywhere; a route may forward it."""
+    field = (name, value % token)
+    assert passed(field) == ([] if left is None else [(name, left)])
+    assert passed(field, policy=policy({}, forward_credentials=True)) == [field]
+
+
+def test_it_stays_here_in_basic_credentials_and_odd_names() -> None:
+    """Base64 hides it from a search; and an odd name needs both of its permissions."""
+    assert passed((b"Authorization", BASIC)) == []
+    odd = (b"X_Token", ACCESS)
+    for allowed in (False, True):
+        for forwards in (False, True):
+            chosen = policy(
+                {},
+                forward_credentials=forwards,
+                allow_field_names=["X_Token"] if allowed else [],
+            )
+            assert passed(odd, policy=chosen) == [odd] * (allowed and forwards)
+
+
+@pytest.mark.parametrize("token", [OTHERS, OAUTH], ids=["other issuer", "OAuth 2.0"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(n, v) for n, v, _ in CARRIERS if not v.startswith((b"bearer", b"sAccessToken"))],
+)
+def test_other_tokens_pass_where_they_did(
+    name: bytes, value: bytes, token: bytes
+) -> None:
+    """A JWT of another issuer, and one that the core made for an OAuth client."""
+    field = (name, value % token)
+    assert passed(field) == [field]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Token abc",
+        b"Basic dXNlcjpwYXNz",
+        b"Basic ????",
+        b"Basic",
+        b"AWS4-HMAC-SHA256 Credential=a/b, Signature=0f0f",
+        b"Token a.eyJ.b",
+        b"Token a.eyJ%%%.b",
+        b"Token .eyJhIjoxfQ.",
+        b"Token v1.V2",
+        b"Token " + b"eyJ" * 2000 + b".eyJ" * 2000 + b".V2",
+    ],
+)
+def test_other_schemes_pass_unchanged(value: bytes) -> None:
+    """What only looks a little like a token isn't one."""
+    field = (b"Authorization", value)
+    assert passed(field) == [field]
 
 
 def back(

@@ -458,3 +458,40 @@ def test_needs_core(parent: object, expected: bool) -> None:
 def test_anti_csrf(value: object, expected: str | None) -> None:
     """The anti-CSRF token is the claim, trimmed as the SDK does."""
     assert tokens.anti_csrf(parsed(MINT.token(antiCsrfToken=value))) == expected
+
+
+@pytest.mark.parametrize("around", [b"%b", b"x=%b;", b"\xff eyJ%b.eyJ", b"a.%b."])
+@pytest.mark.parametrize(
+    "token",
+    [
+        Mint().token(),
+        Mint().token(exp=1),  # expired: it may still be refreshed
+        Mint().token({"alg": "none"}),  # hidden behind another header
+        Mint(kid="s-1").token(parentRefreshTokenHash1="h"),
+        "a+/=." + "0f" * 32 + ".V2",
+    ],
+)
+def test_a_token_is_found_in_whatever_is_around_it(token: str, around: bytes) -> None:
+    """It must not reach a service by any field."""
+    assert tokens.holds_token(around % token.encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"..",
+        b"a.eyJ.b",
+        Mint().token(stt=1).encode(),
+        Mint().token(sessionHandle=...).encode(),
+        Mint().token().rpartition(".")[0].encode(),
+        ("a." + "0F" * 32 + ".V2").encode(),
+        ("a." + "0f" * 31 + ".V2").encode(),
+        ("a." + "0f" * 32 + ".V20").encode(),
+        b"." + b"eyJ" * 9000 + b".",
+        b".eyJ" + segment(b"[" * 9000).encode() + b".",
+    ],
+)
+def test_what_is_no_sessions_token_is_not_taken_for_one(value: bytes) -> None:
+    """Neither another issuer's JWT, nor a part of a token, nor a deep structure."""
+    assert not tokens.holds_token(value)
