@@ -133,6 +133,16 @@ class ClientGone(GatewayError):
     close = True
 
 
+class StreamSessionEnded(GatewayError):
+    """The session ended while its reply was being sent (`session.close_streams`)."""
+
+    side = Side.CLIENT
+    status = 401
+    code = "stream_session_ended"
+    title = "The session ended before the reply did"
+    close = True
+
+
 # --- the upstream's side ----------------------------------------------------
 
 

@@ -6,6 +6,7 @@ side: a client of the listener, or a request of another server.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from itertools import cycle
@@ -15,7 +16,13 @@ from typing import Any, Protocol, assert_never
 from gateway import headers, responses, websocket
 from gateway.config import TimeoutsConfig
 from gateway.decide import Forward, Request, Respond, answered
-from gateway.errors import BadReply, GatewayError, Stage, UpstreamError
+from gateway.errors import (
+    BadReply,
+    GatewayError,
+    Stage,
+    StreamSessionEnded,
+    UpstreamError,
+)
 from gateway.http.fields import Field
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
@@ -36,6 +43,7 @@ from gateway.upstream.retry import Attempts, Budget
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
 _TO_CLIENT, _COPY = Stage.TO_CLIENT, Stage.COPY
 _PUBLIC = Protection.PUBLIC
+_SIGNED_OUT = "the session was signed out or revoked"
 
 
 class Downstream(Protocol):
@@ -127,6 +135,34 @@ class ServiceTargets:
         return self.pools[first:] + self.pools[:first]
 
 
+class Stream:
+    """A reply in progress that ends with its session."""
+
+    __slots__ = ("_downstream", "_reply", "_timer")
+
+    def __init__(
+        self, reply: Reply, downstream: Downstream, ends_in_s: float | None
+    ) -> None:
+        """*ends_in_s* is when the access token expires; None: that ends nothing."""
+        self._reply = reply
+        self._downstream = downstream
+        self._timer: asyncio.TimerHandle | None = None
+        if ends_in_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(
+                ends_in_s, self.end, "the access token has expired"
+            )
+
+    def end(self, why: str) -> None:
+        """Cut the reply on both sides; the coroutine that copies it may run now."""
+        self._downstream.cut(StreamSessionEnded(why))
+        self._reply.close(StreamSessionEnded(why))
+
+    def close(self) -> None:
+        """Forget the reply: it is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Forwarder:
     """Forwards requests to the services of one configuration."""
 
@@ -139,6 +175,8 @@ class Forwarder:
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, str | None] = {}
         """Open WebSockets, each with the handle of its session; None: without one."""
+        self.streams: dict[Stream, str] = {}
+        """Replies in progress that end with their session, each with its handle."""
         self.draining = False
 
     def drain(self) -> None:
@@ -148,10 +186,13 @@ class Forwarder:
             tunnel.end(websocket.GOING_AWAY, "shutting down")
 
     def session_ended(self, handle: str) -> None:
-        """Close the WebSockets of a session that was signed out or revoked."""
+        """Close the WebSockets and streams of a session: signed out, or revoked."""
         for tunnel, session in self.tunnels.items():
             if session == handle:
                 tunnel.end(websocket.SESSION_ENDED, "session ended")
+        for stream, session in tuple(self.streams.items()):
+            if session == handle:
+                stream.end(_SIGNED_OUT)
 
     async def forward(
         self, forward: Forward, downstream: Downstream, record: Record
@@ -201,6 +242,7 @@ class Forwarder:
             reply = await self._send_again(
                 error, forward, fields, body, pools, downstream, record
             )
+        stream: Stream | None = None
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
@@ -239,6 +281,12 @@ class Forwarder:
                 reply.read_now(),  # not bound to a local, which would pin it
                 reply.complete,
             )
+            if (
+                not reply.complete
+                and route.close_streams
+                and verdict.principal is not None
+            ):
+                stream = self._open_stream(verdict.principal, reply, downstream)
             while not reply.complete or reply.size:
                 if full:
                     # Before waiting for the next piece: a downstream that keeps its
@@ -254,8 +302,29 @@ class Forwarder:
                 await downstream.drain()
             return None
         finally:
+            if stream is not None:
+                del self.streams[stream]
+                stream.close()
             if not reply.complete:
                 reply.close()
+
+    def _open_stream(
+        self, principal: Principal, reply: Reply, downstream: Downstream
+    ) -> Stream:
+        """Return *reply* as one that ends with the session of *principal*.
+
+        The expiry of the access token ends it only if its length isn't known: a
+        download that was begun in time ends by itself.
+        """
+        ends_in_s = None
+        if reply.head.content_length is None:
+            ends_in_s = max(0.0, principal.expires_at - time.time())
+        stream = Stream(reply, downstream, ends_in_s)
+        self.streams[stream] = _session_handle(principal)
+        # The session may have ended before the service replied.
+        if self._verifier.has_ended(principal):
+            stream.end(_SIGNED_OUT)
+        return stream
 
     async def _send_again(
         self,

@@ -131,7 +131,7 @@ class Proxy:
         self.forwarder.drain()
 
     def session_ended(self, handle: str) -> None:
-        """Close the WebSockets of a session that was signed out or revoked."""
+        """Close the WebSockets and streams of a session: signed out, or revoked."""
         self.forwarder.session_ended(handle)
 
     async def handle(self, client: ProxyClient) -> None:

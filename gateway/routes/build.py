@@ -70,6 +70,7 @@ def _route(
     for patch in (narrower, route.timeouts):
         timeouts = timeouts.model_copy(update=patch.model_dump(exclude_none=True))
     body, buffer = route.request.max_body_size, route.request.buffer
+    closes = route.session.close_streams
     return Route(
         index=index,
         name=route.name or f"{index}:{path}",
@@ -89,6 +90,9 @@ def _route(
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
         buffer=settings.defaults.request.buffer if buffer is None else buffer,
         retry=route.retry,
+        close_streams=(
+            settings.defaults.session.close_streams if closes is None else closes
+        ),
     )
 
 

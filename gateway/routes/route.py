@@ -78,6 +78,8 @@ class Route:
     """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
     retry: config.RetryConfig
+    close_streams: bool
+    """Whether replies in progress end with their session."""
 
     def upstream_path(self, path: str) -> str:
         """Return the upstream's path for the canonical *path* of a request."""

@@ -150,15 +150,18 @@ class Reply:
         tunnel, self._tunnel = self._tunnel, None
         return tunnel
 
-    def close(self) -> None:
-        """Abort the connection unless the whole body has arrived. Idempotent."""
+    def close(self, error: Exception | None = None) -> None:
+        """Abort the connection unless the whole body has arrived. Idempotent.
+
+        A reader that still waits, or reads later, gets *error*, or UpstreamClosed.
+        """
         source, self._source = self._source, None
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
             tunnel.close()
         if source is not None:
             self._pieces.clear()
-            self.fail(UpstreamClosed("the reply was closed before its end"))
+            self.fail(error or UpstreamClosed("the reply was closed before its end"))
             source.abort()
 
     # --- the connection's side ------------------------------------------------

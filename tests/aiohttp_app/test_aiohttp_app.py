@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import http_parser, web
+from aiohttp import ClientError, http_parser, web
 from aiohttp.test_utils import TestClient
 from any_core import new_email
 from faults import (
@@ -130,8 +130,9 @@ async def test_a_request_is_forwarded_and_aiohttp_adds_no_field() -> None:
     )
     assert {name for name, _ in response.fields} == {
         *("X-One", "Set-Cookie", "x-one"),
-        *("Vary", "X-Request-Id", "Content-Length"),
+        *("Vary", "X-Request-Id", "Content-Length", "Date"),
     }
+    assert len(response.all("Date")) == 1
     assert response.all("Set-Cookie") == ["a=1", "b=2"]
     assert response.all("X-One") == ["a", "\xc3\xa9"]
     (sent,) = upstream.requests
@@ -494,6 +495,38 @@ async def test_a_cut_body_never_ends_cleanly(version: str) -> None:
     assert (record.reason, record.side) == ("upstream_closed", "upstream")
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["waiting", "slow"])
+async def test_a_stream_is_cut_with_its_session(reads: bool) -> None:
+    """Whether the service is waited for, or a client that reads nothing."""
+
+    async def events(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(CHUNKED_HEAD + b"2\r\n1\n\r\n")
+        while not reads:
+            await peer.send(b"10000\r\n" + bytes(65536) + b"\r\n")
+        await peer.gone()
+
+    async with (
+        FaultUpstream(events) as upstream,
+        served(upstream.url, route={"protected": True}) as gw,
+        gw.connect() as wire,
+    ):
+        proxy = gw.made.app.proxy
+        await wire.send(request("GET", "/a", ANN))
+        assert (await wire.head()).status == 200
+        if not reads:
+            wire.writer.transport.pause_reading()
+            (pool,) = gw.made.upstreams.pools
+            (connection,) = pool._connections
+            await until(lambda: not connection._is_reading)
+        proxy.session_ended("session-ann")
+        record = await gw.record()
+        assert (record.status, record.reason) == (401, "stream_session_ended")
+        wire.writer.transport.resume_reading()
+        assert not (await until_cut(wire)).endswith(b"0\r\n\r\n")
+        await until(lambda: not proxy.forwarder.streams)
+
+
 async def test_a_client_that_disconnects_ends_its_request() -> None:
     """When a client disconnects, the upstream connection is closed: 499 in the log.
 
@@ -832,7 +865,18 @@ async def test_with_the_sdk_and_a_core(
     aiohttp_client: Callable[..., Awaitable[TestClient[Any, Any]]],
     upstream: FaultUpstream,
 ) -> None:
-    """From sign-up to sign-out, the service and `user_path` get the user's id."""
+    """From sign-up to sign-out, the service and `user_path` get the user's id.
+
+    A stream is cut at the sign-out.
+    """
+
+    async def events_or_ok(peer: Peer) -> None:
+        while b"events" not in (await peer.request()).line:
+            await peer.send(OK)
+        await peer.send(CHUNKED_HEAD + b"2\r\n1\n\r\n")
+        await peer.gone()
+
+    upstream.behaviour = events_or_ok
     records = Records()
     client = await aiohttp_client(table(observer=records))
     assert (await client.get("/open")).status == 200
@@ -851,10 +895,16 @@ async def test_with_the_sdk_and_a_core(
     assert upstream.requests[-1].field(b"x-user-id") == user_id.encode()
     me = await client.get("/user", headers=bearer)
     assert (await me.json())["userId"] == user_id
-    assert (await client.post("/auth/signout", headers=bearer)).status == 200
+    async with client.get("/orders/events", headers=bearer) as stream:
+        assert await stream.content.readany() == b"1\n"
+        assert (await client.post("/auth/signout", headers=bearer)).status == 200
+        with pytest.raises(ClientError):
+            await stream.content.read()
     assert (await client.get("/orders", headers=bearer)).status == 401
     assert (await client.get("/none")).status == 404
-    assert [record.status for record in records.all] == [
+    ended = [r for r in records.all if r.reason == "stream_session_ended"]
+    assert len(ended) == 1
+    assert [record.status for record in records.all if record not in ended] == [
         *(200, 401, 200, 200, 200, 200, 401, 404)
     ]
     assert client.app is not None

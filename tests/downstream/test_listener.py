@@ -95,6 +95,7 @@ async def test_a_slow_head_is_408(pieces: list[bytes]) -> None:
             reply = await reader.read()
         assert reply.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert b"Connection: close\r\n" in reply
+        assert reply.count(b"\r\nDate: ") == 1
         assert [record.status for record in rig.records] == [408]
         await forwards(rig)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 from any_core import new_email
-from faults import CHUNKED_HEAD, FaultUpstream
+from faults import CHUNKED_HEAD, FaultUpstream, Peer
+from gateway_under_test import until_cut
 from stack import ORIGIN, Gateway, Start, User, form, replies
 from supertokens_python.recipe.userroles.asyncio import (
     add_role_to_user,
@@ -383,6 +384,30 @@ async def test_sign_out_ends_the_session_everywhere_at_once(
         assert (path, reply.status, reply.json()) == (path, 401, UNAUTHORISED)
     assert len(upstream.requests) == 3
     assert (await user.get("/public")).status == 200
+
+
+async def test_sign_out_cuts_the_streams_of_the_session(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Server-sent events of the session that was signed out, and of no other."""
+    upstream.behaviour = one_event
+    gateway = await start(ROUTES)
+    user, other = await gateway.sign_up(), await gateway.sign_up()
+    async with connect(gateway.port) as theirs, connect(gateway.port) as stays:
+        for wire, of in ((theirs, user), (stays, other)):
+            await wire.send(request("GET", "/private", of.bearer))
+            assert (await wire.head()).status == 200
+            assert await wire.chunk() == b"data: 1\n\n"
+        assert (await user.sign_out()).json() == {"status": "OK"}
+        assert await until_cut(theirs) == b""
+        assert not stays.reader.at_eof()
+
+
+async def one_event(peer: Peer) -> None:
+    """Send one event, and go on for as long as the gateway does."""
+    await peer.request()
+    await peer.send(CHUNKED_HEAD + b"9\r\ndata: 1\n\n\r\n")
+    await peer.gone()
 
 
 async def test_stolen_refresh_token_ends_the_session(

@@ -23,7 +23,8 @@ from typing import cast
 
 import pytest
 from click.testing import CliRunner
-from faults import OK, FaultUpstream, Peer
+from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer
+from gateway_under_test import until_cut
 from processes import DEADLINE_S, GATEWAY, Process, command, serving, until_refused
 from stack import Gateway, Records, User
 from wire import Wire, WireReply, ask, connect, request
@@ -106,6 +107,10 @@ class Service:
             received = await peer.request()
             if received.field(b"upgrade"):
                 await peer.send(SWITCH)
+                await peer.gone()
+                return
+            if b"/events" in received.line:
+                await peer.send(CHUNKED_HEAD + b"2\r\n1\n\r\n")
                 await peer.gone()
                 return
             if received.line.startswith(b"POST"):
@@ -356,21 +361,27 @@ async def get(wire: Wire, target: str, *fields: tuple[str, str]) -> WireReply:
 async def test_a_sign_out_ends_the_session_in_every_worker(
     start: Start, st_core: ThreadedCore, service: Service
 ) -> None:
-    """A sign-out ends the session's tokens and WebSockets in every worker.
+    """A sign-out ends the session's tokens, WebSockets and streams in every worker.
 
     Workers that start afterwards know of it, too. No route here queries the core, so
     that a worker can know of it only from the supervisor.
     """
     gateway = await start()
     user = await sign_up(gateway, st_core)
-    async with gateway.each(2) as ((ours, _), (theirs, socket)):
+    async with gateway.each(3) as ((ours, our_stream, _), (theirs, stream, socket)):
         for wire in (ours, theirs):
             assert (await get(wire, "/private", user.bearer)).status == 200
         await socket.send(request("GET", "/private", user.bearer, *HANDSHAKE))
         assert (await socket.head()).status == 101
+        for wire in (our_stream, stream):
+            await wire.send(request("GET", "/private/events", user.bearer))
+            assert (await wire.head()).status == 200
+            assert await wire.chunk() == b"1\n"
         await ours.send(request("POST", "/auth/signout", user.bearer, body=b"{}"))
         assert (await ours.reply()).status == 200
         assert await socket.rest() == SESSION_ENDED
+        for wire in (our_stream, stream):
+            assert await until_cut(wire) == b""
         for wire in (theirs, ours):
             reply = await get(wire, "/private", user.bearer)
             assert (reply.status, reply.json()) == (401, {"message": "unauthorised"})

@@ -16,6 +16,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -342,6 +343,18 @@ async def test_total_bounds_all_attempts_together(
     assert totals == [60, 35, 10]
 
 
+async def test_a_reply_has_a_date() -> None:
+    """Its own, or that of its arrival (RFC 9110 §6.6.1)."""
+    dated = OK.replace(b"\r\n", b"\r\nDate: its own\r\n", 1)
+    for reply, date in ((OK, None), (dated, "its own"), (b"nonsense\r\n", None)):
+        async with (
+            FaultUpstream(answer(reply)) as upstream,
+            gateway(upstream.url) as gw,
+        ):
+            got = (await gw.ask("GET", "/a")).one("Date")
+            assert got == date or parsedate_to_datetime(got or "")
+
+
 # --- early replies ----------------------------------------------------------
 
 
@@ -453,7 +466,11 @@ async def test_an_early_reply_is_whole_for_a_client_that_goes_on_sending(
     body = bytes(size)
     async with (
         FaultUpstream(reply_early) as upstream,
-        gateway(upstream.url, pace=Pace(drain_body_s=600)) as gw,
+        gateway(
+            upstream.url,
+            route={"request": {"buffer": 0}},
+            pace=Pace(drain_body_s=600),
+        ) as gw,
         gw.connect() as wire,
     ):
         transport = wire.writer.transport

@@ -862,6 +862,25 @@ def test_a_route_that_sets_one_key_of_session_keeps_the_others() -> None:
     assert route.session.max_age_s == 2.0
 
 
+@pytest.mark.parametrize(
+    ("defaults", "own", "closes"),
+    [
+        ({}, {}, True),
+        ({"close_streams": False}, {}, False),
+        ({"close_streams": False}, {"close_streams": True}, True),
+        ({}, {"close_streams": False}, False),
+    ],
+)
+def test_streams_end_with_their_session_unless_told(
+    defaults: dict[str, Any], own: dict[str, Any], closes: bool
+) -> None:
+    """The route's `session.close_streams` counts, then that of `defaults`."""
+    route = compiled(
+        rule("prefix", "/a", session=own), defaults={"session": defaults}
+    ).routes[0]
+    assert route.close_streams is closes
+
+
 MODULE = {"config_module": "a.b"}
 """An SDK with recipes of its own: any required claim may exist."""
 

@@ -228,7 +228,7 @@ async def test_a_reply_before_the_request_was_taken_ends_the_connection(
 
     async def behaviour(peer: Peer) -> None:
         await peer.head()
-        peer.writer.transport.pause_reading()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await peer.send(OK)
         await asyncio.Event().wait()
 

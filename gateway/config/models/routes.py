@@ -136,6 +136,13 @@ class SessionConfig(Model):
     """
     max_age: Seconds = 5.0
     """For `cached`: highest age of the core's last answer."""
+    close_streams: Flag = True
+    """Cut a reply that is still being sent when its session ends, and one of unknown
+    length also when the access token expires. `websocket.close_on_session_end` is for
+    WebSockets.
+
+    Risk: with false, a stream outlives the session that opened it.
+    """
 
 
 class SessionPatch(Model):
@@ -145,6 +152,8 @@ class SessionPatch(Model):
     """As in `defaults.session`."""
     max_age: Seconds | None = None
     """For `cached`: highest age of the core's last answer."""
+    close_streams: Flag | None = None
+    """As in `defaults.session`."""
 
 
 class IdentityConfig(Model):
