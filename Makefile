@@ -17,8 +17,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
-	types check docs resources differential fuzz lenient faults fairness bench bench-instructions \
-	bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
+	types check docs resources differential fuzz lenient faults fairness slow-clients \
+	bench bench-instructions bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -108,6 +108,9 @@ resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minute
 
 faults: $(VENV)/.run ## how a failing core affects other requests, measured
 	@$(BIN)/python -m bench.scripts.faults $(ARGS)
+
+slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
+	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)
 
 fairness: $(VENV)/.run ## what one busy client costs another (two minutes; ARGS=--rivals)
 	@$(BIN)/python -m bench.scripts.fairness $(ARGS)
