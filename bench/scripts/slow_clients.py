@@ -36,7 +36,9 @@ _UPLOAD = (
     b"POST /public/upload HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % _SIZE
 )
 _DOWNLOAD = b"GET /public/large HTTP/1.1\r\nHost: a\r\n\r\n"
-_LARGE = b"x" * (64 << 20)
+_LARGE_BYTES = 16 << 20
+"""Bytes of a large reply: more than all buffers on its way."""
+_PIECE = b"x" * 65536
 _TICK_S = 1.0
 _READ_BYTES = 1024
 """What a slow reader takes each tick."""
@@ -76,6 +78,9 @@ class _Service(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport = cast("asyncio.Transport", None)
         self._left = 0
+        """Bytes of the upload that are still to come."""
+        self._unsent = 0
+        self._is_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -90,9 +95,23 @@ class _Service(asyncio.Protocol):
                 return
         if data.startswith(b"GET /public/large"):
             head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
-            self._transport.writelines((head % len(_LARGE), _LARGE))
+            self._transport.write(head % _LARGE_BYTES)
+            self._unsent = _LARGE_BYTES
+            self._send()
         else:
             self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def _send(self) -> None:
+        while self._unsent and not self._is_paused:
+            self._unsent -= len(_PIECE)
+            self._transport.write(_PIECE)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        self._send()
 
 
 async def _serve(listening: socket.socket) -> None:
