@@ -26,6 +26,7 @@ from gateway.errors import (
 from gateway.http.chunks import ChunkDecoder
 from gateway.http.fields import Fields, block
 from gateway.http.framing import BODILESS
+from gateway.http.pieces import append
 from gateway.http.request_head import RequestHead
 from gateway.pace import Pace
 from gateway.responses import Response
@@ -123,8 +124,12 @@ class Body:
             except BadRequest:
                 self._is_broken = True
             else:
-                self._pieces += pieces
-                self.size += sum(map(len, pieces))
+                if pieces:
+                    # One for each read: as objects of their own, small chunks would
+                    # take 28 times the memory of their bytes.
+                    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    append(self._pieces, data)
+                    self.size += len(data)
                 if chunks.ended:
                     self.complete = True
                     rest, chunks.rest = chunks.rest, b""
@@ -135,7 +140,8 @@ class Body:
                     data, rest = data[: self._left], data[self._left :]
             self._left -= len(data)
             self.size += len(data)
-            self._pieces.append(data)
+            if data:
+                append(self._pieces, data)
         return rest
 
     def wake(self) -> None:

@@ -50,6 +50,9 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+_COPIED_BYTES = 16 * 1024
+"""Chunks below this are copied to be sent in one write."""
+
 # Access to a member of an enumeration costs three times as much as the assignment.
 _IDLE, _WAITING, _REPLYING = State.IDLE, State.WAITING, State.REPLYING
 _TUNNEL, _CLOSED = State.TUNNEL, State.CLOSED
@@ -271,7 +274,12 @@ class UpstreamConnection(asyncio.Protocol):
             if left is None:
                 # Not `writelines`: asyncio's loop in some releases of 3.12 and 3.13
                 # never calls `pause_writing` after it, so the buffer grows unbounded.
-                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                if len(piece) < _COPIED_BYTES:
+                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                else:  # not a second copy of what the transport may hold for long
+                    self._transport.write(b"%x\r\n" % len(piece))
+                    self._transport.write(piece)
+                    self._transport.write(b"\r\n")
             else:
                 left -= len(piece)
                 if left < 0:

@@ -138,6 +138,16 @@ async def test_a_body_ends_where_its_framing_ends() -> None:
     assert Body(head(), lambda: None).complete
 
 
+async def test_small_chunks_are_held_as_one_piece() -> None:
+    """An object for each chunk of two bytes would take 28 times its bytes."""
+    body, _ = chunked()
+    for _ in range(4):
+        body.feed(b"4\r\nabcd\r\n" * 300)
+    assert body.size == 4800
+    assert [len(piece) for piece in body._pieces] == [1200] * 4
+    assert await body.read() == b"abcd" * 1200
+
+
 async def test_the_rest_of_a_body_is_not_awaited_after_a_reset() -> None:
     """asyncio's own transports raise OSError when they shut such a socket down."""
 
