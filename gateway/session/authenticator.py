@@ -25,7 +25,6 @@ from typing import Protocol, assert_never
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from gateway import config
-from gateway.http.lines import HELD_MAX_BYTES
 from gateway.identity import (
     ABSENT,
     Absent,
@@ -133,7 +132,7 @@ class SessionAuthenticator:
             known = judged
             allowed = Allowed(principal=known.identity, reason="local")
         line = lines[0] if len(lines) == 1 else line_of(text, lines)
-        if len(line.raw) <= HELD_MAX_BYTES:
+        if len(line.raw) <= known.line_max:
             known.line = line
         if self._ends and self._denied.denies(known.identity.session_handle, now):
             return self.refusals.session_ended
@@ -196,7 +195,7 @@ class SessionAuthenticator:
         self._learn_life(token)
         # Kept no longer than its key may be used without a word from the core.
         age_s = min(self._max_age_s, self._keys.usable_for_s())
-        known = VerifiedToken(text, token, now + age_s)
+        known = VerifiedToken(text, token, now + age_s, request.credential_lines)
         if not known.needs_core:
             self._verified.add(known, now)
         return known

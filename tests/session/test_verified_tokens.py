@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tracemalloc
+from typing import Any, cast
 
 import pytest
 from minting import NOW, Mint
 from sessions_under_test import request
 
 from gateway.session.credentials import credentials
-from gateway.session.tokens import parse
+from gateway.session.tokens import Token, parse
 from gateway.session.verified_tokens import (
     KEY_CHARS,
+    MEAN_MAX_BYTES,
     VerifiedToken,
     VerifiedTokens,
     line_of,
@@ -54,6 +56,74 @@ def test_the_cache_is_bounded() -> None:
     nothing = VerifiedTokens(0)
     nothing.add(verified(), NOW)
     assert not nothing.by_end
+
+
+def test_large_tokens_are_bounded_in_bytes() -> None:
+    """A cache for ten usual tokens holds fewer that are large, the newest ones."""
+    cache = VerifiedTokens(10)
+    words = [f"permission-{number}" for number in range(400)]
+    for number in range(10):
+        cache.add(verified(f"user-{number}", words=words), NOW)
+    assert 0 < cache.size <= 10 * MEAN_MAX_BYTES
+    assert users(cache) == ["user-8", "user-9"]
+    for number in range(20, 40):
+        cache.add(verified(f"user-{number}"), NOW)
+    assert users(cache) == [f"user-{number}" for number in range(30, 40)]
+    VerifiedTokens(1).add(verified(words=words), NOW)  # larger than the whole cache
+
+
+def test_the_size_is_that_of_what_is_held() -> None:
+    """It follows replacement, removal and expiry, and is 0 when nothing is left."""
+    cache, token = VerifiedTokens(10), verified()
+    for _ in range(3):
+        cache.add(token, NOW)
+    assert cache.size == token.size
+    other = verified("user-2", until=NOW + 120)
+    cache.add(other, NOW + 60)
+    assert cache.size == other.size
+    cache.remove(other)
+    assert cache.size == 0
+    cache.add(token, NOW)
+    cache.clear()
+    assert cache.size == 0
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"data": [f"permission-{number}" for number in range(600)]},
+        {"data": [[] for _ in range(1500)]},
+        {"data": [{} for _ in range(1500)]},
+        {"data": [{str(number): number} for number in range(500)]},
+        {"data": "\U0001f600" * 900},
+        {"data": 10**4000},
+    ],
+    ids=["usual", "words", "lists", "objects", "members", "wide", "number"],
+)
+def test_the_size_is_no_less_than_what_is_allocated(claims: dict[str, Any]) -> None:
+    """Whatever the claims are, and not much more than it either."""
+    text = MINT.token(**claims)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        entry = VerifiedToken(text[:], cast("Token", parse(text)), NOW)
+        taken = tracemalloc.get_traced_memory()[0] - before + len(text)
+    finally:
+        tracemalloc.stop()
+    assert taken <= entry.size <= 4 * taken + 4096
+
+
+def test_only_a_line_that_was_counted_is_held() -> None:
+    """A cookie beside the token may grow later, and isn't held with it then."""
+    text = MINT.token()
+    token = parse(text)
+    assert token is not None
+    lines = request(authorization=f"Bearer {text}").credential_lines
+    entry = VerifiedToken(text, token, NOW, lines)
+    assert len(lines[0].raw) <= entry.line_max < len(lines[0].raw) + 1000
+    assert entry.size > VerifiedToken(text, token, NOW).size
+    assert VerifiedToken(text, token, NOW).line_max == 0
 
 
 def test_what_is_over_is_forgotten() -> None:
