@@ -17,8 +17,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
-	types check docs resources differential fuzz lenient faults fairness slow-clients \
-	bench bench-instructions bench-pieces bench-quick bench-routes bench-startup bench-verify bench-workers clean
+	types check docs resources memory differential fuzz lenient faults fairness \
+	slow-clients bench bench-instructions bench-pieces bench-quick bench-routes \
+	bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -105,6 +106,9 @@ fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SEC
 
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.scripts.resources $(ARGS)
+
+memory: $(VENV)/.run ## what clients can make a worker hold, measured (five minutes)
+	@$(BIN)/python -m bench.scripts.memory $(ARGS)
 
 faults: $(VENV)/.run ## how a failing core affects other requests, measured
 	@$(BIN)/python -m bench.scripts.faults $(ARGS)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import uvloop
 
 from bench.parts import idle as connections
-from bench.rig.processes import resident_bytes
+from bench.rig.processes import resident_bytes, worker_pids
 from bench.rig.rivals import ONE_WORKER
 
 _ROOT = Path(__file__).parents[2]
@@ -74,8 +74,8 @@ class Gateway:
 
     @property
     def memory(self) -> int:
-        """Resident bytes now."""
-        return resident_bytes(self.process.pid)
+        """Resident bytes of the worker now; the process itself only supervises it."""
+        return sum(map(resident_bytes, worker_pids(self.process.pid)))
 
 
 class Upstream:
