@@ -123,6 +123,16 @@ class ClientSlow(GatewayError):
     close = True
 
 
+class MemoryFull(GatewayError):
+    """The client's connection was cut because `gateway.limits.memory` is used up."""
+
+    side = Side.GATEWAY
+    status = 503
+    code = "memory_full"
+    title = "The gateway has no memory left for this request"
+    close = True
+
+
 class ClientGone(GatewayError):
     """The client closed its connection; no answer is sent."""
 

@@ -23,6 +23,7 @@ from gateway.errors import (
     StreamSessionEnded,
     UpstreamError,
 )
+from gateway.http import pieces
 from gateway.http.fields import Field
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
@@ -117,6 +118,25 @@ class Downstream(Protocol):
     def connection(self) -> Any:
         """The client's connection, for `websocket.Tunnel`."""
         ...
+
+
+async def whole_body(downstream: Downstream, max_size: int) -> bytes:
+    """Return the whole body, once it has arrived.
+
+    Raises:
+        ContentTooLarge, RequestTimeout, BadRequest: as `Downstream.body`.
+    """
+    connection = downstream.connection
+    collected: list[bytes] = []
+    size = 0
+    try:
+        async for piece in downstream.body(max_size):
+            pieces.append(collected, piece)
+            size += len(piece)
+            connection.collected(size)
+        return b"".join(collected)
+    finally:
+        connection.collected(0)
 
 
 class ServiceTargets:
@@ -224,9 +244,10 @@ class Forwarder:
         if head.has_body:
             body = downstream.body_now(route.max_body_size)
             if body is None:
-                body = downstream.body(route.max_body_size)
                 if length is not None and length <= route.buffer:
-                    body = b"".join([piece async for piece in body])
+                    body = await whole_body(downstream, route.max_body_size)
+                else:
+                    body = downstream.body(route.max_body_size)
             if length is None:
                 fields += b"Transfer-Encoding: chunked\r\n"
         if length is not None:

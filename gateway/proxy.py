@@ -21,7 +21,7 @@ from gateway.config import LimitsConfig
 from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
 from gateway.errors import GatewayError, ShuttingDown
-from gateway.forward import Downstream, Forwarder, ServiceTargets
+from gateway.forward import Downstream, Forwarder, ServiceTargets, whole_body
 from gateway.headers import Networks
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
@@ -160,6 +160,7 @@ class Proxy:
                 finally:
                     pending.close()  # in case it was never awaited
             if isinstance(decision, Forward):
+                connection.verified = decision.verdict.principal is not None
                 new_tokens = decision.verdict.new_tokens
                 # 6 headers to the upstream, 7 send, 8 headers to the client, 9 copy
                 response = await self.forwarder.forward(decision, client, record)
@@ -231,7 +232,8 @@ class Proxy:
 async def _whole_body(client: ProxyClient) -> bytes:
     if not client.head.has_body:
         return b""
-    return b"".join([piece async for piece in client.body(_MAX_AUTH_BODY)])
+    client.connection.verified = False  # here the request has no session yet
+    return await whole_body(client, _MAX_AUTH_BODY)
 
 
 def _note_failure(record: Record, error: GatewayError) -> None:

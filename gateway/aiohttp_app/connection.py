@@ -19,6 +19,8 @@ class AiohttpConnection:
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
         """Whether the connection to this server is TLS."""
+        self.verified = False
+        """The request has a verified session."""
         if transport is not None:
             peer = transport.get_extra_info("peername")
             self.address = str(peer[0]) if isinstance(peer, tuple) else "unix"
@@ -27,6 +29,9 @@ class AiohttpConnection:
     def hand_over(self, tunnel: Any) -> None:
         """Feed all further bytes to *tunnel*."""
         aiohttp_seams.hand_over(self._request, tunnel)
+
+    def collected(self, size: int) -> None:
+        """Do nothing: `gateway.limits.memory` doesn't apply to another server."""
 
     async def drained(self) -> None:
         """Return when the buffer has room for more."""

@@ -79,6 +79,7 @@ class Body:
         "_chunks",
         "_is_broken",
         "_left",
+        "_lent",
         "_on_read",
         "_pieces",
         "complete",
@@ -91,6 +92,8 @@ class Body:
         """The whole body has arrived (some may still be unread)."""
         self.size = 0
         """Bytes that have arrived and are unread."""
+        self._lent = 0
+        """Bytes of the last piece that was read. The upstream may not have taken it."""
         self._chunks = ChunkDecoder(BadRequest) if head.chunked else None
         self._left = head.content_length or 0
         """Bytes that are still to come, if the body's length was declared."""
@@ -107,6 +110,12 @@ class Body:
         """
         chunks = self._chunks
         return chunks is not None and bool(chunks.unread) and not self._is_broken
+
+    @property
+    def held(self) -> int:
+        """The bytes that may be in memory: the unread ones, and the last piece."""
+        undecoded = 0 if self._chunks is None else len(self._chunks.unread)
+        return self.size + self._lent + undecoded
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the connection; return those after the body's end.
@@ -167,6 +176,7 @@ class Body:
             return b""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        self._lent = len(data)
         self.size = 0
         self._on_read()
         return data
@@ -196,6 +206,7 @@ class _NoBody(Body):
         self.complete = True
         self.size = 0
         self._chunks = None
+        self._lent = 0
 
     def read_now(self) -> bytes:
         return b""

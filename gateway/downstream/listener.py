@@ -33,10 +33,11 @@ from gateway.downstream.exchange import (
     Exchange,
     reset_on_close,
 )
+from gateway.downstream.memory import CONNECTION_BYTES, Held, Ledger, Standing
 from gateway.downstream.read_progress import ReadProgress
 from gateway.downstream.rejections import Rejections
 from gateway.downstream.send_queue import unreceived
-from gateway.errors import GatewayError, RequestTimeout
+from gateway.errors import GatewayError, MemoryFull, RequestTimeout
 from gateway.http.fields import block
 from gateway.http.request_head import (
     HeadTooLarge,
@@ -81,6 +82,7 @@ class ClientConnection(Runner, asyncio.Protocol):
 
     __slots__ = (
         "_at",
+        "_collected",
         "_drained",
         "_ending",
         "_exchange",
@@ -99,8 +101,10 @@ class ClientConnection(Runner, asyncio.Protocol):
         "address",
         "body",
         "failure",
+        "held",
         "secure",
         "transport",
+        "verified",
         "writing_paused",
     )
 
@@ -144,6 +148,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         """The exchange of `_progress`, None for what is left of earlier ones."""
         self.failure: GatewayError | None = None
         """What the connection was cut for; None if it wasn't."""
+        self.held = 0
+        """The bytes that are in the listener's ledger for this connection."""
+        self.verified = False
+        """The last request that was forwarded has a verified session."""
+        self._collected = 0
 
     # --- asyncio.Protocol -----------------------------------------------------
 
@@ -197,6 +206,8 @@ class ClientConnection(Runner, asyncio.Protocol):
         except GatewayError as error:
             self.reject_head(error)
             return
+        if head is None or known:
+            self.weigh()
         if head is not None:
             self._serve(head)
 
@@ -248,9 +259,11 @@ class ClientConnection(Runner, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.writing_paused = True
+        self.weigh()
 
     def resume_writing(self) -> None:
         self.writing_paused = False
+        self.weigh()
         drained, self._drained = self._drained, None
         if drained is not None:
             drained.end(None)
@@ -398,6 +411,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             transport.resume_reading()
         else:
             transport.pause_reading()
+        self.weigh()
 
     def reject_head(self, error: GatewayError) -> None:
         """Answer a head that was refused, and close."""
@@ -438,6 +452,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         if self.transport is None:
             raise ConnectionResetError
 
+    def collected(self, size: int) -> None:
+        """Note that *size* bytes of the body were read and are kept; 0: none are."""
+        self._collected = size
+        self.weigh()
+
     def hand_over(self, tunnel: TunnelFeed) -> None:
         """Feed all further bytes to *tunnel*, without parsing them as HTTP."""
         rest = self._unread[self._at :]
@@ -449,6 +468,35 @@ class ClientConnection(Runner, asyncio.Protocol):
 
     # --- for the listener -----------------------------------------------------
 
+    def weigh(self) -> None:
+        """Tell the listener's ledger what this connection makes the worker hold.
+
+        Called where bytes stay held: after a part of a head, and when reading or
+        writing is paused or resumed. Bytes that pass at once are never weighed.
+        """
+        ledger, transport = self._listener.ledger, self.transport
+        if ledger is None or transport is None or self.failure is not None:
+            return
+        body = self.body
+        held = (
+            CONNECTION_BYTES
+            + len(self._unread)
+            + (0 if body is None else body.held)
+            + self._collected
+            + transport.get_write_buffer_size()
+        )
+        ledger.used += held - self.held
+        self.held = held
+        if ledger.is_full:
+            self._listener.make_room_soon()
+
+    @property
+    def standing(self) -> Standing:
+        """Who this is when memory is short."""
+        if not self.verified:
+            return Standing.UNVERIFIED
+        return Standing.VERIFIED if self._exchange is None else Standing.SERVED
+
     def check_deadlines(self, now: float) -> None:
         """Close the connection if one of its deadlines has passed at loop time *now*.
 
@@ -456,6 +504,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         of `download_min_rate`.
         """
         limits = self._listener.limits
+        self.weigh()
         if self._head_since:
             if now - self._head_since > limits.head_timeout:
                 self.reject_head(RequestTimeout("the head didn't arrive in time"))
@@ -547,7 +596,14 @@ class Listener:
         self._make_id = make_id
         self._loop = asyncio.get_running_loop()
         self.turns = turns_of(self._loop)
-        self._open: set[ClientConnection] = set()
+        self._open: dict[ClientConnection, None] = {}
+        """The connections, the oldest first."""
+        self.ledger: Ledger | None = None
+        """What they make this worker hold; None: there is no budget for it."""
+        if limits.memory is not None:
+            self.ledger = Ledger(limits.memory, limits.per_client.share)
+        self._cuts = Rejections(pace.rejections_s, "connections cut")
+        self._making_room = False
         self._closing = False
         self._emptied: asyncio.Future[None] | None = None
         self.handler = handler
@@ -564,12 +620,16 @@ class Listener:
     def admit(self, connection: ClientConnection) -> bool:
         """Add *connection*; return False if all or its client have too many already.
 
-        The limits are `max_connections` and `per_client.connections`.
+        The limits are `max_connections`, `memory` and `per_client.connections`.
         """
         limits = self.limits
         address = connection.address
         if len(self._open) >= limits.max_connections:
             self._reject("max_connections", address)
+            return False
+        ledger = self.ledger
+        if ledger is not None and not ledger.admits:
+            self._reject("memory", address)
             return False
         key = self._clients.key(address)
         if key is not None:
@@ -578,7 +638,10 @@ class Listener:
                 self._reject("per_client.connections", address)
                 return False
             self._connections_of[key] = count + 1
-        self._open.add(connection)
+        self._open[connection] = None
+        if ledger is not None:
+            ledger.used += CONNECTION_BYTES
+            connection.held = CONNECTION_BYTES
         return True
 
     def _reject(self, limit: str, address: str) -> None:
@@ -587,7 +650,8 @@ class Listener:
     def forget(self, connection: ClientConnection) -> None:
         """Remove a connection that is lost, or was never admitted."""
         if connection in self._open:
-            self._open.remove(connection)
+            del self._open[connection]
+            self._release(connection)
             key = self._clients.key(connection.address)
             if key is not None:
                 count = self._connections_of[key] - 1
@@ -598,6 +662,39 @@ class Listener:
         emptied = self._emptied
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)
+
+    def _release(self, connection: ClientConnection) -> None:
+        if self.ledger is not None:
+            self.ledger.used -= connection.held
+            connection.held = 0
+
+    def make_room_soon(self) -> None:
+        """Cut connections, after what runs now: it may be writing to one of them."""
+        if not self._making_room:
+            self._making_room = True
+            self._loop.call_soon(self._make_room)
+
+    def _make_room(self) -> None:
+        """Cut connections until there is room, as `memory` says.
+
+        If there are too few to cut, the next sweep tries again.
+        """
+        ledger = self.ledger
+        assert ledger is not None
+        connections = tuple(reversed(self._open))
+        chosen = ledger.to_cut(
+            [
+                Held(each.held, each.standing, self._clients.key(each.address))
+                for each in connections
+            ]
+        )
+        now = self._loop.time()
+        for index in chosen:
+            connection = connections[index]
+            self._cuts.add("gateway.limits.memory", connection.address, now)
+            connection.cut(MemoryFull("gateway.limits.memory is used up"))
+            self._release(connection)
+        self._making_room = ledger.is_full
 
     def refused(self, error: GatewayError, client: str) -> responses.Response:
         """Record a request whose head was refused; return the response."""
@@ -645,6 +742,8 @@ class Listener:
         self._sweep = self._loop.call_later(self.pace.sweep_s, self._check_connections)
         now = self._loop.time()
         self.rejections.report(now)
+        self._cuts.report(now)
+        self._making_room = False
         for connection in tuple(self._open):
             connection.check_deadlines(now)
             if self._closing:

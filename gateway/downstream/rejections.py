@@ -10,8 +10,9 @@ _log = logging.getLogger("gateway")
 class Rejections:
     """Counts the rejected connections, and reports them without flooding the log."""
 
-    def __init__(self, interval_s: float) -> None:
-        """Messages are at least *interval_s* seconds apart."""
+    def __init__(self, interval_s: float, what: str = "new connections closed") -> None:
+        """Messages about *what* are at least *interval_s* seconds apart."""
+        self._what = what
         self.total = 0
         """All that were rejected."""
         self._interval_s = interval_s
@@ -34,7 +35,8 @@ class Rejections:
         self._quiet_until = now + self._interval_s
         for limit, (count, address) in self._unreported.items():
             _log.warning(
-                "new connections closed because of %s: %d, the last one from %s",
+                "%s because of %s: %d, the last one from %s",
+                self._what,
                 limit,
                 count,
                 address,

@@ -129,6 +129,18 @@ def test_sizes(text: object, size: int) -> None:
     assert limits.max_body_size == size
 
 
+def test_there_is_no_budget_of_memory_unless_it_is_set() -> None:
+    """The smallest is one request of the largest size."""
+    assert parse().gateway.limits.memory is None
+    limits = parse(gateway={"limits": {"memory": 2 * 1024**2 + 65536}}).gateway.limits
+    assert limits.memory == 2162688
+
+
+TOO_LITTLE = (
+    "must be at least 2162688 bytes: one request may take max_head_size + 2 MiB"
+)
+
+
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
@@ -142,6 +154,8 @@ def test_sizes(text: object, size: int) -> None:
         ({"max_fields": "9" * 5000}, "the number is too large"),
         ({"max_fields": []}, "expected a whole number"),
         ({"max_head_size": 8192}, "this is more than max_head_size"),
+        ({"memory": "many"}, "expected a size such as 64KiB, 10MiB or 1GB"),
+        ({"memory": "2MiB"}, TOO_LITTLE),
     ],
     ids=lambda value: str(value)[:40],
 )

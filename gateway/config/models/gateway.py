@@ -23,11 +23,17 @@ class PerClientConfig(Model):
     share: Share = 0.5
     """Share of a service's connections that one client is sure of.
 
-    It takes effect only when few of the service's connections are left.
+    It takes effect only when few of the service's connections are left. It is also the
+    share of `memory`: above it, a client's connections are cut first.
     """
     exempt: tuple[Cidr, ...] = ()
     """Networks without a share of their own, such as a load balancer that isn't in
     `gateway.trusted_proxies`."""
+
+
+_REQUEST_BYTES = 2 * 1024**2
+"""What one request may take besides its head, with room to spare: docs/operations.md
+has the bounds."""
 
 
 class LimitsConfig(Model):
@@ -65,9 +71,24 @@ class LimitsConfig(Model):
     """
     per_client: PerClientConfig = PerClientConfig()
     """What one client may take."""
+    memory: Bytes | None = None
+    """Budget for what clients make each worker hold; unset: none.
+
+    It covers unfinished heads, bodies that their service hasn't taken, and replies that
+    their client hasn't read. When 90 % of it is used, new connections are closed, and
+    then connections without a verified session are cut. See docs/operations.md.
+    """
 
     def conflicts(self) -> Iterator[Finding]:
-        """Yield a finding for each limit that exceeds the limit of the whole head."""
+        """Yield a finding for each limit that contradicts another one."""
+        least = self.max_head_size + _REQUEST_BYTES
+        if self.memory is not None and self.memory < least:
+            yield Finding(
+                loc=("memory",),
+                message=f"must be at least {least} bytes: one request may take"
+                " max_head_size + 2 MiB",
+                hint="Raise it, or lower max_head_size",
+            )
         for name in ("max_target_size", "max_field_size"):
             if getattr(self, name) > self.max_head_size:
                 yield Finding(
