@@ -24,7 +24,6 @@ from gateway.errors import (
     UpstreamError,
 )
 from gateway.http import pieces
-from gateway.http.fields import Field
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
     SAFE_METHODS,
@@ -283,7 +282,7 @@ class Forwarder:
             fields = headers.to_client(
                 reply_head,
                 request.id,
-                _date,
+                _date_line,
                 cors_fields,
                 verdict.new_tokens,
                 # An optional route's reply to an anonymous client isn't public, either.
@@ -416,7 +415,7 @@ class Forwarder:
         fields = headers.to_client(
             head,
             forward.request.id,
-            _date,
+            _date_line,
             forward.cors,
             forward.verdict.new_tokens,
             forward.route.session.protection is not _PUBLIC,
@@ -456,8 +455,8 @@ class Forwarder:
             downstream.bytes_out += tunnel.bytes_out
 
 
-def _date() -> Field:
-    return responses.date(int(time.time()))
+def _date_line() -> bytes:
+    return responses.date_line(int(time.time()))
 
 
 def _session_handle(principal: Principal) -> str:

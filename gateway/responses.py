@@ -51,6 +51,12 @@ def date(at: int) -> Field:
     return b"Date", email.utils.formatdate(at, usegmt=True).encode()
 
 
+@lru_cache(maxsize=1)
+def date_line(at: int) -> bytes:
+    """Return the field of `date` as a line, with CRLF."""
+    return b"%b: %b\r\n" % date(at)
+
+
 def user(body: bytes) -> Response:
     """Return the 200 of `/user`; no cache may keep it."""
     return Response(status=200, fields=(JSON, _NO_STORE), body=body)

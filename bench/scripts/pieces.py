@@ -283,7 +283,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     head = reader.read(request)  # the verdict now refers to its line
     identity = forward.verdict.principal
     reply = replies.read(_REPLY[:end], False)
-    dated = partial(responses.date, int(time.time()))
+    dated = partial(responses.date_line, int(time.time()))
     back = headers.to_client(reply, verified.id, dated, (), (), True)
     parsed = tokens.parse(text)
     assert parsed is not None

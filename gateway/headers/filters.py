@@ -40,7 +40,7 @@ from gateway.headers.names import (
     Reserved,
     Rule,
 )
-from gateway.http.fields import TOKEN, Field, Fields, block
+from gateway.http.fields import TOKEN, Fields, block
 from gateway.http.lines import Line, Rules, Ruling
 from gateway.http.reply_head import ReplyHead
 from gateway.http.request_head import RequestHead
@@ -270,7 +270,7 @@ def reply_rules(reserved: Reserved) -> Rules:
 def to_client(
     head: ReplyHead,
     request_id: bytes,
-    make_date: Callable[[], Field],
+    make_date: Callable[[], bytes],
     cors: Fields = (),
     new_tokens: Fields = (),
     private: bool = False,
@@ -280,7 +280,8 @@ def to_client(
     *head* was read with `reply_rules`. *private*: the route is not a public one. The
     sender adds the framing fields (and, for a 101, Upgrade). `Server` and `Via` stay
     the upstream's: the gateway doesn't add its name to an upstream's answer. So does
-    `Date`; a reply without one gets that of *make_date*.
+    `Date`; a reply without one gets the line that
+    *make_date* returns.
 
     1. Every answer varies by Origin.
     2. *new_tokens* are added, and the answer then gets `no-store` in place of the
@@ -310,7 +311,7 @@ def to_client(
     if cors:
         lines.append(block(cors))
     if not marks & IS_DATED:
-        lines.append(block((make_date(),)))
+        lines.append(make_date())
     lines += (
         b"X-Request-Id: " if marks & VARIES else b"Vary: Origin\r\nX-Request-Id: ",
         request_id,

@@ -128,6 +128,11 @@ class UpstreamPool:
         return self._places - len(self._idle)
 
     @property
+    def in_progress(self) -> int:
+        """The number of exchanges that count against `max_connections`."""
+        return self._places - len(self._idle) - len(self._on_clients)
+
+    @property
     def waiting(self) -> int:
         """The number of requests that wait for a place."""
         return len(self._waiters) + len(self._over_share)
@@ -179,8 +184,11 @@ class UpstreamPool:
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
         connect_s = 0.0
-        in_use = self._places - len(self._idle) - len(self._on_clients)
-        is_over_share = in_use >= self._scarce_at and self._is_over_share(client)
+        is_over_share = (
+            self._places >= self._scarce_at
+            and self.in_progress >= self._scarce_at
+            and self._is_over_share(client)
+        )
         connection = None if is_over_share else self._take()
         if connection is None:
             began = perf_counter()
@@ -381,8 +389,7 @@ class UpstreamPool:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 return waiter
-        in_use = self._places - len(self._idle) - len(self._on_clients)
-        while self._over_share and in_use <= self._scarce_at:
+        while self._over_share and self.in_progress <= self._scarce_at:
             waiter = self._over_share.popleft()
             if not waiter.done():
                 return waiter

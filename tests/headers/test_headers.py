@@ -681,7 +681,7 @@ def back(
             cors=cors,
             new_tokens=new_tokens,
             request_id=b"id-1",
-            make_date=lambda: DATE,
+            make_date=lambda: block((DATE,)),
             private=private,
         )
         assert session_cookies(head) == dropped
@@ -712,10 +712,10 @@ def test_a_reply_without_date_gets_one(fields: Fields, own: bool) -> None:
     """RFC 9110 §6.6.1; one with a Date keeps it, whatever it says."""
     asked = 0
 
-    def make_date() -> Field:
+    def make_date() -> bytes:
         nonlocal asked
         asked += 1
-        return DATE
+        return block((DATE,))
 
     got = pairs(to_client(reply(*fields), b"id-1", make_date))
     assert (asked, got.count(DATE)) == (own, own)
@@ -1056,7 +1056,9 @@ def test_property_no_upstream_speaks_for_the_gateway(
     """A18, F3: no identity, session or CORS field of a reply reaches the client."""
     head = reply(*fields)
     got = pairs(
-        to_client(head, request_id=b"id-1", make_date=lambda: DATE, private=private)
+        to_client(
+            head, request_id=b"id-1", make_date=lambda: block((DATE,)), private=private
+        )
     )
     dropped = session_cookies(head)
     for name, value in got:
@@ -1252,7 +1254,7 @@ def check_reply(lines: list[tuple[Sent, bytes, bytes]], listed: list[bytes]) -> 
                 cors=CORS,
                 new_tokens=new_tokens,
                 request_id=b"id-1",
-                make_date=lambda: DATE,
+                make_date=lambda: block((DATE,)),
                 private=private,
             )
             assert text == block([*expected, *ours, REQUEST_ID])
