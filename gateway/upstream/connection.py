@@ -303,7 +303,12 @@ class UpstreamConnection(asyncio.Protocol):
     # --- waiting for the client -----------------------------------------------
 
     def begin_wait(self, what: WaitsFor) -> None:
-        """Give the exchange's place back until `end_wait`: it waits for its client."""
+        """Give the exchange's place back until `end_wait`: it waits for its client.
+
+        An exchange that has ended has no place: the wait before may have cut it.
+        """
+        if self.state is _CLOSED:
+            return
         waits_for = self.waits_for
         self.waits_for = waits_for | what
         if not waits_for:

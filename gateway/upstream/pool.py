@@ -111,6 +111,8 @@ class UpstreamPool:
         """Replace the limits. Exchanges above new ones go on to their end."""
         self.limits = limits
         self._scarce_at = limits.scarce_at
+        if self._waiters or self._over_share:
+            self._serve_waiters()
 
     @property
     def open(self) -> int:
@@ -184,12 +186,13 @@ class UpstreamPool:
         if timeouts.total is not None:
             total_at = asyncio.get_running_loop().time() + timeouts.total
         connect_s = 0.0
-        is_over_share = (
-            self._places >= self._scarce_at
-            and self.in_progress >= self._scarce_at
-            and self._is_over_share(client)
-        )
-        connection = None if is_over_share else self._take()
+        is_over_share, connection = False, None
+        if self._places < self._scarce_at or self.in_progress < self._scarce_at:
+            connection = self._take()
+        else:
+            is_over_share = self._is_over_share(client)
+            if self._may_begin(is_over_share):
+                connection = self._take()
         if connection is None:
             began = perf_counter()
             connection = await self._open(
@@ -282,24 +285,30 @@ class UpstreamPool:
         *fresh*: return a new one only. *is_over_share*: wait until enough places are
         free, behind all clients below their share.
         """
+        await ensure_task()  # `asyncio.timeout` needs a task
         if self._closed:
             raise UpstreamBusy(f"{self._name}: the pool is closed")
-        await ensure_task()  # `asyncio.timeout` needs a task
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
-        while is_over_share or not self._has_place():
+        while True:
+            # Others may have released connections since `exchange` looked for one.
+            if self._may_begin(is_over_share):
+                if not fresh and (connection := self._take()) is not None:
+                    return connection
+                if self._has_place():
+                    self._places += 1
+                    break
+                if self._idle:
+                    self._take_over(self._idle.pop())
+                    break
             connection = await self._acquire(deadline, is_over_share)
             if connection is None:
                 break  # a place, without a connection
             if not (fresh or connection.closed) and connection.is_reusable():
                 return connection
             if connection in self._connections:
-                # Close the connection and take over its place.
-                self._connections.discard(connection)
-                connection.abort()
+                self._take_over(connection)
                 break
-        else:
-            self._places += 1
         began = loop.time()
         key = None if client is None else self._clients.key(client.client_address)
         self._dialling.append(key)
@@ -323,6 +332,11 @@ class UpstreamPool:
             raise ConnectFailed(f"{self._name}: closed as soon as it was made")
         self._connections.add(made)
         return made
+
+    def _take_over(self, connection: UpstreamConnection) -> None:
+        """Close *connection*; its place is the caller's now."""
+        self._connections.discard(connection)
+        connection.abort()
 
     async def _acquire(
         self, deadline: float, is_over_share: bool
@@ -366,8 +380,14 @@ class UpstreamPool:
                 what = f"all {limit} connections are in use"
             waiter.set_exception(UpstreamBusy(f"{self._name}: {what}"))
 
+    def _may_begin(self, is_over_share: bool) -> bool:
+        """Return whether one more exchange may begin, of a client *is_over_share*."""
+        if is_over_share:
+            return self.in_progress < self._scarce_at
+        return self.in_progress < self.limits.max_connections
+
     def _has_place(self) -> bool:
-        """Return whether one more exchange may begin."""
+        """Return whether one more connection may be made."""
         return self._places - len(self._on_clients) < self.limits.max_connections
 
     def _is_over_limit(self) -> bool:
@@ -375,24 +395,33 @@ class UpstreamPool:
         return self._places - len(self._on_clients) > self.limits.max_connections
 
     def _free_place(self) -> None:
-        if not self._is_over_limit():
-            waiter = self._next_waiter()
-            if waiter is not None:
-                waiter.set_result(None)
-                return
         self._places -= 1
+        if self._waiters or self._over_share:
+            self._serve_waiters()
         if self._emptied is not None and not self._places:
             self._emptied.set_result(None)
 
-    def _next_waiter(self) -> asyncio.Future[UpstreamConnection | None] | None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                return waiter
-        while self._over_share and self.in_progress <= self._scarce_at:
-            waiter = self._over_share.popleft()
-            if not waiter.done():
-                return waiter
+    def _serve_waiters(self) -> None:
+        """Give idle connections, and then free places, to requests that wait."""
+        self._is_serving_soon = False
+        while (queue := self._next_in_turn()) is not None:
+            connection = self._take()
+            if connection is None:
+                if not self._has_place():
+                    return  # a connection is being closed: `on_closed` goes on
+                self._places += 1
+            queue.popleft().set_result(connection)
+
+    def _next_in_turn(
+        self,
+    ) -> deque[asyncio.Future[UpstreamConnection | None]] | None:
+        """Return the queue whose first request may begin, or None."""
+        for queue in (self._waiters, self._over_share):
+            while queue and queue[0].done():  # cancelled
+                del queue[0]
+            if queue:
+                is_over_share = queue is self._over_share
+                return queue if self._may_begin(is_over_share) else None
         return None
 
     # --- exchanges that wait for their clients --------------------------------
@@ -410,13 +439,6 @@ class UpstreamPool:
     def on_wait_end(self, connection: UpstreamConnection) -> None:
         """Count a connection again, even above `max_connections`."""
         self._on_clients.pop(connection, None)
-
-    def _serve_waiters(self) -> None:
-        """Give the places that are free to requests that wait for one."""
-        self._is_serving_soon = False
-        while self._has_place() and (waiter := self._next_waiter()) is not None:
-            self._places += 1
-            waiter.set_result(None)
 
     def _cut_slowest(self) -> None:
         """End the exchange with the slowest client."""
@@ -462,12 +484,10 @@ class UpstreamPool:
         elif self._places > self.limits.max_connections and self._is_over_limit():
             self.on_closed(connection)  # at once: the next one may stay
             connection.abort()
-        elif (self._waiters or self._over_share) and (
-            waiter := self._next_waiter()
-        ) is not None:
-            waiter.set_result(connection)
         else:
             self._idle.append(connection)
+            if self._waiters or self._over_share:
+                self._serve_waiters()
 
     def on_closed(self, connection: UpstreamConnection) -> None:
         """Remove a connection whose socket is closed, and free its place."""
