@@ -95,8 +95,9 @@ class UpstreamPool:
         """Connections, those without a place included."""
         self._on_clients: dict[UpstreamConnection, None] = {}
         """Connections whose exchanges wait for their clients."""
-        self._to_cut: list[UpstreamConnection] = []
-        """Exchanges with slow clients, the next one to be cut last (`slowest`)."""
+        self._to_cut: list[tuple[UpstreamConnection, int]] = []
+        """Exchanges with slow clients, the next one to be cut last (`slowest`): the
+        connection, and its `served`, since it may have another exchange by then."""
         self._ranked_at = -math.inf
         self._dialling: list[str | None] = []
         """The keys of the clients for whom a connection is being made."""
@@ -445,22 +446,24 @@ class UpstreamPool:
         now = asyncio.get_running_loop().time()
         if now > self._ranked_at + RANKED_S:
             self._to_cut.clear()
-        connection = None
-        while connection is None or connection not in self._on_clients:
+        while True:
             if not self._to_cut:
                 self._to_cut = self._ranked(now)
-            connection = self._to_cut.pop()
+            connection, served = self._to_cut.pop()
+            if connection in self._on_clients and connection.served == served:
+                break
         self.cut += 1
         connection.cut()
 
-    def _ranked(self, now: float) -> list[UpstreamConnection]:
+    def _ranked(self, now: float) -> list[tuple[UpstreamConnection, int]]:
         """Return some of the exchanges that wait for slow clients, the slowest last."""
         self._ranked_at = now
         connections = tuple(self._on_clients)
         waits = [self._client_wait(connection, now) for connection in connections]
         most = 1 + self.limits.max_waiting // RANKED
         ranked = slowest(waits, self.limits, most)
-        return [connections[index] for index in reversed(ranked)]
+        slow = (connections[index] for index in reversed(ranked))
+        return [(connection, connection.served) for connection in slow]
 
     def _client_wait(self, connection: UpstreamConnection, now: float) -> ClientWait:
         client, waited_s = connection.client, connection.waited_s(now)

@@ -157,6 +157,36 @@ async def test_one_more_than_may_wait_cuts_the_slowest(upstreams: Upstreams) -> 
             assert (await upload).status == 200
 
 
+async def test_the_next_exchange_on_a_connection_is_not_cut_for_the_one_before(
+    upstreams: Upstreams,
+) -> None:
+    """A ranking holds for a second, and a connection may serve others meanwhile."""
+    async with FaultUpstream(echo) as upstream:
+        pool = upstreams.pool(
+            UpstreamTarget.parse(upstream.url), max_connections=32, max_waiting=16
+        )
+        clients = [SlowClient(f"192.0.2.{number}") for number in range(19)]
+        uploads = []
+        for number, client in enumerate(clients[:17], 1):
+            uploads.append(client.upload(pool))
+            await waiting(pool, min(number, 16))
+        with pytest.raises(ClientSlow):
+            await uploads[0]
+        clients[1].go.set()  # it was ranked, to be cut next
+        assert await (await uploads[1]).read() == b"ok"
+        uploads.append(clients[17].upload(pool))
+        await waiting(pool, 16)
+        assert upstream.connections == 17
+        uploads.append(clients[18].upload(pool))
+        left = uploads[2:]
+        done, _ = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {uploads[2]}
+        assert isinstance(uploads[2].exception(), ClientSlow)
+        for client, upload in zip(clients[3:], uploads[3:], strict=True):
+            client.go.set()
+            assert (await upload).status == 200
+
+
 async def test_a_cut_download_ends_the_clients_connection(upstreams: Upstreams) -> None:
     """The reply has begun, so only the end of the connection can say it."""
 
