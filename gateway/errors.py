@@ -143,6 +143,15 @@ class ClientGone(GatewayError):
     close = True
 
 
+class SessionEnded(GatewayError):
+    """The session ended while the request's body was awaited (`request.buffer`)."""
+
+    side = Side.CLIENT
+    status = 401
+    code = "session_ended"
+    title = "The session ended before the request's body had arrived"
+
+
 class StreamSessionEnded(GatewayError):
     """The session ended while its reply was being sent (`session.close_streams`)."""
 

@@ -19,6 +19,7 @@ from gateway.decide import Forward, Request, Respond, answered
 from gateway.errors import (
     BadReply,
     GatewayError,
+    SessionEnded,
     Stage,
     StreamSessionEnded,
     UpstreamError,
@@ -238,6 +239,7 @@ class Forwarder:
             fields += websocket.UPGRADE
         # 7 send
         record.stage = _SEND
+        sent_at = record.verified_at
         body: bytes | AsyncIterator[bytes] | None = None
         length = head.content_length
         if head.has_body:
@@ -245,6 +247,11 @@ class Forwarder:
             if body is None:
                 if length is not None and length <= route.buffer:
                     body = await whole_body(downstream, route.max_body_size)
+                    sent_at = perf_counter()
+                    # The session may have ended before the body arrived.
+                    principal = verdict.principal
+                    if principal is not None and self._verifier.has_ended(principal):
+                        raise SessionEnded(_SIGNED_OUT)
                 else:
                     body = downstream.body(route.max_body_size)
             if length is None:
@@ -260,7 +267,7 @@ class Forwarder:
             )
         except UpstreamError as error:
             reply = await self._send_again(
-                error, forward, fields, body, pools, downstream, record
+                error, forward, fields, body, pools, downstream, record, sent_at
             )
         stream: Stream | None = None
         try:
@@ -355,11 +362,12 @@ class Forwarder:
         pools: Sequence[UpstreamPool],
         downstream: Downstream,
         record: Record,
+        sent_at: float,
     ) -> Reply:
         """Return the reply of another target, or of the same one, after a failure.
 
         `retry` decides what may be sent again. `timeouts.total` limits the time of all
-        attempts together.
+        attempts together, the first of which began at *sent_at*.
 
         Raises:
             GatewayError: the last failure.
@@ -382,7 +390,7 @@ class Forwarder:
                     break
                 record.note = error.detail
                 if total is not None:
-                    remaining_s = record.verified_at + total - perf_counter()
+                    remaining_s = sent_at + total - perf_counter()
                     if remaining_s <= 0:
                         break
                     timeouts = timeouts.model_copy(update={"total": remaining_s})

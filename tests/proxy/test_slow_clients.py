@@ -7,6 +7,8 @@ from faults import OK, FaultUpstream, Peer, until
 from gateway_under_test import gateway, until_cut
 from wire import request
 
+TEN = ("Content-Length", "10"), ("Expect", "100-continue")
+"""The 100 says that the gateway waits for the body."""
 SERVICE = {"max_connections": 1, "max_waiting": 1}
 
 
@@ -36,6 +38,52 @@ async def test_a_small_body_arrives_whole_before_the_service_is_asked() -> None:
         assert (await slow.reply()).status == 200
         assert [r.body for r in upstream.requests] == [b"", b"helloworld"]
         assert upstream.connections == 1
+
+
+async def test_a_session_that_ends_before_the_body_arrives() -> None:
+    """Verified at the head, signed out since: the upstream sees nothing."""
+    async with (
+        FaultUpstream(echo) as upstream,
+        gateway(upstream.url, route={"protected": True}) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", ("Authorization", "Bearer ann"), *TEN))
+        await wire.reader.readuntil(b"100 Continue\r\n\r\n")
+        gw.verifier.ended.add("session-ann")
+        await wire.send(b"helloworld")
+        reply = await wire.reply()
+        assert reply.status == 401
+        assert b'"session_ended"' in reply.body
+        record = await gw.record()
+        assert (record.status, record.reason) == (401, "session_ended")
+        assert not upstream.connections
+        await wire.send(request("GET", "/a", ("Authorization", "Bearer bob")))
+        assert (await wire.reply()).status == 200
+
+
+async def test_the_wait_for_a_body_does_not_count_as_time_of_the_exchange(
+    monkeypatch: pytest.MonkeyPatch,
+    closed_port: int,
+) -> None:
+    """Here it is longer than `timeouts.total`; the second target is still asked."""
+    now = 1000.0
+    for module in ("decide", "forward"):
+        monkeypatch.setattr(f"gateway.{module}.perf_counter", lambda: now)
+    async with (
+        FaultUpstream(echo) as upstream,
+        gateway(
+            f"http://127.0.0.1:{closed_port}",
+            upstream.url,
+            route={"timeouts": {"total": 60}},
+        ) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a", *TEN))
+        await wire.reader.readuntil(b"100 Continue\r\n\r\n")
+        now += 70.0
+        await wire.send(b"helloworld")
+        assert (await wire.reply()).status == 200
+        assert [r.body for r in upstream.requests] == [b"helloworld"]
 
 
 @pytest.mark.parametrize(
