@@ -71,6 +71,8 @@ _has_refresh_token = re.compile(
     rb"[0-9A-Za-z+/=_-]\.[0-9a-f]{64}\.V2(?![0-9A-Za-z])"
 ).search
 """A refresh token: its sealed facts, a nonce, and `V2`, which `_V2_HEADER` isn't."""
+_PAYLOAD_MIN_CHARS = 91
+"""The payload with the fewest and shortest values takes so many in base64url."""
 _from_json = json.JSONDecoder().decode
 """What `json.loads` ends in, without its looks at the kind of text."""
 
@@ -144,16 +146,17 @@ def holds_token(value: bytes) -> bool:
 
     An access token is recognised by its payload, between two dots: a header could be
     hidden behind other text. Other issuers' JWTs have no session in theirs. Takes time
-    in proportion to *value*.
+    in proportion to *value*: what can't be a payload isn't parsed as JSON, which costs
+    more for many short parts than for one long one.
     """
-    if (
-        b".eyJ" in value
-        and any(  # base64url of `{"`
-            part.startswith(b"eyJ") and _is_payload(part)
-            for part in value.split(b".")[1:-1]
-        )
-    ):
-        return True
+    if b".eyJ" in value:  # base64url of `{"`
+        for part in value.split(b".")[1:-1]:
+            if (
+                len(part) >= _PAYLOAD_MIN_CHARS
+                and part.startswith(b"eyJ")
+                and _is_payload(part)
+            ):
+                return True
     return b".V2" in value and _has_refresh_token(value) is not None
 
 
@@ -329,6 +332,9 @@ _known_header = lru_cache(maxsize=256)(_header)
 
 def _is_payload(segment: bytes) -> bool:
     """Return whether *segment* is the payload of a session's access token."""
+    decoded = _decode(segment)
+    if decoded is None or b'"sessionHandle"' not in decoded:
+        return False
     payload = _json(segment)
     return isinstance(payload, dict) and (
         _is_session(payload, 3) or _is_session(payload, 2)

@@ -495,3 +495,22 @@ def test_a_token_is_found_in_whatever_is_around_it(token: str, around: bytes) ->
 def test_what_is_no_sessions_token_is_not_taken_for_one(value: bytes) -> None:
     """Neither another issuer's JWT, nor a part of a token, nor a deep structure."""
     assert not tokens.holds_token(value)
+
+
+def test_the_shortest_payload_is_found() -> None:
+    """Every value as short as it can be: the size that tells parts from payloads."""
+    shortest = dict.fromkeys(("sub", "sessionHandle", "refreshTokenHash1"), "")
+    times = dict.fromkeys(("exp", "iat"), 0)
+    payload = segment(json.dumps(shortest | times, separators=(",", ":")).encode())
+    assert tokens.holds_token(f"a.{payload}.b".encode())
+
+
+@pytest.mark.parametrize(
+    "part", [b".eyJ", b".eyJhIjoxfQ", b"." + segment(b'{"a":"%090d"}' % 0).encode()]
+)
+def test_parts_that_are_no_payload_are_not_parsed(
+    part: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To parse each of 4,096 parts of one field took 0.1 s."""
+    monkeypatch.setattr(tokens, "_from_json", None)
+    assert not tokens.holds_token(part * (16384 // len(part)))
