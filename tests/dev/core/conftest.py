@@ -1,9 +1,9 @@
-"""Cores to test: one for the protocol tests, new ones for the embedded-only tests.
+"""Fixtures: one shared core for the protocol tests, a new core per embedded test.
 
-The protocol tests (`test_core_*`) take the core at SUPERTOKENS_CONNECTION_URI when
-that's set, so they can be run against a real one (`make test-core`); they share it, and
-so never count on a clean database. The embedded-only ones (`test_embedded_*`) start
-their own.
+The protocol tests (`test_core_*`) use the core at SUPERTOKENS_CONNECTION_URI if that
+is set, so they also run against a real core (`make test-core`). They share one core, so
+no test may assume an empty database. The embedded tests (`test_embedded_*`) each start
+their own core.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def core_url() -> Iterator[str]:
-    """Return the address of the core that protocol tests share."""
+    """Return the URL of the core that the protocol tests share."""
     with any_core.core_url() as url:
         yield url
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """Return an HTTP session that ends with the test."""
+    """Return an HTTP client session that is closed after the test."""
     async with aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(total=10)
     ) as session:
@@ -46,5 +46,5 @@ def core(core_url: str, http: aiohttp.ClientSession) -> CoreClient:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return a clock that stands until it's pushed."""
+    """Return a clock that only `advance` moves."""
     return Clock()

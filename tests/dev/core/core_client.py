@@ -1,4 +1,4 @@
-"""A plain client of the core protocol, as thin as it can be."""
+"""A thin client of the core protocol."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ VERSION = {"cdi-version": "5.4"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back."""
+class CoreResponse:
+    """A response of the core, with header names in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -25,14 +25,14 @@ class Answer:
 
     @property
     def json(self) -> Json:
-        """The body, which must be a JSON object."""
+        """The body as a JSON object; anything else is an error."""
         value = json.loads(self.text)
         assert isinstance(value, dict)
         return value
 
 
 class CoreClient:
-    """Sends what the SDK sends, over one keep-alive session."""
+    """Sends requests as the SDK does, over one keep-alive session."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session = session
@@ -47,8 +47,8 @@ class CoreClient:
         query: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
         raw: bytes | None = None,
-    ) -> Answer:
-        """Return the answer, whatever it is."""
+    ) -> CoreResponse:
+        """Send a request and return the response, whatever its status."""
         data = raw if raw is not None else None
         if body is not None:
             data = json.dumps(body).encode()
@@ -60,7 +60,7 @@ class CoreClient:
             headers=VERSION if headers is None else headers,
         ) as response:
             lower = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(
+            return CoreResponse(
                 status=response.status, headers=lower, text=await response.text()
             )
 
@@ -73,33 +73,33 @@ class CoreClient:
         query: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Json:
-        """Return the JSON of an answer that must be a 200."""
-        answer = await self.call(method, path, body, query=query, headers=headers)
-        assert answer.status == 200, answer
-        assert answer.headers["content-type"] == "application/json; charset=UTF-8"
-        assert answer.text.endswith("}\n")
-        return answer.json
+        """Send a request and return its JSON; the status must be 200."""
+        response = await self.call(method, path, body, query=query, headers=headers)
+        assert response.status == 200, response
+        assert response.headers["content-type"] == "application/json; charset=UTF-8"
+        assert response.text.endswith("}\n")
+        return response.json
 
     async def post(self, path: str, body: object) -> Json:
-        """Return the JSON of a POST."""
+        """Send a POST and return the JSON of its response."""
         return await self.ask("POST", path, body)
 
     async def put(self, path: str, body: object) -> Json:
-        """Return the JSON of a PUT."""
+        """Send a PUT and return the JSON of its response."""
         return await self.ask("PUT", path, body)
 
     async def get(self, path: str, **query: str) -> Json:
-        """Return the JSON of a GET."""
+        """Send a GET and return the JSON of its response."""
         return await self.ask("GET", path, query=query)
 
     async def sign_up(self, email: str | None = None, password: str = "s3cret!") -> str:
         """Create a user and return its id."""
-        answer = await self.post(
+        response = await self.post(
             "/public/recipe/signup",
             {"email": email or unique_email(), "password": password},
         )
-        assert answer["status"] == "OK"
-        return str(answer["recipeUserId"])
+        assert response["status"] == "OK"
+        return str(response["recipeUserId"])
 
     async def create(
         self,
@@ -111,8 +111,8 @@ class CoreClient:
         anti_csrf: bool = False,
         dynamic: bool = True,
     ) -> Json:
-        """Start a session and return the whole answer."""
-        answer = await self.post(
+        """Create a session and return the whole response."""
+        response = await self.post(
             f"/{tenant}/recipe/session",
             {
                 "userId": user_id or f"user-{uuid.uuid4()}",
@@ -122,13 +122,13 @@ class CoreClient:
                 "useDynamicSigningKey": dynamic,
             },
         )
-        assert answer["status"] == "OK"
-        return answer
+        assert response["status"] == "OK"
+        return response
 
     async def refresh(
         self, token: str, *, anti_csrf: str | None = None, enabled: bool = False
     ) -> Json:
-        """Refresh with a token."""
+        """Refresh a session with its refresh token."""
         body: Json = {
             "refreshToken": token,
             "enableAntiCsrf": enabled,
@@ -159,13 +159,15 @@ class CoreClient:
         return await self.post("/recipe/session/verify", body)
 
     async def revoke(self, handle: str) -> list[str]:
-        """End a session; return what was ended."""
-        answer = await self.post("/recipe/session/remove", {"sessionHandles": [handle]})
-        return list(answer["sessionHandlesRevoked"])
+        """Revoke a session and return the handles that the core lists as revoked."""
+        response = await self.post(
+            "/recipe/session/remove", {"sessionHandles": [handle]}
+        )
+        return list(response["sessionHandlesRevoked"])
 
 
 class Clock:
-    """A clock that stands until it's pushed."""
+    """A clock that only `advance` moves."""
 
     def __init__(self, now: float = 1_800_000_000.25) -> None:
         self.now = now
@@ -173,39 +175,39 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def push(self, seconds: float) -> None:
-        """Let time pass."""
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
         self.now += seconds
 
 
-def access(answer: Json) -> str:
-    """Return the access token of an answer."""
-    return str(answer["accessToken"]["token"])
+def access(response: Json) -> str:
+    """Return the access token of a response."""
+    return str(response["accessToken"]["token"])
 
 
-def refresh(answer: Json) -> str:
-    """Return the refresh token of an answer."""
-    return str(answer["refreshToken"]["token"])
+def refresh(response: Json) -> str:
+    """Return the refresh token of a response."""
+    return str(response["refreshToken"]["token"])
 
 
 def decode(token: str) -> tuple[Json, Json]:
-    """Return header and payload of a JWT, unverified."""
+    """Return the header and the payload of a JWT without verifying it."""
     head, body, _ = token.split(".")
     return _part(head), _part(body)
 
 
 def claims(token: str) -> Json:
-    """Return the payload of a JWT, unverified."""
+    """Return the payload of a JWT without verifying it."""
     return decode(token)[1]
 
 
 def unique_email() -> str:
-    """Return an address nobody has used."""
+    """Return an e-mail address that no other test uses."""
     return f"{uuid.uuid4().hex}@example.com"
 
 
 def unique(prefix: str) -> str:
-    """Return a name nobody has used."""
+    """Return a name that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex}"
 
 

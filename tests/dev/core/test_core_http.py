@@ -1,4 +1,4 @@
-"""The protocol's HTTP conventions: paths, versions, inputs, error forms."""
+"""HTTP conventions of the protocol: paths, versions, inputs, error responses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _TEXT = "text/html; charset=UTF-8"
         "/appid-public/public/recipe/roles",
     ],
 )
-async def test_one_api_has_several_paths(core: CoreClient, path: str) -> None:
-    """Default app and tenant may be spelled out; case and a last slash are free."""
+async def test_equivalent_paths_of_one_api(core: CoreClient, path: str) -> None:
+    """A path may name the default app and tenant, in any case, with a final slash."""
     assert (await core.get(path))["status"] == "OK"
 
 
@@ -39,62 +39,62 @@ async def test_one_api_has_several_paths(core: CoreClient, path: str) -> None:
         ("/recipe/role/permissions", 400, "Field name 'role' is missing in GET"),
     ],
 )
-async def test_wrong_paths_are_plain_sentences(
+async def test_wrong_paths_are_4xx_in_plain_text(
     core: CoreClient, path: str, status: int, text: str
 ) -> None:
-    """What isn't an expected failure is a 4xx with a sentence, not JSON."""
-    answer = await core.call("GET", path)
-    assert answer.status == status
-    assert answer.headers["content-type"] == _TEXT
-    assert answer.text.startswith(text)
-    assert answer.text.endswith("\n")
+    """A request that is wrong in itself gets a 4xx with plain text instead of JSON."""
+    response = await core.call("GET", path)
+    assert response.status == status
+    assert response.headers["content-type"] == _TEXT
+    assert response.text.startswith(text)
+    assert response.text.endswith("\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("path", ["/hello", "/public/hello", "/"])
 async def test_hello(core: CoreClient, method: str, path: str) -> None:
-    """The core says hello to every method."""
-    answer = await core.call(method, path)
-    assert (answer.status, answer.text) == (200, "Hello\n")
-    assert answer.headers["content-type"] == _TEXT
+    """The core answers `/hello` and `/` with 200 to every method."""
+    response = await core.call(method, path)
+    assert (response.status, response.text) == (200, "Hello\n")
+    assert response.headers["content-type"] == _TEXT
 
 
 @pytest.mark.parametrize("path", ["/hello", "/apiversion", "/.well-known/jwks.json"])
 async def test_some_calls_need_no_version(core: CoreClient, path: str) -> None:
-    """They answer before a version is agreed on, and whatever one is sent."""
+    """These paths return 200 without a version and with an unknown one."""
     for headers in ({}, {"cdi-version": "99.0"}):
         assert (await core.call("GET", path, headers=headers)).status == 200
 
 
-async def test_api_version_lists_what_the_sdk_needs(core: CoreClient) -> None:
-    """The list has 5.4 and stands there without a status."""
-    answer = await core.ask(
+async def test_api_version_lists_the_version_of_the_sdk(core: CoreClient) -> None:
+    """The response lists version 5.4 and has no `status`."""
+    response = await core.ask(
         "GET",
         "/apiversion",
         query={"apiDomain": "http://a", "websiteDomain": "http://b"},
         headers={},
     )
-    assert "status" not in answer
-    assert "5.4" in answer["versions"]
+    assert "status" not in response
+    assert "5.4" in response["versions"]
 
 
 @pytest.mark.parametrize("version", ["99.0", "5.99"])
 async def test_unknown_version_is_400(core: CoreClient, version: str) -> None:
-    """A version this core doesn't speak is refused."""
-    answer = await core.call("GET", "/recipe/roles", headers={"cdi-version": version})
-    assert answer.status == 400
-    assert version in answer.text
+    """A version that the core doesn't support is 400, and the text names it."""
+    response = await core.call("GET", "/recipe/roles", headers={"cdi-version": version})
+    assert response.status == 400
+    assert version in response.text
 
 
-async def test_missing_version_is_taken_as_the_newest(core: CoreClient) -> None:
-    """A call without a version is answered."""
+async def test_missing_version_is_accepted(core: CoreClient) -> None:
+    """A request without a version gets 200."""
     assert (await core.call("GET", "/recipe/roles", headers={})).status == 200
 
 
 async def test_wrong_method_is_405(core: CoreClient) -> None:
-    """A path that exists says so."""
-    answer = await core.call("DELETE", "/recipe/roles")
-    assert (answer.status, answer.headers["content-type"]) == (405, _TEXT)
+    """A known path with the wrong method is 405, not 404."""
+    response = await core.call("DELETE", "/recipe/roles")
+    assert (response.status, response.headers["content-type"]) == (405, _TEXT)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,11 @@ async def test_wrong_method_is_405(core: CoreClient) -> None:
     ids=["empty", "cut", "list", "null", "text", "deep", "nan", "bytes"],
 )
 async def test_body_must_be_a_json_object(core: CoreClient, raw: bytes) -> None:
-    """Everything else is 400."""
-    answer = await core.call("POST", "/public/recipe/session", raw=raw, headers=VERSION)
-    assert (answer.status, answer.text) == (400, "Invalid Json Input\n")
+    """A body that is anything but a JSON object is 400."""
+    response = await core.call(
+        "POST", "/public/recipe/session", raw=raw, headers=VERSION
+    )
+    assert (response.status, response.text) == (400, "Invalid Json Input\n")
 
 
 _GOOD = {
@@ -141,21 +143,25 @@ _GOOD = {
     ],
 )
 async def test_wrong_types_are_400(core: CoreClient, field: str, value: object) -> None:
-    """Strings must be strings, booleans bare, and optional isn't nullable."""
-    answer = await core.call("POST", "/public/recipe/session", {**_GOOD, field: value})
-    assert answer.status == 400
-    assert answer.text == f"Field name '{field}' is invalid in JSON input\n"
+    """A field of the wrong type is 400; so is null in an optional field."""
+    response = await core.call(
+        "POST", "/public/recipe/session", {**_GOOD, field: value}
+    )
+    assert response.status == 400
+    assert response.text == f"Field name '{field}' is invalid in JSON input\n"
 
 
 @pytest.mark.parametrize("field", ["userId", "userDataInJWT", "enableAntiCsrf"])
 async def test_missing_fields_are_400(core: CoreClient, field: str) -> None:
-    """A required field must be there."""
+    """A request without a required field is 400."""
     body = {name: value for name, value in _GOOD.items() if name != field}
     assert (await core.call("POST", "/public/recipe/session", body)).status == 400
 
 
-async def test_optional_and_unknown_fields_are_free(core: CoreClient) -> None:
-    """Optional may be absent, and what's unknown is ignored."""
+async def test_optional_fields_may_be_absent_and_unknown_ones_are_ignored(
+    core: CoreClient,
+) -> None:
+    """Neither a missing optional field nor an unknown field is an error."""
     body = {**_GOOD, "unknown": {"a": [None]}}
     del body["useDynamicSigningKey"]
     assert (await core.post("/public/recipe/session", body))["status"] == "OK"
@@ -171,10 +177,10 @@ async def test_optional_and_unknown_fields_are_free(core: CoreClient) -> None:
         ("GET", "/recipe/multitenancy/tenant/list/v2"),
     ],
 )
-async def test_unknown_tenant_is_told_before_anything_else(
+async def test_unknown_tenant_is_checked_first(
     core: CoreClient, method: str, path: str
 ) -> None:
-    """A tenant segment that names nothing is 400, on every API."""
-    answer = await core.call(method, f"/no-such-tenant{path}", {})
-    assert answer.status == 400
-    assert answer.text.startswith("AppId or tenantId not found => ")
+    """A path that names an unknown tenant is 400 in every API, whatever the body."""
+    response = await core.call(method, f"/no-such-tenant{path}", {})
+    assert response.status == 400
+    assert response.text.startswith("AppId or tenantId not found => ")

@@ -1,4 +1,4 @@
-"""Keys as published, and plain JWTs signed with them."""
+"""The published keys, and plain JWTs signed with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _JWKS = "/.well-known/jwks.json"
 
 
 def _check(token: str, keys: dict[str, Any]) -> dict[str, Any]:
-    """Verify a token as a stranger would, with PyJWT and the published keys."""
+    """Verify a token with PyJWT and the published keys, and return its claims."""
     kid = jwt.get_unverified_header(token)["kid"]
     key = jwt.PyJWKSet.from_dict(keys)[kid]
     claims: dict[str, Any] = jwt.decode(
@@ -23,10 +23,10 @@ def _check(token: str, keys: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_jwks_form(core: CoreClient) -> None:
-    """Dynamic keys first, then the static one; RSA-2048, with how long to keep it."""
-    answer = await core.call("GET", _JWKS, headers={})
-    keys = answer.json["keys"]
-    assert "status" not in answer.json
+    """Dynamic RSA-2048 keys come first, then the static one; `max-age` is sent."""
+    response = await core.call("GET", _JWKS, headers={})
+    keys = response.json["keys"]
+    assert "status" not in response.json
     assert [key["kid"][:2] for key in keys] == ["d-"] * (len(keys) - 1) + ["s-"]
     for key in keys:
         assert key.keys() == {"kty", "kid", "n", "e", "alg", "use"}
@@ -35,25 +35,25 @@ async def test_jwks_form(core: CoreClient) -> None:
         assert len(key["n"]) == 342
         assert "=" not in key["n"]
     age = re.fullmatch(
-        r"max-age=(\d+), must-revalidate", answer.headers["cache-control"]
+        r"max-age=(\d+), must-revalidate", response.headers["cache-control"]
     )
     assert age is not None
     assert 0 < int(age[1]) <= 168 * 3600 - 60
 
 
-async def test_jwks_of_the_jwt_recipe_is_the_same(core: CoreClient) -> None:
-    """It has a status and no cache time."""
-    answer = await core.call("GET", "/recipe/jwt/jwks")
-    assert answer.json["status"] == "OK"
-    assert "cache-control" not in answer.headers
-    assert answer.json["keys"] == (await core.call("GET", _JWKS)).json["keys"]
+async def test_jwks_of_the_jwt_recipe_has_the_same_keys(core: CoreClient) -> None:
+    """The response has a `status` and no `Cache-Control`."""
+    response = await core.call("GET", "/recipe/jwt/jwks")
+    assert response.json["status"] == "OK"
+    assert "cache-control" not in response.headers
+    assert response.json["keys"] == (await core.call("GET", _JWKS)).json["keys"]
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
 async def test_session_tokens_verify_with_the_published_keys(
     core: CoreClient, dynamic: bool
 ) -> None:
-    """Any JWT library can check them."""
+    """An access token verifies with the published keys, as any JWT does."""
     created = await core.create("u", dynamic=dynamic)
     keys = (await core.call("GET", _JWKS)).json
     assert _check(access(created), keys)["sub"] == "u"
@@ -61,8 +61,8 @@ async def test_session_tokens_verify_with_the_published_keys(
 
 @pytest.mark.parametrize(("static", "prefix"), [(True, "s-"), (False, "d-")])
 async def test_jwt_is_signed(core: CoreClient, static: bool, prefix: str) -> None:
-    """A plain JWT has an issuer, a life, and no version in its header."""
-    answer = await core.post(
+    """A plain JWT has an issuer, a lifetime, and no `version` in its header."""
+    response = await core.post(
         "/recipe/jwt",
         {
             "payload": {"a": 1},
@@ -72,18 +72,18 @@ async def test_jwt_is_signed(core: CoreClient, static: bool, prefix: str) -> Non
             "useStaticSigningKey": static,
         },
     )
-    header, body = decode(answer["jwt"])
+    header, body = decode(response["jwt"])
     assert header.keys() == {"alg", "typ", "kid"}
     assert header["kid"].startswith(prefix)
     assert (body["iss"], body["a"]) == ("https://api", 1)
     assert body["exp"] - body["iat"] == 60
     keys = (await core.call("GET", _JWKS)).json
-    assert _check(answer["jwt"], keys)["a"] == 1
+    assert _check(response["jwt"], keys)["a"] == 1
 
 
-async def test_jwt_payload_wins(core: CoreClient) -> None:
-    """A payload with its own issuer keeps it; the static key is the default."""
-    answer = await core.post(
+async def test_jwt_payload_overrides_the_issuer(core: CoreClient) -> None:
+    """An `iss` in the payload is kept. The static key is the default."""
+    response = await core.post(
         "/recipe/jwt",
         {
             "payload": {"iss": "mine"},
@@ -92,29 +92,29 @@ async def test_jwt_payload_wins(core: CoreClient) -> None:
             "jwksDomain": "https://api",
         },
     )
-    header, body = decode(answer["jwt"])
+    header, body = decode(response["jwt"])
     assert body["iss"] == "mine"
     assert header["kid"].startswith("s-")
 
 
-async def test_jwt_refuses(core: CoreClient) -> None:
-    """Another algorithm is an expected failure, no life at all is 400."""
+async def test_jwt_with_a_bad_algorithm_or_validity(core: CoreClient) -> None:
+    """An unsupported algorithm is an error status; a bad validity is 400."""
     body: dict[str, Any] = {
         "payload": {},
         "validity": 60,
         "algorithm": "HS256",
         "jwksDomain": "x",
     }
-    answer = await core.post("/recipe/jwt", body)
-    assert answer == {"status": "UNSUPPORTED_ALGORITHM_ERROR"}
+    response = await core.post("/recipe/jwt", body)
+    assert response == {"status": "UNSUPPORTED_ALGORITHM_ERROR"}
     for validity in (0, -1, "60", 1.5, True, None):
         body = {**body, "algorithm": "RS256", "validity": validity}
         assert (await core.call("POST", "/recipe/jwt", body)).status == 400
 
 
-async def test_plain_jwt_is_no_session(core: CoreClient) -> None:
-    """It's well signed, but the session's own claims are missing."""
-    answer = await core.post(
+async def test_plain_jwt_is_not_an_access_token(core: CoreClient) -> None:
+    """A JWT without the claims of a session fails, although its signature is good."""
+    response = await core.post(
         "/recipe/jwt",
         {
             "payload": {"sub": "u"},
@@ -124,12 +124,12 @@ async def test_plain_jwt_is_no_session(core: CoreClient) -> None:
             "useStaticSigningKey": False,
         },
     )
-    assert (await core.verify(answer["jwt"]))["status"] == "TRY_REFRESH_TOKEN"
+    assert (await core.verify(response["jwt"]))["status"] == "TRY_REFRESH_TOKEN"
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", "none"])
 async def test_other_algorithms_are_refused(core: CoreClient, algorithm: str) -> None:
-    """Only RS256 is looked at, whatever the signature is worth."""
+    """An access token must be signed with RS256."""
     created = await core.create()
     header, body = decode(access(created))
     key = "secret-of-sufficient-length-for-hs256" if algorithm == "HS256" else ""
@@ -140,7 +140,7 @@ async def test_other_algorithms_are_refused(core: CoreClient, algorithm: str) ->
 
 
 async def test_unknown_kid_is_try_refresh(core: CoreClient) -> None:
-    """A key that's not ours isn't looked for anywhere else."""
+    """A token whose `kid` names no key of this core fails."""
     created = await core.create()
     _, body = decode(access(created))
     forged = jwt.encode(

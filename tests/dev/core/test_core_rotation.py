@@ -1,4 +1,4 @@
-"""Refresh-token rotation and theft detection: the sequences T1 to T9, as HTTP."""
+"""Rotation of refresh tokens and theft detection: sequences T1 to T9, over HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dev.core.core_client import CoreClient, access, claims, refresh
 async def test_t1_parent_can_be_refreshed_again_until_a_child_is_used(
     core: CoreClient,
 ) -> None:
-    """A lost answer can be retried: the parent stays good, each time a new child."""
+    """A client can retry after a lost response: each refresh creates another child."""
     r0 = refresh(await core.create())
     children = [await core.refresh(r0) for _ in range(3)]
     assert [child["status"] for child in children] == ["OK"] * 3
@@ -19,7 +19,7 @@ async def test_t1_parent_can_be_refreshed_again_until_a_child_is_used(
 
 
 async def test_t2_first_verify_of_a_child_promotes_it(core: CoreClient) -> None:
-    """The child's access token brings a new one without a parent."""
+    """Verifying the child's access token returns a new one without a parent."""
     s0 = await core.create(payload={"x": 1})
     s1 = await core.refresh(refresh(s0))
     assert claims(access(s1))["parentRefreshTokenHash1"] is not None
@@ -35,7 +35,7 @@ async def test_t2_first_verify_of_a_child_promotes_it(core: CoreClient) -> None:
 async def test_t3_a_client_that_keeps_the_old_token_gets_a_new_one_each_time(
     core: CoreClient,
 ) -> None:
-    """The promoted child's first token is still good, and still out of date."""
+    """The promoted child's first access token still verifies and is still outdated."""
     s1 = await core.refresh(refresh(await core.create()))
     for _ in range(3):
         verified = await core.verify(access(s1))
@@ -44,7 +44,7 @@ async def test_t3_a_client_that_keeps_the_old_token_gets_a_new_one_each_time(
 
 
 async def test_t4_parent_of_a_promoted_child_is_theft(core: CoreClient) -> None:
-    """A superseded refresh token is theft, and the core doesn't revoke by itself."""
+    """Reuse of a superseded refresh token is theft; the core itself revokes nothing."""
     s0 = await core.create()
     s1 = await core.refresh(refresh(s0))
     await core.verify(access(s1))
@@ -62,17 +62,17 @@ async def test_t4_parent_of_a_promoted_child_is_theft(core: CoreClient) -> None:
 
 
 async def test_t5_sibling_of_a_promoted_child_is_theft(core: CoreClient) -> None:
-    """Only one child of a parent can live on."""
+    """Once one child is used, a refresh with another child is theft."""
     r0 = refresh(await core.create())
     chosen, sibling = await core.refresh(r0), await core.refresh(r0)
     await core.verify(access(chosen))
     assert (await core.refresh(refresh(sibling)))["status"] == "TOKEN_THEFT_DETECTED"
 
 
-async def test_t5b_access_token_of_the_sibling_stays_good_without_a_new_one(
+async def test_t5b_access_token_of_the_sibling_is_accepted_and_not_renewed(
     core: CoreClient,
 ) -> None:
-    """Table row 6: it's let through until it ends, and gets no successor."""
+    """The sibling's access token verifies until it expires; no new token is sent."""
     r0 = refresh(await core.create())
     chosen, sibling = await core.refresh(r0), await core.refresh(r0)
     await core.verify(access(chosen))
@@ -83,7 +83,7 @@ async def test_t5b_access_token_of_the_sibling_stays_good_without_a_new_one(
 async def test_t6_refreshing_with_an_unused_child_promotes_it(
     core: CoreClient,
 ) -> None:
-    """A child's refresh counts as its first use; its parent is theft from then on."""
+    """A refresh with a child is its first use; after it the parent is theft."""
     r0 = refresh(await core.create())
     s1 = await core.refresh(r0)
     s2 = await core.refresh(refresh(s1))
@@ -92,10 +92,10 @@ async def test_t6_refreshing_with_an_unused_child_promotes_it(
     assert (await core.refresh(refresh(s1)))["status"] == "OK"
 
 
-async def test_t6b_a_grandchild_used_before_its_parent_is_theft(
+async def test_t6b_only_one_child_is_promoted_by_its_refresh(
     core: CoreClient,
 ) -> None:
-    """Promotion climbs one step: what was minted from a superseded token is lost."""
+    """After a refresh with one child a refresh with the other is theft."""
     s0 = await core.create()
     left, right = await core.refresh(refresh(s0)), await core.refresh(refresh(s0))
     left2 = await core.refresh(refresh(left))
@@ -105,10 +105,10 @@ async def test_t6b_a_grandchild_used_before_its_parent_is_theft(
 
 
 @pytest.mark.parametrize("check_database", [False, True])
-async def test_t7_first_access_token_outlives_promotion(
+async def test_t7_first_access_token_is_valid_after_promotion(
     core: CoreClient, check_database: bool
 ) -> None:
-    """A0 has no parent, so it's good until it ends, checked or not."""
+    """The first access token has no parent, so it is valid until it expires."""
     s0 = await core.create()
     s1 = await core.refresh(refresh(s0))
     await core.verify(access(s1))
@@ -119,7 +119,7 @@ async def test_t7_first_access_token_outlives_promotion(
 async def test_t7b_revoked_session_is_seen_only_with_check_database(
     core: CoreClient,
 ) -> None:
-    """Without the check a revoked access token is good until it ends."""
+    """Without the check, the access token of a revoked session is accepted."""
     s0 = await core.create()
     assert await core.revoke(s0["session"]["handle"]) == [s0["session"]["handle"]]
     assert (await core.verify(access(s0)))["status"] == "OK"
@@ -131,7 +131,7 @@ async def test_t7b_revoked_session_is_seen_only_with_check_database(
 async def test_t7c_revoked_child_is_refused_even_without_the_check(
     core: CoreClient,
 ) -> None:
-    """A token with a parent always asks the row, and the row is gone."""
+    """A token with a parent is always checked in the database."""
     s0 = await core.create()
     s1 = await core.refresh(refresh(s0))
     await core.revoke(s0["session"]["handle"])
@@ -142,7 +142,7 @@ async def test_t7c_revoked_child_is_refused_even_without_the_check(
 async def test_t8_stale_payload_is_renewed_by_a_checked_verify(
     core: CoreClient,
 ) -> None:
-    """After regenerate the older token is good and brings the newer payload."""
+    """After regenerate the old token verifies; a checked verify returns a new one."""
     s0 = await core.create(payload={"x": 1, "y": {"b": 1, "a": [1, 2]}})
     regenerated = await core.post(
         "/recipe/session/regenerate",
@@ -157,10 +157,10 @@ async def test_t8_stale_payload_is_renewed_by_a_checked_verify(
     assert again.keys() == {"status", "session"}
 
 
-async def test_t9_parallel_refreshes_all_work_and_one_lineage_survives(
+async def test_t9_parallel_refreshes_succeed_and_one_child_survives(
     core: CoreClient,
 ) -> None:
-    """Eight at once are eight retries; after one child is used the rest are theft."""
+    """Eight refreshes at once succeed; after one child is used the others are theft."""
     r0 = refresh(await core.create())
     children = await asyncio.gather(*(core.refresh(r0) for _ in range(8)))
     assert {child["status"] for child in children} == {"OK"}
@@ -172,19 +172,19 @@ async def test_t9_parallel_refreshes_all_work_and_one_lineage_survives(
     ]
 
 
-async def test_t9b_racing_children_leave_exactly_one_lineage(
+async def test_t9b_of_racing_children_exactly_one_survives(
     core: CoreClient,
 ) -> None:
-    """Compare and promote are one step: of eight racing children one wins."""
+    """Compare and promote are atomic: of eight racing refreshes, one succeeds."""
     r0 = refresh(await core.create())
     children = [await core.refresh(r0) for _ in range(8)]
     raced = await asyncio.gather(*(core.refresh(refresh(c)) for c in children))
-    statuses = sorted(answer["status"] for answer in raced)
+    statuses = sorted(response["status"] for response in raced)
     assert statuses == ["OK"] + ["TOKEN_THEFT_DETECTED"] * 7
 
 
-async def test_rotation_goes_on_for_generations(core: CoreClient) -> None:
-    """Each refresh token works once it's the newest, and every older one is theft."""
+async def test_rotation_over_five_generations(core: CoreClient) -> None:
+    """The newest refresh token works; each older one is theft."""
     session = await core.create(payload={"keep": "me"})
     used = []
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""The unmodified SDK as the core's client, through its function-level API."""
+"""The unmodified SDK as a client of the core, through its functions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _modules() -> dict[str, ModuleType]:
 
 @pytest.fixture(autouse=True, scope="module")
 def unmodified() -> Iterator[None]:
-    """Import the SDK anew: the gateway, in other tests, replaces names in it."""
+    """Import the SDK anew, since the gateway replaces names in it in other tests."""
     before = _modules()
     for name in before:
         del sys.modules[name]
@@ -35,8 +35,8 @@ def unmodified() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def sdk(core_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start the SDK against the shared core, and undo it afterwards."""
-    # Before the first import: the SDK reads the first one when it's loaded.
+    """Initialise the SDK with the shared core, and reset it afterwards."""
+    # Set before the import: the SDK reads the first variable when it is imported.
     monkeypatch.setenv("SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP", "1")
     monkeypatch.setenv("SUPERTOKENS_ENV", "testing")
     from supertokens_python import InputAppInfo, SupertokensConfig, init
@@ -120,7 +120,7 @@ def _reset() -> None:
 
 
 def _is_ok(result: object) -> bool:
-    """Say whether a result is the good one; not every class has a `status`."""
+    """Return whether a result means success; not every class has a `status`."""
     return type(result).__name__.endswith("OkResult")
 
 
@@ -167,7 +167,7 @@ def _tokens(session: Any) -> tuple[str, str]:
 
 
 async def test_sign_up_and_in() -> None:
-    """The SDK reads every answer of the emailpassword recipe."""
+    """The SDK parses sign-up, sign-in and user lookup, and their error statuses."""
     from supertokens_python.asyncio import get_user
     from supertokens_python.recipe.emailpassword.asyncio import sign_in, sign_up
 
@@ -186,7 +186,7 @@ async def test_sign_up_and_in() -> None:
 
 
 async def test_password_reset_and_email_change() -> None:
-    """Reset by token, then change the address."""
+    """A reset token works once and sets the password; then the address is changed."""
     from supertokens_python.recipe.emailpassword.asyncio import (
         create_reset_password_token,
         reset_password_using_token,
@@ -214,7 +214,7 @@ async def test_password_reset_and_email_change() -> None:
 
 
 async def test_session_with_roles_and_verification_claims() -> None:
-    """Claims of other recipes are fetched from the core at creation."""
+    """A new session has the roles, permissions and verification state as claims."""
     from supertokens_python.recipe.emailverification.asyncio import (
         create_email_verification_token,
         is_email_verified,
@@ -233,8 +233,8 @@ async def test_session_with_roles_and_verification_claims() -> None:
     role = unique("role")
     created = await create_new_role_or_add_permissions(role, ["read", "write"])
     assert created.created_new_role
-    given = await add_role_to_user("public", user.user.id, role)
-    assert _is_ok(given)
+    added = await add_role_to_user("public", user.user.id, role)
+    assert _is_ok(added)
     assert (await get_roles_for_user("public", user.user.id)).roles == [role]
     token = await create_email_verification_token("public", user.recipe_user_id)
     assert isinstance(token, CreateEmailVerificationTokenOkResult)
@@ -251,8 +251,8 @@ async def test_session_with_roles_and_verification_claims() -> None:
     assert (await _verify(_tokens(session)[0])).get_user_id() == user.user.id
 
 
-async def test_rotation_as_the_sdk_sees_it() -> None:
-    """T1, T2, T4, T5 and T7 through the SDK's own errors."""
+async def test_rotation_through_the_sdk() -> None:
+    """T1, T2, T4, T5 and T7: the SDK raises its own errors."""
     from supertokens_python.recipe.session.exceptions import (
         TokenTheftError,
         UnauthorisedError,
@@ -280,7 +280,7 @@ async def test_rotation_as_the_sdk_sees_it() -> None:
 
 
 async def test_parallel_refreshes_through_the_sdk() -> None:
-    """T9: all of them work, and one lineage is left."""
+    """T9: all refreshes succeed; after one child is used the others are theft."""
     from supertokens_python.recipe.session.exceptions import TokenTheftError
 
     _, r0 = _tokens(await _session())
@@ -298,7 +298,7 @@ async def test_parallel_refreshes_through_the_sdk() -> None:
 
 
 async def test_payload_and_data() -> None:
-    """T8: a merged payload reaches an older token with the next checked verify."""
+    """T8: a checked verify of an older token returns the merged payload."""
     from supertokens_python.recipe.session.asyncio import (
         get_all_session_handles_for_user,
         get_session_information,
@@ -326,7 +326,7 @@ async def test_payload_and_data() -> None:
 
 
 async def test_anti_csrf_via_token() -> None:
-    """The value is asked for in cookie mode, by the SDK's own check."""
+    """The SDK refuses a wrong anti-CSRF value; a refresh makes a new one."""
     from supertokens_python.recipe.session.asyncio import (
         create_new_session_without_request_response,
         get_session_without_request_response,
@@ -361,7 +361,7 @@ async def test_anti_csrf_via_token() -> None:
 
 
 async def test_metadata_and_removal() -> None:
-    """Metadata merges, and a removed user is gone with it."""
+    """Metadata is merged; removing a user removes its metadata."""
     from supertokens_python.asyncio import delete_user, get_user, get_user_count
     from supertokens_python.recipe.usermetadata.asyncio import (
         get_user_metadata,
@@ -381,7 +381,7 @@ async def test_metadata_and_removal() -> None:
 
 
 async def test_users_in_pages() -> None:
-    """The SDK's paging walks through."""
+    """The SDK follows the pagination token to the next page."""
     from supertokens_python.asyncio import (
         get_users_newest_first,
         get_users_oldest_first,
@@ -399,7 +399,7 @@ async def test_users_in_pages() -> None:
 
 
 async def test_tenants_through_the_sdk() -> None:
-    """Create, read, join, list, remove."""
+    """The SDK creates, reads, joins, leaves, lists and removes a tenant."""
     from supertokens_python.recipe.multitenancy.asyncio import (
         associate_user_to_tenant,
         create_or_update_tenant,
@@ -433,7 +433,7 @@ async def test_tenants_through_the_sdk() -> None:
 
 
 async def test_third_party_and_passwordless() -> None:
-    """Both recipes sign up and in."""
+    """Both recipes sign up; third party also signs in."""
     from supertokens_python.recipe.passwordless.asyncio import (
         consume_code,
         create_code,
@@ -476,12 +476,12 @@ async def test_third_party_and_passwordless() -> None:
 
 
 async def test_jwt_through_the_sdk() -> None:
-    """A plain JWT and the keys to check it with."""
+    """The SDK creates a plain JWT and reads the keys."""
     from supertokens_python.recipe.jwt.interfaces import CreateJwtOkResult
     from supertokens_python.recipe.session.asyncio import create_jwt, get_jwks
 
-    made = await create_jwt({"a": 1}, 60, use_static_signing_key=True)
-    assert isinstance(made, CreateJwtOkResult)
-    assert claims(made.jwt)["iss"] == "http://localhost:8000/auth"
+    created = await create_jwt({"a": 1}, 60, use_static_signing_key=True)
+    assert isinstance(created, CreateJwtOkResult)
+    assert claims(created.jwt)["iss"] == "http://localhost:8000/auth"
     keys = await get_jwks()
     assert {key.kid[:2] for key in keys.keys} == {"d-", "s-"}

@@ -29,8 +29,8 @@ _PROTECTED = [
 ]
 
 
-async def test_create_hands_out_a_v5_token(core: CoreClient) -> None:
-    """Header and claims are those of version 5, unused ones being null."""
+async def test_create_returns_a_version_5_token(core: CoreClient) -> None:
+    """Header and claims are those of version 5; unused claims are null."""
     created = await core.create("u1", payload={"iss": "https://a/auth", "x": [1]})
     header, body = decode(access(created))
     assert header.keys() == {"alg", "typ", "kid", "version"}
@@ -51,7 +51,7 @@ async def test_create_hands_out_a_v5_token(core: CoreClient) -> None:
 
 
 async def test_token_times_are_whole_seconds(core: CoreClient) -> None:
-    """`expiry` and `createdTime` of an access token are those of the claims, in ms."""
+    """`expiry` and `createdTime` are the claims `exp` and `iat` in milliseconds."""
     created = await core.create()
     body = claims(access(created))
     assert created["accessToken"]["expiry"] == body["exp"] * 1000
@@ -61,17 +61,17 @@ async def test_token_times_are_whole_seconds(core: CoreClient) -> None:
     assert life_ms == 100 * 86_400 * 1000
 
 
-async def test_static_key_signs_when_the_dynamic_one_is_not_wanted(
+async def test_the_caller_chooses_the_static_or_the_dynamic_key(
     core: CoreClient,
 ) -> None:
-    """The family is the caller's choice, told by the kid's prefix, also later on."""
+    """The prefix of `kid` shows which key signed; later tokens keep the choice."""
     created = await core.create(dynamic=False)
     assert decode(access(created))[0]["kid"].startswith("s-")
     regenerated = await core.post(
         "/recipe/session/regenerate", {"accessToken": access(created)}
     )
     assert decode(access(regenerated))[0]["kid"].startswith("s-")
-    # A refresh may change the family, and what follows keeps it.
+    # A refresh may choose the other key, and later tokens keep that choice.
     child = await core.refresh(refresh(created))
     assert decode(access(child))[0]["kid"].startswith("d-")
     renewed = await core.verify(access(child))
@@ -80,7 +80,7 @@ async def test_static_key_signs_when_the_dynamic_one_is_not_wanted(
 
 @pytest.mark.parametrize("claim", _PROTECTED)
 async def test_protected_claim_is_400(core: CoreClient, claim: str) -> None:
-    """A caller's payload can't use the token's own names, wherever it's given."""
+    """A payload with a claim of the token itself is 400 in each call that takes one."""
     created = await core.create()
     handle = created["session"]["handle"]
     attempts: list[tuple[str, str, Json]] = [
@@ -106,17 +106,17 @@ async def test_protected_claim_is_400(core: CoreClient, claim: str) -> None:
         ),
     ]
     for method, path, body in attempts:
-        answer = await core.call(method, path, body)
-        assert answer.status == 400, path
-        assert answer.headers["content-type"] == "text/html; charset=UTF-8"
+        response = await core.call(method, path, body)
+        assert response.status == 400, path
+        assert response.headers["content-type"] == "text/html; charset=UTF-8"
 
 
 async def test_get_describes_a_session(core: CoreClient) -> None:
-    """What was stored comes back, with times in ms."""
+    """The response has the stored data and payload, with times in milliseconds."""
     created = await core.create("u2", payload={"a": None}, data={"d": {"e": 1}})
     handle = created["session"]["handle"]
-    got = await core.get("/recipe/session", sessionHandle=handle)
-    assert got == {
+    response = await core.get("/recipe/session", sessionHandle=handle)
+    assert response == {
         "status": "OK",
         "sessionHandle": handle,
         "userId": "u2",
@@ -130,9 +130,9 @@ async def test_get_describes_a_session(core: CoreClient) -> None:
 
 
 async def test_unknown_handles_are_unauthorised(core: CoreClient) -> None:
-    """Reading or changing a session that isn't there is an expected failure."""
+    """Reading or changing an unknown session is UNAUTHORISED with status 200."""
     handle = str(uuid.uuid4())
-    answers = [
+    responses = [
         await core.get("/recipe/session", sessionHandle=handle),
         await core.put(
             "/recipe/session/data", {"sessionHandle": handle, "userDataInDatabase": {}}
@@ -141,22 +141,24 @@ async def test_unknown_handles_are_unauthorised(core: CoreClient) -> None:
             "/recipe/jwt/data", {"sessionHandle": handle, "userDataInJWT": {}}
         ),
     ]
-    assert {a["status"] for a in answers} == {"UNAUTHORISED"}
-    assert all(a["message"] for a in answers)
+    assert {a["status"] for a in responses} == {"UNAUTHORISED"}
+    assert all(a["message"] for a in responses)
 
 
 async def test_data_and_payload_are_replaced(core: CoreClient) -> None:
-    """PUT replaces; the payload reaches the client with the next refresh."""
+    """PUT replaces the whole value; the next refresh puts the payload in the token."""
     created = await core.create(payload={"old": 1}, data={"old": 1})
     handle = created["session"]["handle"]
     for path, name in (
         ("/recipe/session/data", "userDataInDatabase"),
         ("/recipe/jwt/data", "userDataInJWT"),
     ):
-        answer = await core.put(path, {"sessionHandle": handle, name: {"new": 2}})
-        assert answer == {"status": "OK"}
-    got = await core.get("/recipe/session", sessionHandle=handle)
-    assert (got["userDataInDatabase"], got["userDataInJWT"]) == ({"new": 2},) * 2
+        response = await core.put(path, {"sessionHandle": handle, name: {"new": 2}})
+        assert response == {"status": "OK"}
+    response = await core.get("/recipe/session", sessionHandle=handle)
+    assert (response["userDataInDatabase"], response["userDataInJWT"]) == (
+        {"new": 2},
+    ) * 2
     child = await core.refresh(refresh(created))
     assert child["session"]["userDataInJWT"] == {"new": 2}
     body = claims(access(child))
@@ -164,16 +166,16 @@ async def test_data_and_payload_are_replaced(core: CoreClient) -> None:
     assert "old" not in body
 
 
-async def test_regenerate_keeps_the_life_and_the_parent(core: CoreClient) -> None:
-    """A regenerated token ends when the old one would, and belongs to the same pair."""
+async def test_regenerate_keeps_the_expiry_and_the_hashes(core: CoreClient) -> None:
+    """A regenerated token has the expiry, handle and token hashes of the old one."""
     child = await core.refresh(refresh(await core.create(payload={"x": 1})))
     old = claims(access(child))
-    answer = await core.post(
+    response = await core.post(
         "/recipe/session/regenerate",
         {"accessToken": access(child), "userDataInJWT": {"x": 2}},
     )
-    new = claims(access(answer))
-    assert answer["session"]["userDataInJWT"] == {"x": 2}
+    new = claims(access(response))
+    assert response["session"]["userDataInJWT"] == {"x": 2}
     same = ("exp", "refreshTokenHash1", "parentRefreshTokenHash1", "sessionHandle")
     assert {k: new[k] for k in same} == {k: old[k] for k in same}
     # Without a payload the stored one is used.
@@ -184,28 +186,26 @@ async def test_regenerate_keeps_the_life_and_the_parent(core: CoreClient) -> Non
 
 
 async def test_regenerate_does_not_check_the_signature(core: CoreClient) -> None:
-    """Its caller has verified the session; only the row must be there."""
+    """Only the session must exist: the caller has verified the token before."""
     created = await core.create()
     head, body, signature = access(created).split(".")
     forged = f"{head}.{body}.{signature[::-1]}"
-    answer = await core.post("/recipe/session/regenerate", {"accessToken": forged})
-    assert answer["status"] == "OK"
+    response = await core.post("/recipe/session/regenerate", {"accessToken": forged})
+    assert response["status"] == "OK"
     await core.revoke(created["session"]["handle"])
-    answer = await core.post("/recipe/session/regenerate", {"accessToken": forged})
-    assert answer["status"] == "UNAUTHORISED"
+    response = await core.post("/recipe/session/regenerate", {"accessToken": forged})
+    assert response["status"] == "UNAUTHORISED"
 
 
 @pytest.mark.parametrize(
     "token", ["", "a.b", "a.b.c", "é.é.é", "e30.e30.", "e30.MQ.x", "W10.W10.W10"]
 )
-async def test_garbage_tokens_are_expected_failures(
-    core: CoreClient, token: str
-) -> None:
-    """No text that's sent as a token makes the core stumble."""
+async def test_garbage_tokens_are_an_error_status(core: CoreClient, token: str) -> None:
+    """A malformed token is refused with status 200, never with a 500."""
     assert (await core.verify(token))["status"] == "TRY_REFRESH_TOKEN"
     assert (await core.refresh(token))["status"] == "UNAUTHORISED"
-    answer = await core.post("/recipe/session/regenerate", {"accessToken": token})
-    assert answer["status"] == "UNAUTHORISED"
+    response = await core.post("/recipe/session/regenerate", {"accessToken": token})
+    assert response["status"] == "UNAUTHORISED"
 
 
 def _swap(text: str, index: int) -> str:
@@ -213,7 +213,7 @@ def _swap(text: str, index: int) -> str:
 
 
 async def test_changed_tokens_are_refused(core: CoreClient) -> None:
-    """One other character in body, nonce, signature or version is enough."""
+    """A token with one part changed is refused."""
     created = await core.create()
     body, nonce, _ = refresh(created).split(".")
     for changed in (
@@ -231,8 +231,10 @@ async def test_changed_tokens_are_refused(core: CoreClient) -> None:
         assert (await core.verify(changed))["status"] == "TRY_REFRESH_TOKEN"
 
 
-async def test_anti_csrf_travels_in_token_and_answer(core: CoreClient) -> None:
-    """VIA_TOKEN: a new value at create and at each refresh, compared in both calls."""
+async def test_anti_csrf_value_is_in_the_token_and_the_response(
+    core: CoreClient,
+) -> None:
+    """Create and refresh make a new value; a refresh requires the current one."""
     created = await core.create(anti_csrf=True)
     first = created["antiCsrfToken"]
     assert claims(access(created))["antiCsrfToken"] == first
@@ -248,7 +250,7 @@ async def test_anti_csrf_travels_in_token_and_answer(core: CoreClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "enabled", "checked", "status"),
+    ("sent", "enabled", "checked", "status"),
     [
         ("right", True, True, "OK"),
         ("wrong", True, True, "TRY_REFRESH_TOKEN"),
@@ -257,12 +259,12 @@ async def test_anti_csrf_travels_in_token_and_answer(core: CoreClient) -> None:
         ("wrong", False, True, "OK"),
     ],
 )
-async def test_anti_csrf_is_checked_when_enabled_and_asked_for(
-    core: CoreClient, given: str | None, enabled: bool, checked: bool, status: str
+async def test_anti_csrf_is_checked_only_with_both_flags(
+    core: CoreClient, sent: str | None, enabled: bool, checked: bool, status: str
 ) -> None:
-    """Both flags must be set for the value to matter."""
+    """The value is compared only if `enableAntiCsrf` and `doAntiCsrfCheck` are set."""
     created = await core.create(anti_csrf=True)
-    value = created["antiCsrfToken"] if given == "right" else given
+    value = created["antiCsrfToken"] if sent == "right" else sent
     verified = await core.verify(
         access(created), anti_csrf=value, enabled=enabled, check_anti_csrf=checked
     )
@@ -270,30 +272,30 @@ async def test_anti_csrf_is_checked_when_enabled_and_asked_for(
 
 
 async def test_token_without_anti_csrf_fails_the_check(core: CoreClient) -> None:
-    """A session made without the value can't pass where it's asked for."""
+    """A token without the value fails a verify that checks it."""
     created = await core.create()
     verified = await core.verify(
         access(created), enabled=True, check_anti_csrf=True, anti_csrf="x"
     )
     assert verified["status"] == "TRY_REFRESH_TOKEN"
-    # But it can be refreshed: the refresh token carries no value to compare.
+    # A refresh succeeds: the refresh token has no value to compare.
     child = await core.refresh(refresh(created), enabled=True)
     assert child["status"] == "OK"
     assert child["antiCsrfToken"]
 
 
 async def test_sessions_of_a_user_are_listed_and_revoked(core: CoreClient) -> None:
-    """By user: all sessions; by handle: those that exist are told."""
+    """Sessions are listed by user, and revoked by handle or by user."""
     user_id = unique("user")
     handles = [(await core.create(user_id))["session"]["handle"] for _ in range(3)]
     listed = await core.get("/recipe/session/user", userId=user_id)
     assert sorted(listed["sessionHandles"]) == sorted(handles)
     assert await core.revoke(handles[0]) == [handles[0]]
     assert await core.revoke(handles[0]) == []
-    gone = await core.post(
+    revoked = await core.post(
         "/recipe/session/remove", {"userId": user_id, "revokeAcrossAllTenants": True}
     )
-    assert sorted(gone["sessionHandlesRevoked"]) == sorted(handles[1:])
+    assert sorted(revoked["sessionHandlesRevoked"]) == sorted(handles[1:])
     listed = await core.get("/recipe/session/user", userId=user_id)
     assert listed["sessionHandles"] == []
 
@@ -310,5 +312,5 @@ async def test_sessions_of_a_user_are_listed_and_revoked(core: CoreClient) -> No
     ],
 )
 async def test_remove_takes_handles_or_a_user(core: CoreClient, body: Json) -> None:
-    """Exactly one of both, and the flags belong to the user."""
+    """Handles and a user exclude each other; the flags need a user."""
     assert (await core.call("POST", "/recipe/session/remove", body)).status == 400

@@ -21,8 +21,8 @@ async def _third_party(
     )
 
 
-async def test_third_party_account_is_one_user(core: CoreClient) -> None:
-    """The first time creates; later the account counts, not the e-mail."""
+async def test_third_party_account_identifies_the_user(core: CoreClient) -> None:
+    """The first sign-in creates a user; the account identifies it, not its address."""
     account, email, other = unique("account"), unique_email(), unique_email()
     first = await _third_party(core, account, email.upper())
     assert first["createdNewUser"] is True
@@ -34,63 +34,63 @@ async def test_third_party_account_is_one_user(core: CoreClient) -> None:
     assert second["recipeUserId"] == first["recipeUserId"]
     assert second["user"]["emails"] == [other]
     assert second["user"]["loginMethods"][0]["verified"] is True
-    # The same address may sign in with a password, too, as another user.
+    # The same address may sign up with a password, as another user.
     await core.sign_up(other)
-    found = await core.get(
+    matches = await core.get(
         "/public/users/by-accountinfo",
         doUnionOfAccountInfo="false",
         thirdPartyId="google",
         thirdPartyUserId=account,
     )
-    assert [user["id"] for user in found["users"]] == [first["recipeUserId"]]
+    assert [user["id"] for user in matches["users"]] == [first["recipeUserId"]]
 
 
 async def _begin(core: CoreClient, **contact: str) -> Json:
-    answer = await core.post("/public/recipe/signinup/code", contact)
-    assert answer["status"] == "OK"
-    return answer
+    response = await core.post("/public/recipe/signinup/code", contact)
+    assert response["status"] == "OK"
+    return response
 
 
-def _typed(begun: Json, code: str | None = None) -> Json:
+def _input(attempt: Json, code: str | None = None) -> Json:
     return {
-        "preAuthSessionId": begun["preAuthSessionId"],
-        "deviceId": begun["deviceId"],
-        "userInputCode": code or begun["userInputCode"],
+        "preAuthSessionId": attempt["preAuthSessionId"],
+        "deviceId": attempt["deviceId"],
+        "userInputCode": code or attempt["userInputCode"],
     }
 
 
-async def test_code_signs_in_once(core: CoreClient) -> None:
-    """Checking doesn't use a code up, consuming does, and it proves the address."""
+async def test_code_works_once(core: CoreClient) -> None:
+    """A check leaves the code valid, consume uses it up and verifies the address."""
     email = unique_email()
-    begun = await _begin(core, email=email.upper())
-    assert begun["codeLifetime"] == 900_000
+    attempt = await _begin(core, email=email.upper())
+    assert attempt["codeLifetime"] == 900_000
     path = "/public/recipe/signinup/code"
-    checked = await core.post(f"{path}/check", _typed(begun))
+    checked = await core.post(f"{path}/check", _input(attempt))
     assert checked["consumedDevice"] == {
-        "preAuthSessionId": begun["preAuthSessionId"],
+        "preAuthSessionId": attempt["preAuthSessionId"],
         "failedCodeInputAttemptCount": 0,
         "email": email,
     }
-    consumed = await core.post(f"{path}/consume", _typed(begun))
+    consumed = await core.post(f"{path}/consume", _input(attempt))
     assert consumed["createdNewUser"] is True
     assert consumed["user"]["emails"] == [email]
     assert consumed["user"]["loginMethods"][0]["verified"] is True
     assert consumed["consumedDevice"] == checked["consumedDevice"]
-    assert await core.post(f"{path}/consume", _typed(begun)) == _RESTART
-    again = await core.post(f"{path}/consume", _typed(await _begin(core, email=email)))
+    assert await core.post(f"{path}/consume", _input(attempt)) == _RESTART
+    again = await core.post(f"{path}/consume", _input(await _begin(core, email=email)))
     assert again["createdNewUser"] is False
     assert again["recipeUserId"] == consumed["recipeUserId"]
 
 
-async def test_link_code_needs_no_device(core: CoreClient) -> None:
-    """A link can be opened elsewhere, for a phone number as well."""
+async def test_link_code_needs_no_device_id(core: CoreClient) -> None:
+    """A link code signs in without a device id, here for a phone number."""
     phone = f"+{int(unique('1')[2:14], 16)}"
-    begun = await _begin(core, phoneNumber=phone)
+    attempt = await _begin(core, phoneNumber=phone)
     consumed = await core.post(
         "/public/recipe/signinup/code/consume",
         {
-            "preAuthSessionId": begun["preAuthSessionId"],
-            "linkCode": begun["linkCode"],
+            "preAuthSessionId": attempt["preAuthSessionId"],
+            "linkCode": attempt["linkCode"],
         },
     )
     assert consumed["user"]["phoneNumbers"] == [phone]
@@ -98,55 +98,55 @@ async def test_link_code_needs_no_device(core: CoreClient) -> None:
     assert (method["recipeId"], method["verified"]) == ("passwordless", True)
 
 
-async def test_wrong_codes_count_until_the_attempt_is_over(core: CoreClient) -> None:
-    """The fifth wrong code ends the device; the right one comes too late."""
-    begun = await _begin(core, email=unique_email())
+async def test_the_fifth_wrong_code_ends_the_attempt(core: CoreClient) -> None:
+    """Wrong codes are counted; after the fifth even the right code is refused."""
+    attempt = await _begin(core, email=unique_email())
     path = "/public/recipe/signinup/code/consume"
     for count in range(1, 5):
-        answer = await core.post(path, _typed(begun, "wrong"))
-        assert answer == {
+        response = await core.post(path, _input(attempt, "wrong"))
+        assert response == {
             "status": "INCORRECT_USER_INPUT_CODE_ERROR",
             "failedCodeInputAttemptCount": count,
             "maximumCodeInputAttempts": 5,
         }
-    assert await core.post(path, _typed(begun, "wrong")) == _RESTART
-    assert await core.post(path, _typed(begun)) == _RESTART
+    assert await core.post(path, _input(attempt, "wrong")) == _RESTART
+    assert await core.post(path, _input(attempt)) == _RESTART
 
 
-async def test_resend_gives_the_device_another_code(core: CoreClient) -> None:
-    """Both codes work; a code given twice is refused, an unknown device restarts."""
-    begun = await _begin(core, email=unique_email(), userInputCode="111111")
+async def test_resend_adds_a_code_to_the_device(core: CoreClient) -> None:
+    """Both codes work. A code in use is refused; an unknown device must restart."""
+    attempt = await _begin(core, email=unique_email(), userInputCode="111111")
     path = "/public/recipe/signinup/code"
-    body = {"deviceId": begun["deviceId"], "userInputCode": "111111"}
+    body = {"deviceId": attempt["deviceId"], "userInputCode": "111111"}
     taken = await core.post(path, body)
     assert taken == {"status": "USER_INPUT_CODE_ALREADY_USED_ERROR"}
-    body = {"deviceId": begun["deviceId"], "userInputCode": "222222"}
+    body = {"deviceId": attempt["deviceId"], "userInputCode": "222222"}
     resent = await core.post(path, body)
-    assert resent["preAuthSessionId"] == begun["preAuthSessionId"]
-    for answer in (begun, resent):
-        checked = await core.post(f"{path}/check", _typed(answer))
+    assert resent["preAuthSessionId"] == attempt["preAuthSessionId"]
+    for response in (attempt, resent):
+        checked = await core.post(f"{path}/check", _input(response))
         assert checked["status"] == "OK"
     assert await core.post(path, {"deviceId": "unknown"}) == _RESTART
     other = await _begin(core, email=unique_email())
-    mixed = {**_typed(begun), "deviceId": other["deviceId"]}
+    mixed = {**_input(attempt), "deviceId": other["deviceId"]}
     assert await core.post(f"{path}/check", mixed) == _RESTART
 
 
 async def test_codes_are_listed_and_revoked(core: CoreClient) -> None:
-    """By address or attempt, without the secrets."""
+    """Codes are listed by address, attempt or device, and revoked by id or address."""
     email = unique_email()
-    begun = await _begin(core, email=email)
+    attempt = await _begin(core, email=email)
     path = "/public/recipe/signinup/codes"
     for query in (
         {"email": email.upper()},
-        {"preAuthSessionId": begun["preAuthSessionId"]},
-        {"deviceId": begun["deviceId"]},
+        {"preAuthSessionId": attempt["preAuthSessionId"]},
+        {"deviceId": attempt["deviceId"]},
     ):
         (device,) = (await core.get(path, **query))["devices"]
         assert device["email"] == email
-        assert [code["codeId"] for code in device["codes"]] == [begun["codeId"]]
+        assert [code["codeId"] for code in device["codes"]] == [attempt["codeId"]]
     one = await core.post(
-        "/public/recipe/signinup/code/remove", {"codeId": begun["codeId"]}
+        "/public/recipe/signinup/code/remove", {"codeId": attempt["codeId"]}
     )
     assert one == {"status": "OK"}
     assert (await core.get(path, email=email))["devices"][0]["codes"] == []
@@ -156,23 +156,23 @@ async def test_codes_are_listed_and_revoked(core: CoreClient) -> None:
     assert nothing["devices"] == []
 
 
-async def test_passwordless_user_changes_contact(core: CoreClient) -> None:
-    """The recipe is told by `rid`; null takes a contact away, but not the last."""
+async def test_contacts_of_a_passwordless_user_change(core: CoreClient) -> None:
+    """`rid` selects the recipe; null removes a contact, but not the last one."""
     email, taken = unique_email(), unique_email()
     path = "/public/recipe/signinup/code/consume"
-    user = await core.post(path, _typed(await _begin(core, email=email)))
-    await core.post(path, _typed(await _begin(core, email=taken)))
+    user = await core.post(path, _input(await _begin(core, email=email)))
+    await core.post(path, _input(await _begin(core, email=taken)))
     headers = {"cdi-version": "5.4", "rid": "passwordless"}
 
     async def update(status: int = 200, **change: object) -> str:
-        answer = await core.call(
+        response = await core.call(
             "PUT",
             "/recipe/user",
             {"recipeUserId": user["recipeUserId"], **change},
             headers=headers,
         )
-        assert answer.status == status
-        return str(answer.json["status"]) if status == 200 else ""
+        assert response.status == status
+        return str(response.json["status"]) if status == 200 else ""
 
     phone = f"+{int(unique('1')[2:14], 16)}"
     unknown = await core.call(
@@ -183,9 +183,9 @@ async def test_passwordless_user_changes_contact(core: CoreClient) -> None:
     assert await update(phoneNumber=phone) == "OK"
     assert await update(email=None) == "OK"
     await update(400, phoneNumber=None)
-    got = (await core.get("/user/id", userId=user["recipeUserId"]))["user"]
-    assert (got["emails"], got["phoneNumbers"]) == ([], [phone])
-    # Without the rid it's the emailpassword recipe, which has no such user.
+    response = (await core.get("/user/id", userId=user["recipeUserId"]))["user"]
+    assert (response["emails"], response["phoneNumbers"]) == ([], [phone])
+    # Without `rid` the emailpassword recipe is used, which has no such user.
     body = {"recipeUserId": user["recipeUserId"], "email": email}
     assert (await core.put("/recipe/user", body))["status"] == "UNKNOWN_USER_ID_ERROR"
 
@@ -207,5 +207,5 @@ async def test_passwordless_user_changes_contact(core: CoreClient) -> None:
 async def test_incomplete_requests_are_400(
     core: CoreClient, path: str, body: Json
 ) -> None:
-    """What's needed must be there, and only one contact."""
+    """A request without a required field or with two contacts is 400."""
     assert (await core.call("POST", path, body)).status == 400

@@ -1,4 +1,4 @@
-"""Tenants: their own users, sessions and roles, and whom a path may name."""
+"""Tenants: their users, sessions and roles, and the calls allowed in each."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from dev.core.core_client import (
 
 @pytest.fixture
 async def tenant(core: CoreClient) -> str:
-    """Return a new tenant."""
+    """Create a tenant and return its id."""
     tenant_id: str = unique("t")
-    answer = await core.put(
+    response = await core.put(
         "/recipe/multitenancy/tenant/v2", {"tenantId": tenant_id.upper()}
     )
-    assert answer == {"status": "OK", "createdNew": True}
+    assert response == {"status": "OK", "createdNew": True}
     return tenant_id
 
 
 async def test_default_tenant_has_no_first_factors(core: CoreClient) -> None:
-    """Absent means that every recipe is welcome; providers and config are there."""
-    got = await core.get("/public/recipe/multitenancy/tenant/v2")
-    assert got == {
+    """`firstFactors` is absent, which allows every recipe."""
+    response = await core.get("/public/recipe/multitenancy/tenant/v2")
+    assert response == {
         "status": "OK",
         "tenantId": "public",
         "thirdParty": {"providers": []},
@@ -36,18 +36,18 @@ async def test_default_tenant_has_no_first_factors(core: CoreClient) -> None:
     }
 
 
-async def test_unknown_tenant_is_an_expected_failure_here_only(
+async def test_reading_an_unknown_tenant_is_an_error_status(
     core: CoreClient,
 ) -> None:
-    """The tenant's own description says so with 200, unlike any other call."""
-    got = await core.get("/nope/recipe/multitenancy/tenant/v2")
-    assert got == {"status": "TENANT_NOT_FOUND_ERROR"}
+    """Reading a tenant answers 200 with an error status; other calls get a 400."""
+    response = await core.get("/nope/recipe/multitenancy/tenant/v2")
+    assert response == {"status": "TENANT_NOT_FOUND_ERROR"}
 
 
 async def test_tenant_is_changed_listed_and_removed(
     core: CoreClient, tenant: str
 ) -> None:
-    """Settings stay until changed; null is the default again."""
+    """Settings can be changed; null restores the default."""
     path = "/recipe/multitenancy/tenant/v2"
     update: Json = {
         "tenantId": tenant,
@@ -55,48 +55,46 @@ async def test_tenant_is_changed_listed_and_removed(
         "requiredSecondaryFactors": None,
         "coreConfig": {"k": 1},
     }
-    answer = await core.put(path, update)
-    assert answer == {"status": "OK", "createdNew": False}
-    got = await core.get(f"/{tenant}{path}")
-    assert got["firstFactors"] == ["emailpassword"]
-    assert got["coreConfig"] == {"k": 1}
+    response = await core.put(path, update)
+    assert response == {"status": "OK", "createdNew": False}
+    response = await core.get(f"/{tenant}{path}")
+    assert response["firstFactors"] == ["emailpassword"]
+    assert response["coreConfig"] == {"k": 1}
     await core.put(path, {"tenantId": tenant, "firstFactors": None})
     assert "firstFactors" not in await core.get(f"/{tenant}{path}")
     listed = (await core.get("/recipe/multitenancy/tenant/list/v2"))["tenants"]
     assert {"public", tenant} <= {view["tenantId"] for view in listed}
     for existed in (True, False):
-        answer = await core.post(
+        response = await core.post(
             "/recipe/multitenancy/tenant/remove", {"tenantId": tenant}
         )
-        assert answer == {"status": "OK", "didExist": existed}
+        assert response == {"status": "OK", "didExist": existed}
 
 
 @pytest.mark.parametrize("tenant_id", ["recipe", "users", "a_b", "appid-x"])
-async def test_a_tenant_needs_a_name_that_a_path_can_carry(
-    core: CoreClient, tenant_id: str
-) -> None:
-    """Stop words and other letters are refused."""
-    answer = await core.call(
+async def test_bad_tenant_ids_are_400(core: CoreClient, tenant_id: str) -> None:
+    """Reserved words and characters that a path can't use are 400."""
+    response = await core.call(
         "PUT", "/recipe/multitenancy/tenant/v2", {"tenantId": tenant_id}
     )
-    assert answer.status == 400
+    assert response.status == 400
 
 
-async def test_public_tenant_stays(core: CoreClient) -> None:
-    """It can't be removed."""
+async def test_public_tenant_can_not_be_removed(core: CoreClient) -> None:
+    """Removing the public tenant is 403."""
     body = {"tenantId": "public"}
     path = "/recipe/multitenancy/tenant/remove"
     assert (await core.call("POST", path, body)).status == 403
 
 
 async def test_tenants_have_their_own_users(core: CoreClient, tenant: str) -> None:
-    """One address can be two users; neither signs in at the other's tenant."""
+    """One address can be two users, each with its own password and tenant."""
     email = unique_email()
     public_id = await core.sign_up(email, "public1")
-    answer = await core.post(
+    response = await core.post(
         f"/{tenant}/recipe/signup", {"email": email, "password": "tenant1"}
     )
-    tenant_user = answer["user"]
+    tenant_user = response["user"]
     assert tenant_user["tenantIds"] == [tenant]
     assert tenant_user["id"] != public_id
     body = {"email": email, "password": "public1"}
@@ -109,7 +107,7 @@ async def test_tenants_have_their_own_users(core: CoreClient, tenant: str) -> No
 
 
 async def test_session_handle_names_its_tenant(core: CoreClient, tenant: str) -> None:
-    """Calls without a tenant find the session by what follows the `_`."""
+    """Calls without a tenant find the session by the tenant after `_` in its handle."""
     created = await core.create(tenant=tenant)
     handle = created["session"]["handle"]
     assert handle.endswith(f"_{tenant}")
@@ -118,15 +116,15 @@ async def test_session_handle_names_its_tenant(core: CoreClient, tenant: str) ->
     child = await core.refresh(refresh(created))
     assert child["session"]["tenantId"] == tenant
     assert (await core.verify(access(child)))["session"]["tenantId"] == tenant
-    got = await core.get("/recipe/session", sessionHandle=handle)
-    assert got["tenantId"] == tenant
+    response = await core.get("/recipe/session", sessionHandle=handle)
+    assert response["tenantId"] == tenant
     assert await core.revoke(handle) == [handle]
 
 
 async def test_sessions_are_listed_across_tenants_from_public_only(
     core: CoreClient, tenant: str
 ) -> None:
-    """Elsewhere the call must name one tenant, else 403."""
+    """In another tenant a call across all tenants is 403."""
     user_id = unique("user")
     here = (await core.create(user_id, tenant=tenant))["session"]["handle"]
     there = (await core.create(user_id))["session"]["handle"]
@@ -145,8 +143,10 @@ async def test_sessions_are_listed_across_tenants_from_public_only(
     assert refused.status == 403
     remove = f"/{tenant}/recipe/session/remove"
     assert (await core.call("POST", remove, {"userId": user_id})).status == 403
-    gone = await core.post(remove, {"userId": user_id, "revokeAcrossAllTenants": False})
-    assert gone["sessionHandlesRevoked"] == [here]
+    revoked = await core.post(
+        remove, {"userId": user_id, "revokeAcrossAllTenants": False}
+    )
+    assert revoked["sessionHandlesRevoked"] == [here]
 
 
 @pytest.mark.parametrize(
@@ -164,57 +164,59 @@ async def test_sessions_are_listed_across_tenants_from_public_only(
 async def test_app_wide_calls_are_403_in_a_tenant(
     core: CoreClient, tenant: str, method: str, path: str
 ) -> None:
-    """They belong to the public tenant."""
-    answer = await core.call(method, f"/{tenant}{path}", {})
-    assert answer.status == 403
-    assert answer.headers["content-type"] == "text/html; charset=UTF-8"
+    """Calls of the whole app are allowed in the public tenant only."""
+    response = await core.call(method, f"/{tenant}{path}", {})
+    assert response.status == 403
+    assert response.headers["content-type"] == "text/html; charset=UTF-8"
 
 
 async def test_roles_are_held_per_tenant(core: CoreClient, tenant: str) -> None:
-    """The role is the app's, who has it is the tenant's."""
+    """A role exists in the whole app, but a user has it in one tenant."""
     role, user_id = unique("role"), unique("user")
     await core.put("/recipe/role", {"role": role})
     await core.put(f"/{tenant}/recipe/user/role", {"userId": user_id, "role": role})
     for place, roles in ((tenant, [role]), ("public", [])):
-        got = await core.get(f"/{place}/recipe/user/roles", userId=user_id)
-        assert got["roles"] == roles
+        response = await core.get(f"/{place}/recipe/user/roles", userId=user_id)
+        assert response["roles"] == roles
 
 
 async def test_user_joins_and_leaves_a_tenant(core: CoreClient, tenant: str) -> None:
-    """A user of two tenants signs in at both; leaving ends its sessions there."""
+    """A user of two tenants signs in at both; leaving one ends its sessions there."""
     email = unique_email()
     user_id = await core.sign_up(email, "both1")
     path = f"/{tenant}/recipe/multitenancy/tenant/user"
     for already in (False, True):
-        answer = await core.post(path, {"recipeUserId": user_id})
-        assert answer == {"status": "OK", "wasAlreadyAssociated": already}
+        response = await core.post(path, {"recipeUserId": user_id})
+        assert response == {"status": "OK", "wasAlreadyAssociated": already}
     body = {"email": email, "password": "both1"}
     signed = await core.post(f"/{tenant}/recipe/signin", body)
     assert sorted(signed["user"]["tenantIds"]) == sorted(["public", tenant])
     session = await core.create(user_id, tenant=tenant)
     for was in (True, False):
-        answer = await core.post(f"{path}/remove", {"recipeUserId": user_id})
-        assert answer == {"status": "OK", "wasAssociated": was}
+        response = await core.post(f"{path}/remove", {"recipeUserId": user_id})
+        assert response == {"status": "OK", "wasAssociated": was}
     verified = await core.verify(access(session), check_database=True)
     assert verified["status"] == "UNAUTHORISED"
 
 
-async def test_joining_refuses_nobody_and_a_taken_email(
+async def test_joining_needs_a_known_user_and_a_free_email(
     core: CoreClient, tenant: str
 ) -> None:
-    """The address must be free in the tenant."""
+    """An unknown user, or an address that the tenant already has, is refused."""
     path = f"/{tenant}/recipe/multitenancy/tenant/user"
-    answer = await core.post(path, {"recipeUserId": "nobody"})
-    assert answer == {"status": "UNKNOWN_USER_ID_ERROR"}
+    response = await core.post(path, {"recipeUserId": "nobody"})
+    assert response == {"status": "UNKNOWN_USER_ID_ERROR"}
     email = unique_email()
     user_id = await core.sign_up(email)
     await core.post(f"/{tenant}/recipe/signup", {"email": email, "password": "x1"})
-    answer = await core.post(path, {"recipeUserId": user_id})
-    assert answer == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
+    response = await core.post(path, {"recipeUserId": user_id})
+    assert response == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
 
 
-async def test_removed_tenant_ends_its_sessions(core: CoreClient, tenant: str) -> None:
-    """Nothing of it is left behind."""
+async def test_sessions_of_a_removed_tenant_are_revoked(
+    core: CoreClient, tenant: str
+) -> None:
+    """A refresh of a session of a removed tenant is UNAUTHORISED."""
     created = await core.create(tenant=tenant)
     await core.post("/recipe/multitenancy/tenant/remove", {"tenantId": tenant})
     refreshed = await core.refresh(refresh(created))

@@ -10,15 +10,15 @@ def _credentials(email: str, password: str = "s3cret!") -> Json:
     return {"email": email, "password": password}
 
 
-async def test_sign_up_answers_with_the_whole_user(core: CoreClient) -> None:
-    """Every field the SDK indexes is there, the e-mail in lower case."""
+async def test_sign_up_returns_the_whole_user(core: CoreClient) -> None:
+    """The response has each field that the SDK reads, the e-mail in lower case."""
     email = unique_email()
-    answer = await core.post(
+    response = await core.post(
         "/public/recipe/signup", _credentials(f"  {email.upper()} ")
     )
-    user = answer["user"]
+    user = response["user"]
     joined = user["timeJoined"]
-    assert answer == {
+    assert response == {
         "status": "OK",
         "recipeUserId": user["id"],
         "user": {
@@ -43,28 +43,28 @@ async def test_sign_up_answers_with_the_whole_user(core: CoreClient) -> None:
         },
     }
     assert isinstance(joined, int)
-    got = await core.get("/user/id", userId=user["id"])
-    assert got == {"status": "OK", "user": user}
+    response = await core.get("/user/id", userId=user["id"])
+    assert response == {"status": "OK", "user": user}
 
 
-async def test_email_is_taken_once(core: CoreClient) -> None:
-    """Case and space around don't make another address."""
+async def test_email_is_unique(core: CoreClient) -> None:
+    """Addresses that differ in case or outer spaces are the same."""
     email = unique_email()
     await core.sign_up(email)
-    answer = await core.post(
+    response = await core.post(
         "/public/recipe/signup", _credentials(f" {email.upper()}", "other")
     )
-    assert answer == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
+    assert response == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
 
 
 async def test_empty_password_is_400(core: CoreClient) -> None:
-    """A user can't be without one."""
+    """A sign-up with an empty password is 400."""
     body = _credentials(unique_email(), "")
     assert (await core.call("POST", "/public/recipe/signup", body)).status == 400
 
 
 async def test_sign_in(core: CoreClient) -> None:
-    """Right ones sign in; wrong password and unknown e-mail fail alike."""
+    """A wrong password and an unknown e-mail get the same response."""
     email = unique_email()
     user_id = await core.sign_up(email, "pass word ü")
     good = await core.post(
@@ -77,20 +77,20 @@ async def test_sign_in(core: CoreClient) -> None:
         _credentials(email, ""),
         _credentials(unique_email(), "pass word ü"),
     ):
-        answer = await core.post("/public/recipe/signin", wrong)
-        assert answer == {"status": "WRONG_CREDENTIALS_ERROR"}
+        response = await core.post("/public/recipe/signin", wrong)
+        assert response == {"status": "WRONG_CREDENTIALS_ERROR"}
 
 
 async def test_fake_email_is_verified_from_the_start(core: CoreClient) -> None:
-    """Nobody can read mail there, so there's nothing to verify."""
+    """An address of the fake e-mail domain counts as verified."""
     email = f"{unique('x')}@stfakeemail.supertokens.com"
     user_id = await core.sign_up(email)
-    got = await core.get("/user/id", userId=user_id)
-    assert got["user"]["loginMethods"][0]["verified"] is True
+    response = await core.get("/user/id", userId=user_id)
+    assert response["user"]["loginMethods"][0]["verified"] is True
 
 
 async def test_unknown_user(core: CoreClient) -> None:
-    """Asking for, changing or resetting nobody is an expected failure."""
+    """Reading, changing or resetting an unknown user is UNKNOWN_USER_ID_ERROR."""
     unknown = {"status": "UNKNOWN_USER_ID_ERROR"}
     assert await core.get("/user/id", userId="nobody") == unknown
     body = {"recipeUserId": "nobody", "password": "x1"}
@@ -101,14 +101,14 @@ async def test_unknown_user(core: CoreClient) -> None:
 
 
 async def test_update_email_and_password(core: CoreClient) -> None:
-    """Both change what signs in; the old ones are free or void."""
+    """After an update only the new pair signs in, and the old address is free."""
     old, new = unique_email(), unique_email()
     user_id = await core.sign_up(old, "before1")
-    answer = await core.put(
+    response = await core.put(
         "/recipe/user",
         {"recipeUserId": user_id, "email": new.upper(), "password": "after1"},
     )
-    assert answer == {"status": "OK"}
+    assert response == {"status": "OK"}
     for email, password, status in (
         (new, "after1", "OK"),
         (new, "before1", "WRONG_CREDENTIALS_ERROR"),
@@ -119,24 +119,26 @@ async def test_update_email_and_password(core: CoreClient) -> None:
     await core.sign_up(old)
 
 
-async def test_update_refuses_a_taken_email_and_nothing(core: CoreClient) -> None:
-    """Another user's address can't be had, and a change must change something."""
+async def test_update_refuses_a_taken_email_and_an_empty_change(
+    core: CoreClient,
+) -> None:
+    """Another user's address is refused; so is an update that changes nothing."""
     taken = unique_email()
     await core.sign_up(taken)
     user_id = await core.sign_up()
-    answer = await core.put("/recipe/user", {"recipeUserId": user_id, "email": taken})
-    assert answer == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
+    response = await core.put("/recipe/user", {"recipeUserId": user_id, "email": taken})
+    assert response == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
     nothing = await core.call("PUT", "/recipe/user", {"recipeUserId": user_id})
     assert nothing.status == 400
     only = {"recipeUserId": user_id, "password": "0nly-this"}
     assert await core.put("/recipe/user", only) == {"status": "OK"}
     own = (await core.get("/user/id", userId=user_id))["user"]["emails"][0]
-    answer = await core.put("/recipe/user", {"recipeUserId": user_id, "email": own})
-    assert answer == {"status": "OK"}
+    response = await core.put("/recipe/user", {"recipeUserId": user_id, "email": own})
+    assert response == {"status": "OK"}
 
 
 async def test_password_reset(core: CoreClient) -> None:
-    """A token works once, names user and address, and ends its siblings."""
+    """A token works once, returns user and address, and voids the other tokens."""
     email = unique_email()
     user_id = await core.sign_up(email)
     base = "/public/recipe/user/password/reset/token"
@@ -148,15 +150,15 @@ async def test_password_reset(core: CoreClient) -> None:
     consumed = await core.post(f"{base}/consume", {"token": tokens[0]})
     assert consumed == {"status": "OK", "userId": user_id, "email": email}
     for token in (*tokens, "x"):
-        answer = await core.post(f"{base}/consume", {"token": token})
-        assert answer == {"status": "RESET_PASSWORD_INVALID_TOKEN_ERROR"}
+        response = await core.post(f"{base}/consume", {"token": token})
+        assert response == {"status": "RESET_PASSWORD_INVALID_TOKEN_ERROR"}
 
 
 async def test_by_account_info(core: CoreClient) -> None:
-    """Union matches any of the given, otherwise all must match."""
+    """With `doUnionOfAccountInfo` one value must match, without it all must."""
     email = unique_email()
     user_id = await core.sign_up(email)
-    for query, found in (
+    for query, matches in (
         ({"doUnionOfAccountInfo": "true", "email": email.upper()}, True),
         ({"doUnionOfAccountInfo": "false", "email": email}, True),
         (
@@ -178,8 +180,10 @@ async def test_by_account_info(core: CoreClient) -> None:
         ({"doUnionOfAccountInfo": "true", "email": unique_email()}, False),
         ({"doUnionOfAccountInfo": "true"}, False),
     ):
-        got = await core.get("/public/users/by-accountinfo", **query)
-        assert [u["id"] for u in got["users"]] == ([user_id] if found else []), query
+        response = await core.get("/public/users/by-accountinfo", **query)
+        assert [u["id"] for u in response["users"]] == ([user_id] if matches else []), (
+            query
+        )
 
 
 @pytest.mark.parametrize(
@@ -190,31 +194,33 @@ async def test_by_account_info(core: CoreClient) -> None:
         {"doUnionOfAccountInfo": "true", "thirdPartyId": "google"},
     ],
 )
-async def test_by_account_info_refuses(core: CoreClient, query: Json) -> None:
-    """The kind of match must be said, and an account has two parts."""
-    answer = await core.call("GET", "/public/users/by-accountinfo", query=query)
-    assert answer.status == 400
+async def test_by_account_info_with_a_bad_query_is_400(
+    core: CoreClient, query: Json
+) -> None:
+    """The match kind is required, and a third-party account needs both its ids."""
+    response = await core.call("GET", "/public/users/by-accountinfo", query=query)
+    assert response.status == 400
 
 
 async def test_pages_of_users(core: CoreClient) -> None:
-    """Pages walk through everybody once, in either direction."""
-    mine = [await core.sign_up() for _ in range(5)]
+    """The pages list each user once, in either order."""
+    user_ids = [await core.sign_up() for _ in range(5)]
     for order in ("ASC", "DESC"):
-        seen: list[str] = []
+        listed: list[str] = []
         query = {"timeJoinedOrder": order, "limit": "2"}
         while True:
             page = await core.get("/public/users", **query)
             assert len(page["users"]) <= 2
-            seen += [user["id"] for user in page["users"]]
+            listed += [user["id"] for user in page["users"]]
             if "nextPaginationToken" not in page:
                 break
             query["paginationToken"] = page["nextPaginationToken"]
-        assert len(seen) == len(set(seen))
-        assert {*mine} <= {*seen}
+        assert len(listed) == len(set(listed))
+        assert {*user_ids} <= {*listed}
 
 
 async def test_users_are_counted_by_recipe(core: CoreClient) -> None:
-    """One more user is one more; an empty recipe list means all, as httpx sends it."""
+    """A sign-up raises the count; an empty recipe list (sent by httpx) means all."""
 
     async def count(**query: str) -> int:
         return int((await core.get("/public/users/count", **query))["count"])
@@ -240,13 +246,15 @@ async def test_users_are_counted_by_recipe(core: CoreClient) -> None:
         ("/users/count/active", {"since": "-1"}),
     ],
 )
-async def test_listing_refuses(core: CoreClient, path: str, query: Json) -> None:
-    """Bad queries are 400."""
+async def test_listing_with_a_bad_query_is_400(
+    core: CoreClient, path: str, query: Json
+) -> None:
+    """A bad value in the query is 400."""
     assert (await core.call("GET", path, query=query)).status == 400
 
 
-async def test_removed_user_takes_everything_along(core: CoreClient) -> None:
-    """Sessions, roles, metadata and verification go with the user."""
+async def test_removing_a_user_removes_its_data(core: CoreClient) -> None:
+    """Sessions, roles, metadata and verification of a removed user are removed."""
     email = unique_email()
     user_id = await core.sign_up(email)
     role = unique("role")
@@ -265,19 +273,19 @@ async def test_removed_user_takes_everything_along(core: CoreClient) -> None:
     for _ in range(2):
         body = {"userId": user_id, "removeAllLinkedAccounts": True}
         assert await core.post("/user/remove", body) == {"status": "OK"}
-    got = await core.get("/user/id", userId=user_id)
-    assert got["status"] == "UNKNOWN_USER_ID_ERROR"
+    response = await core.get("/user/id", userId=user_id)
+    assert response["status"] == "UNKNOWN_USER_ID_ERROR"
     verified = await core.verify(access(session), check_database=True)
     assert verified["status"] == "UNAUTHORISED"
     assert (await core.get("/public/recipe/user/roles", userId=user_id))["roles"] == []
     assert (await core.get("/recipe/user/metadata", userId=user_id))["metadata"] == {}
-    got = await core.get("/recipe/user/email/verify", userId=user_id, email=email)
-    assert got["isVerified"] is False
+    response = await core.get("/recipe/user/email/verify", userId=user_id, email=email)
+    assert response["isVerified"] is False
     await core.sign_up(email)
 
 
 async def test_active_users_are_counted(core: CoreClient) -> None:
-    """Sign-up, sign-in, create and refresh count as activity."""
+    """A sign-up counts as activity, and activity is counted from `since` on."""
     before = (await core.get("/users/count/active", since="0"))["count"]
     await core.sign_up()
     after = (await core.get("/users/count/active", since="0"))["count"]

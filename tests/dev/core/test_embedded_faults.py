@@ -1,4 +1,4 @@
-"""The switches: delays, hangs, errors, garbage, cut connections, and the call log."""
+"""Fault injection: delays, hangs, errors, garbage, cut connections; the call log."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _JWKS = "/.well-known/jwks.json"
 
 @pytest.fixture
 async def running() -> AsyncIterator[RunningCore]:
-    """Return a new core."""
+    """Return a new core that is being served."""
     async with serve() as served:
         yield served
 
 
 @pytest.fixture
 def core(running: RunningCore, http: aiohttp.ClientSession) -> CoreClient:
-    """Return its client."""
+    """Return a client of the new core."""
     return CoreClient(http, running.url)
 
 
-async def test_error_has_the_cores_own_form(
+async def test_error_has_the_form_of_the_core(
     core: CoreClient, running: RunningCore
 ) -> None:
-    """An error is a plain sentence, and only for what the pattern names."""
+    """An injected error is plain text, and only for paths that match the pattern."""
     running.core.faults.error(503, "/recipe/roles", text="busy")
     for path in ("/recipe/roles", "/public/recipe/roles"):
-        answer = await core.call("GET", path)
-        assert (answer.status, answer.text) == (503, "busy\n")
-        assert answer.headers["content-type"] == "text/html; charset=UTF-8"
+        response = await core.call("GET", path)
+        assert (response.status, response.text) == (503, "busy\n")
+        assert response.headers["content-type"] == "text/html; charset=UTF-8"
     assert (await core.call("GET", "/hello")).status == 200
     running.core.faults.clear("/recipe/roles")
     assert (await core.call("GET", "/recipe/roles")).status == 200
@@ -48,7 +48,7 @@ async def test_error_has_the_cores_own_form(
 async def test_patterns_methods_and_times(
     core: CoreClient, running: RunningCore
 ) -> None:
-    """Globs over the path; one method; only the next calls; the latest one wins."""
+    """A fault has a path pattern, a method and a count; the latest match applies."""
     faults = running.core.faults
     broken = Fault(status=500, body=b"x")
     faults.set("/public/*", broken, times=2)
@@ -67,16 +67,16 @@ async def test_patterns_methods_and_times(
 
 
 async def test_garbage(core: CoreClient, running: RunningCore) -> None:
-    """200 with bytes that are no JSON."""
+    """`garbage` answers 200 with a body that isn't JSON."""
     running.core.faults.garbage("/recipe/roles")
-    answer = await core.call("GET", "/recipe/roles")
-    assert answer.status == 200
+    response = await core.call("GET", "/recipe/roles")
+    assert response.status == 200
     with pytest.raises(ValueError, match="Unterminated"):
-        _ = answer.json
+        _ = response.json
 
 
 async def test_key_set_faults(core: CoreClient, running: RunningCore) -> None:
-    """Empty, a page, or very many keys; then the true ones again."""
+    """The key set can be empty, HTML or huge; `clear` restores the real keys."""
     faults = running.core.faults
     faults.jwks_empty()
     assert (await core.call("GET", _JWKS)).json == {"keys": []}
@@ -91,7 +91,7 @@ async def test_key_set_faults(core: CoreClient, running: RunningCore) -> None:
 
 
 async def test_disconnect(core: CoreClient, running: RunningCore) -> None:
-    """The connection is cut, the core goes on."""
+    """The connection is cut and the core answers the next request."""
     running.core.faults.disconnect("/recipe/roles")
     with pytest.raises(aiohttp.ClientConnectionError):
         await core.call("GET", "/recipe/roles")
@@ -99,20 +99,25 @@ async def test_disconnect(core: CoreClient, running: RunningCore) -> None:
 
 
 async def test_delay(core: CoreClient, running: RunningCore) -> None:
-    """The true answer, later; other calls aren't held up."""
-    running.core.faults.delay(0.05, "/recipe/roles")
+    """A delayed call gets its real response later; other calls aren't delayed."""
+    faults = running.core.faults
+    faults.delay(0.05, "/recipe/roles")
     began = time.monotonic()
-    slow = asyncio.create_task(core.call("GET", "/recipe/roles"))
-    assert (await core.call("GET", "/hello")).status == 200
-    assert not slow.done()
-    assert (await slow).status == 200
+    assert (await core.call("GET", "/recipe/roles")).status == 200
     assert time.monotonic() - began >= 0.05
+    faults.forget_calls()
+    faults.delay(3600, "/recipe/roles")
+    delayed = asyncio.create_task(core.call("GET", "/recipe/roles"))
+    await faults.until_called("/recipe/roles")
+    assert (await core.call("GET", "/hello")).status == 200
+    assert not delayed.done()
+    delayed.cancel()
 
 
 async def test_hang_ends_when_it_is_cleared(
     core: CoreClient, running: RunningCore
 ) -> None:
-    """A call that hangs gets its true answer when the switch goes off."""
+    """A hanging call gets its real response once the fault is cleared."""
     running.core.faults.hang("/recipe/roles")
     hanging = asyncio.create_task(core.call("GET", "/recipe/roles"))
     await running.core.faults.until_called("/recipe/roles")
@@ -125,7 +130,7 @@ async def test_hang_ends_when_it_is_cleared(
 async def test_hang_ends_when_the_client_leaves(
     core: CoreClient, running: RunningCore
 ) -> None:
-    """An impatient client takes its call along: nothing waits on."""
+    """When the client disconnects, its hanging call ends."""
     running.core.faults.hang()
     hanging = asyncio.create_task(core.call("GET", "/recipe/roles"))
     await running.core.faults.until_called("/recipe/roles")
@@ -136,10 +141,10 @@ async def test_hang_ends_when_the_client_leaves(
         await running.core.faults.until_idle()
 
 
-async def test_hanging_calls_do_not_hold_up_the_stop(
+async def test_hanging_calls_do_not_delay_the_stop(
     http: aiohttp.ClientSession,
 ) -> None:
-    """Stopping cuts them off at once."""
+    """The stop cancels hanging calls instead of waiting for them."""
     async with serve() as running:
         running.core.faults.hang()
         core = CoreClient(http, running.url)
@@ -152,7 +157,7 @@ async def test_hanging_calls_do_not_hold_up_the_stop(
 
 
 async def test_call_log(core: CoreClient, running: RunningCore) -> None:
-    """Every call is there with the path as sent, faulty and unknown ones, too."""
+    """The log has each call with its path as sent, failed and unknown ones too."""
     faults = running.core.faults
     faults.error(500, "/recipe/roles")
     for method, path in (
@@ -173,8 +178,8 @@ async def test_call_log(core: CoreClient, running: RunningCore) -> None:
     assert faults.calls == []
 
 
-async def test_core_can_stop_and_come_back(http: aiohttp.ClientSession) -> None:
-    """A core outlives its server: an outage, then the same data at the same port."""
+async def test_core_can_be_served_again(http: aiohttp.ClientSession) -> None:
+    """After an outage a core is served at the same port with the same data."""
     with closing(Core(CoreSettings())) as core:
         async with serve(core) as running:
             port = running.port
@@ -182,16 +187,18 @@ async def test_core_can_stop_and_come_back(http: aiohttp.ClientSession) -> None:
         with pytest.raises(aiohttp.ClientConnectorError):
             await CoreClient(http, running.url).call("GET", "/hello")
         async with serve(core, port=port) as running:
-            got = await CoreClient(http, running.url).get("/user/id", userId=user_id)
-            assert got["status"] == "OK"
-        core.close()  # twice is fine
+            response = await CoreClient(http, running.url).get(
+                "/user/id", userId=user_id
+            )
+            assert response["status"] == "OK"
+        core.close()  # `closing` closes it again, which must do nothing
 
 
-async def test_failure_inside_is_500(
+async def test_unexpected_exception_is_500(
     core: CoreClient, running: RunningCore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody foresaw is logged with its cause and told as a plain 500."""
+    """An unexpected exception is logged with its cause; the client gets a plain 500."""
     running.core._apps["public"].store.run("DROP TABLE roles")
-    answer = await core.call("GET", "/recipe/roles")
-    assert (answer.status, answer.text) == (500, "Internal Error\n")
+    response = await core.call("GET", "/recipe/roles")
+    assert (response.status, response.text) == (500, "Internal Error\n")
     assert "no such table: roles" in caplog.text

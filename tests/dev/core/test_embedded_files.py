@@ -1,4 +1,4 @@
-"""A file database: restart, two processes' worth of cores, file modes, apps."""
+"""The database file: restart, two cores on one file, file modes, apps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gateway.dev.core import (
 async def test_keys_and_sessions_survive_a_restart(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    """Same keys, same users, and tokens of before go on, sealed ones too."""
+    """Keys, users and sessions are stored; access and refresh tokens stay valid."""
     settings = CoreSettings(database=tmp_path / "core.db")
     email = unique_email()
     async with serve(settings) as running:
@@ -43,33 +43,33 @@ async def test_keys_and_sessions_survive_a_restart(
         verified = await core.verify(access(child), check_database=True)
         assert verified["session"]["userDataInJWT"] == {"x": 1}
         assert (await core.refresh(refresh(child)))["status"] == "OK"
-        stolen = await core.refresh(refresh(created))
-        assert stolen["status"] == "TOKEN_THEFT_DETECTED"
+        theft = await core.refresh(refresh(created))
+        assert theft["status"] == "TOKEN_THEFT_DETECTED"
         body = {"email": email, "password": "s3cret!"}
         signed = await core.post("/public/recipe/signin", body)
         assert signed["recipeUserId"] == user_id
 
 
-async def test_two_cores_on_one_file_are_one(
+async def test_two_cores_on_one_file_share_their_state(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    """What one rotates, signs or promotes the other knows."""
+    """Key rotation, sessions and promotion of one core are visible to the other."""
     settings = CoreSettings(database=tmp_path / "core.db")
     async with serve(settings) as one, serve(settings) as other:
         here, there = CoreClient(http, one.url), CoreClient(http, other.url)
         created = await here.create()
         await one.core.rotate_keys()
         child = await here.refresh(refresh(created))
-        # The kid is new to the other one: it reads the keys again.
+        # The `kid` is unknown to the other core, so it reads the keys again.
         assert (await there.verify(access(child)))["status"] == "OK"
-        stolen = await here.refresh(refresh(created))
-        assert stolen["status"] == "TOKEN_THEFT_DETECTED"
+        theft = await here.refresh(refresh(created))
+        assert theft["status"] == "TOKEN_THEFT_DETECTED"
 
 
-async def test_cores_racing_on_one_file_leave_one_lineage(
+async def test_of_children_racing_on_one_file_exactly_one_survives(
     tmp_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    """Compare and promote hold the file's lock: children race in two threads."""
+    """Compare and promote hold the file's lock: of eight children one succeeds."""
     settings = CoreSettings(database=tmp_path / "core.db")
     with serve_in_thread(settings) as one, serve_in_thread(settings) as other:
         cores = [CoreClient(http, one.url), CoreClient(http, other.url)]
@@ -82,14 +82,14 @@ async def test_cores_racing_on_one_file_leave_one_lineage(
                     for n, child in enumerate(children)
                 )
             )
-            statuses = sorted(answer["status"] for answer in raced)
+            statuses = sorted(response["status"] for response in raced)
             assert statuses == ["OK"] + ["TOKEN_THEFT_DETECTED"] * 7
 
 
 def test_transaction_takes_the_lock_at_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So what was read inside is still so when it's written."""
+    """No other transaction can start, so nothing changes between read and write."""
     monkeypatch.setattr(store, "_LOCK_TIMEOUT_S", 0)
     one, other = (store.Store(tmp_path / "core.db") for _ in range(2))
     with (
@@ -105,7 +105,7 @@ def test_transaction_takes_the_lock_at_its_start(
 
 
 def test_files_are_private(tmp_path: Path) -> None:
-    """Keys are in there: 0600 for the files, 0700 for a folder made for them."""
+    """Database files have mode 0600, and a folder created for them 0700."""
     path = tmp_path / "new" / "core.db"
     core = Core(CoreSettings(database=path, apps=("other",)))
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -115,8 +115,8 @@ def test_files_are_private(tmp_path: Path) -> None:
     core.close()
 
 
-def test_open_file_is_closed_up(tmp_path: Path) -> None:
-    """A file that others may read is theirs no more; its folder is left alone."""
+def test_file_that_others_may_read_becomes_private(tmp_path: Path) -> None:
+    """A database file of mode 0644 gets 0600; the mode of its folder is unchanged."""
     path = tmp_path / "core.db"
     path.touch(mode=0o644)
     tmp_path.chmod(0o755)
@@ -126,7 +126,7 @@ def test_open_file_is_closed_up(tmp_path: Path) -> None:
 
 
 def test_database_of_another_version_is_refused(tmp_path: Path) -> None:
-    """It says what to do, and leaves the file as it is."""
+    """The message names the schema version and the remedy."""
     path = tmp_path / "core.db"
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
@@ -135,8 +135,8 @@ def test_database_of_another_version_is_refused(tmp_path: Path) -> None:
         Core(CoreSettings(database=path))
 
 
-def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    """Nothing is overwritten."""
+def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+    """The core refuses the file and doesn't overwrite it."""
     path = tmp_path / "core.db"
     path.write_bytes(b"precious" * 1000)
     with pytest.raises(StoreError, match="can't open"):
@@ -144,8 +144,8 @@ def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == b"precious" * 1000
 
 
-def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    """The path is named."""
+def test_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    """The error says that the folder can't be created."""
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="can't create"):
         Core(CoreSettings(database=tmp_path / "file" / "core.db"))
@@ -153,20 +153,20 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
-    """Return the list of every database connection that a store makes from now on."""
-    made: list[sqlite3.Connection] = []
+    """Return a list that grows by each SQLite connection that is opened."""
+    opened: list[sqlite3.Connection] = []
     connect = sqlite3.connect
 
     def remember(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        made.append(connect(*args, **kwargs))
-        return made[-1]
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", remember)
-    return made
+    return opened
 
 
 def is_closed(connection: sqlite3.Connection) -> bool:
-    """Say whether a connection refuses to work because it's closed."""
+    """Return whether a connection is closed."""
     try:
         connection.execute("SELECT 1")
     except sqlite3.ProgrammingError:
@@ -174,27 +174,27 @@ def is_closed(connection: sqlite3.Connection) -> bool:
     return False
 
 
-def another_version(path: Path) -> None:
-    """Write a database that another version of the core would have made."""
+def write_other_version(path: Path) -> None:
+    """Write a database with the schema version of another core."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 99")
 
 
-def no_database(path: Path) -> None:
+def write_non_database(path: Path) -> None:
     """Write a file that SQLite can't read."""
     path.write_bytes(b"precious" * 1000)
 
 
-@pytest.mark.parametrize("spoil", [another_version, no_database])
+@pytest.mark.parametrize("spoil", [write_other_version, write_non_database])
 @pytest.mark.parametrize(("spoiled", "opened"), [("core.db", 1), ("core-other.db", 2)])
-def test_core_that_cannot_be_made_leaves_no_database_open(
+def test_core_that_cannot_open_its_databases_closes_them_all(
     tmp_path: Path,
     connections: list[sqlite3.Connection],
     spoil: Callable[[Path], None],
     spoiled: str,
     opened: int,
 ) -> None:
-    """Neither the one that's refused, nor those of the apps before it."""
+    """The refused database is closed, and so are those of the apps before it."""
     spoil(tmp_path / spoiled)
     connections.clear()
     with pytest.raises(StoreError, match=spoiled):
@@ -202,10 +202,10 @@ def test_core_that_cannot_be_made_leaves_no_database_open(
     assert [is_closed(connection) for connection in connections] == [True] * opened
 
 
-async def test_core_that_cannot_be_served_leaves_no_database_open(
+async def test_core_that_cannot_be_served_closes_its_database(
     connections: list[sqlite3.Connection],
 ) -> None:
-    """A port that's taken closes the core that was made for it, and no other one."""
+    """If the port is in use, the new core is closed and the running one isn't."""
     async with serve() as running:
         with pytest.raises(OSError, match=str(running.port)):
             async with serve(port=running.port):
@@ -215,10 +215,10 @@ async def test_core_that_cannot_be_served_leaves_no_database_open(
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-async def test_apps_are_islands(
+async def test_apps_are_isolated(
     tmp_path: Path, http: aiohttp.ClientSession, on_disk: bool
 ) -> None:
-    """Users, sessions and keys of one app are nothing to another."""
+    """An app has its own users, sessions and keys."""
     database = tmp_path / "core.db" if on_disk else ":memory:"
     async with serve(CoreSettings(database=database, apps=("shop",))) as running:
         public = CoreClient(http, running.url)

@@ -1,4 +1,4 @@
-"""Starting and stopping: addresses, api keys, settings, the building blocks."""
+"""Starting and stopping: addresses, API keys, settings, the limit of a body."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _OTHER_KEY = "another-key-of-twenty-or-more"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
-def test_loopback_is_safe(host: str) -> None:
-    """These addresses can't be reached from elsewhere."""
+def test_loopback_addresses_are_allowed(host: str) -> None:
+    """`check_bind` accepts each form of a loopback address."""
     check_bind(host, unsafe_bind=False)
 
 
@@ -37,7 +37,7 @@ def test_loopback_is_safe(host: str) -> None:
     "host", ["0.0.0.0", "::", "", "192.0.2.1", "example.com", "127.1"]
 )
 async def test_other_addresses_are_refused(host: str) -> None:
-    """Everything else must be asked for, wherever it's started."""
+    """Every other address needs `unsafe_bind`, in each function that starts a core."""
     with pytest.raises(UnsafeBind, match="loopback only"):
         check_bind(host, unsafe_bind=False)
     with pytest.raises(UnsafeBind):
@@ -49,31 +49,31 @@ async def test_other_addresses_are_refused(host: str) -> None:
 
 
 async def test_unsafe_bind_is_possible(http: aiohttp.ClientSession) -> None:
-    """Who asks for every interface gets it."""
+    """With `unsafe_bind` the core listens on all interfaces."""
     async with serve(host="0.0.0.0", unsafe_bind=True) as running:
         url = f"http://127.0.0.1:{running.port}"
         assert (await CoreClient(http, url).call("GET", "/hello")).status == 200
 
 
 async def test_ipv6_url_has_brackets(http: aiohttp.ClientSession) -> None:
-    """So it can be used as it is."""
+    """The URL of an IPv6 address works without changes."""
     async with serve(host="::1") as running:
         assert running.url == f"http://[::1]:{running.port}"
         assert (await CoreClient(http, running.url).call("GET", "/hello")).status == 200
 
 
 async def test_taken_port_is_an_os_error() -> None:
-    """The caller can tell it in one line."""
+    """A port in use is an OSError that names the port."""
     async with serve() as running:
         with pytest.raises(OSError, match=str(running.port)):
             async with serve(port=running.port):
                 pass
 
 
-async def test_run_says_what_it_is_and_stops_when_cancelled(
+async def test_run_logs_a_notice_and_stops_when_cancelled(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The notice is logged with the address; cancelling is the way to stop."""
+    """`run` logs the notice and the URL; cancelling it closes the socket."""
     started: asyncio.Future[RunningCore] = asyncio.get_running_loop().create_future()
     with caplog.at_level(logging.WARNING):
         task = asyncio.create_task(
@@ -92,7 +92,7 @@ async def test_run_says_what_it_is_and_stops_when_cancelled(
 
 
 async def test_core_in_a_thread(http: aiohttp.ClientSession) -> None:
-    """Its coroutines run in its own loop, its switches can be turned from here."""
+    """The core runs in a loop of its own; other threads can set its faults."""
     with serve_in_thread() as running:
         kid = running.do(running.core.rotate_keys())
         core = CoreClient(http, running.url)
@@ -106,8 +106,8 @@ async def test_core_in_a_thread(http: aiohttp.ClientSession) -> None:
         assert (await hanging).status == 200
 
 
-async def test_thread_passes_on_why_it_cannot_start() -> None:
-    """The caller sees the error, not a hang."""
+async def test_error_at_the_start_of_a_thread_is_raised() -> None:
+    """The caller gets the error of the thread instead of a hang."""
     async with serve() as running:
         with (
             pytest.raises(OSError, match=str(running.port)),
@@ -132,25 +132,25 @@ async def test_thread_passes_on_why_it_cannot_start() -> None:
 async def test_api_key(
     http: aiohttp.ClientSession, headers: dict[str, str], status: int
 ) -> None:
-    """Each configured key opens; hello and the public keys need none."""
+    """Each configured key is accepted; `/hello` and the key set need none."""
     settings = CoreSettings(api_keys=(_KEY, _OTHER_KEY))
     async with serve(settings) as running:
         core = CoreClient(http, running.url)
         sent = {"cdi-version": "5.4", **headers}
         for path in ("/recipe/roles", "/apiversion"):
-            answer = await core.call("GET", path, headers=sent)
-            assert answer.status == status
+            response = await core.call("GET", path, headers=sent)
+            assert response.status == status
             if status == 401:
-                assert answer.text == "Invalid API key\n"
-        # A wrong method is told only to who has the key.
+                assert response.text == "Invalid API key\n"
+        # Without a valid key a wrong method is 401, too.
         wrong = await core.call("DELETE", "/recipe/roles", headers=sent)
         assert wrong.status == (405 if status == 200 else 401)
         for path in ("/hello", "/.well-known/jwks.json"):
             assert (await core.call("GET", path, headers=headers)).status == 200
 
 
-def test_all_bad_settings_are_told_at_once() -> None:
-    """One message names every problem, and no key."""
+def test_all_bad_settings_are_reported_at_once() -> None:
+    """One message names every problem and contains no API key."""
     with pytest.raises(BadSettings) as caught:
         CoreSettings(
             api_keys=("short-key",),
@@ -173,8 +173,8 @@ def test_all_bad_settings_are_told_at_once() -> None:
     assert "'good'" not in text
 
 
-def test_defaults_are_the_real_cores() -> None:
-    """An hour, 5 %, 100 days, 168 hours."""
+def test_defaults_are_those_of_the_real_core() -> None:
+    """Access tokens: 1 h less up to 5 %; sessions: 100 days; signing keys: 168 h."""
     settings = CoreSettings()
     assert settings.access_token_validity_s == 3600
     assert settings.access_token_jitter == 0.05
@@ -183,7 +183,7 @@ def test_defaults_are_the_real_cores() -> None:
 
 
 async def test_body_has_a_limit(http: aiohttp.ClientSession) -> None:
-    """More than a megabyte is nothing the SDK sends: 413, and the core goes on."""
+    """A body above the limit is 413, and the core answers the next request."""
     async with serve() as running:
         core = CoreClient(http, running.url)
         large = io.BytesIO(b"x" * (1 << 21))

@@ -1,4 +1,4 @@
-"""What time does to sessions, keys and one-time tokens; the clock is pushed."""
+"""Expiry of sessions, keys and one-time tokens, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ async def _served(core: Core) -> AsyncIterator[RunningCore]:
 
 @pytest.fixture
 async def running(clock: Clock) -> AsyncIterator[RunningCore]:
-    """Return a new core whose clock stands."""
+    """Return a new core whose clock only the test moves."""
     async with _served(Core(_SETTINGS, clock=clock)) as running:
         yield running
 
 
 @pytest.fixture
 def core(running: RunningCore, http: aiohttp.ClientSession) -> CoreClient:
-    """Return its client."""
+    """Return a client of the new core."""
     return CoreClient(http, running.url)
 
 
 class _Fixed(random.Random):
-    """Random bytes as ever, and one fixed share of the jitter."""
+    """A random source whose `random()`, the share of the jitter, is fixed."""
 
     def __init__(self, share: float) -> None:
         super().__init__(1)
@@ -64,10 +64,10 @@ class _Fixed(random.Random):
 @pytest.mark.parametrize(
     ("share", "life_s"), [(0.0, 3600), (0.5, 3510), (0.999_999, 3420)]
 )
-async def test_jitter_shortens_create_and_refresh_only(
+async def test_jitter_applies_to_create_and_refresh_only(
     http: aiohttp.ClientSession, share: float, life_s: int
 ) -> None:
-    """Up to 5 % go off; promotion has the full life, regenerate the old end."""
+    """Jitter takes up to 5 %; promotion gives the full time, regenerate keeps `exp`."""
     core = Core(CoreSettings(), clock=Clock(1_800_000_000.0), rng=_Fixed(share))
     async with _served(core) as running:
         client = CoreClient(http, running.url)
@@ -78,8 +78,8 @@ async def test_jitter_shortens_create_and_refresh_only(
             "/recipe/session/regenerate", {"accessToken": access(created)}
         )
 
-    def life(answer: dict[str, object]) -> int:
-        body = claims(access(answer))
+    def life(response: dict[str, object]) -> int:
+        body = claims(access(response))
         return int(body["exp"] - body["iat"])
 
     assert (life(created), life(child)) == (life_s, life_s)
@@ -88,7 +88,7 @@ async def test_jitter_shortens_create_and_refresh_only(
 
 
 async def test_token_times_are_rounded_down(core: CoreClient, clock: Clock) -> None:
-    """`iat` must not lie ahead: the SDK allows no leeway."""
+    """`iat` is never in the future: the SDK allows no leeway."""
     clock.now = 1_800_000_000.999
     created = await core.create()
     body = claims(access(created))
@@ -96,139 +96,137 @@ async def test_token_times_are_rounded_down(core: CoreClient, clock: Clock) -> N
     assert created["refreshToken"]["createdTime"] == 1_800_000_000_999
 
 
-async def test_access_token_ends(core: CoreClient, clock: Clock) -> None:
-    """Good to the last second, then TRY_REFRESH, and refresh still works."""
+async def test_access_token_expires(core: CoreClient, clock: Clock) -> None:
+    """Valid up to `exp`, then TRY_REFRESH_TOKEN; the session can be refreshed."""
     clock.now = 1_800_000_000.0
     created = await core.create()
-    clock.push(3600)
+    clock.advance(3600)
     assert (await core.verify(access(created)))["status"] == "OK"
-    clock.push(0.001)
+    clock.advance(0.001)
     assert (await core.verify(access(created)))["status"] == "TRY_REFRESH_TOKEN"
     assert (await core.refresh(refresh(created)))["status"] == "OK"
 
 
-async def test_regenerate_of_an_expired_token_brings_none(
+async def test_regenerate_of_an_expired_token_returns_no_token(
     core: CoreClient, clock: Clock
 ) -> None:
-    """The payload is stored; the next refresh brings it."""
+    """The payload is stored; the next refresh puts it in the token."""
     created = await core.create()
-    clock.push(_HOUR + 1)
-    answer = await core.post(
+    clock.advance(_HOUR + 1)
+    response = await core.post(
         "/recipe/session/regenerate",
         {"accessToken": access(created), "userDataInJWT": {"x": 2}},
     )
-    assert answer.keys() == {"status", "session"}
+    assert response.keys() == {"status", "session"}
     child = await core.refresh(refresh(created))
     assert claims(access(child))["x"] == 2
 
 
-async def test_session_ends_unless_it_is_refreshed(
+async def test_session_expires_without_promotion(
     core: CoreClient, clock: Clock
 ) -> None:
-    """100 days without promotion end it; each promotion starts them anew."""
+    """A session expires 100 days after its last promotion."""
     days = 86_400
     idle, used = await core.create("idle"), await core.create("used")
-    clock.push(99 * days)
+    clock.advance(99 * days)
     child = await core.refresh(refresh(used))
     assert (await core.verify(access(child)))["status"] == "OK"
-    # A refresh alone extends nothing: the child was never used.
+    # This refresh doesn't extend the session: its child is never used.
     assert (await core.refresh(refresh(idle)))["status"] == "OK"
-    clock.push(2 * days)
-    gone = await core.refresh(refresh(idle))
-    assert gone["status"] == "UNAUTHORISED"
+    clock.advance(2 * days)
+    expired = await core.refresh(refresh(idle))
+    assert expired["status"] == "UNAUTHORISED"
     assert (await core.refresh(refresh(child)))["status"] == "OK"
     listed = await core.get("/recipe/session/user", userId="idle")
     assert listed["sessionHandles"] == []
     handle = idle["session"]["handle"]
-    got = await core.get("/recipe/session", sessionHandle=handle)
-    assert got["status"] == "UNAUTHORISED"
-    answer = await core.put(
+    response = await core.get("/recipe/session", sessionHandle=handle)
+    assert response["status"] == "UNAUTHORISED"
+    response = await core.put(
         "/recipe/session/data", {"sessionHandle": handle, "userDataInDatabase": {}}
     )
-    assert answer["status"] == "UNAUTHORISED"
+    assert response["status"] == "UNAUTHORISED"
 
 
-async def test_check_database_looks_at_the_row_not_its_end(
+async def test_check_database_ignores_the_expiry_of_the_session(
     http: aiohttp.ClientSession, clock: Clock
 ) -> None:
-    """A token that outlives its session is good until the row is swept, 12 h later."""
+    """A token that outlives its session is accepted until the row is swept."""
     settings = CoreSettings(
         access_token_validity_s=48 * _HOUR, refresh_token_validity_s=60
     )
     async with _served(Core(settings, clock=clock)) as running:
         client = CoreClient(http, running.url)
         created = await client.create()
-        clock.push(11 * _HOUR)
+        clock.advance(11 * _HOUR)
         await client.create()
         verified = await client.verify(access(created), check_database=True)
         assert verified["status"] == "OK"
-        clock.push(2 * _HOUR)
+        clock.advance(2 * _HOUR)
         await client.create()
         verified = await client.verify(access(created), check_database=True)
         assert verified["status"] == "UNAUTHORISED"
 
 
 async def _kids(core: CoreClient) -> list[str]:
-    answer = await core.call("GET", "/.well-known/jwks.json")
-    return [key["kid"] for key in answer.json["keys"]]
+    response = await core.call("GET", "/.well-known/jwks.json")
+    return [key["kid"] for key in response.json["keys"]]
 
 
 async def _max_age(core: CoreClient) -> int:
-    answer = await core.call("GET", "/.well-known/jwks.json")
-    return int(answer.headers["cache-control"].split(",")[0].split("=")[1])
+    response = await core.call("GET", "/.well-known/jwks.json")
+    return int(response.headers["cache-control"].split(",")[0].split("=")[1])
 
 
-async def test_dynamic_key_is_succeeded_without_a_gap(
-    core: CoreClient, clock: Clock
-) -> None:
-    """The successor is published 60 s before it signs; the old one stays for tokens."""
+async def test_dynamic_keys_overlap(core: CoreClient, clock: Clock) -> None:
+    """A new key is published 60 s before it signs; the old key stays published."""
     interval = 168 * _HOUR
     (first, static) = await _kids(core)
     assert first == "d-1800000000250"
     assert await _max_age(core) == interval - 60
     old = await core.create()
 
-    clock.push(interval - 60)
+    clock.advance(interval - 60)
     assert await _kids(core) == [first, static]
     assert await _max_age(core) == 1
 
-    clock.push(1)
+    clock.advance(1)
     second, *rest = await _kids(core)
     assert rest == [first, static]
     assert await _max_age(core) == interval - 60
     assert decode(access(await core.create()))[0]["kid"] == first
 
-    clock.push(59)
+    clock.advance(59)
     assert decode(access(await core.create()))[0]["kid"] == second
 
-    # Interval plus two access validities after its birth the first one is gone.
-    clock.push(2 * _HOUR)
+    # A key is removed at its creation plus the interval plus two token validities.
+    clock.advance(2 * _HOUR)
     assert await _kids(core) == [second, first, static]
-    clock.push(1)
+    clock.advance(1)
     assert await _kids(core) == [second, static]
     child = await core.refresh(refresh(old))
     assert decode(access(child))[0]["kid"] == second
 
 
-async def test_sleeping_core_makes_a_key_that_signs_at_once(
+async def test_new_key_signs_at_once_if_the_old_one_is_overdue(
     core: CoreClient, clock: Clock
 ) -> None:
-    """After a long sleep nothing old can sign, so the new key doesn't wait."""
+    """Without a key that may sign, a new key signs as soon as it is published."""
     (first, static) = await _kids(core)
-    clock.push(168 * _HOUR + 1)
+    clock.advance(168 * _HOUR + 1)
     created = await core.create()
     kid = decode(access(created))[0]["kid"]
     assert kid != first
     assert await _kids(core) == [kid, first, static]
 
 
-async def test_rotation_by_hand(core: CoreClient, running: RunningCore) -> None:
-    """The new key signs at once; the old tokens stay good, unless they're dropped."""
+async def test_rotate_keys(core: CoreClient, running: RunningCore) -> None:
+    """The new key signs at once; old tokens stay valid unless `drop_old` is set."""
     old = await core.create()
     second = await running.core.rotate_keys()
     assert decode(access(await core.create()))[0]["kid"] == second
     assert (await core.verify(access(old)))["status"] == "OK"
-    # Twice in a millisecond of a standing clock: still two names.
+    # Two keys made in the same millisecond have different ids.
     third = await running.core.rotate_keys(drop_old=True)
     assert third != second
     assert (await core.verify(access(old)))["status"] == "TRY_REFRESH_TOKEN"
@@ -240,13 +238,13 @@ async def test_rotation_by_hand(core: CoreClient, running: RunningCore) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["RS512", "PS256"])
-async def test_other_algorithms_of_our_own_key_are_refused(
+async def test_other_algorithms_with_the_right_key_are_refused(
     core: CoreClient, running: RunningCore, algorithm: str
 ) -> None:
-    """Even a good signature by the right key doesn't count if it isn't RS256."""
+    """A valid signature by the right key is refused unless it is RS256."""
     token = access(await core.create())
     header, body = decode(token)
-    # PyJWT signs with the header's algorithm, if there's one.
+    # PyJWT would sign with the algorithm of the header.
     del header["alg"]
     row = running.core._apps["public"].store.one(
         "SELECT pem FROM keys WHERE kid = ?", header["kid"]
@@ -260,7 +258,7 @@ async def test_other_algorithms_of_our_own_key_are_refused(
 async def test_header_must_name_the_algorithm(
     core: CoreClient, running: RunningCore
 ) -> None:
-    """A good RS256 signature under a header that says otherwise doesn't count."""
+    """A valid RS256 signature is refused if the header names another algorithm."""
     token = access(await core.create())
     header, body = decode(token)
     signing_key = running.core._apps["public"].keys.find(header["kid"])
@@ -276,10 +274,10 @@ async def test_header_must_name_the_algorithm(
 
 
 @pytest.mark.parametrize("claim", ["sub", "rsub", "tId", "exp", "antiCsrfToken"])
-async def test_well_signed_token_needs_every_claim(
+async def test_token_without_a_claim_is_refused(
     core: CoreClient, running: RunningCore, claim: str
 ) -> None:
-    """A missing claim is TRY_REFRESH, and so is one of another type."""
+    """A missing claim or one of the wrong type is TRY_REFRESH_TOKEN."""
     header, body = decode(access(await core.create()))
     row = running.core._apps["public"].store.one(
         "SELECT pem FROM keys WHERE kid = ?", header["kid"]
@@ -293,44 +291,46 @@ async def test_well_signed_token_needs_every_claim(
         assert (await core.verify(signed))["status"] == "TRY_REFRESH_TOKEN"
 
 
-async def test_one_time_tokens_end(core: CoreClient, clock: Clock) -> None:
-    """An hour for a reset, a day for a verification, 15 minutes for a code."""
+async def test_one_time_tokens_expire(core: CoreClient, clock: Clock) -> None:
+    """A reset token is valid for 1 h, a verification token 24 h, a code 15 min."""
     email = unique_email()
     body = {"userId": await core.sign_up(email), "email": email}
     reset = "/public/recipe/user/password/reset/token"
     verify = "/public/recipe/user/email/verify"
     late_reset = (await core.post(reset, body))["token"]
     late_verify = (await core.post(f"{verify}/token", body))["token"]
-    begun = await core.post("/public/recipe/signinup/code", {"email": email})
-    typed = {
-        "preAuthSessionId": begun["preAuthSessionId"],
-        "deviceId": begun["deviceId"],
-        "userInputCode": begun["userInputCode"],
+    attempt = await core.post("/public/recipe/signinup/code", {"email": email})
+    user_input = {
+        "preAuthSessionId": attempt["preAuthSessionId"],
+        "deviceId": attempt["deviceId"],
+        "userInputCode": attempt["userInputCode"],
     }
-    clock.push(901)
+    clock.advance(901)
     code = "/public/recipe/signinup/code/check"
-    assert (await core.post(code, typed))["status"] == "EXPIRED_USER_INPUT_CODE_ERROR"
+    assert (await core.post(code, user_input))[
+        "status"
+    ] == "EXPIRED_USER_INPUT_CODE_ERROR"
     link = {
-        "preAuthSessionId": begun["preAuthSessionId"],
-        "linkCode": begun["linkCode"],
+        "preAuthSessionId": attempt["preAuthSessionId"],
+        "linkCode": attempt["linkCode"],
     }
     assert (await core.post(code, link))["status"] == "RESTART_FLOW_ERROR"
-    clock.push(2700)
-    answer = await core.post(f"{reset}/consume", {"token": late_reset})
-    assert answer["status"] == "RESET_PASSWORD_INVALID_TOKEN_ERROR"
+    clock.advance(2700)
+    response = await core.post(f"{reset}/consume", {"token": late_reset})
+    assert response["status"] == "RESET_PASSWORD_INVALID_TOKEN_ERROR"
     good = (await core.post(reset, body))["token"]
-    clock.push(3600)
+    clock.advance(3600)
     assert (await core.post(f"{reset}/consume", {"token": good}))["status"] == "OK"
-    clock.push(23 * _HOUR)
-    answer = await core.post(verify, {"method": "token", "token": late_verify})
-    assert answer["status"] == "EMAIL_VERIFICATION_INVALID_TOKEN_ERROR"
+    clock.advance(23 * _HOUR)
+    response = await core.post(verify, {"method": "token", "token": late_verify})
+    assert response["status"] == "EMAIL_VERIFICATION_INVALID_TOKEN_ERROR"
 
 
 async def test_active_users_since(core: CoreClient, clock: Clock) -> None:
-    """Only later activity counts, and a refresh is activity."""
+    """Only activity after `since` is counted, and a refresh is activity."""
     created = await core.create("a")
     await core.create("b")
-    clock.push(60)
+    clock.advance(60)
     since = str(int(clock.now * 1000))
     assert (await core.get("/users/count/active", since=since))["count"] == 0
     await core.refresh(refresh(created))
