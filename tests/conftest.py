@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fake_time import MovableClock
 from faults import FaultUpstream, answer
 from stack import Gateway, Start, no_blocking, running
 
@@ -41,6 +42,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.fixture
+async def clock() -> MovableClock:
+    """Return the clock of the test's loop, which the test can move forward."""
+    return MovableClock()
 
 
 @pytest.fixture(scope="session")

@@ -219,10 +219,21 @@ def answer_and_reset(reply: bytes) -> Behaviour:
     async def behaviour(peer: Peer) -> None:
         await peer.request()
         await peer.send(reply)
-        await asyncio.sleep(0.02)  # a RST discards bytes that haven't been read
+        await after_reading()  # a RST discards bytes that haven't been read
         peer.reset()
 
     return behaviour
+
+
+async def after_reading() -> None:
+    """Return when the gateway has read what was sent to it.
+
+    A gateway in this loop reads it in the next turn. One in another process can't be
+    observed, so this is a real pause for it.
+    """
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
 
 
 def drip(reply: bytes, *, gap_s: float, size: int = 1) -> Behaviour:
@@ -319,7 +330,7 @@ async def surplus_later(peer: Peer) -> None:
     """Send an unrequested second reply, after the gateway has read the first."""
     await peer.request()
     await peer.send(OK)
-    await asyncio.sleep(0.02)
+    await after_reading()
     await peer.send(b"HTTP/1.1 200 EVIL\r\nContent-Length: 4\r\n\r\nevil")
     await peer.gone()
 
@@ -440,6 +451,25 @@ async def until(condition: Callable[[], object]) -> None:
         while not condition():
             turns += 1
             await asyncio.sleep(0 if turns < 20 else 0.005)
+
+
+async def until_stopped(
+    transport: asyncio.Transport | None, sent: Callable[[], int]
+) -> None:
+    """Return when the gateway doesn't read *transport*, and its peer sends no more.
+
+    *sent* returns how many bytes the peer has sent.
+    """
+    before, still = -1, 0
+
+    def is_stopped() -> bool:
+        nonlocal before, still
+        assert transport is not None
+        is_still = not transport.is_reading() and sent() == before
+        before, still = sent(), still + 1 if is_still else 0
+        return still >= 10
+
+    await until(is_stopped)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Fixtures of the upstream tests, which run on asyncio's loop and on uvloop."""
+"""Fixtures of the upstream tests, which run on asyncio's loop and on uvloop.
+
+Those that move the `clock` run on asyncio's loop only, whose timers follow it.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,7 +16,10 @@ from gateway.upstream import Upstreams
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if "clock" in getattr(item, "fixturenames", ()):
+        del loops["uvloop"]
+    return loops
 
 
 @pytest.fixture

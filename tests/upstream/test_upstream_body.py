@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from faults import FAULTS, OK, FaultUpstream, Peer, answer, until
+from fake_time import MovableClock
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, until, until_stopped
 
 from gateway.config import TimeoutsConfig
 from gateway.errors import BadRequest, ClientGone, UpstreamClosed, UpstreamTimeout
@@ -265,8 +266,9 @@ async def test_p1_a_body_that_raises_aborts_the_exchange(
         sent = asyncio.create_task(
             pool.exchange(CHUNKED, method="POST", timeouts=timeouts, body=body())
         )
-        await upstream.got_request.wait() if name != "hang before head" else None
-        await asyncio.sleep(0.02)
+        await upstream.got_request.wait()
+        if name == "echo while reading":
+            await until(sent.done)
         fail.set()
         with pytest.raises(ClientGone, match="reset by the client"):
             await whole(await sent)
@@ -384,7 +386,7 @@ async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
 async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
-    upstreams: Upstreams, at_once: bool
+    clock: MovableClock, upstreams: Upstreams, at_once: bool
 ) -> None:
     """Each byte that the upstream reads restarts `idle`, also within one piece."""
     size = 24 * 1024**2
@@ -395,7 +397,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         while left > 0:
             data = await peer.reader.read(65536)
             left -= len(data)
-            await asyncio.sleep(0.005)
+            await clock.pass_time(0.5)
         await peer.send(OK)
         await peer.gone()
 
@@ -404,19 +406,21 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         reply = await pool.exchange(
             sized(size),
             method="POST",
-            timeouts=TimeoutsConfig(idle=0.5, response=60),
+            timeouts=TimeoutsConfig(idle=40, response=60),
             body=b"x" * size if at_once else pieces(b"x" * size),
             content_length=size,
         )
         assert await whole(reply) == b"ok"
 
 
-async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) -> None:
+async def test_a_slow_client_is_not_the_upstreams_fault(
+    clock: MovableClock, upstreams: Upstreams
+) -> None:
     """While the client's body is awaited, neither `response` nor `idle` runs."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
-        await asyncio.sleep(0.15)
+        await clock.pass_time(60)
         yield b"two"
 
     async with FaultUpstream(FAULTS["echo"]) as upstream:
@@ -424,29 +428,32 @@ async def test_a_slow_client_is_not_the_upstreams_fault(upstreams: Upstreams) ->
         reply = await pool.exchange(
             CHUNKED,
             method="POST",
-            timeouts=TimeoutsConfig(idle=0.05, response=0.1),
+            timeouts=TimeoutsConfig(idle=20, response=40),
             body=body(),
         )
         assert await whole(reply) == b"onetwo"
 
 
-async def test_total_runs_while_the_client_is_slow(upstreams: Upstreams) -> None:
+async def test_total_runs_while_the_client_is_slow(
+    clock: MovableClock, upstreams: Upstreams
+) -> None:
     """`total` ends an exchange also while the client's body is awaited."""
 
     async def body() -> AsyncIterator[bytes]:
         yield b"one"
+        clock.advance(30)
         await asyncio.Event().wait()
 
     async with FaultUpstream(FAULTS["echo"]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout, match="total"):
             await pool.exchange(
-                CHUNKED, method="POST", timeouts=TimeoutsConfig(total=0.05), body=body()
+                CHUNKED, method="POST", timeouts=TimeoutsConfig(total=30), body=body()
             )
 
 
 async def test_u12_a_slow_client_holds_the_upstream_back(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    clock: MovableClock, upstreams: Upstreams
 ) -> None:
     """While the client doesn't read, a bounded part of the reply is held.
 
@@ -467,9 +474,11 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
-        short = TimeoutsConfig(idle=0.05)
-        reply = await pool.exchange(head, method="GET", timeouts=short)
-        await asyncio.sleep(0.2)  # four times `idle`, which doesn't run meanwhile
+        timeouts = TimeoutsConfig(idle=20)
+        reply = await pool.exchange(head, method="GET", timeouts=timeouts)
+        (connection,) = pool._connections
+        await until_stopped(connection._transport, lambda: sent)
+        await clock.pass_time(80)
         assert reply.size <= 65536 + 262144
         assert sent < 16 * 1024**2
         read = 0

@@ -1,16 +1,18 @@
 """Faults of upstreams: rows U1 to U9, U13, U17, U18, C30, C31, I3, P1 and P2."""
 
 import asyncio
+import select
 import socket
 import threading
-import time
 
 import pytest
+from fake_time import MovableClock
 from faults import (
     BAD_REPLIES,
     CHUNKED_HEAD,
     CUT_BODIES,
     CUT_REPLIES,
+    DEADLINE_S,
     FAULTS,
     OK,
     Behaviour,
@@ -131,13 +133,14 @@ async def test_u4_hang_in_the_body_is_no_clean_end(
 
 
 async def test_total_bounds_a_reply_that_never_stops_dripping(
-    upstreams: Upstreams,
+    clock: MovableClock, upstreams: Upstreams
 ) -> None:
     """A reply that drips never exceeds `idle`, but `total` ends it."""
     body = drip(OK.replace(b": 2", b": 9999") + b"x" * 1000, gap_s=0.01, size=60)
     async with FaultUpstream(body) as upstream:
         pool = pool_of(upstreams, upstream)
-        reply = await get(pool, TimeoutsConfig(idle=0.2, total=0.1))
+        reply = await get(pool, TimeoutsConfig(idle=60, total=30))
+        clock.advance(30)
         with pytest.raises(UpstreamTimeout, match="total time"):
             await whole(reply)
 
@@ -264,7 +267,11 @@ async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
         port = listener.getsockname()[1]
         pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{port}"))
         await whole(await get(pool, timeouts))
-        time.sleep(0.05)  # noqa: ASYNC251 - the FIN arrives, and the loop can't see it
+        # The FIN arrives while the loop is blocked, and so can't see it.
+        (connection,) = pool._idle
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert select.select([sock.fileno()], [], [], DEADLINE_S)[0]
         assert pool.idle == 1
         reply = await pool.exchange(
             POST, method="POST", timeouts=timeouts, body=b"hi", content_length=2
@@ -542,12 +549,17 @@ async def test_p1_cancelling_closes_the_connection_at_once(
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
 
+        replied = asyncio.Event()
+
         async def client() -> None:
-            await whole(await get(pool, timeouts))
+            reply = await get(pool, timeouts)
+            replied.set()
+            await whole(reply)
 
         task = asyncio.create_task(client())
         await upstream.got_request.wait()
-        await asyncio.sleep(0.02)
+        if name == "hang in body":
+            await replied.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_time import MovableClock
 from faults import (
     DEADLINE_S,
     FAULTS,
@@ -252,14 +253,18 @@ async def test_the_connection_used_last_is_used_first(
 @pytest.mark.parametrize(
     ("keepalive_s", "field", "kept"),
     [
-        pytest.param(0.05, b"", False, id="keepalive_s"),
+        pytest.param(20, b"", False, id="keepalive_s"),
         pytest.param(30, b"Keep-Alive: timeout=0\r\n", False, id="timeout=0"),
         pytest.param(30, b"keep-alive: max=9, timeout=60\r\n", True, id="timeout=60"),
         pytest.param(30, b"", True, id="young"),
     ],
 )
 async def test_idle_connections_expire(
-    timeouts: TimeoutsConfig, keepalive_s: float, field: bytes, kept: bool
+    clock: MovableClock,
+    timeouts: TimeoutsConfig,
+    keepalive_s: float,
+    field: bytes,
+    kept: bool,
 ) -> None:
     """An idle connection is closed after `keepalive_s`, or the upstream's `timeout`."""
     reply = b"HTTP/1.1 200 OK\r\n" + field + b"Content-Length: 2\r\n\r\nok"
@@ -273,7 +278,9 @@ async def test_idle_connections_expire(
     async with FaultUpstream(behaviour) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         await get(pool, timeouts)
-        await asyncio.sleep(0.1)
+        await clock.pass_time(20)
+        if not kept:
+            await upstream.lost.wait()
         assert (pool.idle, upstream.lost.is_set()) == (int(kept), not kept)
         await upstreams.close()
 
@@ -299,9 +306,9 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
         assert time.monotonic() - started > 0.04
 
 
-@pytest.mark.parametrize("response_s", [0.1, 60], ids=["shorter", "longer"])
+@pytest.mark.parametrize("response_s", [20, 60], ids=["shorter", "longer"])
 async def test_an_idle_connection_expires_after_its_last_use(
-    response_s: float,
+    clock: MovableClock, response_s: float
 ) -> None:
     """A connection is closed `keepalive_s` after its last use, whatever `response`."""
     uses = 3
@@ -312,12 +319,15 @@ async def test_an_idle_connection_expires_after_its_last_use(
             await peer.send(OK)
         await peer.gone()
 
-    upstreams = Upstreams(keepalive_s=0.3)
+    upstreams = Upstreams(keepalive_s=40)
     async with FaultUpstream(behaviour) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         for _ in range(uses):
             reply = await get(pool, TimeoutsConfig(response=response_s))
             assert reply.read_now() == b"ok"
+            await clock.pass_time(25)
+            assert pool.idle == 1
+        clock.advance(15)
         await upstream.lost.wait()
         await until(lambda: not pool.open)
         assert upstream.connections == 1
@@ -350,24 +360,24 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(
 
 
 async def test_u14_a_name_is_looked_up_once_per_ttl(
-    timeouts: TimeoutsConfig,
+    clock: MovableClock, timeouts: TimeoutsConfig
 ) -> None:
     """Concurrent requests share one look-up; its result is used until it expires."""
     lookups: list[tuple[str, int]] = []
 
     async def lookup(host: str, port: int) -> list[Any]:
         lookups.append((host, port))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # the other requests come during the look-up
         return resolved("127.0.0.1", "127.0.0.1")
 
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
         url = f"http://api.test:{upstream.port}"
-        async with looking_up(lookup, ttl_s=0.2) as upstreams:
+        async with looking_up(lookup, ttl_s=30) as upstreams:
             pool = upstreams.pool(UpstreamTarget.parse(url))
             await asyncio.gather(*(get(pool, timeouts) for _ in range(5)))
             await get(pool, timeouts)
             assert lookups == [("api.test", upstream.port)]
-            await asyncio.sleep(0.2)
+            clock.advance(30)
             await get(pool, timeouts)
             assert len(lookups) == 2
 
@@ -679,11 +689,7 @@ async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
         async with FaultUpstream(behaviour) as upstream:
             await asyncio.gather(*(attempt(upstream.url) for _ in range(3)))
     await upstreams.close()
-    for _ in range(100):
-        if open_files() == before:
-            break
-        await asyncio.sleep(0.01)
-    assert open_files() == before
+    await until(lambda: open_files() == before)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert served  # some faults come after a whole reply
 
