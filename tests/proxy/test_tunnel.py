@@ -15,8 +15,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_hang, until
-from gateway_under_test import ORIGIN, UnderTest, gateway, until_cut
+from fake_time import MovableClock
+from faults import (
+    FAULTS,
+    OK,
+    FaultUpstream,
+    Peer,
+    answer,
+    answer_and_hang,
+    until,
+    until_stopped,
+)
+from gateway_under_test import (
+    ORIGIN,
+    UnderTest,
+    gateway,
+    until_cut,
+)
 from object_lifetime import collector_off
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -472,16 +487,17 @@ async def test_a_route_may_let_sockets_outlive_their_session() -> None:
             assert await socket.recv() == "still here"
 
 
-async def test_an_idle_socket_is_closed_and_a_busy_one_is_not() -> None:
+async def test_an_idle_socket_is_closed_and_a_busy_one_is_not(
+    clock: MovableClock,
+) -> None:
     """Both ends get 1001 after `idle_timeout` without a byte from either."""
-    route = {"websocket": {"idle_timeout": 0.15}}
+    route = {"websocket": {"idle_timeout": 30}}
     async with service() as up, gateway(up.url, route=route) as gw, dial(gw) as socket:
-        loop = asyncio.get_running_loop()
-        busy_until = loop.time() + 0.5
-        while loop.time() < busy_until:
+        for _ in range(4):
             await socket.send("x")
             assert await socket.recv() == "x"
-            await asyncio.sleep(0.03)
+            await clock.pass_time(20)
+        await clock.pass_time(10)
         assert await closed(socket) == (1001, "idle")
         assert await up.end() == (1001, "idle")
 
@@ -765,21 +781,24 @@ async def test_f20_a_half_closed_socket_still_gets_its_answer() -> None:
 # --- slow ends --------------------------------------------------------------
 
 
-async def flood(wire: Wire, most: int) -> int:
-    """Send frames until the socket takes no more; return how many bytes it took."""
-    sent = idle = 0
+async def flood(wire: Wire, most: int, is_full: Callable[[], bool]) -> int:
+    """Send frames until the socket takes no more; return how many bytes it took.
+
+    *is_full* returns whether the gateway has stopped reading.
+    """
+    sent = 0
     payload = bytes(65536)
     frame = b"\x82\xff" + len(payload).to_bytes(8, "big") + b"mask" + payload
     sock = wire.writer.get_extra_info("socket").dup()
     with sock:
         sock.setblocking(False)
-        while idle < 10 and sent < most:
+        while sent < most:
             try:
                 sent += sock.send(frame)
-                idle = 0
             except BlockingIOError:
-                idle += 1
-                await asyncio.sleep(0.01)
+                if is_full():
+                    break
+                await asyncio.sleep(0)
     return sent
 
 
@@ -799,12 +818,14 @@ async def test_p15_a_service_that_never_reads_holds_back_its_client() -> None:
     ):
         await wire.send(request("GET", "/ws", *HANDSHAKE))
         await wire.head()
-        assert await flood(wire, most) < most / 2
         (tunnel,) = gw.proxy.tunnels
-        assert isinstance(tunnel._upstream, UpstreamTunnel)
+        upstream_side = tunnel._upstream
+        assert isinstance(upstream_side, UpstreamTunnel)
+        taken = await flood(wire, most, lambda: upstream_side._drained is not None)
+        assert taken < most / 2
         assert isinstance(tunnel._up._source, websocket.tunnel._ClientSocket)
-        assert tunnel._upstream._transport is not None
-        assert tunnel._upstream._transport.get_write_buffer_size() < 1024**2
+        assert upstream_side._transport is not None
+        assert upstream_side._transport.get_write_buffer_size() < 1024**2
         assert tunnel._up._source._size < 1024**2
 
 
@@ -825,13 +846,10 @@ async def test_p15_a_client_that_never_reads_holds_back_its_service() -> None:
             await wire.send(request("GET", "/ws", *HANDSHAKE))
             await wire.head()
             wire.writer.transport.pause_reading()
-            before = -1
-            while before != sent:
-                before = sent
-                await asyncio.sleep(0.1)
-            assert sent < 32 * 1024**2
             (tunnel,) = gw.proxy.tunnels
             assert isinstance(tunnel._down._source, UpstreamTunnel)
+            await until_stopped(tunnel._down._source._transport, lambda: sent)
+            assert sent < 32 * 1024**2
             assert tunnel._down._source._size < 1024**2
         await until(lambda: not gw.pools[0].open)
 
