@@ -1,7 +1,8 @@
 """The listener's deadlines and limits, and how its connections end.
 
-Each test runs a gateway of its own, with time limits short enough to be reached. The
-corpus (tests/test_corpus.py) tests which requests are refused.
+Each test runs a gateway of its own. Its time limits are short where only their end is
+tested. Where something must happen before, they are seconds, and the test moves the
+clock. The corpus (tests/test_corpus.py) tests which requests are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from corpus import rig as corpus_rig
 from corpus.rig import Rig, Watched, until
+from fake_time import MovableClock
 from wire import connect
 
 from gateway.downstream import exchange, listener
@@ -26,7 +28,9 @@ from gateway.pace import Pace
 
 GET = b"GET /public/a HTTP/1.1\r\nHost: gw\r\n\r\n"
 SHORT_S = 0.1
-PATIENCE_S = 10.0
+LONG_S = 5.0
+"""A limit that a busy machine doesn't reach; the test moves the clock past it."""
+PATIENCE_S = 30.0
 
 
 OFTEN = Pace(sweep_s=0.02)
@@ -143,10 +147,12 @@ BODY = b"POST /public/a HTTP/1.1\r\nHost: gw\r\nContent-Length: 8\r\n\r\n"
         pytest.param([GET + BODY + b"\r\n\r\n5678G"], id="behind an odd body"),
     ],
 )
-async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
+async def test_a_slow_head_behind_a_request_is_408(
+    clock: MovableClock, pieces: list[bytes]
+) -> None:
     """G5: its deadline also runs if it begins in the segment of the request before."""
     async with (
-        running(limits={"head_timeout": SHORT_S}) as rig,
+        running(limits={"head_timeout": LONG_S}) as rig,
         connected(rig) as (reader, writer),
     ):
         watched = await server_side(rig, writer)
@@ -155,6 +161,8 @@ async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
             writer.write(piece)
             sent += len(piece)
             await watched.until(sent)
+        await until(lambda: not watched.is_running)
+        clock.advance(LONG_S)
         replies = await reader.read()
         assert replies.startswith(b"HTTP/1.1 200 ")
         assert replies.count(b"HTTP/1.1 408 ") == 1
@@ -174,10 +182,12 @@ async def test_a_slow_head_behind_a_request_is_408(pieces: list[bytes]) -> None:
         pytest.param([BODY + b"12345678" + GET, GET], id="both"),
     ],
 )
-async def test_the_head_deadline_ends_with_the_request(pieces: list[bytes]) -> None:
+async def test_the_head_deadline_ends_with_the_request(
+    clock: MovableClock, pieces: list[bytes]
+) -> None:
     """After complete requests, however segmented, only `keep_alive` limits the wait."""
     async with (
-        running(limits={"head_timeout": SHORT_S}) as rig,
+        running(limits={"head_timeout": LONG_S}) as rig,
         connected(rig) as (reader, writer),
     ):
         watched = await server_side(rig, writer)
@@ -186,15 +196,15 @@ async def test_the_head_deadline_ends_with_the_request(pieces: list[bytes]) -> N
             await watched.until(sum(map(len, pieces[:number])))
         for _ in range(b"".join(pieces).count(b" HTTP/1.1")):
             await reader.readuntil(b"/public/a")
-        await asyncio.sleep(2 * SHORT_S)
+        await clock.pass_time(2 * LONG_S)
         writer.write(GET)
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_a_slow_reply_is_not_a_slow_head() -> None:
+async def test_a_slow_reply_is_not_a_slow_head(clock: MovableClock) -> None:
     """The deadline of a head that came in two segments ends with the head."""
     async with (
-        running(limits={"head_timeout": SHORT_S}) as rig,
+        running(limits={"head_timeout": LONG_S}) as rig,
         connected(rig) as (reader, writer),
     ):
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -203,7 +213,7 @@ async def test_a_slow_reply_is_not_a_slow_head() -> None:
         await watched.until(10)
         writer.write(GET[10:])
         head = await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(3 * SHORT_S)
+        await clock.pass_time(2 * LONG_S)
         (upstream,) = rig.upstream.open
         upstream._transport.write(b"ok")
         assert await reader.readexactly(2) == b"ok"
@@ -289,16 +299,21 @@ async def test_the_beginning_of_a_pipelined_head_is_kept(
         assert (await reader.readuntil(b"/public/a")).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_an_idle_connection_is_closed() -> None:
+async def test_an_idle_connection_is_closed(clock: MovableClock) -> None:
     """After `keep_alive`, also if nothing was ever sent on the connection."""
-    async with running(limits={"keep_alive": SHORT_S}) as rig:
-        async with connected(rig) as (reader, _writer):
+    async with running(limits={"keep_alive": LONG_S}) as rig:
+        async with connected(rig) as (reader, writer):
+            await server_side(rig, writer)
+            clock.advance(LONG_S)
             assert await reader.read() == b""
         async with connected(rig) as (reader, writer):
+            watched = await server_side(rig, writer)
             writer.write(GET)
-            reply = await reader.read()
-        assert reply.startswith(b"HTTP/1.1 200 ")
-        assert reply.endswith(b"/public/a")
+            reply = await reader.readuntil(b"/public/a")
+            assert reply.startswith(b"HTTP/1.1 200 ")
+            await until(lambda: not watched.is_running)
+            clock.advance(LONG_S)
+            assert await reader.read() == b""
 
 
 async def test_a_head_too_large_is_refused_before_it_ends() -> None:
@@ -534,9 +549,9 @@ async def test_a_client_that_reads_nothing_is_cut() -> None:
         assert not rig.complaints.texts
 
 
-async def test_a_client_that_reads_slowly_is_not_cut() -> None:
+async def test_a_client_that_reads_slowly_is_not_cut(clock: MovableClock) -> None:
     """G7: it gets the whole reply; the gateway buffers less than 2 MB of it."""
-    async with running(limits={"write_idle_timeout": 0.5}) as rig:
+    async with running(limits={"write_idle_timeout": LONG_S}) as rig:
         size = 12_000_000
         rig.upstream.reply = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
         rig.upstream.reply += bytes(size)
@@ -551,7 +566,7 @@ async def test_a_client_that_reads_slowly_is_not_cut() -> None:
                 assert watched.transport is not None
                 buffered = watched.transport.get_write_buffer_size()
                 max_buffered = max(max_buffered, buffered)
-                await asyncio.sleep(0.02)
+                await clock.pass_time(LONG_S / 20)
             assert max_buffered < 2_000_000
 
 
@@ -848,7 +863,7 @@ async def test_pipelined_bytes_are_bounded() -> None:
             writer.write(b"\x01" * 10000)
             await asyncio.sleep(0)
         writer.write(b"\x01" * 2_000_000)
-        await asyncio.sleep(SHORT_S)
+        await asyncio.sleep(SHORT_S)  # a real pause, in which a gateway could read on
         assert len(watched._unread) < 600_000
         (upstream,) = rig.upstream.open
         upstream._transport.write(b"ok")
