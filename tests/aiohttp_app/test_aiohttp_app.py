@@ -29,6 +29,7 @@ from faults import (
     OK,
     FaultUpstream,
     Peer,
+    after_reading,
     answer,
     answer_and_close,
     echo,
@@ -194,7 +195,7 @@ async def test_an_http_1_0_reply_of_unknown_length_ends_with_the_connection(
     async def slowly(peer: Peer) -> None:
         await peer.request()
         await peer.send(CHUNKED_HEAD + b"2\r\nok\r\n")
-        await asyncio.sleep(0.05)
+        await after_reading()
         await peer.send(b"0\r\n\r\n")
 
     async with (
@@ -334,12 +335,12 @@ async def test_uploads() -> None:
         assert response.body == b"whole"
         async with gw.connect() as wire:
             await wire.send(request("PUT", "/a", ("Content-Length", "6")) + b"abc")
-            await asyncio.sleep(0.05)
+            await after_reading()
             await wire.send(b"def")
             assert (await wire.reply()).body == b"abcdef"
             await wire.send(request("PUT", "/a", ("Transfer-Encoding", "chunked")))
             await wire.send(b"3\r\nabc\r\n")
-            await asyncio.sleep(0.05)
+            await after_reading()
             await wire.send(b"1\r\nd\r\n0\r\n\r\n")
             assert (await wire.reply()).body == b"abcd"
 
@@ -369,7 +370,7 @@ async def test_a_body_over_the_limit_is_413() -> None:
         async with gw.connect() as wire:
             await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
             await wire.send(b"5\r\n12345\r\n")
-            await asyncio.sleep(0.05)
+            await upstream.got_request.wait()
             await wire.send(b"5\r\n12345\r\n")
             response = await wire.reply()
         assert (response.status, response.json()["code"]) == (413, "content_too_large")
@@ -397,7 +398,7 @@ async def test_a_body_with_broken_chunks_is_408() -> None:
         gw.connect() as wire,
     ):
         await wire.send(request("POST", "/a", ("Transfer-Encoding", "chunked")))
-        await asyncio.sleep(0.05)
+        await upstream.got_request.wait()
         await wire.send(b"1\r\na\r\nzz\r\n")
         response = await wire.reply()
         record = await gw.record()
