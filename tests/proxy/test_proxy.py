@@ -571,7 +571,7 @@ async def test_u13_each_piece_of_a_stream_is_passed_on_at_once() -> None:
 
     async with (
         FaultUpstream(events) as upstream,
-        gateway(upstream.url, route={"timeouts": {"response": 0.2}}) as gw,
+        gateway(upstream.url) as gw,
         gw.connect() as wire,
     ):
         await wire.send(GET)

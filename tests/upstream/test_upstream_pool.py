@@ -522,7 +522,8 @@ async def test_every_address_is_tried_within_the_connect_timeout(
         well = FaultUpstream(answer(OK), host="127.0.0.3", port=port)
         async with well, looking_up(lookup) as upstreams:
             pool = upstreams.pool(UpstreamTarget.parse(f"http://api.test:{port}"))
-            reply = await get(pool, TimeoutsConfig(connect=0.4))
+            # The silent address takes a second; the next one has another second.
+            reply = await get(pool, TimeoutsConfig(connect=2))
             assert reply.read_now() == b"ok"
 
 
@@ -596,7 +597,8 @@ async def test_closing_ends_every_exchange(timeouts: TimeoutsConfig) -> None:
         ]
         await hung.got_request.wait()
         await upstreams.close()
-        await asyncio.wait([*tasks, asyncio.create_task(hung.lost.wait())], timeout=1)
+        lost = asyncio.create_task(hung.lost.wait())
+        await asyncio.wait([*tasks, lost], timeout=DEADLINE_S)
         for upstream in (hung, cut, well):
             await upstream.lost.wait()
         assert await reply.read() == b"hi"
