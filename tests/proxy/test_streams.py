@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from fake_time import MovableClock
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer, until
 from gateway_under_test import gateway, until_cut
 from wire import Wire, request
@@ -122,7 +123,9 @@ async def test_a_client_that_reads_nothing_is_cut_as_well() -> None:
         await until(lambda: not gw.listener.connections)
 
 
-async def test_the_end_of_the_token_ends_what_has_no_length() -> None:
+async def test_the_end_of_the_token_ends_what_has_no_length(
+    clock: MovableClock,
+) -> None:
     """As WebSockets end then. A download that was begun in time ends by itself."""
     for kind in ("chunked", "sized"):
         service = Events(kind)
@@ -131,13 +134,13 @@ async def test_the_end_of_the_token_ends_what_has_no_length() -> None:
             gateway(upstream.url, route=PROTECTED) as gw,
             gw.connect() as wire,
         ):
-            gw.verifier.expires_in_s = 0.2
+            gw.verifier.expires_in_s = 30
             await begin(wire, ANN)
+            await clock.pass_time(30)
             if kind == "chunked":
                 assert b"0\r\n" not in await until_cut(wire)
                 assert_ended(await gw.record(), "the access token has expired")
             else:
-                await asyncio.sleep(0.3)
                 service.go.set()
                 await until_whole(wire, kind)
                 assert (await gw.record()).status == 200
