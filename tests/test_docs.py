@@ -199,6 +199,24 @@ def test_every_word_of_the_log_is_explained() -> None:
     assert not {word for word in words if f"`{word}`" not in text}
 
 
+# --- security.md ---
+
+
+def test_each_threat_rests_on_rows_that_exist() -> None:
+    """Both ends of a range are rows of attacks.md or faults.md, in order."""
+    known = list(table_rows())
+    cells = [row[2] for row in rows(page("security.md")) if len(row) == 3]
+    ranges = [cell for cell in cells if re.match(r"[A-Z]\d", cell)]
+    assert len(ranges) > 20
+    for text in ranges:
+        for part in text.split(", "):
+            first, _, last = part.partition(" to ")
+            assert first in known, text
+            if last:
+                assert known.index(first) < known.index(last), text
+                assert first[0] == last[0], text
+
+
 # --- attacks.md and faults.md ---
 
 ROW = re.compile(r"[A-IKPU]\d{1,2}")
