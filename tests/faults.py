@@ -11,13 +11,15 @@ parsers.
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Self
 
 DEADLINE_S = 10.0
@@ -486,12 +488,22 @@ def closed_port() -> Iterator[int]:
 def free_ports(count: int) -> tuple[int, ...]:
     """Return different ports of loopback that nothing uses at the moment.
 
-    It can't promise that they are still free when a server starts: another process may
-    have taken one. So it is only for programs that must be told their port. Any other
-    server listens on port 0, and says which port it got.
+    They are below the range from which the system takes ports by itself, so that no
+    connection and no server on port 0 takes one of them. It can't promise more: so it
+    is only for programs that must be told their port. Any other server listens on port
+    0, and says which port it got.
     """
-    with ExitStack() as opened:
-        return tuple(opened.enter_context(closed_port()) for _ in range(count))
+    lowest, highest = 10_000, 32_767
+    with suppress(OSError):  # on Linux only
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii")
+        highest = max(lowest + 1000, int(text.split()[0]) - 1)
+    ports: set[int] = set()
+    choose = random.SystemRandom()
+    while len(ports) < count:
+        port = choose.randint(lowest, highest)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.add(port)
+    return tuple(ports)
 
 
 @asynccontextmanager

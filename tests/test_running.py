@@ -20,7 +20,7 @@ import uvloop
 from gateway import running
 from gateway.running import Runner, Turns, Wait, ensure_task, turns_of
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 Test = Callable[..., Coroutine[Any, Any, None]]
 

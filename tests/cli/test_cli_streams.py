@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from faults import free_ports
 from processes import DEADLINE_S, GATEWAY
 from wire import connect, request
 
@@ -32,8 +32,7 @@ async def serving(
     """
     file = tmp_path / "routes.yaml"
     file.write_text("version: 1\n")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
+    (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", f'exec "$@" {shell}', "sh"),
         *(GATEWAY, "serve", "-c", file, "--listen", f"127.0.0.1:{port}"),

@@ -311,6 +311,15 @@ async def test_reply_while_draining_closes_its_connection(
 # --- signals --------------------------------------------------------------------
 
 
+@pytest.fixture
+def without_nohup() -> Iterator[None]:
+    """Give SIGHUP its default action: tests that run under `nohup` ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("without_nohup")
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str
 )
