@@ -388,6 +388,7 @@ def replace_jwt(replacement: Any) -> None:
 # --- sessions --------------------------------------
 
 _SESSIONS = f"{_SESSION}.recipe_implementation:RecipeImplementation"
+_LINKING = f"{_SDK}.recipe.accountlinking"
 
 
 @SDK.seam(
@@ -398,18 +399,43 @@ _SESSIONS = f"{_SESSION}.recipe_implementation:RecipeImplementation"
         f"{_SESSIONS}.revoke_multiple_sessions", 1, ("session_handles", "user_context")
     ),
     Has(f"{_SESSIONS}.revoke_all_sessions_for_user"),
+    Takes(
+        f"{_SESSIONS}.get_all_session_handles_for_user",
+        1,
+        (
+            "user_id",
+            "fetch_sessions_for_linked_accounts",
+            "tenant_id",
+            "fetch_across_all_tenants",
+            "user_context",
+        ),
+    ),
+    Takes(f"{_LINKING}.recipe:AccountLinkingRecipe.get_instance"),
+    Keeps(f"{_LINKING}.recipe:AccountLinkingRecipe", ("recipe_implementation",)),
+    Takes(
+        f"{_LINKING}.recipe_implementation:RecipeImplementation.delete_user",
+        1,
+        ("user_id", "remove_all_linked_accounts", "user_context"),
+    ),
 )
 def watch_revocations(on_revoked: Callable[[str], None]) -> None:
     """Call *on_revoked* with each session handle that the SDK has revoked.
 
-    Covers sign-out, token theft, the dashboard and calls of a `config_module`; not
-    revocations by another process, or by the core when a user is deleted.
+    Covers sign-out, token theft, the dashboard and calls of a `config_module`, and the
+    deletion of a user by these; not what another process does. The core revokes a
+    deleted user's sessions without naming them, so they are listed before. If they
+    can't be, the user isn't deleted. A session that begins between the two calls is
+    missed.
 
-    Replaced: three methods of the session recipe's implementation. Breaks: a remembered
-    token is accepted after its session was revoked.
+    Replaced: three methods of the session recipe's implementation, and `delete_user` of
+    accountlinking's, which is always loaded. Breaks: a remembered token is accepted
+    after its session was revoked.
     """
+    from supertokens_python.recipe.accountlinking.recipe import AccountLinkingRecipe
     from supertokens_python.recipe.session.recipe import SessionRecipe
 
+    users = AccountLinkingRecipe.get_instance().recipe_implementation
+    delete_user = users.delete_user
     sessions = SessionRecipe.get_instance().recipe_implementation
     revoke_session = sessions.revoke_session
     revoke_multiple_sessions = sessions.revoke_multiple_sessions
@@ -434,6 +460,21 @@ def watch_revocations(on_revoked: Callable[[str], None]) -> None:
             on_revoked(handle)
         return revoked
 
+    async def user(
+        user_id: str, remove_all_linked_accounts: bool, user_context: dict[str, Any]
+    ) -> None:
+        handles = await sessions.get_all_session_handles_for_user(
+            user_id=user_id,
+            fetch_sessions_for_linked_accounts=remove_all_linked_accounts,
+            tenant_id=None,  # type: ignore[arg-type] # all tenants; declared too strict
+            fetch_across_all_tenants=True,
+            user_context=user_context,
+        )
+        await delete_user(user_id, remove_all_linked_accounts, user_context)
+        for handle in handles:
+            on_revoked(handle)
+
+    users.delete_user = user  # type: ignore[method-assign]
     sessions.revoke_session = one  # type: ignore[method-assign]
     sessions.revoke_multiple_sessions = several  # type: ignore[method-assign]
     sessions.revoke_all_sessions_for_user = of_user  # type: ignore[method-assign]

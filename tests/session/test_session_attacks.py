@@ -12,6 +12,7 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,32 @@ async def test_e13_deleted_user(start: Start, upstream: FaultUpstream) -> None:
         assert (reply.status, reply.json()) == (401, UNAUTHORISED)
         assert (await gateway.record(reply)).reason == reason
     assert len(upstream.requests) == 1
+
+
+async def test_e13_user_deleted_in_the_dashboard(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """E13: a user deleted through this gateway has no access, where `never`, too."""
+    gateway = await start(
+        ROUTES.replace("userroles: {}", "userroles: {}, dashboard: {api_key: secret}")
+    )
+    ann, bob = [await gateway.sign_up(name) for name in ("ann", "bob")]
+    ann_elsewhere = replace(ann)
+    await ann_elsewhere.enter()
+    for user in (ann, ann_elsewhere, bob):
+        assert (await user.get("/private")).status == 200
+    reply = await gateway.ask(
+        "DELETE",
+        f"/auth/dashboard/api/user?userId={ann.id}",
+        ("Authorization", "Bearer secret"),
+    )
+    assert reply.status == 200
+    for user in (ann, ann_elsewhere):
+        reply = await user.get("/private")
+        assert (reply.status, reply.json()) == (401, UNAUTHORISED)
+        assert (await gateway.record(reply)).reason == "session_ended"
+    assert len(upstream.requests) == 3
+    assert (await bob.get("/private")).status == 200
 
 
 # --- which credentials count --------------------------------------------------------

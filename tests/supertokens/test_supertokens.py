@@ -23,6 +23,7 @@ from sdk_reset import reset, running
 from session_request import session_request
 from starlette.requests import Request
 from starlette.responses import Response
+from supertokens_python.asyncio import delete_user, get_user
 from supertokens_python.exceptions import BadInputError
 from supertokens_python.framework.fastapi.fastapi_request import FastApiRequest
 from supertokens_python.framework.fastapi.fastapi_response import FastApiResponse
@@ -1051,7 +1052,15 @@ async def _all(person: Person, handle: str) -> None:
     await sessions.revoke_all_sessions_for_user(session.identity.user_id)
 
 
-@pytest.mark.parametrize("revoke", [_sign_out, _theft, _one, _several, _all])
+async def _deleted_user(person: Person, handle: str) -> None:
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    await delete_user(session.identity.user_id)
+
+
+@pytest.mark.parametrize(
+    "revoke", [_sign_out, _theft, _one, _several, _all, _deleted_user]
+)
 async def test_every_revocation_is_reported(
     person: Person, revoke: Callable[[Person, str], Any]
 ) -> None:
@@ -1063,6 +1072,21 @@ async def test_every_revocation_is_reported(
     person.sdk.on_revoked = revoked.append
     await revoke(person, session.identity.session_handle)
     assert revoked == [session.identity.session_handle]
+
+
+@pytest.mark.parametrize("failing", ["/recipe/session/user", "/user/remove"])
+async def test_a_failed_deletion_revokes_nothing(person: Person, failing: str) -> None:
+    """A user stays, with the session, if its sessions can't be listed."""
+    session = await person.session()
+    assert isinstance(session, SdkSession)
+    revoked: list[str] = []
+    person.sdk.on_revoked = revoked.append
+    person.core.core.faults.error(500, failing)
+    with pytest.raises(Exception, match="500"):
+        await delete_user(session.identity.user_id)
+    assert revoked == []
+    person.core.core.faults.clear()
+    assert await get_user(session.identity.user_id) is not None
 
 
 async def test_a_failed_sign_out_revokes_nothing(person: Person) -> None:
