@@ -61,6 +61,7 @@ class App:
     sessions: SessionAuthenticator
     observer: Observer
     keys: keys.KeyStore
+    sdk: supertokens.Sdk
     make_id: Callable[[], str]
 
 
@@ -228,5 +229,6 @@ async def open_app(
             sessions=sessions,
             observer=observer,
             keys=key_store,
+            sdk=sdk,
             make_id=make_id,
         )

@@ -250,6 +250,7 @@ def make(
         sessions=None,  # type: ignore[arg-type] # sessions are fakes
         observer=observer,
         keys=None,  # type: ignore[arg-type] # the same
+        sdk=None,  # type: ignore[arg-type] # the same
         make_id=make_id,
     )
     pools = services["up"].pools

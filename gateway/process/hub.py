@@ -1,36 +1,83 @@
 """edge. The hub: a child of the supervisor that has an event loop and no clients.
 
-The supervisor relays the workers' reports to it. The hub doesn't use them yet; they are
-for health, metrics, administration, active checks and shared counters. No traffic
-depends on the hub: when it dies it is restarted, and workers are not affected.
+It fetches the core's signing keys for the supervisor, which hands them to new workers.
+It does so in place of the workers because it meets no client: whoever takes over a
+worker can't have keys of their own outlive it.
+
+The supervisor relays the workers' reports to the hub. The hub doesn't use them yet;
+they are for health, metrics, administration, active checks and shared counters. No
+running worker depends on the hub: when it dies it is restarted, and workers are not
+affected.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import socket
+import time
 from pathlib import Path
 
-from gateway.process.messages import BadMessage, Drain, Message, Ping, Ready, Report
+from gateway.config import KeysConfig
+from gateway.process.messages import (
+    MAX_KEY_SET,
+    BadMessage,
+    Drain,
+    FetchKeys,
+    Keys,
+    KeySource,
+    Message,
+    Ping,
+    Ready,
+    Report,
+)
 from gateway.process.pipe import Pipe
+from gateway.session.keys import KeySet, KeyStore
 
 NAME = "gateway hub"
 """The name of the process in `ps -o comm` and `top`."""
 
 
 class Hub:
-    """Reads the reports that the supervisor relays, and discards them."""
+    """Reads the reports that the supervisor relays, and reports the core's keys."""
 
     def __init__(self) -> None:
         self._pipe = Pipe(self)
-        self._stopped = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._is_stopped = False
+        self._fetches: FetchKeys | None = None
+        """What is to be fetched; None: nothing new."""
 
     async def run(self, end: socket.socket) -> None:
         """Run until the supervisor sends `Drain` or its end of the channel closes."""
         await self._pipe.open(end)
         self._pipe.send(Ready())
-        await self._stopped.wait()
+        async with contextlib.AsyncExitStack() as store:
+            while not self._is_stopped:
+                await self._changed.wait()
+                self._changed.clear()
+                fetches, self._fetches = self._fetches, None
+                if fetches is not None:
+                    await store.aclose()
+                    store.push_async_callback((await self._start(fetches)).close)
+
+    async def _start(self, fetches: FetchKeys) -> KeyStore:
+        """Return a store that fetches, and whose keys are reported."""
+        settings = KeysConfig(
+            refresh_interval=fetches.refresh_s, timeout=fetches.timeout_s
+        )
+        store = KeyStore(fetches.source.hosts, settings)
+        store.subscribe(lambda keys, _has_left: self._report(fetches.source, keys))
+        await store.start()
+        return store
+
+    def _report(self, source: KeySource, keys: KeySet) -> None:
+        """Report *keys*, which were fetched now; none if they are too large."""
+        jwks = json.dumps(keys.jwks)
+        if len(jwks) <= MAX_KEY_SET:
+            self._pipe.send(Keys(source, time.monotonic(), jwks))
 
     def receive(self, message: Message) -> None:
         """Handle a message from the supervisor.
@@ -43,20 +90,29 @@ class Hub:
                 self._pipe.send(message)
             case Report():
                 pass
+            case FetchKeys():
+                self._fetches = message
+                self._changed.set()
             case Drain():
-                self._stopped.set()
+                self._stop()
             case _:
                 raise BadMessage("not for a hub")
 
     def closed(self) -> None:
         """Stop: the supervisor has ended."""
-        self._stopped.set()
+        self._stop()
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self._changed.set()
 
 
 def be_hub(end: socket.socket) -> int:
     """Run the hub in this process; return the exit code."""
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/comm").write_text(NAME)
+    # Every worker logs outages of the core itself, and what they mean for requests.
+    logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
     # Not uvloop: a few messages a minute don't justify the import.
     asyncio.run(Hub().run(end))
     return 0

@@ -20,6 +20,11 @@ _BATCH_BYTES = 64 * 1024
 long."""
 _MAX_HANDLE = 1024
 """Of a session handle, in characters. SuperTokens' have less than 100."""
+_MAX_HOSTS = 64
+_MAX_URL = 4096
+"""Of a core's address and of an issuer, in characters."""
+MAX_KEY_SET = 256 * 1024
+"""Of a key set, in characters. A core's usual set has 2,000."""
 
 
 class BadMessage(ValueError):
@@ -63,6 +68,42 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySource:
+    """From a worker that starts: the core whose keys verify its tokens."""
+
+    hosts: tuple[str, ...]
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysUntil:
+    """From a worker: until when it can verify tokens with the keys that it has."""
+
+    until: float
+    """On the monotonic clock, which all processes of a machine share."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchKeys:
+    """To the hub: fetch the keys of *source* from now on, and of no other core."""
+
+    source: KeySource
+    refresh_s: float
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """From the hub, and to a worker that starts: the keys of *source*."""
+
+    source: KeySource
+    fetched_at: float
+    """On the monotonic clock."""
+    jwks: str
+    """A JWKS document."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """To the hub: a worker has sent *message*."""
 
@@ -72,7 +113,19 @@ class Report:
     message: Deny | Ready | Failed
 
 
-Message = Deny | Accept | Drain | Ping | Ready | Failed | Report
+Message = (
+    Deny
+    | Accept
+    | Drain
+    | Ping
+    | Ready
+    | Failed
+    | KeySource
+    | KeysUntil
+    | FetchKeys
+    | Keys
+    | Report
+)
 
 
 def encode(message: Message) -> bytes:
@@ -95,10 +148,22 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"ready": True}
         case Failed(reason):
             return {"failed": reason}
+        case KeySource():
+            return {"key_source": _source_to_json(message)}
+        case KeysUntil(until):
+            return {"keys_until": until}
+        case FetchKeys(source, refresh_s, timeout_s):
+            return {"fetch_keys": [_source_to_json(source), refresh_s, timeout_s]}
+        case Keys(source, fetched_at, jwks):
+            return {"keys": [_source_to_json(source), fetched_at, jwks]}
         case Report(child, slot, inner):
             return {"child": child, "slot": slot, "report": _to_json(inner)}
         case never:
             assert_never(never)
+
+
+def _source_to_json(source: KeySource) -> list[object]:
+    return [source.issuer, *source.hosts]
 
 
 class Decoder:
@@ -157,8 +222,32 @@ def _simple_message(value: object) -> Message:
             return Ready()
         case {"failed": str(reason), **rest} if not rest:
             return Failed(reason)
+        case {"key_source": source, **rest} if not rest:
+            return _source(source)
+        case {"keys_until": until, **rest} if not rest:
+            return KeysUntil(_time(until))
+        case {"fetch_keys": [source, refresh_s, timeout_s], **rest} if not rest:
+            return FetchKeys(_source(source), _time(refresh_s), _time(timeout_s))
+        case {"keys": [source, at, str(jwks)], **rest} if not rest:
+            if len(jwks) > MAX_KEY_SET:
+                raise BadMessage("a key set is too large")
+            return Keys(_source(source), _time(at), jwks)
         case _:
             raise BadMessage("a message of an unknown kind")
+
+
+def _source(value: object) -> KeySource:
+    match value:
+        case [str(issuer), *hosts] if len(hosts) <= _MAX_HOSTS:
+            return KeySource(tuple(map(_url, hosts)), _url(issuer))
+        case _:
+            raise BadMessage("an invalid source of keys")
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_URL:
+        raise BadMessage("an invalid URL")
+    return value
 
 
 def _handle(value: str) -> str:

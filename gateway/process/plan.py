@@ -2,7 +2,7 @@
 
 `Plan.on` takes one event and returns the actions that follow from it. The plan holds
 the supervisor's state: generations, back-off, which worker accepts from which socket,
-the deny-list, drain deadlines. It owns no process, socket or clock.
+the deny-list, the signing keys, drain deadlines. It owns no process, socket or clock.
 
 These rules hold after every event, in any order of events:
 - While a worker is ready, every socket is accepted from.
@@ -10,14 +10,17 @@ These rules hold after every event, in any order of events:
 - A denial reaches every worker, and reaches a new worker before it accepts.
 - A worker that keeps crashing is restarted after growing delays.
 - A drain ends: a worker that exceeds its time is killed.
-- The hub is kept running, and nothing that it does affects workers.
+- The hub is kept running, and nothing that it does affects workers that serve.
+- A new worker gets the last keys that the hub fetched of the same core for the same SDK
+  settings, with the time of the fetch, before it accepts. Keys come from nobody else.
+- A reload takes over only when its workers have keys, or the old ones have none.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from gateway.pace import backoff_s
@@ -26,6 +29,10 @@ from gateway.process.messages import (
     Deny,
     Drain,
     Failed,
+    FetchKeys,
+    Keys,
+    KeySource,
+    KeysUntil,
     Message,
     Ping,
     Ready,
@@ -55,6 +62,9 @@ class SupervisorPace:
     (`backoff_s`)."""
     max_delay_s: float = 30.0
     """The longest such delay."""
+    keys_extra_s: float = 5.0
+    """Beyond `keys.timeout`, for the workers of a reload to fetch their first keys.
+    Then the reload fails."""
     hub_end_s: float = 2.0
     """For the hub to exit when no worker is left. Then it is killed."""
     steady_s: float = 30.0
@@ -110,6 +120,12 @@ class LoadedFile:
     """`gateway.listen`."""
     drain_s: float
     """`gateway.drain_timeout`."""
+    sdk: object
+    """What the SDK is started with: equal ones may share keys."""
+    keys_refresh_s: float
+    """`supertokens.keys.refresh_interval`."""
+    keys_timeout_s: float
+    """`supertokens.keys.timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +320,10 @@ class _Generation:
     """By slot."""
     is_proven: bool = False
     """A worker has been ready, so the configuration can be served."""
+    source: KeySource | None = None
+    """The core of its keys, as its first worker has reported it."""
+    complete_at: float | None = None
+    """When all of its workers were ready for the first time, on the monotonic clock."""
 
     def workers(self) -> Iterator[_Worker]:
         """Yield the workers that haven't exited."""
@@ -348,6 +368,8 @@ class _Worker(_Child):
     slot: int
     sockets: tuple[int, ...] = ()
     """The numbers of the sockets in the last `Accept` sent to it."""
+    keys_until: float = -math.inf
+    """Until when it has keys, on the monotonic clock."""
 
 
 class Plan:
@@ -373,6 +395,10 @@ class Plan:
         self._children: dict[int, _Child] = {}
         self._last_number = 0
         self._denied = DenyList()
+        self._keys: Keys | None = None
+        """The last keys of the core of the current generation."""
+        self._hub_fetches: tuple[int, FetchKeys] | None = None
+        """The last `FetchKeys`, and the hub that it was sent to."""
         self._now = Now(-math.inf, 0.0)
         self._next_tick = -math.inf
         self._reload_requested = False
@@ -444,6 +470,21 @@ class Plan:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
+        self._check_next()
+
+    def _check_next(self) -> None:
+        """Let a reload take over if the old keys are over, or fail for want of keys."""
+        if self._next is None:
+            return
+        self._assign_sockets()
+        waiting = self._next
+        if waiting is None or waiting.complete_at is None:
+            return
+        wait_s = waiting.config.keys_timeout_s + self._pace.keys_extra_s
+        if self._now.monotonic > waiting.complete_at + wait_s:
+            self._give_up(
+                waiting, "the new workers can't fetch the core's signing keys"
+            )
 
     def _max_silent_ticks(self, child: _Child) -> int:
         if child.state is _State.STARTING:
@@ -468,12 +509,59 @@ class Plan:
                     self._report(child, denied)
                 for denied in batches(new.items()):
                     self._relay_denials(child, denied)
+            case KeySource() if (
+                isinstance(child, _Worker) and child.state is _State.STARTING
+            ):
+                self._on_key_source(child, message)
+            case KeySource() if child.state is _State.ENDING or child.is_killed:
+                pass  # as above
+            case KeysUntil(until) if isinstance(child, _Worker):
+                child.keys_until = until
+                self._assign_sockets()
+            case Keys() if not isinstance(child, _Worker):
+                self._on_keys(message)
             case Failed(reason) if isinstance(child, _Worker):
                 self._report(child, message)
                 child.reason = reason
             case _:
                 kind = "worker" if isinstance(child, _Worker) else "hub"
                 self._kill(child, f"it sent a message that a {kind} doesn't send")
+
+    def _on_key_source(self, worker: _Worker, source: KeySource) -> None:
+        """Note whose keys a new worker needs; send it those that are at hand.
+
+        Only a worker that has met no client yet is believed.
+        """
+        generation, keys = worker.generation, self._keys
+        if generation.source is None:
+            generation.source = source
+            self._direct_hub()
+        if (
+            keys is not None
+            and keys.source == source
+            and generation.config.sdk == self._current.config.sdk
+        ):
+            self._send(worker, keys)
+
+    def _on_keys(self, keys: Keys) -> None:
+        """Keep the hub's *keys*, unless they are another core's, or older."""
+        known = self._keys
+        if keys.source != self._current.source:
+            return
+        if known is None or keys.fetched_at >= known.fetched_at:
+            at = min(keys.fetched_at, self._now.monotonic)
+            self._keys = replace(keys, fetched_at=at)
+
+    def _direct_hub(self) -> None:
+        """Have the hub fetch the keys of the current generation's core."""
+        hub, source = self._hub.child, self._current.source
+        if hub is None or source is None:
+            return
+        config = self._current.config
+        fetch = FetchKeys(source, config.keys_refresh_s, config.keys_timeout_s)
+        if self._hub_fetches != (hub.number, fetch):
+            self._hub_fetches = hub.number, fetch
+            self._send(hub, fetch)
 
     def _report(self, worker: _Worker, message: Deny | Ready | Failed) -> None:
         """Relay a worker's message to the hub."""
@@ -623,6 +711,7 @@ class Plan:
         )
         self._children[hub.number] = self._hub.child = hub
         self._actions.append(ForkHub(hub.number))
+        self._direct_hub()
 
     def _new_number(self) -> int:
         self._last_number += 1
@@ -631,16 +720,11 @@ class Plan:
     def _assign_sockets(self) -> None:
         """Assign each socket to its own worker or, if that isn't ready, to another one.
 
-        While no worker is ready, clients wait in the sockets' queues. A generation
-        takes over when all of its workers are ready, or earlier if the current one has
-        no ready worker.
+        While no worker is ready, clients wait in the sockets' queues.
         """
-        next_generation = self._next
-        if next_generation is not None:
-            ready = len(next_generation.ready())
-            if ready == self._workers or (ready and not self._current.ready()):
-                self._switch_to(next_generation)
-                return
+        if self._next is not None and self._can_take_over(self._next):
+            self._switch_to(self._next)
+            return
         workers = self._current.ready()
         for slot, numbers in shares(self._sockets, tuple(workers)).items():
             child = workers[slot]
@@ -648,10 +732,32 @@ class Plan:
                 child.sockets = numbers
                 self._send(child, Accept(numbers))
 
+    def _can_take_over(self, generation: _Generation) -> bool:
+        """Return whether all workers of *generation* are ready and can verify tokens.
+
+        Without keys it takes over only from workers that have none either. A single
+        ready worker is enough if the current generation has none.
+        """
+        ready, serving = generation.ready().values(), self._current.ready().values()
+        if not serving:
+            return bool(ready)
+        if len(ready) < self._workers:
+            return False
+        now = self._now.monotonic
+        if generation.complete_at is None:
+            generation.complete_at = now
+        return all(worker.keys_until > now for worker in ready) or not any(
+            worker.keys_until > now for worker in serving
+        )
+
     def _switch_to(self, generation: _Generation) -> None:
         """Make *generation* accept, and the previous one drain."""
         previous = self._current
         self._current, self._next = generation, None
+        before, after = previous.config.sdk, generation.config.sdk
+        if (previous.source, before) != (generation.source, after):
+            self._keys = self._hub_fetches = None
+        self._direct_hub()
         self._assign_sockets()
         self._drain(previous)
         self._log(f"reloaded {generation.config.path}")

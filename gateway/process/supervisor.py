@@ -56,6 +56,8 @@ from gateway.process.sockets import bind, share, url_of
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 
+_NOT_SDK = ("keys", "cache", "core")
+"""The sections below `supertokens` that say nothing about what a token means."""
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
 """The unsent bytes of a child beyond which the plan gets `Unread`."""
 
@@ -407,12 +409,15 @@ class Supervisor:
 
 def _config(generation: int, settings: Settings) -> LoadedFile:
     """Return the facts about *settings* that the plan needs."""
-    gateway = settings.config.gateway
+    gateway, sdk = settings.config.gateway, settings.config.supertokens
     return LoadedFile(
         generation=generation,
         path=str(settings.path),
         listen=gateway.listen,
         drain_s=gateway.drain_timeout,
+        sdk=sdk.model_copy(update=dict.fromkeys(_NOT_SDK)),
+        keys_refresh_s=sdk.keys.refresh_interval,
+        keys_timeout_s=sdk.keys.timeout,
     )
 
 

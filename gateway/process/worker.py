@@ -6,11 +6,23 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Sequence
 
 from gateway.app import App, BadService
 from gateway.process import messages
-from gateway.process.messages import Accept, Deny, Drain, Failed, Message, Ping, Ready
+from gateway.process.messages import (
+    Accept,
+    Deny,
+    Drain,
+    Failed,
+    Keys,
+    KeySource,
+    KeysUntil,
+    Message,
+    Ping,
+    Ready,
+)
 from gateway.process.pipe import Pipe
 from gateway.process.serve import (
     LAST_REQUESTS_S,
@@ -43,6 +55,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._is_draining = False
         self._is_relaying = False
+        self._key_source = KeySource(app.sdk.config.core_uris, app.sdk.config.issuer)
         app.sessions.subscribe(self._denied)
 
     async def run(self, end: socket.socket) -> None:
@@ -51,6 +64,8 @@ class Worker:
         *end* is this process's end of the channel.
         """
         await self._pipe.open(end)
+        self._pipe.send(self._key_source)
+        self._app.keys.subscribe(lambda _keys, _has_left: self._report_keys())
         self._pipe.send(Ready())
         while not self._is_draining:
             await self._changed.wait()
@@ -89,6 +104,8 @@ class Worker:
             ):
                 self._assigned = sockets
                 self._changed.set()
+            case Keys(source, fetched_at, jwks) if source == self._key_source:
+                self._app.keys.adopt(jwks.encode(), fetched_at)
             case Drain():
                 self._drain()
             case _:
@@ -104,6 +121,11 @@ class Worker:
     def _drain(self) -> None:
         self._is_draining = True
         self._changed.set()
+
+    def _report_keys(self) -> None:
+        """Report until when the keys can be used; they have just come."""
+        until = time.monotonic() + self._app.keys.usable_for_s()
+        self._pipe.send(KeysUntil(until))
 
     def _denied(self, handle: str, until: float) -> None:
         if not self._is_relaying:

@@ -89,7 +89,8 @@ class KeyState:
 
 
 Listener = Callable[[KeySet, bool], None]
-"""Called after every good fetch with the keys and whether a key left or changed."""
+"""Called after every good fetch, and with keys that were handed over: the keys, and
+whether a key left or changed."""
 
 
 class KeyStore:
@@ -195,6 +196,31 @@ class KeyStore:
         if await self.seek(kid) is Missing.UNAVAILABLE:
             raise CoreUnavailable("the core's signing keys can't be had")
 
+    def adopt(self, document: bytes, fetched_at: float) -> None:
+        """Take a JWKS *document* that another process fetched of this core.
+
+        *fetched_at* is the time of that fetch on this store's clock: `max_stale` counts
+        from it. Nothing happens if the document isn't usable any more, or not newer
+        than what is here.
+        """
+        now = self._clock()
+        fetched_at = min(fetched_at, now)
+        known_at = self._good_at
+        if fetched_at + self._settings.max_stale <= now or (
+            known_at is not None and known_at >= fetched_at
+        ):
+            return
+        try:
+            adopted = key_set(document, known=self._set)
+        except BadKeySet:
+            return
+        self._take(adopted, fetched_at)
+        if self._is_told:
+            _log.warning(
+                "the last keys that the gateway fetched are here. %s",
+                self._use_until(self.usable_for_s()),
+            )
+
     async def refresh(self) -> None:
         """Fetch now, or wait for the fetch that is under way. Never raises."""
         await asyncio.shield(self._flight or self._begin())
@@ -206,7 +232,7 @@ class KeyStore:
             keys=len(self._keys),
             age_s=age_s,
             is_usable=self.usable_for_s() > 0,
-            is_fresh=age_s is not None and self._error is None,
+            is_fresh=self._tried_at is not None and self._error is None,
             fetches=self._fetches,
             failures=self._failures,
             error=self._error,
@@ -269,7 +295,7 @@ class KeyStore:
         try:
             async with asyncio.timeout(deadline_s):
                 document = await self._read(url)
-            self._take(key_set(document, known=self._set))
+            self._take(key_set(document, known=self._set), self._clock())
         except TimeoutError:
             return "the core didn't answer in time"
         except BadKeySet as bad:
@@ -280,13 +306,13 @@ class KeyStore:
             return f"the fetch failed ({type(failed).__name__})"
         return None
 
-    def _take(self, fetched: KeySet) -> None:
+    def _take(self, fetched: KeySet, fetched_at: float) -> None:
         """Replace the keys by *fetched*, and notify the listeners."""
         before = self._set.keys
         has_left = any(fetched.keys.get(kid) is not key for kid, key in before.items())
         self._set = fetched
         self._keys = fetched.keys
-        self._good_at = self._clock()
+        self._good_at = fetched_at
         for listener in self._listeners:
             listener(fetched, has_left)
 
@@ -305,17 +331,21 @@ class KeyStore:
             self._quiet_until = now + _TELL_S
             left_s = self.usable_for_s()
             if left_s > 0:
-                until = datetime.fromtimestamp(time.time() + left_s, UTC)
-                rest = (
-                    "Tokens are verified with the keys of before until"
-                    f" {until:%Y-%m-%d %H:%M:%S} UTC"
-                )
+                rest = self._use_until(left_s)
             else:
                 rest = (
                     "Until they are, no token can be verified:"
                     " protected routes answer 503"
                 )
             _log.warning("the signing keys can't be fetched: %s. %s", troubles, rest)
+
+    @staticmethod
+    def _use_until(left_s: float) -> str:
+        until = datetime.fromtimestamp(time.time() + left_s, UTC)
+        return (
+            "Tokens are verified with the keys of before until"
+            f" {until:%Y-%m-%d %H:%M:%S} UTC"
+        )
 
     async def _read(self, url: URL) -> bytes:
         """Return the body that *url* answers with.

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from gateway.dev.core import ThreadedCore
+from gateway.process import hub
 from gateway.process.hub import Hub
 from gateway.process.messages import (
     Decoder,
     Deny,
     Drain,
     Failed,
+    FetchKeys,
+    Keys,
+    KeySource,
     Message,
     Ping,
     Ready,
     Report,
     encode,
 )
+from gateway.session.keys import KeySet, key_set
 
 DEADLINE_S = 10.0
 
@@ -41,16 +49,23 @@ class Supervisor:
     async def receive(self) -> list[Message]:
         return self.decoder.feed(await self.reader.read(65536))
 
+    async def keys_of(self, source: KeySource) -> Keys:
+        """Return the next keys of *source*."""
+        while True:
+            for message in await self.receive():
+                if isinstance(message, Keys) and message.source == source:
+                    return message
+
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Supervisor]:
     """Run a hub for the block, and wait until it has ended by itself."""
     ours, theirs = socket.socketpair()
-    hub = asyncio.create_task(Hub().run(theirs))
+    task = asyncio.create_task(Hub().run(theirs))
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     async with asyncio.timeout(DEADLINE_S):
         yield Supervisor(reader, writer)
-        await hub
+        await task
     writer.close()
 
 
@@ -60,6 +75,42 @@ async def test_it_reads_reports_and_answers_pings() -> None:
         assert await supervisor.receive() == [Ready()]
         for message in (Ready(), Deny({"a": 1.0}), Failed("x")):
             supervisor.send(Report(1, 0, message))
+        supervisor.send(Ping())
+        assert await supervisor.receive() == [Ping()]
+        supervisor.send(Drain())
+
+
+async def test_it_reports_the_keys_of_the_core_that_it_is_told(
+    st_core: ThreadedCore,
+) -> None:
+    """It fetches the keys of the core named last, and says whose they are and when."""
+    sources = [KeySource((st_core.url,), issuer) for issuer in "ab"]
+    async with running() as supervisor:
+        assert await supervisor.receive() == [Ready()]
+        for source in sources:
+            began = time.monotonic()
+            supervisor.send(FetchKeys(source, 0.01, 1.0))
+            keys = await supervisor.keys_of(source)
+            assert began <= keys.fetched_at <= time.monotonic()
+            assert keys.jwks == json.dumps(
+                key_set(keys.jwks.encode(), known=KeySet()).jwks
+            )
+            later = await supervisor.keys_of(source)
+            assert later.fetched_at > keys.fetched_at
+        supervisor.send(Drain())
+
+
+async def test_a_key_set_that_is_too_large_is_not_reported(
+    st_core: ThreadedCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor would kill a hub that sends it."""
+    monkeypatch.setattr(hub, "MAX_KEY_SET", 10)
+    st_core.core.faults.forget_calls()
+    st_core.core.faults.forget_calls()
+    async with running() as supervisor:
+        assert await supervisor.receive() == [Ready()]
+        supervisor.send(FetchKeys(KeySource((st_core.url,), "a"), 0.01, 1.0))
+        await st_core.core.faults.until_called("*jwks.json", times=3)
         supervisor.send(Ping())
         assert await supervisor.receive() == [Ping()]
         supervisor.send(Drain())

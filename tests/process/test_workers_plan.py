@@ -26,6 +26,10 @@ from gateway.process.messages import (
     Deny,
     Drain,
     Failed,
+    FetchKeys,
+    Keys,
+    KeySource,
+    KeysUntil,
     Message,
     Ping,
     Ready,
@@ -68,10 +72,27 @@ HUB = 0
 T = TypeVar("T")
 
 
-def config(generation: int = 1, listen: str = "a:1") -> LoadedFile:
+SOURCES = tuple(KeySource((f"http://core-{n}",), "http://gateway/auth") for n in "ab")
+KEYS_S = 20.0
+"""How long the keys of a worker can be used, in the tests of any order of events."""
+
+
+def config(
+    generation: int = 1, listen: str = "a:1", *, sdk: object = "one"
+) -> LoadedFile:
     return LoadedFile(
-        generation=generation, path="routes.yaml", listen=listen, drain_s=DRAIN_S
+        generation=generation,
+        path="routes.yaml",
+        listen=listen,
+        drain_s=DRAIN_S,
+        sdk=sdk,
+        keys_refresh_s=300.0,
+        keys_timeout_s=3.0,
     )
+
+
+def fetch(source: KeySource) -> FetchKeys:
+    return FetchKeys(source, 300.0, 3.0)
 
 
 # --- any order of events ----------------------------------------------------------
@@ -90,6 +111,11 @@ class Process:
     is_draining: bool = False
     accepts: tuple[int, ...] = ()
     denied: dict[str, float] = field(default_factory=dict)
+    keys: Keys | None = None
+    """The keys that were handed to it."""
+    keys_until: float = 0.0
+    fetches: KeySource | None = None
+    """What the hub was told to fetch."""
 
     @property
     def is_hub(self) -> bool:
@@ -110,7 +136,10 @@ class Process:
         return self.accepts if self.can_accept else ()
 
 
-WRONG: list[Message] = [Failed("x"), Ready(), Accept((0,)), Report(1, 0, Ready())]
+WRONG: list[Message] = [
+    *(Failed("x"), Ready(), Accept((0,)), Report(1, 0, Ready())),
+    *(SOURCES[0], fetch(SOURCES[0])),
+]
 
 
 class World(RuleBasedStateMachine):
@@ -121,6 +150,11 @@ class World(RuleBasedStateMachine):
         self.monotonic = 1000.0
         self.processes: dict[int, Process] = {}
         self.generations = 1
+        self.settings = {1: (SOURCES[0], "one")}
+        """The core and the SDK's settings of each generation."""
+        self.keys: Keys | None = None
+        """The last keys that a hub has reported of the serving generation's core."""
+        self.serving = 1
         self.denied: dict[str, float] = {}
         self.crashes: dict[tuple[int, int], list[float]] = {}
         """The times of consecutive crashes of a generation's slot."""
@@ -200,6 +234,7 @@ class World(RuleBasedStateMachine):
             case Accept(sockets):
                 assert process.is_ready
                 assert self.missing_denials(process) == {}
+                self.note_serving(process)
                 assert all(number in range(self.sockets) for number in sockets)
                 process.accepts = sockets
             case Drain():
@@ -208,11 +243,47 @@ class World(RuleBasedStateMachine):
             case Deny(ends):
                 assert not process.is_hub
                 process.denied |= ends
+            case Keys(source, fetched_at):
+                assert not process.is_hub
+                assert not process.is_ready
+                assert source == self.settings[process.generation][0]
+                assert self.settings[process.generation] == self.settings[self.serving]
+                assert fetched_at <= self.monotonic
+                assert self.keys == message
+                process.keys = message
+            case FetchKeys(source):
+                assert process.is_hub
+                process.fetches = source
             case Report(child, slot):
                 assert process.is_hub
                 assert self.processes[child].slot == slot
             case _:
                 assert message == Ping()
+
+    def note_serving(self, process: Process) -> None:
+        """Note the generation of a worker that is told to accept."""
+        if process.generation == self.serving:
+            return
+        old = [
+            p
+            for p in self.processes.values()
+            if p.can_accept and p.generation == self.serving
+        ]
+        if any(p.keys_until > self.monotonic for p in old):
+            new = [p for p in self.workers_left() if p.generation == process.generation]
+            assert all(p.keys_until > self.monotonic for p in new)
+        if self.settings[self.serving] != self.settings[process.generation]:
+            self.keys = None
+        self.serving = process.generation
+
+    def start(self, process: Process) -> None:
+        """Have a child start, and say that it is ready."""
+        if not process.is_hub:
+            self.feed(Received(process.number, self.settings[process.generation][0]))
+            if self.settings[process.generation] == self.settings[self.serving]:
+                assert process.keys == self.keys or not process.works
+        process.is_ready = True
+        self.feed(Received(process.number, Ready()))
 
     def workers_left(self) -> list[Process]:
         return [p for p in self.processes.values() if not p.is_hub]
@@ -257,15 +328,31 @@ class World(RuleBasedStateMachine):
     def one_is_ready(self, data: st.DataObject) -> None:
         new = (p for p in self.processes.values() if p.works and not p.is_ready)
         if process := self.some(data, new):
-            process.is_ready = True
-            self.feed(Received(process.number, Ready()))
+            self.start(process)
 
     @rule()
     def all_are_ready(self) -> None:
         for process in tuple(self.processes.values()):
             if process.works and not process.is_ready:
-                process.is_ready = True
-                self.feed(Received(process.number, Ready()))
+                self.start(process)
+
+    @rule(data=st.data(), lasts_s=st.sampled_from([-1.0, 1.0, KEYS_S]))
+    def one_has_keys(self, data: st.DataObject, lasts_s: float) -> None:
+        working = (p for p in self.workers_left() if p.works and p.is_ready)
+        if process := self.some(data, working):
+            process.keys_until = self.monotonic + lasts_s
+            self.feed(Received(process.number, KeysUntil(process.keys_until)))
+
+    @rule(source=st.sampled_from(SOURCES), age_s=st.sampled_from([-100.0, 0.0, 9.0]))
+    def the_hub_reports_keys(self, source: KeySource, age_s: float) -> None:
+        for process in tuple(self.processes.values()):
+            if process.is_hub and process.works and process.fetches is not None:
+                keys = Keys(source, self.monotonic - age_s, f"{self.monotonic}")
+                is_news = self.keys is None or self.keys.fetched_at <= keys.fetched_at
+                if source == self.settings[self.serving][0] and is_news:
+                    at = min(keys.fetched_at, self.monotonic)
+                    self.keys = Keys(source, at, keys.jwks)
+                self.feed(Received(process.number, keys))
 
     @rule(
         data=st.data(),
@@ -343,15 +430,20 @@ class World(RuleBasedStateMachine):
     def reload_a_good_file(self) -> None:
         self.feed(Signalled(Signal.RELOAD))
         if self.is_loading:
-            self.the_file_is_read(is_good=True)
+            self.the_file_is_read(is_good=True, source=SOURCES[0], sdk="one")
 
     @precondition(lambda self: self.is_loading)
-    @rule(is_good=st.booleans())
-    def the_file_is_read(self, is_good: bool) -> None:
+    @rule(
+        is_good=st.booleans(),
+        source=st.sampled_from(SOURCES),
+        sdk=st.sampled_from(["one", "one", "two"]),
+    )
+    def the_file_is_read(self, is_good: bool, source: KeySource, sdk: str) -> None:
         self.is_loading = False
         if is_good:
             self.generations += 1
-            self.feed(FileLoaded(config(self.generations)))
+            self.settings[self.generations] = (source, sdk)
+            self.feed(FileLoaded(config(self.generations, sdk=sdk)))
         else:
             self.feed(FileRefused(("routes.yaml:1:1: bad",)))
 
@@ -414,18 +506,17 @@ class World(RuleBasedStateMachine):
         """Without further faults, one generation's workers accept, and a hub runs."""
         self.can_fork = True
         if self.is_loading:
-            self.the_file_is_read(is_good=False)
+            self.the_file_is_read(is_good=False, source=SOURCES[0], sdk="one")
         for _ in range(60):
             for process in tuple(self.processes.values()):
                 if process.is_killed or process.is_closed or process.is_draining:
                     self.exit(process, -9 if process.is_killed else 0)
                 elif not process.is_ready:
-                    process.is_ready = True
-                    self.feed(Received(process.number, Ready()))
+                    self.start(process)
                 else:
                     self.feed(Received(process.number, Ping()))
             if self.is_loading:
-                self.the_file_is_read(is_good=True)
+                self.the_file_is_read(is_good=True, source=SOURCES[0], sdk="one")
             self.time_passes(1.0)
         if not self.is_stopping:
             workers = self.workers_left()
@@ -536,9 +627,9 @@ class Driver:
         how = "was ended by SIGKILL" if code == -9 else f"ended with exit code {code}"
         return self.on(Exited(child, 100 + child, code, how), after_s=after_s)
 
-    def reloads(self, listen: str = "a:1") -> list[Action]:
+    def reloads(self, listen: str = "a:1", *, sdk: object = "one") -> list[Action]:
         assert self.on(Signalled(Signal.RELOAD)) == [Load()]
-        return self.on(FileLoaded(config(2, listen)))
+        return self.on(FileLoaded(config(2, listen, sdk=sdk)))
 
 
 def of(actions: list[Action], kind: type[T]) -> list[T]:
@@ -767,6 +858,134 @@ def test_a_file_that_is_read_after_a_stop() -> None:
     driver.on(Signalled(Signal.STOP))
     assert driver.on(FileLoaded(config(2))) == []
     assert driver.exits(1, 0) == [Exit(0)]
+
+
+# --- keys -------------------------------------------------------------------------
+
+
+def with_keys() -> tuple[Driver, Keys]:
+    """Return a plan of two workers, 1 and 2, with keys that the hub, 3, fetched."""
+    driver = Driver(is_serving=False)
+    driver.receives(1, SOURCES[0])
+    assert Send(3, fetch(SOURCES[0])) in driver.feed(Received(1, Ready()))
+    driver.hub = 3
+    driver.receives(3, Ready())
+    driver.receives(2, SOURCES[0])
+    driver.receives(2, Ready())
+    keys = Keys(SOURCES[0], driver.at, "{}")
+    driver.receives(3, keys)
+    for child in (1, 2):
+        driver.receives(child, KeysUntil(driver.at + 100))
+    return driver, keys
+
+
+def test_a_new_worker_gets_the_last_keys() -> None:
+    """A worker that replaces a dead one gets them before it accepts, with their age.
+
+    So does each worker of a reload with the same core and the same SDK settings.
+    """
+    driver, keys = with_keys()
+    driver.exits(1)
+    driver.on(Tick(), after_s=2.0)
+    assert driver.receives(4, SOURCES[0]) == [Send(4, keys)]
+    assert of(driver.receives(4, Ready()), Send)[0] == Send(4, Accept((0,)))
+    driver.receives(4, KeysUntil(100.0))
+    driver.reloads()
+    assert driver.receives(5, SOURCES[0]) == [Send(5, keys)]
+
+
+@pytest.mark.parametrize(
+    ("source", "sdk"), [(SOURCES[1], "one"), (SOURCES[0], "two")], ids=["core", "sdk"]
+)
+def test_keys_of_another_core_are_not_handed_over(source: KeySource, sdk: str) -> None:
+    """A reload with another core or other SDK settings gets no keys, now or later."""
+    driver, keys = with_keys()
+    driver.reloads(sdk=sdk)
+    assert driver.receives(4, source) == []
+    driver.receives(4, KeysUntil(100.0))
+    driver.receives(4, Ready())
+    driver.receives(5, KeysUntil(100.0))
+    sent = driver.feed(Received(5, Ready()))
+    assert LogLine("reloaded routes.yaml") in sent
+    assert Send(3, fetch(source)) in sent
+    if source != SOURCES[0]:
+        driver.receives(3, keys)  # it was on its way
+    driver.exits(4)
+    driver.on(Tick(), after_s=2.0)
+    assert driver.receives(6, source) == []
+
+
+def test_the_time_of_a_fetch_is_not_in_the_future() -> None:
+    """A hub can't make keys last longer than from now."""
+    driver, keys = with_keys()
+    driver.receives(3, Keys(SOURCES[0], driver.at + 1e9, "{}"))
+    driver.exits(1)
+    at = driver.at
+    driver.on(Tick(), after_s=2.0)
+    assert driver.receives(4, SOURCES[0]) == [Send(4, Keys(SOURCES[0], at, "{}"))]
+    assert keys.fetched_at == at
+
+
+def test_a_restarted_hub_fetches_and_the_last_keys_stay() -> None:
+    """Keys outlive the hub that fetched them; the next hub fetches the same core's."""
+    driver, keys = with_keys()
+    driver.exits(3)
+    assert driver.feed(Tick(), after_s=0.1)[-2:] == [
+        ForkHub(4),
+        Send(4, fetch(SOURCES[0])),
+    ]
+    driver.exits(1)
+    driver.on(Tick(), after_s=2.0)
+    assert driver.receives(5, SOURCES[0]) == [Send(5, keys)]
+
+
+@pytest.mark.parametrize(
+    "message", [Keys(SOURCES[0], 0.0, "{}"), SOURCES[0], SOURCES[1]], ids=str
+)
+def test_a_worker_that_serves_can_say_nothing_about_keys(message: Message) -> None:
+    """A worker that has met clients may be compromised: keys of it are never taken."""
+    driver, _ = with_keys()
+    assert of(driver.receives(2, message), Kill) == [Kill(2)]
+
+
+def test_a_reload_without_keys_waits_and_fails() -> None:
+    """The old workers serve while they have keys and the new ones have none.
+
+    The reload fails after a time in which the new ones should have fetched theirs.
+    """
+    driver, _ = with_keys()
+    driver.reloads(sdk="two")
+    driver.receives(4, Ready())
+    assert driver.receives(5, Ready()) == []
+    assert driver.receives(5, KeysUntil(100.0)) == []
+    wait_s = 3.0 + PACE.keys_extra_s
+    assert not of(driver.on(Tick(), after_s=wait_s), Kill)
+    for child in (1, 2, 4, 5):
+        driver.receives(child, Ping())
+    actions = driver.on(Tick(), after_s=1.0)
+    assert of(actions, Kill) == [Kill(4), Kill(5)]
+    assert lines_of(actions) == [
+        "the new workers can't fetch the core's signing keys",
+        "not reloaded: the old configuration stays in use",
+    ]
+
+
+@pytest.mark.parametrize("how", ["fetched", "stale"])
+def test_a_reload_takes_over_when_nothing_is_lost(how: str) -> None:
+    """It takes over once the new workers have keys, or the old ones none any more."""
+    driver, _ = with_keys()
+    for child in (1, 2):
+        driver.receives(child, KeysUntil(driver.at + 2.0))
+    driver.reloads(sdk="two")
+    driver.receives(4, Ready())
+    driver.receives(5, Ready())
+    if how == "fetched":
+        assert driver.receives(4, KeysUntil(100.0)) == []
+        actions = driver.receives(5, KeysUntil(100.0))
+    else:
+        assert "reloaded routes.yaml" not in lines_of(driver.on(Tick(), after_s=1.0))
+        actions = driver.on(Tick(), after_s=1.0)
+    assert "reloaded routes.yaml" in lines_of(actions)
 
 
 # --- the hub ----------------------------------------------------------------------

@@ -15,6 +15,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from gateway.cli import main
 from gateway.dev.core import ThreadedCore
 from gateway.process import hub
 from gateway.process.sockets import bind, share
+from gateway.session.keys import JWKS_PATH
 
 ROUTES = """\
 version: 1
@@ -65,11 +67,14 @@ from gateway.cli import main
 from gateway.process import supervisor
 from gateway.process.plan import SupervisorPace
 
-pace = SupervisorPace(tick_s=0.1, silent_ticks=20, start_ticks=600)
+pace = SupervisorPace(tick_s=0.1, silent_ticks=20, start_ticks=600, keys_extra_s=0.5)
 supervisor.supervise = partial(supervisor.supervise, pace=pace)
 main()
 """
-"""The command, with a short time for a worker that hangs, and a long one to start."""
+"""The command, with a short time for a worker that hangs, and a long one to start.
+
+Those of a reload have a short time to fetch their first keys.
+"""
 
 MODULE = """\
 import os, pathlib, signal
@@ -128,8 +133,9 @@ def service(upstream: FaultUpstream) -> Service:
 class Workers:
     """A running gateway of several workers."""
 
-    def __init__(self, process: Process, port: int, path: Path) -> None:
+    def __init__(self, process: Process, port: int, path: Path, count: int) -> None:
         self.process = process
+        self.count = count
         self.port = port
         self.path = path
 
@@ -321,7 +327,7 @@ async def start(
                     program=program,
                 )
             )
-            gateway = Workers(process, await serving(process), path)
+            gateway = Workers(process, await serving(process), path, workers)
             async with gateway.each(workers=workers):  # all serve
                 await until(lambda: gateway.hubs)
                 return gateway
@@ -704,6 +710,76 @@ async def test_a_worker_that_misbehaves_is_replaced(tmp_path: Path) -> None:
         supervisor.signal(signal.SIGTERM)
         assert await supervisor.ended() == 0
     assert not supervisor.err
+
+
+# --- an outage of the core ---------------------------------------------------------
+
+
+@asynccontextmanager
+async def outage(gateway: Workers, core: ThreadedCore) -> AsyncIterator[User]:
+    """Yield a user whom every worker knows, with the core away for the block."""
+    user = await sign_up(gateway, core)
+    async with gateway.each(workers=gateway.count) as wires:
+        for (wire,) in wires:
+            assert (await get(wire, "/private", user.bearer)).status == 200
+    # The workers' first fetches and the hub's.
+    await core.core.faults.until_called(JWKS_PATH, times=gateway.count + 1)
+    core.core.faults.disconnect()
+    try:
+        yield user
+    finally:
+        core.core.faults.clear()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_worker_that_starts_in_an_outage_verifies(
+    start: Start, st_core: ThreadedCore, service: Service, workers: int
+) -> None:
+    """Its first request is verified with the keys that the supervisor has kept.
+
+    The hub may have died, too.
+    """
+    st_core.core.faults.forget_calls()
+    gateway = await start(workers=workers)
+    async with outage(gateway, st_core) as user:
+        async with gateway.each(workers=workers) as wires:
+            known = [worker_of(await get(wire, "/open")) for (wire,) in wires]
+        for child in gateway.children:
+            os.kill(child, signal.SIGKILL)
+        async with gateway.each(workers=workers, unlike=known) as new:
+            for (wire,) in new:
+                assert (await get(wire, "/private", user.bearer)).status == 200
+        forged = replace(user, access=user.access[:-8] + "AAAAAAAA")
+        assert (await forged.get("/private")).status == 401
+
+
+async def test_a_reload_in_an_outage_verifies(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """A reload with the same core takes over with the keys of before, at once.
+
+    With another core, which doesn't answer either, there would be no keys: the old
+    configuration stays in use.
+    """
+    st_core.core.faults.forget_calls()
+    elsewhere = ROUTES.replace("${CORE}", "${CORE}/appid-other")
+    program = (sys.executable, "-c", SHORT_PACE)
+    gateway = await start(ROUTES, program=program)
+    async with outage(gateway, st_core) as user:
+        gateway.write(MORE_ROUTES)
+        gateway.signal(signal.SIGHUP)
+        await gateway.until_served("/new")
+        async with gateway.each() as wires:
+            for (wire,) in wires:
+                assert (await get(wire, "/private", user.bearer)).status == 200
+        gateway.write(elsewhere.replace("recipes:", "keys: {timeout: 0.1}, recipes:"))
+        gateway.signal(signal.SIGHUP)
+        await gateway.until_logged(
+            rb"the new workers can't fetch the core's signing keys\n.*"
+            rb"not reloaded: the old configuration stays in use"
+        )
+        assert (await user.get("/private")).status == 200
+        assert (await gateway.ask("/new")).status == 200
 
 
 # --- the start --------------------------------------------------------------------

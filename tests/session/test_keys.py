@@ -139,6 +139,8 @@ OLD_NUMBERS = OLD.key.public_key().public_numbers()
 NEW_NUMBERS = NEW.key.public_key().public_numbers()
 
 
+OLD_SET = json.dumps({"keys": [OLD.jwk()]}).encode()
+
 # --- normal operation ------------------------------------------------------------
 
 
@@ -302,6 +304,75 @@ async def test_keys_end_when_the_core_is_away_too_long() -> None:
         server.answer = publishes(OLD)
         clock.now += SETTINGS.cooldown
         assert numbers(await found.seek("d-1")) == OLD_NUMBERS
+
+
+# --- keys that were handed over --------------------------------------------------
+
+
+async def test_handed_keys_keep_their_age() -> None:
+    """Keys of another process are used during an outage, `max_stale` from their fetch.
+
+    The next good fetch replaces them, and so forgets what was verified with a key that
+    has left.
+    """
+    clock = Clock()
+    lefts = []
+    async with (
+        served(says(b"", 500)) as server,
+        store(server.url, clock=clock) as found,
+    ):
+        found.subscribe(lambda _keys, has_left: lefts.append(has_left))
+        await found.refresh()
+        assert await found.seek("d-1") is Missing.UNAVAILABLE
+        found.adopt(OLD_SET, clock.now - 900)
+        assert numbers(found.get("d-1")) == OLD_NUMBERS
+        assert found.usable_for_s() == SETTINGS.max_stale - 900
+        assert not found.state().is_fresh
+        clock.now += 100
+        assert found.get("d-1") is None
+        server.answer = publishes(NEW)
+        await found.refresh()
+        assert numbers(found.get("d-2")) == NEW_NUMBERS
+        assert lefts == [False, True]
+
+
+async def test_handed_keys_never_replace_newer_ones() -> None:
+    """Neither do keys that are too old, or unusable, replace anything."""
+    clock = Clock()
+    async with served(publishes(NEW)) as server:
+        found = KeyStore([server.url], SETTINGS, clock=clock)
+        for document, age_s in (
+            *((OLD_SET, SETTINGS.max_stale), (b"{}", 0), (b"\xff", 0)),
+        ):
+            found.adopt(document, clock.now - age_s)
+            assert found.usable_for_s() <= 0
+            assert not found.state().is_fresh
+        await found.start()
+        await found.refresh()
+        for age_s in (0, 1):
+            found.adopt(OLD_SET, clock.now - age_s)
+            assert found.get("d-1") is None
+        assert numbers(found.get("d-2")) == NEW_NUMBERS
+        await found.close()
+
+
+async def test_handed_keys_of_the_future_count_from_now() -> None:
+    """No other process's clock makes keys last longer."""
+    clock = Clock()
+    found = KeyStore([], SETTINGS, clock=clock)
+    found.adopt(OLD_SET, clock.now + 1e9)
+    assert found.usable_for_s() == SETTINGS.max_stale
+
+
+async def test_handed_keys_are_told_after_an_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says until when they last, if it has said before that there are none."""
+    async with served(says(b"", 500)) as server, store(server.url) as found:
+        await found.refresh()
+        assert "protected routes answer 503" in caplog.text
+        found.adopt(OLD_SET, 1000.0)
+        assert "the last keys that the gateway fetched are here" in caplog.text
 
 
 async def test_the_next_host_is_asked() -> None:
