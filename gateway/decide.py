@@ -323,6 +323,7 @@ class Decider:
                 self._respond(request, responses.no_route(record.request_id))
             )
         record.decision = "auth"
+        record.note = reply.note
         answer = Response(status=reply.status, body=reply.body)
         sdk_fields = tuple(f for f in reply.fields if f[0].lower() != _EXPOSE)
         return await _awaited(self._respond(request, answer, sdk_fields))

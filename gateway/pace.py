@@ -27,6 +27,8 @@ class Pace:
     """How long the other end of a WebSocket may take to answer a close frame."""
     websocket_linger_s: float = 1.0
     """How long an upstream may take to read the last bytes of a WebSocket."""
+    confirm_s: float = 0.25
+    """How long the answer to a sign-out waits until the other workers know of it."""
     keys_retry_s: float = 1.0
     """How soon a failed fetch of the signing keys is repeated; doubled each time."""
     keys_max_retry_s: float = 30.0

@@ -32,6 +32,8 @@ class Response:
     body: bytes = b""
     close: bool = False
     """The connection is closed after this answer."""
+    note: str = ""
+    """For the log, not for the client."""
 
 
 def start(status: int) -> bytes:

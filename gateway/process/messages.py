@@ -36,6 +36,18 @@ class Deny:
     """Both ways: sessions to refuse, each until a time in seconds since the epoch."""
 
     ends: Mapping[str, float]
+    number: int = 0
+    """The sender's number of it, which `Denied` answers; 0: no answer is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Both ways: the `Deny` with this number is in force.
+
+    From a worker: in this worker. To a worker: in all others that may have clients.
+    """
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ class Report:
 
 Message = (
     Deny
+    | Denied
     | Accept
     | Drain
     | Ping
@@ -136,8 +149,12 @@ def encode(message: Message) -> bytes:
 
 def _to_json(message: Message) -> dict[str, object]:
     match message:
-        case Deny(ends):
+        case Deny(ends, 0):
             return {"deny": dict(ends)}
+        case Deny(ends, number):
+            return {"deny": dict(ends), "number": number}
+        case Denied(number):
+            return {"denied": number}
         case Accept(sockets):
             return {"accept": sockets}
         case Drain():
@@ -211,7 +228,11 @@ def _simple_message(value: object) -> Message:
     """Return any message but a report, since reports don't nest."""
     match value:
         case {"deny": dict() as ends, **rest} if not rest:
-            return Deny({_handle(name): _time(until) for name, until in ends.items()})
+            return Deny(_ends(ends))
+        case {"deny": dict() as ends, "number": number, **rest} if not rest:
+            return Deny(_ends(ends), _number(number))
+        case {"denied": number, **rest} if not rest:
+            return Denied(_number(number))
         case {"accept": list() as sockets, **rest} if not rest:
             return Accept(tuple(map(_number, sockets)))
         case {"drain": True, **rest} if not rest:
@@ -248,6 +269,10 @@ def _url(value: object) -> str:
     if not isinstance(value, str) or len(value) > _MAX_URL:
         raise BadMessage("an invalid URL")
     return value
+
+
+def _ends(value: dict[str, object]) -> dict[str, float]:
+    return {_handle(name): _time(until) for name, until in value.items()}
 
 
 def _handle(value: str) -> str:

@@ -7,7 +7,8 @@ the deny-list, the signing keys, drain deadlines. It owns no process, socket or 
 These rules hold after every event, in any order of events:
 - While a worker is ready, every socket is accepted from.
 - Only one generation accepts.
-- A denial reaches every worker, and reaches a new worker before it accepts.
+- A denial reaches every worker, and reaches a new worker before it accepts. Its sender
+  is told when all workers that may have clients have acknowledged it or have exited.
 - A worker that keeps crashing is restarted after growing delays.
 - A drain ends: a worker that exceeds its time is killed.
 - The hub is kept running, and nothing that it does affects workers that serve.
@@ -26,6 +27,7 @@ from enum import Enum, auto
 from gateway.pace import backoff_s
 from gateway.process.messages import (
     Accept,
+    Denied,
     Deny,
     Drain,
     Failed,
@@ -73,6 +75,11 @@ class SupervisorPace:
     def delay_s(self, failures: int) -> float:
         """Return the delay after *failures* children of a place ended in a row."""
         return backoff_s(self.first_delay_s, failures, self.max_delay_s)
+
+
+MAX_UNCONFIRMED = 10_000
+"""Denials that wait for acknowledgements, about 500 bytes each. Beyond that, a sender
+isn't told, and its answer goes out after `Pace.confirm_s`."""
 
 
 def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
@@ -372,6 +379,17 @@ class _Worker(_Child):
     """Until when it has keys, on the monotonic clock."""
 
 
+@dataclass(slots=True, eq=False)
+class _Unconfirmed:
+    """A denial that some workers haven't acknowledged."""
+
+    source: _Worker
+    number: int
+    """The source's own number of it."""
+    missing: set[int]
+    """The numbers of these workers."""
+
+
 class Plan:
     """Turns events into actions, from the start of a supervisor to its exit."""
 
@@ -395,6 +413,9 @@ class Plan:
         self._children: dict[int, _Child] = {}
         self._last_number = 0
         self._denied = DenyList()
+        self._unconfirmed: dict[int, _Unconfirmed] = {}
+        """By the plan's own number of the denial."""
+        self._last_denial = 0
         self._keys: Keys | None = None
         """The last keys of the core of the current generation."""
         self._hub_fetches: tuple[int, FetchKeys] | None = None
@@ -503,12 +524,11 @@ class Plan:
                     self._on_ready(child.generation)
             case Ready() if child.state is _State.ENDING or child.is_killed:
                 pass  # sent before it received Drain or was killed
-            case Deny(ends) if isinstance(child, _Worker):
-                new = self._denied.add(ends, self._now.epoch)
-                for denied in batches(ends.items()):
-                    self._report(child, denied)
-                for denied in batches(new.items()):
-                    self._relay_denials(child, denied)
+            case Deny() if isinstance(child, _Worker):
+                self._on_denial(child, message)
+            case Denied(number) if isinstance(child, _Worker):
+                if unconfirmed := self._unconfirmed.get(number):
+                    self._acknowledge(number, unconfirmed, child)
             case KeySource() if (
                 isinstance(child, _Worker) and child.state is _State.STARTING
             ):
@@ -568,11 +588,56 @@ class Plan:
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _relay_denials(self, source: _Worker, denied: Deny) -> None:
-        """Send *denied* to all workers but *source*."""
-        for child in self._children.values():
-            if isinstance(child, _Worker) and child is not source:
-                self._send(child, denied)
+    def _on_denial(self, source: _Worker, denial: Deny) -> None:
+        """Keep a denial, and relay it to the hub and to all other workers."""
+        new = self._denied.add(denial.ends, self._now.epoch)
+        for part in batches(denial.ends.items()):
+            self._report(source, part)
+        # A known one is on its way, perhaps: its acknowledgement is asked for again.
+        relayed = list(batches((denial.ends if denial.number else new).items()))
+        others = [
+            child
+            for child in self._children.values()
+            if isinstance(child, _Worker) and child is not source
+        ]
+        if denial.number and relayed:
+            self._last_denial += 1
+            relayed[-1] = Deny(relayed[-1].ends, self._last_denial)
+        for part in relayed:
+            for worker in others:
+                self._send(worker, part)
+        if denial.number:
+            self._await_acknowledgements(source, denial.number, others)
+
+    def _await_acknowledgements(
+        self, source: _Worker, number: int, others: Sequence[_Worker]
+    ) -> None:
+        """Confirm the last denial when all of *others* that may have clients know it.
+
+        One that starts needs no acknowledgement: it reads the denial before `Accept`.
+        """
+        missing = {
+            worker.number for worker in others if worker.state is not _State.STARTING
+        }
+        if not missing:
+            self._send(source, Denied(number))
+        elif len(self._unconfirmed) < MAX_UNCONFIRMED:
+            waiting = _Unconfirmed(source, number, missing)
+            self._unconfirmed[self._last_denial] = waiting
+
+    def _acknowledge(
+        self, number: int, unconfirmed: _Unconfirmed, worker: _Child
+    ) -> None:
+        """Note that *worker* knows a denial, or has exited; confirm it if it was last.
+
+        The supervisor's *number* of the denial is forgotten then.
+        """
+        unconfirmed.missing.discard(worker.number)
+        if worker is unconfirmed.source:
+            del self._unconfirmed[number]
+        elif not unconfirmed.missing:
+            del self._unconfirmed[number]
+            self._send(unconfirmed.source, Denied(unconfirmed.number))
 
     def _on_ready(self, generation: _Generation) -> None:
         if not generation.is_proven:
@@ -851,6 +916,8 @@ class Plan:
 
     def _remove(self, child: _Child) -> None:
         del self._children[child.number]
+        for number, unconfirmed in tuple(self._unconfirmed.items()):
+            self._acknowledge(number, unconfirmed, child)
         if child.place.child is child:
             child.place.child = None
 

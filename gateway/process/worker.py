@@ -13,6 +13,7 @@ from gateway.app import App, BadService
 from gateway.process import messages
 from gateway.process.messages import (
     Accept,
+    Denied,
     Deny,
     Drain,
     Failed,
@@ -55,6 +56,12 @@ class Worker:
         self._changed = asyncio.Event()
         self._is_draining = False
         self._is_relaying = False
+        self._last_denial = 0
+        self._confirmed = 0
+        """The last denial that all other workers know."""
+        self._unconfirmed: dict[asyncio.Future[None], int] = {}
+        """What waits, and the number of the denial that it waits for."""
+        app.sdk.confirm_revoked = self._confirm
         self._key_source = KeySource(app.sdk.config.core_uris, app.sdk.config.issuer)
         app.sessions.subscribe(self._denied)
 
@@ -92,11 +99,15 @@ class Worker:
             BadMessage: it isn't a message for a worker.
         """
         match message:
-            case Deny(ends):
+            case Deny(ends, number):
                 self._is_relaying = True
                 for handle, until in ends.items():
                     self._app.sessions.deny(handle, until)
                 self._is_relaying = False
+                if number:
+                    self._pipe.send(Denied(number))
+            case Denied(number):
+                self._on_confirmed(number)
             case Ping():
                 self._pipe.send(message)
             case Accept(sockets) if all(
@@ -129,7 +140,30 @@ class Worker:
 
     def _denied(self, handle: str, until: float) -> None:
         if not self._is_relaying:
-            self._pipe.send(Deny({handle: until}))
+            self._last_denial += 1
+            self._pipe.send(Deny({handle: until}, self._last_denial))
+
+    def _on_confirmed(self, number: int) -> None:
+        # Messages arrive in order: the denials before are known as well.
+        self._confirmed = max(self._confirmed, number)
+        for future, wanted in self._unconfirmed.items():
+            if wanted <= number and not future.done():
+                future.set_result(None)
+
+    async def _confirm(self) -> bool:
+        """Return whether all other workers know the denials so far; wait a while."""
+        if self._confirmed >= self._last_denial:
+            return True
+        future = asyncio.get_running_loop().create_future()
+        self._unconfirmed[future] = self._last_denial
+        try:
+            async with asyncio.timeout(self._app.proxy.dependencies.pace.confirm_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            del self._unconfirmed[future]
+        return True
 
 
 async def run_worker(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,6 +97,12 @@ class Sdk:
         self.config = config
         self.on_revoked: Callable[[str], None] | None = None
         """Called with the handle of each session that is revoked in this process."""
+        self.confirm_revoked: Callable[[], Awaitable[bool]] | None = None
+        """Called before the answer to a request that has revoked sessions.
+
+        Returns whether the gateway's other workers refuse them by then. None: there are
+        no others.
+        """
         self.want_key: Callable[[str], Awaitable[None]] | None = None
         """Called with the id of a key that a request names and that isn't installed.
 
@@ -201,12 +208,26 @@ class Sdk:
     async def respond(self, request: SdkRequest) -> SdkReply | None:
         """Return the reply of the SDK's own API to *request*, or None if it has none.
 
+        If it has revoked sessions, they are refused everywhere by then. Otherwise the
+        reply says so (`is_unconfirmed`).
+
         Raises:
             CoreUnavailable: the core had to be asked and couldn't be.
             UnknownTenant: the path names a tenant that isn't there.
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
         """
+        revoked: set[str] = set()
+        token = _revoked.set(revoked)
+        try:
+            reply = await self._respond(request)
+        finally:
+            _revoked.reset(token)
+        if revoked and self.confirm_revoked is not None and reply is not None:
+            reply.is_unconfirmed = not await self.confirm_revoked()
+        return reply
+
+    async def _respond(self, request: SdkRequest) -> SdkReply | None:
         from supertokens_python.exceptions import SuperTokensError
 
         from gateway.supertokens.binding import SdkReply
@@ -269,6 +290,8 @@ class _Started:
 
 
 _started: _Started | None = None
+_revoked: ContextVar[set[str] | None] = ContextVar("revoked", default=None)
+"""The sessions that the present request to the SDK's API has revoked."""
 
 
 class AlreadyStarted(RuntimeError):
@@ -385,5 +408,8 @@ def forget() -> None:
 
 def _tell(handle: str) -> None:
     """Pass a revoked session's handle on to the present handle of the SDK."""
+    revoked = _revoked.get()
+    if revoked is not None:
+        revoked.add(handle)
     if _started is not None and _started.sdk.on_revoked is not None:
         _started.sdk.on_revoked(handle)

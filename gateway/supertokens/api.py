@@ -9,6 +9,9 @@ from gateway.identity import SessionIdentity
 from gateway.responses import Response
 from gateway.supertokens import Sdk
 
+UNCONFIRMED = "not all workers have acknowledged the end of the session"
+"""The log's note when the answer goes out before."""
+
 
 class Auth:
     """The SDK's API under its base path."""
@@ -65,7 +68,12 @@ class Auth:
         )
         if reply is None:
             return None
-        return Response(status=reply.status_code, fields=reply.fields, body=reply.body)
+        return Response(
+            status=reply.status_code,
+            fields=reply.fields,
+            body=reply.body,
+            note=UNCONFIRMED if reply.is_unconfirmed else "",
+        )
 
 
 def user(session: SessionIdentity) -> bytes:

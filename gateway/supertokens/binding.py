@@ -139,6 +139,8 @@ class SdkReply(BaseResponse):
     def __init__(self) -> None:
         super().__init__({}, 200)
         self.body = b""
+        self.is_unconfirmed = False
+        """Not all workers are known to refuse the sessions that it has revoked."""
         self._fields: list[Field] = []
         self._has_status = False
         self._has_body = False

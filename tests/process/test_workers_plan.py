@@ -21,8 +21,10 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.process import plan
 from gateway.process.messages import (
     Accept,
+    Denied,
     Deny,
     Drain,
     Failed,
@@ -111,6 +113,8 @@ class Process:
     is_draining: bool = False
     accepts: tuple[int, ...] = ()
     denied: dict[str, float] = field(default_factory=dict)
+    unacknowledged: list[int] = field(default_factory=list)
+    """The numbers of denials that it has received."""
     keys: Keys | None = None
     """The keys that were handed to it."""
     keys_until: float = 0.0
@@ -155,6 +159,13 @@ class World(RuleBasedStateMachine):
         self.keys: Keys | None = None
         """The last keys that a hub has reported of the serving generation's core."""
         self.serving = 1
+        self.denials = 0
+        self.unconfirmed: dict[tuple[int, int], set[int]] = {}
+        """Source and number of a denial → those that haven't acknowledged it."""
+        self.denial: tuple[int, int] | None = None
+        """The denial that is being relayed."""
+        self.relayed: dict[int, tuple[int, int]] = {}
+        """The plan's number of a denial → its source and the source's number."""
         self.denied: dict[str, float] = {}
         self.crashes: dict[tuple[int, int], list[float]] = {}
         """The times of consecutive crashes of a generation's slot."""
@@ -240,9 +251,16 @@ class World(RuleBasedStateMachine):
             case Drain():
                 process.is_draining = True
                 assert not process.is_hub or not self.workers_left()
-            case Deny(ends):
+            case Deny(ends, number):
                 assert not process.is_hub
-                process.denied |= ends
+                for handle, until in ends.items():  # none is shortened
+                    process.denied[handle] = max(until, process.denied.get(handle, 0.0))
+                if number:
+                    assert self.denial is not None
+                    assert self.relayed.setdefault(number, self.denial) == self.denial
+                    process.unacknowledged.append(number)
+            case Denied(number):
+                assert self.unconfirmed.pop((process.number, number)) == set()
             case Keys(source, fetched_at):
                 assert not process.is_hub
                 assert not process.is_ready
@@ -305,8 +323,20 @@ class World(RuleBasedStateMachine):
             self.crashes[place] = []
         self.crashes.setdefault(place, []).append(self.monotonic)
 
+    def acknowledge(self, process: Process) -> None:
+        """Have a worker acknowledge all denials that it has received."""
+        numbers, process.unacknowledged = process.unacknowledged, []
+        for number in numbers:
+            missing = self.unconfirmed.get(self.relayed[number], set())
+            missing.discard(process.number)
+            self.feed(Received(process.number, Denied(number)))
+
     def exit(self, process: Process, code: int) -> None:
         del self.processes[process.number]
+        for (source, number), missing in tuple(self.unconfirmed.items()):
+            missing.discard(process.number)
+            if source == process.number:
+                del self.unconfirmed[source, number]
         lived_s = self.monotonic - self.started[process.number]
         self.crashed(
             (process.generation, process.slot), was_steady=lived_s >= PACE.steady_s
@@ -383,14 +413,34 @@ class World(RuleBasedStateMachine):
             if process.works:
                 self.feed(Received(process.number, Ping()))
 
-    @rule(data=st.data(), handle=st.sampled_from("abc"), lasts_s=st.integers(-1, 50))
-    def one_denies(self, data: st.DataObject, handle: str, lasts_s: int) -> None:
+    @rule(
+        data=st.data(),
+        handle=st.sampled_from("abc"),
+        lasts_s=st.integers(-1, 50),
+        is_confirmed=st.booleans(),
+    )
+    def one_denies(
+        self, data: st.DataObject, handle: str, lasts_s: int, is_confirmed: bool
+    ) -> None:
         working = (p for p in self.workers_left() if not p.is_closed)
         if process := self.some(data, working):
             until = EPOCH + self.monotonic + lasts_s
             process.denied[handle] = max(until, process.denied.get(handle, 0.0))
             self.denied[handle] = max(until, self.denied.get(handle, 0.0))
-            self.feed(Received(process.number, Deny({handle: until})))
+            self.denials += is_confirmed
+            number = self.denials if is_confirmed else 0
+            if is_confirmed:
+                self.denial = process.number, number
+                self.unconfirmed[self.denial] = {
+                    p.number for p in self.workers_left() if p.is_ready and p != process
+                }
+            self.feed(Received(process.number, Deny({handle: until}, number)))
+
+    @rule(data=st.data())
+    def one_acknowledges(self, data: st.DataObject) -> None:
+        working = (p for p in self.workers_left() if not p.is_closed)
+        if process := self.some(data, working):
+            self.acknowledge(process)
 
     @rule(data=st.data(), message=st.sampled_from(WRONG))
     def one_sends_a_wrong_message(self, data: st.DataObject, message: Message) -> None:
@@ -514,10 +564,12 @@ class World(RuleBasedStateMachine):
                 elif not process.is_ready:
                     self.start(process)
                 else:
+                    self.acknowledge(process)
                     self.feed(Received(process.number, Ping()))
             if self.is_loading:
                 self.the_file_is_read(is_good=True, source=SOURCES[0], sdk="one")
             self.time_passes(1.0)
+        assert not self.unconfirmed
         if not self.is_stopping:
             workers = self.workers_left()
             assert len({worker.generation for worker in workers}) == 1
@@ -754,6 +806,54 @@ def test_a_denial_is_sent_to_every_worker() -> None:
     driver.exits(1)
     driver.on(Tick(), after_s=0.5)
     assert driver.actions == [Fork(4, 0, 1), Send(4, denial)]
+
+
+def test_a_denial_is_confirmed_when_all_others_know_it() -> None:
+    """Each worker acknowledges it once; one that exits isn't waited for."""
+    driver = Driver(workers=3)
+    ends = {"a": EPOCH + 100}
+    for number in (7, 8):  # also when the denial isn't new
+        assert driver.receives(1, Deny(ends, number)) == [
+            Send(2, Deny(ends, number - 6)),
+            Send(3, Deny(ends, number - 6)),
+        ]
+    assert driver.receives(2, Denied(1)) == []
+    assert driver.receives(2, Denied(1)) == []
+    assert driver.receives(3, Denied(1)) == [Send(1, Denied(7))]
+    assert driver.receives(2, Denied(2)) == []
+    assert Send(1, Denied(8)) in driver.exits(3)
+    assert driver.receives(2, Denied(2)) == []
+
+
+def test_a_single_worker_s_denial_is_confirmed_at_once() -> None:
+    """Workers that start aren't waited for: they know it before they accept."""
+    driver = Driver(workers=1)
+    driver.reloads()
+    denial = Deny({"a": EPOCH + 100}, 5)
+    assert driver.receives(1, denial) == [
+        Send(3, Deny(denial.ends, 1)),
+        Send(1, Denied(5)),
+    ]
+    assert driver.receives(3, Denied(1)) == []
+
+
+def test_a_long_denial_is_confirmed_after_its_last_part() -> None:
+    """Workers read in order, so the last part is the one to acknowledge."""
+    driver = Driver()
+    ends = {f"{number:01000}": EPOCH + 9 for number in range(100)}
+    parts = [action.message for action in of(driver.receives(1, Deny(ends, 1)), Send)]
+    assert [part.number for part in parts if isinstance(part, Deny)] == [0, 1]
+    assert driver.receives(2, Denied(1)) == [Send(1, Denied(1))]
+
+
+def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that floods gets no confirmations beyond the limit."""
+    monkeypatch.setattr(plan, "MAX_UNCONFIRMED", 3)
+    driver = Driver()
+    for number in range(1, 6):
+        driver.receives(1, Deny({f"{number}": EPOCH + 9}, number))
+    sent = [driver.receives(2, Denied(number)) for number in range(1, 6)]
+    assert sent == [*([Send(1, Denied(number))] for number in (1, 2, 3)), [], []]
 
 
 def test_a_reload_takes_over_when_all_are_ready() -> None:

@@ -36,6 +36,7 @@ from gateway.dev.core import ThreadedCore
 from gateway.process import hub
 from gateway.process.sockets import bind, share
 from gateway.session.keys import JWKS_PATH
+from gateway.supertokens.api import UNCONFIRMED
 
 ROUTES = """\
 version: 1
@@ -361,6 +362,20 @@ async def get(wire: Wire, target: str, *fields: tuple[str, str]) -> WireReply:
     return await wire.reply()
 
 
+async def stop_one(gateway: Workers, served: Wire) -> int:
+    """Stop a worker that doesn't serve *served*; return its process id."""
+    for pid in gateway.workers:
+        os.kill(pid, signal.SIGSTOP)
+        await served.send(request("GET", "/open"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await served.reply()
+                return pid
+        os.kill(pid, signal.SIGCONT)
+        await served.reply()
+    raise AssertionError
+
+
 # --- sign-outs ------------------------------------------------------------------
 
 
@@ -434,6 +449,47 @@ async def test_every_sign_out_is_known_in_every_worker(
             await sign_out(users[2], new, old_socket)
             for wire in (new, old):
                 assert await refused(wire) == [True, True, True]
+
+
+async def test_a_sign_out_is_known_everywhere_before_its_answer(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """Once a sign-out is answered, no worker accepts the session: 200 times in turn."""
+    gateway = await start()
+    user = await sign_up(gateway, st_core)
+    accepted = []
+    async with gateway.each() as ((ours,), (theirs,)):
+        for trial in range(200):
+            if trial:
+                await user.enter()
+            at, other = (ours, theirs) if trial % 2 else (theirs, ours)
+            assert (await get(other, "/private", user.bearer)).status == 200
+            await at.send(request("POST", "/auth/signout", user.bearer, body=b"{}"))
+            assert (await at.reply()).status == 200
+            reply = await get(other, "/private", user.bearer)
+            if reply.status != 401:
+                accepted.append(trial)
+    assert accepted == []
+    assert UNCONFIRMED.encode() not in gateway.process.out
+
+
+async def test_a_sign_out_is_answered_though_a_worker_hangs(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """The answer waits a limited time, and the log says that it has gone out before."""
+    gateway = await start()
+    user = await sign_up(gateway, st_core)
+    async with gateway.each() as ((ours,), (theirs,)):
+        for wire in (ours, theirs):
+            assert (await get(wire, "/private", user.bearer)).status == 200
+        stopped = await stop_one(gateway, ours)
+        await ours.send(request("POST", "/auth/signout", user.bearer, body=b"{}"))
+        assert (await ours.reply()).status == 200
+        await gateway.until_logged(UNCONFIRMED.encode())
+        os.kill(stopped, signal.SIGCONT)
+        async with asyncio.timeout(DEADLINE_S):
+            while (await get(theirs, "/private", user.bearer)).status != 401:
+                pass
 
 
 # --- crashes ----------------------------------------------------------------------
