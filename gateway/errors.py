@@ -44,6 +44,8 @@ class GatewayError(Exception):
     title: ClassVar[str] = "The gateway failed"
     close: ClassVar[bool] = False
     """True when the client connection can't be used for another request."""
+    may_repeat: ClassVar[bool] = True
+    """False when the request may have been carried out: no answer invites a retry."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.title)
@@ -250,3 +252,14 @@ class CoreUnavailable(GatewayError):
     status = 503
     code = "session_check_unavailable"
     title = "The session can't be checked right now"
+
+
+class CoreOutcomeUnknown(CoreUnavailable):
+    """The core was sent a call that may change something, and gave no good answer.
+
+    A sign-up, for one, may have made its user.
+    """
+
+    code = "outcome_unknown"
+    title = "SuperTokens didn't answer in time; the request may have been carried out"
+    may_repeat = False

@@ -94,7 +94,9 @@ def problem(
 
 def failure(error: GatewayError, request_id: str) -> Response:
     """Return the answer to *error*: its status, code and title, never its detail."""
-    fields: Fields = ((b"Retry-After", b"1"),) if error.status == 503 else ()
+    fields: Fields = ()
+    if error.status == 503 and error.may_repeat:
+        fields = ((b"Retry-After", b"1"),)
     return problem(
         status=error.status,
         code=error.code,

@@ -72,7 +72,7 @@ ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "process"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "aiohttp_app dev downstream seams session",
+    "aiohttp": "aiohttp_app dev downstream seams session supertokens",
     "aiohttp_cors": "downstream seams",
     "click": "cli",
     "cryptography": "dev session",
@@ -85,7 +85,7 @@ LIBRARIES: dict[str, str] = {
     "supertokens_python": "seams supertokens",
     "uvloop": "cli dev",
     "yaml": "settings",
-    "yarl": "session",
+    "yarl": "session supertokens",
 }
 """Third-party library → the rooms that import it, and translate its errors."""
 

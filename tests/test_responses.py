@@ -23,7 +23,10 @@ FAILURES = [
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: error.__name__)
 def test_failure_has_its_code_and_never_its_detail(error: type[GatewayError]) -> None:
-    """The body has code and request id, not the cause; a 503 has Retry-After."""
+    """The body has code and request id, not the cause.
+
+    A 503 has Retry-After, unless the request may have been carried out.
+    """
     response = responses.failure(error("10.0.0.7:9000 sent s3cret"), "id-1")
     assert json.loads(response.body) == {
         "type": "about:blank",
@@ -35,7 +38,7 @@ def test_failure_has_its_code_and_never_its_detail(error: type[GatewayError]) ->
     fields = dict(response.fields)
     assert fields[b"Content-Type"] == b"application/problem+json"
     assert fields[b"Cache-Control"] == b"no-store"
-    assert (b"Retry-After" in fields) is (error.status == 503)
+    assert (b"Retry-After" in fields) is (error.status == 503 and error.may_repeat)
     assert response.close is error.close
     assert b"s3cret" not in b"".join((response.body, *fields, *fields.values()))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp_cors
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from gateway.seams.library import Demands, Has, Keeps, Library, Takes, Uses
 
@@ -34,6 +34,23 @@ def check() -> None:
     """
     for library in LIBRARIES:
         library.check()
+
+
+# --- aiohttp: the client --------------------------------------
+
+
+@AIOHTTP.seam(
+    Keeps("aiohttp.client:ClientSession", ("_retry_connection",)),
+    Uses("aiohttp.client:ClientSession._request", ("_retry_connection",)),
+)
+def never_retry(session: ClientSession) -> None:
+    """Make *session* send each request once.
+
+    Replaced: `ClientSession._retry_connection`, as aiohttp's own test client does.
+    Why: a PUT or DELETE is sent again if a kept connection ends before the reply,
+    although the server may have acted on it. Breaks: a call may be sent twice.
+    """
+    session._retry_connection = False  # noqa: SLF001 - see above
 
 
 # --- aiohttp: requests --------------------------------------

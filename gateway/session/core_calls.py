@@ -176,13 +176,17 @@ class CoreCalls:
         """Return the SDK's verdict. Never raises, so that it can be shared.
 
         The time spent on waiting for a turn counts, so that no request waits longer.
+        This is the only deadline of a check: none below cancels its clean-up.
         """
+        is_queued = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 if call.before is not None:
                     await asyncio.wait((call.before,))
                     call.before = None
+                is_queued = True
                 async with self._slots:
+                    is_queued = False
                     call.asked_at = self._clock()
                     verdict = await self._core.check(
                         request,
@@ -198,5 +202,7 @@ class CoreCalls:
                 if failed:
                     return self._refusals.invalid_claims(failed)
         except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
+            if is_queued and isinstance(exc, TimeoutError):
+                return Undecided(reason="core_busy")
             return self._failures.undecided(exc)
         return verdict

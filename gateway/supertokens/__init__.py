@@ -144,7 +144,8 @@ class Sdk:
         """Return the request's session, the SDK's own refusal, or None for no session.
 
         *anti_csrf_check* None: for every method but GET. *validators* come after the
-        global ones of the recipes. Works for every method, OPTIONS included.
+        global ones of the recipes. Works for every method, OPTIONS included. The caller
+        bounds the time, and how many are under way.
 
         Raises:
             CoreUnavailable: the core had to be asked and couldn't be.
@@ -163,7 +164,7 @@ class Sdk:
             authority=request.authority,
         )
         context = seams.user_context(sdk_request)
-        with self._core.operation():
+        with self._core.operation(is_check=True):
             await self._want_key(sdk_request)
             try:
                 session = await get_session(

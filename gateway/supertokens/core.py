@@ -4,6 +4,11 @@ The SDK opens a new client for each call to the core (22 ms of CPU), has no limi
 waits 30 s. It doesn't distinguish an outage from other exceptions. Here an outage is
 `CoreUnavailable`, and an `operation` translates all other exceptions of the SDK.
 
+Calls are sent by aiohttp's client, and the Querier gets httpx's responses. httpx's own
+client awaits while it cleans up, so that a second cancellation (two deadlines, or a
+deadline and a client that leaves) leaves connections open for good, each with its
+place. aiohttp's closes a connection without an await, and at once when the core does.
+
 Facts about the Querier (supertokens_python/querier.py, 0.31.4)
 - It enters `AsyncClient(timeout=30.0)` for each call and then calls get, post, put or
   delete. Only the module's name `AsyncClient` is looked up, so that is what we set.
@@ -18,19 +23,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self
 
+import aiohttp
 import httpx
 from supertokens_python.exceptions import GeneralError
+from yarl import URL
 
 from gateway import config
-from gateway.errors import BadRequest, CoreUnavailable, GatewayError, Side
+from gateway.errors import (
+    BadRequest,
+    CoreOutcomeUnknown,
+    CoreUnavailable,
+    GatewayError,
+    Side,
+)
 from gateway.seams import supertokens as seams
+from gateway.seams.aiohttp import never_retry
 
 # Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
 # a call is rarely sent into a connection that is just being closed.
@@ -38,6 +51,20 @@ _KEEP_ALIVE_S = 15.0
 
 # How long an address that took no connection is tried last.
 _DEAD_S = 5.0
+
+_MAX_HASHING_WAITS = 256
+"""Calls with a password that may wait for a place; more are refused at once."""
+
+_PASSWORDS = frozenset({"password", "newPassword"})
+"""Fields for which the core computes a hash: sign-in, sign-up, a new password."""
+
+_REPEATABLE = (
+    *("/recipe/session/verify", "/recipe/session/refresh", "/recipe/session/remove"),
+)
+"""Calls other than GET that may be made twice: a refresh token is good until the tokens
+that replaced it are used."""
+
+_UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 # The two replies of the core that have no `status` (CDI 5.4).
 _WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
@@ -63,21 +90,32 @@ _NO_CALL = "no call"
 class _Exchange:
     """What one operation has of its time, and what went wrong at the core last."""
 
-    __slots__ = ("_left_s", "_since", "last", "trouble", "unknown_tenant")
+    __slots__ = (
+        *("_left_s", "_since", "last", "may_have_acted", "places", "trouble"),
+        *("unknown_tenant", "waits_for"),
+    )
 
-    def __init__(self, budget_s: float) -> None:
+    def __init__(
+        self, budget_s: float | None, places: asyncio.Semaphore | None
+    ) -> None:
+        """None: the caller bounds the time, or how many operations there are."""
         self._left_s = budget_s
         self._since: float | None = None
+        self.places = places
+        self.waits_for: str | None = None
+        """The kind of place that the call still waits for."""
+        self.may_have_acted = False
+        """Whether a call that may change something has been sent."""
         self.trouble: str | None = None
         """Why the core couldn't be asked; None again once it answered."""
         self.unknown_tenant = False
         self.last = _NO_CALL
         """The last call and its status, for the log: no query, no body."""
 
-    def start(self) -> float:
+    def start(self) -> float | None:
         """Start the clock unless it runs, and return the seconds that are left."""
         now = time.monotonic()
-        if self._since is not None:
+        if self._since is not None and self._left_s is not None:
             self._left_s -= now - self._since
         self._since = now
         return self._left_s
@@ -90,7 +128,7 @@ class _Exchange:
     def fail(self, trouble: str) -> CoreUnavailable:
         """Note *trouble* and return the error to raise."""
         self.trouble = trouble
-        return CoreUnavailable(trouble)
+        return (CoreOutcomeUnknown if self.may_have_acted else CoreUnavailable)(trouble)
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
@@ -103,37 +141,40 @@ class CoreClient:
         """*hosts* are the core's addresses: scheme, authority and base path."""
         self._hosts = hosts
         self._dead_until = dict.fromkeys(hosts, 0.0)
-        self._timeout_s = settings.timeout
-        self._max_concurrent = settings.max_concurrent
-        self._slots = asyncio.Semaphore(settings.max_concurrent)
-        self._http: asyncio.Task[httpx.AsyncClient] | None = None
+        # An address that takes no connection must leave time for the next one.
+        self._connect_s = settings.timeout / (len(hosts) + 1)
+        self._auth_timeout_s = settings.auth_timeout
+        # Those of session checks are `core_calls`'s: neither takes the other's.
+        self._places = asyncio.Semaphore(settings.max_concurrent)
+        self._hashing_places = asyncio.Semaphore(settings.max_sign_in)
+        self._hashing_waits = 0
+        self._http: asyncio.Task[aiohttp.ClientSession] | None = None
 
-    def _opened(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            # An address that takes no connection must leave time for the next one.
-            timeout=httpx.Timeout(
-                None, connect=self._timeout_s / (len(self._hosts) + 1)
+    async def _opened(self) -> aiohttp.ClientSession:
+        # Read by a thread, because the certificate authorities take 0.1 s. httpx's, as
+        # the SDK would use.
+        authorities = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+        http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=authorities, limit=0, keepalive_timeout=_KEEP_ALIVE_S
             ),
-            limits=httpx.Limits(
-                max_connections=self._max_concurrent,
-                max_keepalive_connections=self._max_concurrent,
-                keepalive_expiry=_KEEP_ALIVE_S,
-            ),
-            # A proxy from the environment isn't for the core.
-            trust_env=False,
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
             # One caller's cookies (a load balancer's) aren't the next one's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
         )
+        never_retry(http)
+        return http
 
-    async def _client(self) -> httpx.AsyncClient:
+    async def _client(self) -> aiohttp.ClientSession:
         """Return the client for all calls; the first call makes it.
 
-        That takes 0.1 s (imports, certificate authorities), so it is done in a thread,
-        and not at start, which needs no call. A caller that is cancelled doesn't
-        cancel it for the others.
+        Not at start, which needs no call. A caller that is cancelled doesn't cancel it
+        for the others.
         """
         if self._http is None:
-            self._http = asyncio.create_task(asyncio.to_thread(self._opened))
+            self._http = asyncio.create_task(self._opened())
         return await asyncio.shield(self._http)
 
     def install(self) -> None:
@@ -157,22 +198,24 @@ class CoreClient:
     async def aclose(self) -> None:
         """Close every connection."""
         if self._http is not None:
-            await (await self._http).aclose()
+            await (await self._http).close()
 
     @contextmanager
-    def operation(self) -> Iterator[None]:
+    def operation(self, *, is_check: bool = False) -> Iterator[None]:
         """Bound everything the SDK asks of the core inside, and translate failures.
 
-        `core.timeout` is for all the calls of one operation together, their wait for
-        a free slot and the SDK's pauses after a 429 included.
+        `core.auth_timeout` is for all the calls of one operation together, their wait
+        for places and the SDK's pauses after a 429 included. A session check has
+        its one deadline and its place from its caller (`core_calls`).
 
         Raises:
             CoreUnavailable: the core couldn't be asked.
+            CoreOutcomeUnknown: neither; but it may have acted before.
             UnknownTenant: the path names a tenant that isn't there.
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
         """
-        exchange = _Exchange(self._timeout_s)
+        exchange = _Exchange(None, None) if is_check else self._exchange()
         token = _exchange.set(exchange)
         try:
             yield
@@ -182,6 +225,9 @@ class CoreClient:
             raise _translated(exc, exchange) from exc
         finally:
             _exchange.reset(token)
+
+    def _exchange(self) -> _Exchange:
+        return _Exchange(self._auth_timeout_s, self._places)
 
     # --- what the Querier calls ----------------------------------------------
 
@@ -203,19 +249,25 @@ class CoreClient:
         Raises:
             CoreUnavailable: there is none, or it isn't one of a core.
         """
-        exchange = _exchange.get() or _Exchange(self._timeout_s)
+        exchange = _exchange.get() or self._exchange()
         waiting = False
         try:
-            async with asyncio.timeout(exchange.start()), self._slots:
-                response = await self._ask(method, url, kwargs)
+            async with (
+                asyncio.timeout(exchange.start()),
+                self._place(exchange, hashes=_hashes(kwargs)),
+            ):
+                response = await self._ask(method, url, kwargs, exchange)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
             _judge(response, exchange)
-        except TimeoutError as exc:
-            raise exchange.fail("the core didn't answer in time") from exc
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+        except _UNREACHABLE as exc:
             raise exchange.fail("the core can't be reached") from exc
-        except httpx.HTTPError as exc:
+        except TimeoutError as exc:
+            if exchange.waits_for is not None:
+                trouble = f"{exchange.waits_for} was free in time"
+                raise exchange.fail(trouble) from exc
+            raise exchange.fail("the core didn't answer in time") from exc
+        except (aiohttp.ClientError, httpx.HTTPError) as exc:
             raise exchange.fail(
                 f"the core's reply broke off: {type(exc).__name__}"
             ) from exc
@@ -224,8 +276,39 @@ class CoreClient:
                 exchange.stop()
         return response
 
+    @asynccontextmanager
+    async def _place(self, exchange: _Exchange, *, hashes: bool) -> AsyncIterator[None]:
+        """Wait for the places that a call needs, in the order of arrival.
+
+        A call that makes the core compute a password's hash needs one of
+        `core.max_sign_in`, and takes none of the others while it waits for it.
+
+        Raises:
+            CoreUnavailable: too many wait for a hash already.
+        """
+        if hashes:
+            if self._hashing_waits >= _MAX_HASHING_WAITS:
+                raise exchange.fail("too many calls with a password wait")
+            exchange.waits_for = "no place for a call with a password"
+            self._hashing_waits += 1
+            try:
+                await self._hashing_places.acquire()
+            finally:
+                self._hashing_waits -= 1
+        try:
+            if exchange.places is None:
+                yield
+                return
+            exchange.waits_for = "no place for a call"
+            async with exchange.places:
+                exchange.waits_for = None
+                yield
+        finally:
+            if hashes:
+                self._hashing_places.release()
+
     async def _ask(
-        self, method: str, url: str, kwargs: dict[str, Any]
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
     ) -> httpx.Response:
         """Send the call to the first host that takes a connection.
 
@@ -233,13 +316,20 @@ class CoreClient:
         """
         http = await self._client()
         urls = self._urls(url)
+        had_acted = exchange.may_have_acted
         for turn, (host, target) in enumerate(urls, 1):
+            exchange.may_have_acted = had_acted or _acts(method, target)
             try:
-                return await http.request(method, target, **kwargs)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
+                response = await _sent(http, httpx.Request(method, target, **kwargs))
+            except _UNREACHABLE:
+                exchange.may_have_acted = had_acted
                 self._dead_until[host] = time.monotonic() + _DEAD_S
                 if turn == len(urls):
                     raise
+            else:
+                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                    exchange.may_have_acted = had_acted
+                return response
         raise AssertionError("there is always a host")  # pragma: no cover
 
     def _urls(self, url: str) -> list[tuple[str, str]]:
@@ -259,6 +349,36 @@ class CoreClient:
             key=lambda host: self._dead_until[host] > now,
         )
         return [(host, host + rest) for host in hosts]
+
+
+def _acts(method: str, url: str) -> bool:
+    """Return whether a call may change something that a second one would meet."""
+    return method != "GET" and not url.endswith(_REPEATABLE)
+
+
+def _hashes(kwargs: dict[str, Any]) -> bool:
+    """Return whether the core computes the hash of a password for this call."""
+    body = kwargs.get("json")
+    return isinstance(body, dict) and not _PASSWORDS.isdisjoint(body)
+
+
+async def _sent(http: aiohttp.ClientSession, request: httpx.Request) -> httpx.Response:
+    """Return the complete reply to *request*."""
+    # aiohttp makes these two itself.
+    headers = request.headers
+    headers.pop("host", None)
+    headers.pop("content-length", None)
+    async with http.request(
+        request.method,
+        URL(str(request.url), encoded=True),
+        headers=headers,
+        data=request.content or None,
+        allow_redirects=False,
+    ) as reply:
+        body = await reply.read()
+    return httpx.Response(
+        reply.status, headers=reply.raw_headers, content=body, request=request
+    )
 
 
 def _judge(response: httpx.Response, exchange: _Exchange) -> None:
@@ -342,7 +462,7 @@ def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
     if hidden is not None:
         return hidden
     if exchange.trouble is not None:
-        return CoreUnavailable(exchange.trouble)
+        return exchange.fail(exchange.trouble)
     if exchange.unknown_tenant:
         return UnknownTenant()
     if isinstance(error, UnicodeError):

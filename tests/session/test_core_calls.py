@@ -293,7 +293,10 @@ async def test_a_question_that_waits_for_its_turn_is_shared() -> None:
     slow.answers[0].set()
     assert who(await first) == "user-1"
     verdicts = await asyncio.gather(*waiting)
-    assert [reason(verdict) for verdict in verdicts] == ["core_timeout"] * 4
+    # The one that hangs, and those whose place it holds.
+    assert sorted(reason(verdict) or "" for verdict in verdicts) == [
+        *("core_busy", "core_busy", "core_timeout", "core_timeout"),
+    ]
     assert len(here.core.asked) == 2
     await here.sessions.close()
 
@@ -333,7 +336,7 @@ async def test_a_client_that_leaves_ends_only_its_own_wait(here: World) -> None:
 
 
 async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
-    """K4: the deadline covers the wait for a free slot, too."""
+    """K4: the deadline covers the wait for a free slot, too, which the log names."""
     here = world(client=config.CoreConfig(timeout=0.05, max_concurrent=1))
 
     async def hangs() -> Allowed | Denied:
@@ -343,7 +346,7 @@ async def test_a_hung_core_is_waited_for_no_longer_than_its_timeout() -> None:
     here.core.answer = hangs
     waiting = (here.ask(FRESH), here.ask(GOOD, ALWAYS))
     verdicts = await asyncio.gather(*waiting)
-    assert [reason(verdict) for verdict in verdicts] == ["core_timeout"] * 2
+    assert [reason(verdict) for verdict in verdicts] == ["core_timeout", "core_busy"]
     assert len(here.core.asked) == 1  # the other never got a slot
     assert who(await here.ask()) == "user-1"  # requests that need no core are served
     assert len(here.sessions._calls) == 0

@@ -526,7 +526,7 @@ async def test_outage_is_503(
     assert signed_in is not None
     response = SdkResponse(status=200, fields=signed_in.fields)
     break_core(core.faults)
-    auth._sdk._core._timeout_s = 0.2
+    auth._sdk._core._auth_timeout_s = 0.2
     for call in (
         sign_in(),
         Call(

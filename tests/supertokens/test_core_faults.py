@@ -10,16 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults import FaultUpstream
+from faults import FaultUpstream, Peer, until
 from minting import Mint
 from stack import Start, User
 from wire import WireReply
 
-from gateway.dev.core import Core, CoreSettings, Fault, Faults, serve_in_thread
+from gateway.dev.core import (
+    Core,
+    CoreSettings,
+    Fault,
+    Faults,
+    ThreadedCore,
+    serve_in_thread,
+)
 from gateway.session.keys import KeyStore
 from gateway.supertokens import core as sdk_core
 
@@ -40,7 +48,7 @@ gateway: {listen: "127.0.0.1:0"}
 supertokens:
   connection_uri: "${CORE}"
   recipes: {emailpassword: {}, userroles: {}}
-  core: {timeout: "${TIMEOUT:-5}"}
+  core: {timeout: "${TIMEOUT:-5}", max_concurrent: "${PLACES:-64}"}
   keys: {cooldown: "${COOLDOWN:-0.05}", timeout: "${TIMEOUT:-3}"}
 services:
   echo: {targets: ["${UPSTREAM}"]}
@@ -110,6 +118,60 @@ async def test_k4_a_call_to_the_core_ends_at_its_timeout(
         assert_unavailable(reply)
     assert time.monotonic() - began < 20
     assert len(upstream.requests) == 1
+
+
+class Relay:
+    """A TCP relay to a core; a call that it gets while it `hangs` is never answered."""
+
+    def __init__(self, core: ThreadedCore) -> None:
+        self._core = core
+        self.hangs = False
+        self.held = 0
+        """Connections with such a call that the gateway hasn't closed."""
+
+    async def serve(self, peer: Peer) -> None:
+        reader, writer = await asyncio.open_connection(self._core.host, self._core.port)
+        back = asyncio.create_task(self._answers(reader, peer))
+        try:
+            while data := await peer.reader.read(65536):
+                if self.hangs:
+                    self.held += 1
+                    await peer.gone()
+                    self.held -= 1
+                    return
+                writer.write(data)
+        finally:
+            back.cancel()
+            writer.close()
+
+    async def _answers(self, reader: asyncio.StreamReader, peer: Peer) -> None:
+        while data := await reader.read(65536):
+            await peer.send(data)
+
+
+async def test_k4_time_outs_leave_nothing_behind(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """K4: after many checks that timed out, no place and no connection is held."""
+    with serve_in_thread() as core:
+        relay = Relay(core)
+        async with FaultUpstream(relay.serve) as server:
+            gateway = await start(ROUTES, CORE=server.url, TIMEOUT="0.5", PLACES="4")
+            users = [await gateway.sign_up() for _ in range(8)]
+            relay.hangs = True
+            reasons: Counter[str | None] = Counter()
+            for _ in range(4):
+                replies = await asyncio.gather(
+                    *(user.get("/checked") for user in users)
+                )
+                for reply in replies:
+                    assert_unavailable(reply)
+                    reasons[(await gateway.record(reply)).reason] += 1
+            await until(lambda: relay.held == 0)
+            relay.hangs = False
+            for user in users:
+                await until_served(user, "/checked")
+    assert set(reasons) <= {"core_timeout", "core_busy"}
 
 
 BAD_REPLIES: dict[str, Callable[[Faults], None]] = {

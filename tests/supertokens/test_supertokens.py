@@ -1180,7 +1180,7 @@ async def test_concurrent_calls_are_limited() -> None:
 
 
 async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All calls of an operation share `core.timeout`; time between them is free."""
+    """All calls of an operation share `core.auth_timeout`; time between is free."""
     now = 0.0
 
     async def answer(request: web.Request) -> web.Response:
@@ -1191,7 +1191,7 @@ async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
     )
-    async with serving(answer) as url, client(timeout=5) as http:
+    async with serving(answer) as url, client(auth_timeout=5) as http:
         with http.operation():
             for _ in range(3):
                 await http.get(url)
@@ -1203,7 +1203,7 @@ async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK pauses after a 429; the pause counts towards `core.timeout`."""
+    """The SDK pauses after a 429; the pause counts towards `core.auth_timeout`."""
     now = 0.0
 
     async def answer(_: web.Request) -> web.Response:
@@ -1212,7 +1212,7 @@ async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
     )
-    async with serving(answer) as url, client(timeout=5) as http:
+    async with serving(answer) as url, client(auth_timeout=5) as http:
         with http.operation():
             assert (await http.get(url)).status_code == 429
             now += 6
@@ -1230,7 +1230,7 @@ async def test_waiting_for_max_concurrent_counts() -> None:
 
     async with (
         serving(answer) as url,
-        client(timeout=0.05, max_concurrent=1) as http,
+        client(auth_timeout=0.05, max_concurrent=1) as http,
     ):
         results = await asyncio.gather(
             *(http.get(url) for _ in range(5)), return_exceptions=True

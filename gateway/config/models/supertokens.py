@@ -87,9 +87,19 @@ class CoreConfig(Model):
     """Calls to the core."""
 
     timeout: Seconds = 5.0
-    """Timeout of all calls that one request needs, together."""
+    """Timeout of all calls that the session check of one request needs, together."""
+    auth_timeout: Seconds = 30.0
+    """Timeout of all calls that one request to `/auth/*` needs, together."""
+    max_sign_in: Positive = 4
+    """Most concurrent calls of each worker that make the core compute the hash of a
+    password: sign-in, sign-up, a new password. Further calls wait in order.
+
+    Risk: with more than the core has CPUs, sign-ins slow down session checks.
+    """
     max_concurrent: Positive = 64
-    """Most concurrent calls of each worker. Further calls wait."""
+    """Most concurrent session checks of each worker, and most of its concurrent calls
+    for `/auth/*`. Further ones wait.
+    """
 
 
 class SmtpConfig(Model):

@@ -1,0 +1,264 @@
+"""The client under the SDK: places, deadlines, and connections that end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from faults import DEADLINE_S, FaultUpstream, Peer, until
+
+from gateway import config
+from gateway.errors import CoreOutcomeUnknown, CoreUnavailable
+from gateway.supertokens import core as sdk_core
+from gateway.supertokens.core import CoreClient
+
+OK = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 15\r\n\r\n{"status":"OK"}'
+)
+
+
+class RawCore:
+    """A core on loopback; it answers only while `is_well`."""
+
+    def __init__(self) -> None:
+        self.is_well = True
+        self.is_idle_kept = True
+        self.open = 0
+        """Connections that the client hasn't closed."""
+        self.paths: list[str] = []
+        self.now = self.most = 0
+        """Calls with a password that are under way, and the most there were."""
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def serve(self, peer: Peer) -> None:
+        self.open += 1
+        try:
+            await self._serve(peer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open -= 1
+
+    async def _serve(self, peer: Peer) -> None:
+        while True:
+            request = await peer.request()
+            path = request.line.split()[1].decode()
+            self.paths.append(path)
+            hashes = b'"password"' in request.body
+            self.now += hashes
+            self.most = max(self.most, self.now)
+            if not self.is_well:
+                await peer.gone()
+                return
+            if hashes:
+                await self.may_answer.wait()
+            self.now -= hashes
+            await peer.send(OK)
+            if not self.is_idle_kept:
+                peer.writer.write_eof()
+                await peer.gone()
+                return
+
+
+@contextlib.asynccontextmanager
+async def core_and_client(
+    **settings: Any,
+) -> AsyncIterator[tuple[RawCore, str, CoreClient]]:
+    """Yield a core, its URL and a client."""
+    core = RawCore()
+    async with FaultUpstream(core.serve) as server:
+        values = config.CoreConfig.model_validate(settings)
+        client = CoreClient(values, [server.url])
+        try:
+            yield core, server.url, client
+        finally:
+            await client.aclose()
+
+
+async def test_a_call_cancelled_twice_leaves_no_connection() -> None:
+    """K4: a second cancellation during the clean-up of the first changes nothing.
+
+    A deadline and a client that leaves may come one after the other.
+    """
+    async with core_and_client() as (core, url, client):
+        await client.get(f"{url}/hello")
+        core.is_well = False
+        for turns in range(4):
+            core.paths.clear()
+            calls = [
+                asyncio.create_task(client.post(f"{url}/recipe/session/verify"))
+                for _ in range(20)
+            ]
+            await until(lambda: len(core.paths) == 20)
+            for call in calls:
+                call.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        await until(lambda: core.open == 0)
+        core.is_well = True
+        replies = await asyncio.gather(*(client.get(f"{url}/a") for _ in range(80)))
+        assert {reply.status_code for reply in replies} == {200}
+        assert core.open <= 64
+
+
+async def test_an_idle_connection_that_the_core_closes_is_closed() -> None:
+    """It is closed when the core closes it, and not only at the next call."""
+    async with core_and_client() as (core, url, client):
+        core.is_idle_kept = False
+        await client.get(f"{url}/a")
+        await until(lambda: core.open == 0)
+        await client.get(f"{url}/a")
+        assert core.paths == ["/a", "/a"]
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
+async def test_a_call_on_a_kept_connection_is_sent_once(method: str) -> None:
+    """If a kept connection ends before the reply, the core may have acted."""
+    paths = []
+
+    async def once(peer: Peer) -> None:
+        for answer in (OK, b""):
+            paths.append((await peer.request()).line)
+            await peer.send(answer)
+
+    async with FaultUpstream(once) as server:
+        client = CoreClient(config.CoreConfig(), [server.url])
+        await client.get(f"{server.url}/a")
+        with pytest.raises(CoreUnavailable, match="broke off"):
+            await getattr(client, method)(f"{server.url}/b")
+        await client.aclose()
+    assert len(paths) == 2
+
+
+async def test_calls_with_a_password_have_few_places() -> None:
+    """At most `max_sign_in` run at once, in order; other calls don't wait for them."""
+    async with core_and_client(max_sign_in=2) as (core, url, client):
+        core.may_answer.clear()
+        calls = [
+            asyncio.create_task(
+                client.post(f"{url}/{number}", json={"email": "a", "password": "b"})
+            )
+            for number in range(8)
+        ]
+        await until(lambda: core.now == 2)
+        await client.post(f"{url}/recipe/session/refresh", json={"refreshToken": "c"})
+        core.may_answer.set()
+        await asyncio.gather(*calls)
+    assert core.most == 2
+    assert sorted(core.paths[:2]) == ["/0", "/1"]
+    assert core.paths[2] == "/recipe/session/refresh"
+    assert sorted(core.paths[3:]) == [f"/{number}" for number in range(2, 8)]
+
+
+async def test_few_calls_with_a_password_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than may wait is refused at once, and wasn't sent."""
+    monkeypatch.setattr(sdk_core, "_MAX_HASHING_WAITS", 3)
+    async with core_and_client(max_sign_in=1) as (core, url, client):
+        core.may_answer.clear()
+        call = f"{url}/recipe/signin"
+        calls = [
+            asyncio.create_task(client.post(call, json={"password": "b"}))
+            for _ in range(4)
+        ]
+        await until(lambda: core.now == 1)
+        with pytest.raises(CoreUnavailable, match="too many calls with a") as refused:
+            await client.post(call, json={"password": "b"})
+        assert refused.value.may_repeat
+        core.may_answer.set()
+        await asyncio.gather(*calls)
+    assert len(core.paths) == 4
+
+
+async def test_cancelled_waits_give_their_places_back() -> None:
+    """A client that leaves while its call waits takes no place with it."""
+    async with core_and_client(max_sign_in=1, max_concurrent=1) as (core, url, client):
+        core.may_answer.clear()
+        calls = [
+            asyncio.create_task(client.post(f"{url}/a", json={"password": "b"}))
+            for _ in range(5)
+        ]
+        await until(lambda: core.now == 1)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        core.may_answer.set()
+        async with asyncio.timeout(DEADLINE_S):
+            await client.post(f"{url}/b", json={"password": "b"})
+
+
+async def test_session_checks_have_places_of_their_own() -> None:
+    """When all places for `/auth/*` are taken, a session check is made at once."""
+    async with core_and_client(max_concurrent=1) as (core, url, client):
+        core.may_answer.clear()
+        with client.operation():
+            held = asyncio.create_task(client.post(f"{url}/a", json={"password": "b"}))
+        await until(lambda: core.now == 1)
+        async with asyncio.timeout(DEADLINE_S):
+            with client.operation(is_check=True):
+                await client.post(f"{url}/recipe/session/verify", json={})
+        core.may_answer.set()
+        await held
+
+
+async def _unreachable(client: CoreClient, url: str, core: RawCore) -> None:
+    await client.post("http://127.0.0.1:1/recipe/signup", json={"password": "b"})
+
+
+async def _no_place(client: CoreClient, url: str, core: RawCore) -> None:
+    async with client._hashing_places:
+        await client.post(f"{url}/recipe/signup", json={"password": "b"})
+
+
+async def _get(client: CoreClient, url: str, core: RawCore) -> None:
+    core.is_well = False
+    await client.get(f"{url}/users")
+
+
+async def _refresh(client: CoreClient, url: str, core: RawCore) -> None:
+    core.is_well = False
+    await client.post(f"{url}/tenant/recipe/session/refresh", json={})
+
+
+async def _sign_up(client: CoreClient, url: str, core: RawCore) -> None:
+    core.is_well = False
+    await client.post(f"{url}/recipe/signup", json={"password": "b"})
+
+
+async def _signed_up_before(client: CoreClient, url: str, core: RawCore) -> None:
+    await client.post(f"{url}/recipe/signup", json={"password": "b"})
+    core.is_well = False
+    await client.get(f"{url}/users")
+
+
+@pytest.mark.parametrize(
+    ("ask", "kind", "detail"),
+    [
+        (_unreachable, CoreUnavailable, "the core can't be reached"),
+        (_no_place, CoreUnavailable, "no place for a call with a password was free"),
+        (_get, CoreUnavailable, "the core didn't answer in time"),
+        (_refresh, CoreUnavailable, "the core didn't answer in time"),
+        (_sign_up, CoreOutcomeUnknown, "the core didn't answer in time"),
+        (_signed_up_before, CoreOutcomeUnknown, "the core didn't answer in time"),
+    ],
+)
+async def test_what_may_have_acted(
+    ask: Callable[[CoreClient, str, RawCore], Any],
+    kind: type[CoreUnavailable],
+    detail: str,
+) -> None:
+    """Only where nothing can have changed may the client be told to try again."""
+    async with core_and_client(auth_timeout=1, max_sign_in=1) as (core, url, client):
+        with (
+            pytest.raises(CoreUnavailable, match=detail) as raised,
+            client.operation(),
+        ):
+            await ask(client, url, core)
+    assert type(raised.value) is kind
