@@ -148,6 +148,7 @@ class CoreClient:
         self._places = asyncio.Semaphore(settings.max_concurrent)
         self._hashing_places = asyncio.Semaphore(settings.max_sign_in)
         self._hashing_waits = 0
+        self._hashing: set[asyncio.Task[httpx.Response]] = set()
         self._http: asyncio.Task[aiohttp.ClientSession] | None = None
 
     async def _opened(self) -> aiohttp.ClientSession:
@@ -196,7 +197,10 @@ class CoreClient:
         """Leave the connections open for the next call."""
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """End the calls that nobody waits for, and close every connection."""
+        for call in tuple(self._hashing):
+            call.cancel()
+        await asyncio.gather(*self._hashing, return_exceptions=True)
         if self._http is not None:
             await (await self._http).close()
 
@@ -252,11 +256,12 @@ class CoreClient:
         exchange = _exchange.get() or self._exchange()
         waiting = False
         try:
-            async with (
-                asyncio.timeout(exchange.start()),
-                self._place(exchange, hashes=_hashes(kwargs)),
-            ):
-                response = await self._ask(method, url, kwargs, exchange)
+            async with asyncio.timeout(exchange.start()):
+                if _hashes(kwargs):
+                    response = await self._ask_for_hash(method, url, kwargs, exchange)
+                else:
+                    async with self._place(exchange):
+                        response = await self._ask(method, url, kwargs, exchange)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
             _judge(response, exchange)
@@ -277,35 +282,55 @@ class CoreClient:
         return response
 
     @asynccontextmanager
-    async def _place(self, exchange: _Exchange, *, hashes: bool) -> AsyncIterator[None]:
-        """Wait for the places that a call needs, in the order of arrival.
+    async def _place(self, exchange: _Exchange) -> AsyncIterator[None]:
+        """Wait for the place that a call needs, in the order of arrival."""
+        if exchange.places is None:
+            yield
+            return
+        exchange.waits_for = "no place for a call"
+        async with exchange.places:
+            exchange.waits_for = None
+            yield
 
-        A call that makes the core compute a password's hash needs one of
-        `core.max_sign_in`, and takes none of the others while it waits for it.
+    async def _ask_for_hash(
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
+    ) -> httpx.Response:
+        """Send a call for which the core computes the hash of a password.
+
+        It has one of `core.max_sign_in` places, in the order of arrival, until the core
+        has answered or `core.auth_timeout` is over, even if its caller no longer waits.
+        The core doesn't stop computing when a connection ends: with the place given
+        on, clients that leave could have it compute any number of hashes.
 
         Raises:
-            CoreUnavailable: too many wait for a hash already.
+            CoreUnavailable: too many wait already.
         """
-        if hashes:
-            if self._hashing_waits >= _MAX_HASHING_WAITS:
-                raise exchange.fail("too many calls with a password wait")
-            exchange.waits_for = "no place for a call with a password"
-            self._hashing_waits += 1
-            try:
-                await self._hashing_places.acquire()
-            finally:
-                self._hashing_waits -= 1
+        if self._hashing_waits >= _MAX_HASHING_WAITS:
+            raise exchange.fail("too many calls with a password wait")
+        exchange.waits_for = "no place for a call with a password"
+        self._hashing_waits += 1
         try:
-            if exchange.places is None:
-                yield
-                return
-            exchange.waits_for = "no place for a call"
-            async with exchange.places:
-                exchange.waits_for = None
-                yield
+            await self._hashing_places.acquire()
         finally:
-            if hashes:
-                self._hashing_places.release()
+            self._hashing_waits -= 1
+        exchange.waits_for = None
+        call = asyncio.create_task(self._ask_in_time(method, url, kwargs, exchange))
+        self._hashing.add(call)
+        call.add_done_callback(self._on_hashed)
+        await asyncio.wait((call,))  # doesn't cancel it
+        return call.result()
+
+    async def _ask_in_time(
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
+    ) -> httpx.Response:
+        async with asyncio.timeout(self._auth_timeout_s):
+            return await self._ask(method, url, kwargs, exchange)
+
+    def _on_hashed(self, call: asyncio.Task[httpx.Response]) -> None:
+        self._hashing.discard(call)
+        self._hashing_places.release()
+        if not call.cancelled():
+            call.exception()  # it may be that nobody waits for it
 
     async def _ask(
         self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange

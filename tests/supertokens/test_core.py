@@ -31,7 +31,8 @@ class RawCore:
         """Connections that the client hasn't closed."""
         self.paths: list[str] = []
         self.now = self.most = 0
-        """Calls with a password that are under way, and the most there were."""
+        """Calls under way that wait for `may_answer` (those with a password, and to
+        `/held`), and the most there were."""
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
@@ -49,15 +50,15 @@ class RawCore:
             request = await peer.request()
             path = request.line.split()[1].decode()
             self.paths.append(path)
-            hashes = b'"password"' in request.body
-            self.now += hashes
+            is_held = b'"password"' in request.body or path == "/held"
+            self.now += is_held
             self.most = max(self.most, self.now)
             if not self.is_well:
                 await peer.gone()
                 return
-            if hashes:
+            if is_held:
                 await self.may_answer.wait()
-            self.now -= hashes
+            self.now -= is_held
             await peer.send(OK)
             if not self.is_idle_kept:
                 peer.writer.write_eof()
@@ -177,6 +178,41 @@ async def test_few_calls_with_a_password_wait(monkeypatch: pytest.MonkeyPatch) -
     assert len(core.paths) == 4
 
 
+async def test_a_call_that_is_given_up_keeps_its_place() -> None:
+    """The core computes on, so the next call isn't sent before it has answered."""
+    async with core_and_client(max_sign_in=1, auth_timeout=20) as (core, url, client):
+        core.may_answer.clear()
+        given_up = asyncio.create_task(client.post(f"{url}/a", json={"password": "b"}))
+        await until(lambda: core.now == 1)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        following = asyncio.create_task(client.post(f"{url}/b", json={"password": "b"}))
+        await client.get(f"{url}/c")
+        assert core.paths == ["/a", "/c"]
+        core.may_answer.set()
+        await following
+    assert core.paths == ["/a", "/c", "/b"]
+    assert core.most == 1
+
+
+async def test_a_call_that_is_given_up_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """With a core that never answers, its place is free after `core.auth_timeout`."""
+    async with core_and_client(max_sign_in=1, auth_timeout=0.3) as (core, url, client):
+        await client.get(f"{url}/hello")
+        core.is_well = False
+        results = await asyncio.gather(
+            *(client.post(f"{url}/a", json={"password": "b"}) for _ in range(5)),
+            return_exceptions=True,
+        )
+        assert all(isinstance(result, CoreUnavailable) for result in results)
+        core.is_well = True
+        await until(lambda: core.open == 0 and not client._hashing)
+        client._auth_timeout_s = DEADLINE_S
+        await client.post(f"{url}/b", json={"password": "b"})
+    assert not caplog.records
+
+
 async def test_cancelled_waits_give_their_places_back() -> None:
     """A client that leaves while its call waits takes no place with it."""
     async with core_and_client(max_sign_in=1, max_concurrent=1) as (core, url, client):
@@ -199,7 +235,7 @@ async def test_session_checks_have_places_of_their_own() -> None:
     async with core_and_client(max_concurrent=1) as (core, url, client):
         core.may_answer.clear()
         with client.operation():
-            held = asyncio.create_task(client.post(f"{url}/a", json={"password": "b"}))
+            held = asyncio.create_task(client.get(f"{url}/held"))
         await until(lambda: core.now == 1)
         async with asyncio.timeout(DEADLINE_S):
             with client.operation(is_check=True):
@@ -255,7 +291,8 @@ async def test_what_may_have_acted(
     detail: str,
 ) -> None:
     """Only where nothing can have changed may the client be told to try again."""
-    async with core_and_client(auth_timeout=1, max_sign_in=1) as (core, url, client):
+    async with core_and_client(auth_timeout=2, max_sign_in=1) as (core, url, client):
+        await client.get(f"{url}/hello")  # the first call takes longer
         with (
             pytest.raises(CoreUnavailable, match=detail) as raised,
             client.operation(),

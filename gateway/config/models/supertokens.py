@@ -97,8 +97,8 @@ class CoreConfig(Model):
     Risk: with more than the core has CPUs, sign-ins slow down session checks.
     """
     max_concurrent: Positive = 64
-    """Most concurrent session checks of each worker, and most of its concurrent calls
-    for `/auth/*`. Further ones wait.
+    """Most concurrent session checks of each worker, and most of its other concurrent
+    calls for `/auth/*`. Further ones wait.
     """
 
 
