@@ -35,9 +35,19 @@ from gateway.cli.terminal import announce, fail
     envvar="CORE_API_KEY",
     help="API key that the core accepts. Repeatable.",
 )
+@click.option(
+    "--real-hashing",
+    is_flag=True,
+    help="Let a password's hash take as long as in the real core: 0.1 s, not 10 ms.",
+)
 @click.option("--unsafe-bind", is_flag=True, help="Allow an address beyond loopback.")
 def core(
-    host: str, port: int, database: str, api_key: tuple[str, ...], unsafe_bind: bool
+    host: str,
+    port: int,
+    database: str,
+    api_key: tuple[str, ...],
+    real_hashing: bool,
+    unsafe_bind: bool,
 ) -> None:
     """Run the embedded core alone. For development and tests only.
 
@@ -56,7 +66,9 @@ def core(
         from gateway.process.signals import stop_signal
 
         stopped = stop_signal(force=lambda: os._exit(130))
-        settings = embedded.CoreSettings(database=path, api_keys=api_key)
+        settings = embedded.CoreSettings(
+            database=path, api_keys=api_key, real_hashing=real_hashing
+        )
         async with embedded.serve(
             settings, host=host, port=port, unsafe_bind=unsafe_bind
         ) as running:

@@ -11,6 +11,7 @@ from gateway.dev.core.keys import SigningKeys
 from gateway.dev.core.metadata import Metadata
 from gateway.dev.core.mint import Mint
 from gateway.dev.core.passwordless import Codes
+from gateway.dev.core.passwords import COST, REAL_COST
 from gateway.dev.core.roles import Roles
 from gateway.dev.core.sessions import Sessions
 from gateway.dev.core.settings import CoreSettings
@@ -34,6 +35,7 @@ class App:
     codes: Codes
     now_ms: Callable[[], int]
     rng: random.Random
+    hashing_cost: int
 
 
 def make_app(
@@ -63,4 +65,5 @@ def make_app(
         codes=Codes(store, settings, now_ms=now_ms, rng=rng),
         now_ms=now_ms,
         rng=rng,
+        hashing_cost=REAL_COST if settings.real_hashing else COST,
     )

@@ -45,6 +45,9 @@ class CoreSettings:
     apps: tuple[str, ...] = ()
     """Apps besides `public`, at `/appid-<name>/…`. Each has its own data."""
 
+    real_hashing: bool = False
+    """Whether the hash of a new password costs as much time as the real core's."""
+
     access_token_validity_s: int = 3600
     access_token_jitter: float = 0.05
     """The largest fraction of the validity that create and refresh subtract."""

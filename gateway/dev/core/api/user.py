@@ -187,7 +187,9 @@ async def remove_user(call: Call) -> JsonObject:
 async def _hash(call: Call, password: str) -> str:
     if not password:
         raise Refusal(400, "Password cannot be an empty string")
-    return await hash_password(password, salt=call.app.rng.randbytes(SALT_BYTES))
+    app = call.app
+    salt = app.rng.randbytes(SALT_BYTES)
+    return await hash_password(password, salt=salt, cost=app.hashing_cost)
 
 
 def _recipes(call: Call) -> list[Recipe]:
