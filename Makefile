@@ -18,8 +18,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
 	types check docs resources memory differential fuzz lenient faults fairness \
-	slow-clients bench bench-instructions bench-pieces bench-quick bench-routes \
-	bench-startup bench-verify bench-workers clean
+	slow-clients sign-in-burst core-stalls bench bench-instructions bench-pieces \
+	bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -112,6 +112,12 @@ memory: $(VENV)/.run ## what clients can make a worker hold, measured (five minu
 
 faults: $(VENV)/.run ## how a failing core affects other requests, measured
 	@$(BIN)/python -m bench.scripts.faults $(ARGS)
+
+sign-in-burst: $(VENV)/.run ## what many sign-ins at once cost, measured (two minutes)
+	@$(BIN)/python -m bench.scripts.sign_in_burst $(ARGS)
+
+core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (three minutes)
+	@$(BIN)/python -m bench.scripts.core_stalls $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)
