@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from faults import DEADLINE_S, FaultUpstream, Peer, until
 
@@ -68,11 +71,11 @@ class RawCore:
 
 @contextlib.asynccontextmanager
 async def core_and_client(
-    **settings: Any,
+    tls: ssl.SSLContext | None = None, **settings: Any
 ) -> AsyncIterator[tuple[RawCore, str, CoreClient]]:
     """Yield a core, its URL and a client."""
     core = RawCore()
-    async with FaultUpstream(core.serve) as server:
+    async with FaultUpstream(core.serve, tls=tls) as server:
         values = config.CoreConfig.model_validate(settings)
         client = CoreClient(values, [server.url])
         try:
@@ -108,6 +111,23 @@ async def test_a_call_cancelled_twice_leaves_no_connection() -> None:
         replies = await asyncio.gather(*(client.get(f"{url}/a") for _ in range(80)))
         assert {reply.status_code for reply in replies} == {200}
         assert core.open <= 64
+
+
+async def test_the_core_s_certificate_is_verified(
+    self_signed: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A core whose certificate no authority has signed isn't asked anything."""
+    async with core_and_client(tls=self_signed) as (core, url, client):
+        assert url.startswith("https://")
+        with client.operation(), pytest.raises(CoreUnavailable):
+            await client.get(f"{url}/apiversion")
+        assert core.paths == []
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: trusting)
+    async with core_and_client(tls=self_signed) as (core, url, client):
+        with client.operation():
+            assert (await client.get(f"{url}/apiversion")).status_code == 200
+        assert core.paths == ["/apiversion"]
 
 
 async def test_an_idle_connection_that_the_core_closes_is_closed() -> None:
