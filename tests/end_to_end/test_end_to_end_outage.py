@@ -21,7 +21,7 @@ gateway: {listen: "127.0.0.1:0"}
 supertokens:
   connection_uri: "${CORE}"
   recipes: {emailpassword: {}, userroles: {}}
-  core: {timeout: "${TIMEOUT:-5}"}
+  core: {timeout: "${TIMEOUT:-5}", auth_timeout: "${TIMEOUT:-5}"}
   keys: {cooldown: 0.05}
 services:
   echo: {targets: ["${UPSTREAM}"]}
