@@ -37,11 +37,11 @@ class Deny:
 
     ends: Mapping[str, float]
     number: int = 0
-    """The sender's number of it, which `Denied` answers; 0: no answer is wanted."""
+    """The sender's number of it, which `DenyDone` answers; 0: no answer is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Denied:
+class DenyDone:
     """Both ways: the `Deny` with this number is in force.
 
     From a worker: in this worker. To a worker: in all others that may have clients.
@@ -127,7 +127,7 @@ class Report:
 
 Message = (
     Deny
-    | Denied
+    | DenyDone
     | Accept
     | Drain
     | Ping
@@ -153,7 +153,7 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"deny": dict(ends)}
         case Deny(ends, number):
             return {"deny": dict(ends), "number": number}
-        case Denied(number):
+        case DenyDone(number):
             return {"denied": number}
         case Accept(sockets):
             return {"accept": sockets}
@@ -232,7 +232,7 @@ def _simple_message(value: object) -> Message:
         case {"deny": dict() as ends, "number": number, **rest} if not rest:
             return Deny(_ends(ends), _number(number))
         case {"denied": number, **rest} if not rest:
-            return Denied(_number(number))
+            return DenyDone(_number(number))
         case {"accept": list() as sockets, **rest} if not rest:
             return Accept(tuple(map(_number, sockets)))
         case {"drain": True, **rest} if not rest:

@@ -27,8 +27,8 @@ from enum import Enum, auto
 from gateway.pace import backoff_s
 from gateway.process.messages import (
     Accept,
-    Denied,
     Deny,
+    DenyDone,
     Drain,
     Failed,
     FetchKeys,
@@ -526,7 +526,7 @@ class Plan:
                 pass  # sent before it received Drain or was killed
             case Deny() if isinstance(child, _Worker):
                 self._on_denial(child, message)
-            case Denied(number) if isinstance(child, _Worker):
+            case DenyDone(number) if isinstance(child, _Worker):
                 if unconfirmed := self._unconfirmed.get(number):
                     self._acknowledge(number, unconfirmed, child)
             case KeySource() if (
@@ -620,7 +620,7 @@ class Plan:
             worker.number for worker in others if worker.state is not _State.STARTING
         }
         if not missing:
-            self._send(source, Denied(number))
+            self._send(source, DenyDone(number))
         elif len(self._unconfirmed) < MAX_UNCONFIRMED:
             waiting = _Unconfirmed(source, number, missing)
             self._unconfirmed[self._last_denial] = waiting
@@ -637,7 +637,7 @@ class Plan:
             del self._unconfirmed[number]
         elif not unconfirmed.missing:
             del self._unconfirmed[number]
-            self._send(unconfirmed.source, Denied(unconfirmed.number))
+            self._send(unconfirmed.source, DenyDone(unconfirmed.number))
 
     def _on_ready(self, generation: _Generation) -> None:
         if not generation.is_proven:

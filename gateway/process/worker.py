@@ -13,8 +13,8 @@ from gateway.app import App, BadService
 from gateway.process import messages
 from gateway.process.messages import (
     Accept,
-    Denied,
     Deny,
+    DenyDone,
     Drain,
     Failed,
     Keys,
@@ -105,8 +105,8 @@ class Worker:
                     self._app.sessions.deny(handle, until)
                 self._is_relaying = False
                 if number:
-                    self._pipe.send(Denied(number))
-            case Denied(number):
+                    self._pipe.send(DenyDone(number))
+            case DenyDone(number):
                 self._on_confirmed(number)
             case Ping():
                 self._pipe.send(message)

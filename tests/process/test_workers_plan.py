@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 from gateway.process import plan
 from gateway.process.messages import (
     Accept,
-    Denied,
     Deny,
+    DenyDone,
     Drain,
     Failed,
     FetchKeys,
@@ -259,7 +259,7 @@ class World(RuleBasedStateMachine):
                     assert self.denial is not None
                     assert self.relayed.setdefault(number, self.denial) == self.denial
                     process.unacknowledged.append(number)
-            case Denied(number):
+            case DenyDone(number):
                 assert self.unconfirmed.pop((process.number, number)) == set()
             case Keys(source, fetched_at):
                 assert not process.is_hub
@@ -329,7 +329,7 @@ class World(RuleBasedStateMachine):
         for number in numbers:
             missing = self.unconfirmed.get(self.relayed[number], set())
             missing.discard(process.number)
-            self.feed(Received(process.number, Denied(number)))
+            self.feed(Received(process.number, DenyDone(number)))
 
     def exit(self, process: Process, code: int) -> None:
         del self.processes[process.number]
@@ -817,12 +817,12 @@ def test_a_denial_is_confirmed_when_all_others_know_it() -> None:
             Send(2, Deny(ends, number - 6)),
             Send(3, Deny(ends, number - 6)),
         ]
-    assert driver.receives(2, Denied(1)) == []
-    assert driver.receives(2, Denied(1)) == []
-    assert driver.receives(3, Denied(1)) == [Send(1, Denied(7))]
-    assert driver.receives(2, Denied(2)) == []
-    assert Send(1, Denied(8)) in driver.exits(3)
-    assert driver.receives(2, Denied(2)) == []
+    assert driver.receives(2, DenyDone(1)) == []
+    assert driver.receives(2, DenyDone(1)) == []
+    assert driver.receives(3, DenyDone(1)) == [Send(1, DenyDone(7))]
+    assert driver.receives(2, DenyDone(2)) == []
+    assert Send(1, DenyDone(8)) in driver.exits(3)
+    assert driver.receives(2, DenyDone(2)) == []
 
 
 def test_a_single_worker_s_denial_is_confirmed_at_once() -> None:
@@ -832,9 +832,9 @@ def test_a_single_worker_s_denial_is_confirmed_at_once() -> None:
     denial = Deny({"a": EPOCH + 100}, 5)
     assert driver.receives(1, denial) == [
         Send(3, Deny(denial.ends, 1)),
-        Send(1, Denied(5)),
+        Send(1, DenyDone(5)),
     ]
-    assert driver.receives(3, Denied(1)) == []
+    assert driver.receives(3, DenyDone(1)) == []
 
 
 def test_a_long_denial_is_confirmed_after_its_last_part() -> None:
@@ -843,7 +843,7 @@ def test_a_long_denial_is_confirmed_after_its_last_part() -> None:
     ends = {f"{number:01000}": EPOCH + 9 for number in range(100)}
     parts = [action.message for action in of(driver.receives(1, Deny(ends, 1)), Send)]
     assert [part.number for part in parts if isinstance(part, Deny)] == [0, 1]
-    assert driver.receives(2, Denied(1)) == [Send(1, Denied(1))]
+    assert driver.receives(2, DenyDone(1)) == [Send(1, DenyDone(1))]
 
 
 def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -852,8 +852,8 @@ def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     driver = Driver()
     for number in range(1, 6):
         driver.receives(1, Deny({f"{number}": EPOCH + 9}, number))
-    sent = [driver.receives(2, Denied(number)) for number in range(1, 6)]
-    assert sent == [*([Send(1, Denied(number))] for number in (1, 2, 3)), [], []]
+    sent = [driver.receives(2, DenyDone(number)) for number in range(1, 6)]
+    assert sent == [*([Send(1, DenyDone(number))] for number in (1, 2, 3)), [], []]
 
 
 def test_a_reload_takes_over_when_all_are_ready() -> None:
