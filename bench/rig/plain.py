@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.rig import builds
+from bench.rig.innocent import free_port
+from bench.rig.processes import PROXY_CORE, running
+from bench.rig.rivals import ONE_WORKER, envoy_config
 from bench.rig.stage import TOOLS
 
 NAMES = ("gateway", "nginx", "haproxy", "caddy", "envoy")
@@ -76,9 +81,6 @@ _ENVOY = "type.googleapis.com/envoy.extensions.filters"
 
 
 def _envoy_config(values: Mapping[str, object]) -> str:
-    def address(port: object) -> dict[str, object]:
-        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
     manager = {
         "@type": f"{_ENVOY}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
@@ -101,31 +103,32 @@ def _envoy_config(values: Mapping[str, object]) -> str:
             }
         ],
     }
-    endpoint = {"endpoint": {"address": address(values["upstream"])}}
-    return json.dumps(
-        {
-            "static_resources": {
-                "listeners": [
-                    {
-                        "address": address(values["port"]),
-                        "filter_chains": [
-                            {"filters": [{"name": "http", "typed_config": manager}]}
-                        ],
-                    }
-                ],
-                "clusters": [
-                    {
-                        "name": "up",
-                        "type": "STATIC",
-                        "load_assignment": {
-                            "cluster_name": "up",
-                            "endpoints": [{"lb_endpoints": [endpoint]}],
-                        },
-                    }
-                ],
-            }
-        }
-    )
+    return json.dumps(envoy_config(values["port"], values["upstream"], manager))
+
+
+@contextlib.contextmanager
+def started(name: str, upstream: int) -> Iterator[int | None]:
+    """Run a proxy in front of *upstream* during the block; yield its port.
+
+    Yields None if it isn't installed.
+
+    Raises:
+        DidNotStart: it ended, or didn't listen in time.
+    """
+    with tempfile.TemporaryDirectory() as made:
+        folder, port = Path(made), free_port()
+        words = command(name, folder, port, upstream)
+        if words is None:
+            yield None
+            return
+        with running(
+            words,
+            core=PROXY_CORE,
+            port=port,
+            log=folder / "log",
+            environ=dict(ONE_WORKER),
+        ):
+            yield port
 
 
 def command(name: str, folder: Path, port: int, upstream: int) -> list[str] | None:

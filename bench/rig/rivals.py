@@ -310,32 +310,10 @@ def _envoy(
     """Return the command of an Envoy with the token in *cookie*, and a log."""
 
     def command(stage: Stage, program: str) -> list[str]:
-        endpoint = {"endpoint": {"address": _address(stage.upstream)}}
         manager = _envoy_manager(stage, cookie)
         if log:
             manager.update(_envoy_terminated(_fresh(stage, log)))
-        config = {
-            "static_resources": {
-                "listeners": [
-                    {
-                        "address": _address(PORTS[name]),
-                        "filter_chains": [
-                            {"filters": [{"name": "http", "typed_config": manager}]}
-                        ],
-                    }
-                ],
-                "clusters": [
-                    {
-                        "name": "up",
-                        "type": "STATIC",
-                        "load_assignment": {
-                            "cluster_name": "up",
-                            "endpoints": [{"lb_endpoints": [endpoint]}],
-                        },
-                    }
-                ],
-            }
-        }
+        config = envoy_config(PORTS[name], stage.upstream, manager)
         path = stage.folder / f"{name}.json"
         path.write_text(json.dumps(config))
         words = ["--concurrency", "1", "-l", "error", "--disable-hot-restart"]
@@ -346,7 +324,25 @@ def _envoy(
     return command
 
 
-def _address(port: int) -> dict[str, object]:
+def envoy_config(
+    port: object, upstream: object, manager: Mapping[str, object]
+) -> dict[str, object]:
+    """Return a configuration that listens on *port*, with a connection manager."""
+    filters = [{"filters": [{"name": "http", "typed_config": manager}]}]
+    endpoint = {"endpoint": {"address": _address(upstream)}}
+    cluster = {
+        "name": "up",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "up",
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+    }
+    listener = {"address": _address(port), "filter_chains": filters}
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _address(port: object) -> dict[str, object]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 

@@ -15,19 +15,15 @@ import asyncio
 import contextlib
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import uvloop
 
-from bench.rig.innocent import HEADINGS, REQUEST, RULE, ask, free_port, in_process
-from bench.rig.plain import NAMES, command
-from bench.rig.processes import PROXY_CORE, running
-from bench.rig.rivals import ONE_WORKER
+from bench.rig.innocent import HEADINGS, REQUEST, RULE, ask, in_process
+from bench.rig.plain import NAMES, started
 
 _BLOCK = 64 * 1024
 """Bytes in one write of an attacker."""
@@ -180,27 +176,17 @@ def _measure(name: str, upstream: int, seconds: float, only: str) -> None:
                     continue
             elif only not in attack.name:
                 continue
-            with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
-                folder, port = Path(made), free_port()
-                proxy = command(name, folder, port, upstream)
-                if proxy is None:
+            with contextlib.ExitStack() as stack:
+                port = stack.enter_context(started(name, upstream))
+                if port is None:
                     print(f"{name} isn't installed", flush=True)
                     return
-                stack.enter_context(
-                    running(
-                        proxy,
-                        core=PROXY_CORE,
-                        port=port,
-                        log=folder / "log",
-                        environ=dict(ONE_WORKER),
-                    )
-                )
                 ask(port, 0.5)
                 label = "no attack"
                 if attack is not None:
-                    one, many = attack, connections
+                    one, many, where = attack, connections, port
                     stack.enter_context(
-                        in_process(lambda: uvloop.run(_attack(one, port, many)))  # noqa: B023 - ends with the block
+                        in_process(lambda: uvloop.run(_attack(one, where, many)))  # noqa: B023 - ends with the block
                     )
                     time.sleep(0.7)
                     label = f"{attack.name} ({connections})"

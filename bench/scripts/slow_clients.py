@@ -15,20 +15,17 @@ import contextlib
 import resource
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import uvloop
 
 from bench.rig import stage
-from bench.rig.innocent import HEADINGS, RULE, ask, free_port, in_process
-from bench.rig.plain import NAMES, command
-from bench.rig.processes import PROXY_CORE, DidNotStart, running
-from bench.rig.rivals import ONE_WORKER
+from bench.rig.innocent import HEADINGS, RULE, ask, in_process
+from bench.rig.plain import NAMES, started
+from bench.rig.processes import DidNotStart
 
 _SIZE = 100_000
 """Bytes of an upload: more than the gateway's `request.buffer`."""
@@ -194,29 +191,19 @@ def _measure(name: str, upstream: int, seconds: float, only: str) -> None:
     for crowd in (None, *_CROWDS):
         if crowd is not None and only not in crowd.label:
             continue
-        with tempfile.TemporaryDirectory() as made, contextlib.ExitStack() as stack:
-            folder, port = Path(made), free_port()
-            proxy = command(name, folder, port, upstream)
-            if proxy is None:
-                print(f"| {name} isn't installed |", flush=True)
-                return
+        with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(
-                    running(
-                        proxy,
-                        core=PROXY_CORE,
-                        port=port,
-                        log=folder / "log",
-                        environ=dict(ONE_WORKER),
-                    )
-                )
+                port = stack.enter_context(started(name, upstream))
             except DidNotStart as error:
                 print(f"| {name} did not start: {error} |", flush=True)
                 return
+            if port is None:
+                print(f"| {name} isn't installed |", flush=True)
+                return
             if crowd is not None:
-                these = crowd
+                these, where = crowd, port
                 stack.enter_context(
-                    in_process(lambda: uvloop.run(_crowd(these, port)))  # noqa: B023 - ends with the block
+                    in_process(lambda: uvloop.run(_crowd(these, where)))  # noqa: B023 - ends with the block
                 )
                 time.sleep(_WARM_UP_S)
             times = ask(port, seconds, interval_s=0.02, fresh=True)

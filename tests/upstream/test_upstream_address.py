@@ -123,7 +123,7 @@ def test_property_the_schema_and_the_dialer_accept_the_same(url: str) -> None:
         assert dialled.path.startswith("/")
         assert len(os.fsencode(dialled.path)) <= 103
         return
-    assert 1 <= dialled.port <= 65535
+    assert 1 <= dialled.port <= target.MAX_PORT
     host_field = target.host(dialled.authority)
     assert host_field.name.strip("[]") == dialled.host
     assert (host_field.port or target.DEFAULT_PORT[dialled.scheme]) == dialled.port

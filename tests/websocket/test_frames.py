@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,15 +32,8 @@ frames = st.builds(
 )
 
 
-@given(st.lists(frames, max_size=5), st.lists(st.integers(1, 200), max_size=40))
-def test_boundaries_are_found_however_the_bytes_arrive(
-    sent: list[bytes], cuts: list[int]
-) -> None:
-    """`at_boundary` and `feed`'s index are the ends of frames, wherever data is cut."""
-    data = b"".join(sent)
-    ends = {0}
-    for piece in sent:
-        ends.add(max(ends) + len(piece))
+def fed_in_pieces(data: bytes, ends: set[int], cuts: Sequence[int]) -> FrameTracker:
+    """Feed *data* in pieces of these sizes; each border found must be one of *ends*."""
     tracker = FrameTracker()
     position = 0
     for cut in [*cuts, len(data)]:
@@ -48,6 +43,19 @@ def test_boundaries_are_found_however_the_bytes_arrive(
         assert boundary == (max(reached) - position if reached else 0)
         position += len(piece)
         assert tracker.at_boundary is (position in ends)
+    return tracker
+
+
+@given(st.lists(frames, max_size=5), st.lists(st.integers(1, 200), max_size=40))
+def test_boundaries_are_found_however_the_bytes_arrive(
+    sent: list[bytes], cuts: list[int]
+) -> None:
+    """`at_boundary` and `feed`'s index are the ends of frames, wherever data is cut."""
+    data = b"".join(sent)
+    ends = {0}
+    for piece in sent:
+        ends.add(max(ends) + len(piece))
+    tracker = fed_in_pieces(data, ends, cuts)
     assert not tracker.closed
 
 
@@ -90,15 +98,7 @@ def test_small_frames_are_followed_together(
     ends = {0}
     for piece in filter(None, [*sent, close]):
         ends.add(max(ends) + len(piece))
-    tracker = FrameTracker()
-    position = 0
-    for cut in [*cuts, len(data)]:
-        piece = data[position : position + cut]
-        boundary = tracker.feed(piece)
-        reached = [end for end in ends if position < end <= position + len(piece)]
-        assert boundary == (max(reached) - position if reached else 0)
-        position += len(piece)
-        assert tracker.at_boundary is (position in ends)
+    tracker = fed_in_pieces(data, ends, cuts)
     assert tracker.closed is closes
 
 
