@@ -23,7 +23,8 @@ from gateway import supertokens
 from gateway.process.channel import Channel, Hangup
 from gateway.process.hub import be_hub
 from gateway.process.messages import Message
-from gateway.process.plan import (
+from gateway.process.plan import Plan, SupervisorPace, name_of
+from gateway.process.plan_events import (
     Action,
     Announce,
     Closed,
@@ -41,15 +42,12 @@ from gateway.process.plan import (
     LogLine,
     NotStarted,
     Now,
-    Plan,
     Received,
     Send,
     Signal,
     Signalled,
-    SupervisorPace,
     Tick,
     Unread,
-    name_of,
 )
 from gateway.process.signals import has_nohup
 from gateway.process.sockets import bind, share, url_of

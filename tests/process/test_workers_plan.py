@@ -37,7 +37,8 @@ from gateway.process.messages import (
     Ready,
     Report,
 )
-from gateway.process.plan import (
+from gateway.process.plan import Plan, SupervisorPace, shares
+from gateway.process.plan_events import (
     Action,
     Announce,
     Closed,
@@ -55,15 +56,12 @@ from gateway.process.plan import (
     LogLine,
     NotStarted,
     Now,
-    Plan,
     Received,
     Send,
     Signal,
     Signalled,
-    SupervisorPace,
     Tick,
     Unread,
-    shares,
 )
 
 EPOCH = 1_700_000_000.0

@@ -1,0 +1,201 @@
+"""PURE. What the supervisor's plan is told, and what it has the supervisor do.
+
+`plan.Plan.on` takes one `Event` and returns `Action`s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.process.messages import Message
+
+# --- events -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of an event."""
+
+    monotonic: float
+    """In seconds, for delays and deadlines."""
+    epoch: float
+    """In seconds since 1970, for the ends of sessions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """The facts about one load of the configuration file that the plan needs."""
+
+    generation: int
+    """The number under which the supervisor keeps the settings."""
+    path: str
+    listen: str
+    """`gateway.listen`."""
+    drain_s: float
+    """`gateway.drain_timeout`."""
+    sdk: object
+    """What the SDK is started with: equal ones may share keys."""
+    keys_refresh_s: float
+    """`supertokens.keys.refresh_interval`."""
+    keys_timeout_s: float
+    """`supertokens.keys.timeout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A child has sent a message."""
+
+    child: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A child's channel has ended, or was closed for *reason*."""
+
+    child: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A child doesn't read, and its unsent messages have reached the limit."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A fork has failed."""
+
+    child: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A child's process has ended. Its messages have been reported before."""
+
+    child: int
+    pid: int
+    code: int
+    """The exit code; negative: the number of the signal that killed it."""
+    how: str
+    """The exit code in words."""
+
+
+class Signal(Enum):
+    """The meaning of a signal."""
+
+    RELOAD = auto()
+    STOP = auto()
+    """Drain; the second time, exit at once."""
+    HANG_UP = auto()
+    """The terminal was closed: drain. A second one doesn't force an exit, because the
+    system and the shell both send one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """The supervisor has received a signal."""
+
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class FileLoaded:
+    """The file was reloaded and can be served."""
+
+    config: LoadedFile
+
+
+@dataclass(frozen=True, slots=True)
+class FileRefused:
+    """The file was reloaded and can't be served."""
+
+    problems: tuple[str, ...]
+
+
+Event = (
+    Tick
+    | Received
+    | Closed
+    | Unread
+    | NotStarted
+    | Exited
+    | Signalled
+    | FileLoaded
+    | FileRefused
+)
+
+
+# --- actions ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a worker. `NotStarted` reports a failure."""
+
+    child: int
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkHub:
+    """Fork a hub. `NotStarted` reports a failure."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a child a message; do nothing if it has exited or closed its channel."""
+
+    child: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Kill a child's process with SIGKILL."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Reload the file. No child is forked until `FileLoaded` or `FileRefused`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Write a line for operators."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Report that the gateway is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSockets:
+    """Close the listening sockets; the workers have their own copies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Exit with *code*: no child is left."""
+
+    code: int
+
+
+Action = Fork | ForkHub | Send | Kill | Load | LogLine | Announce | CloseSockets | Exit
