@@ -24,20 +24,24 @@ from gateway.config.forms import RECIPES
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
-from gateway.config.models.routes import (
-    AnyAll,
-    ClaimConfig,
-    DefaultsConfig,
-    IdentityConfig,
+from gateway.config.models.matching import (
     MatchConfig,
     PathMatchConfig,
-    RequestConfig,
-    RequireConfig,
-    RetryConfig,
     RewriteConfig,
-    RouteConfig,
+)
+from gateway.config.models.policies import (
+    AnyAll,
+    ClaimConfig,
+    IdentityConfig,
+    RequireConfig,
     SessionConfig,
     SessionPatch,
+)
+from gateway.config.models.routes import (
+    DefaultsConfig,
+    RequestConfig,
+    RetryConfig,
+    RouteConfig,
     WebSocketConfig,
 )
 from gateway.config.models.services import (

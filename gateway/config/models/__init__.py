@@ -15,6 +15,8 @@ from gateway.config.models import (
     config,
     cors,
     gateway,
+    matching,
+    policies,
     routes,
     services,
     supertokens,
@@ -29,7 +31,9 @@ FILES: Final[tuple[ModuleType, ...]] = (
     gateway,
     supertokens,
     cors,
+    policies,
     services,
+    matching,
     routes,
     config,
 )
