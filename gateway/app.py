@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gateway import headers, supertokens
 from gateway.clients import Clients
 from gateway.config import Config, LimitsConfig
+from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.forward import ServiceTargets
@@ -135,7 +136,7 @@ def _check_validators(table: RouteTable) -> None:
             try:
                 session_check.validator(name)
             except ValueError as exc:
-                path = f"routes[{route.index}].require.validators[{number}]"
+                path = f"{config_path(route.loc)}.require.validators[{number}]"
                 raise supertokens.RecipeError(path, str(exc)) from exc
 
 

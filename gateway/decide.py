@@ -39,6 +39,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.responses import Response
 from gateway.routes import (
+    Conditional,
     Matched,
     MethodNotAllowed,
     NearMiss,
@@ -139,7 +140,7 @@ class Resource:
     target: Target
     route: Route | None
     """The route that applies; None: see `outcome`."""
-    outcome: Outcome | GatewayResource
+    outcome: Outcome | Conditional | GatewayResource
 
 
 class GatewayResource(Enum):
@@ -184,12 +185,14 @@ class Router:
         match self._outcome(method, request_target):
             case GatewayResource.USER:
                 return method in _USER_METHODS
+            case Conditional():
+                return True
             case outcome:
                 return not isinstance(outcome, MethodNotAllowed)
 
     def _outcome(
         self, method: str, request_target: Target
-    ) -> Outcome | GatewayResource:
+    ) -> Outcome | Conditional | GatewayResource:
         path = request_target.path
         if path == self.user_path:
             return GatewayResource.USER
@@ -260,8 +263,15 @@ class Decider:
             return self._preflight(request, record)
         route = resource.route
         if route is None:
-            return self._without_route(request, resource.outcome, record)
+            outcome = resource.outcome
+            if isinstance(outcome, Conditional):
+                outcome = outcome.resolve(head.fields, request_target.query)
+            if not isinstance(outcome, Matched):
+                return self._without_route(request, outcome, record)
+            route = outcome.route
         record.route = route.name
+        if route.clients is not None and not route.clients.allows(forwarded.client):
+            return self._refused_client(request, record)
         length = head.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
@@ -300,6 +310,19 @@ class Decider:
                 answer = responses.near_miss(record.request_id)
             case _:
                 answer = responses.no_route(record.request_id)
+        return self._respond(request, answer)
+
+    def _refused_client(
+        self, request: Request, record: Record
+    ) -> Decision | Coroutine[Any, Any, Decision]:
+        """Return the refusal of a client by its address (`clients` of the route)."""
+        record.decision, record.reason = "denied", "client_refused"
+        answer = responses.problem(
+            status=403,
+            code="client_refused",
+            title="This route isn't open to your address",
+            request_id=record.request_id,
+        )
         return self._respond(request, answer)
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:

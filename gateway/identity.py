@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -47,6 +47,8 @@ class ClaimRule:
     has_equals: bool = False
     contains: Any = None
     has_contains: bool = False
+    mail_domains: tuple[str, ...] = ()
+    """The claim is a mail address of one of these domains, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,56 @@ class Requirements:
     """A claim older than this is fetched again from the core, in seconds."""
     validators: tuple[str, ...] = ()
     """Dotted names of SDK claim validators made by the user."""
+    alternatives: tuple[tuple[Requirements, ...], ...] = ()
+    """Of each group, everything in at least one item. Items have no `validators` and no
+    `alternatives`."""
 
     def __bool__(self) -> bool:
         return self != _NOTHING
 
 
 _NOTHING = Requirements()
+
+
+def together(all_of: Iterable[Requirements]) -> Requirements:
+    """Return requirements that are met by whoever meets each of *all_of*.
+
+    A second list of which one item is enough becomes a group of one alternative. It
+    takes for granted that all of *all_of* with tenants share one (`routes.lint`).
+    """
+    result = _NOTHING
+    for one in all_of:
+        result = _both(result, one) if result else one
+    return result
+
+
+def _both(one: Requirements, other: Requirements) -> Requirements:
+    alternatives = one.alternatives + other.alternatives
+    if one.roles_any and other.roles_any:
+        some = Requirements(roles_any=other.roles_any, max_age_s=other.max_age_s)
+        alternatives += ((some,),)
+    if one.permissions_any and other.permissions_any:
+        some = Requirements(
+            permissions_any=other.permissions_any, max_age_s=other.max_age_s
+        )
+        alternatives += ((some,),)
+    tenants = one.tenants or other.tenants
+    if one.tenants and other.tenants:
+        tenants = tuple(name for name in one.tenants if name in other.tenants)
+    ages = [age for age in (one.max_age_s, other.max_age_s) if age is not None]
+    return Requirements(
+        roles_any=one.roles_any or other.roles_any,
+        roles_all=(*one.roles_all, *other.roles_all),
+        permissions_any=one.permissions_any or other.permissions_any,
+        permissions_all=(*one.permissions_all, *other.permissions_all),
+        email_verified=one.email_verified or other.email_verified,
+        mfa=one.mfa or other.mfa,
+        tenants=tenants,
+        claims=(*one.claims, *other.claims),
+        max_age_s=min(ages, default=None),
+        validators=tuple(dict.fromkeys((*one.validators, *other.validators))),
+        alternatives=alternatives,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -53,6 +53,21 @@ ROUTES: list[dict[str, Any]] = [
         "protected": False,
     },
     {"name": "still", "path": "/still", "websocket": {"enabled": False}},
+    {"name": "beta", "path": "/open", "match": {"headers": {"X-Beta": "1"}}},
+    {"name": "v2", "path": "/private", "match": {"query": {"v": "2"}}},
+    {"name": "inside", "path": "/inside", "clients": {"allow": ["10.0.0.0/8"]}},
+    {
+        "name": "outside",
+        "path": "/outside",
+        "protected": False,
+        "clients": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
+    },
+    {
+        "name": "near",
+        "path": "/near",
+        "protected": False,
+        "clients": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.2/32"]},
+    },
 ]
 
 
@@ -208,6 +223,19 @@ FORWARDED = {
         "new",
         False,
     ),
+    "a query that a route asks for": (
+        head("GET", "/private?v=2", authorization="Bearer ann"),
+        "v2",
+        "ann",
+        True,
+    ),
+    "another query": (
+        head("GET", "/private?v=3", authorization="Bearer ann"),
+        "private",
+        "ann",
+        True,
+    ),
+    "a client in an allowed network": (head("GET", "/near"), "near", None, True),
     "another origin, the first time": (
         head("GET", "/open", origin=PAGE),
         "open",
@@ -234,10 +262,8 @@ async def test_what_is_forwarded(
     assert (principal.user_id if principal else None) == user
     assert came_at_once is at_once
     assert decision.request.id == b"made"
-    assert (
-        decision.request.target.query == inbound.target[5 + 2 :]
-        or b"?" not in inbound.target
-    )
+    _, mark, query = inbound.target.partition(b"?")
+    assert decision.request.target.query == mark + query
     assert decision.verdict.new_tokens == (NEW_TOKENS if user == "new" else ())
 
 
@@ -249,6 +275,27 @@ REFUSED = {
         "undecided",
         "core_unavailable",
         False,
+    ),
+    "a field that a route asks for, and its session isn't there": (
+        head("GET", "/open", x_beta="1"),
+        401,
+        "denied",
+        "unauthorised",
+        True,
+    ),
+    "a client outside of the allowed networks": (
+        head("GET", "/inside", authorization="Bearer ann"),
+        403,
+        "denied",
+        "client_refused",
+        True,
+    ),
+    "a denied client in an allowed network": (
+        head("GET", "/outside"),
+        403,
+        "denied",
+        "client_refused",
+        True,
     ),
     "no route": (head("GET", "/nowhere"), 404, "-", "", True),
     "no route for the method": (head("PUT", "/listed"), 405, "-", "", True),
@@ -305,6 +352,24 @@ async def test_what_is_refused(
     assert (b"X-Request-Id", b"made") in respond.fields
     assert (record.decision, record.reason) == (decision, reason)
     assert came_at_once is at_once
+
+
+@pytest.mark.parametrize(
+    ("stated", "allowed"),
+    [("10.1.2.3", True), ("10.1.2.3, 203.0.113.9", False), ("unknown", False)],
+)
+async def test_clients_are_known_through_trusted_proxies(
+    stated: str, allowed: bool
+) -> None:
+    """A route's `clients` are compared with the address that trusted proxies confirm;
+    a peer that isn't trusted can't claim one.
+    """
+    inbound = head("GET", "/inside", authorization="Bearer ann", x_forwarded_for=stated)
+    trusting = await decide(inbound, trusted=("192.0.2.1/32",))
+    assert isinstance(trusting.decision, Forward) is allowed
+    decision, record, _ = await decide(inbound)
+    assert isinstance(decision, Respond)
+    assert record.reason == "client_refused"
 
 
 async def test_user_is_answered_from_the_session() -> None:

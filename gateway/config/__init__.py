@@ -7,11 +7,12 @@ the environment; see `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from gateway.config.effective import EffectiveRoute, effective
 from gateway.config.findings import (
     Finding,
     InvalidConfig,
@@ -26,12 +27,15 @@ from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
 from gateway.config.models.matching import (
     MatchConfig,
+    PathForm,
     PathMatchConfig,
     RewriteConfig,
 )
 from gateway.config.models.policies import (
     AnyAll,
     ClaimConfig,
+    ClientsConfig,
+    ConditionsConfig,
     IdentityConfig,
     RequireConfig,
     SessionConfig,
@@ -39,9 +43,11 @@ from gateway.config.models.policies import (
 )
 from gateway.config.models.routes import (
     DefaultsConfig,
+    GroupConfig,
     RequestConfig,
     RetryConfig,
     RouteConfig,
+    RouteSettings,
     WebSocketConfig,
 )
 from gateway.config.models.services import (
@@ -75,19 +81,24 @@ __all__ = [
     "AnyAll",
     "CacheConfig",
     "ClaimConfig",
+    "ClientsConfig",
+    "ConditionsConfig",
     "Config",
     "CookieConfig",
     "CoreConfig",
     "CorsConfig",
     "DefaultsConfig",
+    "EffectiveRoute",
     "Finding",
     "GatewayConfig",
+    "GroupConfig",
     "IdentityConfig",
     "InvalidConfig",
     "KeysConfig",
     "LimitsConfig",
     "Loc",
     "MatchConfig",
+    "PathForm",
     "PathMatchConfig",
     "PathsConfig",
     "RequestConfig",
@@ -95,6 +106,7 @@ __all__ = [
     "RetryConfig",
     "RewriteConfig",
     "RouteConfig",
+    "RouteSettings",
     "ServiceConfig",
     "SessionConfig",
     "SessionPatch",
@@ -107,6 +119,7 @@ __all__ = [
     "WebSocketConfig",
     "address",
     "core_addresses",
+    "effective_routes",
     "json_schema",
     "origin_host",
     "parse",
@@ -126,52 +139,61 @@ def parse(data: object) -> Config:
     try:
         config = Config.model_validate(data)
     except ValidationError as exc:
-        findings += explain(exc, Config)
+        findings += explain(exc, Config, data)
     else:
+        findings += effective(config)[1]
         if not findings:
             return config
     raise InvalidConfig(findings)
 
 
+def effective_routes(config: Config) -> list[EffectiveRoute]:
+    """Return the routes of a configuration that `parse` has returned."""
+    return effective(config)[0]
+
+
 def _contradictions(data: object) -> Iterator[Finding]:
-    """Yield findings about routes that contradict other parts of the file.
+    """Yield findings about names that nothing or more than one thing has.
 
     It reads the raw data, so that a mistake elsewhere doesn't hide these.
     """
-    top = _mapping(data)
-    services = _mapping(top.get("services"))
-    default = _mapping(top.get("defaults")).get("protected", True)
-    routes = top.get("routes")
-    names: dict[object, int] = {}
-    for index, route in enumerate(routes if isinstance(routes, list | tuple) else ()):
-        keys = _mapping(route)
+    services = _mapping(_mapping(data).get("services"))
+    names: dict[object, Loc] = {}
+    for loc, keys in _raw_routes(data):
         service = keys.get("service")
         if isinstance(service, str) and service not in services:
             yield Finding(
-                loc=("routes", index, "service"),
+                loc=(*loc, "service"),
                 message="there is no service of this name",
                 hint=did_you_mean(service, map(str, services))
                 or "Add it to services, or use upstream with a URL",
-            )
-        if keys.get("protected", default) in (False, "optional") and keys.get(
-            "require"
-        ):
-            yield Finding(
-                loc=("routes", index, "require"),
-                message="nothing can be required here: the route needs no session",
-                hint="Set protected: true, or remove require",
             )
         name = keys.get("name")
         if isinstance(name, str):
             if name in names:
                 yield Finding(
-                    loc=("routes", index, "name"),
+                    loc=(*loc, "name"),
                     message="another route has this name",
                     hint="Give one of them another name",
-                    see=("routes", names[name], "name"),
+                    see=(*names[name], "name"),
                 )
-            names.setdefault(name, index)
+            names.setdefault(name, loc)
+
+
+def _raw_routes(data: object) -> Iterator[tuple[Loc, Mapping[Any, Any]]]:
+    """Yield the groups and all routes of the file, with their places."""
+    top = _mapping(data)
+    for index, route in enumerate(_list(top.get("routes"))):
+        yield ("routes", index), _mapping(route)
+    for number, group in enumerate(_list(top.get("groups"))):
+        yield ("groups", number), _mapping(group)
+        for index, route in enumerate(_list(_mapping(group).get("routes"))):
+            yield ("groups", number, "routes", index), _mapping(route)
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()

@@ -8,8 +8,8 @@ the value is.
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -90,10 +90,14 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f"Did you mean '{near[0]}'?" if near else ""
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Finding]:
+def explain(
+    error: ValidationError, root: type[BaseModel], data: object
+) -> Iterator[Finding]:
     """Yield pydantic's errors as findings.
 
-    *root* is the model that was validated; its fields are the known keys.
+    *root* is the model that was validated; its fields are the known keys. *data* is
+    what was validated: a place within the long form of a value that the file has in a
+    short form is reported as the value's place.
     """
     errors = error.errors(include_url=False)
     # pydantic doesn't count a list's invalid items and reports the list as too short,
@@ -105,7 +109,27 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Finding]:
         loc = details["loc"]
         if details["type"] != "too_short" or loc not in parents:
             key = loc[-1:] == ("[key]",)
-            yield _finding(loc[:-1] if key else loc, details, root)
+            finding = _finding(loc[:-1] if key else loc, details, root)
+            yield replace(finding, loc=_in_file(finding.loc, data))
+
+
+def _in_file(loc: Loc, data: object) -> Loc:
+    """Return the part of *loc* that *data* has."""
+    steps: list[str | int] = []
+    for step in loc:
+        if isinstance(data, Mapping):
+            if step in data:
+                data = data[step]
+            elif isinstance(step, int):
+                continue  # the only item of a list that has no brackets in the file
+            else:
+                break
+        elif isinstance(data, list | tuple) and step in range(len(data)):
+            data = data[int(step)]
+        else:
+            break
+        steps.append(step)
+    return tuple(steps)
 
 
 _EXPECTED = {
@@ -173,6 +197,10 @@ def _finding(loc: Loc, details: ErrorDetails, root: type[BaseModel]) -> Finding:
             hint = ""
             if details["input"] is None:
                 hint = "It is empty: write a value, or remove the key"
+            elif kind == "tuple_type":
+                hint = f"Put it in brackets: {loc[-1]}: […]"
+            elif kind == "model_type":
+                hint = f"Its keys are {', '.join(_fields(root, loc))}"
             elif kind == "bool_type" and str(details["input"]).lower() in _BOOLEANS:
                 word = _BOOLEANS[str(details["input"]).lower()]
                 hint = f"Write {word}, without quotes"
@@ -201,10 +229,10 @@ def _fields(root: type[BaseModel], loc: Loc) -> dict[str, Any]:
             here = _container(get_args(here)[1])
         else:
             here = _container(here.model_fields[str(step)].annotation)
-    return {
-        field.alias or name: field.annotation
-        for name, field in here.model_fields.items()
-    }
+    # The model's own fields first, then those of its base.
+    own = here.__annotations__
+    fields = sorted(here.model_fields.items(), key=lambda item: item[0] not in own)
+    return {field.alias or name: field.annotation for name, field in fields}
 
 
 def _container(annotation: Any) -> Any:

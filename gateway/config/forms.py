@@ -221,6 +221,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 _MAX_SEGMENTS: Final = 64
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_REST = re.compile(r"/\{([A-Za-z_][A-Za-z0-9_]*)\.\.\.\}$")
 _ASCII_PATH: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
@@ -234,12 +235,10 @@ def _path(value: str) -> str:
         raise wrong(
             "a path has no wildcards",
             "A prefix covers every path below it; for other patterns, use"
-            " match: {path: {template: …}} or {path: {regex: …}}",
+            " path: {template: …} or path: {regex: …}",
         )
     if "{" in value or "}" in value:
-        raise wrong(
-            "a path can't have names in braces", "Use match: {path: {template: …}}"
-        )
+        raise wrong("a path can't have names in braces", "Use path: {template: …}")
     return _canonical(value)
 
 
@@ -261,7 +260,9 @@ def _prefix(value: str) -> str:
 
 
 def _template(value: str) -> str:
-    names = _PARAMETER.findall(value)
+    rest = _REST.search(value)
+    start = value[: rest.start()] if rest else value
+    names = _PARAMETER.findall(start) + ([rest[1]] if rest else [])
     if not names:
         raise wrong(
             "a template has at least one name in braces, as in /orders/{id}",
@@ -269,15 +270,19 @@ def _template(value: str) -> str:
         )
     if len(set(names)) < len(names):
         raise wrong("a name occurs twice in the template", "Rename one of them")
+    if rest and len(names) == 1:
+        raise wrong("this is a prefix", f"Write prefix: {start or '/'}")
     pieces = [
         segment if _PARAMETER.fullmatch(segment) else _literal_segment(segment)
-        for segment in value.split("/")
+        for segment in start.split("/")
     ]
-    _path(_PARAMETER.sub("x", value))
-    return "/".join(pieces)
+    _path(_PARAMETER.sub("x", start))
+    return "/".join(pieces) + (rest[0] if rest else "")
 
 
 def _literal_segment(segment: str) -> str:
+    if "...}" in segment:
+        raise wrong("{…...} stands for all the rest, so it ends the template")
     if "{" in segment or "}" in segment:
         raise wrong(
             "a name in braces must be a whole segment",
@@ -451,6 +456,24 @@ def _allowed_field(value: str) -> str:
     return value
 
 
+_ANY_VALUE: Final = "*"
+
+
+def _matched_field(value: str) -> str:
+    try:
+        names.check_matchable(_field_name(value))
+    except ValueError as exc:
+        raise wrong(str(exc)) from None
+    return value.lower()
+
+
+def _matched_values(value: object) -> object:
+    if isinstance(value, bool):
+        raise wrong("a value is text", 'Put it in quotes, or write "*" for any value')
+    values = value if isinstance(value, list | tuple) else [value]
+    return None if _ANY_VALUE in values else tuple(values)
+
+
 def _field_value(value: str) -> str:
     if is_plain_value(value):
         return value
@@ -473,3 +496,11 @@ ApiKey = Annotated[str, Field(min_length=1), AfterValidator(_field_value)]
 IdentityHeader = Annotated[str, AfterValidator(_identity_header)]
 IdentityTemplate = Annotated[str, AfterValidator(_identity_template)]
 AllowedField = Annotated[str, AfterValidator(_allowed_field)]
+MatchedField = Annotated[str, AfterValidator(_matched_field)]
+"""A field name in lower case."""
+MatchedValues = Annotated[
+    tuple[FieldValue, ...] | None,
+    Field(min_length=1),
+    BeforeValidator(_matched_values, json_schema_input_type=str | list[str]),
+]
+"""Values of which one must be there; None: any value."""

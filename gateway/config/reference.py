@@ -32,16 +32,19 @@ _FORMS: Mapping[str, str] = {
     "HostHeader": "`upstream`, `preserve` or a host",
     "HostName": "host",
     "HostPattern": "host",
+    "Hosts": "list: host",
     "IdentityHeader": "field name",
     "IdentityTemplate": "template",
     "Listen": "host:port",
     "Mail": "mail address",
     "Method": "method",
+    "Methods": "list: method",
     "Name": "name",
     "NotNegative": "number",
     "Origin": "origin",
     "OwnPath": "path",
     "Path": "path",
+    "Paths": "path, keys, or a list of both",
     "Port": "port",
     "Positive": "number from 1",
     "Prefix": "path",
@@ -49,6 +52,7 @@ _FORMS: Mapping[str, str] = {
     "Recipe": "recipe",
     "Regex": "regex",
     "Seconds": "duration",
+    "Rewrite": "`strip` or keys",
     "Share": "number up to 1",
     "Site": "origin",
     "TargetUrl": "URL",
@@ -59,6 +63,19 @@ _FORMS: Mapping[str, str] = {
     "str": "text",
 }
 """The word for a form in the tables, by its name in `forms`."""
+
+_ELSEWHERE: Mapping[type[BaseModel], tuple[type[BaseModel], ...]] = {
+    models.GroupConfig: (models.RouteConfig,),
+    models.MatchConfig: (models.PathMatchConfig,),
+    models.RequireConfig: (models.ConditionsConfig,),
+    models.ServiceConfig: (
+        models.ClientsConfig,
+        models.IdentityConfig,
+        models.RequireConfig,
+        models.SessionPatch,
+    ),
+}
+"""Models whose keys are listed elsewhere, by the model with a key for them."""
 
 _UNITS_S = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _UNITS_BYTES = ((1024**2, "MiB"), (1024, "KiB"), (1, "bytes"))
@@ -91,8 +108,17 @@ def markdown() -> str:
 def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
     """Yield a row for each key of *model*, followed by the rows of the keys in it."""
     docs = docstrings()
-    written = _annotations()[model.__name__]
-    for name, field in model.model_fields.items():
+    annotations = _annotations()
+    written = annotations[model.__name__]
+    shared: tuple[str, ...] = ()
+    if model is models.GroupConfig:
+        shared = tuple(models.RouteSettings.model_fields)
+    own = model.__annotations__
+    for name, field in sorted(
+        model.model_fields.items(), key=lambda item: item[0] not in own
+    ):
+        if name in shared:
+            continue
         key = field.alias or name
         inner, suffix = _inner(written[name])
         text = docs[model.__name__].get(key)
@@ -105,20 +131,31 @@ def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
             _escaped(_default(field, written[name])),
             _escaped(_paragraph(text)),
         )
-        if inner is not None:
+        if inner is not None and inner not in _ELSEWHERE.get(model, ()):
             yield from _rows(inner, f"{before}{key}{suffix}.")
+    if shared:
+        yield _Row(
+            f"{before}<key>",
+            "as of a route",
+            "unset",
+            f"Every key of a route from `{shared[0]}` to `{shared[-1]}`, for all of the"
+            " group's routes.",
+        )
 
 
 def _annotations() -> dict[str, dict[str, ast.expr]]:
     """Return the annotation of each field of each model: the names of its forms."""
-    return {
-        node.name: {
+    result: dict[str, dict[str, ast.expr]] = {}
+    for node in definitions():
+        fields = result.setdefault(node.name, {})
+        for base in node.bases:
+            fields |= result.get(ast.unparse(base), {})
+        fields |= {
             item.target.id: item.annotation
             for item in node.body
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
         }
-        for node in definitions()
-    }
+    return result
 
 
 def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
@@ -131,6 +168,10 @@ def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
         suffix = "[]"
     for node in ast.walk(written):
         if isinstance(node, ast.Name):
+            if node.id == "Paths":
+                return models.PathMatchConfig, ""
+            if node.id == "Rewrite":
+                return models.RewriteConfig, ""
             for file in models.FILES:
                 model = getattr(file, node.id, None)
                 if isinstance(model, type) and issubclass(model, BaseModel):

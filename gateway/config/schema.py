@@ -20,7 +20,9 @@ def json_schema() -> dict[str, Any]:
     """
     schema = models.Config.model_json_schema()
     for name, docs in docstrings().items():
-        model = schema if name == "Config" else schema["$defs"].get(name, {})
+        model = schema if name == "Config" else schema["$defs"].get(name)
+        if model is None:
+            continue  # a base of other models
         for key, text in docs.items():
             model["properties"][key]["description"] = text
     return {
@@ -39,6 +41,8 @@ def docstrings() -> dict[str, dict[str, str]]:
     for node in definitions():
         if node.name != "Model":
             fields = docs.setdefault(node.name, {})
+            for base in node.bases:
+                fields |= docs.get(ast.unparse(base), {})
             for field, text in pairwise(node.body):
                 match field, text:
                     case (

@@ -277,4 +277,18 @@ def check_allowable(name: str) -> None:
         raise ValueError("this is another spelling of a name that has a rule")
 
 
+def check_matchable(name: str) -> None:
+    """Check that a route may select requests by the client's field *name*
+    (`match.headers`).
+
+    Raises:
+        ValueError: it may not; the message has the reason.
+    """
+    rule = _BUILT_IN.request[name.encode()]
+    if rule in (DROP, TRUSTED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST):
+        raise ValueError("clients can't send this field to services, and may forge it")
+    if rule is not KEEP:
+        raise ValueError("this field has a meaning of its own here")
+
+
 _BUILT_IN = reserved()

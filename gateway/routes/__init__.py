@@ -34,6 +34,7 @@ from gateway.routes.describe import Row, rows
 from gateway.routes.lint import warnings
 from gateway.routes.remarks import Kind, Remark, remarks
 from gateway.routes.route import (
+    Conditional,
     Form,
     Matched,
     MethodNotAllowed,
@@ -47,6 +48,7 @@ from gateway.routes.route import (
 from gateway.routes.table import RouteTable
 
 __all__ = [
+    "Conditional",
     "Form",
     "Kind",
     "Matched",

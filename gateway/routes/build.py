@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway import config, headers
-from gateway.config import Config, InvalidConfig
+from gateway.config import Config, EffectiveRoute, InvalidConfig
 from gateway.headers import HeaderPolicy
 from gateway.identity import (
     CheckDatabase,
@@ -11,9 +11,11 @@ from gateway.identity import (
     Protection,
     Requirements,
     SessionPolicy,
+    together,
 )
 from gateway.routes import lint
-from gateway.routes.route import Form, Rewrite, Route, Service
+from gateway.routes.condition import condition
+from gateway.routes.route import ClientRule, Rewrite, Route, Service
 from gateway.routes.table import RouteTable
 
 
@@ -24,17 +26,19 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         InvalidConfig: a route can never match, leads to the core, or has a requirement
             that no session can meet. The error has a finding for each such route.
     """
+    effective = config.effective_routes(settings)
     findings = [
-        *lint.own_paths(settings),
+        *lint.own_paths(settings, effective),
         *lint.ways_to_the_core(settings),
         *lint.unmet_requirements(settings),
+        *lint.no_tenant(effective),
     ]
     services = {
         name: _service(name, service) for name, service in settings.services.items()
     }
     routes = [
         _route(settings, services, index, route)
-        for index, route in enumerate(settings.routes)
+        for index, route in enumerate(effective)
     ]
     try:
         table = RouteTable(routes, near_misses=settings.gateway.near_misses)
@@ -50,50 +54,50 @@ def _route(
     settings: Config,
     services: dict[str, Service],
     index: int,
-    route: config.RouteConfig,
+    effective: EffectiveRoute,
 ) -> Route:
-    form, path = lint.form_of(route)
+    route, defaults = effective.settings, settings.defaults
     if route.upstream is not None:
         service = services.get(route.upstream)
         if service is None:
             target = config.TargetConfig(url=route.upstream)
             service = _service(route.upstream, config.ServiceConfig(targets=(target,)))
             services[route.upstream] = service
-        narrower = config.TimeoutsPatch()
-        host_header = "upstream"
     else:
-        assert route.service is not None
+        assert route.service is not None, "checked with the file"
         service = services[route.service]
-        narrower = settings.services[route.service].timeouts
-        host_header = settings.services[route.service].host_header
-    timeouts = settings.defaults.timeouts
-    for patch in (narrower, route.timeouts):
-        timeouts = timeouts.model_copy(update=patch.model_dump(exclude_none=True))
     body, buffer = route.request.max_body_size, route.request.buffer
     closes = route.session.close_streams
     return Route(
         index=index,
-        name=route.name or f"{index}:{path}",
-        form=form,
-        path=path,
-        methods=route.match.methods if route.match else None,
-        hosts=route.match.hosts if route.match else None,
+        loc=effective.loc,
+        name=effective.name,
+        form=effective.form,
+        path=effective.path,
+        methods=effective.methods,
+        hosts=effective.hosts,
+        condition=condition(effective.match.headers, effective.match.query),
+        clients=_clients(route.clients),
         service=service,
-        session=_session(settings.defaults, route),
-        says_protected=route.protected is not None,
-        headers=_header_policy(settings.defaults, route),
-        timeouts=timeouts,
-        rewrite=_rewrite(route.rewrite, form, path),
-        host_header=route.host_header or host_header,
-        upstream_401=route.upstream_401 or settings.defaults.upstream_401,
+        session=_session(defaults, effective),
+        says_protected=effective.says_protected,
+        headers=_header_policy(defaults, route),
+        timeouts=defaults.timeouts.patched(route.timeouts),
+        rewrite=_rewrite(effective),
+        host_header=route.host_header or "upstream",
+        upstream_401=route.upstream_401 or defaults.upstream_401,
         websocket=route.websocket,
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
-        buffer=settings.defaults.request.buffer if buffer is None else buffer,
+        buffer=defaults.request.buffer if buffer is None else buffer,
         retry=route.retry,
-        close_streams=(
-            settings.defaults.session.close_streams if closes is None else closes
-        ),
+        close_streams=defaults.session.close_streams if closes is None else closes,
     )
+
+
+def _clients(clients: config.ClientsConfig) -> ClientRule | None:
+    if not clients.allow and not clients.deny:
+        return None
+    return ClientRule(clients.allow, clients.deny)
 
 
 def _service(name: str, service: config.ServiceConfig) -> Service:
@@ -108,7 +112,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
 
 
 def _header_policy(
-    defaults: config.DefaultsConfig, route: config.RouteConfig
+    defaults: config.DefaultsConfig, route: config.RouteSettings
 ) -> HeaderPolicy:
     forward = route.forward_credentials
     return headers.policy(
@@ -120,16 +124,12 @@ def _header_policy(
     )
 
 
-def _rewrite(rewrite: config.RewriteConfig, form: Form, path: str) -> Rewrite | None:
-    prefix = rewrite.strip_prefix
-    if prefix is None:
-        if rewrite.replace_prefix is None:
-            return None
-        assert form in ("exact", "prefix"), "the schema allows no other form"
-        prefix = path
+def _rewrite(effective: EffectiveRoute) -> Rewrite | None:
+    if effective.strip is None:
+        return None
     return Rewrite(
-        strip=prefix.rstrip("/").count("/"),
-        replacement=(rewrite.replace_prefix or "").rstrip("/"),
+        strip=effective.strip.rstrip("/").count("/"),
+        replacement=(effective.settings.rewrite.replace_prefix or "").rstrip("/"),
     )
 
 
@@ -141,21 +141,24 @@ _PROTECTION = {
 
 
 def _session(
-    defaults: config.DefaultsConfig, route: config.RouteConfig
+    defaults: config.DefaultsConfig, effective: EffectiveRoute
 ) -> SessionPolicy:
-    protected = defaults.protected if route.protected is None else route.protected
-    session = defaults.session.model_copy(
-        update=route.session.model_dump(exclude_none=True)
-    )
+    session = defaults.session.patched(effective.settings.session)
     return SessionPolicy(
-        protection=_PROTECTION[protected],
-        requirements=_requirements(route.require),
+        protection=_PROTECTION[effective.protected],
+        requirements=together(map(_requirements, effective.requires)),
         check_database=CheckDatabase(session.check_database),
         max_age_s=session.max_age,
     )
 
 
-def _requirements(require: config.RequireConfig) -> Requirements:
+def _requirements(require: config.ConditionsConfig) -> Requirements:
+    alternatives: tuple[tuple[Requirements, ...], ...] = ()
+    validators: tuple[str, ...] = ()
+    if isinstance(require, config.RequireConfig):
+        validators = require.validators
+        if require.any:
+            alternatives = (tuple(map(_requirements, require.any)),)
     return Requirements(
         roles_any=require.roles.any,
         roles_all=require.roles.all,
@@ -172,9 +175,11 @@ def _requirements(require: config.RequireConfig) -> Requirements:
                 has_equals="equals" in rule.model_fields_set,
                 contains=rule.contains,
                 has_contains="contains" in rule.model_fields_set,
+                mail_domains=rule.mail_domain or (),
             )
             for rule in require.claims
         ),
         max_age_s=require.max_age,
-        validators=require.validators,
+        validators=validators,
+        alternatives=alternatives,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from gateway.identity import CheckDatabase, SessionPolicy
+from gateway.identity import CheckDatabase, Requirements, SessionPolicy
 from gateway.routes.remarks import remarks
 from gateway.routes.route import Route
 from gateway.routes.table import RouteTable
@@ -35,7 +36,7 @@ def rows(table: RouteTable) -> list[Row]:
             number=number,
             name=route.name,
             hosts=" ".join(route.hosts or ("any",)),
-            path=route.path if route.form == "prefix" else _path_and_form(route),
+            path=_path_and_form(route) + _match_words(route),
             methods=" ".join(route.methods or ("any",)),
             session=_session_words(route.session),
             upstream=", ".join(map(str, route.service.targets)),
@@ -46,12 +47,19 @@ def rows(table: RouteTable) -> list[Row]:
 
 
 def _path_and_form(route: Route) -> str:
-    return f"{route.path} ({route.form})"
+    return route.path if route.form == "prefix" else f"{route.path} ({route.form})"
 
 
 def _session_words(policy: SessionPolicy) -> str:
     """Return what a route requires of the session, in words."""
-    needs = policy.requirements
+    words = [policy.protection.value, *_needs(policy.requirements)]
+    if policy.check_database is not CheckDatabase.NEVER:
+        words.append(f"core asked {policy.check_database.value.replace('_', ' ')}")
+    return ", ".join(words)
+
+
+def _needs(needs: Requirements) -> Iterator[str]:
+    """Yield what is required, in words."""
     lists = {
         "roles any of": needs.roles_any,
         "roles": needs.roles_all,
@@ -61,9 +69,16 @@ def _session_words(policy: SessionPolicy) -> str:
         "claims": tuple(".".join(rule.path) for rule in needs.claims),
         "validators": needs.validators,
     }
-    words = [policy.protection.value]
-    words += [f"{name} {' '.join(items)}" for name, items in lists.items() if items]
-    words += ["email verified"] * needs.email_verified + ["mfa"] * needs.mfa
-    if policy.check_database is not CheckDatabase.NEVER:
-        words.append(f"core asked {policy.check_database.value.replace('_', ' ')}")
-    return ", ".join(words)
+    yield from (f"{name} {' '.join(items)}" for name, items in lists.items() if items)
+    yield from ["email verified"] * needs.email_verified + ["mfa"] * needs.mfa
+    for group in needs.alternatives:
+        yield " or ".join(f"({', '.join(_needs(item))})" for item in group)
+
+
+def _match_words(route: Route) -> str:
+    """Return the fields and parameters that the route asks for, in words."""
+    if route.condition is None:
+        return ""
+    words = [name.decode() for name, _ in route.condition.fields]
+    words += [f"?{name}" for name, _ in route.condition.query]
+    return f" if {' '.join(words)}"

@@ -16,7 +16,6 @@ from gateway import config
 from gateway.routes.folding import Reading, fold, folded, possible
 from gateway.routes.route import (
     Matched,
-    MethodNotAllowed,
     Route,
     Service,
     shape,
@@ -53,7 +52,9 @@ class Guards:
             for host in dict.fromkeys(route.hosts or (None,)):
                 tree = self._forest.tree(host)
                 place = tree.place(route.form, route.path, _FoldedPlace, reading)
-                place.by_shape.setdefault(shape(route), Place()).add(route)
+                place.by_shape.setdefault(shape(route.form, route.path), Place()).add(
+                    route
+                )
         for place in self._forest.places():
             for one in place.by_shape.values():
                 one.close()
@@ -79,18 +80,18 @@ class Guards:
 
         It requires more, or refuses *method*. Only routes to the same targets count.
         """
+        others = list(place.choices(method))  # whatever their conditions are
         outcome = place.choose(method)
-        match outcome:
-            case Matched(route=other):
-                if other.service in self.services and is_stricter(
-                    other.session, route.session, method
-                ):
-                    return other
-            case MethodNotAllowed():
-                ours = (one for one in place.routes if one.service in self.services)
-                return next(ours, None)
-            case _:
-                pass  # `choose` has no other outcome
+        if isinstance(outcome, Matched):
+            others.append(outcome.route)
+        elif not place.is_conditional:
+            others += place.routes
+            return next((one for one in others if one.service in self.services), None)
+        for other in others:
+            if other.service in self.services and is_stricter(
+                other.session, route.session, method
+            ):
+                return other
         return None
 
 
@@ -123,7 +124,7 @@ def _laxer(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 def _place(route: Route) -> tuple[str, str]:
-    return route.form, shape(route)
+    return route.form, shape(route.form, route.path)
 
 
 def _same_targets(services: Iterable[Service]) -> list[frozenset[Service]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway import config
-from gateway.config import Address, Config, Finding
+from gateway.config import Address, Config, EffectiveRoute, Finding
 from gateway.http.path_pattern import Pattern
 from gateway.routes import remarks
-from gateway.routes.route import Form
+from gateway.routes.route import Route, shape
 from gateway.routes.table import RouteTable
 
 
-def own_paths(settings: Config) -> Iterator[Finding]:
+def own_paths(settings: Config, routes: Sequence[EffectiveRoute]) -> Iterator[Finding]:
     """Yield a finding for each route whose path the gateway answers itself."""
     auth = settings.supertokens.api_base_path
     user = settings.gateway.user_path
@@ -23,13 +23,13 @@ def own_paths(settings: Config) -> Iterator[Finding]:
             hint="Choose a path outside of it",
             see=("supertokens", "api_base_path"),
         )
-    for index, route in enumerate(settings.routes):
-        form, path = form_of(route)
+    for route in routes:
+        form, path = route.form, route.path
         start = Pattern(path).literal_prefix if form == "regex" else path
         below = start.startswith(f"{auth}/") or (start == auth and form != "regex")
         if below or (form == "exact" and path == user):
             yield Finding(
-                loc=("routes", index),
+                loc=route.loc,
                 message="this route can never match: the gateway answers this path",
                 hint="Change the path, supertokens.api_base_path or gateway.user_path",
             )
@@ -69,12 +69,12 @@ def unmet_requirements(settings: Config) -> Iterator[Finding]:
     """
     if settings.supertokens.config_module is not None:
         return
-    for index, route in enumerate(settings.routes):
+    for loc, require in _requires(settings):
         for key, recipe in _RECIPE_OF.items():
-            required = key in route.require.model_fields_set
+            required = key in require.model_fields_set
             if (
                 not required
-                or getattr(route.require, key) is False
+                or getattr(require, key) is False
                 or recipe in settings.supertokens.recipes
             ):
                 continue
@@ -82,10 +82,47 @@ def unmet_requirements(settings: Config) -> Iterator[Finding]:
             if recipe not in config.RECIPES:
                 hint = "Only a supertokens.config_module can add this recipe"
             yield Finding(
-                loc=("routes", index, "require", key),
+                loc=(*loc, key),
                 message=f"this needs the recipe {recipe}, which is off",
                 hint=hint,
             )
+
+
+def no_tenant(routes: Sequence[EffectiveRoute]) -> Iterator[Finding]:
+    """Yield a finding for each route that wants tenants of which its group has none."""
+    for route in routes:
+        wanted = [set(one.tenants) for one in route.requires if one.tenants]
+        if wanted and not set.intersection(*wanted):
+            yield Finding(
+                loc=route.loc,
+                message="no session can meet this: the route, its group and its service"
+                " require different tenants",
+                hint="Change require: {tenants: …} on one of them",
+            )
+
+
+def _requires(
+    settings: Config,
+) -> Iterator[tuple[config.Loc, config.ConditionsConfig]]:
+    """Yield what is required, with its place, wherever it stands in the file."""
+    levels: list[tuple[config.Loc, config.RequireConfig]] = [
+        (("routes", index), route.require)
+        for index, route in enumerate(settings.routes)
+    ]
+    for number, group in enumerate(settings.groups):
+        levels.append((("groups", number), group.require))
+        levels += [
+            (("groups", number, "routes", index), route.require)
+            for index, route in enumerate(group.routes)
+        ]
+    levels += [
+        (("services", name), service.require)
+        for name, service in settings.services.items()
+    ]
+    for loc, require in levels:
+        yield (*loc, "require"), require
+        for number, item in enumerate(require.any):
+            yield (*loc, "require", "any", number), item
 
 
 def _targets(settings: Config) -> Iterator[tuple[config.Loc, Address]]:
@@ -93,9 +130,19 @@ def _targets(settings: Config) -> Iterator[tuple[config.Loc, Address]]:
         for index, target in enumerate(service.targets):
             loc = ("services", name, "targets", index, "url")
             yield loc, config.address(target.url)
-    for index, route in enumerate(settings.routes):
-        if route.upstream is not None:
-            yield ("routes", index, "upstream"), config.address(route.upstream)
+    upstreams: list[tuple[config.Loc, str | None]] = [
+        (("routes", index), route.upstream)
+        for index, route in enumerate(settings.routes)
+    ]
+    for number, group in enumerate(settings.groups):
+        upstreams.append((("groups", number), group.upstream))
+        upstreams += [
+            (("groups", number, "routes", index), route.upstream)
+            for index, route in enumerate(group.routes)
+        ]
+    for place, upstream in upstreams:
+        if upstream is not None:
+            yield (*place, "upstream"), config.address(upstream)
 
 
 def warnings(settings: Config, table: RouteTable) -> list[Finding]:
@@ -105,8 +152,8 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     """
     return [
         *_doubtful_cookies(settings.supertokens),
-        *_doubtful_services(settings),
-        *_overlaps(settings),
+        *_doubtful_services(settings, table),
+        *_overlaps(table),
         *_spellings(settings, table),
     ]
 
@@ -144,7 +191,7 @@ def _doubtful_cookies(supertokens: config.SuperTokensConfig) -> Iterator[Finding
             )
 
 
-def _doubtful_services(settings: Config) -> Iterator[Finding]:
+def _doubtful_services(settings: Config, table: RouteTable) -> Iterator[Finding]:
     host, _, port = settings.gateway.listen.rpartition(":")
     for loc, target in _targets(settings):
         everywhere = host in ("0.0.0.0", "[::]")  # noqa: S104 # compared, not bound
@@ -157,7 +204,7 @@ def _doubtful_services(settings: Config) -> Iterator[Finding]:
                 message="this is the gateway's own address: requests would loop",
                 hint="Write the address of the service",
             )
-    used = {route.service for route in settings.routes}
+    used = {service.name for service in table.services()}
     for name, service in settings.services.items():
         if name not in used:
             yield Finding(
@@ -173,30 +220,26 @@ def _doubtful_services(settings: Config) -> Iterator[Finding]:
             )
 
 
-def _overlaps(settings: Config) -> Iterator[Finding]:
+def _overlaps(table: RouteTable) -> Iterator[Finding]:
     """Yield a finding for each route with the path of an earlier one that takes part of
     its requests.
     """
-    taken: dict[tuple[object, ...], int] = {}
-    for index, route in enumerate(settings.routes):
-        form, path = form_of(route)
-        shape = "/".join(
-            "{}" if form == "template" and segment.startswith("{") else segment
-            for segment in path.split("/")
-        )
-        hosts = (route.match and route.match.hosts) or (None,)
-        methods = (route.match and route.match.methods) or (None,)
-        earlier = None
-        for place in ((form, shape, h, m) for h in hosts for m in methods):
-            earlier = taken.get(place, earlier)
-            taken.setdefault(place, index)
-        if earlier not in (None, index):
-            assert earlier is not None
+    taken: dict[tuple[object, ...], Route] = {}
+    for route in sorted(table.routes, key=lambda route: route.index):
+        path = shape(route.form, route.path)
+        places = [
+            (route.form, path, host, method, route.condition)
+            for host in route.hosts or (None,)
+            for method in route.methods or (None,)
+        ]
+        others = [taken[place] for place in places if place in taken]
+        taken.update((place, route) for place in places if place not in taken)
+        if others:
             yield Finding(
-                loc=("routes", index),
+                loc=route.loc,
                 message="an earlier route with this path takes some of its requests",
                 hint="Give the two different methods or hosts",
-                see=("routes", earlier),
+                see=others[-1].loc,
             )
 
 
@@ -220,27 +263,12 @@ def _spellings(settings: Config, table: RouteTable) -> Iterator[Finding]:
         yield Finding(
             loc=("services", service)
             if service in settings.services
-            else ("routes", first.other.index, "upstream"),
+            else (*first.other.loc, "upstream"),
             message=message,
             hint="Declare how it does: paths: exact, or see services.<name>.paths",
-            see=("routes", first.route.index),
+            see=first.route.loc,
         )
 
 
 _SHOWN = 5
 """Most names of routes in one warning."""
-
-
-def form_of(route: config.RouteConfig) -> tuple[Form, str]:
-    """Return the form of a route's path, and the path."""
-    match route.path_match:
-        case config.PathMatchConfig(exact=str(path)):
-            return "exact", path
-        case config.PathMatchConfig(template=str(path)):
-            return "template", path
-        case config.PathMatchConfig(regex=str(path)):
-            return "regex", path
-        case config.PathMatchConfig(prefix=str(path)):
-            return "prefix", path
-        case _:  # pragma: no cover - the schema has refused it
-            raise AssertionError("a route has exactly one form of path")

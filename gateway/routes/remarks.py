@@ -167,7 +167,7 @@ def _examples(route: Route) -> Iterator[tuple[str, str]]:
     path: str | None = route.path
     if route.form == "regex":
         path = Pattern(route.path).example()
-    elif route.form == "template":
+    else:
         segments = route.path.split("/")
         path = "/".join("x" if one.startswith("{") else one for one in segments)
     if path is not None:
@@ -186,7 +186,7 @@ def _spellings(path: str, route: Route) -> Iterable[str]:
     else:
         segments.pop()
         yield "/".join(segments) or "/"
-    names = route.path.split("/") if route.form == "template" else segments
+    names = route.path.split("/") if route.form != "regex" else []
     for at in reversed(range(1, len(segments))):
         segment = segments[at]
         if at < len(names) and names[at].startswith("{"):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gateway import config
 from gateway.config import Address
-from gateway.headers import HeaderPolicy
+from gateway.headers import HeaderPolicy, Networks
+from gateway.http.fields import Fields
 from gateway.identity import SessionPolicy
+from gateway.routes.condition import Condition
 
-Form = Literal["exact", "prefix", "template", "regex"]
+Form = config.PathForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,18 +53,45 @@ class Rewrite:
         return (self.replacement + rest) or "/"
 
 
+class ClientRule:
+    """The networks whose clients may ask, and those whose clients may not."""
+
+    __slots__ = ("_allow", "_deny")
+
+    def __init__(self, allow: Sequence[str], deny: Sequence[str]) -> None:
+        """Raises: ValueError: an item isn't a network."""
+        self._allow = Networks(allow) if allow else None
+        self._deny = Networks(deny)
+
+    def allows(self, address: str) -> bool:
+        """Return whether the client at *address* may ask.
+
+        An address that isn't known, such as that of a Unix socket's peer, is in no
+        network.
+        """
+        return address not in self._deny and (
+            self._allow is None or address in self._allow
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Route:
     """One route, with all defaults filled in."""
 
     index: int
-    """Its index in the file, from zero."""
+    """Its rank in the file, from zero: a route of the file has one for each path."""
+    loc: config.Loc
+    """Its place in the file."""
     name: str
     form: Form
     path: str
-    """The file's prefix, template, … in canonical form."""
+    """The file's prefix, template, … in canonical form, after the path of its group."""
     methods: tuple[str, ...] | None
     hosts: tuple[str, ...] | None
+    condition: Condition | None
+    """What else must hold for a request to match."""
+    clients: ClientRule | None
+    """Which clients may ask. None: all."""
     service: Service
     session: SessionPolicy
     says_protected: bool
@@ -86,13 +116,12 @@ class Route:
         return path if self.rewrite is None else self.rewrite(path)
 
 
-def shape(route: Route) -> str:
-    """Return the path of *route*, with `{}` for each name of a template."""
-    if route.form != "template":
-        return route.path
+def shape(form: Form, path: str) -> str:
+    """Return *path* with `{}` for each name in braces."""
+    if form == "regex":
+        return path
     return "/".join(
-        "{}" if segment.startswith("{") else segment
-        for segment in route.path.split("/")
+        "{}" if segment.startswith("{") else segment for segment in path.split("/")
     )
 
 
@@ -130,3 +159,22 @@ class NearMiss:
 
 
 Outcome = Matched | NoRoute | MethodNotAllowed | NearMiss
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """Which route applies depends on fields and query: `resolve` tells."""
+
+    options: tuple[tuple[Condition, Outcome], ...]
+    """The first whose condition holds decides."""
+    otherwise: Outcome
+
+    def resolve(self, fields: Fields, query: bytes) -> Outcome:
+        """Return the outcome for a request.
+
+        *query* is the raw query, with or without its question mark.
+        """
+        for condition, outcome in self.options:
+            if condition.holds(fields, query):
+                return outcome
+        return self.otherwise

@@ -51,6 +51,20 @@ def _is_implied(one: Requirements, other: Requirements) -> bool:
         and all(rule in other.claims for rule in one.claims)
         and set(one.validators) <= set(other.validators)
         and _age_s(one) >= _age_s(other)
+        and all(_is_met(group, other) for group in one.alternatives)
+    )
+
+
+def _is_met(group: tuple[Requirements, ...], other: Requirements) -> bool:
+    """Return whether every session that meets *other* meets an item of *group*."""
+    if any(_is_implied(item, other) for item in group):
+        return True
+    # Whichever alternative of the other is met, an item of the group is.
+    return any(
+        all(
+            any(_is_implied(item, alternative) for item in group) for alternative in one
+        )
+        for one in other.alternatives
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Literal
 
 from gateway.config import Finding, InvalidConfig
 from gateway.routes import guards
+from gateway.routes.condition import Condition
 from gateway.routes.folding import EXACT, Reading, folded, is_plain, known
 from gateway.routes.route import (
+    Conditional,
     Matched,
     NearMiss,
     NoRoute,
@@ -60,7 +63,7 @@ class RouteTable:
                         one and one.has_folded for one in route_guards
                     )
 
-    def match(self, method: str, host: str, path: str) -> Outcome:
+    def match(self, method: str, host: str, path: str) -> Outcome | Conditional:
         """Return the route for a request, or why there is none.
 
         *host* and *path* are canonical, as `target.parse` gives them: the host in
@@ -74,14 +77,29 @@ class RouteTable:
             place = self._as_sent.find(host, path)
             if place is None:
                 return _NO_ROUTE
-            outcome = place.choose(method)
-            if not place.has_guard or (not place.has_plain_guard and is_plain(path)):
-                return outcome
-        return self._near_miss(method, host, path, outcome) or outcome
+            if place.conditional:
+                outcome = self._decide_by_condition(method, host, path)
+            else:
+                outcome = place.choose(method)
+                if not place.has_guard or (
+                    not place.has_plain_guard and is_plain(path)
+                ):
+                    return outcome
+        return self._refused(method, host, path, outcome)
 
     def near_miss(self, method: str, host: str, path: str) -> NearMiss | None:
-        """Return the near miss that a request is, if any, even if none is refused."""
-        return self._near_miss(method, host, path, self.decide(method, host, path))
+        """Return the near miss that a request is, if any, even if none is refused.
+
+        For a request whose route depends on conditions, it is the first near miss.
+        """
+        decided = self.decide(method, host, path)
+        outcomes: list[Outcome] = (
+            [*(one for _, one in decided.options), decided.otherwise]
+            if isinstance(decided, Conditional)
+            else [decided]
+        )
+        misses = (self._near_miss(method, host, path, one) for one in outcomes)
+        return next(filter(None, misses), None)
 
     def guarded_services(self) -> frozenset[Service]:
         """Return the services with routes of different strictness."""
@@ -90,12 +108,16 @@ class RouteTable:
             service for guards in all_guards for service in guards.services
         )
 
-    def decide(self, method: str, host: str, path: str) -> Outcome:
+    def decide(self, method: str, host: str, path: str) -> Outcome | Conditional:
         """Return the outcome of `match` before near misses are refused."""
         if self._as_read:
             return self._decide_as_read(method, host, path)
         place = self._as_sent.find(host, path)
-        return _NO_ROUTE if place is None else place.choose(method)
+        if place is None:
+            return _NO_ROUTE
+        if place.conditional:
+            return self._decide_by_condition(method, host, path)
+        return place.choose(method)
 
     def candidates(self, host: str, path: str) -> Iterator[Place]:
         """Yield all matching places, the deciding one first.
@@ -109,7 +131,66 @@ class RouteTable:
         """Return each service that a route leads to, once."""
         return tuple(dict.fromkeys(route.service for route in self.routes))
 
-    def _decide_as_read(self, method: str, host: str, path: str) -> Outcome:
+    def _refused(
+        self, method: str, host: str, path: str, outcome: Outcome | Conditional
+    ) -> Outcome | Conditional:
+        """Return *outcome* with near misses in place of routes."""
+        if not isinstance(outcome, Conditional):
+            return self._near_miss(method, host, path, outcome) or outcome
+        return Conditional(
+            tuple(
+                (condition, self._near_miss(method, host, path, one) or one)
+                for condition, one in outcome.options
+            ),
+            self._near_miss(method, host, path, outcome.otherwise) or outcome.otherwise,
+        )
+
+    def _decide_by_condition(
+        self, method: str, host: str, path: str
+    ) -> Outcome | Conditional:
+        """Return the outcome if the deciding place has routes with conditions.
+
+        A route whose condition doesn't hold doesn't match: the next one is tried, also
+        in the next place. A place with a route without condition decides.
+        """
+        options: list[tuple[Condition, Outcome]] = []
+        otherwise: Outcome | None = None
+        for places in self._in_order(host, path):
+            for place in places:
+                for route in place.choices(method):
+                    assert route.condition is not None, "see Place.add"
+                    options.append((route.condition, Matched(route)))
+            outcomes = [one.choose(method) for one in places if not one.is_conditional]
+            if outcomes:
+                matched = (one for one in outcomes if isinstance(one, Matched))
+                otherwise = next(matched, outcomes[0])
+                break
+        if otherwise is None:
+            otherwise = _NO_ROUTE
+        return Conditional(tuple(options), otherwise) if options else otherwise
+
+    def _in_order(self, host: str, path: str) -> Iterator[list[Place]]:
+        """Yield all places for *path* as services read it, equal ones together."""
+        forests: list[tuple[Forest[Place], tuple[str, ...]]]
+        forests = [(self._as_sent, (path,))]
+        forests += [
+            (forest, folded(path, reading)) for reading, forest in self._as_read.items()
+        ]
+        for trees in zip(*(forest.levels(host) for forest, _ in forests), strict=True):
+            places = [
+                place
+                for tree, (_, forms) in zip(trees, forests, strict=True)
+                if tree is not None
+                for form in forms
+                for place in tree.find_all(form)
+            ]
+            places.sort(key=lambda place: place.rank)
+            for _, equal in groupby(places, key=lambda place: place.rank):
+                yield list(equal)
+
+    def _decide_as_read(
+        self, method: str, host: str, path: str
+    ) -> Outcome | Conditional:
         """Return the outcome if some services ignore differences between paths.
 
         The path as sent and each of its folded forms lead to a place. The first place
@@ -129,6 +210,8 @@ class RouteTable:
             ]
             if places:
                 best = min(place.rank for place in places)
+                if any(one.conditional for one in places if one.rank == best):
+                    return self._decide_by_condition(method, host, path)
                 outcomes = [one.choose(method) for one in places if one.rank == best]
                 matched = (one for one in outcomes if isinstance(one, Matched))
                 return next(matched, outcomes[0])
@@ -173,10 +256,10 @@ class RouteTable:
         ]
         if None not in takers and takers[0] is not None:
             yield Finding(
-                loc=("routes", route.index),
+                loc=route.loc,
                 message=f"this route can never match: {takers[0].name} takes all of it",
                 hint="Change its path, hosts or methods, or remove one of the two",
-                see=("routes", takers[0].index),
+                see=takers[0].loc,
             )
 
     def _order(self, route: Route) -> tuple[object, ...]:
@@ -185,7 +268,13 @@ class RouteTable:
         place = self._as_sent.tree(host).place(
             route.form, route.path, Place, known(route.service.paths)
         )
-        return (_host_rank(host), place.rank, route.methods is None, route.index)
+        return (
+            _host_rank(host),
+            place.rank,
+            route.condition is None,
+            route.condition is None and route.methods is None,
+            route.index,
+        )
 
 
 def _host_rank(host: str | None) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from gateway.routes.route import (
     Form,
     Matched,
     MethodNotAllowed,
-    Outcome,
     Route,
 )
 
@@ -36,6 +35,7 @@ class Place:
         "_allow",
         "_any",
         "_by_method",
+        "conditional",
         "has_guard",
         "has_plain_guard",
         "rank",
@@ -45,6 +45,8 @@ class Place:
     def __init__(self, rank: Rank = ()) -> None:
         self.rank = rank
         self.routes: list[Route] = []
+        self.conditional: list[Route] = []
+        """Those with a condition, in the order in which they are tried."""
         self.has_guard = False
         """A path that isn't plain may be a near miss here."""
         self.has_plain_guard = False
@@ -56,7 +58,15 @@ class Place:
     def add(self, route: Route) -> Route | None:
         """Add *route*; return the earlier route that takes all its methods, or None."""
         matched = Matched(route)
-        if route.methods is None:
+        if route.condition is not None:
+            for other in self.conditional:
+                if other.condition == route.condition and (
+                    other.methods is None
+                    or set(route.methods or ("any",)) <= {*with_head(other.methods)}
+                ):
+                    return other
+            self.conditional.append(route)
+        elif route.methods is None:
             if self._any is not None:
                 return self._any.route
             self._any = matched
@@ -74,9 +84,25 @@ class Place:
             self._by_method.setdefault("HEAD", self._by_method["GET"])
         self._allow = MethodNotAllowed(tuple(sorted(self._by_method)))
 
-    def choose(self, method: str) -> Outcome:
-        """Return the route for *method*, or `MethodNotAllowed`."""
+    def choose(self, method: str) -> Matched | MethodNotAllowed:
+        """Return the route without condition for *method*, or `MethodNotAllowed`."""
         return self._by_method.get(method, self._any) or self._allow
+
+    def choices(self, method: str) -> Iterator[Route]:
+        """Yield the routes with a condition for *method*, in order."""
+        for route in self.conditional:
+            if route.methods is None or method in with_head(route.methods):
+                yield route
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether all of its routes have a condition: other places may decide."""
+        return len(self.conditional) == len(self.routes)
+
+
+def with_head(methods: Sequence[str]) -> Sequence[str]:
+    """Return *methods*, and HEAD with GET."""
+    return (*methods, "HEAD") if "GET" in methods else methods
 
 
 def rank(form: Form, path: str, index: int) -> Rank:

@@ -156,7 +156,35 @@ class ClaimIs:
             isinstance(value, list) and _is_any_of(value, (rule.contains,))
         ):
             return _reason("expectedToInclude", rule.contains, value)
+        if rule.mail_domains and _mail_domain(value) not in rule.mail_domains:
+            return _reason(
+                "expectedToIncludeAtLeastOneOf", list(rule.mail_domains), value
+            )
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """One check of *groups*: all checks of at least one group must be met.
+
+    Each check refuses with its own reason, but only if no group is met.
+    """
+
+    check: Check
+    groups: tuple[tuple[Check, ...], ...]
+
+    @property
+    def id(self) -> str:
+        return self.check.id
+
+    def is_stale(self, payload: Payload, now: float) -> bool:
+        return self.check.is_stale(payload, now)
+
+    def reason(self, payload: Payload) -> Reason | None:
+        for group in self.groups:
+            if all(check.reason(payload) is None for check in group):
+                return None
+        return self.check.reason(payload)
 
 
 def checks(required: Requirements, *, globally_verified: bool) -> tuple[Check, ...]:
@@ -192,6 +220,13 @@ def checks(required: Requirements, *, globally_verified: bool) -> tuple[Check, .
     result.extend(
         ClaimIs(id=".".join(rule.path), rule=rule) for rule in required.claims
     )
+    for items in required.alternatives:
+        groups = tuple(checks(item, globally_verified=False) for item in items)
+        result.extend(
+            Alternative(check=check, groups=groups)
+            for group in groups
+            for check in group
+        )
     return tuple(result)
 
 
@@ -246,6 +281,14 @@ def _is_stale(payload: Payload, key: str, max_age_s: float | None, now: float) -
 def _reason(word: str, expected: object, actual: object) -> Reason:
     message = "value does not exist" if actual is None else "wrong value"
     return {"message": message, word: expected, "actualValue": actual}
+
+
+def _mail_domain(value: object) -> str | None:
+    """Return the domain of a mail address in lower case, None if it isn't one."""
+    if not isinstance(value, str):
+        return None
+    local, at, domain = value.partition("@")
+    return domain.lower() if local and at else None
 
 
 def _has(values: list[Any], expected: tuple[str, ...], is_any: bool) -> bool:

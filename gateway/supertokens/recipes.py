@@ -159,7 +159,7 @@ def _check(model: type[Model], settings: Mapping[str, Any]) -> Iterator[Finding]
     try:
         model.model_validate(dict(settings))
     except ValidationError as exc:
-        yield from explain(exc, model)
+        yield from explain(exc, model, settings)
 
 
 # --- making ------------------------------------------------------------------

@@ -19,6 +19,7 @@ from gateway.errors import BadTarget
 from gateway.http import target
 from gateway.identity import CheckDatabase, ClaimRule, Protection, Requirements
 from gateway.routes import (
+    Conditional,
     Matched,
     MethodNotAllowed,
     NearMiss,
@@ -60,7 +61,7 @@ def refused(*rules: Mapping[str, Any], **sections: Any) -> tuple[Finding, ...]:
     return caught.value.findings
 
 
-def index(outcome: Outcome) -> int | tuple[str, ...] | None:
+def index(outcome: Outcome | Conditional) -> int | tuple[str, ...] | None:
     """Return the route's index in the file, the allowed methods, or None."""
     match outcome:
         case Matched(route=route):
@@ -69,7 +70,7 @@ def index(outcome: Outcome) -> int | tuple[str, ...] | None:
             return allow
         case NoRoute():
             return None
-        case NearMiss():
+        case NearMiss() | Conditional():
             raise AssertionError(outcome)
 
 

@@ -19,6 +19,11 @@ from gateway.identity import (
 from gateway.routes.strictness import is_stricter
 
 ITEMS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=2, unique=True).map(tuple)
+ALTERNATIVES = st.lists(
+    st.builds(Requirements, roles_any=ITEMS, permissions_all=ITEMS, tenants=ITEMS),
+    min_size=1,
+    max_size=2,
+).map(tuple)
 REQUIREMENTS = st.builds(
     Requirements,
     roles_any=ITEMS,
@@ -27,6 +32,7 @@ REQUIREMENTS = st.builds(
     permissions_all=ITEMS,
     email_verified=st.booleans(),
     tenants=ITEMS,
+    alternatives=st.lists(ALTERNATIVES, max_size=2).map(tuple),
 )
 
 
@@ -38,6 +44,10 @@ def meets(needs: Requirements, roles: set[str], perms: set[str], tenant: str) ->
         and (not needs.permissions_any or bool(perms & set(needs.permissions_any)))
         and perms >= set(needs.permissions_all)
         and (not needs.tenants or tenant in needs.tenants)
+        and all(
+            any(meets(item, roles, perms, tenant) for item in items)
+            for items in needs.alternatives
+        )
     )
 
 
@@ -102,3 +112,16 @@ def test_claims_are_compared_as_they_are_written() -> None:
 
     assert not is_stricter(policy(plan), policy(same, plan), "GET")
     assert is_stricter(policy(plan), policy(same), "GET")
+
+
+def test_one_alternative_is_enough() -> None:
+    """Who must be an admin needn't be an admin or an editor, but not the reverse."""
+    admin, editor = Requirements(roles_all=("admin",)), Requirements(mfa=True)
+    either = SessionPolicy(requirements=Requirements(alternatives=((admin, editor),)))
+    more = SessionPolicy(
+        requirements=Requirements(alternatives=((admin, editor, Requirements()),))
+    )
+    assert not is_stricter(either, SessionPolicy(requirements=admin), "GET")
+    assert is_stricter(SessionPolicy(requirements=admin), either, "GET")
+    assert not is_stricter(more, either, "GET")
+    assert is_stricter(either, more, "GET")

@@ -395,6 +395,69 @@ def test_claims(
     assert not is_stale(checks(required, globally_verified=False), payload, NOW)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_met"),
+    [
+        ("ann@example.com", True),
+        ("ann@EXAMPLE.com", True),
+        ("ann@other.example", True),
+        ("ann@sub.example.com", False),
+        ("ann@example.com.evil.test", False),
+        ("ann@evil@example.com", False),
+        ("@example.com", False),
+        ("example.com", False),
+        ("", False),
+        (None, False),
+        (["ann@example.com"], False),
+        ({"v": "ann@example.com"}, False),
+    ],
+)
+def test_mail_domains(value: object, is_met: bool) -> None:
+    """The claim is text with one @ and exactly such a domain behind it."""
+    domains = ("example.com", "other.example")
+    rule = ClaimRule(path=("email",), mail_domains=domains)
+    refused = failed(Requirements(claims=(rule,)), {"email": value})
+    assert (refused == []) is is_met
+
+
+ADMIN = Requirements(roles_all=("admin",))
+STAFF = Requirements(
+    claims=(ClaimRule(path=("email",), mail_domains=("example.com",)),),
+    tenants=("public",),
+)
+
+
+@pytest.mark.parametrize(
+    ("payload", "refused"),
+    [
+        ({"st-role": made(["admin"])}, []),
+        ({"st-role": made([]), "email": "ann@example.com"}, []),
+        ({"st-role": made([]), "email": "ann@x.test"}, ["st-role", "email"]),
+        (
+            {"st-role": made([]), "email": "ann@example.com", "tId": "t1"},
+            ["st-role", "tId"],
+        ),
+        ({}, ["st-role", "email"]),
+    ],
+)
+def test_all_of_one_alternative(payload: dict[str, Any], refused: list[str]) -> None:
+    """One alternative must be met whole; else the failed checks of all are listed."""
+    required = Requirements(alternatives=((ADMIN, STAFF),))
+    assert [one["id"] for one in failed(required, payload)] == refused
+
+
+def test_claims_of_alternatives_are_fetched_again() -> None:
+    """A stale claim is fetched even if it counts in one alternative only."""
+    old = Requirements(roles_all=("admin",), max_age_s=60)
+    compiled = checks(
+        Requirements(alternatives=((STAFF, old),)), globally_verified=False
+    )
+    fresh = {"st-role": made(["admin"], age_s=59)}
+    assert not is_stale(compiled, fresh, NOW)
+    assert is_stale(compiled, {"st-role": made(["admin"], age_s=61)}, NOW)
+    assert is_stale(compiled, {}, NOW)
+
+
 # --- combinations ------------------------------------------------------------------
 
 

@@ -23,8 +23,38 @@ from gateway.config.models import (
 )
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
+from gateway.config.models.matching import (
+    MatchConfig,
+    PathMatchConfig,
+    RewriteConfig,
+)
+from gateway.config.models.policies import (
+    ClientsConfig,
+    ConditionsConfig,
+    IdentityConfig,
+    RequireConfig,
+    SessionPatch,
+)
+from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
+from gateway.config.models.services import ServiceConfig
 
-__all__ = ["FILES", "Config", "Model"]
+__all__ = [
+    "FILES",
+    "ClientsConfig",
+    "ConditionsConfig",
+    "Config",
+    "GroupConfig",
+    "IdentityConfig",
+    "MatchConfig",
+    "Model",
+    "PathMatchConfig",
+    "RequireConfig",
+    "RewriteConfig",
+    "RouteConfig",
+    "RouteSettings",
+    "ServiceConfig",
+    "SessionPatch",
+]
 
 FILES: Final[tuple[ModuleType, ...]] = (
     base,

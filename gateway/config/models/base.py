@@ -33,6 +33,10 @@ class Model(BaseModel):
         reject(self.conflicts())
         return self
 
+    def patched(self, patch: Model) -> Self:
+        """Return a copy with the values that *patch* sets to other than None."""
+        return self.model_copy(update=patch.model_dump(exclude_none=True))
+
     def _keys_set(self, *names: str) -> list[str]:
         """Return those of *names* that the file sets."""
         return [name for name in names if name in self.model_fields_set]

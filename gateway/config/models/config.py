@@ -10,7 +10,11 @@ from gateway.config.forms import Name
 from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
-from gateway.config.models.routes import DefaultsConfig, RouteConfig
+from gateway.config.models.routes import (
+    DefaultsConfig,
+    GroupConfig,
+    RouteConfig,
+)
 from gateway.config.models.services import ServiceConfig
 from gateway.config.models.supertokens import SuperTokensConfig
 
@@ -26,5 +30,7 @@ class Config(Model):
     defaults: DefaultsConfig = DefaultsConfig()
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     """Name → an upstream that routes share."""
+    groups: tuple[GroupConfig, ...] = ()
+    """Routes with something in common: a path, a service, what they require."""
     routes: tuple[RouteConfig, ...] = ()
     """The route table. `gateway routes` prints it in the order of matching."""

@@ -9,9 +9,11 @@ from pydantic import Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
+    Cidr,
     ClaimPath,
     Dotted,
     Flag,
+    HostName,
     IdentityHeader,
     IdentityTemplate,
     Seconds,
@@ -30,7 +32,7 @@ class AnyAll(Model):
 
 
 class ClaimConfig(Model):
-    """A condition on one claim: exactly one of `in`, `equals` and `contains`."""
+    """A condition on one claim: exactly one of the keys but `path`."""
 
     path: ClaimPath
     """Name of the claim: `plan`, or `st-ev.v` for a claim within a claim."""
@@ -40,17 +42,24 @@ class ClaimConfig(Model):
     """The claim equals this value."""
     contains: Any = None
     """The claim is a list that contains this value."""
+    mail_domain: Annotated[tuple[HostName, ...], Field(min_length=1)] | None = None
+    """The claim is a mail address of one of these domains, not of their sub-domains.
+
+    It isn't proof that the user owns the address: require `email_verified`, too.
+    """
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding unless exactly one condition is set."""
-        if len(self._keys_set("any_of", "equals", "contains")) != 1:
+        conditions = self._keys_set("any_of", "equals", "contains", "mail_domain")
+        if len(conditions) != 1:
             yield Finding(
-                loc=(), message="expected exactly one of in, equals and contains"
+                loc=(),
+                message="expected exactly one of in, equals, contains and mail_domain",
             )
 
 
-class RequireConfig(Model):
-    """Conditions that a session must meet besides being valid."""
+class ConditionsConfig(Model):
+    """Conditions that a session must meet besides being valid: all that are set."""
 
     roles: AnyAll = AnyAll()
     permissions: AnyAll = AnyAll()
@@ -64,6 +73,16 @@ class RequireConfig(Model):
     """Conditions on claims; all must hold."""
     max_age: Seconds | None = None
     """Claims older than this are fetched again, so that changed roles take effect."""
+
+
+class RequireConfig(ConditionsConfig):
+    """Conditions that a session must meet besides being valid."""
+
+    any: tuple[ConditionsConfig, ...] = ()
+    """Alternatives: all conditions of at least one of them must be met.
+
+    Each may have the keys from `roles` to `max_age`.
+    """
     validators: tuple[Dotted, ...] = ()
     """Dotted names of claim validators in Python."""
 
@@ -116,3 +135,12 @@ class IdentityConfig(Model):
                     hint="Remove one of the two",
                 )
             seen.add(name.lower())
+
+
+class ClientsConfig(Model):
+    """The addresses of clients, after `gateway.trusted_proxies`, that may ask."""
+
+    allow: tuple[Cidr, ...] = ()
+    """Only these networks. Empty: all."""
+    deny: tuple[Cidr, ...] = ()
+    """Not these networks, even if they are in `allow`."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
@@ -20,15 +23,22 @@ from gateway.config.forms import (
     UpToFive,
 )
 from gateway.config.models.base import Model
-from gateway.config.models.matching import MatchConfig, PathMatchConfig, RewriteConfig
+from gateway.config.models.matching import (
+    Hosts,
+    MatchConfig,
+    Methods,
+    Paths,
+    Rewrite,
+    RewriteConfig,
+)
 from gateway.config.models.policies import (
+    ClientsConfig,
     IdentityConfig,
     RequireConfig,
     SessionConfig,
     SessionPatch,
 )
 from gateway.config.models.services import TimeoutsConfig, TimeoutsPatch
-from gateway.http.path_pattern import Pattern
 
 
 class WebSocketConfig(Model):
@@ -108,14 +118,15 @@ class DefaultsConfig(Model):
     """
 
 
-class RouteConfig(Model):
-    """One route: which requests it matches, what it requires, and where they go."""
+class RouteSettings(Model):
+    """What may stand on a route, and on a group for all of its routes.
 
-    name: Name | None = None
-    """Name in logs. Unset: the route's index and path."""
-    path: Prefix | None = None
-    """Short for `match: {path: {prefix: …}}`."""
-    match: MatchConfig | None = None
+    An unset key of a route comes from its group, then from its service, then from
+    `defaults`. `require` is different: what each of them requires must be met.
+    """
+
+    hosts: Hosts | None = None
+    """`api.example.com`, or `*.example.com` for one label or more. Unset: any."""
     upstream: TargetUrl | None = None
     """Short for a service with this one target."""
     service: str | None = None
@@ -123,11 +134,12 @@ class RouteConfig(Model):
     protected: Protected | None = None
     """`optional`: a request without a session is anonymous. Unset: as in `defaults`.
 
-    Risk: with false, no session is read and nothing is required of the client.
+    Risk: with false, no session is read and nothing is required of the client. What a
+    group or service requires doesn't hold for such a route.
     """
     require: RequireConfig = RequireConfig()
     session: SessionPatch = SessionPatch()
-    rewrite: RewriteConfig = RewriteConfig()
+    rewrite: Rewrite = RewriteConfig()
     timeouts: TimeoutsPatch = TimeoutsPatch()
     identity: IdentityConfig = IdentityConfig()
     forward_credentials: Flag | None = None
@@ -143,51 +155,41 @@ class RouteConfig(Model):
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
     retry: RetryConfig = RetryConfig()
+    clients: ClientsConfig = ClientsConfig()
+
+
+class RouteConfig(RouteSettings):
+    """One route: which requests it matches, what it requires, and where they go."""
+
+    name: Name | None = None
+    """Name in logs. Unset: the route's index and path."""
+    path: Paths | None = None
+    """A path with all paths below it, one of the forms below, or a list of these."""
+    methods: Methods | None = None
+    """Unset: all. GET includes HEAD."""
+    match: MatchConfig | None = None
+    """More conditions. `path`, `methods` and `hosts` may stand here, too."""
 
     def conflicts(self) -> Iterator[Finding]:
-        """Yield findings about the path, the upstream and the rewrite."""
-        if (self.path is None) == (self.match is None):
-            yield Finding(loc=(), message="expected exactly one of path and match")
-        if (self.upstream is None) == (self.service is None):
+        """Yield findings about keys that are given twice, or not at all."""
+        inner = self.match or MatchConfig()
+        if (self.path is None) == (inner.path is None):
             yield Finding(
-                loc=(), message="expected exactly one of upstream and service"
+                loc=(), message="expected exactly one of path and match with a path"
             )
-        yield from self._rewrite_conflicts()
-
-    def _rewrite_conflicts(self) -> Iterator[Finding]:
-        form = self.path_match
-        strip = self.rewrite.strip_prefix
-        if strip is not None and form is not None and not _begins(form, strip):
-            yield Finding(
-                loc=("rewrite", "strip_prefix"),
-                message="the route's paths don't all begin with this prefix",
-                hint="Strip whole segments from the beginning of the route's path",
-            )
-        if (
-            self.rewrite.replace_prefix is not None
-            and strip is None
-            and form is not None
-            and (form.template or form.regex)
-        ):
-            yield Finding(
-                loc=("rewrite", "replace_prefix"),
-                message="a template or regex has no prefix to replace",
-                hint="Name the prefix with strip_prefix",
-            )
-
-    @property
-    def path_match(self) -> PathMatchConfig | None:
-        """The form of path, from `match` or from `path`; None if neither is given."""
-        if self.match is not None:
-            return self.match.path
-        return None if self.path is None else PathMatchConfig(prefix=self.path)
+        for key in ("methods", "hosts"):
+            if getattr(self, key) is not None and getattr(inner, key) is not None:
+                yield Finding(
+                    loc=(key,),
+                    message=f"match has {key}, too",
+                    hint="Remove one of the two",
+                )
 
 
-def _begins(form: PathMatchConfig, prefix: str) -> bool:
-    """Return whether all matching paths begin with the whole segments of *prefix*."""
-    if prefix == "/":
-        return True
-    if form.regex is not None:
-        return Pattern(form.regex).begins_with(prefix)
-    whole = form.exact or form.prefix or form.template or ""
-    return whole == prefix or whole.startswith(f"{prefix}/")
+class GroupConfig(RouteSettings):
+    """Routes with something in common."""
+
+    path: Prefix | None = None
+    """Stands before the paths of the routes: `/shop` and `/cart` are `/shop/cart`."""
+    routes: Annotated[tuple[RouteConfig, ...], Field(min_length=1)]
+    """The routes of the group. Each may have keys of its own."""

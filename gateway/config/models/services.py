@@ -12,11 +12,18 @@ from gateway.config.forms import (
     HostHeader,
     HostName,
     Positive,
+    Protected,
     Seconds,
     TargetUrl,
     Text,
 )
 from gateway.config.models.base import Model
+from gateway.config.models.policies import (
+    ClientsConfig,
+    IdentityConfig,
+    RequireConfig,
+    SessionPatch,
+)
 
 
 class TimeoutsConfig(Model):
@@ -131,6 +138,22 @@ class ServiceConfig(Model):
     ]
     """Addresses of the service."""
     timeouts: TimeoutsPatch = TimeoutsPatch()
+    protected: Protected | None = None
+    """For the routes to this service that don't set it, nor their group. Unset: as in
+    `defaults`.
+
+    Risk: as with `protected` of a route.
+    """
+    require: RequireConfig = RequireConfig()
+    """What every protected route to this service requires, besides its own `require`.
+    The keys of this and the next three are those of a route.
+    """
+    session: SessionPatch = SessionPatch()
+    """For the routes to this service."""
+    identity: IdentityConfig = IdentityConfig()
+    """For the routes to this service."""
+    clients: ClientsConfig = ClientsConfig()
+    """For the routes to this service."""
     max_connections: Positive = 256
     """Most connections of each worker to one target.
 
