@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @config_option
 @log_option
-def dev(config_path: Path, log_format: str) -> None:
+def dev(config_paths: tuple[Path, ...], log_format: str) -> None:
     """Run a core, demo services and the gateway on this machine.
 
     For development only. Data is kept in .gateway/. Ctrl-C stops everything.
@@ -37,7 +37,7 @@ def dev(config_path: Path, log_format: str) -> None:
     from gateway.supertokens import RecipeError
 
     async def serve_gateway(
-        config: Path,
+        config: Sequence[Path],
         environ: Mapping[str, str],
         *,
         outbox: EmailSender,
@@ -51,7 +51,7 @@ def dev(config_path: Path, log_format: str) -> None:
         )
 
     try:
-        code = run(runner.run(config_path, os.environ, serve_gateway))
+        code = run(runner.run(config_paths, os.environ, serve_gateway))
     except (BadService, LibraryChanged, ListenError, RecipeError) as error:
         fail(str(error))
     else:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from gateway.settings import Problem, Settings
 
 
-def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in the file at *path*.
+def read(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in the files at *paths*.
 
     Raises:
         ConfigError: the file can't be used; the error has every problem.
@@ -23,7 +23,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     from gateway import supertokens
     from gateway.settings import ConfigError, load
 
-    settings = load(path, environ)
+    settings = load(paths, environ)
     # Problems that only the adapter of the SDK can find, before the SDK starts.
     findings = supertokens.check(settings.config.supertokens.recipes)
     problems = settings.problems(findings)
@@ -32,21 +32,23 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in the file, or print all its problems and exit with 1."""
+def load(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in the files, or print all its problems and exit with 1."""
     from gateway.settings import ConfigError
 
     try:
-        return read(path, environ)
+        return read(paths, environ)
     except ConfigError as error:
-        refuse(path, error.problems)
+        refuse(paths, error.problems)
 
 
-def refuse(path: Path, problems: Sequence[Problem]) -> NoReturn:
-    """Print the problems in the file at *path*, and exit with 1."""
+def refuse(paths: Sequence[Path], problems: Sequence[Problem]) -> NoReturn:
+    """Print the problems in the files at *paths*, and exit with 1."""
     err = console(stderr=True)
     for problem in problems:
         err.print(str(problem), markup=False, style="red")
     count = len(problems)
-    err.print(f"{count} problem{'s' if count != 1 else ''} in {path}")
+    err.print(
+        f"{count} problem{'s' if count != 1 else ''} in {' '.join(map(str, paths))}"
+    )
     sys.exit(1)

@@ -12,13 +12,15 @@ _DEFAULT_CONFIG: Final = "config/routes.yaml"
 config_option = click.option(
     "-c",
     "--config",
-    "config_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=_DEFAULT_CONFIG,
+    "config_paths",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    multiple=True,
+    default=(_DEFAULT_CONFIG,),
     show_default=True,
     envvar="GATEWAY_CONFIG",
     show_envvar=True,
-    help="File with the route table.",
+    help="File with the route table; - is standard input. Repeatable: later files"
+    " override earlier ones.",
 )
 log_option = click.option(
     "--log-format",

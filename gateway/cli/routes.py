@@ -16,7 +16,7 @@ _UNBOUNDED = 10_000
 
 @click.command()
 @config_option
-def routes(config_path: Path) -> None:
+def routes(config_paths: tuple[Path, ...]) -> None:
     """Print the routes in the order in which they are tried.
 
     A note marks a route that may be a mistake: it requires less than the route that
@@ -30,7 +30,7 @@ def routes(config_path: Path) -> None:
     output = Table()
     for title in ("#", *Row._fields[1:]):
         output.add_column(title, overflow="fold")
-    for row in rows(load(config_path).table):
+    for row in rows(load(config_paths).table):
         output.add_row(*map(escape, map(str, row)))
     out = console()
     if not out.is_terminal:

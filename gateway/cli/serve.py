@@ -30,7 +30,10 @@ _MAX_WORKERS = 512
     help="Number of worker processes. Default: one for each usable CPU.",
 )
 def serve(
-    config_path: Path, log_format: str, listen: str | None, workers: int | None
+    config_paths: tuple[Path, ...],
+    log_format: str,
+    listen: str | None,
+    workers: int | None,
 ) -> None:
     """Run the gateway with the core that the file names.
 
@@ -46,12 +49,12 @@ def serve(
     from gateway.process.supervisor import supervise
     from gateway.seams.library import LibraryChanged
 
-    settings = load(config_path)
+    settings = load(config_paths)
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
 
     def ready(url: str) -> None:
-        announce(f"gateway {__version__} on {url}, routes from {config_path}{suffix}")
+        announce(f"gateway {__version__} on {url}, routes from {settings.path}{suffix}")
 
     try:
         code = supervise(
@@ -60,7 +63,7 @@ def serve(
             log_format=log_format,
             listen=listen,
             run=run,
-            load=lambda: read(config_path),
+            load=lambda: read(config_paths),
             say=announce,
             on_ready=ready,
         )

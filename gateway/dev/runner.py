@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -67,7 +67,7 @@ class ServeGateway(Protocol):
 
     async def __call__(
         self,
-        config: Path,
+        config: Sequence[Path],
         environ: Mapping[str, str],
         *,
         outbox: Outbox,
@@ -105,7 +105,7 @@ def _to_stdout(text: str) -> None:
 
 
 async def run(
-    config: Path,
+    config: Sequence[Path],
     environ: Mapping[str, str],
     serve_gateway: ServeGateway,
     *,
@@ -147,7 +147,7 @@ async def run(
 
 
 async def _run(
-    config: Path,
+    config: Sequence[Path],
     environ: Mapping[str, str],
     serve_gateway: ServeGateway,
     state: Path,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 
 from gateway import config, routes
 from gateway.config import Config, Finding, InvalidConfig, Loc
 from gateway.routes import RouteTable
-from gateway.settings import yaml_reader
+from gateway.settings.joining import read_all
 from gateway.settings.problems import ConfigError, Problem
 from gateway.settings.source import YamlSource
 
@@ -21,6 +21,7 @@ class Settings:
     config: Config
     table: RouteTable = field(repr=False)
     path: str
+    """The file, or the files as they were given, with blanks between."""
     _source: YamlSource = field(repr=False)
 
     @property
@@ -37,15 +38,21 @@ class Settings:
         return self._source.find(loc).line
 
 
-def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
-    """Return the configuration in the file at *path*.
+FilePath = str | PathLike[str]
+
+
+def load(files: FilePath | Sequence[FilePath], environ: Mapping[str, str]) -> Settings:
+    """Return the configuration in *files*, each of which overrides those before it.
+
+    `-` is standard input.
 
     Raises:
-        ConfigError: the file can't be read, isn't YAML, isn't a configuration, or
+        ConfigError: a file can't be read, isn't YAML, isn't a configuration, or
             has a route that can't be served (see `routes.compile`).
     """
-    source = YamlSource(file=fspath(path))
-    yaml_reader.read(source, environ)
+    given = [files] if isinstance(files, str | PathLike) else files
+    names = [fspath(file) for file in given]
+    source = read_all(names, environ)
     try:
         checked = config.parse(source.root.data)
         table = routes.compile(checked)
@@ -56,6 +63,6 @@ def load(path: str | PathLike[str], environ: Mapping[str, str]) -> Settings:
     return Settings(
         config=checked,
         table=table,
-        path=source.file,
+        path=" ".join(names),
         _source=source,
     )

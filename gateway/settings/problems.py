@@ -35,5 +35,9 @@ class ConfigError(Exception):
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda at: (at.line, at.column)))
+        found = tuple(problems)
+        files = list(dict.fromkeys(at.file for at in found))
+        self.problems = tuple(
+            sorted(found, key=lambda at: (files.index(at.file), at.line, at.column))
+        )
         super().__init__("\n".join(map(str, self.problems)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -13,6 +15,8 @@ from gateway import config
 from gateway.config import Finding, Loc
 from gateway.settings.problems import ConfigError, Problem
 
+STDIN: Final = "-"
+"""The path that stands for standard input."""
 _MAX_FILE_BYTES: Final = 16 * 1024**2
 """Four times the size of a file with 10,000 routes that have every key."""
 
@@ -23,6 +27,7 @@ class Node:
 
     line: int
     column: int
+    file: str = ""
     data: object = None
     children: dict[str | int, Node] = field(default_factory=dict)
     keys: dict[str | int, tuple[int, int]] = field(default_factory=dict)
@@ -32,17 +37,41 @@ class Node:
     spoiled: bool = False
     """A problem with it is reported; the schema's findings about it are left out."""
 
+    def put(self, key: str, child: Node, place: tuple[int, int]) -> None:
+        """Set a key of a mapping; *place* is the key's own."""
+        assert isinstance(self.data, dict), "a mapping"
+        self.children[key] = child
+        self.keys[key] = place
+        self.data[key] = child.data
+
+    def copy(self) -> Node:
+        """Return a copy that may be changed: an alias shares what is in a node."""
+        data = self.data.copy() if isinstance(self.data, dict | list) else self.data
+        return replace(
+            self, data=data, children=dict(self.children), keys=dict(self.keys)
+        )
+
+    def append(self, child: Node) -> None:
+        """Add an item to a list."""
+        assert isinstance(self.data, list), "a list"
+        self.children[len(self.data)] = child
+        self.data.append(child.data)
+
 
 class InvalidValue:
     """Replaces a value that can't be read; no key of the schema accepts it."""
 
 
 class YamlSource:
-    """A file, the tree of its values, and the problems found in it."""
+    """A file, the tree of its values, and the problems found in it.
+
+    The tree may have values of other files, too (`settings.joining`).
+    """
 
     def __init__(self, *, file: str) -> None:
+        """*file* is its path, or `-` for standard input."""
         self.file = file
-        self.root = Node(line=1, column=1)
+        self.root = Node(line=1, column=1, file=file)
         self.found: list[Problem] = []
 
     def problems(self, findings: Iterable[Finding]) -> Iterator[Problem]:
@@ -57,9 +86,11 @@ class YamlSource:
                 line, column = parent.keys.get(finding.loc[-1], (line, column))
             see = ""
             if finding.see is not None:
-                see = f"{config.path(finding.see)}, line {self.find(finding.see).line}"
+                other = self.find(finding.see)
+                elsewhere = "" if other.file == node.file else f" of {other.file}"
+                see = f"{config.path(finding.see)}, line {other.line}{elsewhere}"
             yield Problem(
-                file=self.file,
+                file=node.file or self.file,
                 line=line,
                 column=column,
                 path=finding.path,
@@ -111,8 +142,11 @@ class YamlSource:
             ConfigError: the file can't be read, is too large, or isn't printable UTF-8.
         """
         try:
-            with Path(self.file).open("rb") as stream:
-                raw = stream.read(_MAX_FILE_BYTES + 1)
+            if self.file == STDIN:
+                raw = _standard_input()
+            else:
+                with Path(self.file).open("rb") as stream:
+                    raw = stream.read(_MAX_FILE_BYTES + 1)
         except OSError as exc:
             self.stop(1, 1, f"the file can't be read: {exc.strerror}")
         if len(raw) > _MAX_FILE_BYTES:
@@ -135,6 +169,12 @@ class YamlSource:
                 "Remove it",
             )
         return text
+
+
+@cache
+def _standard_input() -> bytes:
+    """Return what standard input has; a reload gets the same bytes again."""
+    return sys.stdin.buffer.read(_MAX_FILE_BYTES + 1)
 
 
 _UNPRINTABLE = re.compile(

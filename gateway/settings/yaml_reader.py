@@ -88,7 +88,7 @@ class _Composer:
             return self._alias(event, loc)
         assert isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
         line, column = _place(event)
-        node = Node(line=line, column=column)
+        node = Node(line=line, column=column, file=self._source.file)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if event.tag is not None:
@@ -128,6 +128,7 @@ class _Composer:
         return Node(
             line=line,
             column=column,
+            file=node.file,
             data=node.data,
             children=node.children,
             keys=node.keys,

@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ class FakeGateway:
 
     async def __call__(
         self,
-        config: Path,
+        config: Sequence[Path],
         environ: Mapping[str, str],
         *,
         outbox: Outbox,
@@ -167,7 +167,7 @@ async def test_everything_runs_until_ctrl_c(
     gateway = FakeGateway()
     state = tmp_path / "state"
     running = asyncio.create_task(
-        run(Path("routes.yaml"), environ, gateway, state=state, say=output.append)
+        run([Path("routes.yaml")], environ, gateway, state=state, say=output.append)
     )
     async with asyncio.timeout(30):
         await gateway.started.wait()
@@ -199,7 +199,7 @@ async def test_port_in_use_is_one_line_and_1(
     gateway = FakeGateway()
     with listener(int(environ["PAGE_PORT"])) as port:
         code = await run(
-            Path("routes.yaml"),
+            [Path("routes.yaml")],
             environ,
             gateway,
             state=tmp_path / "state",
@@ -219,7 +219,7 @@ async def test_failure_of_the_gateway_stops_the_rest(
     """The caller gets the gateway's error, and every port is free again."""
     failing = FakeGateway(fails=ValueError("bad route table"))
     with pytest.raises(ValueError, match="bad route table"):
-        await run(Path("routes.yaml"), environ, failing, state=tmp_path)
+        await run([Path("routes.yaml")], environ, failing, state=tmp_path)
     check_free(Ports.of(environ))
 
 
@@ -231,7 +231,7 @@ async def test_unusable_database_is_one_line_and_1(
     (tmp_path / "core.sqlite").write_bytes(b"this is not a database" * 100)
     gateway = FakeGateway()
     code = await run(
-        Path("routes.yaml"),
+        [Path("routes.yaml")],
         environ,
         gateway,
         state=tmp_path,
@@ -270,7 +270,7 @@ async def test_child_that_never_gets_ready(
     errors: list[str] = []
     gateway = FakeGateway()
     code = await run(
-        Path("routes.yaml"),
+        [Path("routes.yaml")],
         environ,
         gateway,
         state=tmp_path,
@@ -288,7 +288,7 @@ async def test_cancelling_the_runner_stops_everything(
     """A caller that cancels it gets CancelledError; gateway and services stop."""
     gateway = FakeGateway()
     running = asyncio.create_task(
-        run(Path("routes.yaml"), environ, gateway, state=tmp_path)
+        run([Path("routes.yaml")], environ, gateway, state=tmp_path)
     )
     async with asyncio.timeout(30):
         await gateway.started.wait()
@@ -316,7 +316,7 @@ async def test_gateway_stops_when_the_services_die(
     gateway = FakeGateway()
     running = asyncio.create_task(
         run(
-            Path("routes.yaml"),
+            [Path("routes.yaml")],
             environ,
             gateway,
             state=tmp_path,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.config.forms import Name
+from gateway.config.forms import Name, Text
 from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
@@ -24,6 +24,11 @@ class Config(Model):
 
     version: Literal[1]
     """Version of the file format."""
+    include: tuple[Text, ...] = ()
+    """Files with more services, groups and routes, such as `routes.d/*.yaml`.
+
+    Paths are relative to this file. Files of one pattern are read in order of name.
+    """
     gateway: GatewayConfig = GatewayConfig()
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
