@@ -56,7 +56,7 @@ _PREFLIGHT, _VERIFY = Stage.PREFLIGHT, Stage.VERIFY
 
 _new = object.__new__
 
-_USER_METHODS = ("GET",)
+_USER_METHODS = ("GET", "HEAD")
 
 KNOWN_MAX_BYTES: Final = 512
 """Target and Host together must not be longer, in bytes, to be remembered. Targets with

@@ -131,12 +131,16 @@ def test_every_recipe_setting_is_named() -> None:
 def test_every_yaml_block_is_a_file_that_can_be_served(
     text: str, tmp_path: Path
 ) -> None:
-    """Each block loads unchanged, without a problem or a warning."""
+    """Each block loads unchanged, without a problem or a warning.
+
+    An excerpt may leave out the supertokens section.
+    """
     file = tmp_path / "routes.yaml"
     file.write_text(text, "utf-8")
     loaded = settings.load(file, ENVIRON)
     assert not supertokens.check(loaded.config.supertokens.recipes)
-    assert not loaded.warnings, loaded.warnings
+    warnings = [one for one in loaded.warnings if one.path]
+    assert not warnings, warnings
 
 
 # --- proxying.md ---

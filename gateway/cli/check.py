@@ -2,38 +2,80 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.loading import load, refuse
+from gateway.cli import reporting
+from gateway.cli.loading import read
 from gateway.cli.options import config_option
 from gateway.cli.terminal import console, fail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.settings import Problem, Settings
 
 
 @click.command()
 @config_option
-def check(config_paths: tuple[Path, ...]) -> None:
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(reporting.FORMATS),
+    default="text",
+    show_default=True,
+    help="How problems are printed: as lines; as JSON, an object a line; or as"
+    " annotations of GitHub Actions. The last two go to standard output.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 for a warning, too.")
+def check(
+    config_paths: tuple[Path, ...], form: reporting.Format, *, strict: bool
+) -> None:
     """Validate the route table: print every problem with its place and remedy.
 
-    Exits with 0 if the table can be served, and with 1 if it can't.
+    Exits with 0 if the table can be served, and with 1 if it can't. Warnings are about
+    settings that can be served, but are probably mistakes.
     """
+    errors, warnings, settings = _checked(config_paths)
+    reporting.report(errors, warnings, form)
+    name = " ".join(map(str, config_paths))
+    if errors:
+        count = len(errors)
+        summary = f"{count} problem{'s' if count != 1 else ''} in {name}"
+        if form == "text":
+            console(stderr=True).print(summary)
+        sys.exit(1)
+    assert settings is not None, "nothing is wrong with it"
+    if form == "text":
+        count = len(settings.table.routes)
+        routes = "1 route" if count == 1 else f"{count} routes"
+        console().print(f"{name}: {routes}, no problem")
+    if strict and warnings:
+        sys.exit(1)
+
+
+def _checked(
+    paths: Sequence[Path],
+) -> tuple[Sequence[Problem], Sequence[Problem], Settings | None]:
+    """Return the errors and the warnings, and the settings unless they have errors."""
     from gateway import supertokens
     from gateway.seams import aiohttp as aiohttp_seams
     from gateway.seams.library import LibraryChanged
+    from gateway.settings import ConfigError
 
-    settings = load(config_paths)
+    try:
+        settings = read(paths)
+    except ConfigError as error:
+        return error.problems, (), None
     try:
         aiohttp_seams.check()
         supertokens.check_library()
     except LibraryChanged as error:
         fail(str(error))
     findings = supertokens.check_domains(settings.config.supertokens)
-    if problems := settings.problems(findings):
-        refuse(config_paths, problems)
-    err = console(stderr=True)
-    for warning in settings.warnings:
-        err.print(f"warning: {warning}", markup=False, style="yellow")
-    count = len(settings.table.routes)
-    routes = "1 route" if count == 1 else f"{count} routes"
-    console().print(f"{settings.path}: {routes}, no problem")
+    if errors := settings.problems(findings):
+        return errors, (), None
+    return (), settings.warnings, settings

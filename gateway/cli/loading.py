@@ -21,15 +21,14 @@ def read(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Sett
         ConfigError: the file can't be used; the error has every problem.
     """
     from gateway import supertokens
-    from gateway.settings import ConfigError, load
+    from gateway.settings import load
 
-    settings = load(paths, environ)
-    # Problems that only the adapter of the SDK can find, before the SDK starts.
-    findings = supertokens.check(settings.config.supertokens.recipes)
-    problems = settings.problems(findings)
-    if problems:
-        raise ConfigError(problems)
-    return settings
+    return load(
+        paths,
+        environ,
+        # Problems that only the adapter of the SDK can find, before the SDK starts.
+        also=lambda config: supertokens.check(config.supertokens.recipes),
+    )
 
 
 def load(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Settings:

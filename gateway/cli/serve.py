@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from gateway.cli.loading import load, read
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
 from gateway.cli.terminal import announce, fail
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 _MAX_WORKERS = 512
 
@@ -50,11 +54,17 @@ def serve(
     from gateway.seams.library import LibraryChanged
 
     settings = load(config_paths)
+    _warn(settings)
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
 
     def ready(url: str) -> None:
         announce(f"gateway {__version__} on {url}, routes from {settings.path}{suffix}")
+
+    def read_again() -> Settings:
+        again = read(config_paths)
+        _warn(again)
+        return again
 
     try:
         code = supervise(
@@ -63,7 +73,7 @@ def serve(
             log_format=log_format,
             listen=listen,
             run=run,
-            load=lambda: read(config_paths),
+            load=read_again,
             say=announce,
             on_ready=ready,
         )
@@ -71,3 +81,9 @@ def serve(
         fail(str(error))
     else:
         sys.exit(code)
+
+
+def _warn(settings: Settings) -> None:
+    """Print the warnings about a file, as `gateway check` does."""
+    for warning in settings.warnings:
+        announce(f"warning: {warning}", colour="yellow")

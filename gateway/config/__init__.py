@@ -7,7 +7,8 @@ the environment; see `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -66,6 +67,7 @@ from gateway.config.models.supertokens import (
     SmtpConfig,
     SuperTokensConfig,
 )
+from gateway.config.pruning import is_within, pruned
 from gateway.config.schema import json_schema
 from gateway.config.urls import (
     Address,
@@ -124,6 +126,7 @@ __all__ = [
     "origin_host",
     "parse",
     "path",
+    "rest_of",
     "same_host",
 ]
 
@@ -145,6 +148,53 @@ def parse(data: object) -> Config:
         if not findings:
             return config
     raise InvalidConfig(findings)
+
+
+def rest_of(data: object, findings: Iterable[Finding]) -> tuple[Config, Rest] | None:
+    """Return what *data* is without its mistakes, *findings*; None if it is nothing.
+
+    With it, the mistakes that only a whole configuration shows can be reported, too:
+    `Rest.of` keeps those that don't follow from the first ones.
+    """
+    rest, gone = pruned(data, findings)
+    try:
+        config = Config.model_validate(rest)
+    except ValidationError:
+        return None
+    more = _apart(effective(config)[1], gone)
+    if more:
+        rest, also = pruned(rest, more)
+        gone += also
+        try:
+            config = Config.model_validate(rest)
+        except ValidationError:
+            return None
+        if effective(config)[1]:
+            return None
+    return config, Rest(gone, tuple(more))
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is missing from a configuration without its mistakes."""
+
+    gone: tuple[Loc, ...]
+    found: tuple[Finding, ...]
+    """Mistakes that were found on the way."""
+
+    def of(self, findings: Iterable[Finding]) -> list[Finding]:
+        """Return those of *findings* that are about what the file has."""
+        return _apart(findings, self.gone)
+
+
+def _apart(findings: Iterable[Finding], gone: Sequence[Loc]) -> list[Finding]:
+    """Return those of *findings* that have nothing to do with the places *gone*."""
+    return [
+        finding
+        for finding in findings
+        if not is_within(finding.loc, gone)
+        and not is_within(finding.see or ("",), gone)
+    ]
 
 
 def effective_routes(config: Config) -> list[EffectiveRoute]:

@@ -112,9 +112,9 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
     and whether no body can follow.
 
     Raises:
-        BadReply: not HTTP/1.1 or 1.0, a status that isn't 100 to 599, or a control
-            byte in the reason.
-    Source: RFC 9112 §4, §6.3; RFC 9110 §15.
+        BadReply: not HTTP/1.1 or 1.0, a status that isn't 100 to 599, a control byte
+            in the reason, or a 1xx of HTTP/1.0.
+    Source: RFC 9112 §4, §6.3; RFC 9110 §15, §15.2.
     """
     parts = _status_line(line)
     if parts is None:
@@ -122,6 +122,9 @@ def _status_parts(line: bytes) -> tuple[bytes, int, bytes, bool, bool]:
     version, digits, reason = parts[1], parts[2], parts[3] or b""
     status = int(digits)
     start = b"HTTP/1.1 %b %b\r\n" % (digits, reason)
+    if status < 200 and version == b"1.0":
+        # HTTP/1.0 has none: readers differ on whether the final reply follows.
+        raise BadReply("an interim reply of HTTP/1.0")
     bodiless = status < 200 or status in BODILESS
     return start, status, reason, version == b"1.0", bodiless
 

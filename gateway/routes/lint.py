@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from gateway import config
 from gateway.config import Address, Config, EffectiveRoute, Finding
 from gateway.http.path_pattern import Pattern
+from gateway.identity import Protection
 from gateway.routes import remarks
-from gateway.routes.route import Route, shape
+from gateway.routes.route import Conditional, Matched, Route, shape
+from gateway.routes.strictness import is_stricter
 from gateway.routes.table import RouteTable
 
 
@@ -152,10 +154,65 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     """
     return [
         *_doubtful_cookies(settings.supertokens),
+        *_no_core(settings, table),
+        *_hidden_by_user_path(settings, table),
         *_doubtful_services(settings, table),
         *_overlaps(table),
+        *_lost_methods(table),
         *_spellings(settings, table),
     ]
+
+
+def _no_core(settings: Config, table: RouteTable) -> Iterator[Finding]:
+    """Yield a finding if sessions are required, but the file names no core."""
+    reads = (one.session.protection is not Protection.PUBLIC for one in table.routes)
+    if "supertokens" not in settings.model_fields_set and any(reads):
+        yield Finding(
+            loc=(),
+            message="there is no supertokens section: sessions are those of a core at"
+            f" {settings.supertokens.connection_uri}",
+            hint="Add supertokens with connection_uri, api_domain and website_domain",
+        )
+
+
+def _hidden_by_user_path(settings: Config, table: RouteTable) -> Iterator[Finding]:
+    """Yield a finding for each route that would take `gateway.user_path`.
+
+    The root is left out: everybody's route for all the rest would be found.
+    """
+    path = settings.gateway.user_path
+    hosts = dict.fromkeys(
+        host.replace("*", "x", 1) for one in table.routes for host in one.hosts or ()
+    )
+    for host in ("", *hosts):
+        outcome = table.decide("GET", host, path)
+        if isinstance(outcome, Conditional):
+            outcome = outcome.otherwise
+        if isinstance(outcome, Matched) and outcome.route.path != "/":
+            yield Finding(
+                loc=outcome.route.loc,
+                message=f"this route doesn't get {path}: the gateway answers it"
+                " (gateway.user_path)",
+                hint="If the service needs it, set gateway.user_path to another path",
+            )
+            return
+
+
+def _lost_methods(table: RouteTable) -> Iterator[Finding]:
+    """Yield a finding for each place that refuses what another route would take, and
+    requires no more than that.
+    """
+    for remark in remarks.lost_methods(table):
+        assert remark.other is not None, "the other route would take it"
+        if is_stricter(remark.route.session, remark.other.session, "POST"):
+            continue  # a guard: the method is meant to be refused
+        yield Finding(
+            loc=remark.route.loc,
+            message=f"{remark.method} {remark.path} is 405 here, and not forwarded by"
+            f" {remark.other.name}",
+            hint="Add a route for the other methods of this path, or leave methods out",
+            see=remark.other.loc,
+        )
 
 
 def _doubtful_cookies(supertokens: config.SuperTokensConfig) -> Iterator[Finding]:

@@ -29,6 +29,8 @@ class Kind(StrEnum):
     """It requires a session, but less than *other*, which encloses it."""
     PUBLIC_BY_DEFAULT = "public_by_default"
     """It is public because of `defaults` alone."""
+    LOST_METHODS = "lost_methods"
+    """Its place refuses a method that *other*, which encloses it, would take."""
     OTHER_HOST = "other_host"
     """It takes requests for a host that *other* names in full, at paths that *other*
     doesn't match."""
@@ -43,6 +45,8 @@ class Remark:
     other: Route | None = None
     path: str = ""
     """An example path."""
+    method: str = ""
+    """For `LOST_METHODS`, the method."""
 
     def __str__(self) -> str:
         """Return the remark in words, without the name of its route."""
@@ -56,6 +60,8 @@ class Remark:
                 return f"asks for less than {other}"
             case Kind.PUBLIC_BY_DEFAULT:
                 return "public by defaults only"
+            case Kind.LOST_METHODS:
+                return f"{self.method} is 405, though {other} would take it"
             case Kind.OTHER_HOST:
                 return f"takes {self.path} of {other}'s host"
 
@@ -70,6 +76,7 @@ def remarks(table: RouteTable) -> list[Remark]:
         *spellings(table),
         *_below(table),
         *_by_default(table),
+        *lost_methods(table),
         *_other_hosts(table),
     ]
     return sorted(result, key=lambda one: (one.route.index, one.kind))
@@ -130,6 +137,39 @@ def _enclosing(table: RouteTable, route: Route, host: str, path: str) -> Route |
         outcome = place.choose(method)
         return outcome.route if isinstance(outcome, Matched) else None
     return None
+
+
+_COMMON_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def lost_methods(table: RouteTable) -> Iterator[Remark]:
+    """Yield a remark for each place that refuses what an enclosing route would take.
+
+    A guard for one method is often meant to guard the path for all of them.
+    """
+    seen: set[int] = set()
+    for route in table.routes:
+        for host, path in _examples(route):
+            places = table.candidates(host, path)
+            own = next((place for place in places if route in place.routes), None)
+            if own is None or id(own) in seen or own.is_conditional:
+                continue
+            seen.add(id(own))
+            after = next((place for place in places if not place.is_conditional), None)
+            if after is None:
+                continue
+            for method in _COMMON_METHODS:
+                taken = after.choose(method)
+                refused = not isinstance(own.choose(method), Matched)
+                if refused and isinstance(taken, Matched):
+                    yield Remark(
+                        kind=Kind.LOST_METHODS,
+                        route=route,
+                        other=taken.route,
+                        path=path,
+                        method=method,
+                    )
+                    break
 
 
 def _by_default(table: RouteTable) -> Iterator[Remark]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 
@@ -39,12 +39,23 @@ class Settings:
 
 
 FilePath = str | PathLike[str]
+Checks = Callable[[Config], Iterable[Finding]]
+"""Returns what is wrong with a configuration."""
 
 
-def load(files: FilePath | Sequence[FilePath], environ: Mapping[str, str]) -> Settings:
+def no_checks(_config: Config) -> Iterable[Finding]:
+    """Return nothing: no further checks."""
+    return ()
+
+
+def load(
+    files: FilePath | Sequence[FilePath],
+    environ: Mapping[str, str],
+    also: Checks = no_checks,
+) -> Settings:
     """Return the configuration in *files*, each of which overrides those before it.
 
-    `-` is standard input.
+    `-` is standard input. *also* are further checks of the whole configuration.
 
     Raises:
         ConfigError: a file can't be read, isn't YAML, isn't a configuration, or
@@ -53,16 +64,36 @@ def load(files: FilePath | Sequence[FilePath], environ: Mapping[str, str]) -> Se
     given = [files] if isinstance(files, str | PathLike) else files
     names = [fspath(file) for file in given]
     source = read_all(names, environ)
+    data = source.root.data
+    findings: list[Finding] = []
     try:
-        checked = config.parse(source.root.data)
+        checked = config.parse(data)
         table = routes.compile(checked)
+        findings += also(checked)
+        if not findings and not source.found:
+            return Settings(
+                config=checked, table=table, path=" ".join(names), _source=source
+            )
     except InvalidConfig as exc:
-        raise ConfigError((*source.found, *source.problems(exc.findings))) from None
-    if source.found:
-        raise ConfigError(source.found)
-    return Settings(
-        config=checked,
-        table=table,
-        path=" ".join(names),
-        _source=source,
-    )
+        findings += exc.findings
+    findings += _further(data, findings, also)
+    raise ConfigError((*source.found, *source.problems(findings)))
+
+
+def _further(
+    data: object, findings: Sequence[Finding], also: Checks
+) -> Iterator[Finding]:
+    """Yield the mistakes that show only when those of *findings* are mended."""
+    found = config.rest_of(data, findings)
+    if found is None:
+        return
+    rest, missing = found
+    known = {(one.loc, one.message) for one in findings}
+    more = [*also(rest)]
+    try:
+        routes.compile(rest)
+    except InvalidConfig as exc:
+        more += exc.findings
+    for finding in (*missing.found, *missing.of(more)):
+        if (finding.loc, finding.message) not in known:
+            yield finding

@@ -506,3 +506,83 @@ async def test_dev_with_a_bad_file(tmp_path: Path, ports: dict[str, str]) -> Non
     for port in ports.values():
         with pytest.raises(ConnectionRefusedError):
             await ask(int(port), "GET", "/")
+
+
+# --- check: formats -----------------------------------------------------------------
+
+DOUBTFUL = """\
+version: 1
+supertokens: {}
+services:
+  lonely: {targets: ["http://l"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "code"),
+    [
+        (GOOD, (), 0),
+        (GOOD, ("--strict",), 0),
+        (DOUBTFUL, (), 0),
+        (DOUBTFUL, ("--strict",), 1),
+        (GOOD + "  - {path: x, service: slow}\n", (), 1),
+    ],
+)
+def test_check_exits_with_1_for_errors_and_if_asked_for_warnings(
+    tmp_path: Path, text: str, options: tuple[str, ...], code: int
+) -> None:
+    """`--strict` makes warnings count; without it they are printed only."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert invoke("check", "-c", str(path), *options).exit_code == code
+
+
+def test_check_for_programs(tmp_path: Path) -> None:
+    """`--format json` prints an object a line, `github` a command; both to stdout."""
+    path = tmp_path / "a,b.yaml"
+    path.write_text(DOUBTFUL, encoding="utf-8")
+    done = invoke("check", "-c", str(path), "--format", "json")
+    assert json.loads(done.stdout) == {
+        "severity": "warning",
+        "file": str(path),
+        "line": 4,
+        "column": 11,
+        "path": "services.lonely",
+        "message": "no route uses this service",
+        "hint": "Remove it, or add a route",
+        "see": "",
+    }
+    path.write_text("version: 1\nroutes: [{path: '%'}]\n", encoding="utf-8")
+    done = invoke("check", "-c", str(path), "--format", "github")
+    place = str(path).replace(",", "%2C")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"::error file={place},line=2,col=17::routes[0].path: ")
+    assert (done.exit_code, done.stderr) == (1, "")
+
+
+def test_all_mistakes_in_one_pass(tmp_path: Path) -> None:
+    """A mistake that only a whole file shows isn't hidden by one in another value."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(
+        "version: 1\n"
+        "gateway: {trusted_proxies: [x], drain_timeout: x}\n"
+        "supertokens: {recipes: {passwordless: {}}}\n"
+        "routes:\n"
+        "  - {path: b, upstream: 'http://b'}\n"
+        "  - {path: /c, upstream: 'http://b', require: {mfa: true}}\n"
+        "  - {path: /d, upstream: 'http://b', protected: false, require: {mfa: true}}\n"
+        "  - {path: /auth/x, upstream: 'http://b'}\n",
+        encoding="utf-8",
+    )
+    done = invoke("check", "-c", str(path), "--format", "json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["path"] for one in found] == [
+        "gateway.trusted_proxies[0]",
+        "gateway.drain_timeout",
+        "supertokens.recipes.passwordless",
+        "supertokens.recipes.passwordless",
+        "routes[0].path",
+        "routes[1].require.mfa",
+        "routes[2].require",
+        "routes[3]",
+    ]

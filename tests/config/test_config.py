@@ -1117,6 +1117,75 @@ def test_any_data_gives_findings(data: object) -> None:
     assert all(one.message for one in caught.value.findings)
 
 
+VALUES = (
+    st.none() | st.just("x") | st.just(1) | st.just({}) | st.just([]) | st.just([1])
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "version": VALUES,
+            "gateway": st.dictionaries(st.sampled_from(["limits", "listen"]), VALUES),
+            "services": st.dictionaries(st.sampled_from(["a", "b"]), VALUES),
+            "groups": st.lists(VALUES | st.fixed_dictionaries({"routes": VALUES})),
+            "routes": st.lists(
+                VALUES
+                | st.fixed_dictionaries({"path": VALUES, "service": st.just("a")}),
+                max_size=3,
+            ),
+            "include": VALUES,
+            "unknown": VALUES,
+        },
+    )
+)
+def test_what_is_left_of_a_file_without_its_mistakes(data: dict[str, Any]) -> None:
+    """Without the values that are wrong, the rest of a file is valid, or nothing is
+    left; what was good keeps its place.
+    """
+    try:
+        config.parse(data)
+    except InvalidConfig as error:
+        findings = error.findings
+    else:
+        return
+    found = config.rest_of(data, findings)
+    if found is None:
+        return
+    rest, missing = found
+    assert len(rest.routes) == len(data.get("routes") or [])
+    for number, given_route in enumerate(data.get("routes") or []):
+        if not any(one[:2] == ("routes", number) for one in missing.gone):
+            assert rest.routes[number].service == given_route["service"]
+    for finding in (*missing.found, *findings):
+        assert missing.of([finding]) == []
+
+
+def test_little_is_left_out() -> None:
+    """A wrong value takes its own route, service or key with it, and no other."""
+    data = {
+        "version": 1,
+        "gateway": {"listen": 1, "user_path": "/me", "trusted_proxies": ["x"]},
+        "services": {"a": {"targets": []}, "b": {"targets": ["http://b"]}},
+        "routes": [{"path": "x", "service": "a"}, {"path": "/b", "service": "b"}],
+    }
+    with pytest.raises(InvalidConfig) as caught:
+        config.parse(data)
+    found = config.rest_of(data, caught.value.findings)
+    assert found is not None
+    rest, missing = found
+    assert rest.gateway.user_path == "/me"
+    assert rest.services["b"].targets[0].url == "http://b"
+    assert rest.routes[1].service == "b"
+    assert set(missing.gone) == {
+        ("gateway", "listen"),
+        ("gateway", "trusted_proxies"),
+        ("services", "a"),
+        ("routes", 0),
+    }
+
+
 # --- secrets ---
 
 SECRET = "hunter2-hunter2"

@@ -133,6 +133,15 @@ def test_refused_status_lines(line: bytes) -> None:
     assert refusal(line + b"\r\n\r\n") == "malformed status line"
 
 
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+def test_http10_has_no_interim_replies(status: int) -> None:
+    """RFC 9110 §15.2. llhttp takes what follows for data after the end, others skip
+    the interim reply: they would disagree on which reply is the request's.
+    """
+    line = b"HTTP/1.0 %d Early\r\n\r\n" % status
+    assert refusal(line) == "an interim reply of HTTP/1.0"
+
+
 # --- fields -----------------------------------------------------------------------
 
 

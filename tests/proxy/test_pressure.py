@@ -35,6 +35,7 @@ gateway:
   drain_timeout: 2s
   limits: {max_body_size: 2GiB}
 supertokens: {connection_uri: "http://127.0.0.1:9"}
+defaults: {timeouts: {connect: 120s, response: 120s}}  # for a busy machine
 routes:
   - {path: /, upstream: "%s", protected: false}
 """

@@ -571,7 +571,7 @@ def test_partly_covered_route_is_a_warning() -> None:
         rule("template", "/t/{y}", methods=["PUT", "POST"]),
     ]
     assert index(compiled(*rules).match("GET", "c.d", "/a")) == 1
-    settings = config.parse({"version": 1, "routes": rules})
+    settings = config.parse({"version": 1, "supertokens": {}, "routes": rules})
     found = routes.warnings(settings, routes.compile(settings))
     assert [(one.loc, one.see) for one in found] == [
         (("routes", 1), ("routes", 0)),
@@ -951,7 +951,10 @@ def test_describe() -> None:
                 " email verified, mfa, core asked on write"
             ),
             "http://up:80",
-            "another spelling, /a/x/, would go to 0:/",
+            (
+                "POST is 405, though 0:/ would take it;"
+                " another spelling, /a/x/, would go to 0:/"
+            ),
         ),
         (2, "0:/", "any", "/", "any", "public", "http://up:80", ""),
     ]
@@ -1037,14 +1040,65 @@ def test_describe() -> None:
             },
             [],
         ),
+        # What the gateway answers never reaches a service, unless all goes there.
+        ({"routes": [rule("prefix", "/user")]}, ["routes[0]"]),
+        ({"routes": [rule("template", "/{x}", hosts=["*.a.b"])]}, ["routes[0]"]),
+        ({"routes": [rule("prefix", "/")]}, []),
+        ({"routes": [rule("prefix", "/user/1")]}, []),
+        (
+            {
+                "gateway": {"user_path": "/me"},
+                "routes": [rule("prefix", "/user"), rule("prefix", "/me/x")],
+            },
+            [],
+        ),
+        # A route of one method hides the other methods of its path.
+        (
+            {
+                "services": {"s": {"targets": ["http://s"], "paths": "exact"}},
+                "routes": [
+                    {"path": "/a", "service": "s"},
+                    {"path": {"exact": "/a/b"}, "service": "s", "methods": ["GET"]},
+                ],
+            },
+            ["routes[1]"],
+        ),
+        (
+            {
+                "routes": [
+                    rule("prefix", "/a", methods=["GET"]),
+                    rule("exact", "/a/b", methods=["GET", "PUT"]),
+                ]
+            },
+            [],
+        ),
+        (  # a guard
+            {
+                "services": {"s": {"targets": ["http://s"], "paths": "exact"}},
+                "routes": [
+                    {"path": "/a", "service": "s", "protected": False},
+                    {"path": "/a/b", "service": "s", "methods": ["POST"]},
+                ],
+            },
+            [],
+        ),
     ],
     ids=lambda value: str(value)[:50],
 )
 def test_warnings(sections: dict[str, Any], places: list[str]) -> None:
     """Each suspicious setting that can be served gets its warning, and no other."""
-    settings = config.parse({"version": 1, **sections})
+    settings = config.parse({"version": 1, "supertokens": {}, **sections})
     found = routes.warnings(settings, routes.compile(settings))
     assert [one.path for one in found] == places
+
+
+def test_sessions_without_a_core_are_a_warning() -> None:
+    """A file without a supertokens section trusts the sessions of a default core."""
+    settings = config.parse({"version": 1, "routes": [rule("prefix", "/a")]})
+    (warning,) = routes.warnings(settings, routes.compile(settings))
+    assert "no supertokens section" in warning.message
+    public = config.parse({"version": 1, "routes": [rule("prefix", "/a", **PUBLIC)]})
+    assert routes.warnings(public, routes.compile(public)) == []
 
 
 # --- cost ---

@@ -216,6 +216,7 @@ def test_a_warning_about_an_unnamed_service_is_at_the_laxer_route() -> None:
     settings = config.parse(
         {
             "version": 1,
+            "supertokens": {},
             "routes": [
                 {"path": "/", "upstream": "http://app", "protected": False},
                 {"path": "/admin", "upstream": "http://app"},

@@ -436,6 +436,7 @@ def test_settings_know_places_table_and_warnings(file: Path) -> None:
     """
     text = (
         "version: 1\n"
+        "supertokens: {}\n"
         "services:\n"
         "  lonely: {targets: ['http://l']}\n"
         "routes:\n"
@@ -445,18 +446,18 @@ def test_settings_know_places_table_and_warnings(file: Path) -> None:
     loaded = load(file, text)
     assert loaded.path == str(file)
     assert [route.name for route in loaded.table.routes] == ["0:/a"]
-    assert loaded.line(("routes", 0)) == 5
-    assert loaded.line(("routes", 0, "upstream")) == 6
-    assert loaded.line(("routes", 0, "retry", "attempts")) == 5
+    assert loaded.line(("routes", 0)) == 6
+    assert loaded.line(("routes", 0, "upstream")) == 7
+    assert loaded.line(("routes", 0, "retry", "attempts")) == 6
     assert [str(one) for one in loaded.warnings] == [
         (
-            f"{file}:3:11: services.lonely: no route uses this service."
+            f"{file}:4:11: services.lonely: no route uses this service."
             " Remove it, or add a route"
         )
     ]
     later = Finding(loc=("routes", 0, "path"), message="it burns", hint="Run")
     assert [str(one) for one in loaded.problems([later])] == [
-        f"{file}:5:11: routes[0].path: it burns. Run"
+        f"{file}:6:11: routes[0].path: it burns. Run"
     ]
 
 

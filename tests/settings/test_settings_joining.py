@@ -98,6 +98,11 @@ def test_a_mistake_is_reported_in_its_own_file() -> None:
             "routes.d/a.yaml:2:12: routes[1].path: a path begins with /."
             " Write / before it"
         ),
+        (
+            "routes.d/e.yaml:2:5: routes[3]: this route can never match: 0:/ takes all"
+            " of it (see routes[0], line 6 of main.yaml). Change its path, hosts or"
+            " methods, or remove one of the two"
+        ),
     ]
 
 

@@ -218,8 +218,9 @@ async def test_a_call_that_is_given_up_keeps_its_place() -> None:
 
 async def test_a_call_that_is_given_up_ends(caplog: pytest.LogCaptureFixture) -> None:
     """With a core that never answers, its place is free after `core.auth_timeout`."""
-    async with core_and_client(max_sign_in=1, auth_timeout=0.3) as (core, url, client):
+    async with core_and_client(max_sign_in=1) as (core, url, client):
         await client.get(f"{url}/hello")
+        client._auth_timeout_s = 0.3
         core.is_well = False
         results = await asyncio.gather(
             *(client.post(f"{url}/a", json={"password": "b"}) for _ in range(5)),

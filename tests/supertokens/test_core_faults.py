@@ -171,7 +171,8 @@ async def test_k4_time_outs_leave_nothing_behind(
             relay.hangs = False
             for user in users:
                 await until_served(user, "/checked")
-    assert set(reasons) <= {"core_timeout", "core_busy"}
+    # On a busy machine, even a connection may take too long.
+    assert set(reasons) <= {"core_timeout", "core_busy", "core_unavailable"}
 
 
 BAD_REPLIES: dict[str, Callable[[Faults], None]] = {
