@@ -1117,7 +1117,7 @@ def test_any_data_gives_findings(data: object) -> None:
     assert all(one.message for one in caught.value.findings)
 
 
-VALUES = (
+VALUES: st.SearchStrategy[Any] = (
     st.none() | st.just("x") | st.just(1) | st.just({}) | st.just([]) | st.just([1])
 )
 
