@@ -294,6 +294,8 @@ class Forwarder:
                 verdict.new_tokens,
                 # An optional route's reply to an anonymous client isn't public, either.
                 route.session.protection is not _PUBLIC,
+                route.mapping,
+                _public(forward) if reply_head.marks & route.mapping.marks else None,
             )
             if reply_head.marks & headers.SETS_SESSION:
                 _note_cookies(reply_head, record)
@@ -465,6 +467,18 @@ class Forwarder:
 
 def _date_line() -> bytes:
     return responses.date_line(int(time.time()))
+
+
+def _public(forward: Forward) -> headers.Public:
+    """Return where the client sees the service, for redirects in its reply."""
+    request, rewrite = forward.request, forward.route.rewrite
+    removed = "" if rewrite is None else rewrite.removed(request.target.path)
+    return headers.Public(
+        scheme="https" if request.is_secure else "http",
+        authority=request.forwarded.authority,
+        host=request.target.authority,
+        prefix=removed.encode(),
+    )
 
 
 def _session_handle(principal: Principal) -> str:

@@ -239,7 +239,7 @@ def make(
             ),
             observer=observer,
             limits=limits,
-            trusted=Networks(()),
+            trusted=Networks(loaded.gateway.trusted_proxies),
             make_id=make_id,
             pace=pace,
         )

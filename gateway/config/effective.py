@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final, Literal, TypeVar
 
 from gateway.config.findings import Finding, Loc
@@ -279,7 +280,9 @@ def _merge(model: type[M], levels: Sequence[Model]) -> M:
             continue
         nearest = values[0]
         if isinstance(nearest, Model):
-            merged[key] = _merge(type(nearest), values)
+            # None, which `cookies: false` means, ends what is merged.
+            models = takewhile(lambda value: isinstance(value, Model), values)
+            merged[key] = _merge(type(nearest), list(models))
         elif isinstance(nearest, dict):
             by_name = {
                 name.lower(): (name, item)

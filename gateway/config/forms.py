@@ -416,6 +416,10 @@ def _cookie_domain(value: str) -> str:
     return dot + _host(value.removeprefix("."))
 
 
+def _cookie_domain_change(value: str) -> str:
+    return value if value in ("remove", "keep") else _cookie_domain(value)
+
+
 HostName = Annotated[str, AfterValidator(_host)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
@@ -426,6 +430,7 @@ TargetUrl = Annotated[str, AfterValidator(_target_url)]
 CoreUri = Annotated[str, AfterValidator(_core_uri)]
 HostHeader = Annotated[str, AfterValidator(_host_header)]
 CookieDomain = Annotated[str, AfterValidator(_cookie_domain)]
+CookieDomainChange = Annotated[str, AfterValidator(_cookie_domain_change)]
 
 # --- header fields ----------------------------------------------------------
 

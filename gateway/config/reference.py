@@ -25,6 +25,7 @@ _FORMS: Mapping[str, str] = {
     "Cidr": "network",
     "ClaimPath": "claim",
     "CookieDomain": "domain",
+    "CookieDomainChange": "`remove`, `keep` or a domain",
     "CoreUri": "URLs",
     "Dotted": "dotted name",
     "FieldName": "field name",

@@ -33,6 +33,18 @@ class Address:
     socket_path: str = ""
     """Empty for all but `unix`."""
 
+    @property
+    def authority(self) -> str:
+        """The default value of the Host field; a default port is omitted.
+
+        Source: RFC 9110 §7.2, RFC 9112 §3.2.
+        """
+        if self.scheme == "unix":
+            return "localhost"
+        if self.port == DEFAULT_PORT[self.scheme]:
+            return self.host
+        return f"{self.host}:{self.port}"
+
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix:{self.socket_path}"

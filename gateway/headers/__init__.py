@@ -14,7 +14,7 @@ Facts that the rules rest on
   decoded to be examined, never to be sent.
 
 `names` has the rule of each name, `cookies` and `attach` (identity fields) handle
-values, `forwarded` the peer; `filters` combines them.
+values, `forwarded` the peer, `public_urls` redirects; `filters` combines them.
 """
 
 from gateway.headers.attach import (
@@ -40,6 +40,7 @@ from gateway.headers.names import (
     fold,
     reserved,
 )
+from gateway.headers.public_urls import MapPolicy, Public, authority
 
 __all__ = [
     "IDENTITY_NAMES",
@@ -49,8 +50,11 @@ __all__ = [
     "ForwardedFields",
     "HeaderPolicy",
     "IdentityTooLarge",
+    "MapPolicy",
     "Networks",
+    "Public",
     "Reserved",
+    "authority",
     "fold",
     "policy",
     "reply_rules",

@@ -23,15 +23,19 @@ from gateway.headers.names import (
     FORWARDED_PROTO,
     HAS_CREDENTIALS,
     HAS_FORWARDED,
+    HAS_LOCATION,
     HAS_ODD,
     HAS_TRUSTED,
     IS_DATED,
     KEEP,
     LISTS,
+    LOCATION,
     ODD,
     ODD_CREDENTIAL,
+    REFRESH,
     RULES_CACHES,
     SET_COOKIE,
+    SETS_COOKIE,
     SETS_SESSION,
     SUBPROTOCOLS,
     TRUSTED,
@@ -39,6 +43,14 @@ from gateway.headers.names import (
     VARY,
     Reserved,
     Rule,
+)
+from gateway.headers.public_urls import (
+    NOTHING_MAPPED,
+    MapPolicy,
+    Public,
+    public_cookie,
+    public_refresh,
+    public_url,
 )
 from gateway.http.fields import TOKEN, Fields, block
 from gateway.http.lines import Line, Rules, Ruling
@@ -258,8 +270,12 @@ def reply_rules(reserved: Reserved) -> Rules:
             return Ruling(CACHE, raw, RULES_CACHES)
         if rule is VARY:
             return Ruling(VARY, raw, VARIES if _VARIES_BY_ORIGIN(value) else 0)
-        if rule is SET_COOKIE and sets_session_cookie(value) is not None:
-            return Ruling(SET_COOKIE, b"", SETS_SESSION)
+        if rule is SET_COOKIE:
+            if sets_session_cookie(value) is not None:
+                return Ruling(SET_COOKIE, b"", SETS_SESSION)
+            return Ruling(SET_COOKIE, raw, SETS_COOKIE)
+        if rule is LOCATION or rule is REFRESH:
+            return Ruling(rule, raw, HAS_LOCATION)
         if rule is DATE:
             return Ruling(DATE, raw, IS_DATED)
         return Ruling(KEEP, raw)
@@ -274,6 +290,8 @@ def to_client(
     cors: Fields = (),
     new_tokens: Fields = (),
     private: bool = False,
+    policy: MapPolicy = NOTHING_MAPPED,
+    public: Public | None = None,
 ) -> bytes:
     """Return the fields of the answer, each with CRLF.
 
@@ -289,6 +307,8 @@ def to_client(
        no-cache`: no shared cache keeps it, a browser revalidates it before it shows it
        (to the next user, for example), and 304 still works. Otherwise the upstream's
        Cache-Control stays.
+    3. With *public*, redirects and cookies are mapped as *policy* says. It is needed
+       only if the head has one of the policy's marks.
 
     Source: RFC 9110 §6.6.1 (Date), §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
     """
@@ -301,7 +321,10 @@ def to_client(
             marks |= line.marks
     if new_tokens and marks & RULES_CACHES:
         passed = [line for line in passed if line.rule is not CACHE]
-    lines = [*map(_kept_by_default, passed)]
+    if public is None:
+        lines = [*map(_kept_by_default, passed)]
+    else:
+        lines = [_mapped(line, policy, public) for line in passed]
     if new_tokens:
         # The SDK names the fields to expose; the gateway's CORS always exposes them.
         own = [f for f in new_tokens if not f[0].lower().startswith(b"access-control-")]
@@ -318,6 +341,20 @@ def to_client(
         b"\r\n",
     )
     return b"".join(lines)
+
+
+def _mapped(line: Line, policy: MapPolicy, public: Public) -> bytes:
+    """Return the bytes of *line* for the client, with the public form of its URL."""
+    rule, value = line.rule, line.value
+    if rule is LOCATION and policy.redirects:
+        mapped = public_url(value, policy, public)
+    elif rule is REFRESH and policy.redirects:
+        mapped = public_refresh(value, policy, public)
+    elif rule is SET_COOKIE and line.forwarded and policy.marks & SETS_COOKIE:
+        mapped = public_cookie(value, policy, public)
+    else:
+        return line.forwarded
+    return line.forwarded if mapped == value else b"%b: %b\r\n" % (line.name, mapped)
 
 
 def session_cookies(head: ReplyHead) -> tuple[str, ...]:

@@ -118,8 +118,10 @@ def client_host(stated: Sequence[bytes], host: str) -> str:
 class ForwardedFields:
     """How a request reached the gateway. Nothing in it changes once it is made."""
 
-    __slots__ = ("client", "fields", "is_secure", "is_trusted", "marks")
+    __slots__ = ("authority", "client", "fields", "is_secure", "is_trusted", "marks")
 
+    authority: str
+    """`host[:port]` that the client requested; empty for HTTP/1.0 without Host."""
     client: str
     """The address of the client, as far as trusted proxies confirm it."""
     is_secure: bool
@@ -190,6 +192,7 @@ class ForwardedCache:
         forwarded.marks = HAS_TRUSTED if forwarded.is_trusted else 0
         forwarded.client = client_address(addresses, peer, self._trusted)
         forwarded.is_secure = scheme == "https"
+        forwarded.authority = host
         fields: list[Field] = []
         hops = [*addresses, peer.encode()] if peer else addresses
         if hops:

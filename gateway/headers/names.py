@@ -35,6 +35,9 @@ class Rule(Enum):
     VARY = auto()
     CACHE = auto()
     DATE = auto()
+    LOCATION = auto()
+    """A URL that is mapped to the public one, like the next one's."""
+    REFRESH = auto()
 
 
 # The loops read these constants: an attribute of an enumeration costs more than the
@@ -46,11 +49,12 @@ CREDENTIAL, ODD_CREDENTIAL = Rule.CREDENTIAL, Rule.ODD_CREDENTIAL
 FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
-DATE = Rule.DATE
+DATE, LOCATION, REFRESH = Rule.DATE, Rule.LOCATION, Rule.REFRESH
 
 # Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
+HAS_LOCATION, SETS_COOKIE = 512, 1024
 
 IDENTITY_NAMES = (
     "X-User-Id",
@@ -147,6 +151,9 @@ _REPLY_RULES = {
     b"cdn-cache-control": CACHE,
     b"surrogate-control": CACHE,
     b"date": DATE,
+    b"location": LOCATION,
+    b"content-location": LOCATION,
+    b"refresh": REFRESH,
     b"x-request-id": DROP,
 }
 # An upstream can't set or clear the session, nor set the CORS policy.

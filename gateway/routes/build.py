@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway import config, headers
 from gateway.config import Config, EffectiveRoute, InvalidConfig
-from gateway.headers import HeaderPolicy
+from gateway.headers import HeaderPolicy, MapPolicy
 from gateway.identity import (
     CheckDatabase,
     ClaimRule,
@@ -68,6 +68,8 @@ def _route(
         service = services[route.service]
     body, buffer = route.request.max_body_size, route.request.buffer
     closes = route.session.close_streams
+    rewrite = _rewrite(effective)
+    host_header = route.host_header or "upstream"
     return Route(
         index=index,
         loc=effective.loc,
@@ -83,8 +85,9 @@ def _route(
         says_protected=effective.says_protected,
         headers=_header_policy(defaults, route),
         timeouts=defaults.timeouts.patched(route.timeouts),
-        rewrite=_rewrite(effective),
-        host_header=route.host_header or "upstream",
+        rewrite=rewrite,
+        mapping=_mapping(route.rewrite, rewrite, service, host_header),
+        host_header=host_header,
         upstream_401=route.upstream_401 or defaults.upstream_401,
         websocket=route.websocket,
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
@@ -131,6 +134,39 @@ def _rewrite(effective: EffectiveRoute) -> Rewrite | None:
         strip=effective.strip.rstrip("/").count("/"),
         replacement=(effective.settings.rewrite.replace_prefix or "").rstrip("/"),
     )
+
+
+def _mapping(
+    settings: config.RewriteConfig,
+    rewrite: Rewrite | None,
+    service: Service,
+    host_header: str,
+) -> MapPolicy:
+    schemes = {_scheme(target) for target in service.targets}
+    authorities = {
+        headers.authority(target.authority, _scheme(target))
+        for target in service.targets
+    }
+    if host_header not in ("upstream", "preserve"):
+        authorities |= {headers.authority(host_header, scheme) for scheme in schemes}
+    cookies = settings.cookies
+    domain: str | None = None
+    if cookies is not None and cookies.domain != "keep":
+        domain = "" if cookies.domain == "remove" else cookies.domain
+    return MapPolicy(
+        schemes=frozenset(schemes),
+        authorities=frozenset(authorities),
+        is_host_kept=host_header == "preserve",
+        replacement=None if rewrite is None else rewrite.replacement.encode(),
+        redirects=settings.redirects,
+        cookie_paths=cookies is not None and cookies.path,
+        cookie_domain=domain,
+    )
+
+
+def _scheme(target: config.Address) -> str:
+    """Return the scheme of the URLs that a service at *target* would write."""
+    return "https" if target.scheme == "https" else "http"
 
 
 _PROTECTION = {

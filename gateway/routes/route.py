@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway import config
 from gateway.config import Address
-from gateway.headers import HeaderPolicy, Networks
+from gateway.headers import HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
 from gateway.identity import SessionPolicy
 from gateway.routes.condition import Condition
@@ -51,6 +51,10 @@ class Rewrite:
         pieces = path.split("/", self.strip + 1)
         rest = f"/{pieces[-1]}" if len(pieces) > self.strip + 1 else ""
         return (self.replacement + rest) or "/"
+
+    def removed(self, path: str) -> str:
+        """Return the beginning of *path* that `__call__` removes: no final slash."""
+        return "/".join(path.split("/", self.strip + 1)[: self.strip + 1])
 
 
 class ClientRule:
@@ -99,6 +103,8 @@ class Route:
     headers: HeaderPolicy
     timeouts: config.TimeoutsConfig
     rewrite: Rewrite | None
+    mapping: MapPolicy
+    """What of its replies is mapped to public URLs."""
     host_header: str
     """`upstream`, `preserve`, or a literal host."""
     upstream_401: Literal["pass", "403", "502"]

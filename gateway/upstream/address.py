@@ -10,7 +10,7 @@ from typing import Literal
 
 from gateway import config
 from gateway.config import Address, TlsConfig
-from gateway.http.target import DEFAULT_PORT, is_ip
+from gateway.http.target import is_ip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +52,10 @@ class UpstreamTarget:
 
     @property
     def authority(self) -> bytes:
-        """The default value of the Host field; a default port is omitted.
-
-        Source: RFC 9110 §7.2, RFC 9112 §3.2.
-        """
-        if self.scheme == "unix":
-            return b"localhost"
+        """The default value of the Host field (`Address.authority`)."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        if self.port == DEFAULT_PORT[self.scheme]:
-            return host.encode()
-        return f"{host}:{self.port}".encode()
+        address = Address(scheme=self.scheme, host=host, port=self.port)
+        return address.authority.encode()
 
     def __str__(self) -> str:
         """Return the URL, for logs."""

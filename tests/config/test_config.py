@@ -1020,6 +1020,37 @@ def test_rewrites(form: str, path: str, rewrite: dict[str, str], ok: bool) -> No
         assert wrong.path.startswith("routes[0].rewrite.")
 
 
+@pytest.mark.parametrize(
+    ("value", "cookies"),
+    [
+        (True, (True, "remove")),
+        (False, None),
+        ({}, (True, "remove")),
+        ({"path": False, "domain": ".example.com"}, (False, ".example.com")),
+        ({"domain": "keep"}, (True, "keep")),
+    ],
+)
+def test_mapped_cookies(value: object, cookies: tuple[bool, str] | None) -> None:
+    """`true` is short for the defaults; `false` and no key leave cookies alone."""
+    mapped = parse(routes=[route(rewrite={"cookies": value})]).routes[0].rewrite.cookies
+    assert (mapped and (mapped.path, mapped.domain)) == cookies
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("yes", "cookies"),
+        ({"domain": "a;b"}, "cookies.domain"),
+        ({"domain": "a:80"}, "cookies.domain"),
+        ({"path": "/"}, "cookies.path"),
+    ],
+)
+def test_bad_mapped_cookies(value: object, path: str) -> None:
+    """A domain can't end the attribute that it is written in."""
+    wrong = finding(routes=[route(rewrite={"cookies": value})])
+    assert wrong.path == f"routes[0].rewrite.{path}"
+
+
 def test_services_are_looked_up_even_when_there_are_other_mistakes() -> None:
     """An unknown service is reported together with other mistakes."""
     all_findings = findings(

@@ -21,6 +21,7 @@ from gateway.config.forms import (
     Text,
 )
 from gateway.config.models.base import Model
+from gateway.config.models.rewrites import CookieMapConfig, short_cookies
 
 PathForm = Literal["exact", "prefix", "template", "regex"]
 PATH_FORMS: Final[tuple[PathForm, ...]] = ("exact", "prefix", "template", "regex")
@@ -104,7 +105,10 @@ class MatchConfig(Model):
 
 
 class RewriteConfig(Model):
-    """How the path is changed for the upstream. The rest of it and the query stay."""
+    """How the path is changed for the upstream, and mapped back in its replies.
+
+    The rest of the path and the query stay.
+    """
 
     strip_prefix: Prefix | None = None
     """Prefix to remove. A final slash of the path is kept."""
@@ -113,6 +117,18 @@ class RewriteConfig(Model):
     strip: Flag = False
     """Remove the path of the route or, if it stands on a group, the path of the group.
     `rewrite: strip` is short for it.
+    """
+    redirects: Flag = True
+    """Map redirects to the service's own origin and paths back to public ones.
+
+    This holds without a change of the path, too. See docs/proxying.md.
+    """
+    cookies: Annotated[
+        CookieMapConfig | None,
+        BeforeValidator(short_cookies, json_schema_input_type=CookieMapConfig | bool),
+    ] = None
+    """Map Path and Domain of the service's cookies back. `true`: the defaults. Unset:
+    they stay as they are.
     """
 
     def conflicts(self) -> Iterator[Finding]:
