@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from gateway import headers, supertokens
 from gateway.clients import Clients
-from gateway.config import Config, LimitsConfig
+from gateway.config import Config, GatewayConfig
 from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.forward import ServiceTargets
-from gateway.headers import Networks
+from gateway.headers import ForwardedCache, Networks
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Observer
@@ -105,13 +105,26 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
     return services
 
 
+def forwarded_cache(gateway: GatewayConfig) -> ForwardedCache:
+    """Return what makes the fields that say where requests come from."""
+    return ForwardedCache(
+        Networks(gateway.trusted_proxies),
+        real_ip=gateway.forwarded.real_ip,
+        rfc7239=gateway.forwarded.rfc7239,
+    )
+
+
 def readers(
-    table: RouteTable, limits: LimitsConfig
+    table: RouteTable, gateway: GatewayConfig
 ) -> tuple[RequestReader, ReplyHeadReader]:
     """Return the readers of request heads and of reply heads, for *table*."""
-    reserved = headers.reserved(
+    limits = gateway.limits
+    names = [
         name.decode() for route in table.routes for name, _ in route.headers.writers
-    )
+    ]
+    if gateway.forwarded.real_ip:
+        names.append("X-Real-IP")
+    reserved = headers.reserved(names)
     rules = headers.request_rules(reserved, holds_token)
     bounds = HeadLimits(
         target=limits.max_target_size,
@@ -189,7 +202,7 @@ async def open_app(
         stack.push_async_callback(key_store.close)
 
         limits = config.gateway.limits
-        reader, replies = readers(table, limits)
+        reader, replies = readers(table, config.gateway)
         clients = Clients(
             config.gateway.trusted_proxies, config.gateway.limits.per_client.exempt
         )
@@ -218,7 +231,7 @@ async def open_app(
                 ),
                 observer=observer,
                 limits=limits,
-                trusted=Networks(config.gateway.trusted_proxies),
+                forwarded=forwarded_cache(config.gateway),
                 make_id=make_id,
                 pace=pace,
             )

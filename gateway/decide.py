@@ -20,7 +20,7 @@ from gateway import headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
-from gateway.headers import ForwardedCache, ForwardedFields, Networks
+from gateway.headers import ForwardedCache, ForwardedFields
 from gateway.http import target
 from gateway.http.fields import Fields
 from gateway.http.lines import Line
@@ -212,14 +212,13 @@ class Decider:
         resources: Router,
         verifier: Verifier,
         policy: Cors,
-        trusted: Networks,
+        forwarded: ForwardedCache,
         make_id: Callable[[], str],
     ) -> None:
-        """*trusted* are the peers whose X-Forwarded-* fields are trusted."""
         self._resources = resources
         self._verifier = verifier
         self._cors = policy
-        self._forwarded_cache = ForwardedCache(trusted)
+        self._forwarded_cache = forwarded
         self._make_id = make_id
 
     def decide(

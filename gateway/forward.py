@@ -233,7 +233,12 @@ class Forwarder:
         record.upstream = service.name
         head = request.head
         fields = headers.to_upstream(
-            head, route.headers, request.forwarded, verdict.principal, request.id
+            head,
+            route.headers,
+            request.forwarded,
+            verdict.principal,
+            request.id,
+            route.rewrite and route.rewrite.public_prefix(request.target.path),
         )
         if upgrade:
             fields += websocket.UPGRADE
@@ -477,7 +482,7 @@ def _public(forward: Forward) -> headers.Public:
         scheme="https" if request.is_secure else "http",
         authority=request.forwarded.authority,
         host=request.target.authority,
-        prefix=removed.encode(),
+        prefix=request.forwarded.prefix + removed.encode(),
     )
 
 

@@ -22,7 +22,7 @@ from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.forward import Downstream, Forwarder, ServiceTargets, whole_body
-from gateway.headers import Networks
+from gateway.headers import ForwardedCache
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Verifier
@@ -92,8 +92,8 @@ class Dependencies:
     cors: Cors
     observer: Observer
     limits: LimitsConfig
-    trusted: Networks
-    """The peers whose X-Forwarded-* fields are trusted."""
+    forwarded: ForwardedCache
+    """What says where requests come from."""
     make_id: Callable[[], str]
     pace: Pace
 
@@ -107,7 +107,7 @@ class Proxy:
             resources=parts.resources,
             verifier=parts.verifier,
             policy=parts.cors,
-            trusted=parts.trusted,
+            forwarded=parts.forwarded,
             make_id=parts.make_id,
         )
         self.forwarder = Forwarder(

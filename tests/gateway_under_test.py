@@ -24,12 +24,11 @@ from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes
-from gateway.app import App, readers
+from gateway.app import App, forwarded_cache, readers
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
 from gateway.forward import ServiceTargets
-from gateway.headers import Networks
 from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
@@ -180,6 +179,8 @@ def make(
     more_routes: Sequence[Mapping[str, Any]] = (),
     service: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    cors: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
     pace: Pace = PACE,
 ) -> GatewayParts:
@@ -191,7 +192,8 @@ def make(
         {
             "version": 1,
             "gateway": {"drain_timeout": drain_timeout, **(settings or {})},
-            "cors": {"allow_origins": [ORIGIN]},
+            "cors": {"allow_origins": [ORIGIN], **(cors or {})},
+            "defaults": dict(defaults or {}),
             "services": {"up": {"targets": list(targets), **(service or {})}},
             "routes": [
                 {"path": "/", "service": "up", "protected": False, **(route or {})},
@@ -201,7 +203,7 @@ def make(
     )
     table = routes.compile(loaded)
     limits = loaded.gateway.limits
-    reader, replies = readers(table, limits)
+    reader, replies = readers(table, loaded.gateway)
     upstreams = Upstreams(replies)
     observer = _Observer()
     verifier = FakeVerifier()
@@ -239,7 +241,7 @@ def make(
             ),
             observer=observer,
             limits=limits,
-            trusted=Networks(loaded.gateway.trusted_proxies),
+            forwarded=forwarded_cache(loaded.gateway),
             make_id=make_id,
             pace=pace,
         )
@@ -263,8 +265,8 @@ async def gateway(
 ) -> AsyncIterator[UnderTest]:
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
-    The *options* are those of `make`: *route*, *service* and *settings* (`gateway:`)
-    are keys of `routes.yaml`, and *more_routes* forward to the same service. The route
+    The *options* are those of `make`: *route*, *service*, *defaults*, *cors* and
+    *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to the same service. The route
     is public by default. With *log_expected* warnings in the log don't fail the test.
     """
     parts = make(*targets, **options)

@@ -19,7 +19,7 @@ from gateway.decide import (
 )
 from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
-from gateway.headers import Networks
+from gateway.headers import ForwardedCache, Networks
 from gateway.http.fields import Fields, first
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import (
@@ -173,7 +173,7 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
             sdk_headers=("rid",),
             method_allowed=resources.method_allowed,
         ),
-        trusted=Networks(trusted),
+        forwarded=ForwardedCache(Networks(trusted)),
         make_id=lambda: "made",
     )
 

@@ -44,7 +44,7 @@ from gateway.downstream.cors import Cors
 from gateway.downstream.exchange import NO_BODY, Exchange
 from gateway.downstream.listener import ClientConnection, Listener
 from gateway.forward import ServiceTargets
-from gateway.headers import Networks
+from gateway.headers import ForwardedCache, Networks
 from gateway.observe import NoLog, Record
 from gateway.pace import PACE
 from gateway.proxy import Dependencies, Proxy
@@ -202,7 +202,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     )
     table = routes.compile(loaded)
     limits = loaded.gateway.limits
-    reader, replies = readers(table, limits)
+    reader, replies = readers(table, loaded.gateway)
     upstreams = Upstreams(replies)
     pool = upstreams.pool(UpstreamTarget.parse("http://127.0.0.1:1"))
     sessions = SessionAuthenticator(
@@ -231,7 +231,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
             ),
             observer=NoLog(),
             limits=limits,
-            trusted=Networks(()),
+            forwarded=ForwardedCache(Networks(())),
             make_id=make_id,
             pace=PACE,
         )

@@ -20,6 +20,8 @@ from gateway.headers.names import (
     DROP,
     FORWARDED_FOR,
     FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PREFIX,
     FORWARDED_PROTO,
     HAS_CREDENTIALS,
     HAS_FORWARDED,
@@ -99,7 +101,10 @@ _REQUEST_MARKS: Mapping[Rule, int] = {
     FORWARDED_FOR: HAS_FORWARDED,
     FORWARDED_PROTO: HAS_FORWARDED,
     FORWARDED_HOST: HAS_FORWARDED,
+    FORWARDED_PORT: HAS_FORWARDED,
+    FORWARDED_PREFIX: HAS_FORWARDED,
 }
+_MAY_HOLD_A_TOKEN = frozenset({ODD, TRUSTED, FORWARDED_PORT, FORWARDED_PREFIX})
 
 
 def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> Rules:
@@ -114,7 +119,7 @@ def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> R
        Bearer token, the SDKs' own fields, and every other field that has a session's
        token in it. Other cookies, subprotocols and schemes stay.
     4. Forwarded fields are removed, or some stay if the peer is trusted; For, Proto and
-       Host are made anew (`ForwardedCache`).
+       Host are made anew, and Port and Prefix with a rewrite (`ForwardedCache`).
 
     Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
     """
@@ -146,7 +151,7 @@ def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> R
             ):
                 return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
             return Ruling(KEEP, raw)
-        if (rule is ODD or rule is TRUSTED) and holds_token(value):
+        if rule in _MAY_HOLD_A_TOKEN and holds_token(value):
             rule = ODD_CREDENTIAL if rule is ODD else DROP
         return Ruling(rule, b"", _REQUEST_MARKS.get(rule, 0))
 
@@ -181,11 +186,13 @@ def to_upstream(
     forwarded: ForwardedFields,
     principal: Principal | None,
     request_id: bytes,
+    prefix: bytes | None = None,
 ) -> bytes:
     """Return the fields of the request that is sent to the upstream, each with CRLF.
 
-    *head* was read with `request_rules`. The sender adds Host, the framing fields and
-    an upgrade. Fields that the rules allow stay in order. The gateway's own fields
+    *head* was read with `request_rules`. With a rewrite, *prefix* is the beginning of
+    the public paths that the upstream doesn't get, empty if there is none. The sender
+    adds Host, the framing fields and an upgrade. Fields that the rules allow stay in order. The gateway's own fields
     follow: set, never appended to a client's value.
 
     Raises:
@@ -198,7 +205,7 @@ def to_upstream(
     else:
         lines = [*map(_kept_by_default, head.lines)]
     lines += (
-        forwarded.fields,
+        forwarded.fields if prefix is None else forwarded.rewritten(prefix),
         b"X-Request-Id: ",
         request_id,
         b"\r\n",

@@ -11,6 +11,8 @@ from gateway.errors import BadTarget
 from gateway.headers.names import (
     FORWARDED_FOR,
     FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PREFIX,
     FORWARDED_PROTO,
     HAS_FORWARDED,
     HAS_TRUSTED,
@@ -20,6 +22,7 @@ from gateway.http import fields as raw
 from gateway.http.fields import Field
 from gateway.http.lines import Line
 from gateway.http.request_head import RequestHead
+from gateway.http.target import DEFAULT_PORT, MAX_PORT
 from gateway.http.target import host as valid_host
 
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
@@ -115,10 +118,61 @@ def client_host(stated: Sequence[bytes], host: str) -> str:
     return host
 
 
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9._~!$&'()*+;=:@%-]+)+").fullmatch
+
+
+def client_prefix(stated: Sequence[bytes]) -> bytes:
+    """Return the path prefix that trusted proxies have removed, without final slash.
+
+    *stated* are the values of their X-Forwarded-Prefix: each one's elements, the
+    outermost first. The result is empty unless all of them are paths.
+    """
+    parts = [part.strip(b" \t").rstrip(b"/") for part in b",".join(stated).split(b",")]
+    prefix = b"".join(parts)
+    return prefix if _PREFIX(prefix) else b""
+
+
+def client_port(stated: Sequence[bytes], scheme: str, host: str) -> int | None:
+    """Return the port that the client connected to; None if it isn't known.
+
+    *stated* are the values of a trusted peer's X-Forwarded-Port. If there isn't exactly
+    one valid one, it is the port in *host*, or else the default one of *scheme*.
+    """
+    if len(stated) == 1 and stated[0].isdigit() and len(stated[0]) <= len("65535"):
+        port = int(stated[0])
+        if 0 < port <= MAX_PORT:
+            return port
+    if not host:
+        return None
+    return valid_host(host.encode()).port or DEFAULT_PORT[scheme]
+
+
+def forwarded_element(client: str, scheme: str, host: str) -> bytes:
+    """Return the value of Forwarded: one element, with what the gateway knows.
+
+    There is no chain of proxies, so that a service which takes the first element or
+    the last one reads no claim of the client's.
+
+    Source: RFC 7239 §4, §6.
+    """
+    node = f'"[{client}]"' if ":" in client else client or "unknown"
+    quoted = f'"{host}"' if ":" in host else host
+    return f"for={node};{f'host={quoted};' if host else ''}proto={scheme}".encode()
+
+
 class ForwardedFields:
     """How a request reached the gateway. Nothing in it changes once it is made."""
 
-    __slots__ = ("authority", "client", "fields", "is_secure", "is_trusted", "marks")
+    __slots__ = (
+        "_made",
+        "authority",
+        "client",
+        "fields",
+        "is_secure",
+        "is_trusted",
+        "marks",
+        "prefix",
+    )
 
     authority: str
     """`host[:port]` that the client requested; empty for HTTP/1.0 without Host."""
@@ -131,7 +185,19 @@ class ForwardedFields:
     marks: int
     """Marks of lines: in a request with one of these, the peer decides each line."""
     fields: bytes
-    """X-Forwarded-For, -Proto, -Host and Via for the upstream, each with CRLF."""
+    """X-Forwarded-For, -Proto, -Host and Via for the upstream, each with CRLF, and
+    what else a trusted peer states."""
+    prefix: bytes
+    """The path prefix that trusted proxies have removed; no final slash."""
+    _made: bytes
+    """What `fields` has, with X-Forwarded-Port and without -Prefix."""
+
+    def rewritten(self, prefix: bytes) -> bytes:
+        """Return `fields` for a route that has removed *prefix* from the path."""
+        whole = self.prefix + prefix
+        if not whole:
+            return self._made
+        return b"%bX-Forwarded-Prefix: %b\r\n" % (self._made, whole)
 
 
 _MAX_KNOWN = 1024
@@ -143,8 +209,16 @@ _STATED_MAX_BYTES = 512
 class ForwardedCache:
     """The forwarded fields of requests, remembered by what they are made from."""
 
-    def __init__(self, trusted: Networks) -> None:
-        """*trusted* are the peers whose X-Forwarded-* fields count."""
+    def __init__(
+        self, trusted: Networks, *, real_ip: bool = False, rfc7239: bool = False
+    ) -> None:
+        """*trusted* are the peers whose X-Forwarded-* fields count.
+
+        *real_ip* adds X-Real-IP, which must be a reserved name then; *rfc7239* adds
+        Forwarded.
+        """
+        self._real_ip = real_ip
+        self._rfc7239 = rfc7239
         self._trusted = trusted
         self._trusts_any = bool(trusted)
         self._known: dict[object, ForwardedFields] = {}
@@ -202,7 +276,24 @@ class ForwardedCache:
             (b"X-Forwarded-Proto", scheme.encode()),
             (b"X-Forwarded-Host", host.encode()),
         )
-        forwarded.fields = raw.block(fields)
+        if self._real_ip and forwarded.client:
+            fields.append((b"X-Real-IP", forwarded.client.encode()))
+        if self._rfc7239:
+            element = forwarded_element(forwarded.client, scheme, host)
+            fields.append((b"Forwarded", element))
+        forwarded.prefix = client_prefix(_values(stated, FORWARDED_PREFIX))
+        port = client_port(_values(stated, FORWARDED_PORT), scheme, host)
+        made = raw.block(fields)
+        forwarded.fields = made + b"".join(
+            [
+                line.raw
+                for line in stated or ()
+                if line.rule is FORWARDED_PORT or line.rule is FORWARDED_PREFIX
+            ]
+        )
+        forwarded._made = made  # noqa: SLF001 # this is its constructor
+        if port is not None:
+            forwarded._made += b"X-Forwarded-Port: %d\r\n" % port  # noqa: SLF001
         return forwarded
 
 

@@ -29,6 +29,9 @@ class Rule(Enum):
     """Made anew, like the next two, from the value of a trusted proxy."""
     FORWARDED_PROTO = auto()
     FORWARDED_HOST = auto()
+    FORWARDED_PORT = auto()
+    """Kept like TRUSTED or, with a rewrite, made anew, like the next one."""
+    FORWARDED_PREFIX = auto()
     TRUSTED = auto()
     """Kept if the peer is a trusted proxy."""
     SET_COOKIE = auto()
@@ -48,6 +51,7 @@ AUTHORIZATION, SUBPROTOCOLS = Rule.AUTHORIZATION, Rule.SUBPROTOCOLS
 CREDENTIAL, ODD_CREDENTIAL = Rule.CREDENTIAL, Rule.ODD_CREDENTIAL
 FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
+FORWARDED_PORT, FORWARDED_PREFIX = Rule.FORWARDED_PORT, Rule.FORWARDED_PREFIX
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
 DATE, LOCATION, REFRESH = Rule.DATE, Rule.LOCATION, Rule.REFRESH
 
@@ -99,6 +103,8 @@ REQUEST_RULES = {
     b"x-forwarded-for": FORWARDED_FOR,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
+    b"x-forwarded-port": FORWARDED_PORT,
+    b"x-forwarded-prefix": FORWARDED_PREFIX,
     # The gateway makes these anew.
     b"host": DROP,
     b"x-request-id": DROP,
@@ -119,8 +125,6 @@ REQUEST_RULES = {
     b"front-end-https": DROP,
     **dict.fromkeys(
         (
-            b"x-forwarded-port",
-            b"x-forwarded-prefix",
             b"x-forwarded-server",
             b"x-real-ip",
             b"x-client-ip",

@@ -69,7 +69,7 @@ def _route(
     body, buffer = route.request.max_body_size, route.request.buffer
     closes = route.session.close_streams
     rewrite = _rewrite(effective)
-    host_header = route.host_header or "upstream"
+    host_header = route.host_header or defaults.host_header
     return Route(
         index=index,
         loc=effective.loc,

@@ -56,6 +56,18 @@ class Rewrite:
         """Return the beginning of *path* that `__call__` removes: no final slash."""
         return "/".join(path.split("/", self.strip + 1)[: self.strip + 1])
 
+    def public_prefix(self, path: str) -> bytes:
+        """Return what is before the upstream's path in *path*; empty if nothing is.
+
+        That is the removed beginning, without a replacement that it ends with:
+        `/api/v2` replaced by `/v2` leaves `/api`. With any other replacement, nothing
+        before the upstream's path makes the public one.
+        """
+        removed, replacement = self.removed(path), self.replacement
+        if removed.endswith(replacement):
+            return removed[: len(removed) - len(replacement)].encode()
+        return b""
+
 
 class ClientRule:
     """The networks whose clients may ask, and those whose clients may not."""

@@ -21,7 +21,7 @@ from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
 from gateway.forward import ServiceTargets
-from gateway.headers import Networks
+from gateway.headers import ForwardedCache, Networks
 from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
@@ -412,7 +412,7 @@ async def running(
             }
         )
         table = routes.compile(settings)
-        reader, replies = readers(table, settings.gateway.limits)
+        reader, replies = readers(table, settings.gateway)
         upstreams = Upstreams(replies)
         opened.push_async_callback(upstreams.close)
         resources = Router(
@@ -453,7 +453,7 @@ async def running(
                 ),
                 observer=records,
                 limits=settings.gateway.limits,
-                trusted=Networks(trusted),
+                forwarded=ForwardedCache(Networks(trusted)),
                 make_id=make_id,
                 pace=pace,
             )

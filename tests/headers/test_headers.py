@@ -406,8 +406,6 @@ def test_trusted_peer_is_believed() -> None:
         peer=BY_PROXY,
     )
     assert sent == [
-        (b"X-Forwarded-Port", b"443"),
-        (b"X-Forwarded-Prefix", b"443"),
         (b"X-Forwarded-Server", b"443"),
         (b"X-Real-IP", b"443"),
         (b"True-Client-IP", b"443"),
@@ -416,6 +414,8 @@ def test_trusted_peer_is_believed() -> None:
         (b"Via", b"1.1 gateway"),
         (b"X-Forwarded-Proto", b"https"),
         (b"X-Forwarded-Host", b"shop.example"),
+        (b"X-Forwarded-Port", b"443"),
+        (b"X-Forwarded-Prefix", b"443"),
         (b"X-Request-Id", b"id-1"),
         *NOBODYS,
     ]

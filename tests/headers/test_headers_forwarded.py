@@ -370,3 +370,116 @@ def test_what_is_remembered_of_ways_is_bounded() -> None:
         assert long.is_trusted
         assert long.client == PROXY
     assert [*ways._known] == known
+
+
+# --- prefix and port, X-Real-IP and Forwarded ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "prefix"),
+    [
+        ([], b""),
+        ([b"/outer"], b"/outer"),
+        ([b"/outer/"], b"/outer"),
+        ([b"/a/b"], b"/a/b"),
+        ([b"/first, /second"], b"/first/second"),
+        ([b"/first", b"/second/"], b"/first/second"),
+        ([b"/"], b""),
+        ([b""], b""),
+        ([b"outer"], b""),
+        ([b"//evil.com"], b""),
+        ([b"/a//b"], b""),
+        ([b"/a b"], b""),
+        ([b"/a?b"], b""),
+        ([b"/\\evil.com"], b""),
+        ([b"/a", b"https://evil.com"], b""),
+    ],
+)
+def test_prefixes_of_trusted_proxies_are_joined(
+    values: list[bytes], prefix: bytes
+) -> None:
+    """The outermost comes first. What isn't a path has no say in redirects."""
+    found = forwarded(*stated(b"X-Forwarded-Prefix", values))
+    assert found.prefix == prefix
+    name = b"X-Forwarded-Prefix"
+    rest = found.rewritten(b"/app").partition(name + b": ")[2]
+    assert rest == prefix + b"/app\r\n"
+    assert (name in found.rewritten(b"")) is bool(prefix)
+    # Without a rewrite, they are forwarded unchanged.
+    assert found.fields.count(name) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "way", "port"),
+    [
+        ([], {"authority": "gw"}, b"80"),
+        ([], {"authority": "gw", "secure": True}, b"443"),
+        ([], {"authority": "gw:8443", "secure": True}, b"8443"),
+        ([], {"authority": "[::1]:81"}, b"81"),
+        ([b"9443"], {"authority": "gw:80"}, b"9443"),
+        ([b"0"], {"authority": "gw"}, b"80"),
+        ([b"65536"], {"authority": "gw"}, b"80"),
+        ([b"44\xb2"], {"authority": "gw"}, b"80"),
+        ([b"1", b"2"], {"authority": "gw"}, b"80"),
+        ([b"1, 2"], {"authority": "gw"}, b"80"),
+    ],
+)
+def test_port_with_a_rewrite(
+    values: list[bytes], way: dict[str, Any], port: bytes
+) -> None:
+    """It is the one valid port of a trusted proxy, else the public origin's."""
+    found = forwarded(*stated(b"X-Forwarded-Port", values), **way)
+    made = [
+        line.partition(b": ")[2]
+        for line in found.rewritten(b"/app").split(b"\r\n")
+        if line.startswith(b"X-Forwarded-Port")
+    ]
+    assert made == [port]
+
+
+def test_no_port_without_a_host() -> None:
+    """HTTP/1.0 without Host doesn't say which port the client used."""
+    found = forwarded(authority="", http10=True, peer=STRANGER)
+    assert b"Port" not in found.rewritten(b"/app")
+
+
+def test_a_stranger_has_no_prefix_and_no_port() -> None:
+    """A14: neither reaches the service, and neither counts in redirects."""
+    spoofed = [(b"X-Forwarded-Prefix", b"/evil"), (b"X-Forwarded-Port", b"666")]
+    found = forwarded(*spoofed, peer=STRANGER)
+    assert found.prefix == b""
+    for sent in (found.fields, found.rewritten(b"/app")):
+        assert b"evil" not in sent
+        assert b"666" not in sent
+
+
+@pytest.mark.parametrize(
+    ("way", "real_ip", "element"),
+    [
+        (
+            {"peer": STRANGER},
+            b"9.9.9.9",
+            b'for=9.9.9.9;host="gw:8000";proto=http',
+        ),
+        (
+            {"peer": PROXY},
+            b"1.1.1.1",
+            b"for=1.1.1.1;host=shop.example;proto=https",
+        ),
+        (
+            {"peer": "2001:db8::1", "authority": "gw"},
+            b"2001:db8::1",
+            b'for="[2001:db8::1]";host=gw;proto=http',
+        ),
+        ({"peer": "", "authority": ""}, None, b"for=unknown;proto=http"),
+    ],
+)
+def test_real_ip_and_forwarded(
+    way: dict[str, Any], real_ip: bytes | None, element: bytes
+) -> None:
+    """Both name the client that the log names; neither is there by default."""
+    ways = ForwardedCache(TRUSTED, real_ip=True, rfc7239=True)
+    fields = told(forwarded(*STATED, **way, ways=ways))
+    assert fields.get(b"X-Real-IP") == real_ip
+    assert fields[b"Forwarded"] == element
+    assert {b"X-Real-IP", b"Forwarded"}.isdisjoint(told(forwarded(*STATED, **way)))

@@ -124,3 +124,93 @@ async def test_connection_removes_a_location() -> None:
     """A field that Connection names is dropped before anything is mapped."""
     reply = await reply_of("Connection: Location", "Location: /x", route=APP)
     assert reply.one("Location") is None
+
+
+# --- where a request comes from -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "sent", "prefix", "port"),
+    [
+        ({}, (), None, None),
+        ({"strip_prefix": "/app"}, (), b"/app", b"80"),
+        ({"strip_prefix": "/app"}, (HTTPS,), b"/app", b"443"),
+        (
+            {"strip_prefix": "/app"},
+            (("X-Forwarded-Prefix", "/outer/"), ("X-Forwarded-Port", "8443")),
+            b"/outer/app",
+            b"8443",
+        ),
+        ({}, (("X-Forwarded-Prefix", "/outer/"),), b"/outer/", None),
+        ({"strip_prefix": "/app", "replace_prefix": "/v2"}, (), None, b"80"),
+        ({"strip_prefix": "/app", "replace_prefix": "/app"}, (), None, b"80"),
+    ],
+)
+async def test_prefix_and_port(
+    rewrite: dict[str, str],
+    sent: tuple[tuple[str, str], ...],
+    prefix: bytes | None,
+    port: bytes | None,
+) -> None:
+    """A rewritten request says which path and port the client used.
+
+    A prefix is sent if the service's paths behind it are the public ones.
+    """
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(
+            upstream.url, route={"path": "/app", "rewrite": rewrite}, settings=BY_PROXY
+        ) as gw,
+    ):
+        assert (await ask(gw.port, "GET", "/app/x", *sent)).status == 200
+        received = upstream.requests[0]
+        assert received.field(b"X-Forwarded-Prefix") == prefix
+        assert received.field(b"X-Forwarded-Port") == port
+
+
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]], ids=["stranger", "proxy"])
+async def test_real_ip_and_forwarded_are_never_the_clients(trusted: list[str]) -> None:
+    """A14: with the options, both come from the gateway alone, even behind a proxy."""
+    settings = {
+        "trusted_proxies": trusted,
+        "forwarded": {"real_ip": True, "rfc7239": True},
+    }
+    spoofed = [
+        (name, "6.6.6.6")
+        for name in ("X-Real-IP", "x-real-ip", "X_Real_IP", "Forwarded")
+    ]
+    async with (
+        FaultUpstream(answer()) as upstream,
+        gateway(upstream.url, settings=settings) as gw,
+    ):
+        assert (await ask(gw.port, "GET", "/x", *spoofed)).status == 200
+        received = upstream.requests[0]
+        assert b"6.6.6.6" not in received.head
+        assert received.field(b"X-Real-IP") == b"127.0.0.1"
+        assert (
+            received.field(b"Forwarded") == b"for=127.0.0.1;host=localhost;proto=http"
+        )
+
+
+@pytest.mark.parametrize(
+    ("default", "service", "route", "host"),
+    [
+        (None, None, None, b"127.0.0.1:"),
+        ("preserve", None, None, b"localhost"),
+        ("preserve", "upstream", None, b"127.0.0.1:"),
+        ("preserve", "upstream", "a.example", b"a.example"),
+    ],
+)
+async def test_host_header(
+    default: str | None, service: str | None, route: str | None, host: bytes
+) -> None:
+    """The route's value counts before the service's, and that before the default."""
+    async with FaultUpstream(answer()) as upstream:
+        parts: dict[str, Any] = {"defaults": {}, "service": {}, "route": {}}
+        for name, value in zip(parts, (default, service, route), strict=True):
+            if value is not None:
+                parts[name]["host_header"] = value
+        async with gateway(upstream.url, **parts) as gw:
+            assert (await gw.ask("GET", "/x")).status == 200
+        received = upstream.requests[0].field(b"Host") or b""
+        assert received.startswith(host)

@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 from gateway.config.findings import Finding
-from gateway.config.forms import Bytes, Cidr, Listen, OwnPath, Positive, Seconds, Share
+from gateway.config.forms import (
+    Bytes,
+    Cidr,
+    Flag,
+    Listen,
+    OwnPath,
+    Positive,
+    Seconds,
+    Share,
+)
 from gateway.config.models.base import Model
 
 
@@ -98,6 +107,19 @@ class LimitsConfig(Model):
                 )
 
 
+class ForwardedConfig(Model):
+    """Fields that tell services where a request comes from, besides X-Forwarded-*.
+
+    A client's own are removed. A trusted proxy's are, too, where one is set here.
+    """
+
+    real_ip: Flag = False
+    """Send X-Real-IP: the client's address, as in the access log."""
+    rfc7239: Flag = False
+    """Send Forwarded, with one element: the client's address, the host and the scheme
+    that it used."""
+
+
 class GatewayConfig(Model):
     """The gateway itself: its address, its own path, trusted proxies and limits."""
 
@@ -111,6 +133,7 @@ class GatewayConfig(Model):
     Risk: a client in one of these networks can claim any client address, any host and
     https.
     """
+    forwarded: ForwardedConfig = ForwardedConfig()
     drain_timeout: Seconds = 30.0
     """How long requests in flight may run after SIGTERM or a reload."""
     near_misses: Literal["refuse", "forward"] = "refuse"

@@ -111,6 +111,12 @@ class DefaultsConfig(Model):
 
     Risk: with true, every service can act as any of its callers, everywhere.
     """
+    host_header: HostHeader = "upstream"
+    """Host that services get: `upstream` (the target's own), `preserve` (the client's),
+    or a literal. See docs/proxying.md.
+
+    Risk: with `preserve`, the client chooses the host.
+    """
     upstream_401: Upstream401 = "403"
     """What the client gets for an upstream's 401 to a request with a session.
 
@@ -151,7 +157,7 @@ class RouteSettings(Model):
     upstream_401: Upstream401 | None = None
     """What the client gets for an upstream's 401. Unset: as in `defaults`."""
     host_header: HostHeader | None = None
-    """As in `services`. Unset: the service's value."""
+    """As in `defaults`. Unset: the service's value."""
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
     retry: RetryConfig = RetryConfig()

@@ -171,9 +171,8 @@ class ServiceConfig(Model):
             _short_paths, json_schema_input_type=PathsConfig | Literal["exact"]
         ),
     ] = PathsConfig()
-    host_header: HostHeader = "upstream"
-    """Host that the service gets: `upstream` (the target's own), `preserve` (the
-    client's), or a literal.
+    host_header: HostHeader | None = None
+    """Host that the service gets. Unset: as in `defaults`.
 
     Risk: with `preserve`, the client chooses the host.
     """
