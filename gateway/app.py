@@ -31,7 +31,7 @@ from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.credentials import CREDENTIAL_FIELDS
-from gateway.session.tokens import holds_token
+from gateway.session.tokens import holds_token, is_session_text
 from gateway.supertokens import session_check
 from gateway.supertokens.api import Auth
 from gateway.upstream import Upstreams, UpstreamTarget
@@ -125,7 +125,7 @@ def readers(
     if gateway.forwarded.real_ip:
         names.append("X-Real-IP")
     reserved = headers.reserved(names)
-    rules = headers.request_rules(reserved, holds_token)
+    rules = headers.request_rules(reserved, holds_token, is_session_text)
     bounds = HeadLimits(
         target=limits.max_target_size,
         field=limits.max_field_size,

@@ -238,7 +238,9 @@ class Forwarder:
             request.forwarded,
             verdict.principal,
             request.id,
-            route.rewrite and route.rewrite.public_prefix(request.target.path),
+            None
+            if route.rewrite is None
+            else route.rewrite.public_prefix(request.target.path),
         )
         if upgrade:
             fields += websocket.UPGRADE

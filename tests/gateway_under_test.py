@@ -266,8 +266,9 @@ async def gateway(
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
     The *options* are those of `make`: *route*, *service*, *defaults*, *cors* and
-    *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to the same service. The route
-    is public by default. With *log_expected* warnings in the log don't fail the test.
+    *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to the
+    same service. The route is public by default. With *log_expected* warnings in the
+    log don't fail the test.
     """
     parts = make(*targets, **options)
     app = parts.app

@@ -36,7 +36,7 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.responses import Response
 from gateway.session.credentials import CREDENTIAL_FIELDS
-from gateway.session.tokens import holds_token
+from gateway.session.tokens import holds_token, is_session_text
 from gateway.supertokens.api import Auth
 
 PAGE = b"https://app.example.com"
@@ -73,7 +73,7 @@ ROUTES: list[dict[str, Any]] = [
 
 READER = RequestReader(
     HeadLimits(target=8192, field=16384, head=65536, fields=100),
-    headers.request_rules(headers.reserved(()), holds_token),
+    headers.request_rules(headers.reserved(()), holds_token, is_session_text),
     CREDENTIAL_FIELDS,
 )
 

@@ -13,6 +13,7 @@ from typing import Any, assert_never
 from gateway.errors import GatewayError
 from gateway.headers import templates
 from gateway.headers.names import (
+    HAS_BEARER,
     HAS_CREDENTIALS,
     HAS_ODD,
     LISTS,
@@ -51,6 +52,8 @@ class HeaderPolicy:
     """For sessions: field name, and a function that returns the field's encoded text;
     None: no such field."""
     forward_credentials: bool
+    forward_authorization: bool
+    """Bearer tokens that are no session's are forwarded."""
     allowed: frozenset[bytes]
     """Odd names that are forwarded, in lower case."""
     marks: int
@@ -61,9 +64,12 @@ def policy(
     identity_headers: Mapping[str, str],
     *,
     forward_credentials: bool = False,
+    forward_authorization: bool = False,
     allow_field_names: Sequence[str] = (),
 ) -> HeaderPolicy:
     """Return the policy of a route, from `identity.headers` and its related keys.
+
+    *forward_credentials* implies *forward_authorization*.
 
     A template is text with `{user_id}`, `{recipe_user_id}`, `{session_handle}`,
     `{tenant_id}` and `{claims.a.b}` in it. When one of them has no value the field is
@@ -73,7 +79,10 @@ def policy(
         ValueError: a name or template is invalid; the message has the reason.
     """
     return _policy(
-        tuple(identity_headers.items()), forward_credentials, tuple(allow_field_names)
+        tuple(identity_headers.items()),
+        forward_credentials,
+        forward_authorization or forward_credentials,
+        tuple(allow_field_names),
     )
 
 
@@ -81,6 +90,7 @@ def policy(
 def _policy(
     identity_headers: tuple[tuple[str, str], ...],
     forward_credentials: bool,
+    forward_authorization: bool,
     allow_field_names: tuple[str, ...],
 ) -> HeaderPolicy:
     writers: dict[bytes, tuple[bytes, _Read]] = {
@@ -95,9 +105,11 @@ def _policy(
     return HeaderPolicy(
         writers=tuple(writers.values()),
         forward_credentials=forward_credentials,
+        forward_authorization=forward_authorization,
         allowed=frozenset(name.lower().encode() for name in allow_field_names),
         marks=LISTS
         | (HAS_CREDENTIALS if forward_credentials else 0)
+        | (HAS_BEARER if forward_authorization else 0)
         | (HAS_ODD if allow_field_names else 0),
     )
 

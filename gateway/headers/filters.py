@@ -12,6 +12,7 @@ from gateway.headers.cookies import sets_session_cookie, without_session_cookies
 from gateway.headers.forwarded import ForwardedFields
 from gateway.headers.names import (
     AUTHORIZATION,
+    BEARER,
     CACHE,
     CONNECTION,
     COOKIE,
@@ -23,6 +24,7 @@ from gateway.headers.names import (
     FORWARDED_PORT,
     FORWARDED_PREFIX,
     FORWARDED_PROTO,
+    HAS_BEARER,
     HAS_CREDENTIALS,
     HAS_FORWARDED,
     HAS_LOCATION,
@@ -107,22 +109,44 @@ _REQUEST_MARKS: Mapping[Rule, int] = {
 _MAY_HOLD_A_TOKEN = frozenset({ODD, TRUSTED, FORWARDED_PORT, FORWARDED_PREFIX})
 
 
-def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> Rules:
+_SEPARATORS = re.compile(rb"[\s,;:=\"'\x7f-\xff]+")
+
+
+def request_rules(
+    reserved: Reserved,
+    holds_token: Callable[[bytes], bool],
+    is_token: Callable[[bytes], bool],
+) -> Rules:
     """Return the rules for fields of requests, for the reader of their heads.
 
-    *holds_token* returns whether a session's token is anywhere in a value.
+    *holds_token* returns whether a session's token is anywhere in a value, *is_token*
+    whether a text is one in any spelling that the gateway reads.
 
     1. Fields of this hop are removed, and those that Connection lists.
     2. Identity names are removed, in every spelling; so are odd names that the route
        doesn't allow.
-    3. Credentials are removed unless the route forwards them: session cookies, every
-       Bearer token, the SDKs' own fields, and every other field that has a session's
-       token in it. Other cookies, subprotocols and schemes stay.
+    3. Credentials are removed unless the route forwards them: session cookies, the
+       SDKs' own fields, and every other field that has a session's token in it. Other
+       Bearer tokens are removed unless the route forwards them. Other cookies,
+       subprotocols and schemes stay.
     4. Forwarded fields are removed, or some stay if the peer is trusted; For, Proto and
        Host are made anew, and Port and Prefix with a rewrite (`ForwardedCache`).
 
     Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
     """
+
+    def shows_session(value: bytes) -> bool:
+        """Return whether an Authorization field shows a session, as any scheme."""
+        basic = _basic(value)
+        return (
+            holds_token(value)
+            or is_token(value.partition(b" ")[2])
+            or any(map(is_token, _SEPARATORS.split(value)))
+            or (
+                bool(basic)
+                and (holds_token(basic) or any(map(is_token, _SEPARATORS.split(basic))))
+            )
+        )
 
     def judge(name: bytes, value: bytes, raw: bytes) -> Ruling:
         rule = reserved.request[name]
@@ -143,13 +167,10 @@ def request_rules(reserved: Reserved, holds_token: Callable[[bytes], bool]) -> R
             stripped = b"" if kept is None else b"%b: %b\r\n" % (name, kept)
             return Ruling(CREDENTIAL, stripped, HAS_CREDENTIALS)
         if rule is AUTHORIZATION:
-            if (
-                value.startswith(b"Bearer ")
-                or _BEARER(value)
-                or holds_token(value)
-                or holds_token(_basic(value))
-            ):
+            if shows_session(value):
                 return Ruling(CREDENTIAL, b"", HAS_CREDENTIALS)
+            if _BEARER(value):
+                return Ruling(BEARER, b"", HAS_BEARER)
             return Ruling(KEEP, raw)
         if rule in _MAY_HOLD_A_TOKEN and holds_token(value):
             rule = ODD_CREDENTIAL if rule is ODD else DROP
@@ -192,8 +213,8 @@ def to_upstream(
 
     *head* was read with `request_rules`. With a rewrite, *prefix* is the beginning of
     the public paths that the upstream doesn't get, empty if there is none. The sender
-    adds Host, the framing fields and an upgrade. Fields that the rules allow stay in order. The gateway's own fields
-    follow: set, never appended to a client's value.
+    adds Host, the framing fields and an upgrade. Fields that the rules allow stay in
+    order. The gateway's own fields follow: set, never appended to a client's value.
 
     Raises:
         IdentityTooLarge: the identity fields exceed `MAX_IDENTITY_BYTES`.
@@ -232,6 +253,7 @@ def _kept(
         return b""
     if (
         (rule is CREDENTIAL and policy.forward_credentials)
+        or (rule is BEARER and policy.forward_authorization)
         or (rule is TRUSTED and forwarded.is_trusted)
         or (
             (rule is ODD or (rule is ODD_CREDENTIAL and policy.forward_credentials))

@@ -20,6 +20,9 @@ class Rule(Enum):
     CONNECTION = auto()
     COOKIE = auto()
     AUTHORIZATION = auto()
+    BEARER = auto()
+    """An Authorization field with a Bearer token that is no session's: kept if the
+    route forwards it."""
     SUBPROTOCOLS = auto()
     CREDENTIAL = auto()
     """Kept if the route forwards credentials."""
@@ -48,6 +51,7 @@ class Rule(Enum):
 KEEP, DROP, ODD = Rule.KEEP, Rule.DROP, Rule.ODD
 CONNECTION, COOKIE = Rule.CONNECTION, Rule.COOKIE
 AUTHORIZATION, SUBPROTOCOLS = Rule.AUTHORIZATION, Rule.SUBPROTOCOLS
+BEARER = Rule.BEARER
 CREDENTIAL, ODD_CREDENTIAL = Rule.CREDENTIAL, Rule.ODD_CREDENTIAL
 FORWARDED_FOR, FORWARDED_PROTO = Rule.FORWARDED_FOR, Rule.FORWARDED_PROTO
 FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
@@ -58,7 +62,7 @@ DATE, LOCATION, REFRESH = Rule.DATE, Rule.LOCATION, Rule.REFRESH
 # Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
-HAS_LOCATION, SETS_COOKIE = 512, 1024
+HAS_LOCATION, SETS_COOKIE, HAS_BEARER = 512, 1024, 2048
 
 IDENTITY_NAMES = (
     "X-User-Id",

@@ -27,11 +27,11 @@ from gateway.http.target import host as parsed_host
 _URL = re.compile(
     rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?//([^/?#\\]*)((?:[/?#].*)?)", re.DOTALL
 ).fullmatch
-# WHATWG HTML, "shared declarative refresh steps": a time, `;` or `,`, and the URL, maybe
+# WHATWG HTML, shared declarative refresh steps: a time, `;` or `,`, and the URL, maybe
 # after `url=`, maybe in quotes.
 _REFRESH = re.compile(
-    rb"([ \t]*[0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)(?:\"([^\"]*)|'([^']*)|(.*))"
-    rb"(.*)",
+    rb"([ \t]*[0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?)"
+    rb"(?:\"([^\"]*)|'([^']*)|(.*))(.*)",
     re.IGNORECASE | re.DOTALL,
 ).fullmatch
 _AMBIGUOUS = (b"//", b"/\\")

@@ -117,12 +117,19 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
 def _header_policy(
     defaults: config.DefaultsConfig, route: config.RouteSettings
 ) -> HeaderPolicy:
+    protected = defaults.protected if route.protected is None else route.protected
     forward = route.forward_credentials
+    authorization = route.forward_authorization
+    if authorization is None:
+        authorization = defaults.forward_authorization
     return headers.policy(
         route.identity.headers,
         forward_credentials=defaults.forward_credentials
         if forward is None
         else forward,
+        forward_authorization=protected is not True
+        if authorization is None
+        else authorization,
         allow_field_names=route.request.allow_field_names,
     )
 

@@ -73,6 +73,9 @@ _has_refresh_token = re.compile(
 """A refresh token: its sealed facts, a nonce, and `V2`, which `_V2_HEADER` isn't."""
 _PAYLOAD_MIN_CHARS = 91
 """The payload with the fewest and shortest values takes so many in base64url."""
+_FRONT_TOKEN_KEYS = frozenset({"uid", "ate", "up"})
+_FRONT_TOKEN_MIN_CHARS = 36
+"""`{"ate":0,"uid":"","up":{}}` in base64."""
 _from_json = json.JSONDecoder().decode
 """What `json.loads` ends in, without its looks at the kind of text."""
 
@@ -158,6 +161,20 @@ def holds_token(value: bytes) -> bool:
             ):
                 return True
     return b".V2" in value and _has_refresh_token(value) is not None
+
+
+def is_session_text(text: bytes) -> bool:
+    """Return whether *text* is a session's access token or front token.
+
+    An access token counts in every spelling that `parse` reads, whatever its key, its
+    age and its signature. A front token proves nothing, but has the user's claims.
+
+    Source: SDK `build_front_token`.
+    """
+    if parse(text.decode("latin-1")) is not None:
+        return True
+    claims = _json(text) if len(text) >= _FRONT_TOKEN_MIN_CHARS else None
+    return isinstance(claims, dict) and claims.keys() >= _FRONT_TOKEN_KEYS
 
 
 def flaw(token: Token, rules: TokenRules, now: float) -> Flaw | None:

@@ -41,7 +41,7 @@ from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import SessionIdentity
 from gateway.session.credentials import CREDENTIAL_FIELDS
-from gateway.session.tokens import holds_token
+from gateway.session.tokens import holds_token, is_session_text
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
@@ -81,7 +81,7 @@ def reader(reserved: Reserved) -> RequestReader:
     """Return a reader configured like the gateway's."""
     bounds = HeadLimits(target=8192, field=16384, head=65536, fields=200)
     return RequestReader(
-        bounds, request_rules(reserved, holds_token), CREDENTIAL_FIELDS
+        bounds, request_rules(reserved, holds_token, is_session_text), CREDENTIAL_FIELDS
     )
 
 

@@ -19,7 +19,7 @@ from gateway.headers import (
 from gateway.headers.forwarded import client_address
 from gateway.http.fields import Field, block
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
-from gateway.session.tokens import holds_token
+from gateway.session.tokens import holds_token, is_session_text
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
@@ -28,7 +28,7 @@ TRUSTED = Networks(["10.0.0.0/8", "fd00::/8", "192.0.2.7"])
 PROXY, STRANGER = "10.0.0.1", "9.9.9.9"
 READER = RequestReader(
     HeadLimits(target=8192, field=16384, head=65536, fields=100),
-    request_rules(reserved(), holds_token),
+    request_rules(reserved(), holds_token, is_session_text),
 )
 WAYS = ForwardedCache(TRUSTED)
 """The cache of most tests. One request's facts must not change another's."""

@@ -27,7 +27,7 @@ from gateway.http.lines import (
 )
 from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.session.credentials import CREDENTIAL_FIELDS
-from gateway.session.tokens import holds_token
+from gateway.session.tokens import holds_token, is_session_text
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
@@ -54,7 +54,9 @@ def made(
 
 def reader() -> RequestReader:
     """Return a reader configured like the gateway's."""
-    rules = headers.request_rules(headers.reserved(["X-User-Plan"]), holds_token)
+    rules = headers.request_rules(
+        headers.reserved(["X-User-Plan"]), holds_token, is_session_text
+    )
     return RequestReader(BOUNDS, rules, CREDENTIAL_FIELDS)
 
 

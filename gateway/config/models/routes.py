@@ -111,6 +111,10 @@ class DefaultsConfig(Model):
 
     Risk: with true, every service can act as any of its callers, everywhere.
     """
+    forward_authorization: Flag | None = None
+    """True sends `Authorization: Bearer` with a token that is no session's to the
+    upstreams. Unset: on routes that are public or optional. Other schemes always pass.
+    """
     host_header: HostHeader = "upstream"
     """Host that services get: `upstream` (the target's own), `preserve` (the client's),
     or a literal. See docs/proxying.md.
@@ -153,6 +157,10 @@ class RouteSettings(Model):
     `defaults`.
 
     Risk: with true, the service can act as the user at every route.
+    """
+    forward_authorization: Flag | None = None
+    """True sends `Authorization: Bearer` with a token that is no session's to the
+    upstream. Unset: as in `defaults`, or else if the route is public or optional.
     """
     upstream_401: Upstream401 | None = None
     """What the client gets for an upstream's 401. Unset: as in `defaults`."""
