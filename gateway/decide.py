@@ -46,6 +46,7 @@ from gateway.routes import (
     Outcome,
     Route,
     RouteTable,
+    slashes,
 )
 from gateway.session.credentials import credentials
 from gateway.supertokens.api import Auth, user
@@ -159,6 +160,7 @@ class Router:
         self.table = table
         self.auth = auth
         self.user_path = user_path
+        self._kept_slashes = slashes.readings(table.routes)
         self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
         """Results of `find` by its arguments. Callers look here first."""
 
@@ -169,9 +171,17 @@ class Router:
             BadTarget: readers could take it for different resources (`target.parse`).
         """
         resource: Resource = _new(Resource)
-        resource.target = request_target = target.parse(raw, method, host)
+        outcome: Outcome | Conditional | GatewayResource
+        if self._kept_slashes and target.has_odd_slash(raw):
+            request_target, outcome = slashes.find(
+                raw, method, host, self._kept_slashes, self._outcome
+            )
+        else:
+            request_target = target.parse(raw, method, host)
+            outcome = self._outcome(method, request_target)
+        resource.target = request_target
+        resource.outcome = outcome
         resource.route = None
-        resource.outcome = outcome = self._outcome(method, request_target)
         if isinstance(outcome, Matched):
             resource.route = outcome.route
         if not request_target.query and len(raw) + len(host or b"") <= KNOWN_MAX_BYTES:

@@ -10,8 +10,9 @@ what the client sends                       result
 ==========================================  ==========================================
 ``/a/./b``, ``/a/../b``, ``%2e`` for a dot  resolved
 a climb above the root (``/..``)            refused
-``//``                                      one slash
-``%2F`` ``%5C`` and a raw backslash         refused
+``//``                                      one slash; kept by option (see below)
+``%2F``                                     refused; kept by option, in its own case
+``%5C`` and a raw backslash                 refused
 ``/;x``, ``/.;x``, ``/..;x`` (or ``%3B``)   refused: without its parameters, the segment
                                             would be empty or a dot segment
 any other ``;x``                            part of its segment
@@ -33,6 +34,10 @@ the query, from its ``?`` on                byte for byte, above 0x7F as well; c
 ``*``                                       for OPTIONS only
 ``host:port``, CONNECT, anything else       refused
 ==========================================  ==========================================
+
+What a route keeps (`Slashes`) never begins a path and stands beside no dot segment:
+``//host/x`` may be read as an authority, and ``/a%2F../b`` and ``/a//../b`` are
+resolved in several ways.
 
 Source: RFC 9112 §3.2 (forms), RFC 3986 §5.2.4 (dot segments), §6.2.2 (normalization).
 """
@@ -60,6 +65,9 @@ _NEVER_IN_PATH = re.compile(rb"[^\x21-\x7e]|[\\#]").search
 _NEVER_IN_QUERY = re.compile(rb"[\x00-\x20\x7f#]").search
 _TO_NORMALIZE = re.compile(rb"%([0-9A-Fa-f]{2})?|[\"<>\[\]^`{|}]")
 _SLASHES = re.compile(rb"/{2,}")
+_ENCODED_SLASH = re.compile(rb"%2f", re.IGNORECASE)
+_NEXT_TO_ENCODED_SLASH = re.compile(rb"(?:/|%2f)%2f|%2f/", re.IGNORECASE).search
+_DOTS_AND_PARAMETERS = re.compile(rb"\.{0,2}(?:;|%3B)|\.{1,2}\Z").match
 _BARE_PARAMETERS = re.compile(rb"\.{0,2}(?:;|%3B)").match
 _ABSOLUTE = re.compile(rb"(https?)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 DEFAULT_PORT = {"http": 80, "https": 443}
@@ -106,6 +114,18 @@ class Target(NamedTuple):
     form: Form
 
 
+class Slashes(NamedTuple):
+    """Which slashes of a path are kept, besides those between two segments."""
+
+    encoded: bool = False
+    """``%2F`` and ``%2f``, which are part of their segment."""
+    repeated: bool = False
+    """Empty segments, except at the beginning."""
+
+
+NO_SLASHES = Slashes()
+
+
 class Host(NamedTuple):
     """A valid Host field: see `Target.host` and `Target.authority`."""
 
@@ -114,10 +134,13 @@ class Host(NamedTuple):
     port: int | None
 
 
-def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
+def parse(
+    raw: bytes, method: str, authority: bytes | None, kept: Slashes = NO_SLASHES
+) -> Target:
     """Return the one canonical form of the request target *raw*.
 
-    *authority* is the value of the Host field; None: HTTP/1.0 without one.
+    *authority* is the value of the Host field; None: HTTP/1.0 without one. *kept* are
+    the slashes that stay in its path.
 
     Raises:
         BadTarget: it has no canonical form; see the table above.
@@ -152,11 +175,12 @@ def parse(raw: bytes, method: str, authority: bytes | None) -> Target:
     mark = raw.find(b"?")
     if mark < 0:
         # Not by the class's own constructor, which takes twice the time.
-        return tuple.__new__(Target, (_canonical(raw), b"", name, text, _ORIGIN))
+        path = _canonical(raw, kept)
+        return tuple.__new__(Target, (path, b"", name, text, _ORIGIN))
     query = raw[mark:]
     if _NEVER_IN_QUERY(query):
         raise BadTarget("the query holds a control, a space or a fragment")
-    return Target(_canonical(raw[:mark]), query, name, text, _ORIGIN)
+    return Target(_canonical(raw[:mark], kept), query, name, text, _ORIGIN)
 
 
 def canonical_path(text: str) -> str:
@@ -178,19 +202,30 @@ def canonical_path(text: str) -> str:
     )
 
 
-def _canonical(path: bytes) -> str:
+def has_odd_slash(raw: bytes) -> bool:
+    """Return whether *kept* may matter to `parse` for the target *raw*."""
+    return b"//" in raw or b"%2f" in raw or b"%2F" in raw
+
+
+def _canonical(path: bytes, kept_slashes: Slashes = NO_SLASHES) -> str:
     if _CLEAN_PATH(path):
         return path.decode("ascii")
     if _NEVER_IN_PATH(path):
         raise BadTarget("the path holds a byte that must be percent-encoded")
     # 1. RFC 3986 §6.2.2.1 and .2: escapes.
-    path = _TO_NORMALIZE.sub(_normalized, path)
+    path = _TO_NORMALIZE.sub(
+        _normalized_but_slashes if kept_slashes.encoded else _normalized, path
+    )
     try:
         unquote_to_bytes(path).decode("utf-8")
     except UnicodeDecodeError:
         raise BadTarget("the path's escapes aren't UTF-8") from None
     # 2. Slashes before dots, as nginx does: `/a//../b` is `/b`.
-    segments = _SLASHES.sub(b"/", path).split(b"/")
+    if kept_slashes.repeated:
+        path = b"/" + path.lstrip(b"/")
+    else:
+        path = _SLASHES.sub(b"/", path)
+    segments = path.split(b"/")
     # 3. RFC 3986 §5.2.4: dot segments. The first piece is the empty text before the
     # root's slash; a dot segment at the end leaves its slash.
     kept: list[bytes] = []
@@ -205,7 +240,29 @@ def _canonical(path: bytes) -> str:
             kept.append(segment)
     if segments[-1] in (b".", b".."):
         kept.append(b"")
+    if kept_slashes is not NO_SLASHES:
+        _check_kept(path, b"/".join(kept))
     return b"/".join(kept).decode("ascii")
+
+
+def _check_kept(path: bytes, resolved: bytes) -> None:
+    """Refuse kept slashes that readers take for different paths.
+
+    *path* is the path before its dot segments were *resolved*.
+    """
+    if b"//" in path and path != resolved:
+        raise BadTarget("the path has empty segments and dot segments")
+    if b"%2" in resolved:
+        if _NEXT_TO_ENCODED_SLASH(resolved):
+            raise BadTarget("an escaped slash is next to another slash")
+        decoded = _ENCODED_SLASH.sub(b"/", resolved)
+        if decoded != resolved and any(map(_DOTS_AND_PARAMETERS, decoded.split(b"/"))):
+            raise BadTarget("a dot segment is next to an escaped slash")
+
+
+def _normalized_but_slashes(match: re.Match[bytes]) -> bytes:
+    """Return the same as `_normalized`, but an escaped slash unchanged."""
+    return match[0] if match[1] in (b"2F", b"2f") else _normalized(match)
 
 
 def _normalized(match: re.Match[bytes]) -> bytes:

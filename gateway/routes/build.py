@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway import config, headers
 from gateway.config import Config, EffectiveRoute, InvalidConfig
 from gateway.headers import HeaderPolicy, MapPolicy
+from gateway.http.target import Slashes
 from gateway.identity import (
     CheckDatabase,
     ClaimRule,
@@ -93,6 +94,10 @@ def _route(
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
         buffer=defaults.request.buffer if buffer is None else buffer,
         retry=route.retry,
+        slashes=Slashes(
+            encoded=route.request.encoded_slash == "keep",
+            repeated=not route.request.merge_slashes,
+        ),
         close_streams=defaults.session.close_streams if closes is None else closes,
     )
 

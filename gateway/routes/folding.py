@@ -13,6 +13,8 @@ final slash           Express, Koa, Rails, Spring before 6, ASP.NET
 path parameters       Tomcat, Jetty, Spring: `/admin;x` is `/admin`
 extension             Rails, Spring before 5.3: `/admin.json` is `/admin`
 final dots, spaces    IIS and the file system of Windows: `/admin.` is `/admin`
+kept slashes          `/a%2Fb` and `/a//b` are `/a/b` for services that decode a path
+                      before they split it, or merge slashes
 ====================  ========================================================
 
 Source: RFC 3986 §3.3 (parameters of a segment), §6.2.2.1 (case).
@@ -30,6 +32,8 @@ from gateway.config import PathsConfig
 _PCHAR = "!$&'()*+,;=:@"
 """The characters that a segment has unescaped, besides the unreserved ones."""
 _PARAMETERS = re.compile(r";|%3B")
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_SLASHES = re.compile("/{2,}")
 _DOTS_AND_SPACES = ". \xa0\u3000"
 _PLAIN = re.compile(r"(?:/[a-z0-9_~!$&'()*+,=:@-]+)+|/").fullmatch
 _CACHE_MAX_CHARS = 512
@@ -47,6 +51,8 @@ class Reading(NamedTuple):
     """In the request's last segment; the extension of a route's path is kept."""
     final_dots: bool = False
     """Dots and spaces at the end of each segment."""
+    slashes: bool = False
+    """Escaped and repeated slashes, which only some routes keep."""
 
 
 EXACT = Reading()
@@ -115,6 +121,8 @@ def is_plain(path: str) -> bool:
 def folded(path: str, reading: Reading) -> tuple[str, ...]:
     """Return every folded form of a request's canonical *path*, at most four.
 
+    There are three times as many if slashes are kept.
+
     The result is empty if *path* itself is the only form, as for most paths. A reader
     that drops an extension may take the first dot or the last one as its beginning.
     """
@@ -126,6 +134,8 @@ def folded(path: str, reading: Reading) -> tuple[str, ...]:
 def _folded(path: str, reading: Reading) -> tuple[str, ...]:
     if _PLAIN(path):
         return ()
+    if reading.slashes:
+        return _with_slashes(path, reading._replace(slashes=False))
     form = fold(path, reading)
     forms = [form]
     head, _, last = form.rpartition("/")
@@ -139,6 +149,19 @@ def _folded(path: str, reading: Reading) -> tuple[str, ...]:
         forms.append(head or "/")
     others = tuple(dict.fromkeys(forms))
     return () if others == (path,) else others
+
+
+def _with_slashes(path: str, reading: Reading) -> tuple[str, ...]:
+    """Return the folded forms of *path*, and of what it is without its kept slashes."""
+    decoded = _ENCODED_SLASH.sub("/", path)
+    same = dict.fromkeys((path, decoded, *map(_merged, (path, decoded))))
+    forms = [form for one in same for form in _folded(one, reading) or (one,)]
+    others = tuple(dict.fromkeys(forms))
+    return () if others == (path,) else others
+
+
+def _merged(path: str) -> str:
+    return _SLASHES.sub("/", path)
 
 
 @lru_cache(maxsize=4096)

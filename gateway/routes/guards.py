@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from gateway import config
+from gateway.http.target import NO_SLASHES
 from gateway.routes.folding import Reading, fold, folded, possible
 from gateway.routes.route import (
     Matched,
@@ -102,7 +103,9 @@ def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
         ours = [route for route in routes if route.service in services]
         made: dict[Reading, Guards] = {}
         for route in _laxer(ours):
-            reading = possible(route.service.paths)
+            reading = possible(route.service.paths)._replace(
+                slashes=route.slashes != NO_SLASHES
+            )
             if reading not in made:
                 made[reading] = Guards(services, ours, reading)
             guards[route] = made[reading]

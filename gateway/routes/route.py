@@ -10,6 +10,7 @@ from gateway import config
 from gateway.config import Address
 from gateway.headers import HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
+from gateway.http.target import Slashes
 from gateway.identity import SessionPolicy
 from gateway.routes.condition import Condition
 
@@ -45,11 +46,12 @@ class Rewrite:
         """Return the upstream's path for *path*, which the route has matched.
 
         Whole segments are removed, so that the rest is empty or begins with a slash. A
-        canonical path has no dot segments and no `//`, so that the result can't leave
-        the replacement.
+        canonical path has no dot segments, so that the result can't leave the
+        replacement. Empty segments at its beginning are removed: `//host` may be read
+        as an authority.
         """
         pieces = path.split("/", self.strip + 1)
-        rest = f"/{pieces[-1]}" if len(pieces) > self.strip + 1 else ""
+        rest = f"/{pieces[-1].lstrip('/')}" if len(pieces) > self.strip + 1 else ""
         return (self.replacement + rest) or "/"
 
     def removed(self, path: str) -> str:
@@ -126,6 +128,8 @@ class Route:
     """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
     retry: config.RetryConfig
+    slashes: Slashes
+    """Which slashes of a path are kept, and sent to the service."""
     close_streams: bool
     """Whether replies in progress end with their session."""
 

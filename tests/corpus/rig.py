@@ -314,6 +314,12 @@ ROUTES: dict[str, Any] = {
         "protected": False,
         "forward_credentials": True,
     },
+    "kept": {
+        "path": "/kept",
+        "protected": False,
+        "request": {"encoded_slash": "keep", "merge_slashes": False},
+    },
+    "kept-within": {"path": "/kept/admin", "protected": True},
     "socket": {
         "path": "/socket",
         "protected": False,

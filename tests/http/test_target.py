@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadTarget
-from gateway.http.target import Form, Host, Target, canonical_path, host, parse
+from gateway.http.target import (
+    Form,
+    Host,
+    Slashes,
+    Target,
+    canonical_path,
+    host,
+    parse,
+)
 
 many = settings(max_examples=300, deadline=None)  # may be slow on a busy machine
 
@@ -408,3 +416,79 @@ def test_property_any_bytes_are_parsed_or_refused(raw: bytes, method: str) -> No
     assert got.path.startswith("/") or got == parse(
         b"*", method=method, authority=b"gw"
     )
+
+
+# --- slashes that a route keeps -------------------------------------------------
+
+BOTH = Slashes(encoded=True, repeated=True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept", "path"),
+    [
+        (b"/a%2Fb", BOTH, "/a%2Fb"),
+        (b"/a%2fb", BOTH, "/a%2fb"),
+        (b"/%61%2f%2d", BOTH, "/a%2f-"),
+        (b"/@scope%2fname", Slashes(encoded=True), "/@scope%2fname"),
+        (b"/a%2F", BOTH, "/a%2F"),
+        (b"/a//b", BOTH, "/a//b"),
+        (b"/a//b//", BOTH, "/a//b//"),
+        (b"//a//b", BOTH, "/a//b"),
+        (b"///", BOTH, "/"),
+        (b"/a//b", Slashes(encoded=True), "/a/b"),
+        (b"/a/./b", BOTH, "/a/b"),
+        (b"/a/../b%2Fc", BOTH, "/b%2Fc"),
+        (b"/a%252Fb", BOTH, "/a%252Fb"),
+        (b"/a?b=%2F//", BOTH, "/a"),
+        (b"http://gw/a%2Fb", BOTH, "/a%2Fb"),
+    ],
+)
+def test_slashes_that_are_kept(raw: bytes, kept: Slashes, path: str) -> None:
+    """B3, B5: they stay byte for byte; at the beginning there is always one."""
+    assert parse(raw, "GET", b"gw", kept).path == path
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"/a%2F..%2Fb",
+        b"/a%2f%2e%2e/b",
+        b"/..%2Fb",
+        b"/a/..%2Fb",
+        b"/.%2Fb",
+        b"/a%2F.",
+        b"/a%2F..;x%2Fb",
+        b"/a%2F;x",
+        b"/%2Fa",
+        b"/%2F%2Fa",
+        b"/a%2F/b",
+        b"/a/%2Fb",
+        b"/a%2F%2fb",
+        b"/a%5Cb",
+        b"/a%2Fb%5c..",
+        b"/a//../b",
+        b"/a/.//b",
+        b"/a%2Fb%00",
+        b"/a%2Fb%c0%af",
+        b"/a%2",
+    ],
+)
+def test_slashes_that_are_read_in_several_ways(raw: bytes) -> None:
+    """B3, B5: kept ones stand beside no dot segment and no other kept slash."""
+    with pytest.raises(BadTarget):
+        parse(raw, "GET", b"gw", BOTH)
+
+
+@given(st.text("/.%2fFa;", max_size=12))
+def test_kept_slashes_change_nothing_else(text: str) -> None:
+    """A path without them is the same; one with them has the same segments."""
+    raw = b"/" + text.encode()
+    try:
+        kept = parse(raw, "GET", b"gw", BOTH).path
+    except BadTarget:
+        return
+    decoded = re.sub("%2f", "/", kept, flags=re.IGNORECASE)
+    assert not kept.startswith("//")
+    assert {".", ".."}.isdisjoint(decoded.split("/"))
+    if "%2" not in kept:
+        assert parse(raw, "GET", b"gw").path == re.sub("/+", "/", kept)

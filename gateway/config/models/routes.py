@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -73,6 +73,17 @@ class RequestConfig(Model):
     """Names with `_` or `.` that are forwarded; other fields with them are dropped.
 
     Risk: a service that reads `_` as `-` takes such a field for the one with `-`.
+    """
+    encoded_slash: Literal["refuse", "keep"] = "refuse"
+    """What happens to `%2F` in the path: 400, or it is forwarded unchanged.
+
+    Risk: with `keep`, a service that decodes it may serve another path than the one
+    that was matched. A path of a stricter route is refused (`gateway.near_misses`).
+    """
+    merge_slashes: Flag = True
+    """False forwards `//` unchanged; at the beginning, slashes are merged in any case.
+
+    Risk: as for `encoded_slash`, with services that merge them.
     """
 
 
