@@ -74,13 +74,13 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
     """Return the services of *table* by name, with the pools of their targets.
 
     Services that name the same target share one pool for it. The pool has the smallest
-    of their `max_connections` and `max_waiting`, so a second service doesn't raise a
-    target's load.
+    of their `max_connections`, `max_waiting` and `keep_alive`, so a second service
+    doesn't raise a target's load.
 
     Raises:
         BadService: a CA file can't be read.
     """
-    limits: dict[UpstreamTarget, tuple[int, int]] = {}
+    limits: dict[UpstreamTarget, tuple[int, int, float]] = {}
     targets: dict[str, list[UpstreamTarget]] = {}
     for service in table.services():
         targets[service.name] = [
@@ -89,15 +89,25 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
         for target in targets[service.name]:
             connections = service.max_connections
             waiting = service.max_waiting or WAITING_PER_CONNECTION * connections
-            before = limits.get(target, (connections, waiting))
-            limits[target] = min(connections, before[0]), min(waiting, before[1])
+            own = connections, waiting, service.keep_alive
+            before = limits.get(target, own)
+            limits[target] = (
+                min(own[0], before[0]),
+                min(own[1], before[1]),
+                min(own[2], before[2]),
+            )
     services: dict[str, ServiceTargets] = {}
     for name, own_targets in targets.items():
         try:
             pools = [
-                upstreams.pool(target, max_connections=connections, max_waiting=waiting)
+                upstreams.pool(
+                    target,
+                    max_connections=connections,
+                    max_waiting=waiting,
+                    keepalive_s=keep_alive_s,
+                )
                 for target in own_targets
-                for connections, waiting in (limits[target],)
+                for connections, waiting, keep_alive_s in (limits[target],)
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc

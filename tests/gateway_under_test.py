@@ -216,6 +216,7 @@ def make(
                     UpstreamTarget.parse(str(target), each.tls),
                     max_connections=each.max_connections,
                     max_waiting=each.max_waiting,
+                    keepalive_s=each.keep_alive,
                 )
                 for target in each.targets
             ],

@@ -32,7 +32,7 @@ supertokens:
   connection_uri: "${CORE}"
   recipes: {emailpassword: {}}
 services:
-  wide: {targets: ["${UPSTREAM}"], max_connections: 9}
+  wide: {targets: ["${UPSTREAM}"], max_connections: 9, keep_alive: 3s}
   narrow: {targets: ["${UPSTREAM}"], max_connections: 2}
   usual: {targets: ["${UPSTREAM}"]}
 routes:
@@ -48,6 +48,7 @@ async def test_services_with_one_target_share_the_smallest_limit(start: Start) -
     gateway = await start(ROUTES)
     (pool,) = pools(gateway.app)
     assert pool.limits.max_connections == 2
+    assert pool.keepalive_s == 3.0
 
 
 TWO = """

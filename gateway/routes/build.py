@@ -115,6 +115,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         tls=service.tls,
         max_connections=service.max_connections,
         max_waiting=service.max_waiting,
+        keep_alive=service.keep_alive,
         paths=service.paths,
     )
 

@@ -29,6 +29,8 @@ class Service:
     """Per target."""
     max_waiting: int | None
     """Per target: exchanges that wait for their clients. None: the default."""
+    keep_alive: float
+    """How many seconds an idle connection is kept."""
     paths: config.PathsConfig
     """How it reads paths, as far as the file declares it."""
 

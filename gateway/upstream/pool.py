@@ -40,9 +40,11 @@ from gateway.upstream.places import (
 )
 from gateway.upstream.reply import Reply
 
-KEEPALIVE_S: Final = 30.0
-"""How long an idle connection is kept. Most upstreams keep it longer (nginx 75 s), so
-the gateway closes first. Those that keep it shorter (Node.js, 5 s) send Keep-Alive."""
+KEEPALIVE_S: Final = 4.0
+"""How long an idle connection is kept by default. The gateway should close first, or a
+request can cross the service's FIN. uvicorn and Node.js close after 5 s, and uvicorn
+doesn't announce it; nginx, Gunicorn's workers, Go and Tomcat keep connections longer or
+announce it."""
 
 _CLOSE_TIMEOUT_S: Final = 1.0
 _IDLE = State.IDLE
@@ -553,10 +555,12 @@ class Upstreams:
         *,
         max_connections: int = 256,
         max_waiting: int | None = None,
+        keepalive_s: float | None = None,
     ) -> UpstreamPool:
         """Return the pool of *target*, the same one each time, with the given limits.
 
         *max_waiting* is `WAITING_PER_CONNECTION` times *max_connections* by default.
+        *keepalive_s* is how long an idle connection is kept.
         Call it at load only: it may read a CA bundle, which blocks.
 
         Raises:
@@ -577,6 +581,8 @@ class Upstreams:
                 keepalive_s=self._keepalive_s,
             )
         pool.set_limits(limits)
+        if keepalive_s is not None:
+            pool.keepalive_s = keepalive_s
         return pool
 
     @property

@@ -285,6 +285,48 @@ async def test_idle_connections_expire(
         await upstreams.close()
 
 
+@pytest.mark.parametrize(
+    ("keep_alive", "field", "left_s", "over_s"),
+    [
+        (None, b"", 3.9, 4.1),
+        (None, b"Keep-Alive: timeout=5\r\n", 3.9, 4.1),
+        (None, b"Keep-Alive: timeout=3\r\n", 1.9, 2.1),
+        (60.0, b"", 59.0, 61.0),
+        (60.0, b"Keep-Alive: timeout=5\r\n", 3.9, 4.1),
+    ],
+)
+async def test_the_gateway_closes_an_idle_connection_first(
+    clock: MovableClock,
+    timeouts: TimeoutsConfig,
+    keep_alive: float | None,
+    field: bytes,
+    left_s: float,
+    over_s: float,
+) -> None:
+    """uvicorn closes after 5 s without a word: a POST then crosses its FIN, and is 502.
+
+    The default is below that. What the service announces counts if it is less.
+    """
+    reply = b"HTTP/1.1 200 OK\r\n" + field + b"Content-Length: 2\r\n\r\nok"
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(reply)
+        await peer.gone()
+
+    upstreams = Upstreams()
+    async with FaultUpstream(behaviour) as upstream:
+        target = UpstreamTarget.parse(upstream.url)
+        pool = upstreams.pool(target, keepalive_s=keep_alive)
+        await get(pool, timeouts)
+        await clock.pass_time(left_s)
+        assert pool.idle == 1
+        await clock.pass_time(over_s - left_s)
+        await upstream.lost.wait()
+        await until(lambda: not pool.open)
+        await upstreams.close()
+
+
 async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:

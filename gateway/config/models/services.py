@@ -164,6 +164,12 @@ class ServiceConfig(Model):
 
     One more cuts the slowest one. Unset: four times `max_connections`.
     """
+    keep_alive: Seconds = 4.0
+    """How long an idle connection to a target is kept: less than the service keeps it.
+
+    A shorter `Keep-Alive: timeout` of the service counts, less one second. See
+    docs/proxying.md.
+    """
     tls: TlsConfig = TlsConfig()
     paths: Annotated[
         PathsConfig,
