@@ -19,6 +19,8 @@ from gateway.headers.names import (
     CREDENTIAL,
     DATE,
     DROP,
+    EXPOSE,
+    EXPOSES,
     FORWARDED_FOR,
     FORWARDED_HOST,
     FORWARDED_PORT,
@@ -56,7 +58,7 @@ from gateway.headers.public_urls import (
     public_refresh,
     public_url,
 )
-from gateway.http.fields import TOKEN, Fields, block
+from gateway.http.fields import TOKEN, Fields, block, is_token
 from gateway.http.lines import Line, Rules, Ruling
 from gateway.http.reply_head import ReplyHead
 from gateway.http.request_head import RequestHead
@@ -270,6 +272,7 @@ def _all_listed(lines: Iterable[Line]) -> frozenset[bytes]:
     return frozenset().union(*listed)
 
 
+_EXPOSED = b"access-control-expose-headers"
 _ANONYMOUS = block((ANONYMOUS,))
 _PRIVATE = b"Cache-Control: private, no-cache\r\n"
 _NO_STORE = b"Cache-Control: no-store\r\n"
@@ -284,7 +287,8 @@ def reply_rules(reserved: Reserved) -> Rules:
     1. Fields of this hop are removed, and those that Connection lists.
     2. Identity names are removed. So are the fields of a session, which no upstream
        may set: Set-Cookie of SuperTokens' names, front-token, anti-csrf and `st-`.
-    3. Access-Control-* are removed: the gateway sets them.
+    3. Access-Control-* are removed: the gateway sets them. Names that an upstream
+       exposes are added to its own.
 
     Source: RFC 9110 §7.6.1; attack table A18, F3, F14, I2, I6.
     """
@@ -305,6 +309,8 @@ def reply_rules(reserved: Reserved) -> Rules:
             return Ruling(SET_COOKIE, raw, SETS_COOKIE)
         if rule is LOCATION or rule is REFRESH:
             return Ruling(rule, raw, HAS_LOCATION)
+        if rule is EXPOSE:
+            return Ruling(EXPOSE, b"", EXPOSES)
         if rule is DATE:
             return Ruling(DATE, raw, IS_DATED)
         return Ruling(KEEP, raw)
@@ -361,7 +367,7 @@ def to_client(
     elif private and not marks & RULES_CACHES:
         lines.append(_PRIVATE)
     if cors:
-        lines.append(block(cors))
+        lines.append(block(_exposing(cors, passed) if marks & EXPOSES else cors))
     if not marks & IS_DATED:
         lines.append(make_date())
     lines += (
@@ -370,6 +376,29 @@ def to_client(
         b"\r\n",
     )
     return b"".join(lines)
+
+
+def _exposing(cors: Fields, lines: Iterable[Line]) -> Fields:
+    """Return the CORS fields *cors*, with what the upstream's *lines* expose as well.
+
+    `*` isn't added: with credentials, it is the name of a field and no wildcard.
+
+    Source: WHATWG Fetch, CORS-exposed header-name list.
+    """
+    values = [line.value for line in lines if line.rule is EXPOSE]
+
+    def exposed(own: bytes) -> bytes:
+        names = {name.strip().lower(): name for name in own.split(b",")}
+        for name in b",".join(values).split(b","):
+            name = name.strip(b" \t")  # noqa: PLW2901 # the same name
+            if is_token(name) and name != b"*":
+                names.setdefault(name.lower(), name)
+        return b",".join(names.values())
+
+    return tuple(
+        (name, exposed(value) if name.lower() == _EXPOSED else value)
+        for name, value in cors
+    )
 
 
 def _mapped(line: Line, policy: MapPolicy, public: Public) -> bytes:

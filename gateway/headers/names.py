@@ -44,6 +44,8 @@ class Rule(Enum):
     LOCATION = auto()
     """A URL that is mapped to the public one, like the next one's."""
     REFRESH = auto()
+    EXPOSE = auto()
+    """Names that are added to those that the gateway exposes."""
 
 
 # The loops read these constants: an attribute of an enumeration costs more than the
@@ -58,11 +60,12 @@ FORWARDED_HOST, TRUSTED = Rule.FORWARDED_HOST, Rule.TRUSTED
 FORWARDED_PORT, FORWARDED_PREFIX = Rule.FORWARDED_PORT, Rule.FORWARDED_PREFIX
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
 DATE, LOCATION, REFRESH = Rule.DATE, Rule.LOCATION, Rule.REFRESH
+EXPOSE = Rule.EXPOSE
 
 # Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
-HAS_LOCATION, SETS_COOKIE, HAS_BEARER = 512, 1024, 2048
+HAS_LOCATION, SETS_COOKIE, HAS_BEARER, EXPOSES = 512, 1024, 2048, 4096
 
 IDENTITY_NAMES = (
     "X-User-Id",
@@ -163,6 +166,7 @@ _REPLY_RULES = {
     b"content-location": LOCATION,
     b"refresh": REFRESH,
     b"x-request-id": DROP,
+    b"access-control-expose-headers": EXPOSE,
 }
 # An upstream can't set or clear the session, nor set the CORS policy.
 _REPLY_PREFIXES = ((b"st-", DROP), (b"access-control-", DROP))
@@ -211,10 +215,13 @@ class Reserved:
         if folded in self.names or folded in _SESSION_FIELDS:
             return DROP
         lower = name.lower()
+        known = _REPLY_RULES.get(lower)
+        if known is not None:
+            return known
         for prefix, rule in _REPLY_PREFIXES:
             if lower.startswith(prefix):
                 return rule
-        return _REPLY_RULES.get(lower, KEEP)
+        return KEEP
 
 
 def reserved(names: Iterable[str] = ()) -> Reserved:
