@@ -135,7 +135,12 @@ def readers(
     if gateway.forwarded.real_ip:
         names.append("X-Real-IP")
     reserved = headers.reserved(names)
-    rules = headers.request_rules(reserved, holds_token, is_session_text)
+    rules = headers.request_rules(
+        reserved,
+        holds_token,
+        is_session_text,
+        frozenset().union(*(route.headers.edits.removed for route in table.routes)),
+    )
     bounds = HeadLimits(
         target=limits.max_target_size,
         field=limits.max_field_size,
@@ -144,7 +149,12 @@ def readers(
     )
     return (
         RequestReader(bounds, rules, CREDENTIAL_FIELDS),
-        ReplyHeadReader(headers.reply_rules(reserved)),
+        ReplyHeadReader(
+            headers.reply_rules(
+                reserved,
+                frozenset().union(*(one.reply_edits.removed for one in table.routes)),
+            )
+        ),
     )
 
 

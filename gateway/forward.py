@@ -303,6 +303,7 @@ class Forwarder:
                 route.session.protection is not _PUBLIC,
                 route.mapping,
                 _public(forward) if reply_head.marks & route.mapping.marks else None,
+                route.reply_edits,
             )
             if reply_head.marks & headers.SETS_SESSION:
                 _note_cookies(reply_head, record)
@@ -436,6 +437,7 @@ class Forwarder:
             forward.cors,
             forward.verdict.new_tokens,
             forward.route.session.protection is not _PUBLIC,
+            edits=forward.route.reply_edits,
         )
         if head.marks & headers.SETS_SESSION:
             _note_cookies(head, record)

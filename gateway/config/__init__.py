@@ -32,6 +32,11 @@ from gateway.config.models.matching import (
     PathMatchConfig,
     RewriteConfig,
 )
+from gateway.config.models.messages import (
+    ReplyEditsConfig,
+    RequestConfig,
+    RequestEditsConfig,
+)
 from gateway.config.models.policies import (
     AnyAll,
     ClaimConfig,
@@ -45,7 +50,6 @@ from gateway.config.models.policies import (
 from gateway.config.models.routes import (
     DefaultsConfig,
     GroupConfig,
-    RequestConfig,
     RetryConfig,
     RouteConfig,
     RouteSettings,
@@ -103,7 +107,9 @@ __all__ = [
     "PathForm",
     "PathMatchConfig",
     "PathsConfig",
+    "ReplyEditsConfig",
     "RequestConfig",
+    "RequestEditsConfig",
     "RequireConfig",
     "RetryConfig",
     "RewriteConfig",

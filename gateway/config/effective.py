@@ -15,6 +15,7 @@ from gateway.config.findings import Finding, Loc
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
 from gateway.config.models.matching import MatchConfig, PathForm, PathMatchConfig
+from gateway.config.models.messages import EditsConfig
 from gateway.config.models.policies import RequireConfig
 from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
 from gateway.config.models.services import ServiceConfig
@@ -279,7 +280,9 @@ def _merge(model: type[M], levels: Sequence[Model]) -> M:
         if not values:
             continue
         nearest = values[0]
-        if isinstance(nearest, Model):
+        if isinstance(nearest, EditsConfig):
+            merged[key] = nearest.over(values[1:])
+        elif isinstance(nearest, Model):
             # None, which `cookies: false` means, ends what is merged.
             models = takewhile(lambda value: isinstance(value, Model), values)
             merged[key] = _merge(type(nearest), list(models))

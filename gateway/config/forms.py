@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from gateway.config.urls import (
     origin_host,
 )
 from gateway.errors import BadTarget
-from gateway.headers import names, templates
+from gateway.headers import edits, names, templates
 from gateway.http import target
 from gateway.http.fields import is_plain_value, is_token
 from gateway.http.methods import METHODS
@@ -495,6 +496,19 @@ def _field_value(value: str) -> str:
     )
 
 
+def _edited(check: Callable[[str], None]) -> Callable[[str], str]:
+    def checked(value: str) -> str:
+        try:
+            check(value)
+        except ValueError as exc:
+            raise wrong(f"this field can't be changed: {exc}") from None
+        return value
+
+    return checked
+
+
+EditedRequestField = Annotated[str, AfterValidator(_edited(edits.check_request_edit))]
+EditedReplyField = Annotated[str, AfterValidator(_edited(edits.check_reply_edit))]
 FieldValue = Annotated[str, AfterValidator(_field_value)]
 ApiKey = Annotated[str, Field(min_length=1), AfterValidator(_field_value)]
 """The core's API key, which is sent as the value of a field, `api-key`."""

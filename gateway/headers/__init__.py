@@ -24,6 +24,7 @@ from gateway.headers.attach import (
     policy,
 )
 from gateway.headers.cookies import without_session_cookies
+from gateway.headers.edits import Edits, compile_edits
 from gateway.headers.filters import (
     reply_rules,
     request_id,
@@ -46,6 +47,7 @@ __all__ = [
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
     "SETS_SESSION",
+    "Edits",
     "ForwardedCache",
     "ForwardedFields",
     "HeaderPolicy",
@@ -55,6 +57,7 @@ __all__ = [
     "Public",
     "Reserved",
     "authority",
+    "compile_edits",
     "fold",
     "policy",
     "reply_rules",

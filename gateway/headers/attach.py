@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from gateway.errors import GatewayError
 from gateway.headers import templates
+from gateway.headers.edits import NO_EDITS, Edits
 from gateway.headers.names import (
     HAS_BEARER,
     HAS_CREDENTIALS,
@@ -54,6 +55,7 @@ class HeaderPolicy:
     forward_credentials: bool
     forward_authorization: bool
     """Bearer tokens that are no session's are forwarded."""
+    edits: Edits
     allowed: frozenset[bytes]
     """Odd names that are forwarded, in lower case."""
     marks: int
@@ -66,6 +68,7 @@ def policy(
     forward_credentials: bool = False,
     forward_authorization: bool = False,
     allow_field_names: Sequence[str] = (),
+    edits: Edits = NO_EDITS,
 ) -> HeaderPolicy:
     """Return the policy of a route, from `identity.headers` and its related keys.
 
@@ -83,6 +86,7 @@ def policy(
         forward_credentials,
         forward_authorization or forward_credentials,
         tuple(allow_field_names),
+        edits,
     )
 
 
@@ -92,6 +96,7 @@ def _policy(
     forward_credentials: bool,
     forward_authorization: bool,
     allow_field_names: tuple[str, ...],
+    edits: Edits,
 ) -> HeaderPolicy:
     writers: dict[bytes, tuple[bytes, _Read]] = {
         fold(name): (name, read) for name, read in _STANDARD_WRITERS
@@ -106,8 +111,10 @@ def _policy(
         writers=tuple(writers.values()),
         forward_credentials=forward_credentials,
         forward_authorization=forward_authorization,
+        edits=edits,
         allowed=frozenset(name.lower().encode() for name in allow_field_names),
         marks=LISTS
+        | edits.marks
         | (HAS_CREDENTIALS if forward_credentials else 0)
         | (HAS_BEARER if forward_authorization else 0)
         | (HAS_ODD if allow_field_names else 0),

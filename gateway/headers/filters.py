@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from gateway.headers.attach import ANONYMOUS, HeaderPolicy, identity_fields
 from gateway.headers.cookies import sets_session_cookie, without_session_cookies
+from gateway.headers.edits import NO_EDITS, Edits
 from gateway.headers.forwarded import ForwardedFields
 from gateway.headers.names import (
     AUTHORIZATION,
@@ -19,6 +20,7 @@ from gateway.headers.names import (
     CREDENTIAL,
     DATE,
     DROP,
+    EDITED,
     EXPOSE,
     EXPOSES,
     FORWARDED_FOR,
@@ -49,6 +51,7 @@ from gateway.headers.names import (
     VARY,
     Reserved,
     Rule,
+    fold,
 )
 from gateway.headers.public_urls import (
     NOTHING_MAPPED,
@@ -118,11 +121,13 @@ def request_rules(
     reserved: Reserved,
     holds_token: Callable[[bytes], bool],
     is_token: Callable[[bytes], bool],
+    edited: Collection[bytes] = (),
 ) -> Rules:
     """Return the rules for fields of requests, for the reader of their heads.
 
     *holds_token* returns whether a session's token is anywhere in a value, *is_token*
-    whether a text is one in any spelling that the gateway reads.
+    whether a text is one in any spelling that the gateway reads. *edited* are the
+    folded names of fields that some route removes.
 
     1. Fields of this hop are removed, and those that Connection lists.
     2. Identity names are removed, in every spelling; so are odd names that the route
@@ -178,7 +183,19 @@ def request_rules(
             rule = ODD_CREDENTIAL if rule is ODD else DROP
         return Ruling(rule, b"", _REQUEST_MARKS.get(rule, 0))
 
-    return judge
+    return _marking(edited, judge) if edited else judge
+
+
+def _marking(edited: Collection[bytes], judge: Rules) -> Rules:
+    """Return the rules that *judge* has, and a mark for fields that routes remove."""
+
+    def judge_and_mark(name: bytes, value: bytes, raw: bytes) -> Ruling:
+        ruling = judge(name, value, raw)
+        if fold(name) in edited:
+            return ruling._replace(marks=ruling.marks | EDITED)
+        return ruling
+
+    return judge_and_mark
 
 
 def _without(
@@ -228,6 +245,7 @@ def to_upstream(
     else:
         lines = [*map(_kept_by_default, head.lines)]
     lines += (
+        policy.edits.added,
         forwarded.fields if prefix is None else forwarded.rewritten(prefix),
         b"X-Request-Id: ",
         request_id,
@@ -252,6 +270,8 @@ def _kept(
     """
     rule = line.rule
     if listed and line.name.lower() in listed:
+        return b""
+    if line.marks & EDITED and fold(line.name) in policy.edits.removed:
         return b""
     if (
         (rule is CREDENTIAL and policy.forward_credentials)
@@ -281,8 +301,10 @@ _VARIES_BY_ORIGIN = re.compile(
 ).search
 
 
-def reply_rules(reserved: Reserved) -> Rules:
+def reply_rules(reserved: Reserved, edited: Collection[bytes] = ()) -> Rules:
     """Return the rules for fields of replies, for the reader of their heads.
+
+    *edited* are the folded names of fields that some route removes.
 
     1. Fields of this hop are removed, and those that Connection lists.
     2. Identity names are removed. So are the fields of a session, which no upstream
@@ -315,7 +337,7 @@ def reply_rules(reserved: Reserved) -> Rules:
             return Ruling(DATE, raw, IS_DATED)
         return Ruling(KEEP, raw)
 
-    return judge
+    return _marking(edited, judge) if edited else judge
 
 
 def to_client(
@@ -327,6 +349,7 @@ def to_client(
     private: bool = False,
     policy: MapPolicy = NOTHING_MAPPED,
     public: Public | None = None,
+    edits: Edits = NO_EDITS,
 ) -> bytes:
     """Return the fields of the answer, each with CRLF.
 
@@ -342,7 +365,8 @@ def to_client(
        no-cache`: no shared cache keeps it, a browser revalidates it before it shows it
        (to the next user, for example), and 304 still works. Otherwise the upstream's
        Cache-Control stays.
-    3. With *public*, redirects and cookies are mapped as *policy* says. It is needed
+    3. *edits* are applied to the upstream's fields.
+    4. With *public*, redirects and cookies are mapped as *policy* says. It is needed
        only if the head has one of the policy's marks.
 
     Source: RFC 9110 §6.6.1 (Date), §12.5.5 (Vary), RFC 9111 §3.5, §5.2.2.
@@ -351,9 +375,16 @@ def to_client(
     if marks & LISTS:
         listed = _all_listed(passed)
         passed = [line for line in passed if line.name.lower() not in listed]
-        marks = 0
-        for line in passed:
-            marks |= line.marks
+        marks = _marks(passed)
+    if edits.removed and marks & EDITED:
+        passed = [line for line in passed if fold(line.name) not in edits.removed]
+        marks = _marks(passed)
+    added = edits.added
+    if added and edits.added_uncached != added:
+        # The route says what caches may keep. New tokens overrule it.
+        marks |= RULES_CACHES
+        if new_tokens:
+            added = edits.added_uncached
     if new_tokens and marks & RULES_CACHES:
         passed = [line for line in passed if line.rule is not CACHE]
     if public is None:
@@ -366,6 +397,8 @@ def to_client(
         lines += (block(own), _NO_STORE)
     elif private and not marks & RULES_CACHES:
         lines.append(_PRIVATE)
+    if added:
+        lines.append(added)
     if cors:
         lines.append(block(_exposing(cors, passed) if marks & EXPOSES else cors))
     if not marks & IS_DATED:
@@ -376,6 +409,13 @@ def to_client(
         b"\r\n",
     )
     return b"".join(lines)
+
+
+def _marks(lines: Iterable[Line]) -> int:
+    marks = 0
+    for line in lines:
+        marks |= line.marks
+    return marks
 
 
 def _exposing(cors: Fields, lines: Iterable[Line]) -> Fields:

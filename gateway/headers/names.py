@@ -66,6 +66,7 @@ EXPOSE = Rule.EXPOSE
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
 HAS_LOCATION, SETS_COOKIE, HAS_BEARER, EXPOSES = 512, 1024, 2048, 4096
+EDITED = 8192
 
 IDENTITY_NAMES = (
     "X-User-Id",
@@ -283,6 +284,17 @@ def check_settable(name: str) -> None:
         or folded.startswith(tuple(prefix for prefix, _ in _REQUEST_PREFIXES))
     ):
         raise ValueError("this field has another meaning")
+
+
+def request_rule(folded: bytes) -> Rule | None:
+    """Return the rule of a request field by its folded name; None if it has none."""
+    rule = _BUILT_IN.request[folded]
+    return None if rule is KEEP else rule
+
+
+def is_reserved_reply(folded: bytes) -> bool:
+    """Return whether services may not send the reply field with this folded name."""
+    return _BUILT_IN.reply[folded] is DROP
 
 
 def check_allowable(name: str) -> None:

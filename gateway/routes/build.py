@@ -88,6 +88,7 @@ def _route(
         timeouts=defaults.timeouts.patched(route.timeouts),
         rewrite=rewrite,
         mapping=_mapping(route.rewrite, rewrite, service, host_header),
+        reply_edits=_edits(route.response.headers.over((defaults.response.headers,))),
         host_header=host_header,
         upstream_401=route.upstream_401 or defaults.upstream_401,
         websocket=route.websocket,
@@ -137,7 +138,14 @@ def _header_policy(
         if authorization is None
         else authorization,
         allow_field_names=route.request.allow_field_names,
+        edits=_edits(route.request.headers.over((defaults.request.headers,))),
     )
+
+
+def _edits(
+    settings: config.RequestEditsConfig | config.ReplyEditsConfig,
+) -> headers.Edits:
+    return headers.compile_edits(settings.set, settings.add, settings.remove)
 
 
 def _rewrite(effective: EffectiveRoute) -> Rewrite | None:

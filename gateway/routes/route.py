@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway import config
 from gateway.config import Address
-from gateway.headers import HeaderPolicy, MapPolicy, Networks
+from gateway.headers import Edits, HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
 from gateway.http.target import Slashes
 from gateway.identity import SessionPolicy
@@ -121,6 +121,8 @@ class Route:
     rewrite: Rewrite | None
     mapping: MapPolicy
     """What of its replies is mapped to public URLs."""
+    reply_edits: Edits
+    """What of its replies' fields is changed."""
     host_header: str
     """`upstream`, `preserve`, or a literal host."""
     upstream_401: Literal["pass", "403", "502"]

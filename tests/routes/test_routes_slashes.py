@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from faults import FaultUpstream, answer
@@ -162,5 +162,5 @@ def test_the_sample_of_keys() -> None:
     """A mistake in the value is named at its place."""
     with pytest.raises(config.InvalidConfig) as caught:
         router({"path": "/a", "request": {"encoded_slash": "merge"}})
-    finding = cast("config.InvalidConfig", caught.value).findings[0]
+    finding = caught.value.findings[0]
     assert finding.path == "routes[0].request.encoded_slash"

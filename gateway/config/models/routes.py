@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
-    AllowedField,
-    Bytes,
     Flag,
     HostHeader,
     Name,
@@ -30,6 +28,11 @@ from gateway.config.models.matching import (
     Paths,
     Rewrite,
     RewriteConfig,
+)
+from gateway.config.models.messages import (
+    RequestConfig,
+    RequestDefaultsConfig,
+    ResponseConfig,
 )
 from gateway.config.models.policies import (
     ClientsConfig,
@@ -59,50 +62,12 @@ class WebSocketConfig(Model):
     """
 
 
-class RequestConfig(Model):
-    """What a request on this route may contain."""
-
-    max_body_size: Bytes | None = None
-    """Largest request body. Unset: `gateway.limits.max_body_size`."""
-    buffer: Bytes | None = None
-    """Bodies up to this size arrive whole before their service is asked. 0: none do.
-
-    Unset: `defaults.request.buffer`. A body without Content-Length is never awaited.
-    """
-    allow_field_names: tuple[AllowedField, ...] = ()
-    """Names with `_` or `.` that are forwarded; other fields with them are dropped.
-
-    Risk: a service that reads `_` as `-` takes such a field for the one with `-`.
-    """
-    encoded_slash: Literal["refuse", "keep"] = "refuse"
-    """What happens to `%2F` in the path: 400, or it is forwarded unchanged.
-
-    Risk: with `keep`, a service that decodes it may serve another path than the one
-    that was matched. A path of a stricter route is refused (`gateway.near_misses`).
-    """
-    merge_slashes: Flag = True
-    """False forwards `//` unchanged; at the beginning, slashes are merged in any case.
-
-    Risk: as for `encoded_slash`, with services that merge them.
-    """
-
-
 class RetryConfig(Model):
     """When a request is sent again after its upstream failed."""
 
     attempts: UpToFive = 1
     """How often a GET, HEAD or OPTIONS without a body is sent again if the connection
     ends before the reply's head does. 0: never. See docs/proxying.md.
-    """
-
-
-class RequestDefaultsConfig(Model):
-    """What holds for the requests of all routes."""
-
-    buffer: Bytes = 65536
-    """Bodies up to this size arrive whole before their service is asked. 0: none do.
-
-    A slow upload then holds no connection of the service.
     """
 
 
@@ -117,6 +82,7 @@ class DefaultsConfig(Model):
     timeouts: TimeoutsConfig = TimeoutsConfig()
     session: SessionConfig = SessionConfig()
     request: RequestDefaultsConfig = RequestDefaultsConfig()
+    response: ResponseConfig = ResponseConfig()
     forward_credentials: Flag = False
     """True sends the session's cookies and tokens to the upstreams.
 
@@ -179,6 +145,7 @@ class RouteSettings(Model):
     """As in `defaults`. Unset: the service's value."""
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
+    response: ResponseConfig = ResponseConfig()
     retry: RetryConfig = RetryConfig()
     clients: ClientsConfig = ClientsConfig()
 

@@ -18,6 +18,7 @@ from gateway.config.forms import (
     Text,
 )
 from gateway.config.models.base import Model
+from gateway.config.models.messages import RequestConfig, ResponseConfig
 from gateway.config.models.policies import (
     ClientsConfig,
     IdentityConfig,
@@ -177,6 +178,8 @@ class ServiceConfig(Model):
             _short_paths, json_schema_input_type=PathsConfig | Literal["exact"]
         ),
     ] = PathsConfig()
+    request: RequestConfig = RequestConfig()
+    response: ResponseConfig = ResponseConfig()
     host_header: HostHeader | None = None
     """Host that the service gets. Unset: as in `defaults`.
 
