@@ -48,12 +48,14 @@ def make_app(
     """Return the app that keeps its data in *store*. The caller closes *store*."""
     keys = SigningKeys(store, settings, now_ms=now_ms, rng=rng)
     users = Users(store, now_ms=now_ms, rng=rng)
+    tenants = Tenants(store)
     return App(
         store=store,
         keys=keys,
         sessions=Sessions(
             store,
             Mint(store, keys, settings, now_ms=now_ms, rng=rng),
+            tenants,
             settings,
             now_ms=now_ms,
         ),
@@ -61,7 +63,7 @@ def make_app(
         email_tokens=EmailTokens(store, users, settings, now_ms=now_ms, rng=rng),
         roles=Roles(store),
         metadata=Metadata(store),
-        tenants=Tenants(store),
+        tenants=tenants,
         codes=Codes(store, settings, now_ms=now_ms, rng=rng),
         now_ms=now_ms,
         rng=rng,

@@ -30,6 +30,7 @@ from gateway.dev.core.http import (
 )
 from gateway.dev.core.settings import PUBLIC, CoreSettings
 from gateway.dev.core.store import Store
+from gateway.dev.core.tenants import NoTenant
 
 log: Final = logging.getLogger(__name__)
 
@@ -169,14 +170,13 @@ class Core:
         body = Body({})
         if request.method in _BODY_METHODS and endpoint.needs_key:  # 6
             body = Body.parse(await request.read())
-        answer = await endpoint.handler(  # 7
-            Call(
-                app=app,
-                tenant_id=place.tenant_id,
-                body=body,
-                query=Query(request.query),
-            )
+        call = Call(
+            app=app, tenant_id=place.tenant_id, body=body, query=Query(request.query)
         )
+        try:
+            answer = await endpoint.handler(call)  # 7
+        except NoTenant as exc:
+            raise _not_found(place.app_id, exc.tenant_id) from exc
         return answer if isinstance(answer, Reply) else json_reply(answer)
 
     def _check_caller(self, request: web.Request, endpoint: Endpoint) -> None:
@@ -204,14 +204,19 @@ class Core:
         if app is None or not (
             endpoint.scope is Scope.OPEN or app.tenants.exists(place.tenant_id)
         ):
-            raise Refusal(
-                400,
-                "AppId or tenantId not found => appId: "
-                f"{place.app_id}, tenantId: {place.tenant_id}",
-            )
+            raise _not_found(place.app_id, place.tenant_id)
         if endpoint.scope is Scope.APP and place.tenant_id != PUBLIC:
             raise Refusal(403, "Only public tenantId can call this app specific API")
         return app
+
+
+def _not_found(app_id: str, tenant_id: str) -> Refusal:
+    """Return the refusal of a call about an app or a tenant that isn't there."""
+    return Refusal(
+        400,
+        "AppId or tenantId not found => Tenant with the following connectionURIDomain,"
+        f" appId and tenantId combination not found: (, {app_id}, {tenant_id})",
+    )
 
 
 def _by_rid(candidates: list[Endpoint], rid: str | None) -> Endpoint:

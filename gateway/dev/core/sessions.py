@@ -8,6 +8,8 @@ Facts (core protocol CDI 5.4, session recipe, as the SDK 0.31 uses it)
   token in `verify`, or its refresh token in `refresh`.
 - Any other refresh token of the session has been superseded. Its use is theft.
 - The comparison and the change are in one transaction (`BEGIN IMMEDIATE`).
+- A session whose tenant was removed isn't an ended one: every call about it is refused
+  (`NoTenant`), after the checks that need no database.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from gateway.dev.core.outcomes import (
 )
 from gateway.dev.core.settings import PUBLIC, CoreSettings
 from gateway.dev.core.store import Store
+from gateway.dev.core.tenants import Tenants
 from gateway.dev.core.tokens import PROTECTED_CLAIMS, AccessToken, h
 
 _PURGE_AFTER_MS: Final = 12 * 3600 * 1000
@@ -63,6 +66,7 @@ class Sessions:
         self,
         store: Store,
         mint: Mint,
+        tenants: Tenants,
         settings: CoreSettings,
         *,
         now_ms: Callable[[], int],
@@ -70,6 +74,7 @@ class Sessions:
         """Use *store* for the sessions, and *mint* for their tokens."""
         self._store = store
         self._mint = mint
+        self._tenants = tenants
         self._now_ms = now_ms
         self._access_ms = settings.access_token_validity_s * 1000
         self._refresh_ms = settings.refresh_token_validity_s * 1000
@@ -126,6 +131,8 @@ class Sessions:
 
         The numbers are those of the protocol's table.
 
+        Raises:
+            NoTenant: the session's tenant was removed.
         Source: core protocol CDI 5.4, session refresh.
         """
         # 1 not a refresh token of this app
@@ -136,6 +143,7 @@ class Sessions:
         # 2 anti-csrf
         if enable_anti_csrf and contents.anti_csrf not in (None, anti_csrf):
             return Unauthorised(message="Anti CSRF token missing, or not matching")
+        self._tenants.check(contents.tenant_id)
         with self._store.transaction():
             row = self._row(contents.tenant_id, contents.session_handle)
             # 3 the session doesn't exist
@@ -179,6 +187,8 @@ class Sessions:
 
         The numbers are those of the protocol's table.
 
+        Raises:
+            NoTenant: the session's tenant was removed.
         Source: core protocol CDI 5.4, session verify.
         """
         # 1 the token is invalid
@@ -190,6 +200,7 @@ class Sessions:
             access.anti_csrf is None or access.anti_csrf != anti_csrf
         ):
             return TryRefresh(message="anti-csrf check failed")
+        self._tenants.check(access.tenant_id)
         with self._store.transaction():
             row = self._row(access.tenant_id, access.session_handle)
             # 2 the session was revoked; the row's expiry isn't checked
@@ -254,6 +265,7 @@ class Sessions:
 
         Raises:
             ProtectedClaim: the payload uses a protected name.
+            NoTenant: the session's tenant was removed.
         """
         if payload is not None:
             check_payload(payload)
@@ -261,6 +273,7 @@ class Sessions:
             access = AccessToken.from_claims(parse(token).payload)
         except BadToken as exc:
             return Unauthorised(message=str(exc))
+        self._tenants.check(access.tenant_id)
         with self._store.transaction():
             row = self._row(access.tenant_id, access.session_handle)
             if row is None or row["expires_ms"] <= self._now_ms():
@@ -294,8 +307,12 @@ class Sessions:
         )
 
     def get(self, handle: str) -> Stored | None:
-        """Return a session that hasn't expired, or None."""
-        row = self._row(tenant_of(handle), handle)
+        """Return a session that hasn't expired, or None.
+
+        Raises:
+            NoTenant: there is no tenant of the name in *handle*.
+        """
+        row = self._row(self._tenant_of(handle), handle)
         if row is None or row["expires_ms"] <= self._now_ms():
             return None
         return _stored(row)
@@ -310,18 +327,26 @@ class Sessions:
         )
 
     def revoke(self, handles: Sequence[str]) -> list[str]:
-        """End sessions; return the handles of those that existed."""
+        """End sessions; return the handles of those that existed.
+
+        Raises:
+            NoTenant: there is no tenant of the name in one of *handles*. None is ended.
+        """
         with self._store.transaction():
             return [
                 handle
                 for handle in handles
                 if self._store.delete(
-                    "sessions", handle=handle, tenant_id=tenant_of(handle)
+                    "sessions", handle=handle, tenant_id=self._tenant_of(handle)
                 )
             ]
 
     def set_data(self, handle: str, data: JsonObject) -> bool:
-        """Replace a session's stored data; return whether the session exists."""
+        """Replace a session's stored data; return whether the session exists.
+
+        Raises:
+            NoTenant: there is no tenant of the name in *handle*.
+        """
         return self._set("data", handle, data)
 
     def set_payload(self, handle: str, payload: JsonObject) -> bool:
@@ -329,6 +354,7 @@ class Sessions:
 
         Raises:
             ProtectedClaim: the payload uses a protected name.
+            NoTenant: there is no tenant of the name in *handle*.
         """
         check_payload(payload)
         return self._set("payload", handle, payload)
@@ -341,10 +367,15 @@ class Sessions:
                 " WHERE handle = ? AND tenant_id = ? AND expires_ms > ?",
                 json.dumps(value),
                 handle,
-                tenant_of(handle),
+                self._tenant_of(handle),
                 self._now_ms(),
             )
         )
+
+    def _tenant_of(self, handle: str) -> str:
+        tenant_id = tenant_of(handle)
+        self._tenants.check(tenant_id)
+        return tenant_id
 
     def _row(self, tenant_id: str, handle: str) -> sqlite3.Row | None:
         return self._store.one(

@@ -25,6 +25,14 @@ def is_tenant_id(text: str) -> bool:
     )
 
 
+class NoTenant(Exception):
+    """There is no tenant of this name: it was removed, or never there."""
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+
 class Tenants:
     """The tenants of one app."""
 
@@ -36,6 +44,15 @@ class Tenants:
     def exists(self, tenant_id: str) -> bool:
         """Return whether the tenant exists."""
         return self._config(tenant_id) is not None
+
+    def check(self, tenant_id: str) -> None:
+        """Return when the tenant exists.
+
+        Raises:
+            NoTenant: it doesn't.
+        """
+        if not self.exists(tenant_id):
+            raise NoTenant(tenant_id)
 
     def put(self, tenant_id: str, update: JsonObject) -> bool:
         """Create a tenant or change its settings; return whether the tenant is new.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from dev.core.core_client import (
     CoreClient,
@@ -213,11 +215,30 @@ async def test_joining_needs_a_known_user_and_a_free_email(
     assert response == {"status": "EMAIL_ALREADY_EXISTS_ERROR"}
 
 
-async def test_sessions_of_a_removed_tenant_are_revoked(
+async def test_calls_about_sessions_of_a_removed_tenant_are_400(
     core: CoreClient, tenant: str
 ) -> None:
-    """A refresh of a session of a removed tenant is UNAUTHORISED."""
+    """Such a session is no ended one: the answer says that the tenant isn't there."""
     created = await core.create(tenant=tenant)
+    handle = created["session"]["handle"]
     await core.post("/recipe/multitenancy/tenant/remove", {"tenantId": tenant})
-    refreshed = await core.refresh(refresh(created))
-    assert refreshed["status"] == "UNAUTHORISED"
+    csrf = {"enableAntiCsrf": False, "doAntiCsrfCheck": False}
+    calls: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "verify", {**csrf, "accessToken": access(created)}),
+        ("POST", "refresh", {**csrf, "refreshToken": refresh(created)}),
+        ("POST", "regenerate", {"accessToken": access(created)}),
+        ("POST", "remove", {"sessionHandles": [handle]}),
+        ("PUT", "data", {"sessionHandle": handle, "userDataInDatabase": {}}),
+    ]
+    for method, name, body in calls:
+        body |= {"checkDatabase": True, "useDynamicSigningKey": True}
+        refused = await core.call(method, f"/recipe/session/{name}", body)
+        assert (name, refused.status) == (name, 400)
+        assert refused.text.startswith("AppId or tenantId not found => ")
+        assert f"public, {tenant})" in refused.text
+    asked = await core.call("GET", "/recipe/session", query={"sessionHandle": handle})
+    assert asked.status == 400
+    changed = await core.call(
+        "PUT", "/recipe/jwt/data", {"sessionHandle": handle, "userDataInJWT": {}}
+    )
+    assert changed.status == 400
