@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from supertokens_python.framework import BaseRequest, BaseResponse
     from supertokens_python.recipe.session import SessionContainer
     from supertokens_python.recipe.session.interfaces import SessionClaimValidator
+    from supertokens_python.recipe.session.jwt import ParsedJWTInfo
     from supertokens_python.recipe.session.utils import NormalisedSessionConfig
     from supertokens_python.supertokens import AppInfo
 
@@ -334,19 +335,16 @@ def find_keys(kid: str | None) -> list[PyJWK] | None:
     return jwks.find_matching_keys(installed_keys(), kid)
 
 
-@SDK.seam(
+_TOKENS = (
     Has(f"{_SESSION}.constants:available_token_transfer_methods"),
     Takes(f"{_SESSION}.cookie_and_header:get_token", 3),
     Takes(f"{_SESSION}.jwt:parse_jwt_without_signature_verification", 1),
-    Keeps(f"{_SESSION}.jwt:ParsedJWTInfo", ("kid",)),
+    Keeps(f"{_SESSION}.jwt:ParsedJWTInfo", ("kid", "payload")),
 )
-def key_ids(request: BaseRequest) -> list[str]:
-    """Return the key ids that the request's access tokens name.
 
-    Read: how the SDK finds and parses tokens. Why: a key that isn't installed is
-    fetched before the SDK is called. Breaks: new tokens are refused after a key
-    rotation, until the next refresh of the keys.
-    """
+
+def _access_tokens(request: BaseRequest) -> Iterator[ParsedJWTInfo]:
+    """Yield the request's access tokens, parsed and not verified."""
     from supertokens_python.recipe.session.constants import (
         available_token_transfer_methods,
     )
@@ -355,18 +353,37 @@ def key_ids(request: BaseRequest) -> list[str]:
         parse_jwt_without_signature_verification,
     )
 
-    kids = []
     for method in available_token_transfer_methods:
         token = get_token(request, "access", method)
         if token is None:
             continue
         try:
-            kid = parse_jwt_without_signature_verification(token).kid
+            yield parse_jwt_without_signature_verification(token)
         except Exception:  # noqa: BLE001, S112 - no JWT; the SDK ignores it, too
             continue
-        if isinstance(kid, str):
-            kids.append(kid)
-    return kids
+
+
+@SDK.seam(*_TOKENS)
+def key_ids(request: BaseRequest) -> list[str]:
+    """Return the key ids that the request's access tokens name.
+
+    Read: how the SDK finds and parses tokens. Why: a key that isn't installed is
+    fetched before the SDK is called. Breaks: new tokens are refused after a key
+    rotation, until the next refresh of the keys.
+    """
+    kids = (token.kid for token in _access_tokens(request))
+    return [kid for kid in kids if isinstance(kid, str)]
+
+
+@SDK.seam(*_TOKENS)
+def named_tenants(request: BaseRequest) -> frozenset[str]:
+    """Return the tenants that the request's access tokens name; none is verified.
+
+    Read: as `key_ids`. Why: the SDK calls the core below the tenant of a session before
+    it hands the session out. Breaks: a session of a removed tenant gets 503.
+    """
+    tenants = (token.payload.get("tId") for token in _access_tokens(request))
+    return frozenset(tenant for tenant in tenants if isinstance(tenant, str))
 
 
 @SDK.seam(

@@ -16,7 +16,15 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from supertokens_python.recipe.session.interfaces import SessionClaimValidator
 
     from gateway.supertokens.binding import SdkReply, SdkRequest
+    from gateway.supertokens.core import Calls
     from gateway.supertokens.delivery import EmailSender
 
 __all__ = [
@@ -164,17 +173,18 @@ class Sdk:
             authority=request.authority,
         )
         context = seams.user_context(sdk_request)
-        with self._core.operation(is_check=True):
+        with self._core.operation(is_check=True) as calls:
             await self._want_key(sdk_request)
             try:
-                session = await get_session(
-                    sdk_request,
-                    required,
-                    anti_csrf_check,
-                    check_database,
-                    lambda recipes, _session, _context: [*recipes, *validators],
-                    context,
-                )
+                with _own_tenant(calls, lambda: seams.named_tenants(sdk_request)):
+                    session = await get_session(
+                        sdk_request,
+                        required,
+                        anti_csrf_check,
+                        check_database,
+                        lambda recipes, _session, _context: [*recipes, *validators],
+                        context,
+                    )
             except SuperTokensError as error:
                 reply = await self._refuse(sdk_request, error, context)
                 return Denied(
@@ -234,10 +244,11 @@ class Sdk:
         from gateway.supertokens.binding import SdkReply
 
         context = seams.user_context(request)
-        with self._core.operation():
+        with self._core.operation() as calls:
             await self._want_key(request)
             try:
-                reply = await seams.answer(request, SdkReply(), context)
+                with _own_tenant(calls, request.tenants):
+                    reply = await seams.answer(request, SdkReply(), context)
             except SuperTokensError as error:
                 return await self._refuse(request, error, context)
             if reply is not None and request.session is not None:
@@ -265,6 +276,29 @@ class Sdk:
         reply = await seams.refuse(request, error, SdkReply(), context)
         assert isinstance(reply, SdkReply)
         return reply
+
+
+@contextmanager
+def _own_tenant(calls: Calls, tenants: Callable[[], Collection[str]]) -> Iterator[None]:
+    """Have the block end as for a revoked session if the session's tenant is no more.
+
+    Whatever it would have ended with: the core, asked in it, misses one of *tenants*,
+    those of the request's session.
+
+    Raises:
+        UnauthorisedError: the SDK's; its answer is 401 and clears the tokens.
+    """
+    from supertokens_python.recipe.session.exceptions import UnauthorisedError
+
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as exc:  # noqa: BLE001 - raised again below
+        error = exc
+    if calls.missing_tenants and not calls.missing_tenants.isdisjoint(tenants()):
+        raise UnauthorisedError("the tenant of the session was removed") from error
+    if error is not None:
+        raise error
 
 
 def _reason(error: SuperTokensError) -> str:

@@ -102,6 +102,10 @@ class SdkRequest(BaseRequest):
     def get_path(self) -> str:
         return self._path
 
+    def tenants(self) -> tuple[str, ...]:
+        """Return the tenant of the session that the SDK has found, if it has."""
+        return () if self.session is None else (self.session.get_tenant_id(),)
+
 
 def _headers(fields: Fields) -> dict[str, str]:
     """Return the first value of each field; all Cookie fields joined.

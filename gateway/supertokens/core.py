@@ -44,6 +44,7 @@ from gateway.errors import (
 )
 from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
+from gateway.supertokens import core_answers
 
 # Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
 # a call is rarely sent into a connection that is just being closed.
@@ -69,7 +70,16 @@ _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 # The two replies of the core that have no `status` (CDI 5.4).
 _WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
 
-_NO_TENANT = "AppId or tenantId not found"
+_PUBLIC = "public"
+_SESSION = "/recipe/session"
+_ABOUT_SESSIONS = {
+    "GET": (_SESSION,),
+    "POST": tuple(
+        f"{_SESSION}/{name}" for name in ("verify", "refresh", "regenerate", "remove")
+    ),
+    "PUT": (f"{_SESSION}/data", "/recipe/jwt/data"),
+}
+"""Calls that name a session and no tenant: the core finds the tenant in the session."""
 
 
 class UnknownTenant(GatewayError):
@@ -84,6 +94,16 @@ class UnknownTenant(GatewayError):
     title = "There is no such tenant"
 
 
+class Calls:
+    """What the calls of one operation had in common, for its caller."""
+
+    __slots__ = ("missing_tenants",)
+
+    def __init__(self) -> None:
+        self.missing_tenants: set[str] = set()
+        """Tenants that the core was asked about, or about sessions of, and misses."""
+
+
 _NO_CALL = "no call"
 
 
@@ -91,7 +111,7 @@ class _Exchange:
     """What one operation has of its time, and what went wrong at the core last."""
 
     __slots__ = (
-        *("_left_s", "_since", "last", "may_have_acted", "places", "trouble"),
+        *("_left_s", "_since", "calls", "last", "may_have_acted", "places", "trouble"),
         *("unknown_tenant", "waits_for"),
     )
 
@@ -109,6 +129,7 @@ class _Exchange:
         self.trouble: str | None = None
         """Why the core couldn't be asked; None again once it answered."""
         self.unknown_tenant = False
+        self.calls = Calls()
         self.last = _NO_CALL
         """The last call and its status, for the log: no query, no body."""
 
@@ -205,8 +226,10 @@ class CoreClient:
             await (await self._http).close()
 
     @contextmanager
-    def operation(self, *, is_check: bool = False) -> Iterator[None]:
+    def operation(self, *, is_check: bool = False) -> Iterator[Calls]:
         """Bound everything the SDK asks of the core inside, and translate failures.
+
+        What it yields is filled while the block runs.
 
         `core.auth_timeout` is for all the calls of one operation together, their wait
         for places and the SDK's pauses after a 429 included. A session check has
@@ -222,7 +245,7 @@ class CoreClient:
         exchange = _Exchange(None, None) if is_check else self._exchange()
         token = _exchange.set(exchange)
         try:
-            yield
+            yield exchange.calls
         except Exception as exc:
             if isinstance(exc, GatewayError):
                 raise
@@ -264,7 +287,7 @@ class CoreClient:
                         response = await self._ask(method, url, kwargs, exchange)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
-            _judge(response, exchange)
+            missing = _judge(method, response, exchange)
         except _UNREACHABLE as exc:
             raise exchange.fail("the core can't be reached") from exc
         except TimeoutError as exc:
@@ -279,7 +302,33 @@ class CoreClient:
         finally:
             if not waiting:
                 exchange.stop()
+        if missing and _is_about_sessions(method, response.url.path, missing):
+            return await self._without_tenant(missing, response, kwargs)
         return response
+
+    async def _without_tenant(
+        self, tenant: str, refusal: httpx.Response, kwargs: dict[str, Any]
+    ) -> httpx.Response:
+        """Return what the core would answer about sessions of a removed *tenant*.
+
+        That is, if they had been revoked. *refusal* is its answer. If a list names
+        sessions of other tenants, too, these are revoked.
+        """
+        url = refusal.url
+        answer: dict[str, Any] = {
+            "status": "UNAUTHORISED",
+            "message": "the tenant of the session was removed",
+        }
+        if url.path.endswith("/remove"):
+            handles = kwargs["json"].get("sessionHandles", ())
+            rest = [one for one in handles if one.partition("_")[2] != tenant]
+            if len(rest) == len(handles):
+                return refusal
+            if rest:
+                body = {**kwargs["json"], "sessionHandles": rest}
+                return await self._send("POST", str(url), **{**kwargs, "json": body})
+            answer = {"status": "OK", "sessionHandlesRevoked": []}
+        return httpx.Response(httpx.codes.OK, json=answer, request=refusal.request)
 
     @asynccontextmanager
     async def _place(self, exchange: _Exchange) -> AsyncIterator[None]:
@@ -406,8 +455,10 @@ async def _sent(http: aiohttp.ClientSession, request: httpx.Request) -> httpx.Re
     )
 
 
-def _judge(response: httpx.Response, exchange: _Exchange) -> None:
+def _judge(method: str, response: httpx.Response, exchange: _Exchange) -> str | None:
     """Decide whether a complete reply of the core is an answer or an outage.
+
+    Return the tenant that the core misses, if it says so.
 
     Raises:
         CoreUnavailable: this isn't a core's reply to a request that it accepted.
@@ -423,12 +474,37 @@ def _judge(response: httpx.Response, exchange: _Exchange) -> None:
             exchange.trouble = "the core limits our requests"
         case httpx.codes.BAD_REQUEST:
             exchange.trouble = None
-            exchange.unknown_tenant = response.text.startswith(_NO_TENANT)
+            missing = core_answers.missing_tenant(response.text)
+            exchange.unknown_tenant = missing is not None
+            if missing is not None:
+                _note_missing(missing, method, response.url.path, exchange)
+            return missing
         case httpx.codes.PAYMENT_REQUIRED | httpx.codes.FORBIDDEN:
             exchange.trouble = None  # a core without this feature, not an outage
         case status_code:
             # 401 is a wrong api key and 404 a wrong address: no client's fault.
             raise exchange.fail(f"the core answered {status_code}")
+    return None
+
+
+def _note_missing(tenant: str, method: str, path: str, exchange: _Exchange) -> None:
+    """Note that the core misses *tenant*, unless it must be the app that it misses.
+
+    Raises:
+        CoreUnavailable: the public tenant is there in every app. Nor is the tenant of a
+            session taken for removed if the core doesn't name it.
+    """
+    if tenant == _PUBLIC or (not tenant and _is_about_sessions(method, path, tenant)):
+        raise exchange.fail("the core has no such app: see supertokens.connection_uri")
+    exchange.calls.missing_tenants.add(tenant)
+
+
+def _is_about_sessions(method: str, path: str, tenant: str) -> bool:
+    """Return whether a call names sessions, and not *tenant* in its *path*."""
+    names = _ABOUT_SESSIONS.get(method, ())
+    return path.endswith(names) and not path.endswith(
+        tuple(f"/{tenant}{name}" for name in names)
+    )
 
 
 def _status(response: httpx.Response) -> str | None:
