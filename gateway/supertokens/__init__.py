@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from supertokens_python.recipe.session.interfaces import SessionClaimValidator
 
     from gateway.supertokens.binding import SdkReply, SdkRequest
-    from gateway.supertokens.core import Calls
+    from gateway.supertokens.core_exchange import Calls
     from gateway.supertokens.delivery import EmailSender
 
 __all__ = [
@@ -269,7 +269,7 @@ class Sdk:
     ) -> SdkReply:
         """Return the answer that the SDK gives to *error*, or raise it again."""
         from gateway.supertokens.binding import SdkReply
-        from gateway.supertokens.core import outage
+        from gateway.supertokens.core_exchange import outage
 
         if outage(error) is not None:
             raise error

@@ -31,20 +31,19 @@ from typing import Any, Self
 
 import aiohttp
 import httpx
-from supertokens_python.exceptions import GeneralError
 from yarl import URL
 
 from gateway import config
-from gateway.errors import (
-    BadRequest,
-    CoreOutcomeUnknown,
-    CoreUnavailable,
-    GatewayError,
-    Side,
-)
+from gateway.errors import GatewayError
 from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
-from gateway.supertokens import core_answers
+from gateway.supertokens.core_exchange import (
+    Calls,
+    Exchange,
+    is_about_sessions,
+    judge,
+    translated,
+)
 
 # Shorter than any core keeps an idle connection (Tomcat 20 s, aiohttp 75 s), so that
 # a call is rarely sent into a connection that is just being closed.
@@ -67,92 +66,8 @@ that replaced it are used."""
 
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
-# The two replies of the core that have no `status` (CDI 5.4).
-_WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
 
-_PUBLIC = "public"
-_SESSION = "/recipe/session"
-_ABOUT_SESSIONS = {
-    "GET": (_SESSION,),
-    "POST": tuple(
-        f"{_SESSION}/{name}" for name in ("verify", "refresh", "regenerate", "remove")
-    ),
-    "PUT": (f"{_SESSION}/data", "/recipe/jwt/data"),
-}
-"""Calls that name a session and no tenant: the core finds the tenant in the session."""
-
-
-class UnknownTenant(GatewayError):
-    """The path names a tenant that the core doesn't have.
-
-    The SDK knows only a bare exception for it, which would be a 500.
-    """
-
-    side = Side.CLIENT
-    status = 404
-    code = "unknown_tenant"
-    title = "There is no such tenant"
-
-
-class Calls:
-    """What the calls of one operation had in common, for its caller."""
-
-    __slots__ = ("missing_tenants",)
-
-    def __init__(self) -> None:
-        self.missing_tenants: set[str] = set()
-        """Tenants that the core was asked about, or about sessions of, and misses."""
-
-
-_NO_CALL = "no call"
-
-
-class _Exchange:
-    """What one operation has of its time, and what went wrong at the core last."""
-
-    __slots__ = (
-        *("_left_s", "_since", "calls", "last", "may_have_acted", "places", "trouble"),
-        *("unknown_tenant", "waits_for"),
-    )
-
-    def __init__(
-        self, budget_s: float | None, places: asyncio.Semaphore | None
-    ) -> None:
-        """None: the caller bounds the time, or how many operations there are."""
-        self._left_s = budget_s
-        self._since: float | None = None
-        self.places = places
-        self.waits_for: str | None = None
-        """The kind of place that the call still waits for."""
-        self.may_have_acted = False
-        """Whether a call that may change something has been sent."""
-        self.trouble: str | None = None
-        """Why the core couldn't be asked; None again once it answered."""
-        self.unknown_tenant = False
-        self.calls = Calls()
-        self.last = _NO_CALL
-        """The last call and its status, for the log: no query, no body."""
-
-    def start(self) -> float | None:
-        """Start the clock unless it runs, and return the seconds that are left."""
-        now = time.monotonic()
-        if self._since is not None and self._left_s is not None:
-            self._left_s -= now - self._since
-        self._since = now
-        return self._left_s
-
-    def stop(self) -> None:
-        """Stop the clock: what comes now isn't time that the core takes."""
-        self.start()
-        self._since = None
-
-    def fail(self, trouble: str) -> CoreUnavailable:
-        """Note *trouble* and return the error to raise."""
-        self.trouble = trouble
-        return (CoreOutcomeUnknown if self.may_have_acted else CoreUnavailable)(trouble)
-
-
-_exchange: ContextVar[_Exchange | None] = ContextVar("exchange", default=None)
+_exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
 
 
 class CoreClient:
@@ -242,19 +157,19 @@ class CoreClient:
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
         """
-        exchange = _Exchange(None, None) if is_check else self._exchange()
+        exchange = Exchange(None, None) if is_check else self._exchange()
         token = _exchange.set(exchange)
         try:
             yield exchange.calls
         except Exception as exc:
             if isinstance(exc, GatewayError):
                 raise
-            raise _translated(exc, exchange) from exc
+            raise translated(exc, exchange) from exc
         finally:
             _exchange.reset(token)
 
-    def _exchange(self) -> _Exchange:
-        return _Exchange(self._auth_timeout_s, self._places)
+    def _exchange(self) -> Exchange:
+        return Exchange(self._auth_timeout_s, self._places)
 
     # --- what the Querier calls ----------------------------------------------
 
@@ -287,7 +202,7 @@ class CoreClient:
                         response = await self._ask(method, url, kwargs, exchange)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
-            missing = _judge(method, response, exchange)
+            missing = judge(method, response, exchange)
         except _UNREACHABLE as exc:
             raise exchange.fail("the core can't be reached") from exc
         except TimeoutError as exc:
@@ -302,7 +217,7 @@ class CoreClient:
         finally:
             if not waiting:
                 exchange.stop()
-        if missing and _is_about_sessions(method, response.url.path, missing):
+        if missing and is_about_sessions(method, response.url.path, missing):
             return await self._without_tenant(missing, response, kwargs)
         return response
 
@@ -331,7 +246,7 @@ class CoreClient:
         return httpx.Response(httpx.codes.OK, json=answer, request=refusal.request)
 
     @asynccontextmanager
-    async def _place(self, exchange: _Exchange) -> AsyncIterator[None]:
+    async def _place(self, exchange: Exchange) -> AsyncIterator[None]:
         """Wait for the place that a call needs, in the order of arrival."""
         if exchange.places is None:
             yield
@@ -342,7 +257,7 @@ class CoreClient:
             yield
 
     async def _ask_for_hash(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
     ) -> httpx.Response:
         """Send a call for which the core computes the hash of a password.
 
@@ -370,7 +285,7 @@ class CoreClient:
         return call.result()
 
     async def _ask_in_time(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
     ) -> httpx.Response:
         async with asyncio.timeout(self._auth_timeout_s):
             return await self._ask(method, url, kwargs, exchange)
@@ -382,7 +297,7 @@ class CoreClient:
             call.exception()  # it may be that nobody waits for it
 
     async def _ask(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: _Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
     ) -> httpx.Response:
         """Send the call to the first host that takes a connection.
 
@@ -453,129 +368,3 @@ async def _sent(http: aiohttp.ClientSession, request: httpx.Request) -> httpx.Re
     return httpx.Response(
         reply.status, headers=reply.raw_headers, content=body, request=request
     )
-
-
-def _judge(method: str, response: httpx.Response, exchange: _Exchange) -> str | None:
-    """Decide whether a complete reply of the core is an answer or an outage.
-
-    Return the tenant that the core misses, if it says so.
-
-    Raises:
-        CoreUnavailable: this isn't a core's reply to a request that it accepted.
-    """
-    match response.status_code:
-        case httpx.codes.OK:
-            status = _status(response)
-            if status is None:
-                raise exchange.fail("the core's reply isn't one of a core")
-            exchange.trouble = None
-            exchange.unknown_tenant = status == "TENANT_NOT_FOUND_ERROR"
-        case httpx.codes.TOO_MANY_REQUESTS:
-            exchange.trouble = "the core limits our requests"
-        case httpx.codes.BAD_REQUEST:
-            exchange.trouble = None
-            missing = core_answers.missing_tenant(response.text)
-            exchange.unknown_tenant = missing is not None
-            if missing is not None:
-                _note_missing(missing, method, response.url.path, exchange)
-            return missing
-        case httpx.codes.PAYMENT_REQUIRED | httpx.codes.FORBIDDEN:
-            exchange.trouble = None  # a core without this feature, not an outage
-        case status_code:
-            # 401 is a wrong api key and 404 a wrong address: no client's fault.
-            raise exchange.fail(f"the core answered {status_code}")
-    return None
-
-
-def _note_missing(tenant: str, method: str, path: str, exchange: _Exchange) -> None:
-    """Note that the core misses *tenant*, unless it must be the app that it misses.
-
-    Raises:
-        CoreUnavailable: the public tenant is there in every app. Nor is the tenant of a
-            session taken for removed if the core doesn't name it.
-    """
-    if tenant == _PUBLIC or (not tenant and _is_about_sessions(method, path, tenant)):
-        raise exchange.fail("the core has no such app: see supertokens.connection_uri")
-    exchange.calls.missing_tenants.add(tenant)
-
-
-def _is_about_sessions(method: str, path: str, tenant: str) -> bool:
-    """Return whether a call names sessions, and not *tenant* in its *path*."""
-    names = _ABOUT_SESSIONS.get(method, ())
-    return path.endswith(names) and not path.endswith(
-        tuple(f"/{tenant}{name}" for name in names)
-    )
-
-
-def _status(response: httpx.Response) -> str | None:
-    """Return the `status` of a core's reply, "" for the two that have none.
-
-    None: it isn't a core's reply (HTML, cut off, JSON of another kind).
-    """
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        return None
-    match body:
-        case {"status": str(status)}:
-            return status
-        case dict() if response.url.path.endswith(_WITHOUT_STATUS):
-            return ""
-        case _:
-            return None
-
-
-def outage(error: Exception) -> CoreUnavailable | None:
-    """Return the outage inside *error*: the SDK refuses what a key lookup raises."""
-    cause = seams.hidden_cause(error)
-    return cause if isinstance(cause, CoreUnavailable) else None
-
-
-_MISREAD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-_OLDER_DOMAIN = "supertokens.cookie.older_domain"
-"""What the route table calls the SDK's `older_cookie_domain`."""
-
-
-def _is_clients_fault(error: Exception, exchange: _Exchange) -> bool:
-    """Return whether the SDK failed on what the client sent.
-
-    The SDK checks few types and formats: `{"formFields": [1]}` and `fdi-version: abc`
-    end in a TypeError and a ValueError. Such an error counts as the client's if the
-    SDK's own code raised it (not an override) before it called the core. Afterwards
-    it counts if the core's last answer was 400, which names the client's input.
-    """
-    if type(error).__name__ == "ClientTypeNotFoundError":
-        return True  # `clientType` names no client of the provider
-    if exchange.last != _NO_CALL:
-        return type(error) is Exception and exchange.last.endswith(": 400")
-    if not isinstance(error, _MISREAD):
-        return False
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None:
-        frames = frames.tb_next
-    module = "" if frames is None else frames.tb_frame.f_globals.get("__name__", "")
-    return bool(module.partition(".")[0] == "supertokens_python")
-
-
-def _translated(error: Exception, exchange: _Exchange) -> GatewayError:
-    """Return what *error*, raised by the SDK, is for the rest of the gateway."""
-    hidden = outage(error)
-    if hidden is not None:
-        return hidden
-    if exchange.trouble is not None:
-        return exchange.fail(exchange.trouble)
-    if exchange.unknown_tenant:
-        return UnknownTenant()
-    if isinstance(error, UnicodeError):
-        return BadRequest("the request's text can't be encoded")
-    if _is_clients_fault(error, exchange):
-        return BadRequest(
-            f"the SDK can't read the request: {type(error).__name__};"
-            f" last call to the core: {exchange.last}"
-        )
-    message = f"the SDK raised {type(error).__name__}"
-    if type(error) in (Exception, GeneralError):
-        # Written for the operator: which setting is wrong, what the core answered.
-        text = str(error).replace("older_cookie_domain", _OLDER_DOMAIN)
-        message += f" ({text})"[:300]
-    return GatewayError(f"{message}; last call to the core: {exchange.last}")

@@ -27,7 +27,7 @@ from gateway.identity import Denied, SessionIdentity
 from gateway.responses import Response as GatewayResponse
 from gateway.supertokens import Sdk
 from gateway.supertokens.api import Auth, user
-from gateway.supertokens.core import UnknownTenant
+from gateway.supertokens.core_exchange import UnknownTenant
 
 JSON = (b"Content-Type", b"application/json")
 COOKIE_MODE = (b"st-auth-mode", b"cookie")

@@ -1189,7 +1189,7 @@ async def test_one_operation_has_one_deadline(monkeypatch: pytest.MonkeyPatch) -
         return await ok(request)
 
     monkeypatch.setattr(
-        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+        "gateway.supertokens.core_exchange.time", SimpleNamespace(monotonic=lambda: now)
     )
     async with serving(answer) as url, client(auth_timeout=5) as http:
         with http.operation():
@@ -1210,7 +1210,7 @@ async def test_a_pause_after_429_counts(monkeypatch: pytest.MonkeyPatch) -> None
         return web.Response(status=429)
 
     monkeypatch.setattr(
-        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+        "gateway.supertokens.core_exchange.time", SimpleNamespace(monotonic=lambda: now)
     )
     async with serving(answer) as url, client(auth_timeout=5) as http:
         with http.operation():
@@ -1346,7 +1346,7 @@ async def test_a_dead_host_is_tried_last(
     """A host that refused a connection is tried after the others for a minute."""
     now = 0.0
     monkeypatch.setattr(
-        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
+        "gateway.supertokens.core_exchange.time", SimpleNamespace(monotonic=lambda: now)
     )
     async with serving(ok) as url, client(dead_host, f"{url}/base", dead_host) as http:
         assert (await http.get(f"{dead_host}/x")).url == f"{url}/base/x"
