@@ -254,6 +254,23 @@ class CoreUnavailable(GatewayError):
     title = "The session can't be checked right now"
 
 
+class CoreUnusable(CoreUnavailable):
+    """The core refuses the gateway itself, and not one request: a setting is wrong.
+
+    Its API key, or the core's version. *detail* has the remedy.
+    """
+
+    code = "core_unusable"
+    title = "SuperTokens isn't set up correctly"
+
+
+class CoreUnlicensed(CoreUnavailable):
+    """The core needs a licence for what the request asks of it."""
+
+    code = "core_unlicensed"
+    title = "This feature of SuperTokens isn't licensed"
+
+
 class CoreOutcomeUnknown(CoreUnavailable):
     """The core was sent a call that may change something, and gave no good answer.
 

@@ -235,6 +235,18 @@ def core_urls() -> tuple[str, ...]:
     return tuple(Querier.get_instance().get_all_core_urls_for_path(""))
 
 
+@SDK.seam(Has(f"{_SDK}.constants:SUPPORTED_CDI_VERSIONS"))
+def cdi_versions() -> tuple[str, ...]:
+    """Return the versions of the core's protocol that the SDK speaks.
+
+    Read: `constants.SUPPORTED_CDI_VERSIONS`. Why: the SDK knows a bare exception for a
+    core that speaks none of them. Breaks: a core of the wrong version isn't noticed.
+    """
+    from supertokens_python.constants import SUPPORTED_CDI_VERSIONS
+
+    return tuple(SUPPORTED_CDI_VERSIONS)
+
+
 def _keeps_the_cause(raise_it: Any) -> bool:
     cause = CoreUnavailable("")
     try:

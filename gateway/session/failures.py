@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
-from gateway.errors import CoreUnavailable
+from gateway.errors import CoreUnavailable, CoreUnlicensed, CoreUnusable
 from gateway.identity import Undecided
 
 _MAX_LOGGED = 64
@@ -23,6 +23,8 @@ class Failures:
     def undecided(self, error: Exception) -> Undecided:
         """Return the verdict where *error* kept verification from one."""
         match error:
+            case CoreUnusable() | CoreUnlicensed():
+                return Undecided(reason=error.code)
             case CoreUnavailable():
                 return Undecided(reason="core_unavailable")
             case TimeoutError():

@@ -22,6 +22,7 @@ Facts about the Querier (supertokens_python/querier.py, 0.31.4)
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -34,7 +35,7 @@ import httpx
 from yarl import URL
 
 from gateway import config
-from gateway.errors import GatewayError
+from gateway.errors import CoreUnlicensed, GatewayError
 from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
 from gateway.supertokens.core_exchange import (
@@ -52,6 +53,11 @@ _KEEP_ALIVE_S = 15.0
 # How long an address that took no connection is tried last.
 _DEAD_S = 5.0
 
+_MAX_TOLD = 16
+"""Messages about features without a licence, each written once."""
+
+_log = logging.getLogger("gateway.core")
+
 _MAX_HASHING_WAITS = 256
 """Calls with a password that may wait for a place; more are refused at once."""
 
@@ -63,6 +69,9 @@ _REPEATABLE = (
 )
 """Calls other than GET that may be made twice: a refresh token is good until the tokens
 that replaced it are used."""
+
+_REFUSED = frozenset({401, 402, 403, 404, 429})
+"""Statuses of calls that the core, or what is in front of it, hasn't carried out."""
 
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
@@ -84,6 +93,7 @@ class CoreClient:
         self._places = asyncio.Semaphore(settings.max_concurrent)
         self._hashing_places = asyncio.Semaphore(settings.max_sign_in)
         self._hashing_waits = 0
+        self._told: set[str] = set()
         self._hashing: set[asyncio.Task[httpx.Response]] = set()
         self._http: asyncio.Task[aiohttp.ClientSession] | None = None
 
@@ -203,6 +213,9 @@ class CoreClient:
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
             missing = judge(method, response, exchange)
+        except CoreUnlicensed as exc:
+            self._tell_once(exc.detail)
+            raise
         except _UNREACHABLE as exc:
             raise exchange.fail("the core can't be reached") from exc
         except TimeoutError as exc:
@@ -220,6 +233,12 @@ class CoreClient:
         if missing and is_about_sessions(method, response.url.path, missing):
             return await self._without_tenant(missing, response, kwargs)
         return response
+
+    def _tell_once(self, text: str) -> None:
+        """Log *text*, unless it has been logged before: the operator has to act."""
+        if text not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(text)
+            _log.warning("%s", text)
 
     async def _without_tenant(
         self, tenant: str, refusal: httpx.Response, kwargs: dict[str, Any]
@@ -316,7 +335,7 @@ class CoreClient:
                 if turn == len(urls):
                     raise
             else:
-                if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                if response.status_code in _REFUSED:
                     exchange.may_have_acted = had_acted
                 return response
         raise AssertionError("there is always a host")  # pragma: no cover

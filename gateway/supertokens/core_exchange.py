@@ -17,14 +17,24 @@ from gateway.errors import (
     BadRequest,
     CoreOutcomeUnknown,
     CoreUnavailable,
+    CoreUnlicensed,
+    CoreUnusable,
     GatewayError,
     Side,
 )
 from gateway.seams import supertokens as seams
 from gateway.supertokens import core_answers
+from gateway.supertokens.core_answers import Kind
 
-# The two replies of the core that have no `status` (CDI 5.4).
-_WITHOUT_STATUS = ("/apiversion", "/.well-known/jwks.json")
+_VERSIONS = "/apiversion"
+_WITHOUT_STATUS = (_VERSIONS, "/.well-known/jwks.json")
+"""The two replies of the core that have no `status` (CDI 5.4)."""
+
+_ERRORS: dict[Kind, type[CoreUnavailable]] = {
+    Kind.UNUSABLE: CoreUnusable,
+    Kind.UNLICENSED: CoreUnlicensed,
+    Kind.OUTAGE: CoreUnavailable,
+}
 
 _PUBLIC = "public"
 _SESSION = "/recipe/session"
@@ -67,8 +77,8 @@ class Exchange:
     """What one operation has of its time, and what went wrong at the core last."""
 
     __slots__ = (
-        *("_left_s", "_since", "calls", "last", "may_have_acted", "places", "trouble"),
-        *("unknown_tenant", "waits_for"),
+        *("_left_s", "_since", "calls", "kind", "last", "may_have_acted", "places"),
+        *("trouble", "unknown_tenant", "waits_for"),
     )
 
     def __init__(
@@ -84,6 +94,8 @@ class Exchange:
         """Whether a call that may change something has been sent."""
         self.trouble: str | None = None
         """Why the core couldn't be asked; None again once it answered."""
+        self.kind: type[CoreUnavailable] = CoreUnavailable
+        """The error for *trouble*."""
         self.unknown_tenant = False
         self.calls = Calls()
         self.last = _NO_CALL
@@ -102,10 +114,16 @@ class Exchange:
         self.start()
         self._since = None
 
-    def fail(self, trouble: str) -> CoreUnavailable:
-        """Note *trouble* and return the error to raise."""
+    def fail(
+        self, trouble: str, kind: type[CoreUnavailable] = CoreUnavailable
+    ) -> CoreUnavailable:
+        """Note *trouble* and return the error to raise.
+
+        It is of another *kind* if the core may have acted.
+        """
         self.trouble = trouble
-        return (CoreOutcomeUnknown if self.may_have_acted else CoreUnavailable)(trouble)
+        self.kind = kind
+        return (CoreOutcomeUnknown if self.may_have_acted else kind)(trouble)
 
 
 def judge(method: str, response: httpx.Response, exchange: Exchange) -> str | None:
@@ -115,29 +133,38 @@ def judge(method: str, response: httpx.Response, exchange: Exchange) -> str | No
 
     Raises:
         CoreUnavailable: this isn't a core's reply to a request that it accepted.
+        CoreUnusable: the core refuses the gateway.
+        CoreUnlicensed: the core has no licence for what it is asked.
     """
-    match response.status_code:
-        case httpx.codes.OK:
-            status = _status(response)
-            if status is None:
-                raise exchange.fail("the core's reply isn't one of a core")
-            exchange.trouble = None
-            exchange.unknown_tenant = status == "TENANT_NOT_FOUND_ERROR"
+    status_code = response.status_code
+    exchange.trouble = None
+    exchange.unknown_tenant = False
+    refusal = core_answers.refusal(status_code, response.text)
+    if status_code == httpx.codes.OK:
+        status = _status(response)
+        if status is None:
+            raise exchange.fail("the core's reply isn't one of a core")
+        exchange.unknown_tenant = status == "TENANT_NOT_FOUND_ERROR"
+        if response.url.path.endswith(_VERSIONS):
+            refusal = core_answers.other_versions(
+                response.json().get("versions"), seams.cdi_versions()
+            )
+    if refusal is not None:
+        raise exchange.fail(f"the core {refusal.text}", _ERRORS[refusal.kind])
+    match status_code:
+        case httpx.codes.OK | httpx.codes.FORBIDDEN:
+            return None
         case httpx.codes.TOO_MANY_REQUESTS:
             exchange.trouble = "the core limits our requests"
+            return None
         case httpx.codes.BAD_REQUEST:
-            exchange.trouble = None
             missing = core_answers.missing_tenant(response.text)
-            exchange.unknown_tenant = missing is not None
             if missing is not None:
+                exchange.unknown_tenant = True
                 _note_missing(missing, method, response.url.path, exchange)
             return missing
-        case httpx.codes.PAYMENT_REQUIRED | httpx.codes.FORBIDDEN:
-            exchange.trouble = None  # a core without this feature, not an outage
-        case status_code:
-            # 401 is a wrong api key and 404 a wrong address: no client's fault.
+        case _:
             raise exchange.fail(f"the core answered {status_code}")
-    return None
 
 
 def _note_missing(tenant: str, method: str, path: str, exchange: Exchange) -> None:
@@ -216,7 +243,7 @@ def translated(error: Exception, exchange: Exchange) -> GatewayError:
     if hidden is not None:
         return hidden
     if exchange.trouble is not None:
-        return exchange.fail(exchange.trouble)
+        return exchange.fail(exchange.trouble, exchange.kind)
     if exchange.unknown_tenant:
         return UnknownTenant()
     if isinstance(error, UnicodeError):

@@ -120,14 +120,14 @@ async def test_the_core_s_certificate_is_verified(
     async with core_and_client(tls=self_signed) as (core, url, client):
         assert url.startswith("https://")
         with client.operation(), pytest.raises(CoreUnavailable):
-            await client.get(f"{url}/apiversion")
+            await client.get(f"{url}/users/count")
         assert core.paths == []
     trusting = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
     monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: trusting)
     async with core_and_client(tls=self_signed) as (core, url, client):
         with client.operation():
-            assert (await client.get(f"{url}/apiversion")).status_code == 200
-        assert core.paths == ["/apiversion"]
+            assert (await client.get(f"{url}/users/count")).status_code == 200
+        assert core.paths == ["/users/count"]
 
 
 async def test_an_idle_connection_that_the_core_closes_is_closed() -> None:

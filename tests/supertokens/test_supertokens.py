@@ -42,7 +42,13 @@ from supertokens_python.utils import (
 from gateway import config, responses
 from gateway.config import SuperTokensConfig
 from gateway.dev.core import CoreSettings, RunningCore, serve
-from gateway.errors import BadRequest, CoreUnavailable, GatewayError
+from gateway.errors import (
+    BadRequest,
+    CoreUnavailable,
+    CoreUnlicensed,
+    CoreUnusable,
+    GatewayError,
+)
 from gateway.http.fields import Fields, first
 from gateway.identity import Denied
 from gateway.supertokens import (
@@ -1239,30 +1245,124 @@ async def test_waiting_for_max_concurrent_counts() -> None:
     assert all(isinstance(result, CoreUnavailable) for result in results)
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"), [(400, BadRequest), (402, GatewayError), (403, GatewayError)]
-)
-async def test_a_call_that_the_core_refuses_is_not_an_outage(
-    status: int, kind: type[GatewayError]
-) -> None:
-    """A 400 of the core is a BadRequest; other refusals are a plain GatewayError.
-
-    The error names the call, without its query.
-    """
+async def ask_as_the_querier_does(
+    status: int, text: str, path: str = "/x?a=secret"
+) -> GatewayError:
+    """Return what a core's answer to the Querier ends in."""
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=status, text="No such thing")
+        return web.Response(status=status, text=text, content_type="text/html")
 
-    async def ask_as_the_querier_does(http: CoreClient, url: str) -> None:
+    async def ask(http: CoreClient, url: str) -> None:
         with http.operation():
-            assert (await http.get(f"{url}/x?a=secret")).status_code == status
+            assert (await http.get(url + path)).status_code == status
             raise Exception("SuperTokens core threw an error")
 
     async with serving(answer) as url, client() as http:
-        with pytest.raises(GatewayError, match=rf"GET /x: {status}") as raised:
-            await ask_as_the_querier_does(http, url)
-    assert type(raised.value) is kind
+        with pytest.raises(GatewayError) as raised:
+            await ask(http, url)
     assert "secret" not in raised.value.detail
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "No such thing", BadRequest),
+        (403, "Only public tenantId can call this app specific API", GatewayError),
+        (403, "Email password login not enabled for tenant", GatewayError),
+        (403, "You must use the same app to create/update a tenant", GatewayError),
+    ],
+)
+async def test_a_call_that_the_core_refuses_is_not_an_outage(
+    status: int, text: str, kind: type[GatewayError]
+) -> None:
+    """A 400 of the core is a BadRequest; its own 403 is a plain GatewayError.
+
+    The error names the call, without its query.
+    """
+    error = await ask_as_the_querier_does(status, text)
+    assert type(error) is kind
+    assert f"GET /x: {status}" in error.detail
+
+
+FORBIDDEN = "<!doctype html><html><title>HTTP Status 403: Forbidden</title></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "remedy"),
+    [
+        (401, "Invalid API key\n", CoreUnusable, "supertokens.api_key"),
+        (400, "cdi-version 5.4 not supported\n", CoreUnusable, "11.3 or newer"),
+        (402, "MFA feature is not enabled. Subscribe\n", CoreUnlicensed, "MFA feature"),
+        (401, "<html>Authorization Required</html>", CoreUnavailable, "a proxy"),
+        (403, FORBIDDEN, CoreUnavailable, "IP filter"),
+        (403, '{"message":"Forbidden for this tenant"}', CoreUnavailable, "a proxy"),
+        (403, "Forbidden", CoreUnavailable, "a proxy"),
+        (403, "", CoreUnavailable, "a proxy"),
+        (404, "Not found\n", CoreUnavailable, "connection_uri"),
+    ],
+)
+async def test_a_core_that_refuses_the_gateway(
+    status: int, text: str, kind: type[GatewayError], remedy: str
+) -> None:
+    """It is 503 whatever the client has sent, and the log has the remedy."""
+    error = await ask_as_the_querier_does(status, text)
+    assert (type(error), error.status) == (kind, 503)
+    assert remedy in error.detail
+    assert "\n" not in error.detail
+
+
+@pytest.mark.parametrize(
+    ("versions", "words"),
+    [
+        (["2.7", "5.3", "3.0", "2.21"], "speaks CDI 2.7 to 5.3"),
+        (["6.0", "10.1"], "speaks CDI 6.0 to 10.1"),
+        ([], "speaks no version"),
+        ("5.4", "speaks no version"),
+        ([None, {"a": 1}, "x.y"], "speaks no version"),
+    ],
+)
+async def test_a_core_of_another_version(versions: object, words: str) -> None:
+    """It is 503 with the versions in the log; the SDK knows a bare exception."""
+    text = json.dumps({"versions": versions})
+    error = await ask_as_the_querier_does(200, text, "/apiversion?websiteDomain=secret")
+    assert (type(error), error.status) == (CoreUnusable, 503)
+    assert words in error.detail
+    assert "11.3 or newer" in error.detail
+
+
+async def test_a_missing_licence_is_reported_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Standard error names the feature, once, in the core's own words on one line."""
+    words = "OAuth feature is\x1b[31m not\nenabled. " + "x" * 1000
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=402, text=words, content_type="text/html")
+
+    async with serving(answer) as url, client() as http:
+        for _ in range(3):
+            with pytest.raises(CoreUnlicensed):
+                await http.post(f"{url}/recipe/oauth/clients", json={})
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("gateway.core", "WARNING")
+    message = record.getMessage()
+    assert message.startswith("the core answered 402: OAuth feature is")
+    assert message.isprintable()
+    assert len(message) < 400
+
+
+async def test_a_call_that_was_refused_may_be_repeated() -> None:
+    """A core that refuses the API key hasn't carried a sign-up out."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=401, text="Invalid API key")
+
+    async with serving(answer) as url, client() as http:
+        with http.operation(), pytest.raises(CoreUnusable) as raised:
+            await http.post(f"{url}/public/recipe/signup", json={"email": "a"})
+    assert raised.value.may_repeat
 
 
 async def test_a_persistent_429_is_an_outage() -> None:
@@ -1271,14 +1371,14 @@ async def test_a_persistent_429_is_an_outage() -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=429)
 
-    async def ask_as_the_querier_does(http: CoreClient, url: str) -> None:
+    async def ask(http: CoreClient, url: str) -> None:
         with http.operation():
             await http.get(url)
             raise Exception("SuperTokens core threw an error")
 
     async with serving(answer) as url, client() as http:
         with pytest.raises(CoreUnavailable, match="limits"):
-            await ask_as_the_querier_does(http, url)
+            await ask(http, url)
 
 
 async def test_the_message_of_an_unexpected_error_is_not_logged() -> None:
