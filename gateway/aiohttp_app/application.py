@@ -25,7 +25,7 @@ from gateway.http.fields import block
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.observe import NoLog, Observer, Record
 from gateway.seams import aiohttp as aiohttp_seams
-from gateway.supertokens import testing
+from gateway.supertokens import core_check, testing
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -100,6 +100,9 @@ def gateway_app(
                     " and the SDK keeps them: start another process, or in tests call"
                     " gateway.aiohttp_app.reset()"
                 ) from exc
+            await stack.enter_async_context(
+                core_check.asking(app.sdk, timeout_s=config.supertokens.core.timeout)
+            )
             yield app
 
     return application(opening, limits=config.gateway.limits)

@@ -4,6 +4,9 @@ It fetches the core's signing keys for the supervisor, which hands them to new w
 It does so in place of the workers because it meets no client: whoever takes over a
 worker can't have keys of their own outlive it.
 
+It also asks the core once after each start and reload whether the core accepts the
+gateway, for all workers together, and writes to standard error if it doesn't.
+
 The supervisor relays the workers' reports to the hub. The hub doesn't use them yet;
 they are for health, metrics, administration, active checks and shared counters. No
 running worker depends on the hub: when it dies it is restarted, and workers are not
@@ -21,8 +24,10 @@ import time
 from pathlib import Path
 
 from gateway.config import KeysConfig
+from gateway.observe import messages
 from gateway.process.messages import (
     MAX_KEY_SET,
+    AskCore,
     BadMessage,
     Drain,
     FetchKeys,
@@ -35,6 +40,7 @@ from gateway.process.messages import (
 )
 from gateway.process.pipe import Pipe
 from gateway.session.keys import KeySet, KeyStore
+from gateway.supertokens.core_check import CoreCheck
 
 NAME = "gateway hub"
 """The name of the process in `ps -o comm` and `top`."""
@@ -49,19 +55,39 @@ class Hub:
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
         """What is to be fetched; None: nothing new."""
+        self._asks: AskCore | None = None
+        """What the core is to be asked with; None: nothing new."""
+        self.core_check: CoreCheck | None = None
+        """What the core has said to this gateway, and when; for readiness."""
 
     async def run(self, end: socket.socket) -> None:
         """Run until the supervisor sends `Drain` or its end of the channel closes."""
         await self._pipe.open(end)
         self._pipe.send(Ready())
-        async with contextlib.AsyncExitStack() as store:
+        async with (
+            contextlib.AsyncExitStack() as store,
+            contextlib.AsyncExitStack() as check,
+        ):
             while not self._is_stopped:
                 await self._changed.wait()
                 self._changed.clear()
+                asks, self._asks = self._asks, None
+                if asks is not None:
+                    await check.aclose()
+                    self._ask(asks, check)
                 fetches, self._fetches = self._fetches, None
                 if fetches is not None:
                     await store.aclose()
                     store.push_async_callback((await self._start(fetches)).close)
+
+    def _ask(self, asks: AskCore, closing: contextlib.AsyncExitStack) -> None:
+        """Begin a check of the core, which *closing* ends."""
+        self.core_check = None
+        if asks.hosts:
+            check = CoreCheck(asks.hosts, asks.api_key, timeout_s=asks.timeout_s)
+            check.start()
+            closing.push_async_callback(check.close)
+            self.core_check = check
 
     async def _start(self, fetches: FetchKeys) -> KeyStore:
         """Return a store that fetches, and whose keys are reported."""
@@ -93,6 +119,9 @@ class Hub:
             case FetchKeys():
                 self._fetches = message
                 self._changed.set()
+            case AskCore():
+                self._asks = message
+                self._changed.set()
             case Drain():
                 self._stop()
             case _:
@@ -114,5 +143,6 @@ def be_hub(end: socket.socket) -> int:
     # Every worker logs outages of the core itself, and what they mean for requests.
     logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
     # Not uvloop: a few messages a minute don't justify the import.
-    asyncio.run(Hub().run(end))
+    with messages():
+        asyncio.run(Hub().run(end))
     return 0

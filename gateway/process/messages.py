@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 _MAX_LINE_BYTES = 1024 * 1024
@@ -22,7 +22,7 @@ _MAX_HANDLE = 1024
 """Of a session handle, in characters. SuperTokens' have less than 100."""
 _MAX_HOSTS = 64
 _MAX_URL = 4096
-"""Of a core's address and of an issuer, in characters."""
+"""Of a core's address, of its API key and of an issuer, in characters."""
 MAX_KEY_SET = 256 * 1024
 """Of a key set, in characters. A core's usual set has 2,000."""
 
@@ -88,6 +88,16 @@ class KeySource:
 
 
 @dataclass(frozen=True, slots=True)
+class AskCore:
+    """From a worker that starts, and to the hub: ask whether the core can be used."""
+
+    hosts: tuple[str, ...]
+    """None: ask nothing."""
+    api_key: str | None = field(repr=False)
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class KeysUntil:
     """From a worker: until when it can verify tokens with the keys that it has."""
 
@@ -134,6 +144,7 @@ Message = (
     | Ready
     | Failed
     | KeySource
+    | AskCore
     | KeysUntil
     | FetchKeys
     | Keys
@@ -167,6 +178,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"failed": reason}
         case KeySource():
             return {"key_source": _source_to_json(message)}
+        case AskCore(hosts, api_key, timeout_s):
+            return {"ask_core": [timeout_s, api_key, *hosts]}
         case KeysUntil(until):
             return {"keys_until": until}
         case FetchKeys(source, refresh_s, timeout_s):
@@ -245,6 +258,8 @@ def _simple_message(value: object) -> Message:
             return Failed(reason)
         case {"key_source": source, **rest} if not rest:
             return _source(source)
+        case {"ask_core": [timeout_s, api_key, *hosts], **rest} if not rest:
+            return AskCore(_hosts(hosts), _api_key(api_key), _time(timeout_s))
         case {"keys_until": until, **rest} if not rest:
             return KeysUntil(_time(until))
         case {"fetch_keys": [source, refresh_s, timeout_s], **rest} if not rest:
@@ -259,10 +274,22 @@ def _simple_message(value: object) -> Message:
 
 def _source(value: object) -> KeySource:
     match value:
-        case [str(issuer), *hosts] if len(hosts) <= _MAX_HOSTS:
-            return KeySource(tuple(map(_url, hosts)), _url(issuer))
+        case [str(issuer), *hosts]:
+            return KeySource(_hosts(hosts), _url(issuer))
         case _:
             raise BadMessage("an invalid source of keys")
+
+
+def _hosts(value: list[object]) -> tuple[str, ...]:
+    if len(value) > _MAX_HOSTS:
+        raise BadMessage("too many hosts")
+    return tuple(map(_url, value))
+
+
+def _api_key(value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or len(value) > _MAX_URL):
+        raise BadMessage("an invalid API key")
+    return value
 
 
 def _url(value: object) -> str:

@@ -14,6 +14,8 @@ These rules hold after every event, in any order of events:
 - The hub is kept running, and nothing that it does affects workers that serve.
 - A new worker gets the last keys that the hub fetched of the same core for the same SDK
   settings, with the time of the fetch, before it accepts. Keys come from nobody else.
+- The hub asks the core once for each generation that serves, with what the generation's
+  first worker has reported before it met a client.
 - A reload takes over only when its workers have keys, or the old ones have none.
 """
 
@@ -27,6 +29,7 @@ from enum import Enum, auto
 from gateway.pace import backoff_s
 from gateway.process.messages import (
     Accept,
+    AskCore,
     Deny,
     DenyDone,
     Drain,
@@ -163,6 +166,8 @@ class _Generation:
     """A worker has been ready, so the configuration can be served."""
     source: KeySource | None = None
     """The core of its keys, as its first worker has reported it."""
+    core: AskCore | None = None
+    """What the core is asked with, as its first worker has reported it."""
     complete_at: float | None = None
     """When all of its workers were ready for the first time, on the monotonic clock."""
 
@@ -254,6 +259,8 @@ class Plan:
         """The last keys of the core of the current generation."""
         self._hub_fetches: tuple[int, FetchKeys] | None = None
         """The last `FetchKeys`, and the hub that it was sent to."""
+        self._hub_asks: tuple[int, int] | None = None
+        """The hub that `AskCore` was sent to last, and the generation of it."""
         self._now = Now(-math.inf, 0.0)
         self._next_tick = -math.inf
         self._reload_requested = False
@@ -367,7 +374,15 @@ class Plan:
                 isinstance(child, _Worker) and child.state is _State.STARTING
             ):
                 self._on_key_source(child, message)
-            case KeySource() if child.state is _State.ENDING or child.is_killed:
+            case AskCore() if (
+                isinstance(child, _Worker) and child.state is _State.STARTING
+            ):
+                if child.generation.core is None:
+                    child.generation.core = message
+                    self._direct_hub()
+            case KeySource() | AskCore() if (
+                child.state is _State.ENDING or child.is_killed
+            ):
                 pass  # as above
             case KeysUntil(until) if isinstance(child, _Worker):
                 child.keys_until = until
@@ -407,11 +422,19 @@ class Plan:
             self._keys = replace(keys, fetched_at=at)
 
     def _direct_hub(self) -> None:
-        """Have the hub fetch the keys of the current generation's core."""
-        hub, source = self._hub.child, self._current.source
-        if hub is None or source is None:
-            return
+        """Have the hub fetch the keys of the current generation's core, and ask it.
+
+        It is asked once for each generation, and by each hub.
+        """
+        hub, source, core = self._hub.child, self._current.source, self._current.core
         config = self._current.config
+        if hub is None:
+            return
+        if core is not None and self._hub_asks != (hub.number, config.generation):
+            self._hub_asks = hub.number, config.generation
+            self._send(hub, core)
+        if source is None:
+            return
         fetch = FetchKeys(source, config.keys_refresh_s, config.keys_timeout_s)
         if self._hub_fetches != (hub.number, fetch):
             self._hub_fetches = hub.number, fetch

@@ -17,6 +17,7 @@ from gateway.observe import AccessLog, NoLog, messages
 from gateway.process.signals import stop_signal
 from gateway.process.sockets import BACKLOG, bind, raise_descriptor_limit, url_of
 from gateway.settings import Settings
+from gateway.supertokens import core_check
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -176,6 +177,7 @@ async def _running(
     try:
         async with (
             hosting(settings, log_format=log_format, email=email) as app,
+            core_check.asking(app.sdk, timeout_s=app.config.supertokens.core.timeout),
             serving(app, sock, linger_s=LAST_REQUESTS_S) as url,
         ):
             settle_garbage()

@@ -13,6 +13,7 @@ from gateway.app import App, BadService
 from gateway.process import messages
 from gateway.process.messages import (
     Accept,
+    AskCore,
     Deny,
     DenyDone,
     Drain,
@@ -72,6 +73,7 @@ class Worker:
         """
         await self._pipe.open(end)
         self._pipe.send(self._key_source)
+        self._pipe.send(_ask_core(self._app))
         self._app.keys.subscribe(lambda _keys, _has_left: self._report_keys())
         self._pipe.send(Ready())
         while not self._is_draining:
@@ -164,6 +166,13 @@ class Worker:
         finally:
             del self._unconfirmed[future]
         return True
+
+
+def _ask_core(app: App) -> AskCore:
+    """Return what the core is asked with; calls that a function changes can't be."""
+    sdk, core = app.sdk.config, app.config.supertokens.core
+    hosts = () if sdk.is_intercepted else sdk.core_uris
+    return AskCore(hosts, sdk.api_key, core.timeout)
 
 
 async def run_worker(

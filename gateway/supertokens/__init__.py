@@ -26,7 +26,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import Finding, SuperTokensConfig
@@ -70,7 +70,9 @@ class SdkConfig:
     api_base_path: str
     """Without a slash at its end; never the root."""
     core_uris: tuple[str, ...]
-    api_key: str | None
+    api_key: str | None = field(repr=False)
+    is_intercepted: bool
+    """A function of a `config_module` changes the calls to the core."""
     anti_csrf: AntiCsrf | None
     """None: it depends on the request (a computed origin), so the SDK decides."""
     dynamic_signing_key: bool

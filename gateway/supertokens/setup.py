@@ -67,7 +67,11 @@ def init(
     computed_origin = callable(app_info.origin)
     if settings.config_module is not None and not computed_origin:
         _check_website_site(session)
-    config = _sdk_config(settings, computed_origin=computed_origin)
+    config = _sdk_config(
+        settings,
+        computed_origin=computed_origin,
+        is_intercepted=core.network_interceptor is not None,
+    )
     if not config.api_base_path:
         raise RecipeError(place, "api_base_path is the root, where the routes are")
     seams.replace_key_lookup(_lookup)
@@ -154,7 +158,9 @@ def _check_website_site(session: NormalisedSessionConfig) -> None:
         )
 
 
-def _sdk_config(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkConfig:
+def _sdk_config(
+    settings: SuperTokensConfig, *, computed_origin: bool, is_intercepted: bool
+) -> SdkConfig:
     api_domain, api_base_path, api_key = seams.app_info()
     session = seams.session_config()
     anti_csrf: Any = session.anti_csrf_function_or_string
@@ -172,6 +178,7 @@ def _sdk_config(settings: SuperTokensConfig, *, computed_origin: bool) -> SdkCon
         api_base_path=api_base_path,
         core_uris=seams.core_urls(),
         api_key=api_key,
+        is_intercepted=is_intercepted,
         anti_csrf=anti_csrf,
         dynamic_signing_key=session.use_dynamic_access_token_signing_key,
         token_transfer_method=transfer,

@@ -14,6 +14,7 @@ from gateway.process import messages
 from gateway.process.messages import (
     MAX_KEY_SET,
     Accept,
+    AskCore,
     BadMessage,
     Decoder,
     Deny,
@@ -48,6 +49,12 @@ sources = st.builds(
 some_messages = st.one_of(
     reported,
     sources,
+    st.builds(
+        AskCore,
+        st.lists(st.text(max_size=20), max_size=5).map(tuple),
+        st.none() | st.text(max_size=20),
+        times,
+    ),
     st.builds(KeysUntil, times),
     st.builds(Deny, st.dictionaries(st.text(max_size=100), times), st.integers()),
     st.builds(DenyDone, st.integers()),
@@ -74,6 +81,11 @@ def test_messages_arrive_as_they_were_sent(
     for begin, end in pairwise(places):
         received += decoder.feed(stream[begin:end])
     assert received == sent
+
+
+def test_an_api_key_is_not_shown() -> None:
+    """A message in a traceback or an assertion shows no secret."""
+    assert "secret" not in repr(AskCore(("http://core",), "secret", 5.0))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,12 @@ def test_messages_arrive_as_they_were_sent(
         b'{"key_source":["a",1]}',
         b'{"key_source":["a"' + b',"b"' * 65 + b"]}",
         b'{"key_source":["a","' + b"b" * 4097 + b'"]}',
+        b'{"ask_core":[1]}',
+        b'{"ask_core":["1",null,"a"]}',
+        b'{"ask_core":[1,2,"a"]}',
+        b'{"ask_core":[1,"' + b"k" * 4097 + b'","a"]}',
+        b'{"ask_core":[1,null,1]}',
+        b'{"ask_core":[1,null' + b',"b"' * 65 + b"]}",
         b'{"keys_until":"1"}',
         b'{"keys_until":Infinity}',
         b'{"fetch_keys":[["a","b"],1]}',

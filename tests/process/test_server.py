@@ -430,6 +430,29 @@ async def test_log_is_written_without_another_request(
     assert log.count("\n") == 1
 
 
+async def test_one_process_asks_the_core_too(
+    path: Path,
+    st_core: ThreadedCore,
+    upstream: FaultUpstream,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without a supervisor (`gateway dev`), the process itself reports a refusal."""
+    st_core.core.faults.error(401, "/apiversion", text="Invalid API key")
+    loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    run = asyncio.create_task(
+        serve.serve_until_cancelled(
+            loaded, log_format="none", on_ready=ready.set_result
+        )
+    )
+    await asyncio.wait_for(ready, DEADLINE_S)
+    await until(lambda: "it refuses the API key" in caplog.text)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert [record.name for record in caplog.records] == ["gateway.core"]
+
+
 async def rest_or_reset(wire: Wire) -> bytes:
     try:
         return await wire.rest()

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from faults import until
 
 from gateway.dev.core import ThreadedCore
 from gateway.process import hub
 from gateway.process.hub import Hub
 from gateway.process.messages import (
+    AskCore,
     Decoder,
     Deny,
     Drain,
@@ -29,6 +31,7 @@ from gateway.process.messages import (
     encode,
 )
 from gateway.session.keys import KeySet, key_set
+from gateway.supertokens.core_check import State
 
 DEADLINE_S = 10.0
 
@@ -58,10 +61,10 @@ class Supervisor:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Supervisor]:
+async def running(here: Hub | None = None) -> AsyncIterator[Supervisor]:
     """Run a hub for the block, and wait until it has ended by itself."""
     ours, theirs = socket.socketpair()
-    task = asyncio.create_task(Hub().run(theirs))
+    task = asyncio.create_task((here or Hub()).run(theirs))
     reader, writer = await asyncio.open_unix_connection(sock=ours)
     async with asyncio.timeout(DEADLINE_S):
         yield Supervisor(reader, writer)
@@ -114,6 +117,36 @@ async def test_a_key_set_that_is_too_large_is_not_reported(
         supervisor.send(Ping())
         assert await supervisor.receive() == [Ping()]
         supervisor.send(Drain())
+
+
+async def test_it_asks_the_core_that_it_is_told(
+    st_core: ThreadedCore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks with the key that was sent, keeps the answer, and reports a refusal."""
+    faults = st_core.core.faults
+    faults.clear()
+    faults.error(401, "/apiversion", text="Invalid API key")
+    here = Hub()
+    async with running(here) as supervisor:
+        assert await supervisor.receive() == [Ready()]
+        supervisor.send(AskCore((st_core.url,), "secret", 5.0))
+        await until(lambda: bool(caplog.records))
+        assert here.core_check is not None
+        assert here.core_check.last is not None
+        assert here.core_check.last.state is State.REFUSING
+        faults.clear()
+        supervisor.send(AskCore((st_core.url,), "secret", 5.0))
+        await until(lambda: here.core_check is not None and is_usable(here))
+        supervisor.send(AskCore((), None, 5.0))
+        await until(lambda: here.core_check is None)
+        supervisor.send(Drain())
+    assert len(caplog.records) == 1
+    assert "secret" not in caplog.text
+
+
+def is_usable(here: Hub) -> bool:
+    last = None if here.core_check is None else here.core_check.last
+    return last is not None and last.state is State.USABLE
 
 
 @pytest.mark.parametrize(

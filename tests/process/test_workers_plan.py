@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from gateway.process import plan
 from gateway.process.messages import (
     Accept,
+    AskCore,
     Deny,
     DenyDone,
     Drain,
@@ -73,6 +74,7 @@ T = TypeVar("T")
 
 
 SOURCES = tuple(KeySource((f"http://core-{n}",), "http://gateway/auth") for n in "ab")
+ASKS = tuple(AskCore(source.hosts, "key", 5.0) for source in SOURCES)
 KEYS_S = 20.0
 """How long the keys of a worker can be used, in the tests of any order of events."""
 
@@ -118,6 +120,8 @@ class Process:
     keys_until: float = 0.0
     fetches: KeySource | None = None
     """What the hub was told to fetch."""
+    asked: set[int] = field(default_factory=set)
+    """The generations whose core the hub was told to ask."""
 
     @property
     def is_hub(self) -> bool:
@@ -140,7 +144,7 @@ class Process:
 
 WRONG: list[Message] = [
     *(Failed("x"), Ready(), Accept((0,)), Report(1, 0, Ready())),
-    *(SOURCES[0], fetch(SOURCES[0])),
+    *(SOURCES[0], ASKS[0], fetch(SOURCES[0])),
 ]
 
 
@@ -270,6 +274,11 @@ class World(RuleBasedStateMachine):
             case FetchKeys(source):
                 assert process.is_hub
                 process.fetches = source
+            case AskCore(hosts):
+                assert process.is_hub
+                assert hosts == self.settings[self.plan.generation][0].hosts
+                assert self.plan.generation not in process.asked
+                process.asked.add(self.plan.generation)
             case Report(child, slot):
                 assert process.is_hub
                 assert self.processes[child].slot == slot
@@ -295,7 +304,10 @@ class World(RuleBasedStateMachine):
     def start(self, process: Process) -> None:
         """Have a child start, and say that it is ready."""
         if not process.is_hub:
-            self.feed(Received(process.number, self.settings[process.generation][0]))
+            source = self.settings[process.generation][0]
+            self.feed(Received(process.number, source))
+            asks = ASKS[SOURCES.index(source)]
+            self.feed(Received(process.number, asks))
             if self.settings[process.generation] == self.settings[self.serving]:
                 assert process.keys == self.keys or not process.works
         process.is_ready = True
@@ -1037,8 +1049,37 @@ def test_a_restarted_hub_fetches_and_the_last_keys_stay() -> None:
     assert driver.receives(5, SOURCES[0]) == [Send(5, keys)]
 
 
+def asked(actions: list[Action]) -> list[Action]:
+    """Return the actions that have a hub ask the core."""
+    return [one for one in of(actions, Send) if isinstance(one.message, AskCore)]
+
+
+def test_the_hub_asks_the_core_once_for_a_start_and_for_each_reload() -> None:
+    """Not once for each worker; again when the hub was replaced."""
+    driver = Driver(is_serving=False)
+    assert asked(driver.feed(Received(1, ASKS[0]))) == []
+    assert asked(driver.feed(Received(1, Ready()))) == [Send(3, ASKS[0])]
+    driver.receives(3, Ready())
+    assert asked(driver.feed(Received(2, ASKS[1]))) == []
+    assert asked(driver.feed(Received(2, Ready()))) == []
+    driver.exits(1)
+    driver.on(Tick(), after_s=2.0)
+    assert asked(driver.feed(Received(4, ASKS[1]))) == []
+    assert asked(driver.feed(Received(4, Ready()))) == []
+    driver.exits(3)
+    assert asked(driver.feed(Tick(), after_s=2.0)) == [Send(5, ASKS[0])]
+    driver.receives(5, Ready())
+    driver.reloads()
+    assert asked(driver.feed(Received(6, ASKS[1]))) == []
+    driver.receives(6, Ready())
+    driver.receives(7, ASKS[1])
+    sent = driver.feed(Received(7, Ready()))
+    assert LogLine("reloaded routes.yaml") in sent
+    assert asked(sent) == [Send(5, ASKS[1])]
+
+
 @pytest.mark.parametrize(
-    "message", [Keys(SOURCES[0], 0.0, "{}"), SOURCES[0], SOURCES[1]], ids=str
+    "message", [Keys(SOURCES[0], 0.0, "{}"), SOURCES[0], SOURCES[1], ASKS[1]], ids=str
 )
 def test_a_worker_that_serves_can_say_nothing_about_keys(message: Message) -> None:
     """A worker that has met clients may be compromised: keys of it are never taken."""

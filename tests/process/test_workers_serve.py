@@ -27,7 +27,7 @@ from click.testing import CliRunner
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer
 from gateway_under_test import until_cut
 from processes import DEADLINE_S, GATEWAY, Process, command, serving, until_refused
-from stack import Gateway, Records, User
+from stack import Gateway, Records, User, form
 from wire import Wire, WireReply, ask, connect, request
 
 from gateway.app import App
@@ -836,6 +836,43 @@ async def test_a_reload_in_an_outage_verifies(
         )
         assert (await user.get("/private")).status == 200
         assert (await gateway.ask("/new")).status == 200
+
+
+async def test_a_core_that_refuses_the_gateway_is_reported_once(
+    start: Start, st_core: ThreadedCore, service: Service
+) -> None:
+    """One line for each start and reload, whatever the number of workers.
+
+    The gateway starts all the same, `/auth/*` is 503, and the key is in no output.
+    """
+    faults = st_core.core.faults
+    faults.error(401, "/apiversion", text="Invalid API key")
+    secret = "not-the-key-of-this-core"
+    own_key = ROUTES.replace("{connection", f"{{api_key: {secret}, connection")
+    gateway = await start(own_key)
+    line = rb"\nthe core at http://[^\n]+ answered 401: [^\n]+api_key[^\n]+\n"
+    await gateway.until_logged(line)
+    assert (await gateway.ask()).status == 200
+    body = json.dumps(form("ann@example.com")).encode()
+    reply = await ask(gateway.port, "POST", "/auth/signin", body=body)
+    assert (reply.status, reply.json()["code"]) == (503, "core_unusable")
+    await gateway.until_logged(rb"/auth/signin [^\n]+api_key")
+    async with gateway.each(workers=2) as wires:
+        known = [worker_of(await get(wire, "/open")) for (wire,) in wires]
+    for worker in gateway.workers:
+        os.kill(worker, signal.SIGKILL)
+    async with gateway.each(workers=2, unlike=known):
+        pass
+    gateway.signal(signal.SIGHUP)
+    await gateway.until_logged(line, times=2)
+    faults.clear()
+    faults.forget_calls()
+    gateway.signal(signal.SIGHUP)
+    await faults.until_called("/apiversion")
+    gateway.signal(signal.SIGINT)
+    assert await gateway.process.ended() == 0
+    assert gateway.process.err.count(b"the core at") == 2
+    assert secret.encode() not in gateway.process.err + gateway.process.out
 
 
 # --- the start --------------------------------------------------------------------
