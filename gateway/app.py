@@ -26,7 +26,7 @@ from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Observer
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
-from gateway.routes import RouteTable
+from gateway.routes import RouteTable, unmet_requirements
 from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
 from gateway.session.authenticator import SessionAuthenticator
@@ -189,8 +189,8 @@ async def open_app(
     fetched in the background.
 
     Raises:
-        RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
-            can't be loaded.
+        RecipeError: the SDK refuses a recipe's settings, a route's claim validator
+            can't be loaded, or a `config_module` lacks a recipe that a route needs.
         BadService: a CA file can't be read.
         LibraryChanged: a library lacks what the gateway depends on.
     """
@@ -198,6 +198,10 @@ async def open_app(
         aiohttp_seams.check()
         sdk = supertokens.start(config.supertokens, email=email)
         stack.push_async_callback(sdk.close)
+        for finding in unmet_requirements(config, sdk.recipes()):
+            raise supertokens.RecipeError(
+                finding.path, f"{finding.message}. {finding.hint}"
+            )
         _check_validators(table)
         key_store = keys.KeyStore(
             sdk.config.core_uris,

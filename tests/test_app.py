@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -172,6 +173,61 @@ async def test_an_invalid_recipe_is_an_error_and_nothing_stays_open(
         async with open_app(loaded.config, loaded.table, observer=Records()):
             pytest.fail("the gateway was built")
     assert asyncio.all_tasks() == before
+
+
+MODULE = """\
+from supertokens_python import InputAppInfo, SupertokensConfig
+from supertokens_python.recipe import emailpassword, emailverification, session
+from supertokens_python.recipe import multifactorauth, userroles
+
+ORIGIN = "http://localhost:8000"
+app_info = InputAppInfo(app_name="a", api_domain=ORIGIN, website_domain=ORIGIN)
+supertokens_config = SupertokensConfig("http://localhost:1")
+recipe_list = [session.init(), emailpassword.init(), %s]
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "required", "recipe", "init"),
+    [
+        ("mfa", "true", "multifactorauth", "multifactorauth.init()"),
+        ("roles", "{any: [a]}", "userroles", "userroles.init()"),
+        ("permissions", "{any: [a]}", "userroles", "userroles.init()"),
+        (
+            *("email_verified", "true", "emailverification"),
+            'emailverification.init("OPTIONAL")',
+        ),
+    ],
+)
+async def test_a_recipe_that_the_module_lacks_is_an_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+    required: str,
+    recipe: str,
+    init: str,
+) -> None:
+    """A requirement that no session can meet ends the start, with place and remedy."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    route = f"{{path: /x, upstream: http://a, require: {{{key}: {required}}}}}"
+    for name, more in (("lacking", ""), ("having", init)):
+        module = f"{name}_{key}"
+        (tmp_path / f"{module}.py").write_text(MODULE % more)
+        path = write(
+            tmp_path,
+            f"version: 1\nsupertokens: {{config_module: {module}}}\nroutes: [{route}]\n",
+        )
+        loaded = settings.load(path, {})
+        sdk_reset.reset()
+        with contextlib.ExitStack() as refused:
+            if not more:
+                error = rf"routes\[0\]\.require\.{key}: this needs the recipe {recipe},"
+                error += rf" which is off\. Add {recipe}\.init\(…\) to .*{module}$"
+                refused.enter_context(pytest.raises(RecipeError, match=error))
+            async with open_app(loaded.config, loaded.table, observer=Records()):
+                pass
+    sdk_reset.reset()
 
 
 async def test_a_validator_that_cannot_be_loaded_is_an_error(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from gateway.routes.build import compile  # noqa: A004 # read as routes.compile
 from gateway.routes.describe import Row, rows
-from gateway.routes.lint import warnings
+from gateway.routes.lint import unmet_requirements, warnings
 from gateway.routes.remarks import Kind, Remark, remarks
 from gateway.routes.route import (
     Conditional,
@@ -65,5 +65,6 @@ __all__ = [
     "compile",
     "remarks",
     "rows",
+    "unmet_requirements",
     "warnings",
 ]

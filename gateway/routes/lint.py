@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gateway import config
 from gateway.config import Address, Config, EffectiveRoute, Finding
@@ -64,25 +64,29 @@ _RECIPE_OF: Mapping[str, str] = {
 """The recipe that puts the required claim into the token and fetches it again."""
 
 
-def unmet_requirements(settings: Config) -> Iterator[Finding]:
+def unmet_requirements(
+    settings: Config, recipes: Collection[str] | None = None
+) -> Iterator[Finding]:
     """Yield a finding for each requirement whose recipe is off: no session meets it.
 
-    With a `config_module`, there are none: its recipes are known only at start.
+    *recipes* are those that the SDK has started; unset, those of the file. With a
+    `config_module`, there are no findings until its recipes are known.
     """
-    if settings.supertokens.config_module is not None:
-        return
+    module = settings.supertokens.config_module
+    if recipes is None:
+        if module is not None:
+            return
+        recipes = settings.supertokens.recipes
     for loc, require in _requires(settings):
         for key, recipe in _RECIPE_OF.items():
             required = key in require.model_fields_set
-            if (
-                not required
-                or getattr(require, key) is False
-                or recipe in settings.supertokens.recipes
-            ):
+            if not required or getattr(require, key) is False or recipe in recipes:
                 continue
             hint = f"Add {recipe} to supertokens.recipes"
             if recipe not in config.RECIPES:
                 hint = "Only a supertokens.config_module can add this recipe"
+            if module is not None:
+                hint = f"Add {recipe}.init(…) to the recipe_list of {module}"
             yield Finding(
                 loc=(*loc, key),
                 message=f"this needs the recipe {recipe}, which is off",

@@ -148,6 +148,26 @@ def session_config() -> NormalisedSessionConfig:
     return config
 
 
+@SDK.seam(
+    Takes(f"{_SUPERTOKENS}:Supertokens.get_instance"),
+    Keeps(f"{_SUPERTOKENS}:Supertokens", ("recipe_modules",)),
+    Takes(f"{_SDK}.recipe_module:RecipeModule.get_recipe_id", 1),
+)
+def recipe_ids() -> frozenset[str]:
+    """Return the names of the recipes that run, those that the SDK adds included.
+
+    Read: `Supertokens.recipe_modules`. Why: those of a `config_module` are functions
+    until then. Breaks: the start ends, or a route's requirement can't be met.
+    """
+    from supertokens_python import Supertokens
+
+    modules = Supertokens.get_instance().recipe_modules
+    return frozenset(
+        module.get_recipe_id()  # type: ignore[no-untyped-call]
+        for module in modules
+    )
+
+
 @SDK.seam(Takes(f"{_SESSION}.utils:get_token_transfer_method_default", 3))
 def has_default_transfer(config: NormalisedSessionConfig) -> bool:
     """Return whether the SDK's default chooses between cookies and headers.

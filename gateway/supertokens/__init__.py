@@ -127,6 +127,10 @@ class Sdk:
         """Close the connections to the core."""
         await self._core.aclose()
 
+    def recipes(self) -> frozenset[str]:
+        """Return the names of the recipes that run."""
+        return seams.recipe_ids()
+
     def cors_headers(self) -> tuple[str, ...]:
         """Return the request header names that browsers must be allowed to send."""
         from supertokens_python import get_all_cors_headers
