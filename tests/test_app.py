@@ -214,16 +214,14 @@ async def test_a_recipe_that_the_module_lacks_is_an_error(
     for name, more in (("lacking", ""), ("having", init)):
         module = f"{name}_{key}"
         (tmp_path / f"{module}.py").write_text(MODULE % more)
-        path = write(
-            tmp_path,
-            f"version: 1\nsupertokens: {{config_module: {module}}}\nroutes: [{route}]\n",
-        )
+        text = f"supertokens: {{config_module: {module}}}\nroutes: [{route}]\n"
+        path = write(tmp_path, f"version: 1\n{text}")
         loaded = settings.load(path, {})
         sdk_reset.reset()
         with contextlib.ExitStack() as refused:
             if not more:
-                error = rf"routes\[0\]\.require\.{key}: this needs the recipe {recipe},"
-                error += rf" which is off\. Add {recipe}\.init\(…\) to .*{module}$"
+                error = rf"routes\[0\]\.require\.{key}: this needs the recipe {recipe}"
+                error += rf", which is off\. Add {recipe}\.init\(…\) to .*{module}$"
                 refused.enter_context(pytest.raises(RecipeError, match=error))
             async with open_app(loaded.config, loaded.table, observer=Records()):
                 pass
