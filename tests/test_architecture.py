@@ -27,7 +27,7 @@ PURE: dict[str, str] = {
     "headers": "errors http identity",
     "clients": "headers",
     "config": "errors headers http",
-    "routes": "config headers http identity",
+    "routes": "config errors headers http identity",
 }
 """Pure rooms: name → the rooms that it may import. They use no socket and no clock."""
 

@@ -281,7 +281,7 @@ REACHED = frozenset(
 )
 
 
-PUBLIC_NAMES = frozenset({"_exit", "_fields"})
+PUBLIC_NAMES = frozenset({"_exit", "_fields", "_replace"})
 """Public names that begin with an underscore: of `os`, and of named tuples."""
 
 

@@ -144,7 +144,7 @@ def test_what_is_nearer_counts() -> None:
             ],
         }
     )
-    routes, _ = config.effective(settings)
+    routes = config.effective_routes(settings)
     one, other = (
         route.settings.response.headers.over((settings.defaults.response.headers,))
         for route in routes
