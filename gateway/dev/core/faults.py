@@ -39,7 +39,7 @@ class Fault:
     disconnect: bool = False
     status: int = 200
     body: bytes | None = None
-    content_type: str = "application/json; charset=UTF-8"
+    content_type: str = "application/json;charset=UTF-8"
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Faults:
             Fault(
                 status=status,
                 body=f"{text}\n".encode(),
-                content_type="text/html; charset=UTF-8",
+                content_type="text/html;charset=UTF-8",
             ),
         )
 

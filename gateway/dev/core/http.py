@@ -21,8 +21,8 @@ from gateway.dev.core.jws import JsonObject
 from gateway.dev.core.settings import PUBLIC
 from gateway.dev.core.tenants import is_tenant_id
 
-JSON_TYPE: Final = "application/json; charset=UTF-8"
-TEXT_TYPE: Final = "text/html; charset=UTF-8"
+JSON_TYPE: Final = "application/json;charset=UTF-8"
+TEXT_TYPE: Final = "text/html;charset=UTF-8"
 
 _PREFIX: Final = re.compile(r"(?:/appid-(?P<app>[a-z0-9-]*))?(?:/(?P<tenant>[^/]+))?")
 

@@ -76,7 +76,7 @@ class CoreClient:
         """Send a request and return its JSON; the status must be 200."""
         response = await self.call(method, path, body, query=query, headers=headers)
         assert response.status == 200, response
-        assert response.headers["content-type"] == "application/json; charset=UTF-8"
+        assert response.headers["content-type"] == "application/json;charset=UTF-8"
         assert response.text.endswith("}\n")
         return response.json
 

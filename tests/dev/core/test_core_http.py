@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dev.core.core_client import VERSION, CoreClient
 
-_TEXT = "text/html; charset=UTF-8"
+_TEXT = "text/html;charset=UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_protected_claim_is_400(core: CoreClient, claim: str) -> None:
     for method, path, body in attempts:
         response = await core.call(method, path, body)
         assert response.status == 400, path
-        assert response.headers["content-type"] == "text/html; charset=UTF-8"
+        assert response.headers["content-type"] == "text/html;charset=UTF-8"
 
 
 async def test_get_describes_a_session(core: CoreClient) -> None:

@@ -169,7 +169,7 @@ async def test_app_wide_calls_are_403_in_a_tenant(
     """Calls of the whole app are allowed in the public tenant only."""
     response = await core.call(method, f"/{tenant}{path}", {})
     assert response.status == 403
-    assert response.headers["content-type"] == "text/html; charset=UTF-8"
+    assert response.headers["content-type"] == "text/html;charset=UTF-8"
 
 
 async def test_roles_are_held_per_tenant(core: CoreClient, tenant: str) -> None:

@@ -39,7 +39,7 @@ async def test_error_has_the_form_of_the_core(
     for path in ("/recipe/roles", "/public/recipe/roles"):
         response = await core.call("GET", path)
         assert (response.status, response.text) == (503, "busy\n")
-        assert response.headers["content-type"] == "text/html; charset=UTF-8"
+        assert response.headers["content-type"] == "text/html;charset=UTF-8"
     assert (await core.call("GET", "/hello")).status == 200
     running.core.faults.clear("/recipe/roles")
     assert (await core.call("GET", "/recipe/roles")).status == 200
