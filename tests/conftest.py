@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,7 +23,7 @@ import faults
 import hypothesis
 import pytest
 import sdk_reset
-from any_core import URI, ExternalCore
+from any_core import URI, ExternalCore, skip_if_sdk_met_paid
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -42,6 +42,23 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("any machine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests of the embedded core's strictness if there is another core."""
+    if URI is not None and item.get_closest_marker("embedded"):
+        pytest.skip("holds what only the embedded core refuses")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Skip a test if the SDK says that the core has no licence for a feature."""
+    try:
+        return (yield)
+    except Exception as error:
+        if item.get_closest_marker("any_core"):
+            skip_if_sdk_met_paid(error)
+        raise
 
 
 @pytest.fixture

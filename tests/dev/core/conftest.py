@@ -2,8 +2,8 @@
 
 The protocol tests (`test_core_*`) use the core at SUPERTOKENS_CONNECTION_URI if that
 is set, so they also run against a real core (`make test-core`). They share one core, so
-no test may assume an empty database. The embedded tests (`test_embedded_*`) each start
-their own core.
+no test may assume an empty database. Those marked `embedded` hold what only the embedded
+core does. The embedded tests (`test_embedded_*`) each start their own core.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dev.core.core_client import Clock, CoreClient
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the protocol tests."""
-    if item.path.name.startswith("test_core_"):
+    """Mark the protocol tests, except those of the embedded core's strictness."""
+    is_protocol = item.path.name.startswith("test_core_")
+    if is_protocol and item.get_closest_marker("embedded") is None:
         item.add_marker("any_core")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import any_core
 
 Json = dict[str, Any]
 
@@ -59,10 +60,10 @@ class CoreClient:
             params=query,
             headers=VERSION if headers is None else headers,
         ) as response:
+            text = await response.text()
+            any_core.skip_if_paid(response.status, text)
             lower = {name.lower(): value for name, value in response.headers.items()}
-            return CoreResponse(
-                status=response.status, headers=lower, text=await response.text()
-            )
+            return CoreResponse(status=response.status, headers=lower, text=text)
 
     async def ask(
         self,
