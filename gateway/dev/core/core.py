@@ -1,11 +1,13 @@
 """edge. The embedded core: its apps, and one dispatcher that turns HTTP into calls.
 
-A request takes seven steps: 1 log it, 2 apply a fault, 3 find the endpoint, 4 check the
-API key and the CDI version, 5 check app and tenant, 6 parse the input, 7 answer.
+A request takes six steps: 1 log it, 2 apply a fault, 3 find the endpoint, 4 check the
+API key and the CDI version, 5 parse the body, 6 answer. The handler reads the input, and
+then checks app and tenant when it gets its app.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import time
@@ -165,18 +167,23 @@ class Core:
             raise Refusal(405, "Method not supported")
         endpoint = _by_rid(candidates, request.headers.get("rid"))
         self._check_caller(request, endpoint)  # 4
-        app = self._enter(place, endpoint)  # 5
-        await app.keys.ensure()
         body = Body({})
-        if request.method in _BODY_METHODS and endpoint.needs_key:  # 6
+        if request.method in _BODY_METHODS and endpoint.needs_key:  # 5
             body = Body.parse(await request.read())
+        if (app := self._apps.get(place.app_id)) is not None:
+            await app.keys.ensure()
+        enter = functools.cache(lambda: self._enter(place, endpoint))
         call = Call(
-            app=app, tenant_id=place.tenant_id, body=body, query=Query(request.query)
+            enter=enter,
+            tenant_id=place.tenant_id,
+            body=body,
+            query=Query(request.query),
         )
         try:
-            answer = await endpoint.handler(call)  # 7
+            answer = await endpoint.handler(call)  # 6
         except NoTenant as exc:
             raise _not_found(place.app_id, exc.tenant_id) from exc
+        enter()  # for handlers that don't need their app
         return answer if isinstance(answer, Reply) else json_reply(answer)
 
     def _check_caller(self, request: web.Request, endpoint: Endpoint) -> None:
@@ -190,7 +197,7 @@ class Core:
             if api_key.strip() not in self.settings.api_keys:
                 raise Refusal(401, "Invalid API key")
         version = request.headers.get("cdi-version", CDI_VERSION)
-        if endpoint.needs_version and version != CDI_VERSION:
+        if version != CDI_VERSION:
             raise Refusal(400, f"cdi-version {version} not supported")
 
     def _enter(self, place: Place, endpoint: Endpoint) -> App:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dev.core.core_client import VERSION, CoreClient
+from dev.core.core_client import VERSION, CoreClient, Json
 
 _TEXT = "text/html;charset=UTF-8"
 _EMBEDDED = pytest.mark.embedded
@@ -42,7 +42,8 @@ async def test_equivalent_paths_of_one_api(core: CoreClient, path: str) -> None:
             )
         ),
         ("/appid-nope/recipe/roles", 400, "AppId or tenantId not found => "),
-        ("/nope/recipe/user/roles", 400, "AppId or tenantId not found => "),
+        ("/nope/recipe/user/roles?userId=u", 400, "AppId or tenantId not found => "),
+        ("/nope/recipe/user/roles", 400, "Field name 'userId' is missing in GET"),
         ("/recipe/role/permissions", 400, "Field name 'role' is missing in GET"),
     ],
 )
@@ -66,11 +67,13 @@ async def test_hello(core: CoreClient, method: str, path: str) -> None:
     assert response.headers["content-type"] == _TEXT
 
 
-@pytest.mark.parametrize("path", ["/hello", "/apiversion", "/.well-known/jwks.json"])
-async def test_some_calls_need_no_version(core: CoreClient, path: str) -> None:
-    """These paths return 200 without a version and with an unknown one."""
-    for headers in ({}, {"cdi-version": "99.0"}):
-        assert (await core.call("GET", path, headers=headers)).status == 200
+_NO_VERSION = ["/hello", "/", "/apiversion", "/.well-known/jwks.json", "/recipe/roles"]
+
+
+@pytest.mark.parametrize("path", _NO_VERSION)
+async def test_missing_version_is_accepted(core: CoreClient, path: str) -> None:
+    """A request without a version gets 200."""
+    assert (await core.call("GET", path, headers={})).status == 200
 
 
 async def test_api_version_lists_the_version_of_the_sdk(core: CoreClient) -> None:
@@ -86,16 +89,14 @@ async def test_api_version_lists_the_version_of_the_sdk(core: CoreClient) -> Non
 
 
 @pytest.mark.parametrize("version", ["99.0", "5.99"])
-async def test_unknown_version_is_400(core: CoreClient, version: str) -> None:
-    """A version that the core doesn't support is 400, and the text names it."""
-    response = await core.call("GET", "/recipe/roles", headers={"cdi-version": version})
+@pytest.mark.parametrize("path", _NO_VERSION)
+async def test_unknown_version_is_400(
+    core: CoreClient, path: str, version: str
+) -> None:
+    """A version that the core doesn't support is 400 everywhere; the text names it."""
+    response = await core.call("GET", path, headers={"cdi-version": version})
     assert response.status == 400
     assert version in response.text
-
-
-async def test_missing_version_is_accepted(core: CoreClient) -> None:
-    """A request without a version gets 200."""
-    assert (await core.call("GET", "/recipe/roles", headers={})).status == 200
 
 
 async def test_wrong_method_is_405(core: CoreClient) -> None:
@@ -175,19 +176,54 @@ async def test_optional_fields_may_be_absent_and_unknown_ones_are_ignored(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "query", "body"),
     [
-        ("GET", "/user/id"),
-        ("PUT", "/recipe/role"),
-        ("POST", "/recipe/session/verify"),
-        ("GET", "/recipe/user/metadata"),
-        ("GET", "/recipe/multitenancy/tenant/list/v2"),
+        ("GET", "/user/id", {"userId": "u"}, {}),
+        ("PUT", "/recipe/role", {}, {"role": "r"}),
+        ("POST", "/recipe/session/remove", {}, {"sessionHandles": ["h"]}),
+        ("GET", "/recipe/user/metadata", {"userId": "u"}, {}),
+        ("GET", "/recipe/multitenancy/tenant/list/v2", {}, {}),
+        ("GET", "/apiversion", {}, {}),
+        ("GET", "/users", {}, {}),
     ],
 )
-async def test_unknown_tenant_is_checked_first(
-    core: CoreClient, method: str, path: str
+async def test_unknown_tenant_is_400(
+    core: CoreClient, method: str, path: str, query: Json, body: Json
 ) -> None:
-    """A path that names an unknown tenant is 400 in every API, whatever the body."""
-    response = await core.call(method, f"/no-such-tenant{path}", {})
+    """A path that names an unknown tenant is 400 in every API."""
+    response = await core.call(method, f"/no-such-tenant{path}", body, query=query)
     assert response.status == 400
     assert response.text.startswith("AppId or tenantId not found => ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [
+        ("GET", "/user/id", "userId"),
+        ("PUT", "/recipe/role", "role"),
+        ("POST", "/recipe/role/remove", "role"),
+        ("POST", "/recipe/session", "userId"),
+        ("POST", "/recipe/session/verify", "accessToken"),
+        ("POST", "/recipe/session/refresh", "refreshToken"),
+        ("POST", "/recipe/session/regenerate", "accessToken"),
+        ("GET", "/recipe/session", "sessionHandle"),
+        ("GET", "/recipe/session/user", "userId"),
+        ("PUT", "/recipe/session/data", "sessionHandle"),
+        ("PUT", "/recipe/jwt/data", "sessionHandle"),
+        ("GET", "/recipe/user/metadata", "userId"),
+        ("POST", "/recipe/user/metadata/remove", "userId"),
+        ("POST", "/recipe/user/email/verify/remove", "userId"),
+        ("POST", "/recipe/user/password/reset/token/consume", "token"),
+        ("POST", "/recipe/signup", "email"),
+        ("POST", "/recipe/signinup", "thirdPartyId"),
+        ("POST", "/recipe/signinup/code/remove", "codeId"),
+        ("POST", "/user/remove", "userId"),
+    ],
+)
+async def test_input_is_checked_before_the_tenant(
+    core: CoreClient, method: str, path: str, field: str
+) -> None:
+    """A missing field is reported even if the path names an unknown tenant."""
+    response = await core.call(method, f"/no-such-tenant{path}", {})
+    assert response.status == 400
+    assert f"'{field}'" in response.text

@@ -152,22 +152,33 @@ async def test_sessions_are_listed_across_tenants_from_public_only(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "query", "body"),
     [
-        ("GET", "/user/id"),
-        ("PUT", "/recipe/role"),
-        ("POST", "/recipe/session/verify"),
-        ("POST", "/recipe/session/refresh"),
-        ("GET", "/recipe/user/email/verify"),
-        ("GET", "/recipe/multitenancy/tenant/list/v2"),
-        ("POST", "/user/remove"),
+        ("GET", "/user/id", {"userId": "u"}, {}),
+        ("PUT", "/recipe/role", {}, {"role": "r"}),
+        (
+            "POST",
+            "/recipe/session/refresh",
+            {},
+            {
+                "refreshToken": "t",
+                "enableAntiCsrf": False,
+                "useDynamicSigningKey": True,
+            },
+        ),
+        ("GET", "/recipe/user/email/verify", {"userId": "u", "email": "a@b.co"}, {}),
+        ("GET", "/recipe/multitenancy/tenant/list/v2", {}, {}),
+        ("POST", "/user/remove", {}, {"userId": "u"}),
     ],
 )
 async def test_app_wide_calls_are_403_in_a_tenant(
-    core: CoreClient, tenant: str, method: str, path: str
+    core: CoreClient, tenant: str, method: str, path: str, query: Json, body: Json
 ) -> None:
-    """Calls of the whole app are allowed in the public tenant only."""
-    response = await core.call(method, f"/{tenant}{path}", {})
+    """Calls of the whole app are allowed in the public tenant only.
+
+    A missing field is reported first.
+    """
+    response = await core.call(method, f"/{tenant}{path}", body, query=query)
     assert response.status == 403
     assert response.headers["content-type"] == "text/html;charset=UTF-8"
 

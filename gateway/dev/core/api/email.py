@@ -41,7 +41,8 @@ async def is_verified(call: Call) -> JsonObject:
 async def unverify(call: Call) -> JsonObject:
     """Mark an address as unverified."""
     user_id = call.body.text("userId")
-    call.app.email_tokens.unverify(user_id, normalised_email(call.body.text("email")))
+    email = normalised_email(call.body.text("email"))
+    call.app.email_tokens.unverify(user_id, email)
     return ok()
 
 

@@ -26,12 +26,27 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request to an endpoint."""
+    """One request to an endpoint.
 
-    app: App
+    Handlers read the input before `app`: like the real core, they refuse wrong input
+    before an unknown tenant.
+    """
+
+    enter: Callable[[], App]
+    """Checks app and tenant, and returns the app."""
     tenant_id: str
     body: Body
     query: Query
+
+    @property
+    def app(self) -> App:
+        """The app that the path names.
+
+        Raises:
+            Refusal: 400, no such app or tenant; 403, the endpoint doesn't take this
+                tenant.
+        """
+        return self.enter()
 
 
 Handler = Callable[[Call], Awaitable[JsonObject | Reply]]
@@ -46,7 +61,6 @@ class Endpoint:
     handler: Handler
     scope: Scope = Scope.TENANT
     needs_key: bool = True
-    needs_version: bool = True
     rid: str | None = None
     """The `rid` header for which this handler is chosen; None: any other value."""
 

@@ -12,7 +12,8 @@ _PATH: Final = "/recipe/user/metadata"
 
 async def get(call: Call) -> JsonObject:
     """Return a user's metadata."""
-    return ok(metadata=call.app.metadata.get(call.query.text("userId")))
+    user_id = call.query.text("userId")
+    return ok(metadata=call.app.metadata.get(user_id))
 
 
 async def put(call: Call) -> JsonObject:
@@ -24,7 +25,8 @@ async def put(call: Call) -> JsonObject:
 
 async def remove(call: Call) -> JsonObject:
     """Delete a user's metadata."""
-    call.app.metadata.remove(call.body.text("userId"))
+    user_id = call.body.text("userId")
+    call.app.metadata.remove(user_id)
     return ok()
 
 

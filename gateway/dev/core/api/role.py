@@ -13,7 +13,8 @@ from gateway.dev.core.roles import UnknownRole
 async def put(call: Call) -> JsonObject:
     """Create a role, or add permissions to one."""
     role = call.body.filled("role")
-    created = call.app.roles.put(role, _permissions(call) or [])
+    added = _permissions(call) or []
+    created = call.app.roles.put(role, added)
     return ok(createdNewRole=created)
 
 
@@ -24,12 +25,14 @@ async def list_all(call: Call) -> JsonObject:
 
 async def permissions(call: Call) -> JsonObject:
     """List a role's permissions."""
-    return ok(permissions=call.app.roles.permissions(call.query.text("role").strip()))
+    role = call.query.text("role").strip()
+    return ok(permissions=call.app.roles.permissions(role))
 
 
 async def take_permissions(call: Call) -> JsonObject:
     """Remove permissions from a role; without a list, all of them."""
-    call.app.roles.take_permissions(call.body.filled("role"), _permissions(call))
+    role, removed = call.body.filled("role"), _permissions(call)
+    call.app.roles.take_permissions(role, removed)
     return ok()
 
 
@@ -41,7 +44,8 @@ async def with_permission(call: Call) -> JsonObject:
 
 async def remove(call: Call) -> JsonObject:
     """Delete a role."""
-    return ok(didRoleExist=call.app.roles.remove(call.body.filled("role")))
+    role = call.body.filled("role")
+    return ok(didRoleExist=call.app.roles.remove(role))
 
 
 async def give(call: Call) -> JsonObject:

@@ -25,14 +25,18 @@ _NO_SESSION: Final = "Session does not exist."
 async def create(call: Call) -> JsonObject:
     """Start a session and return its first pair of tokens."""
     user_id = call.body.text("userId")
+    payload = call.body.object("userDataInJWT")
+    data = call.body.object("userDataInDatabase")
+    anti_csrf = call.body.flag("enableAntiCsrf")
+    static_key = not call.body.flag_or("useDynamicSigningKey", True)
     try:
         issued = call.app.sessions.create(
             call.tenant_id,
             user_id,
-            payload=call.body.object("userDataInJWT"),
-            data=call.body.object("userDataInDatabase"),
-            anti_csrf=call.body.flag("enableAntiCsrf"),
-            static_key=not call.body.flag_or("useDynamicSigningKey", True),
+            payload=payload,
+            data=data,
+            anti_csrf=anti_csrf,
+            static_key=static_key,
         )
     except ProtectedClaim as exc:
         raise Refusal(400, str(exc)) from exc
@@ -42,11 +46,12 @@ async def create(call: Call) -> JsonObject:
 
 async def refresh(call: Call) -> JsonObject:
     """Return a new pair of tokens for a refresh token."""
+    token = call.body.text("refreshToken")
+    anti_csrf = call.body.text_or_none("antiCsrfToken")
+    enabled = call.body.flag("enableAntiCsrf")
+    static_key = not call.body.flag("useDynamicSigningKey")
     outcome = call.app.sessions.refresh(
-        call.body.text("refreshToken"),
-        anti_csrf=call.body.text_or_none("antiCsrfToken"),
-        enable_anti_csrf=call.body.flag("enableAntiCsrf"),
-        static_key=not call.body.flag("useDynamicSigningKey"),
+        token, anti_csrf=anti_csrf, enable_anti_csrf=enabled, static_key=static_key
     )
     match outcome:
         case Issued():
@@ -69,12 +74,16 @@ async def refresh(call: Call) -> JsonObject:
 
 async def verify(call: Call) -> JsonObject:
     """Verify an access token."""
+    token = call.body.text("accessToken")
+    anti_csrf = call.body.text_or_none("antiCsrfToken")
     enabled = call.body.flag("enableAntiCsrf")
+    checked = call.body.flag("doAntiCsrfCheck")
+    check_database = call.body.flag("checkDatabase")
     outcome = call.app.sessions.verify(
-        call.body.text("accessToken"),
-        anti_csrf=call.body.text_or_none("antiCsrfToken"),
-        check_anti_csrf=call.body.flag("doAntiCsrfCheck") and enabled,
-        check_database=call.body.flag("checkDatabase"),
+        token,
+        anti_csrf=anti_csrf,
+        check_anti_csrf=checked and enabled,
+        check_database=check_database,
     )
     match outcome:
         case Verified():
@@ -89,10 +98,10 @@ async def verify(call: Call) -> JsonObject:
 
 async def regenerate(call: Call) -> JsonObject:
     """Return the access token with a new payload."""
+    token = call.body.text("accessToken")
+    payload = call.body.object_or_none("userDataInJWT")
     try:
-        outcome = call.app.sessions.regenerate(
-            call.body.text("accessToken"), call.body.object_or_none("userDataInJWT")
-        )
+        outcome = call.app.sessions.regenerate(token, payload)
     except ProtectedClaim as exc:
         raise Refusal(400, str(exc)) from exc
     match outcome:
@@ -106,7 +115,8 @@ async def regenerate(call: Call) -> JsonObject:
 
 async def get(call: Call) -> JsonObject:
     """Return a session."""
-    stored = call.app.sessions.get(call.query.text("sessionHandle"))
+    handle = call.query.text("sessionHandle")
+    stored = call.app.sessions.get(handle)
     if stored is None:
         return failed("UNAUTHORISED", message=_NO_SESSION)
     return ok(
@@ -123,10 +133,11 @@ async def get(call: Call) -> JsonObject:
 
 async def of_user(call: Call) -> JsonObject:
     """List a user's live sessions."""
+    user_id = call.query.text("userId")
     tenant_id = _one_tenant(
         call, across=call.query.flag_or("fetchAcrossAllTenants", True)
     )
-    handles = call.app.sessions.handles_of(call.query.text("userId"), tenant_id)
+    handles = call.app.sessions.handles_of(user_id, tenant_id)
     return ok(sessionHandles=handles)
 
 
@@ -160,10 +171,9 @@ async def set_data(call: Call) -> JsonObject:
 async def set_payload(call: Call) -> JsonObject:
     """Replace the payload of a session's future access tokens."""
     handle = call.body.text("sessionHandle")
+    payload = call.body.object("userDataInJWT")
     try:
-        exists = call.app.sessions.set_payload(
-            handle, call.body.object("userDataInJWT")
-        )
+        exists = call.app.sessions.set_payload(handle, payload)
     except ProtectedClaim as exc:
         raise Refusal(400, str(exc)) from exc
     return _changed(exists)

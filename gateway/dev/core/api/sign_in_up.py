@@ -25,12 +25,12 @@ from gateway.dev.core.tokens import h
 
 async def third_party(call: Call) -> JsonObject:
     """Sign in the user of a third-party account; create the user if it is new."""
-    users = call.app.users
     provider = call.body.filled("thirdPartyId")
     account = call.body.filled("thirdPartyUserId")
     contact = call.body.nested("email")
     email = normalised_email(contact.text("id"))
     verified = contact.flag("isVerified")
+    users = call.app.users
     user_id = users.find(
         call.tenant_id,
         Recipe.THIRD_PARTY,
@@ -133,24 +133,27 @@ async def remove_codes(call: Call) -> JsonObject:
 
 async def remove_code(call: Call) -> JsonObject:
     """Delete one code."""
-    call.app.codes.end_code(call.body.text("codeId"))
+    code_id = call.body.text("codeId")
+    call.app.codes.end_code(code_id)
     return ok()
 
 
 async def update_user(call: Call) -> JsonObject:
     """Change e-mail or phone number of a passwordless user; null removes it."""
-    users = call.app.users
     user_id = call.body.text("recipeUserId")
+    changes = {
+        name: None if call.body.is_null(name) else call.body.text(name)
+        for name in ("email", "phoneNumber")
+        if call.body.has(name)
+    }
+    users = call.app.users
     if users.recipe_of(user_id) is not Recipe.PASSWORDLESS:
         return failed("UNKNOWN_USER_ID_ERROR")
     email, phone = users.contact_of(user_id)
-    if call.body.has("email"):
-        text = None if call.body.is_null("email") else call.body.text("email")
+    if "email" in changes:
+        text = changes["email"]
         email = None if text is None else normalised_email(text)
-    if call.body.has("phoneNumber"):
-        phone = (
-            None if call.body.is_null("phoneNumber") else call.body.text("phoneNumber")
-        )
+    phone = changes.get("phoneNumber", phone)
     if email is None and phone is None:
         raise Refusal(400, "You cannot clear both email and phone number of a user")
     try:

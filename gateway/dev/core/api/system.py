@@ -71,7 +71,6 @@ ENDPOINTS: Final = (
             handler=hello,
             scope=Scope.OPEN,
             needs_key=False,
-            needs_version=path == "/",
         )
         for path in ("/hello", "/")
         for method in ("GET", "POST", "PUT", "DELETE")
@@ -82,7 +81,6 @@ ENDPOINTS: Final = (
         handler=api_version,
         scope=Scope.APP,
         needs_key=True,
-        needs_version=False,
     ),
     Endpoint(
         method="GET",
@@ -90,7 +88,6 @@ ENDPOINTS: Final = (
         handler=public_jwks,
         scope=Scope.OPEN,
         needs_key=False,
-        needs_version=False,
     ),
     Endpoint(method="GET", path="/recipe/jwt/jwks", handler=jwks, scope=Scope.APP),
     Endpoint(method="POST", path="/recipe/jwt", handler=create_jwt, scope=Scope.APP),

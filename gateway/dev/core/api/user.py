@@ -59,13 +59,13 @@ def signed_in(call: Call, user_id: str, **more: object) -> JsonObject:
 
 async def update(call: Call) -> JsonObject:
     """Change e-mail, password or both of an emailpassword user."""
-    users = call.app.users
     user_id = call.body.text("recipeUserId")
     email = call.body.text_or_none("email")
     password = call.body.text_or_none("password")
     if email is None and password is None:
         raise Refusal(400, "You need to provide either email or password.")
     password_hash = None if password is None else await _hash(call, password)
+    users = call.app.users
     if users.recipe_of(user_id) is not Recipe.EMAIL_PASSWORD:
         return failed("UNKNOWN_USER_ID_ERROR")
     try:
@@ -90,7 +90,8 @@ async def create_reset_token(call: Call) -> JsonObject:
 
 async def consume_reset_token(call: Call) -> JsonObject:
     """Consume a reset token. `update` changes the password."""
-    proof = call.app.email_tokens.reset(call.tenant_id, call.body.text("token"))
+    token = call.body.text("token")
+    proof = call.app.email_tokens.reset(call.tenant_id, token)
     if proof is None:
         return failed("RESET_PASSWORD_INVALID_TOKEN_ERROR")
     return ok(userId=proof.user_id, email=proof.email)
@@ -98,7 +99,8 @@ async def consume_reset_token(call: Call) -> JsonObject:
 
 async def get_user(call: Call) -> JsonObject:
     """Return a user."""
-    view = call.app.users.view(call.query.text("userId"))
+    user_id = call.query.text("userId")
+    view = call.app.users.view(user_id)
     return failed("UNKNOWN_USER_ID_ERROR") if view is None else ok(user=view)
 
 
@@ -158,11 +160,12 @@ async def list_users(call: Call) -> JsonObject:
 
 async def count_users(call: Call) -> JsonObject:
     """Count the users of a tenant, or of the app with `includeAllTenants`."""
+    recipes = _recipes(call)
     everywhere = call.query.flag_or("includeAllTenants", False)
     if everywhere and call.tenant_id != PUBLIC:
         raise Refusal(403, "Only public tenantId can call this app specific API")
     counted = call.app.users.count(
-        None if everywhere else call.tenant_id, recipes=_recipes(call)
+        None if everywhere else call.tenant_id, recipes=recipes
     )
     return ok(count=counted)
 
@@ -180,7 +183,8 @@ async def count_active(call: Call) -> JsonObject:
 async def remove_user(call: Call) -> JsonObject:
     """Delete a user and all of its data. An unknown id isn't an error."""
     call.body.flag_or("removeAllLinkedAccounts", True)
-    call.app.users.remove(call.body.text("userId"))
+    user_id = call.body.text("userId")
+    call.app.users.remove(user_id)
     return ok()
 
 
