@@ -1,7 +1,9 @@
 """edge. One-time codes: devices (sign-in attempts), each with its codes and links.
 
 Facts
-- `deviceId` is a secret. `preAuthSessionId` is H(deviceId), the public id of a device.
+- `deviceId` is a secret, in base64. `preAuthSessionId` is the public id of a device: the
+  SHA-256 of the secret, in base64url. Like the real core's, the first one may contain
+  `/`, `+` and `=`, and has to be escaped in a URL.
 - A user input code is valid only with its `deviceId`. A link code doesn't need it, so
   the link works on any device.
 - Too many wrong codes, or a code that signs in, end the attempt. For another sign-in,
@@ -10,6 +12,8 @@ Facts
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import sqlite3
 import uuid
@@ -78,6 +82,14 @@ class Restart:
     """
 
 
+class Mismatch(Exception):
+    """The code isn't one of the device with this `preAuthSessionId`."""
+
+
+class BadEncoding(Exception):
+    """A `deviceId` isn't base64."""
+
+
 class CodeTaken(Exception):
     """The device has this user input code already."""
 
@@ -104,11 +116,12 @@ class Codes:
         self, tenant_id: str, *, email: str | None, phone: str | None, code: str | None
     ) -> NewCode:
         """Start an attempt and return its first code."""
-        device_id = base64url(self._rng.randbytes(_SECRET_BYTES))
+        secret = self._rng.randbytes(_SECRET_BYTES)
+        device_id = base64.b64encode(secret).decode("ascii")
         with self._store.transaction():
             self._store.run(
                 "INSERT INTO devices VALUES (?, ?, ?, ?, 0)",
-                h(device_id),
+                public_id(device_id),
                 tenant_id,
                 email,
                 phone,
@@ -120,9 +133,10 @@ class Codes:
 
         Raises:
             CodeTaken: the attempt has this code already.
+            BadEncoding: *device_id* isn't base64.
         """
         with self._store.transaction():
-            if self._device(tenant_id, h(device_id)) is None:
+            if self._device(tenant_id, public_id(device_id)) is None:
                 return None
             return self._add(device_id, code)
 
@@ -137,31 +151,33 @@ class Codes:
     ) -> Device | Refused | Restart:
         """Return the device of a valid code; the code stays valid.
 
-        A user input code is sent with its *device_id*. Each wrong user input code
-        counts as a failed attempt.
+        A user input code is sent with its *device_id*. Each wrong or expired one counts
+        as a failed attempt.
+
+        Raises:
+            Mismatch: *pre_auth_session_id* is another device's.
+            BadEncoding: *device_id* isn't base64.
         """
+        sent = pre_auth_session_id.replace("=", "")
         with self._store.transaction():
-            device = self._device(tenant_id, pre_auth_session_id)
-            if device is None or (
-                device_id is not None and h(device_id) != pre_auth_session_id
-            ):
-                return Restart()
             if link_code is not None:
-                row = self._code(pre_auth_session_id, "link_hash", link_code)
-                if row is None or self._is_old(row):
-                    return Restart()
-                return device
-            row = self._code(pre_auth_session_id, "input_hash", user_input_code or "")
+                return self._check_link(tenant_id, sent, link_code)
+            device = self._device(tenant_id, public_id(device_id or ""))
+            if device is None:
+                return Restart()
+            if device.pre_auth_session_id != sent:
+                raise Mismatch
+            row = self._code(sent, user_input_code or "")
             if row is not None and not self._is_old(row):
                 return device
-            failed = device.failed_attempts + (row is None)
+            failed = device.failed_attempts + 1
             if failed >= self.max_attempts:
-                self._end(pre_auth_session_id)
+                self._end(sent)
                 return Restart()
             self._store.run(
                 "UPDATE devices SET failed_attempts = ? WHERE device_hash = ?",
                 failed,
-                pre_auth_session_id,
+                sent,
             )
         return Refused(
             status=(
@@ -180,9 +196,22 @@ class Codes:
             for device in self.devices(tenant_id, email=email, phone=phone):
                 self._end(device.pre_auth_session_id)
 
-    def end_code(self, code_id: str) -> None:
-        """Delete one code."""
-        self._store.delete("codes", code_id=code_id)
+    def end_code(self, tenant_id: str, code_id: str) -> None:
+        """Delete one code, and its attempt if it has no other code."""
+        with self._store.transaction():
+            device_hash = self._store.scalar(
+                "SELECT device_hash FROM codes JOIN devices USING (device_hash)"
+                " WHERE code_id = ? AND tenant_id = ?",
+                code_id,
+                tenant_id,
+            )
+            if device_hash is None:
+                return
+            self._store.delete("codes", code_id=code_id)
+            if not self._store.all(
+                "SELECT 1 FROM codes WHERE device_hash = ?", device_hash
+            ):
+                self._end(device_hash)
 
     def devices(
         self, tenant_id: str, *, email: str | None, phone: str | None
@@ -216,11 +245,29 @@ class Codes:
             for row in rows
         ]
 
+    def _check_link(
+        self, tenant_id: str, pre_auth_session_id: str, link_code: str
+    ) -> Device | Restart:
+        row = self._store.one(
+            "SELECT codes.* FROM codes JOIN devices USING (device_hash)"
+            " WHERE link_hash = ? AND tenant_id = ?",
+            h(link_code),
+            tenant_id,
+        )
+        if row is None or self._is_old(row):
+            return Restart()
+        device = self._device(tenant_id, row["device_hash"])
+        if device is None:
+            return Restart()
+        if device.pre_auth_session_id != pre_auth_session_id:
+            raise Mismatch
+        return device
+
     def _add(self, device_id: str, code: str | None) -> NewCode:
-        device_hash = h(device_id)
+        device_hash = public_id(device_id)
         if code is None:
             code = f"{self._rng.randrange(10**_CODE_DIGITS):0{_CODE_DIGITS}}"
-        if self._code(device_hash, "input_hash", code) is not None:
+        if self._code(device_hash, code) is not None:
             raise CodeTaken
         new = NewCode(
             device_id=device_id,
@@ -241,12 +288,11 @@ class Codes:
         )
         return new
 
-    def _code(self, device_hash: str, column: str, secret: str) -> sqlite3.Row | None:
+    def _code(self, device_hash: str, user_input_code: str) -> sqlite3.Row | None:
         return self._store.one(
-            # `column` is one of two constants in this file; values are bound.
-            f"SELECT * FROM codes WHERE device_hash = ? AND {column} = ?",  # noqa: S608
+            "SELECT * FROM codes WHERE device_hash = ? AND input_hash = ?",
             device_hash,
-            h(secret),
+            h(user_input_code),
         )
 
     def _device(self, tenant_id: str, device_hash: str) -> Device | None:
@@ -263,6 +309,21 @@ class Codes:
     def _end(self, device_hash: str) -> None:
         self._store.delete("devices", device_hash=device_hash)
         self._store.delete("codes", device_hash=device_hash)
+
+
+def public_id(device_id: str) -> str:
+    """Return the `preAuthSessionId` of a device.
+
+    Raises:
+        BadEncoding: *device_id* isn't base64.
+    """
+    try:
+        # Like Java's decoder, without the padding at the end if need be.
+        padded = device_id + "=" * (-len(device_id) % 4)
+        secret = base64.b64decode(padded, validate=True)
+    except ValueError as exc:
+        raise BadEncoding from exc
+    return base64url(hashlib.sha256(secret).digest())
 
 
 def _device(row: sqlite3.Row) -> Device:

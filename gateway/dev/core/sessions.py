@@ -158,7 +158,8 @@ class Sessions:
                     contents.session_handle,
                 )
             elif (
-                contents.parent_refresh_hash1 is not None
+                contents.has_issued_version
+                and contents.parent_refresh_hash1 is not None
                 and h(contents.parent_refresh_hash1) == current
             ):
                 # 5 an unused child: it becomes the parent
@@ -166,7 +167,7 @@ class Sessions:
                     contents.session_handle, h(h(token)), static_key=static_key
                 )
             else:
-                # 6 a superseded token
+                # 6 a superseded token, or one whose version was changed
                 return Theft(handle=contents.session_handle, user_id=row["user_id"])
         return self._mint.issue(
             _stored(row).session,

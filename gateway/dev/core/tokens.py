@@ -39,6 +39,10 @@ PROTECTED_CLAIMS: Final = frozenset(
 )
 """Names that a caller's payload may not use. Source: access token v5."""
 
+REFRESH_TOKEN_VERSION: Final = "V2"  # noqa: S105 - a version, no secret
+_REFRESH_TOKEN_VERSIONS: Final = frozenset({"V0", "V1", REFRESH_TOKEN_VERSION})
+"""Those that the real core reads. It issues only the last one."""
+
 _IV_BYTES: Final = 12
 
 
@@ -109,6 +113,8 @@ class RefreshToken:
     tenant_id: str
     parent_refresh_hash1: str | None
     anti_csrf: str | None
+    has_issued_version: bool = True
+    """False: its version was changed, which the encryption doesn't cover."""
 
 
 def seal(token: RefreshToken, *, key: bytes, iv: bytes, nonce: str) -> str:
@@ -128,7 +134,9 @@ def seal(token: RefreshToken, *, key: bytes, iv: bytes, nonce: str) -> str:
     used = {name: value for name, value in fields.items() if value is not None}
     plain = json.dumps(used, separators=(",", ":")).encode("ascii")
     encrypted = iv + AESGCM(key).encrypt(iv, plain, None)
-    return f"{base64.b64encode(encrypted).decode('ascii')}.{nonce}.V2"
+    return (
+        f"{base64.b64encode(encrypted).decode('ascii')}.{nonce}.{REFRESH_TOKEN_VERSION}"
+    )
 
 
 def unseal(text: str, *, key: bytes) -> RefreshToken:
@@ -143,7 +151,7 @@ def unseal(text: str, *, key: bytes) -> RefreshToken:
         fields = json.loads(AESGCM(key).decrypt(raw[:_IV_BYTES], raw[_IV_BYTES:], None))
     except (ValueError, InvalidTag) as exc:
         raise BadToken("refresh token can't be opened") from exc
-    if version != "V2" or fields["nonce"] != nonce:
+    if version.upper() not in _REFRESH_TOKEN_VERSIONS or fields["nonce"] != nonce:
         raise BadToken("refresh token has a wrong version or nonce")
     return RefreshToken(
         session_handle=_text(fields, "sessionHandle"),
@@ -151,6 +159,7 @@ def unseal(text: str, *, key: bytes) -> RefreshToken:
         tenant_id=_text(fields, "tenantId"),
         parent_refresh_hash1=fields.get("parentRefreshTokenHash1"),
         anti_csrf=fields.get("antiCsrfToken"),
+        has_issued_version=version == REFRESH_TOKEN_VERSION,
     )
 
 

@@ -230,7 +230,8 @@ async def test_changed_tokens_are_refused(core: CoreClient) -> None:
     for changed in (
         f"{_swap(body, 40)}.{nonce}.V2",
         f"{body}.{_swap(nonce, 3)}.V2",
-        f"{body}.{nonce}.V1",
+        f"{body}.{nonce}.V3",
+        f"{body}.{nonce}",
     ):
         assert (await core.refresh(changed))["status"] == "UNAUTHORISED"
     head, payload, signature = access(created).split(".")
@@ -240,6 +241,29 @@ async def test_changed_tokens_are_refused(core: CoreClient) -> None:
         f"{head}.{payload}.",
     ):
         assert (await core.verify(changed))["status"] == "TRY_REFRESH_TOKEN"
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["V1", *(pytest.param(v, marks=pytest.mark.embedded) for v in ("V0", "v2"))],
+)
+async def test_a_refresh_token_with_another_version_is_theft(
+    core: CoreClient, version: str
+) -> None:
+    """The core issues V2 only: another version was written by somebody else."""
+    token = refresh(await core.create())
+    theft = await core.refresh(token.removesuffix("V2") + version)
+    assert theft["status"] == "TOKEN_THEFT_DETECTED"
+    assert (await core.refresh(token))["status"] == "OK"
+
+
+@pytest.mark.embedded
+async def test_a_child_with_another_version_is_theft(core: CoreClient) -> None:
+    """An unused child whose version was changed doesn't become the parent."""
+    child = await core.refresh(refresh(await core.create()))
+    changed = refresh(child).removesuffix("V2") + "V1"
+    assert (await core.refresh(changed))["status"] == "TOKEN_THEFT_DETECTED"
+    assert (await core.refresh(refresh(child)))["status"] == "OK"
 
 
 async def test_anti_csrf_value_is_in_the_token_and_the_response(

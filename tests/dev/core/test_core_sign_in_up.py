@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import pytest
 from dev.core.core_client import CoreClient, Json, unique, unique_email
 
@@ -126,10 +129,64 @@ async def test_resend_adds_a_code_to_the_device(core: CoreClient) -> None:
     for response in (attempt, resent):
         checked = await core.post(f"{path}/check", _input(response))
         assert checked["status"] == "OK"
-    assert await core.post(path, {"deviceId": "unknown"}) == _RESTART
+    unknown = base64.b64encode(b"unknown").decode()
+    assert await core.post(path, {"deviceId": unknown}) == _RESTART
+
+
+async def test_ids_of_a_device(core: CoreClient) -> None:
+    """`deviceId` is base64, `preAuthSessionId` its SHA-256 in base64url."""
+    attempt = await _begin(core, email=unique_email())
+    secret = base64.b64decode(attempt["deviceId"], validate=True)
+    assert len(secret) == 32
+    digest = base64.urlsafe_b64encode(hashlib.sha256(secret).digest()).decode()
+    assert attempt["preAuthSessionId"] == digest.rstrip("=")
+
+
+@pytest.mark.parametrize(
+    ("of_the_other", "of_this", "text"),
+    [
+        (("deviceId",), ("userInputCode",), "doesn't match"),
+        ((), ("userInputCode", "deviceId", "linkCode"), "exactly one of linkCode"),
+        (("linkCode",), (), "doesn't match"),
+    ],
+)
+async def test_ids_of_two_devices_do_not_match(
+    core: CoreClient,
+    of_the_other: tuple[str, ...],
+    of_this: tuple[str, ...],
+    text: str,
+) -> None:
+    """A code with the `preAuthSessionId` of another device is 400 and costs nothing."""
+    attempt = await _begin(core, email=unique_email())
     other = await _begin(core, email=unique_email())
-    mixed = {**_input(attempt), "deviceId": other["deviceId"]}
-    assert await core.post(f"{path}/check", mixed) == _RESTART
+    mixed = {
+        "preAuthSessionId": attempt["preAuthSessionId"],
+        **{name: attempt[name] for name in of_this},
+        **{name: other[name] for name in of_the_other},
+    }
+    for action in ("check", "consume"):
+        response = await core.call(
+            "POST", f"/public/recipe/signinup/code/{action}", mixed
+        )
+        assert response.status == 400
+        assert text in response.text
+    for each in (attempt, other):
+        checked = await core.post("/public/recipe/signinup/code/check", _input(each))
+        assert checked["consumedDevice"]["failedCodeInputAttemptCount"] == 0
+
+
+async def test_a_device_id_must_be_base64(core: CoreClient) -> None:
+    """Another encoding is 400 wherever a device id is sent."""
+    path = "/public/recipe/signinup/code"
+    attempt = {**await _begin(core, email=unique_email()), "deviceId": "a_-b"}
+    for response in (
+        await core.call("POST", path, {"deviceId": "a_-b"}),
+        await core.call("POST", f"{path}/check", _input(attempt)),
+        await core.call("POST", f"{path}/consume", _input(attempt)),
+        await core.call("GET", f"{path}s", query={"deviceId": "a_-b"}),
+    ):
+        assert response.status == 400
+        assert response.text == "Input encoding error in DeviceId\n"
 
 
 async def test_codes_are_listed_and_revoked(core: CoreClient) -> None:
@@ -145,11 +202,21 @@ async def test_codes_are_listed_and_revoked(core: CoreClient) -> None:
         (device,) = (await core.get(path, **query))["devices"]
         assert device["email"] == email
         assert [code["codeId"] for code in device["codes"]] == [attempt["codeId"]]
+    resent = await core.post(
+        "/public/recipe/signinup/code", {"deviceId": attempt["deviceId"]}
+    )
     one = await core.post(
         "/public/recipe/signinup/code/remove", {"codeId": attempt["codeId"]}
     )
     assert one == {"status": "OK"}
-    assert (await core.get(path, email=email))["devices"][0]["codes"] == []
+    (device,) = (await core.get(path, email=email))["devices"]
+    assert [code["codeId"] for code in device["codes"]] == [resent["codeId"]]
+    # The device goes with its last code.
+    await core.post("/public/recipe/signinup/code/remove", {"codeId": resent["codeId"]})
+    assert (await core.get(path, email=email))["devices"] == []
+    consumed = await core.post("/public/recipe/signinup/code/consume", _input(attempt))
+    assert consumed == _RESTART
+    await _begin(core, email=email)
     assert await core.post(f"{path}/remove", {"email": email}) == {"status": "OK"}
     assert (await core.get(path, email=email))["devices"] == []
     nothing = await core.get(path, preAuthSessionId="unknown")

@@ -19,8 +19,19 @@ from gateway.dev.core.api.endpoint import Call, Endpoint, Scope, failed, ok
 from gateway.dev.core.api.user import signed_in
 from gateway.dev.core.http import Body, Refusal
 from gateway.dev.core.jws import JsonObject
-from gateway.dev.core.passwordless import CodeTaken, Device, NewCode, Refused, Restart
-from gateway.dev.core.tokens import h
+from gateway.dev.core.passwordless import (
+    BadEncoding,
+    CodeTaken,
+    Device,
+    Mismatch,
+    NewCode,
+    Refused,
+    Restart,
+    public_id,
+)
+
+
+_BAD_DEVICE_ID: Final = "Input encoding error in DeviceId"
 
 
 async def third_party(call: Call) -> JsonObject:
@@ -64,6 +75,8 @@ async def create_code(call: Call) -> JsonObject:
         new = call.app.codes.again(call.tenant_id, device_id, code)
     except CodeTaken:
         return failed("USER_INPUT_CODE_ALREADY_USED_ERROR")
+    except BadEncoding as exc:
+        raise Refusal(400, _BAD_DEVICE_ID) from exc
     return failed("RESTART_FLOW_ERROR") if new is None else _new_code(new)
 
 
@@ -103,11 +116,14 @@ async def list_codes(call: Call) -> JsonObject:
     email = call.query.text_or_none("email")
     phone = call.query.text_or_none("phoneNumber")
     device_id = call.query.text_or_none("deviceId")
-    public_id = call.query.text_or_none("preAuthSessionId")
+    session_id = call.query.text_or_none("preAuthSessionId")
     if device_id is not None:
-        public_id = h(device_id)
-    if public_id is not None:
-        devices = call.app.codes.device(call.tenant_id, pre_auth_session_id=public_id)
+        try:
+            session_id = public_id(device_id)
+        except BadEncoding as exc:
+            raise Refusal(400, _BAD_DEVICE_ID) from exc
+    if session_id is not None:
+        devices = call.app.codes.device(call.tenant_id, pre_auth_session_id=session_id)
     else:
         _one_of("email", email, "phoneNumber", phone)
         devices = call.app.codes.devices(
@@ -134,7 +150,7 @@ async def remove_codes(call: Call) -> JsonObject:
 async def remove_code(call: Call) -> JsonObject:
     """Delete one code."""
     code_id = call.body.text("codeId")
-    call.app.codes.end_code(code_id)
+    call.app.codes.end_code(call.tenant_id, code_id)
     return ok()
 
 
@@ -172,15 +188,24 @@ def _device(call: Call) -> Device | JsonObject:
     device_id = call.body.text_or_none("deviceId")
     user_input_code = call.body.text_or_none("userInputCode")
     link_code = call.body.text_or_none("linkCode")
-    if link_code is None and (device_id is None or user_input_code is None):
-        raise Refusal(400, "Please provide either linkCode or deviceId+userInputCode")
-    outcome = call.app.codes.check(
-        call.tenant_id,
-        pre_auth_session_id=call.body.text("preAuthSessionId"),
-        link_code=link_code,
-        device_id=device_id,
-        user_input_code=user_input_code,
-    )
+    session_id = call.body.text("preAuthSessionId")
+    others = (device_id, user_input_code)
+    if (None in others) if link_code is None else others != (None, None):
+        raise Refusal(
+            400, "Please provide exactly one of linkCode or deviceId+userInputCode"
+        )
+    try:
+        outcome = call.app.codes.check(
+            call.tenant_id,
+            pre_auth_session_id=session_id,
+            link_code=link_code,
+            device_id=device_id,
+            user_input_code=user_input_code,
+        )
+    except Mismatch as exc:
+        raise Refusal(400, "preAuthSessionId and deviceId doesn't match") from exc
+    except BadEncoding as exc:
+        raise Refusal(400, _BAD_DEVICE_ID) from exc
     match outcome:
         case Device():
             return outcome
