@@ -19,6 +19,23 @@ MEMORY: Final = ":memory:"
 KEY_OVERLAP_S: Final = 60
 """Seconds for which a new dynamic key is in the JWKS before it signs."""
 
+TENANT_SETTINGS: Final = frozenset(
+    {
+        "access_token_validity",
+        "access_token_dynamic_signing_key_update_interval",
+        "refresh_token_validity",
+        "password_reset_token_lifetime",
+        "email_verification_token_lifetime",
+        "passwordless_code_lifetime",
+        "passwordless_max_code_input_attempts",
+        "totp_max_attempts",
+        "totp_rate_limit_cooldown_sec",
+        "ip_allow_regex",
+        "ip_deny_regex",
+    }
+)
+"""The real core's settings that a tenant may have of its own."""
+
 _MIN_API_KEY_LENGTH: Final = 20
 _APP_ID: Final = re.compile(r"[a-z0-9-]+")
 

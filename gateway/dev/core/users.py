@@ -11,6 +11,7 @@ Facts
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Sequence
@@ -28,12 +29,30 @@ _IN_TENANT: Final = "user_id IN (SELECT user_id FROM identities WHERE tenant_id 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What a listing is limited to; an empty tuple is no limit.
+
+    One value of each tuple that isn't empty must match. Values are in lower case.
+    """
+
+    emails: tuple[str, ...] = ()
+    """Beginnings of addresses, or of their domains."""
+    phones: tuple[str, ...] = ()
+    """Beginnings of phone numbers."""
+    providers: tuple[str, ...] = ()
+    """Beginnings of third-party ids."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """A page of users in order, and where the next page starts."""
 
     users: list[JsonObject]
     next_start: tuple[str, int] | None
     """(user id, time joined in ms), or None at the end."""
+
+
+_EVERYBODY: Final = Search()
 
 
 class Users:
@@ -239,6 +258,7 @@ class Users:
         oldest_first: bool,
         limit: int,
         start: tuple[str, int] | None,
+        search: Search = _EVERYBODY,
     ) -> Page:
         """Return a page of a tenant's users, in the order in which they joined.
 
@@ -247,6 +267,9 @@ class Users:
         """
         order, comparison = ("ASC", ">=") if oldest_first else ("DESC", "<=")
         where, values = _in_recipes(recipes)
+        found, patterns = _found_by(search)
+        where += found
+        values += patterns
         if start is not None:
             where += f" AND (joined_ms, user_id) {comparison} (?, ?)"
             values += [start[1], start[0]]
@@ -379,3 +402,25 @@ def _in_recipes(recipes: Sequence[Recipe]) -> tuple[str, list[str | int]]:
         return "", []
     marks = ", ".join("?" * len(recipes))
     return f" AND recipe_id IN ({marks})", list(recipes)
+
+
+def _found_by(search: Search) -> tuple[str, list[str | int]]:
+    """Return the condition of a search, and the values to bind."""
+    columns = {
+        "email": [p for tag in search.emails for p in (_like(tag), "%@" + _like(tag))],
+        "phone": [_like(tag) for tag in search.phones],
+        "third_party_id": [_like(tag) for tag in search.providers],
+    }
+    where = ""
+    values: list[str | int] = []
+    for column, patterns in columns.items():
+        if patterns:
+            each = " OR ".join([f"{column} LIKE ? ESCAPE '!'"] * len(patterns))
+            where += f" AND ({each})"
+            values += patterns
+    return where, values
+
+
+def _like(tag: str) -> str:
+    """Return the pattern for texts that begin with *tag*."""
+    return re.sub(r"([%_!])", r"!\1", tag) + "%"

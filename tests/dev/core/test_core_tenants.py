@@ -55,13 +55,13 @@ async def test_tenant_is_changed_listed_and_removed(
         "tenantId": tenant,
         "firstFactors": ["emailpassword"],
         "requiredSecondaryFactors": None,
-        "coreConfig": {"k": 1},
+        "coreConfig": {"access_token_validity": 600},
     }
     response = await core.put(path, update)
     assert response == {"status": "OK", "createdNew": False}
     response = await core.get(f"/{tenant}{path}")
     assert response["firstFactors"] == ["emailpassword"]
-    assert response["coreConfig"] == {"k": 1}
+    assert response["coreConfig"] == {"access_token_validity": 600}
     await core.put(path, {"tenantId": tenant, "firstFactors": None})
     assert "firstFactors" not in await core.get(f"/{tenant}{path}")
     listed = (await core.get("/recipe/multitenancy/tenant/list/v2"))["tenants"]
@@ -71,6 +71,25 @@ async def test_tenant_is_changed_listed_and_removed(
             "/recipe/multitenancy/tenant/remove", {"tenantId": tenant}
         )
         assert response == {"status": "OK", "didExist": existed}
+
+
+async def test_no_first_factor_is_not_every_first_factor(
+    core: CoreClient, tenant: str
+) -> None:
+    """An empty list of factors is kept. It isn't the default, which has no list."""
+    path = "/recipe/multitenancy/tenant/v2"
+    await core.put(path, {"tenantId": tenant, "firstFactors": []})
+    assert (await core.get(f"/{tenant}{path}"))["firstFactors"] == []
+
+
+async def test_unknown_settings_of_a_tenant_are_400(
+    core: CoreClient, tenant: str
+) -> None:
+    """A setting that no core has is refused, and the tenant keeps its settings."""
+    path = "/recipe/multitenancy/tenant/v2"
+    body = {"tenantId": tenant, "coreConfig": {"nope": 1}}
+    assert (await core.call("PUT", path, body)).status == 400
+    assert (await core.get(f"/{tenant}{path}"))["coreConfig"] == {}
 
 
 @pytest.mark.parametrize("tenant_id", ["recipe", "users", "a_b", "appid-x"])

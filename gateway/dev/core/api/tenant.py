@@ -8,7 +8,7 @@ from gateway.dev.core.accounts import Kind, Taken
 from gateway.dev.core.api.endpoint import Call, Endpoint, Scope, failed, ok
 from gateway.dev.core.http import Refusal
 from gateway.dev.core.jws import JsonObject
-from gateway.dev.core.settings import PUBLIC
+from gateway.dev.core.settings import PUBLIC, TENANT_SETTINGS
 from gateway.dev.core.tenants import is_tenant_id
 
 _FACTORS: Final = ("firstFactors", "requiredSecondaryFactors")
@@ -27,7 +27,10 @@ async def get_tenant(call: Call) -> JsonObject:
 
 
 async def put_tenant(call: Call) -> JsonObject:
-    """Create or change a tenant; null resets a list of factors to its default."""
+    """Create or change a tenant; null resets a list of factors to its default.
+
+    `coreConfig` is kept, but has no effect in this core.
+    """
     tenant_id = (call.body.text_or_none("tenantId") or PUBLIC).strip().lower()
     if not is_tenant_id(tenant_id):
         raise Refusal(400, "tenantId can only contain letters, numbers and hyphens")
@@ -38,6 +41,9 @@ async def put_tenant(call: Call) -> JsonObject:
     }
     core_config = call.body.object_or_none("coreConfig")
     if core_config is not None:
+        for name in core_config:
+            if name not in TENANT_SETTINGS:
+                raise Refusal(400, f"Invalid core config: unknown field '{name}'")
         update["coreConfig"] = core_config
     return ok(createdNew=call.app.tenants.put(tenant_id, update))
 

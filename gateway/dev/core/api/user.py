@@ -15,6 +15,7 @@ from gateway.dev.core.http import Refusal
 from gateway.dev.core.jws import JsonObject
 from gateway.dev.core.passwords import SALT_BYTES, hash_password, is_password
 from gateway.dev.core.settings import PUBLIC
+from gateway.dev.core.users import Search
 
 _DEFAULT_PAGE: Final = 100
 _LARGEST_PAGE: Final = 500
@@ -81,7 +82,7 @@ async def update(call: Call) -> JsonObject:
 async def create_reset_token(call: Call) -> JsonObject:
     """Return a token for a link to the address; it proves that the user reads it."""
     user_id = call.body.text("userId")
-    email = normalised_email(call.body.text("email"))
+    email = call.body.text("email")
     if not call.app.users.exists(user_id):
         return failed("UNKNOWN_USER_ID_ERROR")
     token = call.app.email_tokens.issue(Purpose.RESET, call.tenant_id, user_id, email)
@@ -133,8 +134,8 @@ async def by_account_info(call: Call) -> JsonObject:
 
 
 async def list_users(call: Call) -> JsonObject:
-    """Return a page of a tenant's users."""
-    order = call.query.text_or_none("timeJoinedOrder") or "DESC"
+    """Return a page of a tenant's users: of all, or of those that a search finds."""
+    order = call.query.text_or_none("timeJoinedOrder") or "ASC"
     if order not in ("ASC", "DESC"):
         raise Refusal(400, "timeJoinedOrder can be either ASC OR DESC")
     limit = call.query.integer_or_none("limit")
@@ -143,12 +144,20 @@ async def list_users(call: Call) -> JsonObject:
     if not 0 < limit <= _LARGEST_PAGE:
         raise Refusal(400, f"limit must be between 1 and {_LARGEST_PAGE}")
     token = call.query.text_or_none("paginationToken")
+    start = None if token is None else _page_start(token)
+    recipes = _recipes(call)
+    search = Search(
+        emails=_tags(call, "email"),
+        phones=_tags(call, "phone"),
+        providers=_tags(call, "provider"),
+    )
     page = call.app.users.page(
         call.tenant_id,
-        recipes=_recipes(call),
+        recipes=recipes,
         oldest_first=order == "ASC",
         limit=limit,
-        start=None if token is None else _page_start(token),
+        start=start,
+        search=search,
     )
     answer = ok(users=page.users)
     if page.next_start is not None:
@@ -204,6 +213,12 @@ def _recipes(call: Call) -> list[Recipe]:
         return [Recipe(name) for name in names.split(",")]
     except ValueError as exc:
         raise Refusal(400, f"Unknown recipe ID: {names}") from exc
+
+
+def _tags(call: Call, name: str) -> tuple[str, ...]:
+    """Return the values of a search, which are separated by `;`."""
+    texts = (call.query.text_or_none(name) or "").split(";")
+    return tuple(tag for text in texts if (tag := text.strip().lower()))
 
 
 def _page_start(token: str) -> tuple[str, int]:
