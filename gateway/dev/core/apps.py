@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.dev.core.dashboard import Dashboard
 from gateway.dev.core.email_tokens import EmailTokens
 from gateway.dev.core.keys import SigningKeys
 from gateway.dev.core.metadata import Metadata
@@ -33,6 +34,7 @@ class App:
     metadata: Metadata
     tenants: Tenants
     codes: Codes
+    dashboard: Dashboard
     now_ms: Callable[[], int]
     rng: random.Random
     hashing_cost: int
@@ -65,6 +67,7 @@ def make_app(
         metadata=Metadata(store),
         tenants=tenants,
         codes=Codes(store, settings, now_ms=now_ms, rng=rng),
+        dashboard=Dashboard(store, now_ms=now_ms, rng=rng),
         now_ms=now_ms,
         rng=rng,
         hashing_cost=REAL_COST if settings.real_hashing else COST,

@@ -1,8 +1,8 @@
 """edge. The embedded core: its apps, and one dispatcher that turns HTTP into calls.
 
 A request takes six steps: 1 log it, 2 apply a fault, 3 find the endpoint, 4 check the
-API key and the CDI version, 5 parse the body, 6 answer. The handler reads the input, and
-then checks app and tenant when it gets its app.
+API key and the CDI version, 5 parse the body, 6 answer. The handler reads the input,
+and then checks app and tenant when it gets its app.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """edge. One-time codes: devices (sign-in attempts), each with its codes and links.
 
 Facts
-- `deviceId` is a secret, in base64. `preAuthSessionId` is the public id of a device: the
-  SHA-256 of the secret, in base64url. Like the real core's, the first one may contain
-  `/`, `+` and `=`, and has to be escaped in a URL.
+- `deviceId` is a secret, in base64. `preAuthSessionId` is the public id of a device:
+  the SHA-256 of the secret, in base64url. Like the real core's, the first one may
+  contain `/`, `+` and `=`, and has to be escaped in a URL.
 - A user input code is valid only with its `deviceId`. A link code doesn't need it, so
   the link works on any device.
 - Too many wrong codes, or a code that signs in, end the attempt. For another sign-in,

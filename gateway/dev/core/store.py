@@ -19,8 +19,6 @@ from typing import Any, Final
 
 from gateway.dev.core.settings import MEMORY
 
-_SCHEMA_VERSION: Final = 1
-
 _LOCK_TIMEOUT_S: Final = 2.0
 """How long a query waits for another process's lock before it fails."""
 
@@ -78,6 +76,20 @@ CREATE TABLE codes (
 );
 """
 
+_DASHBOARD: Final = """
+CREATE TABLE dashboard_users (
+    user_id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, password_hash TEXT NOT NULL,
+    joined_ms INTEGER NOT NULL
+);
+CREATE TABLE dashboard_sessions (
+    session_hash TEXT PRIMARY KEY, user_id TEXT NOT NULL, expires_ms INTEGER NOT NULL
+);
+"""
+
+_STEPS: Final = (_SCHEMA, _DASHBOARD)
+"""What each schema version adds to the one before."""
+_SCHEMA_VERSION: Final = len(_STEPS)
+
 Value = str | int | bytes | None
 """The types of a column's values."""
 
@@ -123,11 +135,12 @@ class Store:
             self._db.execute("PRAGMA synchronous = NORMAL")
         with self.transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
+            if 0 <= version < _SCHEMA_VERSION:
+                for step in _STEPS[version:]:
+                    for statement in step.split(";"):
+                        self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        if version not in (0, _SCHEMA_VERSION):
+        if not 0 <= version <= _SCHEMA_VERSION:
             raise StoreError(
                 f"{database} has schema version {version}, this core writes "
                 f"{_SCHEMA_VERSION}: move the file away and start again"

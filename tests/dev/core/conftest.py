@@ -2,8 +2,8 @@
 
 The protocol tests (`test_core_*`) use the core at SUPERTOKENS_CONNECTION_URI if that
 is set, so they also run against a real core (`make test-core`). They share one core, so
-no test may assume an empty database. Those marked `embedded` hold what only the embedded
-core does. The embedded tests (`test_embedded_*`) each start their own core.
+no test may assume an empty database. Those marked `embedded` hold what only the
+embedded core does. The embedded tests (`test_embedded_*`) each start their own core.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ async def test_garbage_refresh_tokens_are_unauthorised(
 async def test_garbage_access_tokens_are_an_error_status(
     core: CoreClient, token: str
 ) -> None:
-    """A malformed access token is an error status; a real core answers some with 500."""
+    """A malformed access token is an error status; a real core may answer with 500."""
     assert (await core.verify(token))["status"] == "TRY_REFRESH_TOKEN"
     response = await core.post("/recipe/session/regenerate", {"accessToken": token})
     assert response["status"] == "UNAUTHORISED"

@@ -180,7 +180,7 @@ async def test_by_account_info(core: CoreClient) -> None:
 
 @pytest.mark.embedded
 async def test_by_account_info_with_an_unknown_credential(core: CoreClient) -> None:
-    """No user has a WebAuthn credential; a real core answers an unknown one with 500."""
+    """No user has a WebAuthn credential; a real core answers with 500."""
     email = unique_email()
     await core.sign_up(email)
     response = await core.get(

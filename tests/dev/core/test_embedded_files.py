@@ -135,6 +135,26 @@ def test_database_of_another_version_is_refused(tmp_path: Path) -> None:
         Core(CoreSettings(database=path))
 
 
+async def test_database_of_an_older_version_is_kept(
+    tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    """A file of version 1 gets the tables that it lacks, and keeps its users."""
+    path = tmp_path / "core.db"
+    settings = CoreSettings(database=path)
+    async with serve(settings) as running:
+        user_id = await CoreClient(http, running.url).sign_up()
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            "DROP TABLE dashboard_users; DROP TABLE dashboard_sessions;"
+            "PRAGMA user_version = 1"
+        )
+    db.close()
+    async with serve(settings) as running:
+        core = CoreClient(http, running.url)
+        assert (await core.get("/user/id", userId=user_id))["status"] == "OK"
+        assert (await core.get("/recipe/dashboard/users"))["users"] == []
+
+
 def test_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     """The core refuses the file and doesn't overwrite it."""
     path = tmp_path / "core.db"

@@ -326,6 +326,35 @@ async def test_one_time_tokens_expire(core: CoreClient, clock: Clock) -> None:
     assert response["status"] == "EMAIL_VERIFICATION_INVALID_TOKEN_ERROR"
 
 
+async def test_expired_codes_are_failed_attempts(
+    core: CoreClient, clock: Clock
+) -> None:
+    """An expired code counts like a wrong one, and the fifth ends the attempt."""
+    attempt = await core.post("/recipe/signinup/code", {"email": unique_email()})
+    body = {
+        name: attempt[name]
+        for name in ("preAuthSessionId", "deviceId", "userInputCode")
+    }
+    clock.advance(901)
+    answers = [await core.post("/recipe/signinup/code/consume", body) for _ in range(5)]
+    assert [a.get("failedCodeInputAttemptCount") for a in answers] == [1, 2, 3, 4, None]
+    assert answers[0]["status"] == "EXPIRED_USER_INPUT_CODE_ERROR"
+    assert answers[-1] == {"status": "RESTART_FLOW_ERROR"}
+
+
+async def test_dashboard_sessions_last_30_days(core: CoreClient, clock: Clock) -> None:
+    """A session of the dashboard ends after 30 days."""
+    account = {"email": "ann@example.com", "password": "correct-horse-1"}
+    await core.post("/recipe/dashboard/user", account)
+    session = (await core.post("/recipe/dashboard/signin", account))["sessionId"]
+    for seconds, status in ((30 * 86_400 - 1, "OK"), (1, "INVALID_SESSION_ERROR")):
+        clock.advance(seconds)
+        response = await core.post(
+            "/recipe/dashboard/session/verify", {"sessionId": session}
+        )
+        assert response["status"] == status
+
+
 async def test_active_users_since(core: CoreClient, clock: Clock) -> None:
     """Only activity after `since` is counted, and a refresh is activity."""
     created = await core.create("a")

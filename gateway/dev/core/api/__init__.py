@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.dev.core.api import (
+    dashboard,
     email,
     metadata,
     role,
@@ -24,7 +25,17 @@ __all__ = ["CDI_VERSION", "ENDPOINTS", "Call", "Endpoint", "Scope"]
 
 def _by_path() -> Mapping[str, Sequence[Endpoint]]:
     table: defaultdict[str, list[Endpoint]] = defaultdict(list)
-    for module in (system, tenant, session, user, sign_in_up, email, role, metadata):
+    for module in (
+        system,
+        tenant,
+        session,
+        user,
+        sign_in_up,
+        email,
+        role,
+        metadata,
+        dashboard,
+    ):
         for endpoint in module.ENDPOINTS:
             table[endpoint.path].append(endpoint)
     return dict(table)

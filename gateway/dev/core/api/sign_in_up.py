@@ -30,7 +30,6 @@ from gateway.dev.core.passwordless import (
     public_id,
 )
 
-
 _BAD_DEVICE_ID: Final = "Input encoding error in DeviceId"
 
 

@@ -24,7 +24,7 @@ _LARGEST_PAGE: Final = 500
 async def sign_up(call: Call) -> JsonObject:
     """Create a user with e-mail and password."""
     email = normalised_email(call.body.text("email"))
-    password_hash = await _hash(call, call.body.text("password"))
+    password_hash = await hashed(call, call.body.text("password"))
     try:
         user_id = call.app.users.add(
             call.tenant_id,
@@ -65,7 +65,7 @@ async def update(call: Call) -> JsonObject:
     password = call.body.text_or_none("password")
     if email is None and password is None:
         raise Refusal(400, "You need to provide either email or password.")
-    password_hash = None if password is None else await _hash(call, password)
+    password_hash = None if password is None else await hashed(call, password)
     users = call.app.users
     if users.recipe_of(user_id) is not Recipe.EMAIL_PASSWORD:
         return failed("UNKNOWN_USER_ID_ERROR")
@@ -197,7 +197,12 @@ async def remove_user(call: Call) -> JsonObject:
     return ok()
 
 
-async def _hash(call: Call, password: str) -> str:
+async def hashed(call: Call, password: str) -> str:
+    """Return the hash of a new password, at the cost that the core is set to.
+
+    Raises:
+        Refusal: 400, it is empty.
+    """
     if not password:
         raise Refusal(400, "Password cannot be an empty string")
     app = call.app
