@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from gateway.cli.core_options import core_options
 from gateway.cli.loop import run
 from gateway.cli.terminal import announce, fail
 
@@ -35,24 +38,21 @@ from gateway.cli.terminal import announce, fail
     envvar="CORE_API_KEY",
     help="API key that the core accepts. Repeatable.",
 )
-@click.option(
-    "--real-hashing",
-    is_flag=True,
-    help="Let a password's hash take as long as in the real core: 0.1 s, not 10 ms.",
-)
+@core_options
 @click.option("--unsafe-bind", is_flag=True, help="Allow an address beyond loopback.")
 def core(
     host: str,
     port: int,
     database: str,
     api_key: tuple[str, ...],
-    real_hashing: bool,
+    core_settings: Mapping[str, Any],
     unsafe_bind: bool,
 ) -> None:
     """Run the embedded core alone. For development and tests only.
 
     It implements the SuperTokens core's protocol and keeps its data in one SQLite
-    file. It doesn't replace the real core.
+    file. It doesn't replace the real core. Options that the real core has as settings
+    have its names and units.
     """
     from gateway.dev import core as embedded
 
@@ -67,7 +67,7 @@ def core(
 
         stopped = stop_signal(force=lambda: os._exit(130))
         settings = embedded.CoreSettings(
-            database=path, api_keys=api_key, real_hashing=real_hashing
+            database=path, api_keys=api_key, **core_settings
         )
         async with embedded.serve(
             settings, host=host, port=port, unsafe_bind=unsafe_bind

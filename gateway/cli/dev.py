@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli.core_options import core_options
 from gateway.cli.loading import load
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
 @click.command()
 @config_option
 @log_option
-def dev(config_paths: tuple[Path, ...], log_format: str) -> None:
+@core_options
+def dev(
+    config_paths: tuple[Path, ...], log_format: str, core_settings: Mapping[str, Any]
+) -> None:
     """Run a core, demo services and the gateway on this machine.
 
-    For development only. Data is kept in .gateway/. Ctrl-C stops everything.
+    For development only. Data is kept in .gateway/. Ctrl-C stops everything. The
+    options from --access-token-validity on are those of `gateway core`.
     """
     from gateway.app import BadService
     from gateway.dev import runner
@@ -51,7 +56,11 @@ def dev(config_paths: tuple[Path, ...], log_format: str) -> None:
         )
 
     try:
-        code = run(runner.run(config_paths, os.environ, serve_gateway))
+        code = run(
+            runner.run(
+                config_paths, os.environ, serve_gateway, core_settings=core_settings
+            )
+        )
     except (BadService, LibraryChanged, ListenError, RecipeError) as error:
         fail(str(error))
     else:

@@ -109,6 +109,7 @@ async def run(
     environ: Mapping[str, str],
     serve_gateway: ServeGateway,
     *,
+    core_settings: Mapping[str, int | float | bool] | None = None,
     state: Path = STATE,
     say: Callable[[str], None] = _to_stdout,
     complain: Callable[[str], None] = _to_stderr,
@@ -117,11 +118,14 @@ async def run(
 
     A port in use, a bad port variable or a child that fails prints one line to
     standard error and returns 1. An exception of *serve_gateway* is raised after
-    everything has stopped. *say* prints to standard output, *complain* to standard
+    everything has stopped. *core_settings* are keyword arguments for `CoreSettings`,
+    without the database. *say* prints to standard output, *complain* to standard
     error.
     """
     loop = asyncio.get_running_loop()
-    work = loop.create_task(_run(config, environ, serve_gateway, state, say))
+    work = loop.create_task(
+        _run(config, environ, serve_gateway, core_settings or {}, state, say)
+    )
     signalled = False
 
     def stop() -> None:
@@ -150,6 +154,7 @@ async def _run(
     config: Sequence[Path],
     environ: Mapping[str, str],
     serve_gateway: ServeGateway,
+    core_settings: Mapping[str, int | float | bool],
     state: Path,
     say: Callable[[str], None],
 ) -> None:
@@ -158,7 +163,7 @@ async def _run(
     check_free(ports)
     outbox = Outbox(state / "outbox", say)
     ready = asyncio.Event()
-    async with _child(environ, ports, state) as child:
+    async with _child(environ, ports, core_settings, state) as child:
         gateway = asyncio.create_task(
             serve_gateway(
                 config, gateway_environ(environ, ports), outbox=outbox, ready=ready
@@ -190,7 +195,10 @@ async def _run(
 
 @asynccontextmanager
 async def _child(
-    environ: Mapping[str, str], ports: Ports, state: Path
+    environ: Mapping[str, str],
+    ports: Ports,
+    core_settings: Mapping[str, int | float | bool],
+    state: Path,
 ) -> AsyncIterator[Process]:
     """Yield a child that runs the core and the demo services while the block runs.
 
@@ -202,6 +210,7 @@ async def _child(
         "-m",
         "gateway.dev.services",
         str(state / "core.sqlite"),
+        json.dumps(dict(core_settings)),
         stdin=PIPE,
         stdout=PIPE,
         env={**environ, **{variable(name): str(port) for name, port in ports}},

@@ -13,28 +13,32 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from gateway.dev.core import CoreSettings, StoreError
+from gateway.dev.core import BadSettings, CoreSettings, StoreError
 from gateway.dev.core import serve as serve_core
 from gateway.dev.demo.admin import Core
 from gateway.dev.demo.server import demo_services
 from gateway.dev.ports import PortInUse, Ports
 
 
-async def serve(database: Path, parent: TextIO) -> None:
-    """Run the core and the demo services until stdin ends; report to *parent*."""
+async def serve(settings: Mapping[str, Any], parent: TextIO) -> None:
+    """Run the core and the demo services until stdin ends; report to *parent*.
+
+    *settings* are the keyword arguments for `CoreSettings`.
+    """
     ports = Ports.of(os.environ)
     try:
         async with (
-            serve_core(CoreSettings(database=database), port=ports.core) as core,
+            serve_core(CoreSettings(**settings), port=ports.core) as core,
             demo_services(ports, core=Core(uri=core.url)),
         ):
             _report(parent, ready=True)
             # A thread, because stdin may be any kind of file.
             await asyncio.to_thread(sys.stdin.buffer.read)
-    except (PortInUse, StoreError) as exc:
+    except (BadSettings, PortInUse, StoreError) as exc:
         _report(parent, failed=str(exc))
     except OSError as exc:
         # Of the core's socket; the demo services raise PortInUse.
@@ -50,4 +54,5 @@ def _report(parent: TextIO, **line: object) -> None:
 if __name__ == "__main__":
     # Other output must not mix with the line for the parent.
     parent, sys.stdout = sys.stdout, sys.stderr
-    asyncio.run(serve(Path(sys.argv[1]), parent))
+    database, settings = sys.argv[1:]
+    asyncio.run(serve({"database": Path(database), **json.loads(settings)}, parent))

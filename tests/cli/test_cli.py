@@ -421,14 +421,22 @@ async def test_serve_with_an_invalid_address(good: Path) -> None:
 async def test_core_runs_alone(tmp_path: Path) -> None:
     """`core` states that it is for development, answers, and stops on SIGTERM.
 
-    The directory of its file is private.
+    The directory of its file is private. Options change the core's settings.
     """
     arguments = ("core", "--port", "0", "--database", "kept/core.sqlite")
-    async with command(*arguments, cwd=tmp_path) as core:
+    life = ("--access-token-validity", "77", "--access-token-validity-jitter", "0")
+    async with command(*arguments, *life, cwd=tmp_path) as core:
         url = await core.until_said(rb"core on http://127\.0\.0\.1:(\d+)")
         assert b"for development and tests only" in core.err
         hello = await ask(int(url[1]), "GET", "/hello")
         assert hello.status == 200
+        body = (
+            b'{"userId":"u","userDataInJWT":{},"userDataInDatabase":{},'
+            b'"enableAntiCsrf":false}'
+        )
+        made = await ask(int(url[1]), "POST", "/recipe/session", body=body)
+        token = made.json()["accessToken"]
+        assert token["expiry"] - token["createdTime"] == 77_000
         assert (tmp_path / "kept").stat().st_mode & 0o077 == 0
         core.signal(signal.SIGTERM)
         assert await core.ended() == 0

@@ -19,7 +19,7 @@ COMMAND = "from gateway.cli import main; main()"
             "can't create the core's database file/core.sqlite: ",
         ),
         (
-            ["-m", "gateway.dev.services", "file/core.sqlite"],
+            ["-m", "gateway.dev.services", "file/core.sqlite", "{}"],
             '{"failed": "can\'t create the core\'s database file/core.sqlite: ',
         ),
     ],

@@ -223,6 +223,56 @@ async def test_failure_of_the_gateway_stops_the_rest(
     check_free(Ports.of(environ))
 
 
+async def test_the_core_gets_its_settings(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Settings reach the core in the child process."""
+    gateway = FakeGateway()
+    running = asyncio.create_task(
+        run(
+            [Path("routes.yaml")],
+            environ,
+            gateway,
+            core_settings={"access_token_validity_s": 77, "access_token_jitter": 0.0},
+            state=tmp_path,
+        )
+    )
+    body = {
+        "userId": "u",
+        "userDataInJWT": {},
+        "userDataInDatabase": {},
+        "enableAntiCsrf": False,
+    }
+    async with asyncio.timeout(30), ClientSession() as client:
+        await gateway.started.wait()
+        url = f"http://127.0.0.1:{environ['CORE_PORT']}/recipe/session"
+        async with client.post(url, json=body) as reply:
+            token = (await reply.json())["accessToken"]
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert token["expiry"] - token["createdTime"] == 77_000
+
+
+async def test_core_with_bad_settings_is_one_line_and_1(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Settings that the core refuses end everything before the gateway is started."""
+    errors: list[str] = []
+    gateway = FakeGateway()
+    code = await run(
+        [Path("routes.yaml")],
+        environ,
+        gateway,
+        core_settings={"access_token_validity_s": 0},
+        state=tmp_path,
+        complain=errors.append,
+    )
+    assert code == 1
+    assert errors == ["error: access_token_validity_s must be at least 1, not 0"]
+    assert not gateway.started.is_set()
+
+
 async def test_unusable_database_is_one_line_and_1(
     environ: dict[str, str], tmp_path: Path
 ) -> None:

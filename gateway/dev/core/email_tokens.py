@@ -59,8 +59,8 @@ class EmailTokens:
         self._now_ms = now_ms
         self._rng = rng
         self._life_ms = {
-            Purpose.RESET: settings.password_reset_token_validity_s * 1000,
-            Purpose.VERIFY: settings.email_verification_token_validity_s * 1000,
+            Purpose.RESET: settings.password_reset_token_lifetime_ms,
+            Purpose.VERIFY: settings.email_verification_token_lifetime_ms,
         }
 
     def issue(self, purpose: Purpose, tenant_id: str, user_id: str, email: str) -> str:

@@ -109,7 +109,7 @@ class Codes:
         self._store = store
         self._now_ms = now_ms
         self._rng = rng
-        self._life_ms = settings.passwordless_code_validity_s * 1000
+        self._life_ms = settings.passwordless_code_lifetime_ms
         self.max_attempts = settings.passwordless_max_code_input_attempts
 
     def begin(

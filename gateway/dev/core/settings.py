@@ -71,9 +71,9 @@ class CoreSettings:
 
     refresh_token_validity_s: int = 100 * 86_400
     signing_key_update_interval_s: int = 168 * 3600
-    password_reset_token_validity_s: int = 3600
-    email_verification_token_validity_s: int = 86_400
-    passwordless_code_validity_s: int = 900
+    password_reset_token_lifetime_ms: int = 3600 * 1000
+    email_verification_token_lifetime_ms: int = 86_400 * 1000
+    passwordless_code_lifetime_ms: int = 900 * 1000
     passwordless_max_code_input_attempts: int = 5
 
     def __post_init__(self) -> None:
@@ -90,16 +90,20 @@ class CoreSettings:
                     2 * KEY_OVERLAP_S,
                 ),
                 (
-                    "password_reset_token_validity_s",
-                    self.password_reset_token_validity_s,
+                    "password_reset_token_lifetime_ms",
+                    self.password_reset_token_lifetime_ms,
                     1,
                 ),
                 (
-                    "email_verification_token_validity_s",
-                    self.email_verification_token_validity_s,
+                    "email_verification_token_lifetime_ms",
+                    self.email_verification_token_lifetime_ms,
                     1,
                 ),
-                ("passwordless_code_validity_s", self.passwordless_code_validity_s, 1),
+                (
+                    "passwordless_code_lifetime_ms",
+                    self.passwordless_code_lifetime_ms,
+                    1,
+                ),
                 (
                     "passwordless_max_code_input_attempts",
                     self.passwordless_max_code_input_attempts,
