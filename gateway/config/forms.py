@@ -151,6 +151,11 @@ RECIPES: Final = (
     "passwordless",
     "multitenancy",
     "dashboard",
+    "accountlinking",
+    "multifactorauth",
+    "totp",
+    "webauthn",
+    "jwt",
 )
 
 

@@ -83,8 +83,6 @@ def unmet_requirements(
             if not required or getattr(require, key) is False or recipe in recipes:
                 continue
             hint = f"Add {recipe} to supertokens.recipes"
-            if recipe not in config.RECIPES:
-                hint = "Only a supertokens.config_module can add this recipe"
             if module is not None:
                 hint = f"Add {recipe}.init(…) to the recipe_list of {module}"
             yield Finding(

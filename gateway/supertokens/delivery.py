@@ -40,9 +40,9 @@ class EmailSender(Protocol):
     async def send(self, kind: str, to: str, link: str) -> None:
         """Take one message.
 
-        *kind* is `password_reset`, `email_verification`, `passwordless` or
-        `passwordless_sms`; *to* an address or phone number; *link* the link, or for
-        a passwordless flow without links the code.
+        *kind* is `password_reset`, `email_verification`, `account_recovery`,
+        `passwordless` or `passwordless_sms`; *to* an address or phone number; *link*
+        the link, or for a passwordless flow without links the code.
         """
         ...
 
@@ -141,6 +141,16 @@ class Delivery:
             "email_verification",
             lambda mail: (mail.user.email, mail.email_verify_link),
             emailverification.SMTPService,
+        )
+
+    def account_recovery(self) -> EmailDeliveryConfig[Any] | None:
+        """Return the delivery of webauthn's links that recover an account."""
+        from supertokens_python.recipe.webauthn.emaildelivery.services.smtp import base
+
+        return self._mail(
+            "account_recovery",
+            lambda mail: (mail.user.email, mail.recover_account_link),
+            base.SMTPService,
         )
 
     def passwordless_mail(self) -> EmailDeliveryConfig[Any] | None:

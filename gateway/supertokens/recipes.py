@@ -13,7 +13,14 @@ from pydantic import Field, ValidationError
 
 from gateway.config import Finding, SuperTokensConfig
 from gateway.config.findings import explain
-from gateway.config.forms import FieldName, FieldValue
+from gateway.config.forms import (
+    FieldName,
+    FieldValue,
+    Flag,
+    HostName,
+    NotNegative,
+    Positive,
+)
 from gateway.config.models import Model
 
 if TYPE_CHECKING:
@@ -131,6 +138,48 @@ class _Dashboard(Model):
     admins: tuple[str, ...] | None = None
 
 
+class _AccountLinking(Model):
+    # The SDK asks a function. These are the fields of its answer.
+    should_automatically_link: Flag = False
+    should_require_verification: Flag = True
+
+
+class _MultiFactorAuth(Model):
+    first_factors: (
+        Annotated[
+            tuple[
+                Literal[
+                    "emailpassword",
+                    "otp-email",
+                    "otp-phone",
+                    "link-email",
+                    "link-phone",
+                    "thirdparty",
+                    "webauthn",
+                ],
+                ...,
+            ],
+            Field(min_length=1),
+        ]
+        | None
+    ) = None
+
+
+class _Totp(Model):
+    issuer: _Text | None = None
+    default_skew: NotNegative | None = None
+    default_period: Positive | None = None
+
+
+class _WebAuthn(Model):
+    relying_party_id: HostName | None = None
+    relying_party_name: _Text | None = None
+
+
+class _Jwt(Model):
+    jwt_validity_seconds: Positive | None = None
+
+
 _MODELS: Mapping[str, type[Model]] = {
     "emailpassword": _EmailPassword,
     "emailverification": _EmailVerification,
@@ -140,7 +189,15 @@ _MODELS: Mapping[str, type[Model]] = {
     "passwordless": _Passwordless,
     "multitenancy": _NoSettings,
     "dashboard": _Dashboard,
+    "accountlinking": _AccountLinking,
+    "multifactorauth": _MultiFactorAuth,
+    "totp": _Totp,
+    "webauthn": _WebAuthn,
+    "jwt": _Jwt,
 }
+
+NEED_REAL_CORE = ("accountlinking", "multifactorauth", "totp", "webauthn")
+"""Recipes that the embedded development core doesn't serve."""
 
 
 # --- checking ----------------------------------------------------------------
@@ -148,11 +205,34 @@ _MODELS: Mapping[str, type[Model]] = {
 
 def check(recipes: Mapping[str, Mapping[str, Any]]) -> tuple[Finding, ...]:
     """Return every problem of the settings of *recipes*, whose names are good."""
-    return tuple(
-        replace(finding, loc=("supertokens", "recipes", name, *finding.loc))
+    findings = [
+        replace(finding, loc=(name, *finding.loc))
         for name, settings in recipes.items()
         for finding in _check(_MODELS[name], settings)
+    ]
+    if not findings:
+        findings += _missing(recipes)
+    return tuple(
+        replace(finding, loc=("supertokens", "recipes", *finding.loc))
+        for finding in findings
     )
+
+
+def _missing(recipes: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yield a finding for a recipe that has no effect without another one."""
+    linking = _AccountLinking.model_validate(dict(recipes.get("accountlinking", {})))
+    if (
+        linking.should_automatically_link
+        and linking.should_require_verification
+        and "emailpassword" in recipes
+        and "emailverification" not in recipes
+    ):
+        yield Finding(
+            loc=("accountlinking", "should_automatically_link"),
+            message="accounts are linked once their addresses are verified, and the"
+            " recipe emailverification is off",
+            hint="Add emailverification to supertokens.recipes",
+        )
 
 
 def _check(model: type[Model], settings: Mapping[str, Any]) -> Iterator[Finding]:
@@ -262,6 +342,33 @@ def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
                 settings.api_key,
                 None if settings.admins is None else list(settings.admins),
             )
+        case _AccountLinking():
+            return _account_linking(settings)
+        case _MultiFactorAuth(first_factors=factors):
+            from supertokens_python.recipe import multifactorauth
+
+            return multifactorauth.init(None if factors is None else list(factors))
+        case _Totp():
+            from supertokens_python.recipe import totp
+            from supertokens_python.recipe.totp.types import TOTPConfig
+
+            return totp.init(TOTPConfig(**settings.model_dump()))
+        case _WebAuthn():
+            from supertokens_python.recipe import webauthn
+
+            return _init(
+                webauthn.init(
+                    webauthn.WebauthnConfig(
+                        get_relying_party_id=settings.relying_party_id,
+                        get_relying_party_name=settings.relying_party_name,
+                        email_delivery=delivery.account_recovery(),
+                    )
+                )
+            )
+        case _Jwt():
+            from supertokens_python.recipe import jwt
+
+            return jwt.init(settings.jwt_validity_seconds)
         case _ if name == "usermetadata":
             from supertokens_python.recipe import usermetadata
 
@@ -270,6 +377,33 @@ def _make(settings: Model, name: str, delivery: Delivery) -> RecipeInit:
             from supertokens_python.recipe import multitenancy
 
             return multitenancy.init()
+
+
+def _init(untyped: Any) -> RecipeInit:
+    """Return what an `init` of the SDK without a declared type returns."""
+    made: RecipeInit = untyped
+    return made
+
+
+def _account_linking(settings: _AccountLinking) -> RecipeInit:
+    from supertokens_python.recipe import accountlinking
+    from supertokens_python.recipe.accountlinking.types import (
+        ShouldAutomaticallyLink,
+        ShouldNotAutomaticallyLink,
+    )
+
+    answer: ShouldAutomaticallyLink | ShouldNotAutomaticallyLink
+    if settings.should_automatically_link:
+        answer = ShouldAutomaticallyLink(settings.should_require_verification)
+    else:
+        answer = ShouldNotAutomaticallyLink()  # type: ignore[no-untyped-call] # the SDK's
+
+    async def decide(
+        *_: object,
+    ) -> ShouldAutomaticallyLink | ShouldNotAutomaticallyLink:
+        return answer
+
+    return _init(accountlinking.init(should_do_automatic_account_linking=decide))
 
 
 def _provider(provider: _Provider) -> ProviderInput:

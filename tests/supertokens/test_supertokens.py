@@ -343,6 +343,11 @@ EVERY_RECIPE: Mapping[str, Any] = {
     "passwordless": PASSWORDLESS,
     "multitenancy": {},
     "dashboard": {"admins": ["root@example.com"]},
+    "accountlinking": {"should_automatically_link": True},
+    "multifactorauth": {"first_factors": ["emailpassword", "webauthn"]},
+    "totp": {"issuer": "Example", "default_skew": 0, "default_period": 60},
+    "webauthn": {"relying_party_id": "example.com", "relying_party_name": "Example"},
+    "jwt": {"jwt_validity_seconds": 60},
 }
 
 
