@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.core_options import core_options
+from gateway.cli.embedded import warn_of_embedded_core
 from gateway.cli.loading import load
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
 from gateway.cli.terminal import fail
 
 if TYPE_CHECKING:
-    import asyncio
+    from asyncio import Event
 
     from gateway.supertokens.delivery import EmailSender
 
@@ -34,6 +35,8 @@ def dev(
     For development only. Data is kept in .gateway/. Ctrl-C stops everything. The
     options from --access-token-validity on are those of `gateway core`.
     """
+    import asyncio
+
     from gateway.app import BadService
     from gateway.dev import runner
     from gateway.process.serve import serve_until_cancelled
@@ -46,10 +49,12 @@ def dev(
         environ: Mapping[str, str],
         *,
         outbox: EmailSender,
-        ready: asyncio.Event,
+        ready: Event,
     ) -> None:
+        settings = load(config, environ)
+        await asyncio.to_thread(warn_of_embedded_core, settings.config.supertokens)
         await serve_until_cancelled(
-            load(config, environ),
+            settings,
             log_format=log_format,
             on_ready=lambda _url: ready.set(),
             email=outbox,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway import __version__
+from gateway.cli.embedded import warn_of_embedded_core
 from gateway.cli.loading import load, read
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
@@ -55,6 +56,7 @@ def serve(
 
     settings = load(config_paths)
     _warn(settings)
+    warn_of_embedded_core(settings.config.supertokens)
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
 

@@ -33,10 +33,21 @@ from gateway.dev.core.http import (
 from gateway.dev.core.settings import PUBLIC, CoreSettings
 from gateway.dev.core.store import Store
 from gateway.dev.core.tenants import NoTenant
+from gateway.dev.mark import EMBEDDED_CORE
 
 log: Final = logging.getLogger(__name__)
 
 _BODY_METHODS: Final = frozenset({"POST", "PUT"})
+
+_REAL_CORE_ONLY: Final = {
+    "/recipe/accountlinking/": "account linking",
+    "/recipe/totp/": "TOTP",
+    "/recipe/webauthn/": "WebAuthn",
+    "/recipe/userid/": "user id mapping",
+    "/recipe/multitenancy/config/thirdparty": "providers of tenants",
+    "/recipe/oauth/": "OAuth 2",
+}
+"""Endpoints of a real core that the SDK may call and this core doesn't have."""
 
 
 class Core:
@@ -130,7 +141,11 @@ class Core:
         return web.Response(
             status=reply.status,
             body=reply.body,
-            headers={"Content-Type": reply.content_type, **reply.headers},
+            headers={
+                "Content-Type": reply.content_type,
+                "Server": EMBEDDED_CORE,
+                **reply.headers,
+            },
         )
 
     async def _play(self, request: web.Request, met: Met) -> web.Response | None:
@@ -157,7 +172,7 @@ class Core:
             Refusal: the protocol answers this request with a 4xx.
         """
         if place is None:  # 3
-            raise Refusal(404, "Not found")
+            raise Refusal(404, _not_found(request.path))
         candidates = [
             e for e in ENDPOINTS[place.api_path] if e.method == request.method
         ]
@@ -182,7 +197,7 @@ class Core:
         try:
             answer = await endpoint.handler(call)  # 6
         except NoTenant as exc:
-            raise _not_found(place.app_id, exc.tenant_id) from exc
+            raise _no_tenant(place.app_id, exc.tenant_id) from exc
         enter()  # for handlers that don't need their app
         return answer if isinstance(answer, Reply) else json_reply(answer)
 
@@ -211,19 +226,27 @@ class Core:
         if app is None or not (
             endpoint.scope is Scope.OPEN or app.tenants.exists(place.tenant_id)
         ):
-            raise _not_found(place.app_id, place.tenant_id)
+            raise _no_tenant(place.app_id, place.tenant_id)
         if endpoint.scope is Scope.APP and place.tenant_id != PUBLIC:
             raise Refusal(403, "Only public tenantId can call this app specific API")
         return app
 
 
-def _not_found(app_id: str, tenant_id: str) -> Refusal:
+def _no_tenant(app_id: str, tenant_id: str) -> Refusal:
     """Return the refusal of a call about an app or a tenant that isn't there."""
     return Refusal(
         400,
         "AppId or tenantId not found => Tenant with the following connectionURIDomain,"
         f" appId and tenantId combination not found: (, {app_id}, {tenant_id})",
     )
+
+
+def _not_found(path: str) -> str:
+    """Return the sentence for a path that isn't an endpoint's."""
+    for part, feature in _REAL_CORE_ONLY.items():
+        if part in path.lower():
+            return f"Not found: the embedded core has no {feature}; use a real core"
+    return "Not found"
 
 
 def _by_rid(candidates: list[Endpoint], rid: str | None) -> Endpoint:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from dev.core.core_client import VERSION, CoreClient, Json
 
+from gateway.dev.mark import EMBEDDED_CORE
+
 _TEXT = "text/html;charset=UTF-8"
 _EMBEDDED = pytest.mark.embedded
 
@@ -227,3 +229,34 @@ async def test_input_is_checked_before_the_tenant(
     response = await core.call(method, f"/no-such-tenant{path}", {})
     assert response.status == 400
     assert f"'{field}'" in response.text
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize(
+    ("path", "feature"),
+    [
+        ("/recipe/totp/device", "TOTP"),
+        ("/public/recipe/webauthn/options/register", "WebAuthn"),
+        ("/recipe/accountlinking/user/link", "account linking"),
+        ("/recipe/userid/map", "user id mapping"),
+        ("/t1/recipe/multitenancy/config/thirdparty", "providers of tenants"),
+    ],
+)
+async def test_what_needs_a_real_core_says_so(
+    core: CoreClient, path: str, feature: str
+) -> None:
+    """An endpoint that only a real core has is 404, with the remedy."""
+    response = await core.call("POST", path, {})
+    assert response.status == 404
+    expected = f"Not found: the embedded core has no {feature}; use a real core\n"
+    assert response.text == expected
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize("path", ["/hello", "/recipe/roles", "/nope"])
+async def test_it_says_that_it_is_the_embedded_core(
+    core: CoreClient, path: str
+) -> None:
+    """Every answer has a `Server` field by which the core is known."""
+    response = await core.call("GET", path)
+    assert response.headers["server"] == EMBEDDED_CORE
