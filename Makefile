@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
 	types check docs resources memory differential fuzz lenient faults fairness \
-	slow-clients sign-in-burst core-stalls bench bench-instructions bench-pieces \
+	slow-clients sign-in-burst core-stalls soak mutants bench bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
@@ -104,6 +104,9 @@ fuzz: $(VENV)/.dev ## mutated requests, then replies, ten minutes each (FUZZ_SEC
 	@$(BIN)/python tools/fuzz.py requests --seconds $(or $(FUZZ_SECONDS),600)
 	@$(BIN)/python tools/fuzz.py replies --seconds $(or $(FUZZ_SECONDS),600)
 
+mutants: $(VENV)/.dev ## small changes that a test should notice (half an hour; ARGS="--count 50")
+	@$(BIN)/python tools/mutants.py $(ARGS)
+
 resources: $(VENV)/.run ## memory, drain and client aborts, measured (two minutes)
 	@$(BIN)/python -m bench.scripts.resources $(ARGS)
 
@@ -118,6 +121,9 @@ sign-in-burst: $(VENV)/.run ## what many sign-ins at once cost, measured (two mi
 
 core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (three minutes)
 	@$(BIN)/python -m bench.scripts.core_stalls $(ARGS)
+
+soak: $(VENV)/.run ## mixed load with faults in the middle (ten minutes; ARGS=60 for an hour)
+	@$(BIN)/python -m bench.scripts.soak $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)

@@ -11,14 +11,14 @@ import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 
 from bench.rig.innocent import free_port
-from bench.rig.processes import CORES, running
+from bench.rig.processes import CORES, descriptors, running, sockets
 from bench.rig.report import percentile
 
 PASSWORD = "correct-horse-1"  # noqa: S105 - of made-up users
@@ -46,8 +46,9 @@ class Stage:
     pid: int
     core_port: int
     core_pid: int
+    upstream_pid: int
 
-    def workers(self) -> list[int]:
+    def processes(self) -> list[int]:
         """Return the process ids of the gateway's supervisor, hub and workers."""
         pids = [self.pid]
         for pid in pids:
@@ -57,34 +58,35 @@ class Stage:
 
     def descriptors(self) -> int:
         """Return how many descriptors the gateway's processes have open."""
-        return sum(
-            len(tuple(Path(f"/proc/{pid}/fd").iterdir())) for pid in self.workers()
-        )
+        return sum(map(descriptors, self.processes()))
 
     def sockets(self) -> Counter[str]:
         """Return the sockets to the core that a process holds, by state."""
-        states = {"01": "ESTABLISHED", "08": "CLOSE-WAIT"}
-        held_by_none = "06"  # TIME-WAIT
-        counts: Counter[str] = Counter()
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, _, remote, state, *_ = line.split()
-            port = int(remote.partition(":")[2], 16)
-            if port == self.core_port and state != held_by_none:
-                counts[states.get(state, state)] += 1
-        return counts
+        return sockets(lambda each: each.remote_port == self.core_port)
 
 
 @contextlib.contextmanager
-def staged(folder: Path, *, workers: int, tree: Path | None) -> Iterator[Stage]:
-    """Yield the stage. *tree* is another checkout, whose gateway is measured."""
+def staged(
+    folder: Path,
+    *,
+    workers: int,
+    tree: Path | None,
+    routes: str = _ROUTES,
+    upstream_module: str = "small_upstream",
+    core_options: Sequence[str] = ("--real-hashing",),
+) -> Iterator[Stage]:
+    """Yield the stage. *tree* is another checkout, whose gateway is measured.
+
+    The core's data is `core.sqlite` in the folder.
+    """
     port, core, upstream = free_port(), free_port(), free_port()
     config = folder / "routes.yaml"
-    config.write_text(_ROUTES.format(port=port, core=core, upstream=upstream))
+    config.write_text(routes.format(port=port, core=core, upstream=upstream))
     environ = {} if tree is None else {"PYTHONPATH": str(tree)}
     with (
         running(
             [
-                *(*_COMMAND, "core", "--real-hashing", "--port", str(core)),
+                *(*_COMMAND, "core", "--port", str(core), *core_options),
                 *("--database", str(folder / "core.sqlite")),
             ],
             core=CORES,
@@ -92,11 +94,11 @@ def staged(folder: Path, *, workers: int, tree: Path | None) -> Iterator[Stage]:
             log=folder / "core.log",
         ) as core_pid,
         running(
-            [sys.executable, "-m", "bench.rig.small_upstream", str(upstream)],
+            [sys.executable, "-m", f"bench.rig.{upstream_module}", str(upstream)],
             core=CORES,
             port=upstream,
             log=folder / "upstream.log",
-        ),
+        ) as upstream_pid,
         running(
             [*_COMMAND, "serve", "-c", str(config), "--workers", str(workers)],
             core=CORES,
@@ -105,7 +107,7 @@ def staged(folder: Path, *, workers: int, tree: Path | None) -> Iterator[Stage]:
             environ=environ,
         ) as pid,
     ):
-        yield Stage(port, pid, core, core_pid)
+        yield Stage(port, pid, core, core_pid, upstream_pid)
 
 
 @dataclass
@@ -124,12 +126,26 @@ class Seen:
         return not set(self.statuses) - set(statuses)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def _headers(bearer: str | None, more: Mapping[str, str] | None) -> dict[str, str]:
+    authorization = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
+    return {"st-auth-mode": "header", **authorization, **(more or {})}
+
+
 class Clients:
     """Clients of the gateway, which note what they get."""
 
     def __init__(self, http: aiohttp.ClientSession, stage: Stage) -> None:
-        self._http = http
-        self._url = f"http://127.0.0.1:{stage.port}"
+        self.http = http
+        self.url = f"http://127.0.0.1:{stage.port}"
         self._core_url = f"http://127.0.0.1:{stage.core_port}"
 
     async def get(self, seen: Seen, path: str, access: str) -> None:
@@ -150,7 +166,7 @@ class Clients:
     async def users(self) -> int:
         """Return how many users the core has."""
         url = f"{self._core_url}/users/count"
-        async with self._http.get(url, headers={"cdi-version": "5.4"}) as reply:
+        async with self.http.get(url, headers={"cdi-version": "5.4"}) as reply:
             return int((await reply.json(content_type=None))["count"])
 
     async def _ask(
@@ -162,22 +178,16 @@ class Clients:
         bearer: str | None = None,
         json: object = None,
     ) -> dict[str, str]:
-        headers = {"st-auth-mode": "header"}
-        if bearer is not None:
-            headers["Authorization"] = f"Bearer {bearer}"
         began = time.perf_counter()
         try:
-            async with self._http.request(
-                method, self._url + path, headers=headers, json=json
-            ) as reply:
-                what = str(reply.status)
-                body = await reply.text()
-        except aiohttp.ClientError as error:
+            reply = await self.send(method, path, bearer=bearer, json=json)
+        except (aiohttp.ClientError, TimeoutError) as error:
             seen.statuses[type(error).__name__] += 1
             return {}
         seen.ms.append((time.perf_counter() - began) * 1000)
+        what = str(reply.status)
         if path.startswith("/auth/sign") and reply.status == 200:
-            status = body.partition('"status":"')[2].partition('"')[0]
+            status = reply.body.partition(b'"status":"')[2].partition(b'"')[0].decode()
             what += "" if status == "OK" else f" {status}"
         if "Retry-After" in reply.headers:
             what += " with Retry-After"
@@ -187,6 +197,43 @@ class Clients:
             for name in ("access", "refresh")
             if f"st-{name}-token" in reply.headers
         }
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        bearer: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        json: object = None,
+        data: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Reply:
+        """Send a request and read its reply.
+
+        Raises:
+            aiohttp.ClientError: there is no whole reply.
+            TimeoutError: it took longer than a minute.
+        """
+        async with self.http.request(
+            method,
+            self.url + path,
+            headers=_headers(bearer, headers),
+            json=json,
+            data=data,
+        ) as reply:
+            return Reply(reply.status, reply.headers, await reply.read())
+
+    async def abandon(self, path: str, *, bearer: str) -> None:
+        """Close the connection within the reply to a request.
+
+        Raises:
+            aiohttp.ClientError: it ended before.
+            TimeoutError: it took longer than a minute.
+        """
+        url = self.url + path
+        async with self.http.get(url, headers=_headers(bearer, None)) as reply:
+            await reply.content.read(1)
+            reply.close()
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -245,3 +246,46 @@ def _status_bytes(pid: int, name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+# --- sockets and descriptors ------------------------------------------------
+
+
+class Socket(NamedTuple):
+    """A TCP socket that a process holds. Source: proc(5), /proc/net/tcp."""
+
+    local_port: int
+    remote_port: int
+    state: str
+    inode: str
+
+
+_STATES = {"01": "ESTABLISHED", "08": "CLOSE-WAIT", "0A": "LISTEN"}
+_HELD_BY_NONE = "06"
+"""TIME-WAIT: the kernel's, no process has a descriptor of it."""
+
+
+def sockets(is_counted: Callable[[Socket], bool]) -> Counter[str]:
+    """Return how many sockets are in which state."""
+    counts: Counter[str] = Counter()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *rest = line.split()
+        here, there = (int(each.partition(":")[2], 16) for each in (local, remote))
+        found = Socket(here, there, _STATES.get(state, state), rest[5])
+        if state != _HELD_BY_NONE and is_counted(found):
+            counts[found.state] += 1
+    return counts
+
+
+def sockets_of(pid: int) -> Counter[str]:
+    """Return how many TCP sockets a process holds, by state."""
+    held = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.add(str(each.readlink()))
+    return sockets(lambda each: f"socket:[{each.inode}]" in held)
+
+
+def descriptors(pid: int) -> int:
+    """Return how many descriptors a process has open."""
+    return len(tuple(Path(f"/proc/{pid}/fd").iterdir()))
