@@ -7,11 +7,12 @@ import contextlib
 import dataclasses
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -32,11 +33,23 @@ from bench.rig import (
     report,
     rivals,
 )
+from bench.rig.core_stage import Clients, Reply
 from bench.rig.interpreter import Interpreter
-from bench.rig.processes import Cpu, Machine, PortInUse, family, machine, running
+from bench.rig.processes import (
+    Cpu,
+    Machine,
+    PortInUse,
+    descriptors,
+    family,
+    machine,
+    running,
+    sockets_of,
+)
 from bench.rig.stage import forged
+from bench.rig.visitors import Outcomes, Visitor
 from bench.scripts import instructions
 from bench.scripts.instructions import Figure
+from bench.scripts.soak import Memory
 
 # --- figures ---
 
@@ -842,3 +855,87 @@ def test_a_port_in_use_is_an_error_before_anything_is_started(tmp_path: Path) ->
 def test_the_family_of_a_process_includes_itself() -> None:
     """A process without descendants, here one that doesn't exist, is alone in it."""
     assert family([2**22 + 1]) == {2**22 + 1}
+
+
+# --- the visitors of a soak ---
+
+
+class OneReply(Clients):
+    """Clients whose every request gets the same reply, or fails."""
+
+    def __init__(self, status: int, said: dict[str, object] | None = None) -> None:
+        self._status, self._said = status, said
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: object,
+    ) -> Reply:
+        said = {"user": [], "number": [(headers or {}).get("X-Number")], "got": 0}
+        return Reply(self._status, {}, json.dumps(said | (self._said or {})).encode())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said", "wrong"),
+    [
+        ("/private", 200, {"user": ["me"]}, 0),
+        ("/private", 503, {}, 0),
+        ("/private", 200, {"user": ["somebody-else"]}, 1),
+        ("/private", 200, {"user": ["me", "somebody-else"]}, 1),
+        ("/private", 200, {"user": ["me"], "number": ["another's"]}, 1),
+        ("/private", 200, {"user": ["me"], "got": 1}, 1),
+        ("/private", 200, {"user": []}, 1),
+        ("/private", 401, {}, 1),
+        ("/private", 500, {}, 1),
+        ("/open", 200, {"user": []}, 0),
+        ("/open", 200, {"user": ["me"]}, 1),
+    ],
+)
+async def test_a_visitor_judges_replies(
+    path: str, status: int, said: dict[str, object], wrong: int
+) -> None:
+    """A reply is the caller's own, or says that something isn't available."""
+    outcomes = Outcomes()
+    visitor = Visitor("me", OneReply(status, said), outcomes, random.Random(1), [])
+    visitor.user = "me"
+    user = None if path == "/open" else "me"
+    await visitor.ask("", "GET", path, user=user)
+    assert (outcomes.wrong_count, outcomes.requests) == (wrong, 1)
+
+
+@pytest.mark.parametrize(("status", "wrong"), [(401, 0), (503, 0), (200, 1), (403, 1)])
+async def test_a_visitor_notes_a_bad_token_that_was_accepted(
+    status: int, wrong: int
+) -> None:
+    """Only 401 refuses it; an outage isn't an answer."""
+    outcomes = Outcomes()
+    visitor = Visitor("me", OneReply(status), outcomes, random.Random(1), [])
+    await visitor.refused("forged token", "a.b.c")
+    assert outcomes.wrong_count == wrong
+
+
+def test_the_slope_of_memory() -> None:
+    """It is in MiB an hour, of the whole life or of its end."""
+    grown = [(float(at), 2**20 * min(at, 50)) for at in range(0, 101, 2)]
+    memory = Memory("worker", grown)
+    assert memory.slope(0.5) == 0
+    assert Memory("worker", grown[:20]).slope(0) == pytest.approx(3600)
+    assert Memory("worker", grown[:3]).slope(0) is None
+
+
+def test_sockets_and_descriptors_of_a_process() -> None:
+    """A socket whose peer has closed is CLOSE-WAIT until it is closed here."""
+    before = sockets_of(os.getpid())
+    descriptors_before = descriptors(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+        with near, far:
+            far.close()
+            held = sockets_of(os.getpid()) - before
+            assert held == {"LISTEN": 1, "CLOSE-WAIT": 1}
+            assert descriptors(os.getpid()) == descriptors_before + 2
+    assert sockets_of(os.getpid()) == before

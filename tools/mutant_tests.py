@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FEW = 40
 """How many tests a mutant meets at first."""
-MANY = 400
+MANY = 1500
 """How many it meets in all."""
 _SLOW_S = 3.0
 """A slower test isn't chosen."""

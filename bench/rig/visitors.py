@@ -140,26 +140,26 @@ class Visitor:
         # A client's own word for who it is.
         headers["X-User-Id"] = "somebody-else"
         bearer = None if in_cookie else self._access
-        await self._ask("protected", "GET", "/private", bearer=bearer, headers=headers)
+        await self.ask("protected", "GET", "/private", bearer=bearer, headers=headers)
 
     async def _checked(self) -> None:
-        await self._ask("checked by the core", "GET", "/checked", bearer=self._access)
+        await self.ask("checked by the core", "GET", "/checked", bearer=self._access)
 
     async def _public(self) -> None:
         named = {"X-User-Id": self.user}
-        await self._ask("public", "GET", "/open", headers=named, user=None)
+        await self.ask("public", "GET", "/open", headers=named, user=None)
 
     async def _optional(self) -> None:
         is_known = self._chance.random() < 0.6
         bearer, user = (self._access, self.user) if is_known else (None, None)
         headers = {"X-User-Id": "somebody-else"}
-        await self._ask(
+        await self.ask(
             "optional", "GET", "/optional", bearer=bearer, headers=headers, user=user
         )
 
     async def _post(self) -> None:
         size = self._chance.choice((0, 10, 2000, 70_000, 300_000))
-        await self._ask(
+        await self.ask(
             "body", "POST", "/private", bearer=self._access, size=size, data=b"x" * size
         )
 
@@ -170,7 +170,7 @@ class Visitor:
             for piece in pieces:
                 yield piece
 
-        await self._ask(
+        await self.ask(
             "chunked",
             *("POST", "/private?parts=1"),
             bearer=self._access,
@@ -178,7 +178,7 @@ class Visitor:
             data=sent(),
         )
 
-    async def _ask(
+    async def ask(
         self,
         action: str,
         method: str,
@@ -296,12 +296,13 @@ class Visitor:
     # --- tokens that have to be refused ---
 
     async def _forged(self) -> None:
-        await self._refused("forged token", forged(self._access))
+        await self.refused("forged token", forged(self._access))
 
     async def _stale(self) -> None:
-        await self._refused("expired token", self._chance.choice(self._expired))
+        await self.refused("expired token", self._chance.choice(self._expired))
 
-    async def _refused(self, action: str, token: str, path: str = "/private") -> None:
+    async def refused(self, action: str, token: str, path: str = "/private") -> None:
+        """Send a token that has to be refused."""
         try:
             reply = await self._here.send("GET", path, bearer=token)
         except _LOST as error:
@@ -350,7 +351,7 @@ class Visitor:
         )
         if reply is not None:
             self._outcomes.note("sign-out", "200")
-            await self._refused("signed-out token", old, "/checked")
+            await self.refused("signed-out token", old, "/checked")
 
 
 async def keep_visiting(
