@@ -134,26 +134,18 @@ class Map:
         Raises:
             SystemExit: the tests of a file can't be run.
         """
-        names = listed()
-        code = digest(name for name in names if name.startswith(("gateway/", "config")))
-        shared = digest(
-            name
-            for name in names
-            if name.startswith("tests/") and not Path(name).name.startswith("test_")
-        )
+        code = digest(self._rooms)
         known: dict[str, dict[str, object]] = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
             saved = json.loads(self._path.read_text())
-            known = saved["files"] if saved["of"] == [code, shared] else {}
+            known = saved["files"] if saved["of"] == code else {}
         made: list[Test] = []
         for file in files:
-            mine = digest([file])
+            mine = digest([file, *_data_of(file)])
             if known.get(file, {}).get("of") != mine:
                 print(f"map: {file}", file=sys.stderr, flush=True)
                 known[file] = {"of": mine, "tests": self._run(file)}
-                self._path.write_text(
-                    json.dumps({"of": [code, shared], "files": known})
-                )
+                self._path.write_text(json.dumps({"of": code, "files": known}))
             tests = known[file]["tests"]
             assert isinstance(tests, list)
             made += [Test(*each) for each in tests]
@@ -173,6 +165,13 @@ class Map:
             data.read_text()
         )
         return made
+
+
+def _data_of(file: str) -> list[str]:
+    """Return the cases of a file of tests: tests/corpus/ of tests/test_corpus.py."""
+    path = Path(file)
+    folder = f"{path.parent}/{path.stem.removeprefix('test_')}/"
+    return [name for name in listed() if name.startswith(folder)]
 
 
 def _mapped(file: str, data: Path, rooms: Sequence[str]) -> int:

@@ -148,6 +148,21 @@ def test_extensions_are_bounded_by_the_body() -> None:
         decoder.feed(signed)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"fff;%b\r\n%b\r\n0\r\n\r\n"
+        % (b"a" * (chunks.LINE_MAX_BYTES - len(b"fff;")), b"x" * 0xFFF),
+        b"0\r\nA: %b\r\n\r\n" % (b"b" * (chunks.TRAILERS_MAX_BYTES - len(b"A: "))),
+    ],
+    ids=["size", "trailer"],
+)
+def test_a_line_at_its_limit(data: bytes) -> None:
+    """The longest line is accepted wherever its bytes are split, CR and LF too."""
+    assert decoded(data)[1]
+    assert decoded(*bytewise(data))[1]
+
+
 def test_what_is_no_body_is_bounded() -> None:
     """A size line and the trailers are bounded."""
     barren = b"0;%b\r\n" % (b"a" * (chunks.LINE_MAX_BYTES - 2))
