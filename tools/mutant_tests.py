@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,10 +123,10 @@ class Recorder:
 class Map:
     """The tests of some files, read from a file or made."""
 
-    def __init__(self, path: Path, rooms: Sequence[str], copy: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path, rooms: Sequence[str]) -> None:
+        self._path = folder / "map.json"
         self._rooms = rooms
-        self._copy = copy
+        self._copy = folder / "copy"
 
     def tests(self, files: Sequence[str]) -> list[Test]:
         """Return the tests of *files*; run those that the map lacks.
@@ -144,6 +144,7 @@ class Map:
             mine = digest([file, *_data_of(file)])
             if known.get(file, {}).get("of") != mine:
                 print(f"map: {file}", file=sys.stderr, flush=True)
+                copied(self._copy)
                 known[file] = {"of": mine, "tests": self._run(file)}
                 self._path.write_text(json.dumps({"of": code, "files": known}))
             tests = known[file]["tests"]
@@ -243,6 +244,18 @@ def covering(tests: Iterable[Test], path: str, lines: range | None) -> list[Test
     return [test for *_, test in ranked[:MANY]]
 
 
+def in_turn(found: Sequence[Test]) -> Iterator[Sequence[Test]]:
+    """Yield the tests of the nearest file, then of the others; the many at last.
+
+    Most changes are killed by the first ones, before the other files are imported.
+    """
+    few = found[:FEW]
+    yield [test for test in few if test.file == few[0].file]
+    for rest in ([test for test in few if test.file != few[0].file], found[FEW:]):
+        if rest:
+            yield rest
+
+
 def _distance(path: str, file: str) -> int:
     """Return 0 for the tests of a module, 1 for those of its room, otherwise 2."""
     module = Path(path)
@@ -331,6 +344,7 @@ def _quietly(copy: Path, work: object) -> None:
     code = 70
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         output = os.open(copy / ".output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

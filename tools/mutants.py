@@ -17,10 +17,15 @@ import contextlib
 import hashlib
 import itertools
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -134,23 +139,75 @@ class State:
         self._path.write_text(json.dumps(self._ended, indent=0))
 
 
-def outcome(mutation: Mutation, tests: Sequence[Test], copy: Path) -> Ran:
-    """Return what the tests say of one change."""
-    first, last = mutation.statement
-    lines = None if mutation.at_import else range(first, last + 1)
-    found = mutant_tests.covering(tests, mutation.path, lines)
-    if not found:
-        return Ran("survived", "no test runs it")
-    path = copy / mutation.path
-    source = path.read_bytes()
-    path.write_bytes(mutation.applied(source))
-    try:
-        ran = mutant_tests.run(copy, found[: mutant_tests.FEW])
-        if ran.outcome == "survived" and len(found) > mutant_tests.FEW:
-            ran = mutant_tests.run(copy, found[mutant_tests.FEW :])
-    finally:
-        path.write_bytes(source)
-    return ran if ran.by else Ran(ran.outcome, f"{len(found)} tests")
+class Judge:
+    """Says what the tests say of a change, in a copy of the tree of its own."""
+
+    def __init__(self, folder: Path, tests: Sequence[Test]) -> None:
+        self._copy = folder / f"copy-{os.getpid()}"
+        self._tests = tests
+        mutant_tests.copied(self._copy)
+
+    def outcome(self, mutation: Mutation) -> Ran:
+        """Return how the tests of the changed lines end."""
+        first, last = mutation.statement
+        lines = None if mutation.at_import else range(first, last + 1)
+        found = mutant_tests.covering(self._tests, mutation.path, lines)
+        if not found:
+            return Ran("survived", "no test runs it")
+        path = self._copy / mutation.path
+        source = path.read_bytes()
+        path.write_bytes(mutation.applied(source))
+        try:
+            for tests in mutant_tests.in_turn(found):
+                ran = mutant_tests.run(self._copy, tests)
+                if ran.outcome != "survived":
+                    return ran
+        finally:
+            path.write_bytes(source)
+        return Ran("survived", f"{len(found)} tests")
+
+
+_judges: list[Judge] = []
+"""The judge of this process, if it has one."""
+
+
+def _begin(folder: Path, tests: Sequence[Test]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the children
+    _judges.append(Judge(folder, tests))
+
+
+def _outcome(mutation: Mutation) -> Ran:
+    (judge,) = _judges
+    return judge.outcome(mutation)
+
+
+def outcomes(
+    picked: Sequence[Mutation], state: State, begin: tuple[Path, list[Test]], count: int
+) -> Iterator[tuple[Mutation, Ran]]:
+    """Yield what became of each change, in order; *count* processes find it out."""
+    known = equivalent()
+    ended: dict[str, Ran] = {}
+    for mutation in picked:
+        if mutation.name in known:
+            ended[mutation.key] = Ran("equivalent", known[mutation.name])
+        elif (killed := state.killed(mutation)) is not None:
+            ended[mutation.key] = killed
+    left = [mutation for mutation in picked if mutation.key not in ended]
+    # Forked: the libraries are imported, and the tests needn't be sent.
+    with ProcessPoolExecutor(
+        count, multiprocessing.get_context("fork"), _begin, begin
+    ) as pool:
+        try:
+            judged = pool.map(_outcome, left)
+            for mutation in picked:
+                ran = ended.get(mutation.key)
+                if ran is None:
+                    ran = next(judged)
+                    state.note(mutation, ran)
+                yield mutation, ran
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def shown(mutation: Mutation) -> Iterator[str]:
@@ -161,12 +218,28 @@ def shown(mutation: Mutation) -> Iterator[str]:
     yield f"+{mutation.after}"
 
 
+def report(
+    judged: Iterable[tuple[Mutation, Ran]], counts: Counter[str]
+) -> list[Mutation]:
+    """Print and count what became of each change; return the survivors."""
+    survivors = []
+    for number, (mutation, ran) in enumerate(judged, 1):
+        counts[ran.outcome] += 1
+        if ran.outcome == "survived":
+            survivors.append(mutation)
+        place = f"{mutation.path}:{mutation.line}"
+        print(f"{number:4} {ran.outcome:10} {mutation.key} {place} {ran.by}")
+        sys.stdout.flush()
+    return survivors
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tools/mutants.py", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="changes (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the choice (1)")
     parser.add_argument("--room", action="append", help="a file, or a pattern of some")
     parser.add_argument("--key", action="append", help="this change only")
+    parser.add_argument("--processes", type=int, default=2, help="at once (2)")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
     parser.add_argument(
         "--state", type=Path, default=ROOT / ".gateway" / "mutants", help="a folder"
@@ -177,35 +250,20 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     options = _options()
     folder: Path = options.state
-    copy = folder / "copy"
-    copy.mkdir(parents=True, exist_ok=True)
-    mutant_tests.copied(copy)
+    folder.mkdir(parents=True, exist_ok=True)
     mutant_tests.warm()
-    known = equivalent()
     made = candidates(options.room or ROOMS)
     picked = chosen(made, options.seed, options.count)
     if options.key:
         picked = [each for each in made if each.key in options.key]
     print(f"# {len(picked)} of {len(made)} changes, seed {options.seed}")
     files = [each for each in matching(TESTS) if Path(each).name.startswith("test_")]
-    tests = mutant_tests.Map(folder / "map.json", matching(ROOMS), copy).tests(files)
+    tests = mutant_tests.Map(folder, matching(ROOMS)).tests(files)
     state = State(folder / "state.json", fresh=options.fresh)
     counts: Counter[str] = Counter()
-    survivors = []
-    for number, mutation in enumerate(picked, 1):
-        reason = known.get(mutation.name)
-        ran = None if reason is None else Ran("equivalent", reason)
-        ran = ran or state.killed(mutation)
-        if ran is None:
-            ran = outcome(mutation, tests, copy)
-            state.note(mutation, ran)
-        counts[ran.outcome] += 1
-        if ran.outcome == "survived":
-            survivors.append(mutation)
-        place = f"{mutation.path}:{mutation.line}"
-        print(
-            f"{number:4} {ran.outcome:10} {mutation.key} {place} {ran.by}", flush=True
-        )
+    with tempfile.TemporaryDirectory(dir=folder) as copies:
+        begin = (Path(copies), tests)
+        survivors = report(outcomes(picked, state, begin, options.processes), counts)
     for survivor in survivors:
         print("\n" + "\n".join(shown(survivor)))
     killed = counts["killed"] + counts["timeout"]
