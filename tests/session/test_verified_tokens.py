@@ -96,10 +96,15 @@ def test_the_size_is_that_of_what_is_held() -> None:
         {"data": [[] for _ in range(1500)]},
         {"data": [{} for _ in range(1500)]},
         {"data": [{str(number): number} for number in range(500)]},
+        {"data": {str(number): number + 1000 for number in range(700)}},
+        {"data": {str(number): str(number) for number in range(700)}},
         {"data": "\U0001f600" * 900},
         {"data": 10**4000},
     ],
-    ids=["usual", "words", "lists", "objects", "members", "wide", "number"],
+    ids=[
+        *("usual", "words", "lists", "objects", "members", "numbers by name"),
+        *("words by name", "wide", "number"),
+    ],
 )
 def test_the_size_is_no_less_than_what_is_allocated(claims: dict[str, Any]) -> None:
     """Whatever the claims are, and not much more than it either."""
