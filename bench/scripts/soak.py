@@ -58,6 +58,8 @@ _STALL_S = 8.0
 """Longer than the deadline of a call to the core."""
 _SLOW_S = 0.5
 _SETTLED_S = 5.0
+_REPLACED_S = 60.0
+"""Longer than the drain of a worker, on a busy machine too."""
 _PATIENCE_S = 30.0
 _ROWS = 12
 _SAMPLES = 120
@@ -256,6 +258,7 @@ class Faults:
         self._visitors = visitors
         self._chance = chance
         self.done: Counter[str] = Counter()
+        self.not_replaced = 0
 
     async def round(self, *, replace_workers: bool) -> None:
         if replace_workers:
@@ -266,15 +269,26 @@ class Faults:
         await self._stop("upstream stopped", self._stage.upstream_pid, 3.0)
 
     async def _reload(self) -> None:
+        before = worker_pids(self._stage.pid)
         os.kill(self._stage.pid, signal.SIGHUP)
         self.done["reload"] += 1
-        await asyncio.sleep(_SETTLED_S)
+        await self._replaced(before, len(before))
 
     async def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # an old one that has ended
-            pid = self._chance.choice(sorted(worker_pids(self._stage.pid)))
-            os.kill(pid, signal.SIGKILL)
-            self.done["worker killed"] += 1
+        before = worker_pids(self._stage.pid)
+        pid = self._chance.choice(sorted(before))
+        os.kill(pid, signal.SIGKILL)
+        self.done["worker killed"] += 1
+        await self._replaced({pid}, len(before))
+
+    async def _replaced(self, old: set[int], count: int) -> None:
+        """Wait until there are *count* workers, none of them an old one."""
+        deadline = time.monotonic() + _REPLACED_S
+        while (now := worker_pids(self._stage.pid)) & old or len(now) != count:
+            if time.monotonic() > deadline:
+                self.not_replaced += 1
+                break
+            await asyncio.sleep(0.1)
         await asyncio.sleep(_SETTLED_S)
 
     async def _stop(self, what: str, pid: int, seconds: float) -> None:
@@ -341,7 +355,7 @@ class Run:
         async with _meanwhile(watch.keep(max(1.0, whole_s / _SAMPLES))):
             await self._load(whole_s * _MIDDLE[0])
             async with _meanwhile(self._visit()):
-                rounds = max(1, int(whole_s * (_MIDDLE[1] - _MIDDLE[0]) / _ROUND_S))
+                rounds = max(1, round(whole_s * (_MIDDLE[1] - _MIDDLE[0]) / _ROUND_S))
                 for _ in range(rounds):
                     await faults.round(replace_workers=not self._options.calm)
             await self._load(whole_s * (1 - _MIDDLE[1]))
@@ -379,6 +393,12 @@ class Run:
             f"{outcomes.wrong_count} replies of another user, false 401, or bad tokens"
             " that were accepted",
             reached=outcomes.wrong_count == 0,
+        )
+
+        self._report.goal(
+            f"{faults.not_replaced} reloads and kills after which old workers were left"
+            f" or new ones missing for {_REPLACED_S:.0f} s",
+            reached=faults.not_replaced == 0,
         )
 
     async def _all_served(self) -> None:

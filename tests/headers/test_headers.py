@@ -661,6 +661,12 @@ def test_other_schemes_pass_unchanged(value: bytes) -> None:
     assert passed(field) == [field]
 
 
+def test_a_removed_field_sets_no_session_cookie() -> None:
+    """Only Set-Cookie does, whatever other fields that aren't passed on contain."""
+    head = reply((b"Keep-Alive", b"sAccessToken=x"), (b"Set-Cookie", b"sFrontToken=y"))
+    assert session_cookies(head) == ("sfronttoken",)
+
+
 def back(
     *fields: Field,
     cors: Fields = (),

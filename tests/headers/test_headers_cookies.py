@@ -93,6 +93,12 @@ def test_session_cookies_are_taken_out(value: bytes, left: bytes | None) -> None
     assert without_session_cookies(value) == left
 
 
+@pytest.mark.parametrize("byte", [*range(0x21), *b'",', *range(0x7F, 0x100)])
+def test_a_cookie_may_begin_after_a_byte_that_ends_one(byte: int) -> None:
+    """F2: after each control, blank, quote, comma and each byte beyond ASCII."""
+    assert without_session_cookies(b"a=b%csAccessToken=x; c=d" % byte) == b"c=d"
+
+
 @pytest.mark.parametrize(
     "value",
     [

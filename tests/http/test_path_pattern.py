@@ -121,6 +121,7 @@ def test_begins_with(text: str, prefix: str, expected: bool) -> None:
         (r"/\s", "after a backslash"),
         ("/a\\", "after a backslash"),
         ("/a{", "expected {2}"),
+        ("/a{23", "expected {2}"),
         ("/a{x}", "expected {2}"),
         ("/a{1,y}", "expected {2}"),
         ("/a{,3}", "expected {2}"),
