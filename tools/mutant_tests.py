@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FEW = 40
 """How many tests a mutant meets at first."""
-MANY = 1500
-"""How many it meets in all."""
-_SLOW_S = 3.0
-"""A slower test isn't chosen."""
+_SLOW_S = 1.0
+"""Slower tests are the last ones."""
 _STARTED_S = 30.0
 """A run may take this long, in seconds, and six times what its tests took."""
 _MEMORY_BYTES = 4 << 30
@@ -231,17 +229,18 @@ def covering(tests: Iterable[Test], path: str, lines: range | None) -> list[Test
     found = [
         test
         for test in tests
-        if test.seconds < _SLOW_S
-        and (ran := test.lines.get(path))
+        if (ran := test.lines.get(path))
         and (lines is None or any(line in lines for line in ran))
     ]
     found.sort(key=lambda test: test.seconds)
     ranked = []
     for test in found:
         turn = next(iter(rounds[test.function]))
-        ranked.append((turn > 2, _distance(path, test.file), turn, test.seconds, test))
-    ranked.sort(key=lambda each: each[:4])
-    return [test for *_, test in ranked[:MANY]]
+        late = test.seconds > _SLOW_S, turn > 2
+        place = (*late, _distance(path, test.file), turn, test.seconds)
+        ranked.append((place, test))
+    ranked.sort(key=lambda each: each[0])
+    return [test for _, test in ranked]
 
 
 def in_turn(found: Sequence[Test]) -> Iterator[Sequence[Test]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tracemalloc
 from typing import Any, cast
 
@@ -94,6 +95,7 @@ def test_the_size_is_that_of_what_is_held() -> None:
         {},
         {"data": [f"permission-{number}" for number in range(600)]},
         {"data": [[] for _ in range(1500)]},
+        {"data": functools.reduce(lambda inner, _: [inner], range(300), [])},
         {"data": [{} for _ in range(1500)]},
         {"data": [{str(number): number} for number in range(500)]},
         {"data": {str(number): number + 1000 for number in range(700)}},
@@ -102,8 +104,8 @@ def test_the_size_is_that_of_what_is_held() -> None:
         {"data": 10**4000},
     ],
     ids=[
-        *("usual", "words", "lists", "objects", "members", "numbers by name"),
-        *("words by name", "wide", "number"),
+        *("usual", "words", "lists", "nested lists", "objects", "members"),
+        *("numbers by name", "words by name", "wide", "number"),
     ],
 )
 def test_the_size_is_no_less_than_what_is_allocated(claims: dict[str, Any]) -> None:
