@@ -8,6 +8,7 @@ libraries already, in a copy of the tree.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib
 import itertools
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FEW = 40
 """How many tests a mutant meets at first."""
+_ALL_S = 300.0
+"""It meets no more once those so far took this long in the map, in seconds."""
 _SLOW_S = 1.0
 """Slower tests are the last ones."""
 _STARTED_S = 30.0
 """A run may take this long, in seconds, and six times what its tests took."""
 _MEMORY_BYTES = 4 << 30
 """A mutant may loop and allocate."""
+_PR_SET_PDEATHSIG = 1
+"""Source: prctl(2), linux/prctl.h."""
 _LIBRARIES = (
     *("pytest", "_pytest.assertion.rewrite", "pytest_asyncio.plugin", "hypothesis"),
     *("hypothesis.extra.pytestplugin", "aiohttp", "aiohttp.web", "aiohttp.test_utils"),
@@ -240,7 +245,9 @@ def covering(tests: Iterable[Test], path: str, lines: range | None) -> list[Test
         place = (*late, _distance(path, test.file), turn, test.seconds)
         ranked.append((place, test))
     ranked.sort(key=lambda each: each[0])
-    return [test for _, test in ranked]
+    taken_s = itertools.accumulate(test.seconds for _, test in ranked)
+    near = zip(ranked, taken_s, strict=True)
+    return [test for (_, test), so_far_s in near if so_far_s - test.seconds < _ALL_S]
 
 
 def in_turn(found: Sequence[Test]) -> Iterator[Sequence[Test]]:
@@ -343,6 +350,8 @@ def _quietly(copy: Path, work: object) -> None:
     code = 70
     try:
         os.setsid()
+        with contextlib.suppress(AttributeError):  # Linux: to end with the parent
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
         output = os.open(copy / ".output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

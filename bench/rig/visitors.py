@@ -63,6 +63,12 @@ def claims(token: str) -> dict[str, object]:
     return found
 
 
+def _problem(reply: Reply) -> str:
+    """Return the status and the gateway's code for the reason."""
+    code = reply.body.partition(b'"code": "')[2].partition(b'"')[0].decode()
+    return f"{reply.status} {code}".strip()
+
+
 class Visitor:
     """One user. `visit` does one thing by chance."""
 
@@ -215,8 +221,10 @@ class Visitor:
         except _LOST as error:
             self._outcomes.note(action, type(error).__name__)
             return None
+        if token := reply.headers.get("st-access-token"):
+            self._access = token  # the first one after a refresh has one use
         if reply.status in _UNAVAILABLE:
-            self._outcomes.note(action, str(reply.status))
+            self._outcomes.note(action, _problem(reply))
         elif reply.status != 200:
             self._outcomes.fault(
                 action, f"{reply.status} for {self._email}: {reply.body[:200]!r}"
@@ -309,7 +317,7 @@ class Visitor:
             self._outcomes.note(action, type(error).__name__)
             return
         if reply.status in (401, *_UNAVAILABLE):
-            self._outcomes.note(action, str(reply.status))
+            self._outcomes.note(action, _problem(reply))
         else:
             self._outcomes.fault(action, f"{reply.status}: {reply.body[:200]!r}")
 
