@@ -24,6 +24,7 @@ from gateway.headers import ForwardedCache, ForwardedFields
 from gateway.http import target
 from gateway.http.fields import Fields
 from gateway.http.lines import Line
+from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.request_head import RequestHead
 from gateway.http.target import Form, Target
 from gateway.identity import (
@@ -48,6 +49,7 @@ from gateway.routes import (
     RouteTable,
     slashes,
 )
+from gateway.routes.answer import Answer, opens_a_page
 from gateway.session.credentials import credentials
 from gateway.supertokens.api import Auth, user
 
@@ -538,10 +540,56 @@ def _apply_verdict(
     """Return the decision that follows from *verdict*, for a request of *route*."""
     if not isinstance(verdict, Allowed):
         answer = _refusal(verdict, record)
+        if route.sign_in is not None and answer.status == 401 and not upgrade:
+            answer = _sign_in(request, route.sign_in, answer)
         return Respond(answer, _common_fields(request.id, cors_fields, ()))
     _note_allowed(verdict, record)
+    if route.answer is not None:
+        return _answered(request, route, route.answer, verdict, cors_fields)
     # The class's own constructor takes twice the time.
     return tuple.__new__(Forward, (request, route, verdict, cors_fields, upgrade))
+
+
+def _answered(
+    request: Request,
+    route: Route,
+    answer: Answer,
+    verdict: Allowed,
+    cors_fields: Fields,
+) -> Respond:
+    """Return the response of a route that the gateway answers itself."""
+    fields = (*answer.fields, *route.reply_edits.fields)
+    if answer.location is not None:
+        path = route.upstream_path(request.target.path)
+        location = answer.location(path, request.target.query, request.forwarded.prefix)
+        fields += ((b"Location", location),)
+    is_private = route.session.protection is not Protection.PUBLIC
+    response = responses.fixed(
+        answer.status,
+        fields,
+        answer.body,
+        is_private=is_private,
+        has_new_tokens=bool(verdict.new_tokens),
+    )
+    return Respond(
+        response, _common_fields(request.id, cors_fields, verdict.new_tokens)
+    )
+
+
+def _sign_in(
+    request: Request, template: RedirectTemplate, refusal: Response
+) -> Response:
+    """Return the redirect of a browser that opens a page, else *refusal*.
+
+    The page to sign in isn't redirected to itself.
+    """
+    path = request.target.path
+    if not opens_a_page(request.method, request.head.fields) or (
+        template.is_local and path == template.path
+    ):
+        return refusal
+    location = template(path, request.target.query, request.forwarded.prefix)
+    return responses.sign_in(location)
 
 
 def _note_allowed(verdict: Allowed, record: Record) -> None:

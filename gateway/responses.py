@@ -19,6 +19,7 @@ _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 _NO_STORE: Field = (b"Cache-Control", b"no-store")
 _NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
+_CACHES = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control"})
 _PROBLEM: Field = (b"Content-Type", b"application/problem+json")
 JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 
@@ -139,6 +140,36 @@ def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
         request_id=request_id,
         fields=((b"Allow", ", ".join(allow).encode()),),
     )
+
+
+def fixed(
+    status: int,
+    fields: Fields,
+    body: bytes,
+    *,
+    is_private: bool,
+    has_new_tokens: bool,
+) -> Response:
+    """Return a response of the route table, with *fields* of its own.
+
+    *is_private*: its route isn't public, so no shared cache keeps it unless *fields*
+    say so. With new tokens, no cache keeps it.
+
+    Source: RFC 9111 §3.5, §5.2.2.
+    """
+    if has_new_tokens:
+        fields = (*(f for f in fields if f[0].lower() not in _CACHES), _NO_STORE)
+    elif is_private and not any(f[0].lower() in _CACHES for f in fields):
+        fields = (*fields, (b"Cache-Control", b"private, no-cache"))
+    return Response(status=status, fields=fields, body=body)
+
+
+def sign_in(location: bytes) -> Response:
+    """Return the 302 to the page to sign in, in place of a 401 to a browser.
+
+    Source: RFC 9110 §15.4.3.
+    """
+    return Response(status=302, fields=((b"Location", location), _NO_STORE))
 
 
 def denied(verdict: Denied) -> Response:

@@ -221,7 +221,7 @@ def make(
                 for target in each.targets
             ],
         )
-        for each in (route.service for route in table.routes)
+        for each in table.services()
     }
     numbers = itertools.count(1)
 

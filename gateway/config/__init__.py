@@ -23,6 +23,7 @@ from gateway.config.findings import (
     path,
 )
 from gateway.config.forms import RECIPES
+from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
@@ -104,6 +105,7 @@ __all__ = [
     "LimitsConfig",
     "Loc",
     "MatchConfig",
+    "OnUnauthenticatedConfig",
     "PathForm",
     "PathMatchConfig",
     "PathsConfig",

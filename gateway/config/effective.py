@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Final, Literal, TypeVar
 
 from gateway.config.findings import Finding, Loc
+from gateway.config.models.answers import RedirectConfig, RespondConfig
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
 from gateway.config.models.matching import MatchConfig, PathForm, PathMatchConfig
@@ -40,12 +41,16 @@ class EffectiveRoute:
     match: MatchConfig
     """Its `headers` and `query` are further conditions."""
     settings: RouteSettings
-    """Each key's nearest value. `service` or `upstream` is set, not both."""
+    """Each key's nearest value. `service` or `upstream` is set, not both, unless the
+    gateway answers itself."""
     protected: bool | Literal["optional"]
     says_protected: bool
     """`protected` stands on the route, its group or its service."""
     requires: tuple[RequireConfig, ...]
     """What a session must meet: all of these."""
+    respond: RespondConfig | None
+    redirect: RedirectConfig | None
+    """One of the two, or a service."""
     strip: str | None
     """The prefix that `rewrite` removes, as long as the path's first segments."""
 
@@ -126,6 +131,8 @@ class _Route:
                 protected=self._protected,
                 says_protected=self._says_protected,
                 requires=self._requires,
+                respond=route.respond,
+                redirect=route.redirect,
                 strip=self._strip(form, path),
             )
 
@@ -136,6 +143,16 @@ class _Route:
 
     def _merged(self, config: Config) -> RouteSettings:
         """Return the nearest value of each key; add the service to the levels."""
+        if self._route.respond is not None or self._route.redirect is not None:
+            if len(self._route.answers) > 1:
+                self._found(
+                    self._loc,
+                    "expected exactly one of upstream, service, respond and redirect",
+                )
+            return self._rewritten(
+                _merge(RouteSettings, [level.values for level in self._levels]),
+                {"upstream": None, "service": None},
+            )
         where = next((x for x in self._levels if x.has("upstream", "service")), None)
         values = None if where is None else where.values
         assert not isinstance(values, ServiceConfig)
@@ -152,6 +169,10 @@ class _Route:
             "upstream": values and values.upstream,
             "service": values and values.service,
         }
+        return self._rewritten(merged, own)
+
+    def _rewritten(self, merged: RouteSettings, own: dict[str, Any]) -> RouteSettings:
+        """Return *merged* with the values of *own*, and the nearest rewrite."""
         rewriting = next((x for x in self._levels if _rewrites(x)), None)
         self._rewrites_at = rewriting
         if rewriting is not None:

@@ -29,6 +29,7 @@ from gateway.http import target
 from gateway.http.fields import is_plain_value, is_token
 from gateway.http.methods import METHODS
 from gateway.http.path_pattern import BadPattern, Pattern
+from gateway.http.redirect_template import RedirectTemplate
 
 # --- numbers with units -----------------------------------------------------
 
@@ -512,6 +513,27 @@ def _edited(check: Callable[[str], None]) -> Callable[[str], str]:
     return checked
 
 
+def _redirect_target(value: str) -> str:
+    try:
+        RedirectTemplate(value)
+    except ValueError as exc:
+        raise wrong(str(exc)) from None
+    return value
+
+
+def _answer_status(value: int) -> int:
+    if value == 401:
+        raise wrong(
+            "a 401 makes SuperTokens' frontends refresh the session, endlessly",
+            "Use 403 or 404",
+        )
+    if not (200 <= value <= 299 or 400 <= value <= 599):
+        raise wrong("expected 200 to 299, or 400 to 599", "Use redirect for 3xx")
+    return value
+
+
+AnswerStatus = Annotated[int, BeforeValidator(number), AfterValidator(_answer_status)]
+RedirectTarget = Annotated[str, AfterValidator(_redirect_target)]
 EditedRequestField = Annotated[str, AfterValidator(_edited(edits.check_request_edit))]
 EditedReplyField = Annotated[str, AfterValidator(_edited(edits.check_reply_edit))]
 FieldValue = Annotated[str, AfterValidator(_field_value)]

@@ -18,6 +18,7 @@ from gateway.config import models
 from gateway.config.schema import definitions, docstrings
 
 _FORMS: Mapping[str, str] = {
+    "AnswerStatus": "status",
     "Any": "any value",
     "AllowedField": "field name",
     "ApiKey": "text",
@@ -54,6 +55,7 @@ _FORMS: Mapping[str, str] = {
     "Prefix": "path",
     "Protected": "true, false or `optional`",
     "Recipe": "recipe",
+    "RedirectTarget": "URL with places",
     "Regex": "regex",
     "Seconds": "duration",
     "Rewrite": "`strip` or keys",

@@ -49,11 +49,14 @@ def docstrings() -> dict[str, dict[str, str]]:
                         ast.AnnAssign(target=ast.Name(id=name)),
                         ast.Expr(value=ast.Constant(value=str(doc))),
                     ):
-                        alias = "in" if name == "any_of" else name
-                        fields[alias] = inspect.cleandoc(doc)
+                        fields[_ALIASES.get(name, name)] = inspect.cleandoc(doc)
                     case _:
                         pass
     return docs
+
+
+_ALIASES = {"any_of": "in", "audience": "for"}
+"""Keys that are words of Python, by the names of their fields."""
 
 
 def definitions() -> Iterator[ast.ClassDef]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gateway.headers.cookies import sets_session_cookie
 from gateway.headers.names import EDITED, Rule, fold, is_reserved_reply, request_rule
-from gateway.http.fields import block
+from gateway.http.fields import Fields, block
 
 _is_name = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?").fullmatch
 
@@ -47,6 +47,8 @@ class Edits(NamedTuple):
     """Fields, each with CRLF."""
     added_uncached: bytes = b""
     """The same without those that say what caches may keep."""
+    fields: Fields = ()
+    """The same as `added`."""
 
     @property
     def marks(self) -> int:
@@ -73,6 +75,7 @@ def compile_edits(
         removed=frozenset(fold(name.encode()) for name in (*set_fields, *removed)),
         added=block(fields),
         added_uncached=block(f for f in fields if f[0].lower() not in _CACHES),
+        fields=tuple(fields),
     )
 
 

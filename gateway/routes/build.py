@@ -5,6 +5,8 @@ from __future__ import annotations
 from gateway import config, headers
 from gateway.config import Config, EffectiveRoute, InvalidConfig
 from gateway.headers import HeaderPolicy, MapPolicy
+from gateway.http.fields import Fields
+from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.target import Slashes
 from gateway.identity import (
     CheckDatabase,
@@ -15,6 +17,7 @@ from gateway.identity import (
     together,
 )
 from gateway.routes import lint
+from gateway.routes.answer import Answer
 from gateway.routes.condition import condition
 from gateway.routes.route import ClientRule, Rewrite, Route, Service
 from gateway.routes.table import RouteTable
@@ -58,15 +61,7 @@ def _route(
     effective: EffectiveRoute,
 ) -> Route:
     route, defaults = effective.settings, settings.defaults
-    if route.upstream is not None:
-        service = services.get(route.upstream)
-        if service is None:
-            target = config.TargetConfig(url=route.upstream)
-            service = _service(route.upstream, config.ServiceConfig(targets=(target,)))
-            services[route.upstream] = service
-    else:
-        assert route.service is not None, "checked with the file"
-        service = services[route.service]
+    service = _service_of(effective, services)
     body, buffer = route.request.max_body_size, route.request.buffer
     closes = route.session.close_streams
     rewrite = _rewrite(effective)
@@ -95,12 +90,80 @@ def _route(
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
         buffer=defaults.request.buffer if buffer is None else buffer,
         retry=route.retry,
+        answer=_answer(effective),
+        sign_in=_sign_in(
+            route.on_unauthenticated or defaults.on_unauthenticated,
+        ),
         slashes=Slashes(
             encoded=route.request.encoded_slash == "keep",
             repeated=not route.request.merge_slashes,
         ),
         close_streams=defaults.session.close_streams if closes is None else closes,
     )
+
+
+def _service_of(effective: EffectiveRoute, services: dict[str, Service]) -> Service:
+    """Return the service of a route; a URL's is added to *services*."""
+    if effective.respond is not None or effective.redirect is not None:
+        return _NO_SERVICE
+    url = effective.settings.upstream
+    if url is None:
+        assert effective.settings.service is not None, "checked with the file"
+        return services[effective.settings.service]
+    if url not in services:
+        target = config.TargetConfig(url=url)
+        services[url] = _service(url, config.ServiceConfig(targets=(target,)))
+    return services[url]
+
+
+_NO_SERVICE = Service(
+    name="gateway",
+    targets=(),
+    tls=config.TlsConfig(),
+    max_connections=0,
+    max_waiting=None,
+    keep_alive=0.0,
+    # The gateway distinguishes all paths.
+    paths=config.PathsConfig(
+        case="sensitive",
+        final_slash="significant",
+        parameters="kept",
+        extension="kept",
+        final_dots="kept",
+    ),
+)
+"""Stands for the gateway in routes that it answers itself."""
+
+
+def _answer(effective: EffectiveRoute) -> Answer | None:
+    if effective.redirect is not None:
+        return Answer(
+            status=effective.redirect.status,
+            fields=(),
+            body=b"",
+            location=RedirectTemplate(effective.redirect.to),
+        )
+    if effective.respond is None:
+        return None
+    fields: Fields = ()
+    if effective.respond.body:
+        content_type = effective.respond.content_type.encode()
+        fields = (
+            (b"Content-Type", content_type),
+            (b"X-Content-Type-Options", b"nosniff"),
+        )
+    return Answer(
+        status=effective.respond.status,
+        fields=fields,
+        body=effective.respond.body.encode(),
+        location=None,
+    )
+
+
+def _sign_in(
+    settings: config.OnUnauthenticatedConfig | None,
+) -> RedirectTemplate | None:
+    return None if settings is None else RedirectTemplate(settings.redirect)
 
 
 def _clients(clients: config.ClientsConfig) -> ClientRule | None:

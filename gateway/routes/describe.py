@@ -39,11 +39,18 @@ def rows(table: RouteTable) -> list[Row]:
             path=_path_and_form(route) + _match_words(route),
             methods=" ".join(route.methods or ("any",)),
             session=_session_words(route.session),
-            upstream=", ".join(map(str, route.service.targets)),
+            upstream=_upstream(route),
             note="; ".join(notes.get(route, ())),
         )
         for number, route in enumerate(table.routes, start=1)
     ]
+
+
+def _upstream(route: Route) -> str:
+    if route.answer is None:
+        return ", ".join(map(str, route.service.targets))
+    verb = "responds" if route.answer.location is None else "redirects"
+    return f"({verb} with {route.answer.status})"
 
 
 def _path_and_form(route: Route) -> str:

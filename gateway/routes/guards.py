@@ -43,6 +43,7 @@ class Guards:
         self, services: frozenset[Service], routes: Iterable[Route], reading: Reading
     ) -> None:
         self.services = services
+        """Those whose targets the routes lead to."""
         self._reading = reading
         self._forest: Forest[_FoldedPlace] = Forest()
         self.has_folded = False
@@ -87,22 +88,31 @@ class Guards:
             others.append(outcome.route)
         elif not place.is_conditional:
             others += place.routes
-            return next((one for one in others if one.service in self.services), None)
+            ours = (x for x in others if x.service in self.services or _refuses(x))
+            return next(ours, None)
         for other in others:
-            if other.service in self.services and is_stricter(
-                other.session, route.session, method
+            if _refuses(other) or (
+                other.service in self.services
+                and is_stricter(other.session, route.session, method)
             ):
                 return other
         return None
 
 
 def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
-    """Return the guards of each route that is laxer than another to its targets."""
+    """Return the guards of each route that is laxer than another to its targets.
+
+    A route whose own answer refuses keeps its paths from all services.
+    """
     guards: dict[Route, Guards] = {}
-    for services in _same_targets(dict.fromkeys(route.service for route in routes)):
+    refusing = [route for route in routes if _refuses(route)]
+    services_of = [route.service for route in routes if route.answer is None]
+    for services in _same_targets(dict.fromkeys(services_of)):
         ours = [route for route in routes if route.service in services]
+        laxer = tuple(ours if refusing else _laxer(ours))
+        ours += refusing
         made: dict[Reading, Guards] = {}
-        for route in _laxer(ours):
+        for route in laxer:
             reading = possible(route.service.paths)._replace(
                 slashes=route.slashes != NO_SLASHES
             )
@@ -110,6 +120,10 @@ def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
                 made[reading] = Guards(services, ours, reading)
             guards[route] = made[reading]
     return guards
+
+
+def _refuses(route: Route) -> bool:
+    return route.answer is not None and route.answer.refuses
 
 
 def _laxer(routes: Sequence[Route]) -> Iterator[Route]:

@@ -10,8 +10,10 @@ from gateway import config
 from gateway.config import Address
 from gateway.headers import Edits, HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
+from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.target import Slashes
 from gateway.identity import SessionPolicy
+from gateway.routes.answer import Answer
 from gateway.routes.condition import Condition
 
 Form = config.PathForm
@@ -132,6 +134,10 @@ class Route:
     """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
     retry: config.RetryConfig
+    answer: Answer | None
+    """The gateway's own answer; None: the service's."""
+    sign_in: RedirectTemplate | None
+    """Where a browser that opens a page is sent in place of a 401."""
     slashes: Slashes
     """Which slashes of a path are kept, and sent to the service."""
     close_streams: bool

@@ -129,7 +129,11 @@ class RouteTable:
 
     def services(self) -> tuple[Service, ...]:
         """Return each service that a route leads to, once."""
-        return tuple(dict.fromkeys(route.service for route in self.routes))
+        return tuple(
+            dict.fromkeys(
+                route.service for route in self.routes if route.answer is None
+            )
+        )
 
     def _refused(
         self, method: str, host: str, path: str, outcome: Outcome | Conditional

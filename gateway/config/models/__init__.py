@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Final
 
 from gateway.config.models import (
+    answers,
     base,
     config,
     cors,
@@ -65,6 +66,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     cors,
     policies,
     messages,
+    answers,
     services,
     rewrites,
     matching,

@@ -20,6 +20,11 @@ from gateway.config.forms import (
     Upstream401,
     UpToFive,
 )
+from gateway.config.models.answers import (
+    OnUnauthenticatedConfig,
+    RedirectConfig,
+    RespondConfig,
+)
 from gateway.config.models.base import Model
 from gateway.config.models.matching import (
     Hosts,
@@ -83,6 +88,7 @@ class DefaultsConfig(Model):
     session: SessionConfig = SessionConfig()
     request: RequestDefaultsConfig = RequestDefaultsConfig()
     response: ResponseConfig = ResponseConfig()
+    on_unauthenticated: OnUnauthenticatedConfig | None = None
     forward_credentials: Flag = False
     """True sends the session's cookies and tokens to the upstreams.
 
@@ -146,6 +152,7 @@ class RouteSettings(Model):
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
     response: ResponseConfig = ResponseConfig()
+    on_unauthenticated: OnUnauthenticatedConfig | None = None
     retry: RetryConfig = RetryConfig()
     clients: ClientsConfig = ClientsConfig()
 
@@ -161,6 +168,14 @@ class RouteConfig(RouteSettings):
     """Unset: all. GET includes HEAD."""
     match: MatchConfig | None = None
     """More conditions. `path`, `methods` and `hosts` may stand here, too."""
+    respond: RespondConfig | None = None
+    redirect: RedirectConfig | None = None
+
+    @property
+    def answers(self) -> list[str]:
+        """The keys of the route itself that say who answers."""
+        keys = ("upstream", "service", "respond", "redirect")
+        return [key for key in keys if getattr(self, key) is not None]
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield findings about keys that are given twice, or not at all."""

@@ -17,6 +17,7 @@ from gateway.config.forms import (
     TargetUrl,
     Text,
 )
+from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.base import Model
 from gateway.config.models.messages import RequestConfig, ResponseConfig
 from gateway.config.models.policies import (
@@ -180,6 +181,7 @@ class ServiceConfig(Model):
     ] = PathsConfig()
     request: RequestConfig = RequestConfig()
     response: ResponseConfig = ResponseConfig()
+    on_unauthenticated: OnUnauthenticatedConfig | None = None
     host_header: HostHeader | None = None
     """Host that the service gets. Unset: as in `defaults`.
 
