@@ -252,6 +252,7 @@ async def open_app(
                     website_domain=config.supertokens.website_domain,
                     sdk_headers=sdk.cors_headers(),
                     method_allowed=resources.method_allowed,
+                    routes=table.routes,
                 ),
                 observer=observer,
                 limits=limits,

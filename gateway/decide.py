@@ -22,7 +22,7 @@ from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Stage
 from gateway.headers import ForwardedCache, ForwardedFields
 from gateway.http import target
-from gateway.http.fields import Fields
+from gateway.http.fields import Fields, first
 from gateway.http.lines import Line
 from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.request_head import RequestHead
@@ -202,6 +202,18 @@ class Router:
             case outcome:
                 return not isinstance(outcome, MethodNotAllowed)
 
+    def route_for(self, request_target: Target, method: str) -> Route | None:
+        """Return the route that *method* on a target takes; None if none does.
+
+        Of routes with conditions, it is the one without, or else the first.
+        """
+        outcome = self._outcome(method, request_target)
+        if isinstance(outcome, Conditional):
+            options = (outcome.otherwise, *(one for _, one in outcome.options))
+            matched = (one for one in options if isinstance(one, Matched))
+            return next((one.route for one in matched), None)
+        return outcome.route if isinstance(outcome, Matched) else None
+
     def _outcome(
         self, method: str, request_target: Target
     ) -> Outcome | Conditional | GatewayResource:
@@ -282,19 +294,19 @@ class Decider:
             route = outcome.route
         record.route = route.name
         if route.clients is not None and not route.clients.allows(forwarded.client):
-            return self._refused_client(request, record)
+            return self._refused_client(request, route, record)
         length = head.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
         upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
         if upgrade and (refused := self._refused_upgrade(request, route, record)):
-            return self._respond(request, refused)
+            return self._respond(request, refused, policy=self._cors.of(route))
         # 5 verify
         record.stage = _VERIFY
         record.verify_at = perf_counter()
         verdict = self._verifier.verify_now(request, route.session)
         record.verified_at = perf_counter()
-        cors_fields = self._cors.known(origins) if origins else ()
+        cors_fields = self._cors.of(route).known(origins) if origins else ()
         if verdict is None or cors_fields is None:
             return self._decide_async(request, route, record, upgrade)
         return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
@@ -303,6 +315,7 @@ class Decider:
         self, request: Request, outcome: Outcome | GatewayResource, record: Record
     ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the decision on a request without a route."""
+        policy = self._cors
         match outcome:
             case GatewayResource.USER:
                 return self._user(request, record)
@@ -314,6 +327,7 @@ class Decider:
             case MethodNotAllowed(allow=allow):
                 answer = responses.method_not_allowed(allow, record.request_id)
             case NearMiss(route=route, guard=guard):
+                policy = self._cors.of(route)
                 record.route = route.name
                 record.decision = "denied"
                 record.reason = "near_miss"
@@ -321,10 +335,10 @@ class Decider:
                 answer = responses.near_miss(record.request_id)
             case _:
                 answer = responses.no_route(record.request_id)
-        return self._respond(request, answer)
+        return self._respond(request, answer, policy=policy)
 
     def _refused_client(
-        self, request: Request, record: Record
+        self, request: Request, route: Route, record: Record
     ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the refusal of a client by its address (`clients` of the route)."""
         record.decision, record.reason = "denied", "client_refused"
@@ -334,7 +348,7 @@ class Decider:
             title="This route isn't open to your address",
             request_id=record.request_id,
         )
-        return self._respond(request, answer)
+        return self._respond(request, answer, policy=self._cors.of(route))
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
         """Return the response of the SDK's API to a request with *body*.
@@ -372,7 +386,7 @@ class Decider:
         if record.request_id == Record.request_id:  # reading the id failed
             request_id = headers.request_id(head.request_ids, self._make_id)
             record.request_id = request_id.decode()
-        cors_fields = await self._cors.fields(head.origins)
+        cors_fields = await self._cors.named(record.route).fields(head.origins)
         answer = responses.failure(error, record.request_id)
         return Respond(
             answer, _common_fields(record.request_id.encode(), cors_fields, new_tokens)
@@ -383,7 +397,9 @@ class Decider:
     async def _preflight(self, request: Request, record: Record) -> Respond:
         record.stage = _PREFLIGHT
         head = request.head
-        cors_fields = await self._cors.preflight(
+        asked = first(head.fields, b"access-control-request-method") or b""
+        route = self._resources.route_for(request.target, asked.decode("latin-1"))
+        cors_fields = await self._cors.of(route).preflight(
             head.method, head.fields, request.target
         )
         id_field = (b"X-Request-Id", request.id)
@@ -435,7 +451,7 @@ class Decider:
         verdict = await self._verified(request, route.session, record)
         cors_fields: Fields = ()
         if request.head.origins:
-            cors_fields = await self._cors.fields(request.head.origins)
+            cors_fields = await self._cors.of(route).fields(request.head.origins)
         return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
 
     async def _verified(
@@ -470,7 +486,7 @@ class Decider:
         allowed = route.websocket.allowed_origins
         if not websocket.origin_allowed(
             head.fields,
-            self._cors.origins if allowed is None else frozenset(allowed),
+            self._cors.of(route).origins if allowed is None else frozenset(allowed),
             by_cookie=bool(credentials(head.credential_lines).access_cookies),
         ):
             return responses.problem(
@@ -490,22 +506,31 @@ class Decider:
         answer: Response,
         sdk_fields: Fields = (),
         new_tokens: Fields = (),
+        policy: Cors | None = None,
     ) -> Respond | Coroutine[Any, Any, Respond]:
         """Return *answer* with the fields of every response, CORS fields included.
 
-        *sdk_fields* are the fields of the SDK's own response.
+        *sdk_fields* are the fields of the SDK's own response. *policy* is that of the
+        route, if there is one.
         """
         if not request.head.origins:
             return Respond(
                 answer, _common_fields(request.id, (), new_tokens, sdk_fields)
             )
-        return self._respond_cross_origin(request, answer, sdk_fields, new_tokens)
+        return self._respond_cross_origin(
+            request, answer, sdk_fields, new_tokens, policy or self._cors
+        )
 
     async def _respond_cross_origin(
-        self, request: Request, answer: Response, sdk_fields: Fields, new_tokens: Fields
+        self,
+        request: Request,
+        answer: Response,
+        sdk_fields: Fields,
+        new_tokens: Fields,
+        policy: Cors,
     ) -> Respond:
         """Return the same as `_respond`, for a request with an Origin field."""
-        cors_fields = await self._cors.fields(request.head.origins)
+        cors_fields = await policy.fields(request.head.origins)
         fields = _common_fields(request.id, cors_fields, new_tokens, sdk_fields)
         return Respond(answer, fields)
 

@@ -239,6 +239,7 @@ def make(
                 website_domain=ORIGIN,
                 sdk_headers=(),
                 method_allowed=resources.method_allowed,
+                routes=table.routes,
             ),
             observer=observer,
             limits=limits,

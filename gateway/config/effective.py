@@ -111,6 +111,14 @@ class _Route:
             self._levels.append(_Level(loc[:2], group))
         self._settings = self._merged(config)
         self._protect(config.defaults.protected)
+        origins = self._settings.cors.allow_origins or ()
+        if "*" in origins and self._protected is not False:
+            level = next(x for x in self._levels if _allows_any_origin(x.values))
+            self._found(
+                (*level.loc, "cors", "allow_origins"),
+                f"* is for public routes, and this one reads sessions: {self._name()}",
+                "List the origins, or set protected: false",
+            )
 
     def paths(self) -> Iterator[EffectiveRoute]:
         """Yield the route once for each of its paths."""
@@ -271,6 +279,10 @@ class _Route:
             )
             return None
         return path
+
+
+def _allows_any_origin(values: RouteSettings | ServiceConfig) -> bool:
+    return "*" in (values.cors.allow_origins or ())
 
 
 _REWRITES: Final = ("strip", "strip_prefix", "replace_prefix")

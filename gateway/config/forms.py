@@ -22,6 +22,7 @@ from gateway.config.urls import (
     host_and_port,
     origin,
     origin_host,
+    origin_pattern,
 )
 from gateway.errors import BadTarget
 from gateway.headers import edits, names, templates
@@ -391,6 +392,10 @@ def _cidr(value: str) -> str:
     return str(network)
 
 
+def _route_origin(value: str) -> str:
+    return value if value == "*" else origin_pattern(value)
+
+
 def _site(value: str) -> str:
     site = origin(value)
     if origin_host(site).startswith("["):
@@ -432,6 +437,8 @@ HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Origin = Annotated[str, AfterValidator(origin)]
+OriginPattern = Annotated[str, AfterValidator(origin_pattern)]
+RouteOrigin = Annotated[str, AfterValidator(_route_origin)]
 Site = Annotated[str, AfterValidator(_site)]
 TargetUrl = Annotated[str, AfterValidator(_target_url)]
 CoreUri = Annotated[str, AfterValidator(_core_uri)]

@@ -101,6 +101,27 @@ def origin(value: str) -> str:
     return f"{match[1]}://{host.name}:{host.port}"
 
 
+def origin_pattern(value: str) -> str:
+    """Return an origin like `origin`, or `https://*.example.com` in lower case.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    scheme, separator, rest = value.partition("://*.")
+    if not separator:
+        return origin(value)
+    plain = origin(f"{scheme}://{rest}")
+    host = origin_host(plain)
+    if target.is_ip(host):
+        raise wrong("an IP address can't have a wildcard", "Remove *.")
+    if "." not in host and host != "localhost":
+        raise wrong(
+            "this allows all sites below a top-level domain",
+            "Write your own domain, as in https://*.example.com",
+        )
+    return plain.replace("://", "://*.", 1)
+
+
 def origin_host(value: str) -> str:
     """Return the host of an origin that `origin` has returned."""
     return host_and_port(value.partition("://")[2]).name

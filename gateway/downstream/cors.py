@@ -1,6 +1,7 @@
 """edge. Which browser origins may read the responses, decided by aiohttp-cors.
 
-One policy covers every route, because one SuperTokens frontend calls them all.
+One policy covers every route without its own, because one SuperTokens frontend calls
+them all.
 aiohttp-cors decides by the method and the header fields of a request. Its fields for
 an allowed origin are kept as raw fields, since they depend on the origin only.
 """
@@ -8,7 +9,7 @@ an allowed origin are kept as raw fields, since they depend on the origin only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp_cors
 from aiohttp import web
@@ -16,6 +17,7 @@ from aiohttp_cors.abc import AbstractRouterAdapter
 from multidict import CIMultiDict
 
 from gateway.config import CorsConfig
+from gateway.downstream.origins import AllowedOrigins, ByOrigin
 from gateway.http import fields as raw
 from gateway.http.fields import Field, Fields
 from gateway.http.target import Target
@@ -28,6 +30,11 @@ MethodAllowed = Callable[[Target, str], bool]
 # those that the operator exposes (SuperTokens documentation, "CORS").
 _EXPOSED = ("front-token", "st-access-token", "st-refresh-token", "anti-csrf")
 _GATEWAY_EXPOSED = ("x-request-id", "retry-after")
+
+_ANY = b"*"
+_ALLOW_ORIGIN = "access-control-allow-origin"
+_MAX_DECIDED = 1024
+"""Origins whose fields are remembered, of those that a pattern allows."""
 
 _VARY_PREFLIGHT: Field = (
     b"Vary",
@@ -91,8 +98,17 @@ class _RouteTableAdapter(AbstractRouterAdapter):
         return self._options
 
 
+class PolicyRoute(Protocol):
+    """The part of a route that says which policy it has."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cors(self) -> CorsConfig | None: ...
+
+
 class Cors:
-    """The CORS policy of the whole route table."""
+    """The CORS policy of the whole route table, and those of routes with their own."""
 
     def __init__(
         self,
@@ -101,12 +117,37 @@ class Cors:
         website_domain: str,
         sdk_headers: Iterable[str],
         method_allowed: MethodAllowed,
+        routes: Iterable[PolicyRoute] = (),
     ) -> None:
-        """*sdk_headers* are the names from the SDK's `get_all_cors_headers()`."""
+        """*sdk_headers* are the names from the SDK's `get_all_cors_headers()`.
+
+        *routes* are those that may have a policy of their own.
+        """
+        self.config = config
+        self._by_route: dict[PolicyRoute, Cors] = {}
+        self._by_name: dict[str, Cors] = {}
+        sdk_headers = tuple(sdk_headers)
+        made: list[Cors] = []
+        for route in routes:
+            if route.cors is None:
+                continue
+            same = (one for one in made if one.config == route.cors)
+            policy = next(same, None)
+            if policy is None:
+                policy = Cors(
+                    route.cors,
+                    website_domain=website_domain,
+                    sdk_headers=sdk_headers,
+                    method_allowed=method_allowed,
+                )
+                made.append(policy)
+            self._by_route[route] = self._by_name[route.name] = policy
         origins = config.allow_origins
-        self.origins = frozenset((website_domain,) if origins is None else origins)
+        self.origins = AllowedOrigins((website_domain,) if origins is None else origins)
+        """The origins that are named. Handshakes of WebSockets have no others, because
+        browsers send cookies with them."""
         options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
-            allow_credentials=True,
+            allow_credentials=not self.origins.is_any,
             allow_headers=tuple(
                 dict.fromkeys(("content-type", *sdk_headers, *config.allow_headers))
             ),
@@ -115,14 +156,24 @@ class Cors:
             ),
             max_age=config.max_age,
         )
-        by_origin = dict.fromkeys(self.origins, options)
+        by_origin = ByOrigin(self.origins, options)
         self._adapter = _RouteTableAdapter(by_origin, method_allowed)
         self._signal = aiohttp_seams.CorsSignal(self._adapter)
         self._decided: dict[bytes, Fields] = {}
 
+    def of(self, route: PolicyRoute | None) -> Cors:
+        """Return the policy of *route*; this one if it has none of its own."""
+        return self._by_route.get(route, self) if route is not None else self
+
+    def named(self, name: str | None) -> Cors:
+        """Return the policy of the route with this name; this one if there is none."""
+        return self._by_name.get(name, self) if name is not None else self
+
     def known(self, origins: Sequence[bytes]) -> Fields | None:
         """Return the result of `fields`, or None if aiohttp-cors must decide first."""
-        return self._decided.get(origins[0]) if len(origins) == 1 else ()
+        if len(origins) != 1:
+            return ()
+        return self._decided.get(_ANY if self.origins.is_any else origins[0])
 
     async def fields(self, origins: Sequence[bytes]) -> Fields:
         """Return the Access-Control-* fields of the response to a request.
@@ -131,21 +182,38 @@ class Cors:
         value, if there are several, and if the origin isn't allowed. It doesn't
         include `Vary: Origin`, which every response needs (`headers`).
         """
-        if len(origins) != 1:
-            return ()
-        decided = self._decided.get(origins[0])
+        decided = self.known(origins)
         if decided is None:
             probe = web.Response()
             request: Any = _CorsRequest("GET", ((b"Origin", origins[0]),), None)
             await self._signal.send(request, probe)
-            decided = tuple(
-                (name.encode(), value.encode())
-                for name, value in probe.headers.items()
-                if name.lower().startswith("access-control-")
-            )
-            if decided:  # only allowed origins, so requests can't fill the store
-                self._decided[origins[0]] = decided
+            decided = self._granted(probe)
+            if (
+                decided
+            ):  # only allowed origins: a pattern has as many as there are names
+                if len(self._decided) >= _MAX_DECIDED:
+                    self._decided.clear()
+                self._decided[_ANY if self.origins.is_any else origins[0]] = decided
         return decided
+
+    def _granted(self, response: web.StreamResponse) -> Fields:
+        """Return the CORS fields that aiohttp-cors has set in *response*.
+
+        It repeats the origin where every origin is allowed. `*` says that the answer is
+        the same for all, and that it isn't for requests with credentials.
+
+        Source: WHATWG Fetch, CORS protocol and credentials.
+        """
+        return tuple(
+            (
+                name.encode(),
+                _ANY
+                if self.origins.is_any and name.lower() == _ALLOW_ORIGIN
+                else value.encode(),
+            )
+            for name, value in response.headers.items()
+            if name.lower().startswith("access-control-")
+        )
 
     async def preflight(
         self, method: str, fields: Fields, target: Target
@@ -163,12 +231,7 @@ class Cors:
             response = await self._adapter.preflight(request)
         except web.HTTPForbidden:
             return None
-        allowed = [
-            (name.encode(), value.encode())
-            for name, value in response.headers.items()
-            if name.lower().startswith("access-control-")
-        ]
-        return (*allowed, _VARY_PREFLIGHT)
+        return (*self._granted(response), _VARY_PREFLIGHT)
 
 
 def merged(cors_fields: Fields, sdk_fields: Fields) -> Fields:

@@ -83,6 +83,9 @@ def _route(
         timeouts=defaults.timeouts.patched(route.timeouts),
         rewrite=rewrite,
         mapping=_mapping(route.rewrite, rewrite, service, host_header),
+        cors=(
+            settings.cors.patched(route.cors) if route.cors.model_fields_set else None
+        ),
         reply_edits=_edits(route.response.headers.over((defaults.response.headers,))),
         host_header=host_header,
         upstream_401=route.upstream_401 or defaults.upstream_401,

@@ -123,6 +123,8 @@ class Route:
     rewrite: Rewrite | None
     mapping: MapPolicy
     """What of its replies is mapped to public URLs."""
+    cors: config.CorsConfig | None
+    """Its own CORS policy; None: that of the whole table."""
     reply_edits: Edits
     """What of its replies' fields is changed."""
     host_header: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from gateway.http import fields as raw
 from gateway.http.fields import Fields
@@ -70,7 +70,7 @@ def refuse_handshake(
     return None
 
 
-def origin_allowed(fields: Fields, allowed: frozenset[str], *, by_cookie: bool) -> bool:
+def origin_allowed(fields: Fields, allowed: Container[str], *, by_cookie: bool) -> bool:
     """Return whether the page that sends this handshake may open a socket.
 
     Browsers send cookies with a handshake from any page, and CORS doesn't apply to

@@ -26,6 +26,7 @@ from gateway.config.models.answers import (
     RespondConfig,
 )
 from gateway.config.models.base import Model
+from gateway.config.models.cors import RouteCorsConfig
 from gateway.config.models.matching import (
     Hosts,
     MatchConfig,
@@ -152,6 +153,7 @@ class RouteSettings(Model):
     websocket: WebSocketConfig = WebSocketConfig()
     request: RequestConfig = RequestConfig()
     response: ResponseConfig = ResponseConfig()
+    cors: RouteCorsConfig = RouteCorsConfig()
     on_unauthenticated: OnUnauthenticatedConfig | None = None
     retry: RetryConfig = RetryConfig()
     clients: ClientsConfig = ClientsConfig()

@@ -19,6 +19,7 @@ from gateway.config.forms import (
 )
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.base import Model
+from gateway.config.models.cors import RouteCorsConfig
 from gateway.config.models.messages import RequestConfig, ResponseConfig
 from gateway.config.models.policies import (
     ClientsConfig,
@@ -181,6 +182,7 @@ class ServiceConfig(Model):
     ] = PathsConfig()
     request: RequestConfig = RequestConfig()
     response: ResponseConfig = ResponseConfig()
+    cors: RouteCorsConfig = RouteCorsConfig()
     on_unauthenticated: OnUnauthenticatedConfig | None = None
     host_header: HostHeader | None = None
     """Host that the service gets. Unset: as in `defaults`.
