@@ -98,15 +98,19 @@ def is_running() -> bool:
 @SDK.seam(
     Takes(f"{_SUPERTOKENS}:Supertokens.get_instance"),
     Keeps(f"{_SUPERTOKENS}:Supertokens", ("app_info", "supertokens_config")),
-    Keeps(f"{_SUPERTOKENS}:AppInfo", ("api_domain", "api_base_path")),
+    Keeps(
+        f"{_SUPERTOKENS}:AppInfo",
+        ("api_domain", "api_base_path", "api_gateway_path"),
+    ),
     Keeps(f"{_SUPERTOKENS}:SupertokensConfig", ("api_key",)),
     Takes(
         f"{_SDK}.normalised_url_domain:NormalisedURLDomain.get_as_string_dangerous", 1
     ),
     Takes(f"{_SDK}.normalised_url_path:NormalisedURLPath.get_as_string_dangerous", 1),
 )
-def app_info() -> tuple[str, str, str | None]:
-    """Return the API's domain, its base path, and the core's API key.
+def app_info() -> tuple[str, str, str, str | None]:
+    """Return the API's domain, its base path, how much of that path never arrives
+    (`api_gateway_path`), and the core's API key.
 
     Read: the normalised settings of the `Supertokens` instance. Why: a `config_module`
     may set them. Breaks: the routes of the SDK's API, and the issuer of tokens.
@@ -117,7 +121,8 @@ def app_info() -> tuple[str, str, str | None]:
     info: AppInfo = sdk.app_info
     domain: str = info.api_domain.get_as_string_dangerous()  # type: ignore[no-untyped-call]
     base_path: str = info.api_base_path.get_as_string_dangerous()
-    return domain, base_path, sdk.supertokens_config.api_key
+    gateway_path: str = info.api_gateway_path.get_as_string_dangerous()
+    return domain, base_path, gateway_path, sdk.supertokens_config.api_key
 
 
 @SDK.seam(

@@ -68,7 +68,9 @@ class SdkConfig:
 
     api_domain: str
     api_base_path: str
-    """Without a slash at its end; never the root."""
+    """As browsers see it, `api_gateway_path` included. Without a slash at its end."""
+    served_path: str
+    """As it arrives here; never the root."""
     core_uris: tuple[str, ...]
     api_key: str | None = field(repr=False)
     is_intercepted: bool

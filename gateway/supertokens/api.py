@@ -18,7 +18,7 @@ class Auth:
 
     def __init__(self, sdk: Sdk) -> None:
         self._sdk = sdk
-        self._base = sdk.config.api_base_path
+        self._base = sdk.config.served_path
         self._below = self._base + "/"
 
     def owns(self, path: str) -> bool:

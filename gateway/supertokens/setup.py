@@ -72,7 +72,7 @@ def init(
         computed_origin=computed_origin,
         is_intercepted=core.network_interceptor is not None,
     )
-    if not config.api_base_path:
+    if not config.served_path:
         raise RecipeError(place, "api_base_path is the root, where the routes are")
     seams.replace_key_lookup(_lookup)
     seams.watch_revocations(on_revoked)
@@ -88,6 +88,7 @@ def _from_file(
             api_domain=settings.api_domain,
             website_domain=settings.website_domain,
             api_base_path=settings.api_base_path,
+            api_gateway_path=settings.api_gateway_path or "",
             website_base_path=settings.website_base_path,
         ),
         SupertokensConfig(settings.connection_uri, settings.api_key),
@@ -161,7 +162,7 @@ def _check_website_site(session: NormalisedSessionConfig) -> None:
 def _sdk_config(
     settings: SuperTokensConfig, *, computed_origin: bool, is_intercepted: bool
 ) -> SdkConfig:
-    api_domain, api_base_path, api_key = seams.app_info()
+    api_domain, api_base_path, gateway_path, api_key = seams.app_info()
     session = seams.session_config()
     anti_csrf: Any = session.anti_csrf_function_or_string
     if callable(anti_csrf):
@@ -176,6 +177,7 @@ def _sdk_config(
     return SdkConfig(
         api_domain=api_domain,
         api_base_path=api_base_path,
+        served_path=api_base_path.removeprefix(gateway_path),
         core_uris=seams.core_urls(),
         api_key=api_key,
         is_intercepted=is_intercepted,

@@ -601,6 +601,28 @@ async def test_owns(base: str, path: str, owned: bool) -> None:
         assert Auth(sdk).owns(path) is owned
 
 
+async def test_a_path_that_a_proxy_removes() -> None:
+    """With `api_gateway_path`, requests arrive without it; tokens and cookies have it."""
+    config = settings("http://localhost:9", api_gateway_path="/dev")
+    async with running(config) as sdk:
+        api = Auth(sdk)
+        assert api.owns("/auth/signin")
+        assert not api.owns("/dev/auth/signin")
+        assert sdk.config.issuer.endswith("/dev/auth")
+        # An answer of the SDK's, not None: it has found its own API.
+        reply = await api.handle(
+            method="GET",
+            path="/auth/emailpassword/email/exists",
+            query=b"",
+            fields=(),
+            body=b"",
+            secure=False,
+            authority="localhost",
+        )
+        assert reply is not None
+        assert reply.status == 400
+
+
 def test_user() -> None:
     """`/user` answers with the three keys that frontends read; text isn't escaped."""
     session = SessionIdentity(

@@ -156,6 +156,10 @@ class SuperTokensConfig(Model):
     """Origin of the frontend."""
     api_base_path: OwnPath = "/auth"
     """Path of SuperTokens' API. The gateway answers every path below it."""
+    api_gateway_path: OwnPath | None = None
+    """Path that a proxy before the gateway removes: browsers call `api_base_path` below
+    it, and routes don't see it.
+    """
     website_base_path: Prefix = "/auth"
     """Path at which the frontend shows SuperTokens' forms."""
     anti_csrf: Literal["VIA_TOKEN", "VIA_CUSTOM_HEADER", "NONE"] | None = None
