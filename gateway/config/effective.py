@@ -6,6 +6,7 @@ order in which a key is looked up: route, group, service, `defaults`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -20,9 +21,11 @@ from gateway.config.models.messages import EditsConfig
 from gateway.config.models.policies import RequireConfig
 from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
 from gateway.config.models.services import ServiceConfig
-from gateway.http.path_pattern import Pattern
+from gateway.http.path_pattern import BadPattern, Pattern
 
 _MAX_SEGMENTS: Final = 64
+_SIGN: Final = re.compile(r"[^A-Za-z0-9/_-]")
+"""A character that a pattern takes as itself only behind a backslash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,11 +239,12 @@ class _Route:
         before = None if self._group is None else self._group.path
         if before is not None and before != "/":
             if form == "regex":
-                self._found(
-                    (*self._loc, at),
-                    "a regex matches the whole path, and its group has a path, too",
-                    "Use a template, or move the route out of the group",
-                )
+                inner = f"({path})" if "|" in path else path
+                path = _SIGN.sub(r"\\\g<0>", before) + inner
+                try:
+                    Pattern(path)
+                except BadPattern as exc:
+                    self._found((*self._loc, at), f"behind its group's path, {exc}")
             elif form == "prefix":
                 path = before + path.rstrip("/")
             else:

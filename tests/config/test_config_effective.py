@@ -61,6 +61,9 @@ def test_a_path_is_a_prefix_a_mapping_or_a_list(
         ("/shop", {"exact": "/"}, "exact", "/shop/"),
         ("/shop", {"template": "/{id}/x"}, "template", "/shop/{id}/x"),
         ("/", {"regex": "/a[0-9]"}, "regex", "/a[0-9]"),
+        ("/g", {"regex": "/a|/b"}, "regex", "/g(/a|/b)"),
+        ("/v1.0", {"regex": "/a[0-9]"}, "regex", r"/v1\.0/a[0-9]"),
+        ("/a%2A(b)", {"regex": "/.*"}, "regex", r"/a\%2A\(b\)/.*"),
         (None, {"regex": "/a[0-9]"}, "regex", "/a[0-9]"),
     ],
 )
@@ -269,10 +272,10 @@ def test_rewrites(
     ("of_group", "route", "place", "message"),
     [
         (
-            {"path": "/g"},
-            {"path": {"regex": "/a.*"}},
+            {"path": "/" + "g" * 200},
+            {"path": {"regex": "/" + "a" * 350 + ".*"}},
             "routes[0].path",
-            "its group has a path",
+            "behind its group's path",
         ),
         ({"rewrite": "strip"}, {"path": "/a"}, "rewrite", "no path to strip"),
         (

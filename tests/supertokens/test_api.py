@@ -602,7 +602,7 @@ async def test_owns(base: str, path: str, owned: bool) -> None:
 
 
 async def test_a_path_that_a_proxy_removes() -> None:
-    """With `api_gateway_path`, requests arrive without it; tokens and cookies have it."""
+    """With `api_gateway_path`, requests come without it; tokens and cookies have it."""
     config = settings("http://localhost:9", api_gateway_path="/dev")
     async with running(config) as sdk:
         api = Auth(sdk)
