@@ -41,7 +41,7 @@ EDGES: dict[str, str] = {
     "downstream": "clients config errors http observe pace responses running seams",
     "session": "config errors http identity pace",
     "verify": "identity session",
-    "supertokens": "config errors http identity pace responses seams session",
+    "supertokens": "config errors http identity pace responses running seams session",
     "decide": (
         "downstream errors headers http identity observe responses routes session"
         " supertokens websocket"

@@ -23,7 +23,10 @@ _CHECK_EVERY_S = 0.05
 _REFRESH_EVERY_S = 0.25
 _QUIET_S = 4.0
 _MOST_CHECK_MS = 1000.0
-"""The longest that a session check may take beside sign-ins, on two CPUs."""
+"""The longest that a session check may take beside sign-ins, on two CPUs, unless the
+core itself takes long."""
+_MOST_TIMES = 2
+"""How often the core's own time a session check may take: it asks the core twice."""
 
 
 class _Meanwhile:
@@ -33,13 +36,21 @@ class _Meanwhile:
         self._here = here
         self._tokens = tokens
         self._refreshing = tokens.pop()
-        self.checks, self.refreshes = Seen(), Seen()
+        self.checks, self.refreshes, self.direct = Seen(), Seen(), Seen()
 
     async def during(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run *work*; `checks` and `refreshes` are then of this time."""
-        self.checks, self.refreshes = Seen(), Seen()
+        """Run *work*; `checks`, `refreshes` and `direct` are then of this time."""
+        self.checks, self.refreshes, self.direct = Seen(), Seen(), Seen()
         task = asyncio.ensure_future(work)
-        await asyncio.gather(self._check(task), self._refresh(task), task)
+        await asyncio.gather(
+            self._check(task), self._refresh(task), self._ask_core(task), task
+        )
+
+    async def _ask_core(self, until: asyncio.Future[Any]) -> None:
+        """Ask the core itself: what it takes then isn't the gateway's doing."""
+        while not until.done():
+            await self._here.ask_core(self.direct)
+            await asyncio.sleep(_CHECK_EVERY_S)
 
     async def _check(self, until: asyncio.Future[Any]) -> None:
         tasks = set()
@@ -64,6 +75,7 @@ class _Meanwhile:
     def tell(self, report: Report) -> None:
         report.figure(f"session checks meanwhile: {self.checks.words()}")
         report.figure(f"refreshes meanwhile: {self.refreshes.words()}")
+        report.figure(f"the core itself meanwhile: {self.direct.words()}")
 
 
 async def _measure(here: Clients, report: Report, number: int, wrong: int) -> None:
@@ -111,9 +123,11 @@ async def _measure(here: Clients, report: Report, number: int, wrong: int) -> No
 def _judge(report: Report, meanwhile: _Meanwhile) -> None:
     report.goal("every session check succeeds", reached=meanwhile.checks.only("200"))
     report.goal("every refresh succeeds", reached=meanwhile.refreshes.only("200"))
+    most = max(_MOST_CHECK_MS, _MOST_TIMES * max(meanwhile.direct.ms))
     report.goal(
-        f"no session check takes {_MOST_CHECK_MS:.0f} ms",
-        reached=max(meanwhile.checks.ms) < _MOST_CHECK_MS,
+        f"no session check takes {_MOST_CHECK_MS:.0f} ms, nor {_MOST_TIMES} times as"
+        " long as the core itself",
+        reached=max(meanwhile.checks.ms) < most,
     )
 
 

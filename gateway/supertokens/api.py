@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from gateway.http.fields import Fields
 from gateway.identity import SessionIdentity
 from gateway.responses import Response
+from gateway.running import turns_of
 from gateway.supertokens import Sdk
 
+_FIRST = ("/session/refresh", "/signout")
+"""Calls that don't wait for a turn. Of all others, one starts in each turn of the loop:
+the SDK works for milliseconds before it asks the core, and many sign-ins at once would
+make session checks wait for all of them.
+"""
 UNCONFIRMED = "not all workers have acknowledged the end of the session"
 """The log's note when the answer goes out before."""
 
@@ -55,6 +62,8 @@ class Auth:
         """
         from gateway.supertokens.binding import SdkRequest
 
+        if not path.endswith(_FIRST):
+            await turns_of(asyncio.get_running_loop()).next()
         reply = await self._sdk.respond(
             SdkRequest(
                 method=method,

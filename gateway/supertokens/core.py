@@ -61,6 +61,12 @@ _log = logging.getLogger("gateway.core")
 _MAX_HASHING_WAITS = 256
 """Calls with a password that may wait for a place; more are refused at once."""
 
+_LOOKUPS_PER_HASH = 2
+"""Calls that look something up, in flight at once, for each with a password."""
+
+_SESSION_CALL = "/recipe/session"
+"""In the path of every call about sessions: new ones, refreshes, sign-outs."""
+
 _PASSWORDS = frozenset({"password", "newPassword"})
 """Fields for which the core computes a hash: sign-in, sign-up, a new password."""
 
@@ -92,6 +98,9 @@ class CoreClient:
         # Those of session checks are `core_calls`'s: neither takes the other's.
         self._places = asyncio.Semaphore(settings.max_concurrent)
         self._hashing_places = asyncio.Semaphore(settings.max_sign_in)
+        self._lookups = asyncio.Semaphore(_LOOKUPS_PER_HASH * settings.max_sign_in)
+        """Places for calls that aren't about sessions: a sign-in makes two or three
+        besides the one for its hash. Many at once would keep the core from sessions."""
         self._hashing_waits = 0
         self._told: set[str] = set()
         self._hashing: set[asyncio.Task[httpx.Response]] = set()
@@ -208,7 +217,7 @@ class CoreClient:
                 if _hashes(kwargs):
                     response = await self._ask_for_hash(method, url, kwargs, exchange)
                 else:
-                    async with self._place(exchange):
+                    async with self._place(exchange, url):
                         response = await self._ask(method, url, kwargs, exchange)
             exchange.last = f"{method} {response.url.path}: {response.status_code}"
             waiting = response.status_code == httpx.codes.TOO_MANY_REQUESTS
@@ -265,13 +274,13 @@ class CoreClient:
         return httpx.Response(httpx.codes.OK, json=answer, request=refusal.request)
 
     @asynccontextmanager
-    async def _place(self, exchange: Exchange) -> AsyncIterator[None]:
+    async def _place(self, exchange: Exchange, url: str) -> AsyncIterator[None]:
         """Wait for the place that a call needs, in the order of arrival."""
         if exchange.places is None:
             yield
             return
         exchange.waits_for = "no place for a call"
-        async with exchange.places:
+        async with exchange.places if _SESSION_CALL in url else self._lookups:
             exchange.waits_for = None
             yield
 

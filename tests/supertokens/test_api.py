@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -27,6 +29,7 @@ from gateway.identity import Denied, SessionIdentity
 from gateway.responses import Response as GatewayResponse
 from gateway.supertokens import Sdk
 from gateway.supertokens.api import Auth, user
+from gateway.supertokens.binding import SdkRequest
 from gateway.supertokens.core_exchange import UnknownTenant
 
 JSON = (b"Content-Type", b"application/json")
@@ -599,6 +602,46 @@ async def test_owns(base: str, path: str, owned: bool) -> None:
     config = settings("http://localhost:9", api_base_path=base)
     async with running(config) as sdk:
         assert Auth(sdk).owns(path) is owned
+
+
+async def test_one_call_starts_in_each_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many calls at once leave others their turns; a refresh doesn't wait for them."""
+    started: list[str] = []
+
+    async with running(settings("http://localhost:9")) as sdk:
+
+        async def respond(request: SdkRequest) -> None:
+            started.append(request.get_path())
+
+        monkeypatch.setattr(sdk, "respond", respond)
+
+        async def call(path: str) -> None:
+            await Auth(sdk).handle(
+                method="POST",
+                path=path,
+                query=b"",
+                fields=(),
+                body=b"",
+                secure=False,
+                authority="localhost",
+            )
+
+        loop = asyncio.get_running_loop()
+        counts: list[int] = []
+
+        def turn() -> None:
+            counts.append(len(started))
+            if len(started) < 5:
+                loop.call_soon(turn)
+
+        paths = ["/auth/signin"] * 4 + ["/auth/session/refresh"]
+        tasks = [asyncio.create_task(call(path)) for path in paths]
+        loop.call_soon(turn)
+        await asyncio.gather(*tasks)
+    assert started[0] == "/auth/session/refresh"
+    assert max(after - before for before, after in pairwise(counts)) == 1
 
 
 async def test_a_path_that_a_proxy_removes() -> None:

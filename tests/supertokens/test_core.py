@@ -265,6 +265,23 @@ async def test_session_checks_have_places_of_their_own() -> None:
         await held
 
 
+async def test_lookups_leave_room_for_sessions() -> None:
+    """What sign-ins look up is in flight twice for each `max_sign_in` at most, in the
+    order of arrival; refreshes don't wait for them.
+    """
+    async with core_and_client(max_sign_in=1) as (core, url, client):
+        core.may_answer.clear()
+        with client.operation():
+            held = [asyncio.create_task(client.get(f"{url}/held")) for _ in range(5)]
+        await until(lambda: core.now == 2)
+        with client.operation():
+            await client.post(f"{url}/recipe/session/refresh", json={})
+        assert core.now == 2
+        core.may_answer.set()
+        await asyncio.gather(*held)
+        assert core.most == 2
+
+
 async def _unreachable(client: CoreClient, url: str, core: RawCore) -> None:
     await client.post("http://127.0.0.1:1/recipe/signup", json={"password": "b"})
 
