@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gateway.headers.cookies import sets_session_cookie
 from gateway.headers.names import EDITED, Rule, fold, is_reserved_reply, request_rule
@@ -38,8 +38,12 @@ _OWN_OF_REPLIES = frozenset({b"date", b"x-request-id", b"via"})
 _CACHES = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control"})
 
 
-class Edits(NamedTuple):
-    """What a route changes in the fields of one direction."""
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a route changes in the fields of one direction.
+
+    No NamedTuple, whose attributes cost more to read: each message reads some.
+    """
 
     removed: frozenset[bytes] = frozenset()
     """Names as `names.fold` returns them."""

@@ -376,7 +376,7 @@ def to_client(
         listed = _all_listed(passed)
         passed = [line for line in passed if line.name.lower() not in listed]
         marks = _marks(passed)
-    if edits.removed and marks & EDITED:
+    if marks & EDITED and edits.removed:
         passed = [line for line in passed if fold(line.name) not in edits.removed]
         marks = _marks(passed)
     added = edits.added
