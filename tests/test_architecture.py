@@ -83,6 +83,7 @@ LIBRARIES: dict[str, str] = {
     "pydantic_core": "config",
     "rich": "cli",
     "supertokens_python": "seams supertokens",
+    "tldextract": "supertokens",
     "uvloop": "cli dev",
     "yaml": "settings",
     "yarl": "session supertokens",

@@ -78,4 +78,5 @@ def _checked(
     findings = supertokens.check_domains(settings.config.supertokens)
     if errors := settings.problems(findings):
         return errors, (), None
-    return (), settings.warnings, settings
+    doubtful = supertokens.doubtful_domains(settings.config.supertokens)
+    return (), (*settings.warnings, *settings.problems(doubtful)), settings

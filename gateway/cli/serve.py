@@ -55,7 +55,6 @@ def serve(
     from gateway.seams.library import LibraryChanged
 
     settings = load(config_paths)
-    _warn(settings)
     warn_of_embedded_core(settings.config.supertokens)
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
@@ -69,6 +68,7 @@ def serve(
         return again
 
     try:
+        _warn(settings)
         code = supervise(
             settings,
             workers=count,
@@ -86,6 +86,14 @@ def serve(
 
 
 def _warn(settings: Settings) -> None:
-    """Print the warnings about a file, as `gateway check` does."""
-    for warning in settings.warnings:
+    """Print the warnings about a file, as `gateway check` does.
+
+    Raises:
+        LibraryChanged: a library isn't as the gateway needs it.
+    """
+    from gateway import supertokens
+
+    supertokens.check_library()
+    doubtful = supertokens.doubtful_domains(settings.config.supertokens)
+    for warning in (*settings.warnings, *settings.problems(doubtful)):
         announce(f"warning: {warning}", colour="yellow")

@@ -33,6 +33,7 @@ from gateway.config import Finding, SuperTokensConfig
 from gateway.http.fields import Fields
 from gateway.identity import Denied, SessionIdentity, SessionRequest
 from gateway.seams import supertokens as seams
+from gateway.supertokens import sites
 from gateway.supertokens.recipes import RecipeError, check
 
 if TYPE_CHECKING:
@@ -367,17 +368,19 @@ def check_library() -> None:
 
 
 def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
-    """Return a finding for each domain of the file whose site the SDK can't look up.
+    """Return a finding for each domain of the file that no session can work with.
 
-    Domains that the SDK doesn't look up may have no site. `check_library` must have
-    been called. A `config_module` has its own domains, which `start` checks.
+    These are domains whose site the SDK can't look up, although it has to, and pairs
+    between which browsers never send the session's cookies (`sites.refused`).
+    `check_library` must have been called. A `config_module` has its own domains, which
+    `start` checks.
     """
     if settings.config_module is not None:
         return ()
     domains = {"api_domain": settings.api_domain}
     if _needs_website_site(settings):
         domains["website_domain"] = settings.website_domain
-    return tuple(
+    without_site = tuple(
         Finding(
             loc=("supertokens", key),
             message=f"the SuperTokens SDK finds no site for {url}",
@@ -386,6 +389,16 @@ def check_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
         for key, url in domains.items()
         if seams.site(url) is None
     )
+    return without_site or tuple(sites.refused(settings))
+
+
+def doubtful_domains(settings: SuperTokensConfig) -> tuple[Finding, ...]:
+    """Return warnings of domains that sessions in cookies can't, or may not, work with.
+
+    `check_library` must have been called, and `check_domains` have found nothing. A
+    `config_module` has its own domains, which aren't known before the start.
+    """
+    return () if settings.config_module else tuple(sites.doubtful(settings))
 
 
 def _needs_website_site(settings: SuperTokensConfig) -> bool:

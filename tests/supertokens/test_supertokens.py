@@ -424,7 +424,11 @@ async def test_only_a_site_that_the_sdk_looks_up_is_needed(
             cookie={"same_site": same_site, "secure": secure},
             token_transfer_method=transfer,
         )
-        refused = [finding.path for finding in check_domains(values)]
+        refused = [
+            finding.path
+            for finding in check_domains(values)
+            if "finds no site" in finding.message
+        ]
         assert refused == ["supertokens.website_domain"] * expected, values
         looked_up.clear()
         with monkeypatch.context() as unchecked, contextlib.suppress(Exception):
