@@ -399,18 +399,21 @@ class Decider:
         head = request.head
         asked = first(head.fields, b"access-control-request-method") or b""
         route = self._resources.route_for(request.target, asked.decode("latin-1"))
-        cors_fields = await self._cors.of(route).preflight(
+        preflight = await self._cors.of(route).preflight(
             head.method, head.fields, request.target
         )
         id_field = (b"X-Request-Id", request.id)
-        if cors_fields is not None:
-            record.decision = "preflight"
-            return Respond(Response(status=204, fields=cors_fields), (id_field,))
-        record.decision = "denied"
+        record.decision = "preflight"
+        if preflight.refusal:
+            record.decision, record.reason = "denied", "cors_refused"
+            record.note = preflight.refusal
+        if preflight.fields is not None:
+            # If something is refused, the browser says so and sends nothing more.
+            return Respond(Response(status=204, fields=preflight.fields), (id_field,))
         answer = responses.problem(
             status=403,
             code="cors_refused",
-            title="This origin, method or header isn't allowed",
+            title="This origin isn't allowed",
             request_id=record.request_id,
             fields=(cors.VARY,),
         )

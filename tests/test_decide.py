@@ -331,7 +331,14 @@ REFUSED = {
         ),
         403,
         "denied",
-        "",
+        "cors_refused",
+        False,
+    ),
+    "a preflight for a method that the resource lacks": (
+        head("OPTIONS", "/user", origin=PAGE, access_control_request_method="DELETE"),
+        204,
+        "denied",
+        "cors_refused",
         False,
     ),
 }

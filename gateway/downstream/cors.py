@@ -9,7 +9,7 @@ an allowed origin are kept as raw fields, since they depend on the origin only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp_cors
 from aiohttp import web
@@ -36,6 +36,17 @@ _ALLOW_ORIGIN = "access-control-allow-origin"
 _MAX_DECIDED = 1024
 """Origins whose fields are remembered, of those that a pattern allows."""
 
+# What browsers' monitoring adds to every call (W3C Trace Context and Baggage, Sentry).
+# It gives no rights, and any client can send it. Fields that services may take for a
+# proof against CSRF (X-Requested-With, X-CSRF-Token) are left to the operator.
+_TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+"""The methods that a refused preflight is told of, if the resource supports them."""
+
+_SHOWN_MAX = 100
+"""Characters of a client's value that the log shows."""
+
 _VARY_PREFLIGHT: Field = (
     b"Vary",
     b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
@@ -43,6 +54,15 @@ _VARY_PREFLIGHT: Field = (
 
 VARY: Field = (b"Vary", b"Origin")
 """Set on every response: a cache must not serve one origin's to another origin."""
+
+
+class Preflight(NamedTuple):
+    """What the policy says about a preflight."""
+
+    fields: Fields | None
+    """The fields of the 204; None: the origin isn't allowed, and gets none."""
+    refusal: str = ""
+    """For the log: the origin, method or field that is refused; empty if none is."""
 
 
 class _CorsRequest:
@@ -146,17 +166,18 @@ class Cors:
         self.origins = AllowedOrigins((website_domain,) if origins is None else origins)
         """The origins that are named. Handshakes of WebSockets have no others, because
         browsers send cookies with them."""
+        allow_headers = ("content-type", *sdk_headers, *_TRACING, *config.allow_headers)
+        self._allow_headers = tuple(dict.fromkeys(map(str.lower, allow_headers)))
         options = aiohttp_cors.ResourceOptions(  # type: ignore[no-untyped-call]
             allow_credentials=not self.origins.is_any,
-            allow_headers=tuple(
-                dict.fromkeys(("content-type", *sdk_headers, *config.allow_headers))
-            ),
+            allow_headers=self._allow_headers,
             expose_headers=tuple(
                 dict.fromkeys((*_EXPOSED, *_GATEWAY_EXPOSED, *config.expose_headers))
             ),
             max_age=config.max_age,
         )
         by_origin = ByOrigin(self.origins, options)
+        self._method_allowed = method_allowed
         self._adapter = _RouteTableAdapter(by_origin, method_allowed)
         self._signal = aiohttp_seams.CorsSignal(self._adapter)
         self._decided: dict[bytes, Fields] = {}
@@ -215,23 +236,66 @@ class Cors:
             if name.lower().startswith("access-control-")
         )
 
-    async def preflight(
-        self, method: str, fields: Fields, target: Target
-    ) -> Fields | None:
-        """Return the fields of the 204 to an allowed preflight; None if it is refused.
+    async def preflight(self, method: str, fields: Fields, target: Target) -> Preflight:
+        """Return the fields of the answer to a preflight, and what is refused of it.
 
-        No session is needed: browsers send none with a preflight.
+        No session is needed: browsers send none with a preflight. An allowed origin
+        always gets the lists of what is allowed, because a browser names the method or
+        field that is missing there. Without them, it reports the origin instead.
 
         Source: WHATWG Fetch, CORS-preflight fetch.
         """
-        if sum(1 for _ in raw.values(fields, b"origin")) != 1:
-            return None
+        origins = list(raw.values(fields, b"origin"))
+        if len(origins) != 1:
+            return Preflight(None, "several origins")
+        request = _CorsRequest(method, fields, target)
         try:
-            request = _CorsRequest(method, fields, target)
             response = await self._adapter.preflight(request)
         except web.HTTPForbidden:
-            return None
-        return (*self._granted(response), _VARY_PREFLIGHT)
+            return self._refused(request, origins[0].decode("latin-1"), target)
+        return Preflight((*self._granted(response), _VARY_PREFLIGHT))
+
+    def _refused(self, request: _CorsRequest, origin: str, target: Target) -> Preflight:
+        if origin not in self.origins and not self.origins.is_any:
+            return Preflight(None, f"origin {_shown(origin)} isn't in allow_origins")
+        method = request.headers.get("Access-Control-Request-Method", "")
+        names = request.headers.get("Access-Control-Request-Headers", "")
+        is_supported = self._method_allowed
+        methods = [name for name in _METHODS if is_supported(target, name)]
+        if is_supported(target, method):
+            extra = [
+                name
+                for name in (part.strip(" \t") for part in names.split(","))
+                if name and name.lower() not in self._allow_headers
+            ]
+            refusal = f"field {_shown(', '.join(extra))} isn't in allow_headers"
+            if method not in methods:
+                methods.append(method)
+        else:
+            refusal = f"method {_shown(method)} isn't supported here"
+        names_origin: Fields = (
+            (b"Access-Control-Allow-Origin", origin.encode("latin-1")),
+            (b"Access-Control-Allow-Credentials", b"true"),
+        )
+        if self.origins.is_any:
+            names_origin = ((b"Access-Control-Allow-Origin", _ANY),)
+        granted: Fields = (
+            *names_origin,
+            (b"Access-Control-Allow-Methods", ", ".join(methods).encode("latin-1")),
+            (b"Access-Control-Allow-Headers", ", ".join(self._allow_headers).encode()),
+            # Browsers let GET, HEAD and POST pass whatever the list says. They must
+            # not keep the lists, since another method's route may have another policy.
+            (b"Access-Control-Max-Age", b"0"),
+            _VARY_PREFLIGHT,
+        )
+        return Preflight(granted, refusal)
+
+
+def _shown(value: str) -> str:
+    """Return a client's *value* for the log: printable ASCII, and not too long."""
+    text = value.encode("ascii", "backslashreplace").decode()
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
 def merged(cors_fields: Fields, sdk_fields: Fields) -> Fields:

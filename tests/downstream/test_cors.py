@@ -100,31 +100,80 @@ async def test_preflight_allows_all_headers_of_the_sdk(start: Start) -> None:
     assert reply.status == 204
 
 
-@pytest.mark.parametrize(
-    ("path", "method", "headers", "origin"),
-    [
-        ("/private", "GET", (), "https://evil.example"),
-        ("/private", "GET", ("x-unknown",), PAGE),
-        ("/get", "POST", (), PAGE),
-        ("/user", "DELETE", (), PAGE),
-    ],
-    ids=["origin", "header", "method", "user"],
-)
-async def test_preflight_is_refused(
-    start: Start,
-    upstream: FaultUpstream,
-    path: str,
-    method: str,
-    headers: tuple[str, ...],
-    origin: str,
+async def test_preflight_allows_tracing(start: Start) -> None:
+    """Monitoring in browsers adds these fields to every call; they give no rights."""
+    gateway = await start(ROUTES)
+    tracing = ("traceparent", "tracestate", "baggage", "sentry-trace")
+    reply = await preflight(gateway, "/private", "GET", *tracing)
+    fields = cors_fields(reply)
+    assert set(tracing) <= names(fields["access-control-allow-headers"])
+    assert fields["access-control-max-age"] == "77"
+
+
+async def test_preflight_of_another_origin_is_refused(
+    start: Start, upstream: FaultUpstream
 ) -> None:
     """The gateway answers 403 without CORS fields; the upstream gets nothing."""
     gateway = await start(ROUTES)
-    reply = await preflight(gateway, path, method, *headers, origin=origin)
-    assert reply.status == 403
-    assert not cors_fields(reply)
-    assert reply.one("Vary") == "Origin"
-    assert origin not in reply.body.decode()
+    for origin in ("https://evil.example", "null", "https://\xe9.com"):
+        reply = await preflight(gateway, "/private", "GET", origin=origin)
+        assert reply.status == 403
+        assert not cors_fields(reply)
+        assert reply.one("Vary") == "Origin"
+        assert origin not in reply.body.decode()
+        record = await gateway.record(reply)
+        assert record.reason == "cors_refused"
+        assert record.note.startswith("origin ")
+        assert record.note.isascii()
+    assert not upstream.requests
+
+
+NAMED = [
+    # path, method, fields, an allowed method, the log's note
+    ("/private", "GET", ("rid", "X-Unknown", "x-own"), "GET", "field X-Unknown isn't"),
+    ("/private", "PURGE", ("x-unknown",), "PURGE", "field x-unknown isn't"),
+    ("/private", "POST", ("x-csrf-token",), "POST", "field x-csrf-token isn't"),
+    ("/get", "DELETE", (), "GET", "method DELETE isn't"),
+    ("/get", "DELETE", ("x-unknown",), "GET", "method DELETE isn't"),
+    ("/user", "DELETE", (), "GET", "method DELETE isn't"),
+    ("/private", "GET", ("x-" + "a" * 200,), "GET", "aaa… isn't in allow_headers"),
+]
+
+
+async def test_what_is_refused_of_a_preflight_is_named(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """An allowed origin gets 204 with the lists, and the log names what isn't in them.
+
+    A browser then names the method or field instead of the origin, and sends nothing.
+    No list has what is refused, and the upstream gets nothing.
+    """
+    gateway = await start(ROUTES)
+    for path, method, headers, allowed, note in NAMED:
+        reply = await preflight(gateway, path, method, *headers)
+        assert reply.status == 204
+        fields = cors_fields(reply)
+        assert fields["access-control-allow-origin"] == PAGE
+        methods = fields["access-control-allow-methods"].split(", ")
+        listed = names(fields["access-control-allow-headers"])
+        assert allowed in methods
+        assert method not in methods or not {name.lower() for name in headers} <= listed
+        assert {"x-own", "rid"} <= listed
+        assert fields["access-control-max-age"] == "0"
+        assert "origin" in names(reply.one("Vary") or "")
+        record = await gateway.record(reply)
+        assert (record.decision, record.reason) == ("denied", "cors_refused")
+        assert note in record.note
+    assert not upstream.requests
+
+
+async def test_a_refused_method_that_needs_no_preflight_is_still_405(
+    start: Start, upstream: FaultUpstream
+) -> None:
+    """Browsers let POST pass whatever the list says; the request itself is refused."""
+    gateway = await start(ROUTES)
+    assert (await preflight(gateway, "/get", "POST")).status == 204
+    assert (await gateway.ask("POST", "/get", ("Origin", PAGE))).status == 405
     assert not upstream.requests
 
 

@@ -53,7 +53,7 @@ def _library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("website", "api", "is_sent"), SENT)
 def test_sites_are_those_of_browsers(website: str, api: str, is_sent: bool) -> None:
-    """Two origins are one site if and only if a browser sends Lax cookies between them."""
+    """Two origins are one site exactly if a browser sends Lax cookies between them."""
     assert (sites.site(website) == sites.site(api)) == is_sent
 
 
@@ -157,7 +157,7 @@ def test_cookies_of_a_parent_domain_are_fine() -> None:
             "https://app.example.com",
             "https://api.example.com",
             cookie={"domain": domain},
-            token_transfer_method="cookie",  # noqa: S106 - a way to send one
+            token_transfer_method="cookie",
         )
         assert check_domains(pair) == doubtful_domains(pair) == ()
 
