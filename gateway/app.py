@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ from gateway.verify import Engine
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
+
+
+_log = logging.getLogger("gateway")
 
 
 def id_maker() -> Callable[[], str]:
@@ -115,10 +119,20 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
     return services
 
 
+def _warn_of_proxy(peer: str) -> None:
+    """Log that a TLS terminator may not be in `gateway.trusted_proxies`."""
+    _log.warning(
+        "X-Forwarded-Proto: https from %s is ignored, because the address isn't in"
+        " gateway.trusted_proxies. Add it if it is your TLS terminator. Not said again",
+        peer or "a Unix socket",
+    )
+
+
 def forwarded_cache(gateway: GatewayConfig) -> ForwardedCache:
     """Return what makes the fields that say where requests come from."""
     return ForwardedCache(
         Networks(gateway.trusted_proxies),
+        _warn_of_proxy,
         real_ip=gateway.forwarded.real_ip,
         rfc7239=gateway.forwarded.rfc7239,
     )

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from stack import Records, Start, no_blocking, running
 
 from gateway import routes, settings
-from gateway.app import App, BadService, id_maker, open_app
+from gateway.app import (
+    App,
+    BadService,
+    forwarded_cache,
+    id_maker,
+    open_app,
+    readers,
+)
 from gateway.config import Config, InvalidConfig, parse
 from gateway.dev.core import ThreadedCore
 from gateway.supertokens import RecipeError
@@ -397,3 +404,18 @@ def fresh_sdk() -> Iterator[None]:
     sdk_reset.reset()
     yield
     sdk_reset.reset()
+
+
+def test_a_terminator_that_is_not_trusted_is_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The operator reads which address to add to `gateway.trusted_proxies`."""
+    config = parse({"version": 1})
+    reader, _ = readers(routes.compile(config), config.gateway)
+    head = reader.read(b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n")
+    cache = forwarded_cache(config.gateway)
+    for peer in ("192.0.2.1", "192.0.2.2"):
+        cache.find(head, peer, "a", secure=False)
+    (message,) = caplog.messages
+    assert "https from 192.0.2.1 is ignored" in message
+    assert "gateway.trusted_proxies" in message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.errors import BadTarget
 from gateway.headers.names import (
@@ -210,16 +210,23 @@ class ForwardedCache:
     """The forwarded fields of requests, remembered by what they are made from."""
 
     def __init__(
-        self, trusted: Networks, *, real_ip: bool = False, rfc7239: bool = False
+        self,
+        trusted: Networks,
+        on_ignored: Callable[[str], None] | None = None,
+        *,
+        real_ip: bool = False,
+        rfc7239: bool = False,
     ) -> None:
         """*trusted* are the peers whose X-Forwarded-* fields count.
 
-        *real_ip* adds X-Real-IP, which must be a reserved name then; *rfc7239* adds
-        Forwarded.
+        *on_ignored* is called at most once: with the address of the first other peer
+        that says in X-Forwarded-Proto that its client uses https. *real_ip* adds
+        X-Real-IP, which must be a reserved name then; *rfc7239* adds Forwarded.
         """
         self._real_ip = real_ip
         self._rfc7239 = rfc7239
         self._trusted = trusted
+        self._on_ignored = on_ignored
         self._trusts_any = bool(trusted)
         self._known: dict[object, ForwardedFields] = {}
 
@@ -237,6 +244,8 @@ class ForwardedCache:
             stated = ()
             if head.marks & HAS_FORWARDED:
                 stated = tuple([x for x in head.lines if x.marks & HAS_FORWARDED])
+        elif self._on_ignored is not None and head.marks & HAS_FORWARDED:
+            self._ignore(head, peer, secure)
         # Lines of the same bytes are the same object for as long as they're remembered.
         key = (peer, authority, secure, head.http10, stated)
         forwarded = self._known.get(key)
@@ -247,6 +256,14 @@ class ForwardedCache:
                     self._known.clear()
                 self._known[key] = forwarded
         return forwarded
+
+    def _ignore(self, head: RequestHead, peer: str, secure: bool) -> None:
+        """Report a peer that isn't trusted and may be a TLS terminator."""
+        stated = _values(head.lines, FORWARDED_PROTO)
+        if not secure and client_scheme(stated, "http") == "https":
+            report, self._on_ignored = self._on_ignored, None
+            if report is not None:
+                report(peer)
 
     def _make(
         self,

@@ -483,3 +483,53 @@ def test_real_ip_and_forwarded(
     assert fields.get(b"X-Real-IP") == real_ip
     assert fields[b"Forwarded"] == element
     assert {b"X-Real-IP", b"Forwarded"}.isdisjoint(told(forwarded(*STATED, **way)))
+
+
+# --- a terminator that is not trusted -----------------------------------------
+
+
+HTTPS = (b"X-Forwarded-Proto", b"https")
+
+IGNORED = [
+    # the peer, its fields, whether the connection is TLS, the peers that are reported
+    (STRANGER, (HTTPS,), False, [STRANGER]),
+    (STRANGER, ((b"x-forwarded-proto", b"WSS"),), False, [STRANGER]),
+    ("", (HTTPS,), False, [""]),
+    (STRANGER, ((b"X-Forwarded-Proto", b"http"),), False, []),
+    (STRANGER, (HTTPS, HTTPS), False, []),
+    (STRANGER, ((b"X-Forwarded-For", b"1.2.3.4"),), False, []),
+    (STRANGER, (), False, []),
+    (STRANGER, (HTTPS,), True, []),
+    (PROXY, (HTTPS,), False, []),
+]
+
+
+@pytest.mark.parametrize("trusted", [TRUSTED, Networks()])
+@pytest.mark.parametrize(("peer", "fields", "secure", "reported"), IGNORED)
+def test_a_terminator_that_is_not_trusted_is_reported(
+    peer: str,
+    fields: tuple[Field, ...],
+    secure: bool,
+    reported: list[str],
+    trusted: Networks,
+) -> None:
+    """A peer whose https is ignored is reported, also if its requests are known."""
+    if peer == PROXY and not trusted:
+        reported = [PROXY]
+    said: list[str] = []
+    ways = ForwardedCache(trusted, said.append)
+    forwarded(peer=peer, secure=secure, ways=ways)
+    found = forwarded(*fields, peer=peer, secure=secure, ways=ways)
+    assert said == reported
+    assert found.is_secure is (
+        secure or (peer == PROXY and fields == (HTTPS,) and bool(trusted))
+    )
+
+
+def test_only_the_first_is_reported() -> None:
+    """Clients can send the field, too, so there is one report, whoever they are."""
+    said: list[str] = []
+    ways = ForwardedCache(TRUSTED, said.append)
+    for number in range(1, 100):
+        forwarded(HTTPS, peer=f"9.9.9.{number}", ways=ways)
+    assert said == ["9.9.9.1"]
