@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from gateway.cli.terminal import announce, fail
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+    from gateway.supertokens.delivery import EmailSender
 
 _MAX_WORKERS = 512
 
@@ -34,11 +36,20 @@ _MAX_WORKERS = 512
     show_envvar=True,
     help="Number of worker processes. Default: one for each usable CPU.",
 )
+@click.option(
+    "--outbox",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="For development: write mails and text messages to files in DIR instead of"
+    " sending them, and their links to standard error. Anyone who reads these can sign"
+    " in.",
+)
 def serve(
     config_paths: tuple[Path, ...],
     log_format: str,
     listen: str | None,
     workers: int | None,
+    outbox: Path | None,
 ) -> None:
     """Run the gateway with the core that the file names.
 
@@ -67,6 +78,18 @@ def serve(
         _warn(again)
         return again
 
+    email: EmailSender | None = None
+    if outbox is not None:
+        from gateway.dev.outbox import Outbox
+
+        announce(
+            f"warning: mails are written to {outbox}, not sent, and their links to"
+            " standard error. For development only",
+            colour="yellow",
+        )
+        # As a log message, since the workers must not block on standard error.
+        email = Outbox(outbox, logging.getLogger("gateway.outbox").warning)
+
     try:
         _warn(settings)
         code = supervise(
@@ -78,6 +101,7 @@ def serve(
             load=read_again,
             say=announce,
             on_ready=ready,
+            email=email,
         )
     except (LibraryChanged, ListenError) as error:
         fail(str(error))

@@ -17,7 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
 from gateway.process.channel import Channel, Hangup
@@ -53,6 +53,9 @@ from gateway.process.signals import has_nohup
 from gateway.process.sockets import bind, share, url_of
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from gateway.supertokens.delivery import EmailSender
 
 _NOT_SDK = ("keys", "cache", "core")
 """The sections below `supertokens` that say nothing about what a token means."""
@@ -439,13 +442,15 @@ def supervise(
     load: Callable[[], Settings],
     say: Callable[[str], None],
     on_ready: Callable[[str], None],
+    email: EmailSender | None = None,
     pace: SupervisorPace | None = None,
 ) -> int:
     """Serve until a signal stops the gateway; return the exit code.
 
     *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
     line to standard error; a line is dropped if it would block. *on_ready* gets the URL
-    when the first worker is ready.
+    when the first worker is ready. *email* sends all mail of the workers in place of
+    `supertokens.email_delivery`.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -459,7 +464,14 @@ def supervise(
     def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
         who = f"{name_of(slot)}: " if workers > 1 else ""
         return run(
-            run_worker(settings, end, sockets=sockets, log_format=log_format, who=who)
+            run_worker(
+                settings,
+                end,
+                sockets=sockets,
+                log_format=log_format,
+                who=who,
+                email=email,
+            )
         )
 
     return Supervisor(

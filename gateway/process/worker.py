@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gateway.app import App, BadService
 from gateway.process import messages
@@ -35,6 +36,9 @@ from gateway.process.serve import (
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
 from gateway.supertokens import RecipeError
+
+if TYPE_CHECKING:
+    from gateway.supertokens.delivery import EmailSender
 
 _HANDOVER_S = 0.05
 """How long a worker still accepts while it drains. By then the other processes have
@@ -182,16 +186,17 @@ async def run_worker(
     sockets: Sequence[socket.socket],
     log_format: str,
     who: str,
+    email: EmailSender | None = None,
 ) -> int:
     """Run a worker in this process; return the exit code.
 
     *end* is its end of the channel; *who* is the prefix of its messages on standard
-    error.
+    error. *email* sends all mail in place of `supertokens.email_delivery`.
     """
     async with contextlib.AsyncExitStack() as opened:
         try:
             app = await opened.enter_async_context(
-                hosting(settings, log_format=log_format, who=who)
+                hosting(settings, log_format=log_format, who=who, email=email)
             )
         except (BadService, LibraryChanged, RecipeError) as error:
             end.setblocking(True)

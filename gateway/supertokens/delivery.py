@@ -42,7 +42,8 @@ class EmailSender(Protocol):
 
         *kind* is `password_reset`, `email_verification`, `account_recovery`,
         `passwordless` or `passwordless_sms`; *to* an address or phone number; *link*
-        the link, or for a passwordless flow without links the code.
+        the link. For passwordless it is the link, the code, or both on a line each, as
+        the flow has them.
         """
         ...
 
@@ -99,7 +100,9 @@ class _Text(SMSDeliveryInterface[Any]):
 
 
 def _login(message: LoginMail | LoginText) -> str:
-    return message.url_with_link_code or message.user_input_code or ""
+    """Return the link and the code of a message on a line each; it may lack one."""
+    parts = (message.url_with_link_code, message.user_input_code)
+    return "\n".join(part for part in parts if part)
 
 
 class Delivery:

@@ -1564,6 +1564,21 @@ async def test_a_code_is_sent_instead_of_a_link(core: RunningCore) -> None:
     assert all(link.isdigit() for _, _, link in outbox.messages[-2:])
 
 
+async def test_a_link_and_its_code_are_both_sent(core: RunningCore) -> None:
+    """In a passwordless flow with both, the sender gets a line for each."""
+    outbox = Outbox()
+    recipes = {
+        **MAILING,
+        "passwordless": {**PASSWORDLESS, "flow_type": "USER_INPUT_CODE_AND_MAGIC_LINK"},
+    }
+    async with running(settings(core.url, recipes=recipes), email=outbox) as sdk:
+        await request_all_messages(Person(sdk, core))
+    for _, _, text in outbox.messages[-2:]:
+        link, code = text.split("\n")
+        assert link.startswith("http://localhost:8000/auth/verify?")
+        assert code.isdigit()
+
+
 async def test_nothing_is_sent_by_default(
     core: RunningCore, caplog: pytest.LogCaptureFixture
 ) -> None:
