@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test test-core test-newest test-oldest test-pythons lint format \
+.PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs resources memory differential fuzz lenient faults fairness \
 	slow-clients sign-in-burst core-stalls soak mutants bench bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-verify bench-workers clean
@@ -42,6 +42,12 @@ test-core: $(VENV)/.dev ## tests that need a core, against SUPERTOKENS_CONNECTIO
 	@test -n "$$SUPERTOKENS_CONNECTION_URI" || { echo "error: set" \
 	  "SUPERTOKENS_CONNECTION_URI to the address of a core for tests" >&2; exit 1; }
 	@$(BIN)/python -m pytest -m any_core $(ARGS)
+
+# By hand, all settings in ten minutes; CI runs the selection of --quick.
+test-browser: $(VENV)/.dev ## SuperTokens' frontends in Chromium (ARGS="--quick", ARGS="-k tabs")
+	@$(BIN)/python -m pip install --quiet --group browser
+	@tests/browser/install.sh
+	@PYTHONPATH=tests $(BIN)/python -m browser $(ARGS)
 
 # The tests without those that start many processes or wait for real time.
 FAST := tests --ignore=tests/end_to_end --ignore=tests/lenient --ignore=tests/proxy \
