@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 LOOPBACK = "127.0.0.1"
 
@@ -79,6 +79,20 @@ class Ports:
             yield field.name, getattr(self, field.name)
 
 
+def with_free_ports(ports: Ports, environ: Mapping[str, str]) -> Ports:
+    """Return *ports* with free ones in place of defaults that are in use.
+
+    A second `make dev` needs a port of its own for the gateway only. The gateway's
+    port, and those that *environ* sets, are never replaced.
+    """
+    free = {
+        name: _free_port()
+        for name, port in ports
+        if name != "gateway" and not environ.get(variable(name)) and _is_in_use(port)
+    }
+    return replace(ports, **free)
+
+
 def check_free(ports: Ports) -> None:
     """Check that every port is free on loopback.
 
@@ -89,12 +103,25 @@ def check_free(ports: Ports) -> None:
         PortInUse: another process listens on a port.
     """
     for name, port in ports:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do, so that connections in TIME_WAIT don't occupy a port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError as exc:
-                if exc.errno != errno.EADDRINUSE:
-                    raise
-                raise PortInUse(name, port) from exc
+        if _is_in_use(port):
+            raise PortInUse(name, port)
+
+
+def _is_in_use(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As servers do, so that connections in TIME_WAIT don't occupy a port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port

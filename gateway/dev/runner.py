@@ -25,6 +25,7 @@ from gateway.dev.ports import (
     Ports,
     check_free,
     variable,
+    with_free_ports,
 )
 
 STATE = Path(".gateway")
@@ -159,7 +160,7 @@ async def _run(
     say: Callable[[str], None],
 ) -> None:
     """Run the child and the gateway until one of them ends or this is cancelled."""
-    ports = Ports.of(environ)
+    ports = with_free_ports(Ports.of(environ), environ)
     check_free(ports)
     outbox = Outbox(state / "outbox", say)
     ready = asyncio.Event()

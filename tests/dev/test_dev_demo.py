@@ -292,6 +292,33 @@ async def test_admin_role_is_assigned_through_the_core(
         assert (await roles.json())["roles"] == ["admin"] == [body["role"]]
 
 
+async def test_admin_role_is_in_the_next_token_of_the_session(
+    aiohttp_client: AiohttpClient, core: RunningCore
+) -> None:
+    """The session's claims have the role and its permission, besides what they had."""
+    client = await aiohttp_client(page(Core(uri=core.url, api_key="k" * 20)))
+    async with ClientSession(
+        core.url, headers={"api-key": "k" * 20, "cdi-version": "5.4"}
+    ) as session:
+        new = {
+            "userId": "ann",
+            "userDataInJWT": {"st-role": {"v": ["clerk"], "t": 1}, "own": 1},
+            "userDataInDatabase": {},
+            "enableAntiCsrf": False,
+        }
+        async with session.post("/public/recipe/session", json=new) as reply:
+            handle = (await reply.json())["session"]["handle"]
+        sent = {**ANN, "X-Session-Handle": handle}
+        for _ in range(2):
+            assert (await client.post("/demo/admin-role", headers=sent)).status == 200
+        query = {"sessionHandle": handle}
+        async with session.get("/recipe/session", params=query) as reply:
+            payload = (await reply.json())["userDataInJWT"]
+    assert payload["st-role"]["v"] == ["clerk", "admin"]
+    assert payload["st-perm"]["v"] == ["orders:read-all"]
+    assert payload["own"] == 1
+
+
 async def test_admin_role_is_for_users(
     aiohttp_client: AiohttpClient, core: RunningCore
 ) -> None:

@@ -21,7 +21,14 @@ from faults import free_ports
 
 from gateway.dev import runner
 from gateway.dev.outbox import Outbox
-from gateway.dev.ports import BadPort, PortInUse, Ports, check_free, variable
+from gateway.dev.ports import (
+    BadPort,
+    PortInUse,
+    Ports,
+    check_free,
+    variable,
+    with_free_ports,
+)
 from gateway.dev.runner import gateway_environ, run
 from gateway.settings import load
 
@@ -75,6 +82,17 @@ def test_port_in_use_names_its_purpose(environ: dict[str, str]) -> None:
         pytest.raises(PortInUse, match=rf"{ports.orders} \(orders\).*ORDERS_PORT="),
     ):
         check_free(ports)
+
+
+def test_defaults_in_use_are_replaced() -> None:
+    """A second run needs `GATEWAY_PORT` only; ports that are set are kept."""
+    with listener() as busy, listener() as other:
+        ports = Ports(catalog=busy, orders=other, core=free_ports(1)[0])
+        found = with_free_ports(ports, {"ORDERS_PORT": str(other)})
+        assert found.catalog not in {busy, other}
+        assert (found.orders, found.core) == (other, ports.core)
+        taken = with_free_ports(Ports(gateway=busy), {})
+        assert taken.gateway == busy
 
 
 # --- the route table's variables -----------------------------------------------

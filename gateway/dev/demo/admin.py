@@ -6,6 +6,7 @@ any user who asks for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from gateway.dev.demo.replies import NO_GATEWAY, answer, refusal
 ROLE = "admin"
 PERMISSIONS = ("orders:read-all",)
 
-_NOTE = "A session gets its roles when it is created: sign out and in again."
+_NOTE = "A refresh brings it into this session; others get it when they are created."
 _CDI_VERSION = "5.4"
 _TIMEOUT_S = 5.0
 
@@ -74,6 +75,8 @@ class Admin:
                 "public/recipe/user/role",
                 {"userId": user_id, "role": ROLE},
             )
+            if handle := request.headers.get("X-Session-Handle"):
+                await self._refresh_claims(self._client, handle)
         except (aiohttp.ClientError, TimeoutError):
             return refusal(503, "the core can't be reached, or refused the request")
         return answer(
@@ -83,6 +86,25 @@ class Admin:
                 "note": _NOTE,
             }
         )
+
+    async def _refresh_claims(self, client: aiohttp.ClientSession, handle: str) -> None:
+        """Put the role into a session's claims: its next access token has them.
+
+        SuperTokens' `fetch_and_set_claim` does the same. A session keeps the claims of
+        its sign-in otherwise, also when it is refreshed.
+
+        Source: SuperTokens core, `PUT /recipe/jwt/data`; SDK, `UserRoleClaim`.
+        """
+        async with client.get(
+            "recipe/session", params={"sessionHandle": handle}
+        ) as reply:
+            payload = (await reply.json(content_type=None)).get("userDataInJWT", {})
+        now_ms = time.time_ns() // 1_000_000
+        for claim, values in (("st-role", (ROLE,)), ("st-perm", PERMISSIONS)):
+            had = payload.get(claim, {}).get("v", ())
+            payload[claim] = {"v": [*dict.fromkeys((*had, *values))], "t": now_ms}
+        body = {"sessionHandle": handle, "userDataInJWT": payload}
+        await self._put(client, "recipe/jwt/data", body)
 
     @staticmethod
     async def _put(

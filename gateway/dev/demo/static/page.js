@@ -80,6 +80,7 @@ function notify(text, bad = false) {
   notice.textContent = text;
   notice.classList.toggle("bad", bad);
   notice.hidden = !text;
+  if (text) reveal(notice);
 }
 
 function draw() {
@@ -125,6 +126,15 @@ function show(method, path, { response, text, data }) {
   }));
   if (headers.length) {
     byId("body").textContent = JSON.stringify({ ...data, headers: "see above" }, null, 2);
+  }
+}
+
+// On a phone, the answer is below the buttons, out of sight.
+function reveal(section) {
+  const { top, bottom } = section.getBoundingClientRect();
+  if (top < 0 || Math.min(bottom, top + 160) > innerHeight) {
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    section.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
   }
 }
 
@@ -191,9 +201,12 @@ const ACTS = {
   },
   async admin() {
     const { response, data } = await call("POST", "/demo/admin-role");
-    notify(response.ok
-      ? `You have the role ${data.role}. ${data.note}`
-      : `${response.status}: ${data?.message ?? data?.title ?? response.statusText}`, !response.ok);
+    if (!response.ok) {
+      return notify(`${response.status}: ${data?.message ?? data?.title ?? response.statusText}`, true);
+    }
+    // The claims of the session have changed; its next token has them.
+    const done = await refresh();
+    notify(done ? `You have the role ${data.role}.` : "The session is over: sign in again.", !done);
   },
 };
 
@@ -230,6 +243,7 @@ for (const button of document.querySelectorAll("[data-call]")) {
     const body = method === "POST" ? { sku: "mug", quantity: 1 } : undefined;
     const extra = byId("forge").checked ? { "X-User-Id": "mallory" } : {};
     show(method, path, await call(method, path, { body, extra }));
+    reveal(byId("answer"));
   }));
 }
 
