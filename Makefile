@@ -18,7 +18,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs resources memory differential fuzz lenient faults fairness \
-	slow-clients sign-in-burst core-stalls soak mutants bench bench-instructions bench-pieces \
+	slow-clients sign-in-burst core-stalls soak mutants screenshots bench \
+	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
 help: ## list the targets
@@ -48,6 +49,10 @@ test-browser: $(VENV)/.dev ## SuperTokens' frontends in Chromium (ARGS="--quick"
 	@$(BIN)/python -m pip install --quiet --group browser
 	@tests/browser/install.sh
 	@PYTHONPATH=tests $(BIN)/python -m browser $(ARGS)
+
+screenshots: $(VENV)/.dev ## the demo page in docs/images, at 1280 and 375 px
+	@tests/browser/install.sh
+	@PYTHONPATH=tests $(BIN)/python tools/screenshots.py
 
 # The tests without those that start many processes or wait for real time.
 FAST := tests --ignore=tests/end_to_end --ignore=tests/lenient --ignore=tests/proxy \

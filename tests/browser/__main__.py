@@ -44,9 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-k", default="", metavar="WORDS", help="scenarios by name")
     parser.add_argument("-s", default="", metavar="WORDS", help="settings by name")
     options = parser.parse_args(arguments)
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        parser.error("Chromium is missing (on Debian: apt install chromium)")
     settings = [
         setting
         for setting in (QUICK if options.quick else ALL)
@@ -59,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pages = Path(folder) / "pages"
         _bundle(pages)
         facts = {
-            "browser": browser,
+            "browser": browser(),
             "quick": options.quick,
             "words": options.k,
             "names": [SITE, API],
@@ -74,6 +71,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for setting in failed:
         print(f"failed: {setting}", flush=True)
     return 1 if failed or not settings else 0
+
+
+def browser() -> str:
+    """Return the path of Chromium.
+
+    Raises:
+        SystemExit: it isn't installed.
+    """
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise SystemExit("Chromium is missing (on Debian: apt install chromium)")
+    return found
 
 
 def _bundle(pages: Path) -> None:
