@@ -23,7 +23,9 @@ from processes import Process, command, serving
 
 from gateway.dev.core import CoreSettings, serve
 from gateway.dev.core.jws import parse, sign
+from gateway.dev.demo.admin import Core as DemoCore
 from gateway.dev.demo.orders import orders
+from gateway.dev.demo.page import page as demo_page
 from gateway.dev.demo.whoami import whoami
 from gateway.dev.listening import listening
 from gateway.dev.ports import LOOPBACK
@@ -52,6 +54,7 @@ cors: {{allow_origins: ["{site}"]}}
 services:
   orders: {{targets: ["http://127.0.0.1:{orders}"], paths: exact}}
   whoami: {{targets: ["http://127.0.0.1:{whoami}"], paths: exact}}
+  page: {{targets: ["http://127.0.0.1:{page}"], paths: exact}}
 routes:
   - {{path: /orders, service: orders, session: {{check_database: on_write}}}}
   - path: /open
@@ -68,6 +71,14 @@ routes:
   - path: /verified
     service: whoami
     require: {{email_verified: true}}
+  # The demo page, on the gateway's own origin.
+  - {{match: {{path: {{exact: /}}}}, service: page, protected: false}}
+  - {{path: /page, service: page, protected: false}}
+  - {{match: {{path: {{exact: /demo/admin-role}}, methods: [POST]}}, service: page}}
+  - path: /whoami/admin
+    service: whoami
+    require: {{roles: {{all: [admin]}}}}
+    rewrite: {{strip_prefix: /whoami}}
 """
 
 
@@ -187,6 +198,9 @@ async def rig(setting: Setting, pages: Path, folder: Path) -> AsyncIterator[Rig]
                 anti_csrf=f"anti_csrf: {anti_csrf}" if anti_csrf else "",
                 orders=await enter(listening("orders", orders(), 0)),
                 whoami=await enter(listening("whoami", whoami(), 0)),
+                page=await enter(
+                    listening("page", demo_page(DemoCore(uri=control.core.url)), 0)
+                ),
             )
         )
         gateway = await enter(

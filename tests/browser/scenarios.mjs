@@ -369,6 +369,38 @@ scenario("a link signs in without a password", async (context) => {
   assert.equal((await call(tab, "/orders")).status, 200);
 });
 
+// --- the demo page ---------------------------------------------------------------------------
+
+scenario(
+  "the demo page on a phone",
+  async (context) => {
+    const page = await context.newPage();
+    await page.setViewportSize({ width: 375, height: 667 });
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    await page.goto(`${api}/`);
+    const notice = page.locator("#notice");
+    const colour = () => notice.evaluate((shown) => getComputedStyle(shown).backgroundColor);
+    await page.locator("[name=email]").fill(newEmail());
+    await page.locator("#enter [name=password]").fill(PASSWORD);
+    await page.locator("button[value=signin]").click();
+    await notice.getByText("don't belong together").waitFor();
+    const bad = await colour();
+    await page.locator("button[value=signup]").click();
+    // The role is in the session at once.
+    await page.locator("[data-do=admin]").click();
+    await notice.getByText("You have the role admin.").waitFor();
+    assert.notEqual(await colour(), bad);
+    assert.equal(await page.locator("#roles").textContent(), "admin");
+    // The answer is seen without scrolling.
+    await page.locator("[data-call='GET /whoami/admin']").click();
+    const line = page.locator("#line");
+    await line.getByText("200").waitFor();
+    const { y, height } = await line.boundingBox();
+    assert.ok(y >= 0 && y + height <= 667, `the answer is at ${y}`);
+  },
+  { when: IN_COOKIES },
+);
+
 // --- what the browser says -------------------------------------------------------------------
 
 scenario("the browser names a field that the policy doesn't allow", async (context) => {
