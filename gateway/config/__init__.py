@@ -202,6 +202,8 @@ def _apart(findings: Iterable[Finding], gone: Sequence[Loc]) -> list[Finding]:
         for finding in findings
         if not is_within(finding.loc, gone)
         and not is_within(finding.see or ("",), gone)
+        # Nor what is missing somewhere because it was left out.
+        and not any(is_within(place, (finding.loc,)) for place in gone)
     ]
 
 

@@ -95,6 +95,7 @@ def test_a_ca_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     text = f"""\
 version: 1
 gateway: {{listen: "127.0.0.1:0"}}
+supertokens: {{}}
 services: {{a: {{targets: ["https://a.invalid"], tls: {{ca_file: {missing}}}}}}}
 routes: [{{path: /a, service: a}}]
 """
