@@ -80,6 +80,7 @@ class Owner(Protocol):
     def release(self, connection: UpstreamConnection) -> None: ...
     def on_wait(self, connection: UpstreamConnection) -> None: ...
     def on_wait_end(self, connection: UpstreamConnection) -> None: ...
+    def on_idle_end(self, idle_s: float) -> None: ...
     def on_closed(self, connection: UpstreamConnection) -> None: ...
 
 
@@ -576,16 +577,24 @@ class UpstreamConnection(asyncio.Protocol):
         if reply is not None and self._reader.eof():
             self._on_complete(reply)
         else:
+            self._note_idle_end()
             self._close("closed the connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._feed_rest()
+        self._note_idle_end()
         self._close(
             f"reset the connection ({type(exc).__name__})" if exc else "is gone"
         )
         self._transport = None
         self._deadline.end()
         self._owner.on_closed(self)
+
+    def _note_idle_end(self) -> None:
+        """Report how long the service kept this connection idle before it closed it."""
+        deadline = self._deadline
+        if self.state is _IDLE and self.served and not self.closed:
+            self._owner.on_idle_end(deadline.window_s - deadline.left_s)
 
     def abort(self) -> None:
         """Close at once; a pending exchange fails with UpstreamClosed. Idempotent."""

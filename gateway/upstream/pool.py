@@ -46,6 +46,8 @@ request can cross the service's FIN. uvicorn and Node.js close after 5 s, and uv
 doesn't announce it; nginx, Gunicorn's workers, Go and Tomcat keep connections longer or
 announce it."""
 
+_SAME_S: Final = 0.2
+"""Two times within which a service closed idle connections are taken for the same."""
 _CLOSE_TIMEOUT_S: Final = 1.0
 _IDLE = State.IDLE
 
@@ -101,6 +103,8 @@ class UpstreamPool:
         """Exchanges with slow clients, the next one to be cut last (`slowest`): the
         connection, and its `served`, since it may have another exchange by then."""
         self._ranked_at = -math.inf
+        self._kept_s = -math.inf
+        """How long the service kept the last connection that it closed, idle."""
         self._dialling: list[str | None] = []
         """The keys of the clients for whom a connection is being made."""
         self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
@@ -493,6 +497,18 @@ class UpstreamPool:
             self._idle.append(connection)
             if self._waiters or self._over_share:
                 self._serve_waiters()
+
+    def on_idle_end(self, idle_s: float) -> None:
+        """Note that the service closed a connection that was idle for *idle_s*.
+
+        A service that does so after the same time twice in a row has that keep-alive
+        time, and the gateway closes earlier from now on. One that is restarted closes
+        connections of all ages.
+        """
+        is_same = abs(idle_s - self._kept_s) <= _SAME_S
+        self._kept_s = idle_s
+        if is_same:
+            self.keepalive_s = min(self.keepalive_s, max(idle_s - 1.0, idle_s / 2))
 
     def on_closed(self, connection: UpstreamConnection) -> None:
         """Remove a connection whose socket is closed, and free its place."""

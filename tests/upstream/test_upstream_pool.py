@@ -327,6 +327,44 @@ async def test_the_gateway_closes_an_idle_connection_first(
         await upstreams.close()
 
 
+async def test_the_time_after_which_a_service_closes_is_learned(
+    clock: MovableClock, timeouts: TimeoutsConfig
+) -> None:
+    """Two idle connections closed by the service after the same time set the pool's."""
+    close = asyncio.Event()
+
+    async def behaviour(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(OK)
+        await close.wait()
+
+    upstreams = Upstreams()
+    async with FaultUpstream(behaviour) as upstream:
+        pool = upstreams.pool(UpstreamTarget.parse(upstream.url), keepalive_s=60.0)
+        for idle_s, keepalive_s in [(3.0, 60.0), (9.0, 60.0), (5.0, 60.0), (5.1, 4.1)]:
+            close.clear()
+            await get(pool, timeouts)
+            await clock.pass_time(idle_s)
+            assert pool.idle == 1
+            close.set()
+            await until(lambda: not pool.open)
+            assert pool.keepalive_s == pytest.approx(keepalive_s, abs=0.05)
+        await upstreams.close()
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "learned_s"), [(10.0, 4.0), (5.0, 4.0), (3.0, 2.0), (1.0, 0.5)]
+)
+def test_what_is_learned_never_lengthens(idle_s: float, learned_s: float) -> None:
+    """The gateway closes a second before the service, or after half of a short time."""
+    upstreams = Upstreams()
+    pool = upstreams.pool(UpstreamTarget.parse("http://127.0.0.1:9"))
+    pool.on_idle_end(idle_s)
+    assert pool.keepalive_s == 4.0
+    pool.on_idle_end(idle_s + 0.1)
+    assert pool.keepalive_s == pytest.approx(learned_s, abs=0.11)
+
+
 async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
     upstreams: Upstreams, timeouts: TimeoutsConfig
 ) -> None:

@@ -198,6 +198,9 @@ class _Taken:
 
     on_wait_end = on_closed = on_wait
 
+    def on_idle_end(self, idle_s: float) -> None:
+        pass
+
 
 class _Transport(asyncio.Transport):
     """Sends nothing; remembers that it was aborted."""
