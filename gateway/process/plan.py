@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 
 from gateway.pace import backoff_s
 from gateway.process.messages import (
@@ -68,6 +67,14 @@ from gateway.process.plan_events import (
     Signalled,
     Tick,
     Unread,
+)
+from gateway.process.plan_state import (
+    Child,
+    Generation,
+    Place,
+    State,
+    Unconfirmed,
+    Worker,
 )
 from gateway.session.deny_list import DenyList
 
@@ -131,104 +138,6 @@ def name_of(slot: int) -> str:
     return f"worker {slot + 1}"
 
 
-# --- state --------------------------------------------------------------------------
-
-
-class _State(Enum):
-    STARTING = auto()
-    READY = auto()
-    ENDING = auto()
-    """It drains, or was killed because it isn't needed. It isn't replaced."""
-    LOST = auto()
-    """It was killed for a fault, or its channel has ended. It is replaced when it has
-    exited."""
-
-
-@dataclass(slots=True, eq=False)
-class _Place:
-    """The position of one child at a time: of a worker, by slot, or of the hub."""
-
-    due: float | None = None
-    """When to fork the next child, on the monotonic clock; None: don't."""
-    failures: int = 0
-    """How many children have ended in a row."""
-    child: _Child | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Generation:
-    """The workers of one load of the file."""
-
-    config: LoadedFile
-    places: tuple[_Place, ...]
-    """By slot."""
-    is_proven: bool = False
-    """A worker has been ready, so the configuration can be served."""
-    source: KeySource | None = None
-    """The core of its keys, as its first worker has reported it."""
-    core: AskCore | None = None
-    """What the core is asked with, as its first worker has reported it."""
-    complete_at: float | None = None
-    """When all of its workers were ready for the first time, on the monotonic clock."""
-
-    def workers(self) -> Iterator[_Worker]:
-        """Yield the workers that haven't exited."""
-        children = (place.child for place in self.places)
-        return (child for child in children if isinstance(child, _Worker))
-
-    def ready(self) -> dict[int, _Worker]:
-        """Return the workers that can serve, by slot, in order."""
-        return {
-            worker.slot: worker
-            for worker in self.workers()
-            if worker.state is _State.READY
-        }
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Child:
-    """A process that was forked and hasn't exited: a worker or the hub."""
-
-    number: int
-    name: str
-    place: _Place
-    since: float
-    """When it was forked or, later, started to drain, on the monotonic clock."""
-    drain_s: float
-    """How long it may drain before it is killed."""
-    state: _State = _State.STARTING
-    silent_ticks: int = 0
-    """Ticks since its last message."""
-    reason: str | None = None
-    """The reason why it couldn't start or was killed."""
-    is_closed: bool = False
-    """Its channel has ended."""
-    is_killed: bool = False
-    is_discarded: bool = False
-    """It was killed because it isn't needed."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Worker(_Child):
-    generation: _Generation
-    slot: int
-    sockets: tuple[int, ...] = ()
-    """The numbers of the sockets in the last `Accept` sent to it."""
-    keys_until: float = -math.inf
-    """Until when it has keys, on the monotonic clock."""
-
-
-@dataclass(slots=True, eq=False)
-class _Unconfirmed:
-    """A denial that some workers haven't acknowledged."""
-
-    source: _Worker
-    number: int
-    """The source's own number of it."""
-    missing: set[int]
-    """The numbers of these workers."""
-
-
 class Plan:
     """Turns events into actions, from the start of a supervisor to its exit."""
 
@@ -246,13 +155,13 @@ class Plan:
         self._sockets = sockets
         self._current = self._new_generation(config)
         self._current.places[0].due = -math.inf
-        self._next: _Generation | None = None
+        self._next: Generation | None = None
         """The generation that takes over when its workers are ready."""
-        self._hub = _Place()
-        self._children: dict[int, _Child] = {}
+        self._hub = Place()
+        self._children: dict[int, Child] = {}
         self._last_number = 0
         self._denied = DenyList()
-        self._unconfirmed: dict[int, _Unconfirmed] = {}
+        self._unconfirmed: dict[int, Unconfirmed] = {}
         """By the plan's own number of the denial."""
         self._last_denial = 0
         self._keys: Keys | None = None
@@ -328,7 +237,7 @@ class Plan:
             child.silent_ticks += 1
             if child.silent_ticks > self._max_silent_ticks(child):
                 self._kill(child, "it didn't answer")
-            elif child.state is _State.ENDING and now > child.since + child.drain_s:
+            elif child.state is State.ENDING and now > child.since + child.drain_s:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
@@ -348,55 +257,55 @@ class Plan:
                 waiting, "the new workers can't fetch the core's signing keys"
             )
 
-    def _max_silent_ticks(self, child: _Child) -> int:
-        if child.state is _State.STARTING:
+    def _max_silent_ticks(self, child: Child) -> int:
+        if child.state is State.STARTING:
             return self._pace.start_ticks
         return self._pace.silent_ticks
 
-    def _on_message(self, child: _Child, message: Message) -> None:
+    def _on_message(self, child: Child, message: Message) -> None:
         child.silent_ticks = 0
         match message:
             case Ping():
                 pass  # an answer; the count of silent ticks is reset above
-            case Ready() if child.state is _State.STARTING:
-                child.state = _State.READY
-                if isinstance(child, _Worker):
+            case Ready() if child.state is State.STARTING:
+                child.state = State.READY
+                if isinstance(child, Worker):
                     self._report(child, message)
                     self._on_ready(child.generation)
-            case Ready() if child.state is _State.ENDING or child.is_killed:
+            case Ready() if child.state is State.ENDING or child.is_killed:
                 pass  # sent before it received Drain or was killed
-            case Deny() if isinstance(child, _Worker):
+            case Deny() if isinstance(child, Worker):
                 self._on_denial(child, message)
-            case DenyDone(number) if isinstance(child, _Worker):
+            case DenyDone(number) if isinstance(child, Worker):
                 if unconfirmed := self._unconfirmed.get(number):
                     self._acknowledge(number, unconfirmed, child)
             case KeySource() if (
-                isinstance(child, _Worker) and child.state is _State.STARTING
+                isinstance(child, Worker) and child.state is State.STARTING
             ):
                 self._on_key_source(child, message)
             case AskCore() if (
-                isinstance(child, _Worker) and child.state is _State.STARTING
+                isinstance(child, Worker) and child.state is State.STARTING
             ):
                 if child.generation.core is None:
                     child.generation.core = message
                     self._direct_hub()
             case KeySource() | AskCore() if (
-                child.state is _State.ENDING or child.is_killed
+                child.state is State.ENDING or child.is_killed
             ):
                 pass  # as above
-            case KeysUntil(until) if isinstance(child, _Worker):
+            case KeysUntil(until) if isinstance(child, Worker):
                 child.keys_until = until
                 self._assign_sockets()
-            case Keys() if not isinstance(child, _Worker):
+            case Keys() if not isinstance(child, Worker):
                 self._on_keys(message)
-            case Failed(reason) if isinstance(child, _Worker):
+            case Failed(reason) if isinstance(child, Worker):
                 self._report(child, message)
                 child.reason = reason
             case _:
-                kind = "worker" if isinstance(child, _Worker) else "hub"
+                kind = "worker" if isinstance(child, Worker) else "hub"
                 self._kill(child, f"it sent a message that a {kind} doesn't send")
 
-    def _on_key_source(self, worker: _Worker, source: KeySource) -> None:
+    def _on_key_source(self, worker: Worker, source: KeySource) -> None:
         """Note whose keys a new worker needs; send it those that are at hand.
 
         Only a worker that has met no client yet is believed.
@@ -440,12 +349,12 @@ class Plan:
             self._hub_fetches = hub.number, fetch
             self._send(hub, fetch)
 
-    def _report(self, worker: _Worker, message: Deny | Ready | Failed) -> None:
+    def _report(self, worker: Worker, message: Deny | Ready | Failed) -> None:
         """Relay a worker's message to the hub."""
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _on_denial(self, source: _Worker, denial: Deny) -> None:
+    def _on_denial(self, source: Worker, denial: Deny) -> None:
         """Keep a denial, and relay it to the hub and to all other workers."""
         new = self._denied.add(denial.ends, self._now.epoch)
         for part in batches(denial.ends.items()):
@@ -455,7 +364,7 @@ class Plan:
         others = [
             child
             for child in self._children.values()
-            if isinstance(child, _Worker) and child is not source
+            if isinstance(child, Worker) and child is not source
         ]
         if denial.number and relayed:
             self._last_denial += 1
@@ -467,23 +376,23 @@ class Plan:
             self._await_acknowledgements(source, denial.number, others)
 
     def _await_acknowledgements(
-        self, source: _Worker, number: int, others: Sequence[_Worker]
+        self, source: Worker, number: int, others: Sequence[Worker]
     ) -> None:
         """Confirm the last denial when all of *others* that may have clients know it.
 
         One that starts needs no acknowledgement: it reads the denial before `Accept`.
         """
         missing = {
-            worker.number for worker in others if worker.state is not _State.STARTING
+            worker.number for worker in others if worker.state is not State.STARTING
         }
         if not missing:
             self._send(source, DenyDone(number))
         elif len(self._unconfirmed) < MAX_UNCONFIRMED:
-            waiting = _Unconfirmed(source, number, missing)
+            waiting = Unconfirmed(source, number, missing)
             self._unconfirmed[self._last_denial] = waiting
 
     def _acknowledge(
-        self, number: int, unconfirmed: _Unconfirmed, worker: _Child
+        self, number: int, unconfirmed: Unconfirmed, worker: Child
     ) -> None:
         """Note that *worker* knows a denial, or has exited; confirm it if it was last.
 
@@ -496,7 +405,7 @@ class Plan:
             del self._unconfirmed[number]
             self._send(unconfirmed.source, DenyDone(unconfirmed.number))
 
-    def _on_ready(self, generation: _Generation) -> None:
+    def _on_ready(self, generation: Generation) -> None:
         if not generation.is_proven:
             # The others start only now, so that a bad configuration is reported once.
             generation.is_proven = True
@@ -507,33 +416,33 @@ class Plan:
                 self._hub.due = self._now.monotonic
         self._assign_sockets()
 
-    def _on_closed(self, child: _Child, reason: str | None) -> None:
+    def _on_closed(self, child: Child, reason: str | None) -> None:
         child.is_closed = True
         child.silent_ticks = 0
         if reason is not None:
             self._kill(child, reason)
         self._mark_lost(child)
 
-    def _on_unread(self, child: _Child) -> None:
+    def _on_unread(self, child: Child) -> None:
         """Kill a hub that doesn't read. A worker has until its silent ticks are up."""
         if child is self._hub.child:
             self._kill(child, "it didn't read")
 
-    def _on_not_started(self, child: _Child, reason: str) -> None:
+    def _on_not_started(self, child: Child, reason: str) -> None:
         self._remove(child)
-        if child.state is not _State.ENDING:
+        if child.state is not State.ENDING:
             self._replace(child, f"{child.name} can't be started: {reason}")
 
-    def _on_exit(self, child: _Child, exited: Exited) -> None:
+    def _on_exit(self, child: Child, exited: Exited) -> None:
         self._remove(child)
         ending = f"{child.name} (pid {exited.pid}) {exited.how}"
         if child.reason is not None:
             ending = f"{ending}: {child.reason}"
-        if child.state is _State.ENDING:
+        if child.state is State.ENDING:
             if exited.code != 0 and not child.is_discarded:
                 self._log(ending)
         elif (
-            isinstance(child, _Worker)
+            isinstance(child, Worker)
             and not child.generation.is_proven
             and exited.code >= 0
         ):
@@ -585,31 +494,31 @@ class Plan:
 
     def _exit_when_empty(self) -> None:
         """When no worker is left, end the hub; when it has exited, exit."""
-        if any(isinstance(child, _Worker) for child in self._children.values()):
+        if any(isinstance(child, Worker) for child in self._children.values()):
             return
         hub = self._hub.child
         if hub is None:
             if not self._has_exited:
                 self._has_exited = True
                 self._actions.append(Exit(self._exit_code))
-        elif hub.state is _State.LOST:
+        elif hub.state is State.LOST:
             self._discard(hub)
-        elif hub.state is not _State.ENDING:
+        elif hub.state is not State.ENDING:
             self._start_drain(hub)
 
-    def _take_due(self, place: _Place) -> bool:
+    def _take_due(self, place: Place) -> bool:
         """Return whether a child is due in *place*, and if so clear the due time."""
         if place.due is None or place.due > self._now.monotonic:
             return False
         place.due = None
         return True
 
-    def _fork_due(self, generation: _Generation) -> None:
+    def _fork_due(self, generation: Generation) -> None:
         config = generation.config
         for slot, place in enumerate(generation.places):
             if not self._take_due(place):
                 continue
-            worker = _Worker(
+            worker = Worker(
                 number=self._new_number(),
                 name=name_of(slot),
                 place=place,
@@ -624,7 +533,7 @@ class Plan:
                 self._send(worker, denied)
 
     def _fork_hub(self) -> None:
-        hub = _Child(
+        hub = Child(
             number=self._new_number(),
             name="hub",
             place=self._hub,
@@ -654,7 +563,7 @@ class Plan:
                 child.sockets = numbers
                 self._send(child, Accept(numbers))
 
-    def _can_take_over(self, generation: _Generation) -> bool:
+    def _can_take_over(self, generation: Generation) -> bool:
         """Return whether all workers of *generation* are ready and can verify tokens.
 
         Without keys it takes over only from workers that have none either. A single
@@ -672,7 +581,7 @@ class Plan:
             worker.keys_until > now for worker in serving
         )
 
-    def _switch_to(self, generation: _Generation) -> None:
+    def _switch_to(self, generation: Generation) -> None:
         """Make *generation* accept, and the previous one drain."""
         previous = self._current
         self._current, self._next = generation, None
@@ -686,7 +595,7 @@ class Plan:
         if generation.config.listen != previous.config.listen:
             self._log("gateway.listen has changed: that needs a restart")
 
-    def _give_up(self, generation: _Generation, reason: str) -> None:
+    def _give_up(self, generation: Generation, reason: str) -> None:
         """Discard a configuration that can't be served; exit if it is the first."""
         if generation is self._next:
             self._next = None
@@ -698,9 +607,9 @@ class Plan:
             self._exit_code = 1
             self._stop()
 
-    def _replace(self, child: _Child, ending: str) -> None:
+    def _replace(self, child: Child, ending: str) -> None:
         """Schedule another child in the place of one that has ended."""
-        if isinstance(child, _Worker) and child.generation is self._next:
+        if isinstance(child, Worker) and child.generation is self._next:
             self._give_up(child.generation, ending)
             return
         if self._is_stopping:  # the hub, while workers drain
@@ -713,13 +622,13 @@ class Plan:
         self._log(f"{ending}; another one starts in {wait_s:.1f} s")
         self._assign_sockets()
 
-    def _mark_lost(self, child: _Child) -> None:
+    def _mark_lost(self, child: Child) -> None:
         """Mark a child as lost, so that other workers accept from its socket."""
-        if child.state is not _State.ENDING:
-            child.state = _State.LOST
+        if child.state is not State.ENDING:
+            child.state = State.LOST
             self._assign_sockets()
 
-    def _kill(self, child: _Child, reason: str) -> None:
+    def _kill(self, child: Child, reason: str) -> None:
         """Kill a faulty child."""
         child.reason = child.reason or reason
         if not child.is_killed:
@@ -727,24 +636,24 @@ class Plan:
             self._actions.append(Kill(child.number))
             self._mark_lost(child)
 
-    def _discard(self, child: _Child) -> None:
+    def _discard(self, child: Child) -> None:
         """Kill a child that isn't needed."""
-        child.state = _State.ENDING
+        child.state = State.ENDING
         child.is_discarded = True
         if not child.is_killed:
             child.is_killed = True
             self._actions.append(Kill(child.number))
 
-    def _drain(self, generation: _Generation) -> None:
+    def _drain(self, generation: Generation) -> None:
         """Drain the ready workers of *generation*; kill the others."""
         for worker in tuple(generation.workers()):
-            if worker.state is _State.READY:
+            if worker.state is State.READY:
                 self._start_drain(worker)
-            elif worker.state is not _State.ENDING:
+            elif worker.state is not State.ENDING:
                 self._discard(worker)
 
-    def _start_drain(self, child: _Child) -> None:
-        child.state = _State.ENDING
+    def _start_drain(self, child: Child) -> None:
+        child.state = State.ENDING
         child.since = self._now.monotonic
         self._send(child, Drain())
 
@@ -761,24 +670,24 @@ class Plan:
 
     # --- helpers ------------------------------------------------------------------
 
-    def _new_generation(self, config: LoadedFile) -> _Generation:
-        return _Generation(config, tuple(_Place() for _ in range(self._workers)))
+    def _new_generation(self, config: LoadedFile) -> Generation:
+        return Generation(config, tuple(Place() for _ in range(self._workers)))
 
-    def _places(self) -> Iterator[_Place]:
+    def _places(self) -> Iterator[Place]:
         """Yield the places in which children are forked."""
         yield self._hub
         yield from self._current.places
         if self._next is not None:
             yield from self._next.places
 
-    def _remove(self, child: _Child) -> None:
+    def _remove(self, child: Child) -> None:
         del self._children[child.number]
         for number, unconfirmed in tuple(self._unconfirmed.items()):
             self._acknowledge(number, unconfirmed, child)
         if child.place.child is child:
             child.place.child = None
 
-    def _send(self, child: _Child, message: Message) -> None:
+    def _send(self, child: Child, message: Message) -> None:
         if not child.is_closed:
             self._actions.append(Send(child.number, message))
 

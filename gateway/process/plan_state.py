@@ -1,0 +1,110 @@
+"""PURE. What the supervisor's plan holds: generations, their places, and children."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from gateway.process.messages import AskCore, KeySource
+from gateway.process.plan_events import LoadedFile
+
+
+class State(Enum):
+    """What the plan expects of a child."""
+
+    STARTING = auto()
+    READY = auto()
+    ENDING = auto()
+    """It drains, or was killed because it isn't needed. It isn't replaced."""
+    LOST = auto()
+    """It was killed for a fault, or its channel has ended. It is replaced when it has
+    exited."""
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """The position of one child at a time: of a worker, by slot, or of the hub."""
+
+    due: float | None = None
+    """When to fork the next child, on the monotonic clock; None: don't."""
+    failures: int = 0
+    """How many children have ended in a row."""
+    child: Child | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """The workers of one load of the file."""
+
+    config: LoadedFile
+    places: tuple[Place, ...]
+    """By slot."""
+    is_proven: bool = False
+    """A worker has been ready, so the configuration can be served."""
+    source: KeySource | None = None
+    """The core of its keys, as its first worker has reported it."""
+    core: AskCore | None = None
+    """What the core is asked with, as its first worker has reported it."""
+    complete_at: float | None = None
+    """When all of its workers were ready for the first time, on the monotonic clock."""
+
+    def workers(self) -> Iterator[Worker]:
+        """Yield the workers that haven't exited."""
+        children = (place.child for place in self.places)
+        return (child for child in children if isinstance(child, Worker))
+
+    def ready(self) -> dict[int, Worker]:
+        """Return the workers that can serve, by slot, in order."""
+        return {
+            worker.slot: worker
+            for worker in self.workers()
+            if worker.state is State.READY
+        }
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Child:
+    """A process that was forked and hasn't exited: a worker or the hub."""
+
+    number: int
+    name: str
+    place: Place
+    since: float
+    """When it was forked or, later, started to drain, on the monotonic clock."""
+    drain_s: float
+    """How long it may drain before it is killed."""
+    state: State = State.STARTING
+    silent_ticks: int = 0
+    """Ticks since its last message."""
+    reason: str | None = None
+    """The reason why it couldn't start or was killed."""
+    is_closed: bool = False
+    """Its channel has ended."""
+    is_killed: bool = False
+    is_discarded: bool = False
+    """It was killed because it isn't needed."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Worker(Child):
+    """A worker of a generation."""
+
+    generation: Generation
+    slot: int
+    sockets: tuple[int, ...] = ()
+    """The numbers of the sockets in the last `Accept` sent to it."""
+    keys_until: float = -math.inf
+    """Until when it has keys, on the monotonic clock."""
+
+
+@dataclass(slots=True, eq=False)
+class Unconfirmed:
+    """A denial that some workers haven't acknowledged."""
+
+    source: Worker
+    number: int
+    """The source's own number of it."""
+    missing: set[int]
+    """The numbers of these workers."""
