@@ -25,12 +25,12 @@ ENV PATH=/opt/gateway/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     SUPERTOKENS_TLDEXTRACT_DISABLE_HTTP=true \
     TLDEXTRACT_CACHE=/tmp/tldextract \
-    GATEWAY_LISTEN=0.0.0.0:8000
+    GATEWAY_LISTEN=0.0.0.0:8000 \
+    GATEWAY_PROBES_LISTEN=0.0.0.0:9902
 USER 10001:10001
-EXPOSE 8000
+EXPOSE 8000 9902
 STOPSIGNAL SIGTERM
-# Any status below 500 is healthy: without a session /user is 401, without a core call.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-  CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['GATEWAY_LISTEN'].rpartition(':')[2]), timeout=3); c.request('GET', '/user'); sys.exit(c.getresponse().status >= 500)"]
+  CMD ["gateway", "health", "--ready"]
 ENTRYPOINT ["gateway"]
 CMD ["serve", "-c", "/etc/gateway/routes.yaml"]

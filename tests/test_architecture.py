@@ -72,7 +72,7 @@ ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "process"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "aiohttp_app dev downstream seams session supertokens",
+    "aiohttp": "aiohttp_app dev downstream process seams session supertokens",
     "aiohttp_cors": "downstream seams",
     "click": "cli",
     "cryptography": "dev session",

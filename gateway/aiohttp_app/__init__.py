@@ -13,7 +13,8 @@ Limits
 - aiohttp's server reads requests and answers malformed ones itself. Its 400 has another
   format, and is not recorded. A chunked body that stops within its framing is answered
   with 408 after `body_idle_timeout`. There is no `head_timeout`, `max_head_size` is
-  checked when the head is complete, and `max_connections`, `listen` and `drain_timeout`
+  checked when the head is complete, and `max_connections`, `listen`, `drain_timeout`,
+  `shutdown_delay` and `probes`
   aren't used.
 - aiohttp writes header fields as UTF-8: a reply with other bytes in a field becomes a
   502. The status line of a reply has the version of the request, such as `HTTP/1.0`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import click
 
 from gateway import __version__
-from gateway.cli import check, core, dev, routes, schema, serve
+from gateway.cli import check, core, dev, health, routes, schema, serve
 from gateway.cli.terminal import open_closed_streams
 
 __all__ = ["main"]
@@ -32,6 +32,7 @@ for _command in (
     check.check,
     core.core,
     dev.dev,
+    health.health,
     routes.routes,
     schema.schema,
     serve.serve,

@@ -29,6 +29,13 @@ _MAX_WORKERS = 512
 @log_option
 @click.option("--listen", metavar="HOST:PORT", help="Overrides gateway.listen.")
 @click.option(
+    "--probes-listen",
+    metavar="HOST:PORT",
+    envvar="GATEWAY_PROBES_LISTEN",
+    show_envvar=True,
+    help="Overrides gateway.probes.listen.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, _MAX_WORKERS),
     metavar="N",
@@ -48,6 +55,7 @@ def serve(
     config_paths: tuple[Path, ...],
     log_format: str,
     listen: str | None,
+    probes_listen: str | None,
     workers: int | None,
     outbox: Path | None,
 ) -> None:
@@ -70,8 +78,9 @@ def serve(
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
 
-    def ready(url: str) -> None:
-        announce(f"gateway {__version__} on {url}, routes from {settings.path}{suffix}")
+    def ready(url: str, probes: str | None) -> None:
+        more = f"{suffix}, probes on {probes}" if probes else suffix
+        announce(f"gateway {__version__} on {url}, routes from {settings.path}{more}")
 
     def read_again() -> Settings:
         again = read(config_paths)
@@ -97,6 +106,7 @@ def serve(
             workers=count,
             log_format=log_format,
             listen=listen,
+            probes=probes_listen,
             run=run,
             load=read_again,
             say=announce,

@@ -7,8 +7,11 @@ worker can't have keys of their own outlive it.
 It also asks the core once after each start and reload whether the core accepts the
 gateway, for all workers together, and writes to standard error if it doesn't.
 
-The supervisor relays the workers' reports to the hub. The hub doesn't use them yet;
-they are for health, metrics, administration, active checks and shared counters. No
+If `gateway.probes.listen` is set, it answers `/livez`, `/readyz` and `/startupz`, from
+the `Status` that the supervisor sends each time that it changes, and from what it knows
+of the core itself. So health is answered even if all workers hang.
+
+The supervisor relays the workers' reports to the hub, which doesn't use them yet. No
 running worker depends on the hub: when it dies it is restarted, and workers are not
 affected.
 """
@@ -25,6 +28,8 @@ from pathlib import Path
 
 from gateway.config import KeysConfig
 from gateway.observe import messages
+from gateway.process import probes
+from gateway.process.health import Board, Facts, Health
 from gateway.process.messages import (
     MAX_KEY_SET,
     AskCore,
@@ -37,19 +42,22 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Status,
 )
 from gateway.process.pipe import Pipe
 from gateway.session.keys import KeySet, KeyStore
-from gateway.supertokens.core_check import CoreCheck
+from gateway.supertokens.core_check import CoreCheck, State
 
 NAME = "gateway hub"
 """The name of the process in `ps -o comm` and `top`."""
 
 
 class Hub:
-    """Reads the reports that the supervisor relays, and reports the core's keys."""
+    """Reports the core's keys, and answers how the gateway is."""
 
-    def __init__(self) -> None:
+    def __init__(self, listening: socket.socket | None = None) -> None:
+        """*listening* is where it answers probes; None: nowhere."""
+        self._listening = listening
         self._pipe = Pipe(self)
         self._changed = asyncio.Event()
         self._is_stopped = False
@@ -59,6 +67,13 @@ class Hub:
         """What the core is to be asked with; None: nothing new."""
         self.core_check: CoreCheck | None = None
         """What the core has said to this gateway, and when; for readiness."""
+        self._store: KeyStore | None = None
+        self._board = Board()
+        self._status: Status | None = None
+        """None: the supervisor hasn't sent one yet."""
+        self._heard_at = time.monotonic()
+        """When the supervisor sent its last message."""
+        self._server: asyncio.Server | None = None
 
     async def run(self, end: socket.socket) -> None:
         """Run until the supervisor sends `Drain` or its end of the channel closes."""
@@ -71,6 +86,7 @@ class Hub:
             while not self._is_stopped:
                 await self._changed.wait()
                 self._changed.clear()
+                await self._listen()
                 asks, self._asks = self._asks, None
                 if asks is not None:
                     await check.aclose()
@@ -78,7 +94,48 @@ class Hub:
                 fetches, self._fetches = self._fetches, None
                 if fetches is not None:
                     await store.aclose()
-                    store.push_async_callback((await self._start(fetches)).close)
+                    self._store = await self._start(fetches)
+                    store.push_async_callback(self._store.close)
+        if self._server is not None:
+            self._server.close()
+
+    async def _listen(self) -> None:
+        """Answer probes from now on, if the status is known and they are wanted."""
+        if (
+            self._server is None
+            and self._listening is not None
+            and self._status is not None
+        ):
+            self._server = await probes.serve(self._listening, self._health)
+
+    def _health(self, path: str, exclude: frozenset[str]) -> Health:
+        """Return the answer of the probe at *path*, without the checks in *exclude*."""
+        assert self._status is not None, "it listens only when the status is known"
+        self._judge(self._status)
+        return self._board.health(path, self._status.generation, exclude=exclude)
+
+    def _judge(self, status: Status) -> None:
+        facts = Facts(
+            status=status,
+            heard_at=self._heard_at,
+            core_trouble=self._core_trouble(),
+            now=time.monotonic(),
+        )
+        self._board.update(facts, time.time())
+
+    def _core_trouble(self) -> str | None:
+        """Return what is wrong with the core; None: nothing is known.
+
+        Without addresses, because probes are answered to everyone.
+        """
+        last = None if self.core_check is None else self.core_check.last
+        if last is not None and last.state is State.REFUSING:
+            return "the core refuses the gateway: standard error says why"
+        if last is not None and last.state is State.UNREACHABLE:
+            return "the core can't be reached"
+        if self._store is not None and self._store.state().error is not None:
+            return "the core's signing keys can't be fetched"
+        return None
 
     def _ask(self, asks: AskCore, closing: contextlib.AsyncExitStack) -> None:
         """Begin a check of the core, which *closing* ends."""
@@ -111,9 +168,16 @@ class Hub:
         Raises:
             BadMessage: it isn't a message for a hub.
         """
+        self._heard_at = time.monotonic()
         match message:
             case Ping():
                 self._pipe.send(message)
+                if self._status is not None:
+                    self._judge(self._status)
+            case Status():
+                self._status = message
+                self._judge(message)
+                self._changed.set()
             case Report():
                 pass
             case FetchKeys():
@@ -136,13 +200,16 @@ class Hub:
         self._changed.set()
 
 
-def be_hub(end: socket.socket) -> int:
-    """Run the hub in this process; return the exit code."""
+def be_hub(end: socket.socket, listening: socket.socket | None = None) -> int:
+    """Run the hub in this process; return the exit code.
+
+    *end* is its end of the channel; it answers probes on *listening*.
+    """
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/comm").write_text(NAME)
     # Every worker logs outages of the core itself, and what they mean for requests.
     logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
     # Not uvloop: a few messages a minute don't justify the import.
     with messages():
-        asyncio.run(Hub().run(end))
+        asyncio.run(Hub(listening).run(end))
     return 0

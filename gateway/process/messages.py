@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import assert_never
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Final, assert_never
 
 _MAX_LINE_BYTES = 1024 * 1024
 """Of one message. Valid messages are shorter by far."""
@@ -125,6 +125,48 @@ class Keys:
     """A JWKS document."""
 
 
+WORKER_STATES: Final = (
+    "waiting",
+    "starting",
+    "ready",
+    "accepting",
+    "hanging",
+    "lost",
+    "draining",
+)
+"""The states of workers. `waiting`: to be started; `ready`: it could accept, but does
+not yet; `hanging`: one didn't answer, and none is ready in its place yet;
+`lost`: it can't be used, and hasn't exited."""
+RESTART_CAUSES: Final = ("exit", "signal", "hang", "misbehaviour", "fork")
+"""Why workers are replaced. `signal`: another process's; `fork`: it couldn't start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """To the hub: how the gateway is, each time that it changes."""
+
+    generation: int
+    """The number of the generation that accepts."""
+    slots: tuple[str, ...]
+    """The states of its workers, by slot."""
+    others: Mapping[str, int]
+    """How many workers of other generations there are, by state."""
+    is_started: bool
+    """The start is over: see `/startupz`."""
+    is_draining: bool
+    """The gateway has been told to stop. It may still accept."""
+    keys_until: float | None
+    """Until when all workers that accept have keys, on the monotonic clock; None: one
+    has none, or no worker accepts."""
+    is_loaded: bool
+    """The file could be served when it was read last."""
+    loaded_at: float
+    """When that was, in seconds since the epoch."""
+    restarts: Mapping[str, int]
+    """How many workers were replaced, by cause."""
+    hub_restarts: int
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """To the hub: a worker has sent *message*."""
@@ -148,8 +190,12 @@ Message = (
     | KeysUntil
     | FetchKeys
     | Keys
+    | Status
     | Report
 )
+
+
+_STATUS_FIELDS = tuple(field.name for field in fields(Status))
 
 
 def encode(message: Message) -> bytes:
@@ -186,6 +232,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"fetch_keys": [_source_to_json(source), refresh_s, timeout_s]}
         case Keys(source, fetched_at, jwks):
             return {"keys": [_source_to_json(source), fetched_at, jwks]}
+        case Status():
+            return {"status": [getattr(message, name) for name in _STATUS_FIELDS]}
         case Report(child, slot, inner):
             return {"child": child, "slot": slot, "report": _to_json(inner)}
         case never:
@@ -268,8 +316,50 @@ def _simple_message(value: object) -> Message:
             if len(jwks) > MAX_KEY_SET:
                 raise BadMessage("a key set is too large")
             return Keys(_source(source), _time(at), jwks)
+        case {"status": list() as values, **rest} if not rest:
+            return _status(values)
         case _:
             raise BadMessage("a message of an unknown kind")
+
+
+def _status(values: list[object]) -> Status:
+    match values:
+        case [
+            generation,
+            list() as slots,
+            dict() as others,
+            bool(is_started),
+            bool(is_draining),
+            keys_until,
+            bool(is_loaded),
+            loaded_at,
+            dict() as restarts,
+            hub_restarts,
+        ]:
+            return Status(
+                generation=_number(generation),
+                slots=tuple(_one_of(WORKER_STATES, slot) for slot in slots),
+                others=_counts(WORKER_STATES, others),
+                is_started=is_started,
+                is_draining=is_draining,
+                keys_until=None if keys_until is None else _time(keys_until),
+                is_loaded=is_loaded,
+                loaded_at=_time(loaded_at),
+                restarts=_counts(RESTART_CAUSES, restarts),
+                hub_restarts=_number(hub_restarts),
+            )
+        case _:
+            raise BadMessage("an invalid status")
+
+
+def _counts(names: Sequence[str], value: dict[str, object]) -> dict[str, int]:
+    return {_one_of(names, name): _number(count) for name, count in value.items()}
+
+
+def _one_of(names: Sequence[str], value: object) -> str:
+    if not isinstance(value, str) or value not in names:
+        raise BadMessage("an unknown name in a status")
+    return value
 
 
 def _source(value: object) -> KeySource:

@@ -17,16 +17,20 @@ These rules hold after every event, in any order of events:
 - The hub asks the core once for each generation that serves, with what the generation's
   first worker has reported before it met a client.
 - A reload takes over only when its workers have keys, or the old ones have none.
+- The hub has the `Status` of the present.
+- After a signal to stop, workers accept for `gateway.shutdown_delay`, and are replaced.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.pace import backoff_s
 from gateway.process.messages import (
+    RESTART_CAUSES,
     Accept,
     AskCore,
     Deny,
@@ -41,6 +45,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Status,
     batches,
 )
 from gateway.process.plan_events import (
@@ -75,6 +80,8 @@ from gateway.process.plan_state import (
     State,
     Unconfirmed,
     Worker,
+    state_in,
+    state_of,
 )
 from gateway.session.deny_list import DenyList
 
@@ -170,6 +177,18 @@ class Plan:
         """The last `FetchKeys`, and the hub that it was sent to."""
         self._hub_asks: tuple[int, int] | None = None
         """The hub that `AskCore` was sent to last, and the generation of it."""
+        self._restarts = dict.fromkeys(RESTART_CAUSES, 0)
+        self._hub_restarts = 0
+        self._loaded: tuple[bool, float] = (True, 0.0)
+        """Whether the file could be served when it was read last, and when that was, in
+        seconds since the epoch."""
+        self._is_started = False
+        self._startup_ends: float | None = None
+        """When the start is over even without keys, on the monotonic clock."""
+        self._hub_status: tuple[int, Status] | None = None
+        """The last `Status`, and the hub that it was sent to."""
+        self._stop_at: float | None = None
+        """When to stop accepting and drain, on the monotonic clock; None: no signal."""
         self._now = Now(-math.inf, 0.0)
         self._next_tick = -math.inf
         self._reload_requested = False
@@ -192,6 +211,8 @@ class Plan:
             for place in self._places():
                 if place.due is not None:
                     due = min(due, place.due)
+        if self._stop_at is not None and not self._is_stopping:
+            due = min(due, self._stop_at)
         return due
 
     def on(self, event: Event, now: Now) -> list[Action]:
@@ -222,6 +243,7 @@ class Plan:
             case FileRefused(problems):
                 self._on_refused(problems)
         self._advance()
+        self._update_hub()
         actions, self._actions = self._actions, []
         return actions
 
@@ -236,7 +258,8 @@ class Plan:
         for child in tuple(self._children.values()):
             child.silent_ticks += 1
             if child.silent_ticks > self._max_silent_ticks(child):
-                self._kill(child, "it didn't answer")
+                child.place.is_hung = True
+                self._kill(child, "it didn't answer", cause="hang")
             elif child.state is State.ENDING and now > child.since + child.drain_s:
                 self._kill(child, "it didn't finish in time")
             else:
@@ -269,6 +292,7 @@ class Plan:
                 pass  # an answer; the count of silent ticks is reset above
             case Ready() if child.state is State.STARTING:
                 child.state = State.READY
+                child.place.is_hung = False
                 if isinstance(child, Worker):
                     self._report(child, message)
                     self._on_ready(child.generation)
@@ -412,6 +436,7 @@ class Plan:
             for place in generation.places[1:]:
                 place.due = self._now.monotonic
             if generation is self._current:
+                self._loaded = True, self._now.epoch
                 self._actions.append(Announce())
                 self._hub.due = self._now.monotonic
         self._assign_sockets()
@@ -431,6 +456,7 @@ class Plan:
     def _on_not_started(self, child: Child, reason: str) -> None:
         self._remove(child)
         if child.state is not State.ENDING:
+            child.cause = "fork"
             self._replace(child, f"{child.name} can't be started: {reason}")
 
     def _on_exit(self, child: Child, exited: Exited) -> None:
@@ -450,34 +476,38 @@ class Plan:
         else:
             if self._now.monotonic - child.since >= self._pace.steady_s:
                 child.place.failures = 0
+            child.cause = child.cause or ("signal" if exited.code < 0 else "exit")
             self._replace(child, ending)
 
     def _on_signal(self, signal: Signal) -> None:
         match signal:
             case Signal.RELOAD:
                 self._reload_requested = True
-            case Signal.STOP if self._is_stopping:
+            case Signal.STOP if self._is_leaving:
+                self._stop()
                 self._exit_code = 130
                 for child in tuple(self._children.values()):
                     self._discard(child)
             case Signal.STOP | Signal.HANG_UP:
-                self._stop()
+                self._leave()
 
     def _on_loaded(self, config: LoadedFile) -> None:
         self._is_loading = False
-        if not self._is_stopping:
+        if not self._is_leaving:
             self._next = self._new_generation(config)
             self._next.places[0].due = self._now.monotonic
 
     def _on_refused(self, problems: Sequence[str]) -> None:
         self._is_loading = False
-        if not self._is_stopping:
+        if not self._is_leaving:
             self._log_not_reloaded(problems)
 
     # --- consequences -------------------------------------------------------------
 
     def _advance(self) -> None:
         """Add the actions that are due now: forks, a requested reload, the exit."""
+        if self._stop_at is not None and self._now.monotonic >= self._stop_at:
+            self._stop()
         if self._is_stopping:
             self._exit_when_empty()
         elif not self._is_loading:
@@ -486,7 +516,9 @@ class Plan:
                 self._fork_due(self._next)
             if self._take_due(self._hub):
                 self._fork_hub()
-            can_load = self._current.is_proven and self._next is None
+            can_load = (
+                self._current.is_proven and self._next is None and not self._is_leaving
+            )
             if self._reload_requested and can_load:
                 self._reload_requested = False
                 self._is_loading = True
@@ -592,8 +624,11 @@ class Plan:
         self._assign_sockets()
         self._drain(previous)
         self._log(f"reloaded {generation.config.path}")
+        self._loaded = True, self._now.epoch
         if generation.config.listen != previous.config.listen:
             self._log("gateway.listen has changed: that needs a restart")
+        if generation.config.probes != previous.config.probes:
+            self._log("gateway.probes.listen has changed: that needs a restart")
 
     def _give_up(self, generation: Generation, reason: str) -> None:
         """Discard a configuration that can't be served; exit if it is the first."""
@@ -615,6 +650,10 @@ class Plan:
         if self._is_stopping:  # the hub, while workers drain
             self._log(ending)
             return
+        if isinstance(child, Worker):
+            self._restarts[child.cause or "exit"] += 1
+        else:
+            self._hub_restarts += 1
         place = child.place
         place.failures += 1
         wait_s = self._pace.delay_s(place.failures)
@@ -628,9 +667,10 @@ class Plan:
             child.state = State.LOST
             self._assign_sockets()
 
-    def _kill(self, child: Child, reason: str) -> None:
+    def _kill(self, child: Child, reason: str, *, cause: str = "misbehaviour") -> None:
         """Kill a faulty child."""
         child.reason = child.reason or reason
+        child.cause = child.cause or cause
         if not child.is_killed:
             child.is_killed = True
             self._actions.append(Kill(child.number))
@@ -657,6 +697,17 @@ class Plan:
         child.since = self._now.monotonic
         self._send(child, Drain())
 
+    def _leave(self) -> None:
+        """Stop when the shutdown delay is over, or now if no worker can serve."""
+        delay_s = self._current.config.shutdown_delay_s
+        if self._is_leaving:
+            return
+        if delay_s and self._current.ready():
+            self._stop_at = self._now.monotonic + delay_s
+            self._log(f"stopping: connections are accepted for another {delay_s:g} s")
+        else:
+            self._stop()
+
     def _stop(self) -> None:
         """Close the sockets and drain all workers; `_advance` exits afterwards."""
         if self._is_stopping:
@@ -667,6 +718,59 @@ class Plan:
         self._drain(self._current)
         if next_generation is not None:
             self._drain(next_generation)
+
+    # --- status -------------------------------------------------------------------
+
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether a signal to stop has been received."""
+        return self._is_stopping or self._stop_at is not None
+
+    def _update_hub(self) -> None:
+        """Send the hub the status, if it has changed or the hub is new."""
+        self._check_startup()
+        hub = self._hub.child
+        if hub is None:
+            return
+        sent = hub.number, self._status()
+        if self._hub_status != sent:
+            self._hub_status = sent
+            self._send(hub, sent[1])
+
+    def _check_startup(self) -> None:
+        """Note the end of the start: a worker accepts and has keys, or time is up."""
+        if self._is_started:
+            return
+        now, config = self._now.monotonic, self._current.config
+        if self._startup_ends is None:
+            self._startup_ends = now + config.startup_timeout_s
+        accepting = self._current.accepting()
+        has_keys = any(worker.keys_until > now for worker in accepting)
+        self._is_started = bool(accepting) and (has_keys or now >= self._startup_ends)
+
+    def _status(self) -> Status:
+        current = self._current
+        others = Counter(
+            state_of(child)
+            for child in self._children.values()
+            if isinstance(child, Worker) and child.generation is not current
+        )
+        until = min(
+            (worker.keys_until for worker in current.accepting()), default=-math.inf
+        )
+        is_loaded, loaded_at = self._loaded
+        return Status(
+            generation=current.config.generation,
+            slots=tuple(map(state_in, current.places)),
+            others=dict(others),
+            is_started=self._is_started,
+            is_draining=self._is_leaving,
+            keys_until=until if math.isfinite(until) else None,
+            is_loaded=is_loaded,
+            loaded_at=loaded_at,
+            restarts=dict(self._restarts),
+            hub_restarts=self._hub_restarts,
+        )
 
     # --- helpers ------------------------------------------------------------------
 
@@ -695,6 +799,7 @@ class Plan:
         self._actions.append(LogLine(text))
 
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
+        self._loaded = False, self._now.epoch
         for problem in problems:
             self._log(problem)
         self._log("not reloaded: the old configuration stays in use")

@@ -32,8 +32,14 @@ class LoadedFile:
     path: str
     listen: str
     """`gateway.listen`."""
+    probes: str | None
+    """`gateway.probes.listen`."""
     drain_s: float
     """`gateway.drain_timeout`."""
+    shutdown_delay_s: float
+    """`gateway.shutdown_delay`."""
+    startup_timeout_s: float
+    """`gateway.probes.startup_timeout`."""
     sdk: object
     """What the SDK is started with: equal ones may share keys."""
     keys_refresh_s: float

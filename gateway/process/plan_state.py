@@ -32,6 +32,8 @@ class Place:
     failures: int = 0
     """How many children have ended in a row."""
     child: Child | None = None
+    is_hung: bool = False
+    """A child was killed because it didn't answer, and none has been ready since."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +65,10 @@ class Generation:
             if worker.state is State.READY
         }
 
+    def accepting(self) -> list[Worker]:
+        """Return the workers that accept."""
+        return [worker for worker in self.ready().values() if worker.sockets]
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Child:
@@ -80,6 +86,8 @@ class Child:
     """Ticks since its last message."""
     reason: str | None = None
     """The reason why it couldn't start or was killed."""
+    cause: str | None = None
+    """The same as one of `RESTART_CAUSES`, if it was killed for a fault."""
     is_closed: bool = False
     """Its channel has ended."""
     is_killed: bool = False
@@ -108,3 +116,24 @@ class Unconfirmed:
     """The source's own number of it."""
     missing: set[int]
     """The numbers of these workers."""
+
+
+def state_of(worker: Worker) -> str:
+    """Return the state of *worker* as one of `WORKER_STATES`."""
+    match worker.state:
+        case State.STARTING:
+            return "starting"
+        case State.READY:
+            return "accepting" if worker.sockets else "ready"
+        case State.ENDING:
+            return "draining"
+        case State.LOST:
+            return "lost"
+
+
+def state_in(place: Place) -> str:
+    """Return the state of the worker in *place* as one of `WORKER_STATES`."""
+    child = place.child
+    if place.is_hung and (child is None or child.state is not State.ENDING):
+        return "hanging"
+    return state_of(child) if isinstance(child, Worker) else "waiting"

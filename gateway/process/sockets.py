@@ -19,8 +19,10 @@ class ListenError(Exception):
     """The address can't be listened on. The text is the reason and the remedy."""
 
 
-def bind(listen: str) -> socket.socket:
+def bind(listen: str, *, keys: str = "gateway.listen or --listen") -> socket.socket:
     """Return a non-blocking listening socket for `host:port`.
+
+    *keys* names, in messages, what sets the address.
 
     Raises:
         ListenError: not `host:port`, the port is in use or not permitted, or the
@@ -53,7 +55,7 @@ def bind(listen: str) -> socket.socket:
         if exc.errno == errno.EADDRINUSE:
             raise ListenError(
                 f"port {port} is in use on {host}: stop what listens there,"
-                " or choose another port with gateway.listen or --listen"
+                f" or choose another port with {keys}"
             ) from exc
         if exc.errno == errno.EACCES:
             raise ListenError(

@@ -415,7 +415,10 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
         generation=generation,
         path=str(settings.path),
         listen=gateway.listen,
+        probes=gateway.probes.listen,
         drain_s=gateway.drain_timeout,
+        shutdown_delay_s=gateway.shutdown_delay or 0.0,
+        startup_timeout_s=gateway.probes.startup_timeout,
         sdk=sdk.model_copy(update=dict.fromkeys(_NOT_SDK)),
         keys_refresh_s=sdk.keys.refresh_interval,
         keys_timeout_s=sdk.keys.timeout,
@@ -441,27 +444,35 @@ def supervise(
     run: Callable[[Coroutine[Any, Any, int]], int],
     load: Callable[[], Settings],
     say: Callable[[str], None],
-    on_ready: Callable[[str], None],
+    on_ready: Callable[[str, str | None], None],
+    probes: str | None = None,
     email: EmailSender | None = None,
     pace: SupervisorPace | None = None,
 ) -> int:
     """Serve until a signal stops the gateway; return the exit code.
 
     *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
-    line to standard error; a line is dropped if it would block. *on_ready* gets the URL
-    when the first worker is ready. *email* sends all mail of the workers in place of
-    `supertokens.email_delivery`.
+    line to standard error; a line is dropped if it would block. *on_ready* gets the
+    URL, and that of the probes, when the first worker is ready. *listen* and *probes*
+    override the addresses in the file. *email* sends all mail of the
+    workers in place of `supertokens.email_delivery`.
 
     Raises:
-        ListenError: the address can't be listened on.
+        ListenError: an address can't be listened on.
         LibraryChanged: a library isn't as the gateway needs it.
     """
     first = bind(listen or settings.config.gateway.listen)
     url = url_of(first)
     sockets = share(first, workers)
+    probes = probes or settings.config.gateway.probes.listen
+    health = None
+    if probes is not None:
+        health = bind(probes, keys="gateway.probes.listen or --probes-listen")
     supertokens.preload(settings.config.supertokens)
 
     def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
+        if health is not None:
+            health.close()  # only the hub accepts from it
         who = f"{name_of(slot)}: " if workers > 1 else ""
         return run(
             run_worker(
@@ -479,9 +490,9 @@ def supervise(
         sockets,
         workers=workers,
         work=be_worker,
-        hub=be_hub,
+        hub=lambda end: be_hub(end, health),
         load=load,
         say=lambda text: say(text) if is_read(sys.stderr) else None,
-        on_ready=lambda: on_ready(url),
+        on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
         pace=pace,
     ).run()

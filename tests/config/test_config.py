@@ -90,6 +90,33 @@ def test_durations(text: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("listen", "probes", "is_good"),
+    [
+        ("127.0.0.1:8000", "127.0.0.1:8001", True),
+        ("127.0.0.1:8000", "127.0.0.1:8000", False),
+        ("127.0.0.1:8000", "0.0.0.0:8000", False),
+        ("0.0.0.0:8000", "127.0.0.1:8000", False),
+        ("[::]:8000", "127.0.0.1:8000", False),
+        ("127.0.0.1:8000", "[::]:8000", False),
+        ("127.0.0.1:8000", "127.0.0.2:8000", True),
+        ("[::1]:8000", "127.0.0.1:8000", True),
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+    ],
+)
+def test_probes_have_an_address_of_their_own(
+    listen: str, probes: str, is_good: bool
+) -> None:
+    """An address that contains the other one, too, can't be listened on as well."""
+    gateway = {"listen": listen, "probes": {"listen": probes}}
+    if is_good:
+        assert parse(gateway=gateway).gateway.probes.listen == probes
+    else:
+        found = finding(gateway=gateway)
+        assert found.loc == ("gateway", "probes", "listen")
+        assert found.message == "gateway.listen has this address"
+
+
+@pytest.mark.parametrize(
     ("value", "message"),
     [
         ("soon", "expected a duration such as 3s, 250ms, 5m or 1h"),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gateway.process import messages
 from gateway.process.messages import (
     MAX_KEY_SET,
+    RESTART_CAUSES,
+    WORKER_STATES,
     Accept,
     AskCore,
     BadMessage,
@@ -29,6 +31,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Status,
     batches,
     encode,
 )
@@ -46,7 +49,22 @@ sources = st.builds(
     st.lists(st.text(max_size=20), max_size=5).map(tuple),
     st.text(max_size=20),
 )
+states = st.sampled_from(WORKER_STATES)
+statuses = st.builds(
+    Status,
+    generation=st.integers(),
+    slots=st.lists(states).map(tuple),
+    others=st.dictionaries(states, st.integers()),
+    is_started=st.booleans(),
+    is_draining=st.booleans(),
+    keys_until=st.none() | times,
+    is_loaded=st.booleans(),
+    loaded_at=times,
+    restarts=st.dictionaries(st.sampled_from(RESTART_CAUSES), st.integers()),
+    hub_restarts=st.integers(),
+)
 some_messages = st.one_of(
+    statuses,
     reported,
     sources,
     st.builds(
@@ -114,6 +132,16 @@ def test_an_api_key_is_not_shown() -> None:
         b'{"deny":{"a":1},"number":true}',
         b'{"deny":{"a":1},"number":"1"}',
         b'{"deny":{"a":1},"number":1,"more":1}',
+        b'{"status":{}}',
+        b'{"status":[]}',
+        b'{"status":[1,["accepting"],{},true,false,null,true,1,{}]}',
+        b'{"status":[1,["well"],{},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[["well"]],{},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],{"well":1},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],{"lost":"1"},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],{},1,false,null,true,1,{},0]}',
+        b'{"status":[1,[],{},true,false,NaN,true,1,{},0]}',
+        b'{"status":[1,[],{},true,false,null,true,1,{"signal":0.5},0]}',
         b'{"denied":true}',
         b'{"denied":1.0}',
         b'{"accept":1}',

@@ -37,6 +37,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Status,
 )
 from gateway.process.plan import Plan, SupervisorPace, shares
 from gateway.process.plan_events import (
@@ -68,6 +69,8 @@ from gateway.process.plan_events import (
 EPOCH = 1_700_000_000.0
 PACE = SupervisorPace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
 DRAIN_S = 4.0
+DELAY_S = 3.0
+STARTUP_S = 6.0
 HUB = 0
 """The hub's number in place of a generation."""
 T = TypeVar("T")
@@ -80,13 +83,21 @@ KEYS_S = 20.0
 
 
 def config(
-    generation: int = 1, listen: str = "a:1", *, sdk: object = "one"
+    generation: int = 1,
+    listen: str = "a:1",
+    *,
+    probes: str | None = None,
+    sdk: object = "one",
+    shutdown_delay_s: float = 0.0,
 ) -> LoadedFile:
     return LoadedFile(
         generation=generation,
         path="routes.yaml",
         listen=listen,
+        probes=probes,
         drain_s=DRAIN_S,
+        shutdown_delay_s=shutdown_delay_s,
+        startup_timeout_s=STARTUP_S,
         sdk=sdk,
         keys_refresh_s=300.0,
         keys_timeout_s=3.0,
@@ -122,6 +133,8 @@ class Process:
     """What the hub was told to fetch."""
     asked: set[int] = field(default_factory=set)
     """The generations whose core the hub was told to ask."""
+    status: Status | None = None
+    """What the hub was told of the gateway."""
 
     @property
     def is_hub(self) -> bool:
@@ -175,14 +188,26 @@ class World(RuleBasedStateMachine):
         self.can_fork = True
         self.is_loading = False
         self.is_stopping = False
+        self.leave_at: float | None = None
+        """When connections are accepted no more."""
         self.is_forced = False
         self.code: int | None = None
 
-    @initialize(workers=st.integers(1, 3), is_shared=st.booleans())
-    def begin(self, workers: int, is_shared: bool) -> None:
+    @initialize(
+        workers=st.integers(1, 3),
+        is_shared=st.booleans(),
+        delay_s=st.sampled_from([0.0, DELAY_S]),
+    )
+    def begin(self, workers: int, is_shared: bool, delay_s: float) -> None:
         self.workers = workers
         self.sockets = 1 if is_shared else workers
-        self.plan = Plan(config(), workers=workers, sockets=self.sockets, pace=PACE)
+        self.delay_s = delay_s
+        self.plan = Plan(
+            config(shutdown_delay_s=delay_s),
+            workers=workers,
+            sockets=self.sockets,
+            pace=PACE,
+        )
         self.feed(Tick())
 
     # --- performing actions -----------------------------------------------------
@@ -230,8 +255,11 @@ class World(RuleBasedStateMachine):
             case Load():
                 assert not self.is_loading
                 assert not self.is_stopping
+                assert self.leave_at is None
                 self.is_loading = True
             case CloseSockets():
+                is_early = (self.leave_at or 0.0) > self.monotonic
+                assert self.is_forced or not is_early
                 self.is_stopping = True
             case Exit(code):
                 assert not self.processes
@@ -279,6 +307,10 @@ class World(RuleBasedStateMachine):
                 assert hosts == self.settings[self.plan.generation][0].hosts
                 assert self.plan.generation not in process.asked
                 process.asked.add(self.plan.generation)
+            case Status():
+                assert process.is_hub
+                assert message != process.status
+                process.status = message
             case Report(child, slot):
                 assert process.is_hub
                 assert self.processes[child].slot == slot
@@ -503,16 +535,29 @@ class World(RuleBasedStateMachine):
         if is_good:
             self.generations += 1
             self.settings[self.generations] = (source, sdk)
-            self.feed(FileLoaded(config(self.generations, sdk=sdk)))
+            loaded = config(self.generations, sdk=sdk, shutdown_delay_s=self.delay_s)
+            self.feed(FileLoaded(loaded))
         else:
             self.feed(FileRefused(("routes.yaml:1:1: bad",)))
 
     @rule(signal=st.sampled_from([Signal.STOP, Signal.HANG_UP]), dice=st.integers(0, 9))
     def stop(self, signal: Signal, dice: int) -> None:
         if dice == 0:
-            is_second = self.is_stopping and signal is Signal.STOP
-            self.is_forced |= is_second and self.code is None
-            self.feed(Signalled(signal))
+            self.leave(signal)
+
+    def leave(self, signal: Signal) -> None:
+        is_first = not self.is_stopping and self.leave_at is None
+        is_second = not is_first and signal is Signal.STOP
+        self.is_forced |= is_second and self.code is None
+        if is_first and self.delay_s and any(p.can_accept for p in self.serving_now()):
+            self.leave_at = self.monotonic + self.delay_s
+        self.feed(Signalled(signal))
+        if is_first:
+            assert self.is_stopping == (self.leave_at is None)
+
+    def serving_now(self) -> list[Process]:
+        """Return the workers of the generation that accepts."""
+        return [p for p in self.workers_left() if p.generation == self.plan.generation]
 
     @rule(number=st.integers(100, 105))
     def events_of_an_unknown_child(self, number: int) -> None:
@@ -549,6 +594,31 @@ class World(RuleBasedStateMachine):
     def something_is_always_due(self) -> None:
         if self.processes and self.code is None:
             assert self.plan.due <= self.monotonic + PACE.max_delay_s
+
+    @invariant()
+    def connections_are_accepted_until_the_delay_is_over(self) -> None:
+        if self.leave_at is not None and not self.is_stopping:
+            assert self.plan.due <= self.leave_at
+
+    @invariant()
+    def the_hub_has_the_present_status(self) -> None:
+        for process in self.processes.values():
+            if not process.is_hub or process.is_closed:
+                continue
+            status = process.status
+            assert status is not None
+            assert status.generation == self.plan.generation
+            assert len(status.slots) == self.workers
+            assert status.is_draining == (self.is_stopping or self.leave_at is not None)
+            accepting = [p for p in self.workers_left() if p.accepting]
+            assert status.slots.count("accepting") == len(accepting)
+            has_keys = accepting and all(p.keys_until for p in accepting)
+            until = min(p.keys_until for p in accepting) if has_keys else None
+            assert status.keys_until == until
+            others = [
+                p for p in self.workers_left() if p.generation != status.generation
+            ]
+            assert sum(status.others.values()) == len(others)
 
     @invariant()
     def it_ends_when_all_have_ended(self) -> None:
@@ -590,8 +660,9 @@ class World(RuleBasedStateMachine):
     def assert_end(self) -> None:
         """After a stop, the supervisor exits, even if no worker obeys `Drain`."""
         if self.code is None and not self.is_stopping:
-            self.feed(Signalled(Signal.STOP))
-        for _ in range(int(DRAIN_S + PACE.drain_extra_s + PACE.hub_end_s) + 6):
+            self.leave(Signal.HANG_UP)
+        most_s = DELAY_S + DRAIN_S + PACE.drain_extra_s + PACE.hub_end_s
+        for _ in range(int(most_s) + 6):
             for process in tuple(self.processes.values()):
                 if process.is_killed:
                     self.exit(process, -9)
@@ -649,10 +720,19 @@ class Driver:
     on the hub are left out of `actions`.
     """
 
-    def __init__(self, *, workers: int = 2, is_serving: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        is_serving: bool = True,
+        shutdown_delay_s: float = 0.0,
+    ) -> None:
         self.at = 0.0
         self.hub = 0
-        self.plan = Plan(config(), workers=workers, sockets=workers, pace=PACE)
+        self.statuses: list[Status] = []
+        """What the hub was told of the gateway."""
+        first = config(shutdown_delay_s=shutdown_delay_s)
+        self.plan = Plan(first, workers=workers, sockets=workers, pace=PACE)
         self.actions = self.on(Tick())
         if is_serving:
             for child in range(1, workers + 1):
@@ -676,9 +756,23 @@ class Driver:
         return self.actions
 
     def feed(self, event: Event, *, after_s: float = 0.0) -> list[Action]:
-        """Feed *event* to the plan; return all actions, also those on the hub."""
+        """Feed *event* to the plan; return all actions, also those on the hub.
+
+        A `Status` is put into `statuses` instead.
+        """
         self.at += after_s
-        return self.plan.on(event, Now(self.at, EPOCH + self.at))
+        actions = []
+        for action in self.plan.on(event, Now(self.at, EPOCH + self.at)):
+            match action:
+                case Send(_, Status() as status):
+                    self.statuses.append(status)
+                case _:
+                    actions.append(action)
+        return actions
+
+    @property
+    def status(self) -> Status:
+        return self.statuses[-1]
 
     def receives(self, child: int, message: Message) -> list[Action]:
         return self.on(Received(child, message))
@@ -689,9 +783,11 @@ class Driver:
         how = "was ended by SIGKILL" if code == -9 else f"ended with exit code {code}"
         return self.on(Exited(child, 100 + child, code, how), after_s=after_s)
 
-    def reloads(self, listen: str = "a:1", *, sdk: object = "one") -> list[Action]:
+    def reloads(
+        self, listen: str = "a:1", *, probes: str | None = None, sdk: object = "one"
+    ) -> list[Action]:
         assert self.on(Signalled(Signal.RELOAD)) == [Load()]
-        return self.on(FileLoaded(config(2, listen, sdk=sdk)))
+        return self.on(FileLoaded(config(2, listen, probes=probes, sdk=sdk)))
 
 
 def of(actions: list[Action], kind: type[T]) -> list[T]:
@@ -869,7 +965,7 @@ def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_reload_takes_over_when_all_are_ready() -> None:
     """The old workers then drain, and one that exceeds the time is killed."""
     driver = Driver()
-    assert driver.reloads("b:2") == [Fork(4, 0, 2)]
+    assert driver.reloads("b:2", probes="c:3") == [Fork(4, 0, 2)]
     assert driver.receives(4, Ready()) == [Fork(5, 1, 2)]
     assert driver.receives(5, Ready()) == [
         Send(4, Accept((0,))),
@@ -878,6 +974,7 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
         Send(2, Drain()),
         LogLine("reloaded routes.yaml"),
         LogLine("gateway.listen has changed: that needs a restart"),
+        LogLine("gateway.probes.listen has changed: that needs a restart"),
     ]
     assert driver.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):
@@ -1194,3 +1291,146 @@ def test_a_hub_that_has_closed_its_channel_is_killed_at_the_end() -> None:
     driver.feed(Signalled(Signal.STOP))
     assert driver.feed(Exited(1, 101, 0, "ended")) == [Kill(2)]
     assert driver.feed(Exited(2, 102, -9, "was ended by SIGKILL")) == [Exit(0)]
+
+
+# --- the delay before a stop ------------------------------------------------------
+
+
+def test_connections_are_accepted_until_the_shutdown_delay_is_over() -> None:
+    """Until then, a worker that dies is replaced, and SIGHUP does nothing."""
+    driver = Driver(workers=1, shutdown_delay_s=DELAY_S)
+    line = "stopping: connections are accepted for another 3 s"
+    assert driver.on(Signalled(Signal.STOP)) == [LogLine(line)]
+    assert driver.status.is_draining
+    assert driver.status.slots == ("accepting",)
+    assert driver.on(Signalled(Signal.HANG_UP)) == []
+    assert driver.on(Signalled(Signal.RELOAD)) == []
+    driver.exits(1)
+    assert of(driver.on(Tick(), after_s=1.0), Fork) == [Fork(3, 0, 1)]
+    assert driver.receives(3, Ready()) == [Send(3, Accept((0,)))]
+    assert driver.plan.due <= DELAY_S
+    assert driver.on(Tick(), after_s=1.9) == [Send(3, Ping())]
+    assert driver.on(Tick(), after_s=0.1) == [CloseSockets(), Send(3, Drain())]
+    assert driver.exits(3, 0) == [Exit(0)]
+
+
+def test_a_second_signal_ends_the_shutdown_delay() -> None:
+    """It kills the workers, as it does without a delay."""
+    driver = Driver(workers=1, shutdown_delay_s=DELAY_S)
+    driver.on(Signalled(Signal.STOP))
+    ended = driver.on(Signalled(Signal.STOP))
+    assert ended == [CloseSockets(), Send(1, Drain()), Kill(1)]
+    assert driver.exits(1) == [Exit(130)]
+
+
+def test_without_a_ready_worker_there_is_no_shutdown_delay() -> None:
+    """Nobody accepts connections, so there is nothing to wait for."""
+    driver = Driver(workers=1, is_serving=False, shutdown_delay_s=DELAY_S)
+    assert driver.on(Signalled(Signal.STOP)) == [CloseSockets(), Kill(1)]
+
+
+def test_a_file_that_was_being_read_is_not_served_after_a_signal() -> None:
+    """A reload that has read its file only after the signal starts no worker."""
+    driver = Driver(workers=1, shutdown_delay_s=DELAY_S)
+    assert driver.on(Signalled(Signal.RELOAD)) == [Load()]
+    driver.on(Signalled(Signal.STOP))
+    assert driver.on(FileLoaded(config(2))) == []
+    assert driver.on(FileRefused(("bad",))) == []
+
+
+# --- what the hub is told ---------------------------------------------------------
+
+
+def test_the_status_has_the_state_of_each_worker() -> None:
+    """The states follow the workers through a reload; the old ones are counted."""
+    driver = Driver()
+    assert driver.status.slots == ("accepting", "accepting")
+    driver.on(Closed(1))
+    assert driver.status.slots == ("lost", "accepting")
+    driver.exits(1)
+    assert driver.status.slots == ("waiting", "accepting")
+    driver.on(Tick(), after_s=0.5)
+    assert driver.status.slots == ("starting", "accepting")
+    driver.receives(4, Ready())
+    driver.reloads()
+    assert driver.status.others == {"starting": 1}
+    driver.receives(5, Ready())
+    assert driver.status.others == {"ready": 1, "starting": 1}
+    driver.receives(6, Ready())
+    assert driver.status.generation == 2
+    assert driver.status.slots == ("accepting", "accepting")
+    assert driver.status.others == {"draining": 2}
+
+
+def test_the_status_has_the_outcome_of_the_last_load() -> None:
+    """The start counts as one. A reload counts when its workers have taken over."""
+    driver = Driver()
+    assert (driver.status.is_loaded, driver.status.loaded_at) == (True, EPOCH)
+    driver.on(Signalled(Signal.RELOAD))
+    driver.on(FileRefused(("bad",)), after_s=5.0)
+    assert (driver.status.is_loaded, driver.status.loaded_at) == (False, EPOCH + 5)
+    driver.reloads()
+    driver.receives(4, Ready())
+    assert not driver.status.is_loaded
+    driver.receives(5, Ready())
+    assert driver.status.is_loaded
+
+
+@pytest.mark.parametrize(
+    ("events", "cause"),
+    [
+        ([Exited(1, 101, 3, "ended")], "exit"),
+        ([Exited(1, 101, 0, "ended")], "exit"),
+        ([Exited(1, 101, -9, "was ended")], "signal"),
+        ([Closed(1), Exited(1, 101, -11, "was ended")], "signal"),
+        ([Closed(1, "no JSON"), Exited(1, 101, -9, "was ended")], "misbehaviour"),
+        ([Received(1, Drain()), Exited(1, 101, -9, "was ended")], "misbehaviour"),
+        ([NotStarted(1, "no memory")], "fork"),
+    ],
+)
+def test_restarts_are_counted_by_cause(events: list[Event], cause: str) -> None:
+    """A worker that the supervisor kills isn't counted as killed by a signal."""
+    driver = Driver()
+    for event in events:
+        driver.on(event)
+    assert {c: n for c, n in driver.status.restarts.items() if n} == {cause: 1}
+    driver.on(Closed(3))
+    driver.exits(3)
+    driver.on(Tick(), after_s=1.0)
+    assert driver.status.hub_restarts == 1
+
+
+def test_a_place_hangs_until_a_worker_is_ready_there() -> None:
+    """The replacement may hang as well, so the place hangs while it starts."""
+    driver = Driver(workers=1)
+    for _ in range(PACE.silent_ticks + 1):
+        assert driver.status.slots == ("accepting",)
+        driver.on(Tick(), after_s=1.0)
+    assert driver.status.slots == ("hanging",)
+    driver.exits(1)
+    assert driver.status.restarts["hang"] == 1
+    driver.on(Tick(), after_s=1.0)
+    assert driver.status.slots == ("hanging",)
+    driver.receives(3, Ready())
+    assert driver.status.slots == ("accepting",)
+
+
+def test_the_start_is_over_when_a_worker_has_keys() -> None:
+    """It stays over whatever happens later, and without keys it ends after a time."""
+    driver = Driver()
+    assert not driver.status.is_started
+    driver.receives(1, KeysUntil(1.0))
+    assert driver.status.is_started
+    assert driver.status.keys_until is None
+    driver.receives(2, KeysUntil(2.0))
+    assert driver.status.keys_until == 1.0
+    driver.exits(1)
+    driver.on(Tick(), after_s=50.0)
+    assert driver.status.is_started
+    assert driver.status.keys_until == 2.0
+
+    without_keys = Driver()
+    without_keys.on(Tick(), after_s=STARTUP_S - 0.1)
+    assert not without_keys.status.is_started
+    without_keys.on(Tick(), after_s=1.0)
+    assert without_keys.status.is_started

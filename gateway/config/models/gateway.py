@@ -120,6 +120,20 @@ class ForwardedConfig(Model):
     that it used."""
 
 
+class ProbesConfig(Model):
+    """Health for load balancers, Kubernetes and people; see docs/operations.md."""
+
+    listen: Listen | None = None
+    """Where to answer `/livez`, `/readyz` and `/startupz`, and nothing else: a
+    `host:port` of its own; unset: nowhere.
+
+    Risk: everyone who reaches it can read how the gateway is. Do not publish it.
+    """
+    startup_timeout: Seconds = 30.0
+    """How long `/startupz` waits for the core's signing keys. After that it is 200
+    without them, so that public routes are served while the core is away."""
+
+
 class GatewayConfig(Model):
     """The gateway itself: its address, its own path, trusted proxies and limits."""
 
@@ -136,6 +150,10 @@ class GatewayConfig(Model):
     forwarded: ForwardedConfig = ForwardedConfig()
     drain_timeout: Seconds = 30.0
     """How long requests in flight may run after SIGTERM or a reload."""
+    shutdown_delay: Seconds | None = None
+    """How long the gateway accepts connections after SIGTERM while `/readyz` is 503, so
+    that load balancers can notice; unset: it stops accepting at once."""
+    probes: ProbesConfig = ProbesConfig()
     near_misses: Literal["refuse", "forward"] = "refuse"
     """What happens to a request whose path its service may read as that of a stricter
     route, such as `/Admin` for `/admin`. See docs/security.md.
@@ -144,3 +162,25 @@ class GatewayConfig(Model):
     every service that reads paths more loosely than the route table.
     """
     limits: LimitsConfig = LimitsConfig()
+
+    def conflicts(self) -> Iterator[Finding]:
+        """Yield a finding if the probes' address is the gateway's own."""
+        if self.probes.listen is not None and _overlap(self.listen, self.probes.listen):
+            yield Finding(
+                loc=("probes", "listen"),
+                message="gateway.listen has this address",
+                hint="Choose another port",
+            )
+
+
+_ANY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two addresses, both `host:port`, can't be listened on together."""
+    (host, _, port), (other_host, _, other_port) = (
+        address.rpartition(":") for address in (one, other)
+    )
+    if port != other_port or int(port) == 0:
+        return False
+    return host == other_host or host in _ANY_ADDRESS or other_host in _ANY_ADDRESS
