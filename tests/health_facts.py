@@ -11,6 +11,7 @@ EPOCH = 1_700_000_000.0
 NOW = 100.0
 WELL = Status(
     generation=1,
+    children=(1, 2),
     slots=("accepting", "accepting"),
     others={},
     is_started=True,

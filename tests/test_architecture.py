@@ -79,6 +79,7 @@ LIBRARIES: dict[str, str] = {
     "httpx": "seams supertokens",
     "jwt": "seams supertokens",
     "multidict": "aiohttp_app downstream",
+    "prometheus_client": "process",
     "pydantic": "config supertokens",
     "pydantic_core": "config",
     "rich": "cli",

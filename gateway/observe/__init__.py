@@ -9,6 +9,7 @@ from __future__ import annotations
 from gateway.observe.access_log import (
     FORMATS,
     AccessLog,
+    CountedOnly,
     NoLog,
     fitting_line,
     json_line,
@@ -21,6 +22,7 @@ from gateway.observe.streams import LineWriter, Unbuffered
 __all__ = [
     "FORMATS",
     "AccessLog",
+    "CountedOnly",
     "LineWriter",
     "Messages",
     "NoLog",

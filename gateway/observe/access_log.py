@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 
+from gateway.observe.meters import Meters
 from gateway.observe.record import Record
 from gateway.observe.streams import WHOLE_BYTES, LineWriter, unbuffered
 
@@ -144,6 +145,31 @@ class NoLog:
         """Do nothing."""
 
 
+class CountedOnly:
+    """An observer that writes nothing, and has records counted for metrics."""
+
+    dropped = 0
+    """Lines lost, as `AccessLog.dropped`."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+        self._pending: list[tuple[Record, float]] = []
+        meters.log = self
+
+    def observe(self, record: Record) -> None:
+        self._pending.append((record, 0.0))
+        if len(self._pending) >= _BATCH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Have the batch counted; called on a timer by the server."""
+        batch, self._pending = self._pending, []
+        self._meters.count(batch)
+
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Do nothing."""
+
+
 class AccessLog:
     """Writes records as lines to a stream, from a thread that may block.
 
@@ -151,7 +177,17 @@ class AccessLog:
     the rest.
     """
 
-    def __init__(self, form: str = "text", stream: LineWriter | None = None) -> None:
+    def __init__(
+        self,
+        form: str = "text",
+        stream: LineWriter | None = None,
+        *,
+        meters: Meters | None = None,
+    ) -> None:
+        """*meters* counts the records, those of lost lines too."""
+        self._meters = meters
+        if meters is not None:
+            meters.log = self
         self._form = form
         self._stream = stream or unbuffered(sys.stdout)
         self._pending: list[tuple[Record, float]] = []
@@ -191,6 +227,8 @@ class AccessLog:
         """Queue the batch for the writer; called on a timer by the server."""
         if self._pending:
             batch, self._pending = self._pending, []
+            if self._meters is not None:
+                self._meters.count(batch)
             try:
                 self._queue.put_nowait(batch)
             except queue.Full:

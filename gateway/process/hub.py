@@ -9,10 +9,10 @@ gateway, for all workers together, and writes to standard error if it doesn't.
 
 If `gateway.probes.listen` is set, it answers `/livez`, `/readyz` and `/startupz`, from
 the `Status` that the supervisor sends each time that it changes, and from what it knows
-of the core itself. So health is answered even if all workers hang.
+of the core itself. So health is answered even if all workers hang. `/metrics` has what
+the workers count, which the supervisor relays.
 
-The supervisor relays the workers' reports to the hub, which doesn't use them yet. No
-running worker depends on the hub: when it dies it is restarted, and workers are not
+No running worker depends on the hub: when it dies it is restarted, and workers are not
 affected.
 """
 
@@ -22,6 +22,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import socket
 import time
 from pathlib import Path
@@ -42,12 +43,16 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Snapshot,
     Status,
 )
 from gateway.process.pipe import Pipe
+from gateway.process.totals import Totals
 from gateway.session.keys import KeySet, KeyStore
 from gateway.supertokens.core_check import CoreCheck, State
 
+_RENDER_S = 0.25
+"""How long rendered metrics are answered: many clients must not keep the hub busy."""
 NAME = "gateway hub"
 """The name of the process in `ps -o comm` and `top`."""
 
@@ -73,6 +78,9 @@ class Hub:
         """None: the supervisor hasn't sent one yet."""
         self._heard_at = time.monotonic()
         """When the supervisor sent its last message."""
+        self._totals = Totals()
+        self._rendered: dict[str, tuple[float, bytes]] = {}
+        """Media type → when the metrics were rendered last, and the result."""
         self._server: asyncio.Server | None = None
 
     async def run(self, end: socket.socket) -> None:
@@ -106,13 +114,28 @@ class Hub:
             and self._listening is not None
             and self._status is not None
         ):
-            self._server = await probes.serve(self._listening, self._health)
+            self._server = await probes.serve(
+                self._listening, self._health, self._metrics
+            )
 
     def _health(self, path: str, exclude: frozenset[str]) -> Health:
         """Return the answer of the probe at *path*, without the checks in *exclude*."""
         assert self._status is not None, "it listens only when the status is known"
         self._judge(self._status)
         return self._board.health(path, self._status.generation, exclude=exclude)
+
+    def _metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their media type."""
+        from gateway.process import metrics  # its library is for this process only
+
+        assert self._status is not None, "as above"
+        now = time.monotonic()
+        form = metrics.form_of(accept)
+        rendered_at, rendered = self._rendered.get(form, (-math.inf, b""))
+        if now - rendered_at >= _RENDER_S:
+            rendered = metrics.render(self._status, self._totals, form)
+            self._rendered[form] = now, rendered
+        return rendered, form
 
     def _judge(self, status: Status) -> None:
         facts = Facts(
@@ -176,8 +199,11 @@ class Hub:
                     self._judge(self._status)
             case Status():
                 self._status = message
+                self._totals.keep(message.children)
                 self._judge(message)
                 self._changed.set()
+            case Report(child, slot, Snapshot(samples)):
+                self._totals.update(child, slot, samples)
             case Report():
                 pass
             case FetchKeys():

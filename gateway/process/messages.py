@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, assert_never
 
+from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
+
 _MAX_LINE_BYTES = 1024 * 1024
 """Of one message. Valid messages are shorter by far."""
 _BATCH_BYTES = 64 * 1024
@@ -21,6 +23,7 @@ long."""
 _MAX_HANDLE = 1024
 """Of a session handle, in characters. SuperTokens' have less than 100."""
 _MAX_HOSTS = 64
+_MAX_SAMPLES = 4 * MAX_ROWS
 _MAX_URL = 4096
 """Of a core's address, of its API key and of an issuer, in characters."""
 MAX_KEY_SET = 256 * 1024
@@ -147,6 +150,8 @@ class Status:
 
     generation: int
     """The number of the generation that accepts."""
+    children: tuple[int, ...]
+    """The numbers of all workers that haven't exited."""
     slots: tuple[str, ...]
     """The states of its workers, by slot."""
     others: Mapping[str, int]
@@ -161,10 +166,17 @@ class Status:
     is_loaded: bool
     """The file could be served when it was read last."""
     loaded_at: float
-    """When that was, in seconds since the epoch."""
+    """When a file that could be served took over, in seconds since the epoch."""
     restarts: Mapping[str, int]
     """How many workers were replaced, by cause."""
     hub_restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """From a worker: all that it has counted since it started, for metrics."""
+
+    samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +186,7 @@ class Report:
     child: int
     """The worker's number, which is unique among the children of this supervisor."""
     slot: int
-    message: Deny | Ready | Failed
+    message: Deny | Ready | Failed | Snapshot
 
 
 Message = (
@@ -190,6 +202,7 @@ Message = (
     | KeysUntil
     | FetchKeys
     | Keys
+    | Snapshot
     | Status
     | Report
 )
@@ -232,6 +245,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"fetch_keys": [_source_to_json(source), refresh_s, timeout_s]}
         case Keys(source, fetched_at, jwks):
             return {"keys": [_source_to_json(source), fetched_at, jwks]}
+        case Snapshot(samples):
+            return {"snapshot": samples}
         case Status():
             return {"status": [getattr(message, name) for name in _STATUS_FIELDS]}
         case Report(child, slot, inner):
@@ -278,7 +293,7 @@ def _decode(line: bytes) -> Message:
     match value:
         case {"child": child, "slot": slot, "report": inner, **rest} if not rest:
             message = _simple_message(inner)
-            if isinstance(message, Deny | Ready | Failed):
+            if isinstance(message, Deny | Ready | Failed | Snapshot):
                 return Report(_number(child), _number(slot), message)
             raise BadMessage("a report contains a message that workers don't send")
         case _:
@@ -316,16 +331,51 @@ def _simple_message(value: object) -> Message:
             if len(jwks) > MAX_KEY_SET:
                 raise BadMessage("a key set is too large")
             return Keys(_source(source), _time(at), jwks)
+        case {"snapshot": list() as samples, **rest} if not rest:
+            return Snapshot(_samples(samples))
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
         case _:
             raise BadMessage("a message of an unknown kind")
 
 
+def _samples(values: list[object]) -> tuple[Sample, ...]:
+    if len(values) > _MAX_SAMPLES:
+        raise BadMessage("too many samples")
+    return tuple(map(_sample, values))
+
+
+def _sample(value: object) -> Sample:
+    match value:
+        case [str(kind), list() as labels, list() as numbers]:
+            sample = Sample(
+                kind, tuple(map(_label, labels)), tuple(map(_amount, numbers))
+            )
+            if is_sample(sample):
+                return sample
+        case _:
+            pass
+    raise BadMessage("an invalid sample")
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LABEL:
+        raise BadMessage("an invalid label")
+    return value
+
+
+def _amount(value: object) -> float:
+    amount = _time(value)
+    if amount < 0:
+        raise BadMessage("a negative amount")
+    return amount
+
+
 def _status(values: list[object]) -> Status:
     match values:
         case [
             generation,
+            list() as children,
             list() as slots,
             dict() as others,
             bool(is_started),
@@ -338,6 +388,7 @@ def _status(values: list[object]) -> Status:
         ]:
             return Status(
                 generation=_number(generation),
+                children=tuple(map(_number, children)),
                 slots=tuple(_one_of(WORKER_STATES, slot) for slot in slots),
                 others=_counts(WORKER_STATES, others),
                 is_started=is_started,

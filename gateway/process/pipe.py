@@ -35,6 +35,8 @@ class Pipe(asyncio.Protocol):
         self._receiver = receiver
         self._decoder = messages.Decoder()
         self._transport: asyncio.Transport | None = None
+        self._is_closing = False
+        self._is_closed = asyncio.Event()
 
     async def open(self, end: socket.socket) -> None:
         """Start on *end*, which the pipe owns from now on."""
@@ -54,7 +56,16 @@ class Pipe(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._receiver.closed()
+        self._is_closed.set()
+        if not self._is_closing:
+            self._receiver.closed()
+
+    async def close(self) -> None:
+        """Send what is unsent, and close the channel; the receiver isn't told."""
+        assert self._transport is not None
+        self._is_closing = True
+        self._transport.close()
+        await self._is_closed.wait()
 
     def send(self, message: Message) -> None:
         """Send *message*; close the channel if the supervisor doesn't read."""

@@ -45,6 +45,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Snapshot,
     Status,
     batches,
 )
@@ -180,8 +181,8 @@ class Plan:
         self._restarts = dict.fromkeys(RESTART_CAUSES, 0)
         self._hub_restarts = 0
         self._loaded: tuple[bool, float] = (True, 0.0)
-        """Whether the file could be served when it was read last, and when that was, in
-        seconds since the epoch."""
+        """Whether the file could be served when it was read last, and when one that
+        could took over, in seconds since the epoch."""
         self._is_started = False
         self._startup_ends: float | None = None
         """When the start is over even without keys, on the monotonic clock."""
@@ -322,6 +323,8 @@ class Plan:
                 self._assign_sockets()
             case Keys() if not isinstance(child, Worker):
                 self._on_keys(message)
+            case Snapshot() if isinstance(child, Worker):
+                self._report(child, message)
             case Failed(reason) if isinstance(child, Worker):
                 self._report(child, message)
                 child.reason = reason
@@ -373,7 +376,9 @@ class Plan:
             self._hub_fetches = hub.number, fetch
             self._send(hub, fetch)
 
-    def _report(self, worker: Worker, message: Deny | Ready | Failed) -> None:
+    def _report(
+        self, worker: Worker, message: Deny | Ready | Failed | Snapshot
+    ) -> None:
         """Relay a worker's message to the hub."""
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
@@ -761,6 +766,11 @@ class Plan:
         is_loaded, loaded_at = self._loaded
         return Status(
             generation=current.config.generation,
+            children=tuple(
+                number
+                for number, child in self._children.items()
+                if isinstance(child, Worker)
+            ),
             slots=tuple(map(state_in, current.places)),
             others=dict(others),
             is_started=self._is_started,
@@ -799,7 +809,7 @@ class Plan:
         self._actions.append(LogLine(text))
 
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
-        self._loaded = False, self._now.epoch
+        self._loaded = False, self._loaded[1]
         for problem in problems:
             self._log(problem)
         self._log("not reloaded: the old configuration stays in use")

@@ -1,4 +1,4 @@
-"""edge. The hub's HTTP server: health for load balancers, Kubernetes and people.
+"""edge. The hub's HTTP server: health, and metrics.
 
 It is outside the data path, so it uses aiohttp's server. Its clients aren't trusted:
 there are few of them, each has one request, and none stays long.
@@ -33,12 +33,16 @@ _quiet.setLevel(logging.CRITICAL + 1)
 
 HealthSource = Callable[[str, frozenset[str]], Health]
 """Returns the answer of the probe at a path, without the checks of these names."""
+MetricsSource = Callable[[str], tuple[bytes, str]]
+"""Returns the metrics and their media type, for a client's `Accept`."""
+METRICS: Final = "/metrics"
+_PATHS: Final = (*PROBES, METRICS)
 
 
 class _Server(web.Server):
     """A server with few connections, each of which ends soon."""
 
-    def __init__(self, health: HealthSource) -> None:
+    def __init__(self, health: HealthSource, metrics: MetricsSource) -> None:
         super().__init__(
             self._answer,
             access_log=None,
@@ -50,6 +54,7 @@ class _Server(web.Server):
             max_headers=_MAX_HEADERS,
         )
         self._health = health
+        self._metrics = metrics
         self._ends: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     def connection_made(
@@ -72,11 +77,14 @@ class _Server(web.Server):
         super().connection_lost(handler, exc)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path not in PROBES:
-            response = _text(404, f"there are {', '.join(PROBES)}")
+        if request.path not in _PATHS:
+            response = _text(404, f"there are {', '.join(_PATHS)}")
         elif request.method not in ("GET", "HEAD"):
             response = _text(405, "use GET or HEAD")
             response.headers["Allow"] = "GET, HEAD"
+        elif request.path == METRICS:
+            body, media_type = self._metrics(request.headers.get("Accept", ""))
+            response = web.Response(body=body, headers={"Content-Type": media_type})
         else:
             response = self._probe(request)
         response.headers["Cache-Control"] = "no-store"
@@ -128,7 +136,9 @@ def _time(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds")
 
 
-async def serve(sock: socket.socket, health: HealthSource) -> asyncio.Server:
-    """Return a server that answers probes on *sock*, and owns it from now on."""
+async def serve(
+    sock: socket.socket, health: HealthSource, metrics: MetricsSource
+) -> asyncio.Server:
+    """Return a server that answers on *sock*, and owns it from now on."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(_Server(health), sock=sock)
+    return await loop.create_server(_Server(health, metrics), sock=sock)

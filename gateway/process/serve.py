@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from gateway.app import App, open_app
 from gateway.clients import Clients
 from gateway.downstream.listener import Listener
-from gateway.observe import AccessLog, NoLog, messages
+from gateway.observe import AccessLog, CountedOnly, NoLog, messages
+from gateway.observe.meters import Meters
 from gateway.process.signals import stop_signal
 from gateway.process.sockets import BACKLOG, bind, raise_descriptor_limit, url_of
 from gateway.settings import Settings
@@ -54,6 +55,11 @@ class ServerSockets:
         )
         self._servers: dict[asyncio.Server, socket.socket] = {}
         """The servers that accept, each with a duplicate of its socket."""
+
+    @property
+    def connections(self) -> int:
+        """The number of connected clients."""
+        return self._listener.connections
 
     async def open(self, sock: socket.socket) -> asyncio.Server:
         """Return a server that accepts on *sock*, and owns it from now on."""
@@ -193,20 +199,28 @@ async def hosting(
     log_format: str,
     email: EmailSender | None = None,
     who: str = "",
+    meters: Meters | None = None,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *settings* describe, with its log, in this process.
 
-    *who* is the prefix of its messages on standard error.
+    *who* is the prefix of its messages on standard error. *meters* counts requests.
 
     Raises: as `app.open_app`.
     """
     raise_descriptor_limit()
-    log = NoLog() if log_format == "none" else AccessLog(log_format)
+    log: AccessLog | CountedOnly | NoLog
+    if log_format != "none":
+        log = AccessLog(log_format, meters=meters)
+    else:
+        log = NoLog() if meters is None else CountedOnly(meters)
     with messages(who):
         try:
             async with (
                 open_app(
-                    settings.config, settings.table, observer=log, email=email
+                    settings.config,
+                    settings.table,
+                    observer=log,
+                    email=email,
                 ) as app,
                 _flushed(log),
             ):
@@ -216,7 +230,7 @@ async def hosting(
 
 
 @contextlib.asynccontextmanager
-async def _flushed(log: AccessLog | NoLog) -> AsyncIterator[None]:
+async def _flushed(log: AccessLog | CountedOnly | NoLog) -> AsyncIterator[None]:
     """Flush the log every 0.1 s, also while no requests arrive."""
 
     async def flush() -> None:

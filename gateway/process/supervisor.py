@@ -482,6 +482,7 @@ def supervise(
                 log_format=log_format,
                 who=who,
                 email=email,
+                is_metered=health is not None,
             )
         )
 

@@ -8,9 +8,11 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from gateway.app import App, BadService
+from gateway.observe.meters import Meters
 from gateway.process import messages
 from gateway.process.messages import (
     Accept,
@@ -26,6 +28,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
 )
+from gateway.process.metering import Metering
 from gateway.process.pipe import Pipe
 from gateway.process.serve import (
     LAST_REQUESTS_S,
@@ -51,8 +54,12 @@ group."""
 class Worker:
     """Accepts on the sockets that the supervisor assigns, until it drains."""
 
-    def __init__(self, app: App, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, app: App, sockets: Sequence[socket.socket], meters: Meters | None
+    ) -> None:
+        """*meters* counts requests; None: nothing does."""
         self._app = app
+        self._meters = meters
         self._sockets = sockets
         self._pipe = Pipe(self)
         self._server_sockets = ServerSockets(app, linger_s=LAST_REQUESTS_S)
@@ -80,14 +87,27 @@ class Worker:
         self._pipe.send(_ask_core(self._app))
         self._app.keys.subscribe(lambda _keys, _has_left: self._report_keys())
         self._pipe.send(Ready())
-        while not self._is_draining:
-            await self._changed.wait()
-            self._changed.clear()
-            await self._accept()
-        for sock in self._sockets:
-            sock.close()
-        await asyncio.sleep(_HANDOVER_S)
-        await self._server_sockets.close()
+        async with self._metering():
+            while not self._is_draining:
+                await self._changed.wait()
+                self._changed.clear()
+                await self._accept()
+            for sock in self._sockets:
+                sock.close()
+            await asyncio.sleep(_HANDOVER_S)
+            await self._server_sockets.close()
+        await self._pipe.close()
+
+    def _metering(self) -> AbstractAsyncContextManager[None]:
+        """Return what sends the samples for metrics, if requests are counted."""
+        if self._meters is None:
+            return contextlib.nullcontext()
+        return Metering(
+            self._app,
+            self._meters,
+            connections=lambda: self._server_sockets.connections,
+            send=self._pipe.send,
+        ).running()
 
     async def _accept(self) -> None:
         """Accept on the assigned sockets, and on no others."""
@@ -186,23 +206,32 @@ async def run_worker(
     sockets: Sequence[socket.socket],
     log_format: str,
     who: str,
+    is_metered: bool,
     email: EmailSender | None = None,
 ) -> int:
     """Run a worker in this process; return the exit code.
 
     *end* is its end of the channel; *who* is the prefix of its messages on standard
-    error. *email* sends all mail in place of `supertokens.email_delivery`.
+    error. With *is_metered*, it counts requests for metrics. *email* sends all mail in
+    place of `supertokens.email_delivery`.
     """
+    meters = Meters() if is_metered else None
     async with contextlib.AsyncExitStack() as opened:
         try:
             app = await opened.enter_async_context(
-                hosting(settings, log_format=log_format, who=who, email=email)
+                hosting(
+                    settings,
+                    log_format=log_format,
+                    who=who,
+                    meters=meters,
+                    email=email,
+                )
             )
         except (BadService, LibraryChanged, RecipeError) as error:
             end.setblocking(True)
             end.sendall(messages.encode(Failed(str(error))))
             return 1
-        worker = Worker(app, sockets)
+        worker = Worker(app, sockets, meters)
         settle_garbage()
         await worker.run(end)
     return 0

@@ -286,6 +286,16 @@ class SessionAuthenticator:
                 "the deny-list is full: the oldest entries are forgotten"
             )
 
+    @property
+    def remembered(self) -> int:
+        """The number of tokens that are remembered as verified."""
+        return len(self._verified.by_end)
+
+    @property
+    def denied(self) -> int:
+        """The number of sessions that are refused, though their tokens are valid."""
+        return len(self._denied)
+
     def subscribe(self, listener: DenialListener) -> None:
         """Have *listener* called for every new denial, and now for those in force."""
         self._listeners.append(listener)

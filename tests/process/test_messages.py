@@ -10,6 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.observe.meters import (
+    CHECKS,
+    MAX_LABEL,
+    MAX_ROWS,
+    REQUESTS,
+    SHAPES,
+    UPSTREAMS,
+    Sample,
+)
 from gateway.process import messages
 from gateway.process.messages import (
     MAX_KEY_SET,
@@ -31,6 +40,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Snapshot,
     Status,
     batches,
     encode,
@@ -39,9 +49,25 @@ from gateway.process.messages import (
 NOW = 1_700_000_000.0
 
 times = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def sample(draw: st.DrawFn) -> Sample:
+    kind, (labels, numbers) = draw(st.sampled_from([*SHAPES.items()]))
+    label = st.text(max_size=MAX_LABEL)
+    amount = st.floats(0, allow_infinity=False)
+    return Sample(
+        kind,
+        tuple(draw(st.lists(label, min_size=labels, max_size=labels))),
+        tuple(draw(st.lists(amount, min_size=numbers, max_size=numbers))),
+    )
+
+
+samples = sample()
 reported = st.one_of(
     st.builds(Deny, st.dictionaries(st.text(max_size=100), times)),
     st.builds(Failed, st.text()),
+    st.builds(Snapshot, st.lists(samples, max_size=3).map(tuple)),
     st.just(Ready()),
 )
 sources = st.builds(
@@ -53,6 +79,7 @@ states = st.sampled_from(WORKER_STATES)
 statuses = st.builds(
     Status,
     generation=st.integers(),
+    children=st.lists(st.integers()).map(tuple),
     slots=st.lists(states).map(tuple),
     others=st.dictionaries(states, st.integers()),
     is_started=st.booleans(),
@@ -132,16 +159,29 @@ def test_an_api_key_is_not_shown() -> None:
         b'{"deny":{"a":1},"number":true}',
         b'{"deny":{"a":1},"number":"1"}',
         b'{"deny":{"a":1},"number":1,"more":1}',
+        b'{"snapshot":{}}',
+        b'{"snapshot":[1]}',
+        b'{"snapshot":[["gauge",["a"],[1],1]]}',
+        b'{"snapshot":[["gauge",["a"]]]}',
+        b'{"snapshot":[["gauge",["a"],[1,2]]]}',
+        b'{"snapshot":[["gauge",["a","b"],[1]]]}',
+        b'{"snapshot":[["gauge",[1],[1]]]}',
+        b'{"snapshot":[["gauge",["a"],[-1]]]}',
+        b'{"snapshot":[["gauge",["a"],[NaN]]]}',
+        b'{"snapshot":[["gauge",["a"],["1"]]]}',
+        b'{"snapshot":[["other",["a"],[1]]]}',
+        b'{"snapshot":[["gauge",["' + b"a" * (MAX_LABEL + 1) + b'"],[1]]]}',
+        b'{"snapshot":[' + b'["gauge",["a"],[1]],' * 4000 + b'["gauge",["a"],[1]]]}',
         b'{"status":{}}',
         b'{"status":[]}',
-        b'{"status":[1,["accepting"],{},true,false,null,true,1,{}]}',
-        b'{"status":[1,["well"],{},true,false,null,true,1,{},0]}',
-        b'{"status":[1,[["well"]],{},true,false,null,true,1,{},0]}',
-        b'{"status":[1,[],{"well":1},true,false,null,true,1,{},0]}',
-        b'{"status":[1,[],{"lost":"1"},true,false,null,true,1,{},0]}',
-        b'{"status":[1,[],{},1,false,null,true,1,{},0]}',
-        b'{"status":[1,[],{},true,false,NaN,true,1,{},0]}',
-        b'{"status":[1,[],{},true,false,null,true,1,{"signal":0.5},0]}',
+        b'{"status":[1,[],["accepting"],{},true,false,null,true,1,{}]}',
+        b'{"status":[1,[],["well"],{},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],[["well"]],{},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],[],{"well":1},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],[],{"lost":"1"},true,false,null,true,1,{},0]}',
+        b'{"status":[1,[],[],{},1,false,null,true,1,{},0]}',
+        b'{"status":[1,[],[],{},true,false,NaN,true,1,{},0]}',
+        b'{"status":[1,[],[],{},true,false,null,true,1,{"signal":0.5},0]}',
         b'{"denied":true}',
         b'{"denied":1.0}',
         b'{"accept":1}',
@@ -251,3 +291,17 @@ def test_a_message_that_is_accepted_can_be_relayed(letter: str) -> None:
         assert Decoder().feed(encode(Report(1, 0, part))) == [Report(1, 0, part)]
         received |= part.ends
     assert received == filled.ends
+
+
+def test_the_largest_snapshot_can_be_sent() -> None:
+    """Also inside a report, with large numbers, and labels that are escaped."""
+    long = '"' * MAX_LABEL
+    labels = (long, "OPTIONS", "200", "undecided", long, long)
+    numbers = {kind: (123456789,) * shape[1] for kind, shape in SHAPES.items()}
+    samples = [
+        Sample(REQUESTS, labels, numbers[REQUESTS]),
+        Sample(CHECKS, (long,), numbers[CHECKS]),
+        Sample(UPSTREAMS, (long,), numbers[UPSTREAMS]),
+    ]
+    message = Report(1, 0, Snapshot((*samples * (MAX_ROWS + 1),)))
+    assert Decoder().feed(encode(message)) == [message]

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.observe.meters import Sample
 from gateway.process import plan
 from gateway.process.messages import (
     Accept,
@@ -37,6 +38,7 @@ from gateway.process.messages import (
     Ping,
     Ready,
     Report,
+    Snapshot,
     Status,
 )
 from gateway.process.plan import Plan, SupervisorPace, shares
@@ -619,6 +621,7 @@ class World(RuleBasedStateMachine):
                 p for p in self.workers_left() if p.generation != status.generation
             ]
             assert sum(status.others.values()) == len(others)
+            assert {*status.children} == {p.number for p in self.workers_left()}
 
     @invariant()
     def it_ends_when_all_have_ended(self) -> None:
@@ -1234,7 +1237,8 @@ def test_the_hub_starts_when_the_first_worker_is_ready() -> None:
     """
     driver = Driver(is_serving=False)
     assert ForkHub(3) in driver.feed(Received(1, Ready()))
-    for message in (Ready(), Deny({"a": EPOCH + 9}), Failed("x")):
+    snapshot = Snapshot((Sample("gauge", ("a",), (1.0,)),))
+    for message in (Ready(), Deny({"a": EPOCH + 9}), Failed("x"), snapshot):
         sent = driver.feed(Received(2, message))
         assert Send(3, Report(2, 1, message)) in sent
     assert not [a for a in of(driver.feed(Received(2, Ping())), Send) if a.child == 3]
@@ -1368,12 +1372,13 @@ def test_the_status_has_the_outcome_of_the_last_load() -> None:
     assert (driver.status.is_loaded, driver.status.loaded_at) == (True, EPOCH)
     driver.on(Signalled(Signal.RELOAD))
     driver.on(FileRefused(("bad",)), after_s=5.0)
-    assert (driver.status.is_loaded, driver.status.loaded_at) == (False, EPOCH + 5)
+    assert (driver.status.is_loaded, driver.status.loaded_at) == (False, EPOCH)
     driver.reloads()
     driver.receives(4, Ready())
     assert not driver.status.is_loaded
+    driver.on(Tick(), after_s=1.0)
     driver.receives(5, Ready())
-    assert driver.status.is_loaded
+    assert (driver.status.is_loaded, driver.status.loaded_at) == (True, EPOCH + 6)
 
 
 @pytest.mark.parametrize(

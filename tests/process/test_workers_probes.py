@@ -9,18 +9,24 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from faults import FaultUpstream
 from processes import DEADLINE_S, Process, command, serving, until_refused
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
+from prometheus_client.parser import text_string_to_metric_families
 from wire import WireReply, ask
 
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
-from gateway.process import hub
+from gateway.process import hub, metrics
 
+ROOT = Path(__file__).parents[2]
 ROUTES = """\
 version: 1
 gateway:
@@ -29,10 +35,34 @@ gateway:
   drain_timeout: 5
   probes: {listen: "127.0.0.1:0", startup_timeout: "${STARTUP:-1h}"}
 supertokens: {connection_uri: "${CORE}"}
-routes: [{path: /open, upstream: "${UPSTREAM}", protected: false}]
+services: {up: {targets: ["${UPSTREAM}"]}}
+routes:
+  - {name: open, path: /open, service: up, protected: false}
+  - {name: private, path: /private, service: up}
 """
 WELL, DEGRADED = (f'{{\n  "status": "{level}"' for level in ("ok", "degraded"))
 """How such an answer begins."""
+
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+"""Name and labels → value."""
+
+
+def series_of(text: str) -> Series:
+    """Return the samples of a scrape, read by Prometheus's own parser."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def total(series: Series, name: str, **labels: str) -> float:
+    """Return the sum of the samples that have this name and these labels."""
+    return sum(
+        value
+        for (other, having), value in series.items()
+        if other == name and {*labels.items()} <= having
+    )
 
 
 class Probed:
@@ -61,6 +91,20 @@ class Probed:
 
     async def probe(self, path: str) -> WireReply:
         return await ask(self.probes, "GET", path)
+
+    async def scrape(self, accept: str = "") -> Series:
+        reply = await ask(self.probes, "GET", "/metrics", ("Accept", accept))
+        assert reply.status == 200
+        return series_of(reply.body.decode())
+
+    async def until_counted(self, number: float) -> Series:
+        """Return the first scrape that has at least so many requests."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                series = await self.scrape()
+                if total(series, "gateway_http_requests_total") >= number:
+                    return series
+                await asyncio.sleep(0.05)
 
     async def until(self, path: str, status: int, text: str = "") -> WireReply:
         """Return the first answer with this status and *text*."""
@@ -211,3 +255,109 @@ async def test_an_address_in_use_ends_the_start(tmp_path: Path) -> None:
             assert await process.ended() == 1
     said = process.err.decode()
     assert re.search(rf"port {port} is in use .* gateway.probes.listen or", said)
+
+
+# --- metrics ----------------------------------------------------------------------
+
+
+async def test_metrics_count_what_was_served(start: Start) -> None:
+    """All workers together, by route, method, status, decision and service."""
+    gateway = await start()
+    for _ in range(20):
+        assert (await ask(gateway.port, "GET", "/open")).status == 200
+    for _ in range(3):
+        assert (await ask(gateway.port, "GET", "/private")).status == 401
+    assert (await ask(gateway.port, "BREW", "/open")).status >= 400
+    assert (await ask(gateway.port, "POST", "/open", body=b"12345")).status == 200
+    series = await gateway.until_counted(25)
+    count = partial(total, series, "gateway_http_requests_total")
+    assert count() == 25
+    assert count(route="open", method="GET", code="200") == 20
+    assert count(route="private", method="GET", code="401") == 3
+    assert count(method="_OTHER") == 1
+    assert total(series, "gateway_http_request_duration_seconds_count") == 25
+    decided = partial(total, series, "gateway_decisions_total")
+    assert decided(route="private", decision="denied", reason="unauthorised") == 3
+    assert decided(route="open", decision="anonymous", reason="public") == 21
+    assert total(series, "gateway_upstream_requests_total", code="200") == 21
+    received = partial(total, series, "gateway_http_request_body_bytes_total")
+    assert received(route="open") == 5
+    assert total(series, "gateway_workers", state="accepting") == 2
+    assert total(series, "gateway_config_last_reload_success") == 1
+    text = " ".join(value for _, labels in series for _, value in labels)
+    assert "127.0.0.1" not in text
+
+
+async def test_counters_do_not_fall_when_a_worker_dies(start: Start) -> None:
+    """What it has counted stays, and the next one adds to it."""
+    gateway = await start()
+    for _ in range(10):
+        await ask(gateway.port, "GET", "/open")
+    await gateway.until_counted(10)
+    for pid in gateway.children - gateway.hubs:
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            series = await gateway.scrape()
+            assert total(series, "gateway_http_requests_total") == 10
+            if total(series, "gateway_worker_restarts_total", cause="signal") == 2:
+                break
+    for _ in range(5):
+        await ask(gateway.port, "GET", "/open")
+    series = await gateway.until_counted(15)
+    assert total(series, "gateway_http_requests_total") == 15
+
+
+async def test_a_reload_loses_no_count(start: Start) -> None:
+    """The old workers report their last requests when they end."""
+    gateway = await start()
+    for _ in range(7):
+        await ask(gateway.port, "GET", "/open")
+    gateway.process.signal(signal.SIGHUP)
+    await gateway.process.until_said(rb"reloaded ")
+    async with asyncio.timeout(DEADLINE_S):
+        while total(await gateway.scrape(), "gateway_workers", state="draining"):
+            pass
+    series = await gateway.until_counted(7)
+    assert total(series, "gateway_http_requests_total") == 7
+    assert total(series, "gateway_config_generation") == 2
+
+
+async def test_every_series_is_documented(start: Start) -> None:
+    """The table in docs/operations.md has each family of a scrape, with its labels."""
+    gateway = await start()
+    await ask(gateway.port, "GET", "/open")
+    await gateway.until_counted(1)
+    reply = await ask(gateway.probes, "GET", "/metrics")
+    assert reply.one("content-type") == "text/plain; version=0.0.4; charset=utf-8"
+    scraped = {
+        family.name: family.type
+        for family in text_string_to_metric_families(reply.body.decode())
+    }
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `((?:gateway|process)_\w+)(?:\{([^}]*)\})?` \| (\w+) \|",
+        page,
+        re.MULTILINE,
+    )
+    documented = {name.removesuffix("_total"): kind for name, _, kind in rows}
+    assert documented == scraped
+    labels = {
+        name.removeprefix("gateway_").removesuffix("_total"): tuple(
+            filter(None, labels.split(","))
+        )
+        for name, labels, _ in rows
+    }
+    assert labels == {name: shape[1] for name, shape in metrics.SERIES.items()}
+
+
+async def test_openmetrics_is_rendered_on_demand(start: Start) -> None:
+    """As Prometheus asks for it; its own parser reads it."""
+    gateway = await start()
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5"
+    reply = await ask(gateway.probes, "GET", "/metrics", ("Accept", accept))
+    media_type = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert reply.one("content-type") == media_type
+    text = reply.body.decode()
+    families = openmetrics_families(text)  # type: ignore[no-untyped-call] # no types
+    assert "gateway_workers" in {family.name for family in families}

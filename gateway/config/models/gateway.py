@@ -121,13 +121,14 @@ class ForwardedConfig(Model):
 
 
 class ProbesConfig(Model):
-    """Health for load balancers, Kubernetes and people; see docs/operations.md."""
+    """Health and metrics; see docs/operations.md."""
 
     listen: Listen | None = None
-    """Where to answer `/livez`, `/readyz` and `/startupz`, and nothing else: a
-    `host:port` of its own; unset: nowhere.
+    """Where to answer `/livez`, `/readyz`, `/startupz` and `/metrics`, and nothing
+    else: a `host:port` of its own; unset: nowhere.
 
-    Risk: everyone who reaches it can read how the gateway is. Do not publish it.
+    Risk: everyone who reaches it can read how the gateway is, the names of routes and
+    services, and how much they are used. Do not publish it.
     """
     startup_timeout: Seconds = 30.0
     """How long `/startupz` waits for the core's signing keys. After that it is 200

@@ -1,0 +1,88 @@
+"""edge. What a worker sends to the hub for metrics, every 2 s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from gateway.app import App
+from gateway.observe.meters import Meters, Sample
+from gateway.process.messages import Snapshot
+
+_SNAPSHOT_S: Final = 2.0
+_LOOK_S: Final = 0.25
+"""How often the event loop's lag is measured; the longest one is sent."""
+
+
+def usage() -> Iterator[Sample]:
+    """Yield what this process uses of the machine."""
+    yield Sample("counter", ("cpu_seconds",), (round(time.process_time(), 3),))
+    yield _gauge("max_fds", resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    with contextlib.suppress(OSError, ValueError, IndexError):  # Linux only
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        yield _gauge("resident_bytes", pages * os.sysconf("SC_PAGE_SIZE"))
+        yield _gauge("open_fds", sum(1 for _ in Path("/proc/self/fd").iterdir()))
+
+
+def _gauge(name: str, value: float) -> Sample:
+    return Sample("gauge", (name,), (max(0, value),))
+
+
+class Metering:
+    """Sends a worker's samples while it serves."""
+
+    def __init__(
+        self,
+        app: App,
+        meters: Meters,
+        *,
+        connections: Callable[[], int],
+        send: Callable[[Snapshot], None],
+    ) -> None:
+        """*connections* returns the number of clients; *send* sends to the hub."""
+        self._app = app
+        self._meters = meters
+        self._connections = connections
+        self._send = send
+        self._lag_s = 0.0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send samples while the block runs, and once at its end."""
+        task = asyncio.create_task(self._run(), name="metering")
+        try:
+            yield
+        finally:
+            task.cancel()
+            self._snapshot()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._snapshot()
+            self._lag_s = 0.0
+            for _ in range(round(_SNAPSHOT_S / _LOOK_S)):
+                due = loop.time() + _LOOK_S
+                await asyncio.sleep(_LOOK_S)
+                self._lag_s = max(self._lag_s, loop.time() - due)
+
+    def _snapshot(self) -> None:
+        self._send(Snapshot((*self._meters.samples(), *self._gauges(), *usage())))
+
+    def _gauges(self) -> Iterator[Sample]:
+        app, lost = self._app, self._meters.log_lines_lost
+        keys = app.keys.state()
+        yield Sample("counter", ("log_lines_lost",), (lost,))
+        yield _gauge("lag_s", self._lag_s)
+        yield _gauge("connections", self._connections())
+        yield _gauge("remembered", app.sessions.remembered)
+        yield _gauge("denied", app.sessions.denied)
+        yield _gauge("keys_usable_s", app.keys.usable_for_s())
+        if keys.age_s is not None:
+            yield _gauge("keys_age_s", keys.age_s)
