@@ -301,3 +301,14 @@ def test_rooms_have_no_import_cycle() -> None:
     for path in FILES:
         arrows.setdefault(room(path), set()).update(rooms_imported(path))
     list(TopologicalSorter(arrows).static_order())  # raises CycleError
+
+
+def test_no_class_name_is_used_twice() -> None:
+    """A reader who searches for a class finds one. `dev` has the core's own words."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        if room(path) != "dev":
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(ident(path))
+    assert {name: at for name, at in places.items() if len(at) > 1} == {}

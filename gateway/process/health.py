@@ -42,72 +42,74 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The result of a check."""
 
     level: Level
     reason: str = ""
 
 
-_OK: Final = Finding(Level.OK)
+_OK: Final = CheckResult(Level.OK)
 
 
-def _supervisor(facts: Facts) -> Finding:
+def _supervisor(facts: Facts) -> CheckResult:
     silent_s = facts.now - facts.heard_at
     if silent_s < SUPERVISOR_SILENT_S:
         return _OK
-    return Finding(Level.FAILING, f"no message for {silent_s:.0f} s")
+    return CheckResult(Level.FAILING, f"no message for {silent_s:.0f} s")
 
 
-def _workers(facts: Facts) -> Finding:
+def _workers(facts: Facts) -> CheckResult:
     slots = facts.status.slots
     if slots and all(state == "hanging" for state in slots):
-        return Finding(Level.FAILING, "no worker answers")
+        return CheckResult(Level.FAILING, "no worker answers")
     return _OK
 
 
-def _accepting(facts: Facts) -> Finding:
+def _accepting(facts: Facts) -> CheckResult:
     slots = facts.status.slots
     accepting = slots.count("accepting")
     if not accepting:
-        return Finding(Level.FAILING, "no worker accepts")
+        return CheckResult(Level.FAILING, "no worker accepts")
     if accepting < len(slots):
-        return Finding(Level.DEGRADED, f"{accepting} of {len(slots)} workers accept")
+        return CheckResult(
+            Level.DEGRADED, f"{accepting} of {len(slots)} workers accept"
+        )
     return _OK
 
 
-def _draining(facts: Facts) -> Finding:
+def _draining(facts: Facts) -> CheckResult:
     if facts.status.is_draining:
-        return Finding(Level.FAILING, "the gateway stops")
+        return CheckResult(Level.FAILING, "the gateway stops")
     return _OK
 
 
-def _keys(facts: Facts) -> Finding:
+def _keys(facts: Facts) -> CheckResult:
     until = facts.status.keys_until
     if until is None or until <= facts.now:
-        return Finding(
+        return CheckResult(
             Level.DEGRADED,
             "a worker has no signing keys: its protected routes answer 503",
         )
     return _OK
 
 
-def _core(facts: Facts) -> Finding:
+def _core(facts: Facts) -> CheckResult:
     if facts.core_trouble is None:
         return _OK
-    return Finding(Level.DEGRADED, facts.core_trouble)
+    return CheckResult(Level.DEGRADED, facts.core_trouble)
 
 
-def _started(facts: Facts) -> Finding:
+def _started(facts: Facts) -> CheckResult:
     status = facts.status
     if status.is_started:
         return _OK
     if "accepting" in status.slots:
-        return Finding(Level.FAILING, "the core's signing keys are awaited")
-    return Finding(Level.FAILING, "no worker has accepted yet")
+        return CheckResult(Level.FAILING, "the core's signing keys are awaited")
+    return CheckResult(Level.FAILING, "no worker has accepted yet")
 
 
-CHECKS: Final[Mapping[str, Callable[[Facts], Finding]]] = {
+CHECKS: Final[Mapping[str, Callable[[Facts], CheckResult]]] = {
     "supervisor": _supervisor,
     "workers": _workers,
     "accepting": _accepting,
@@ -126,10 +128,10 @@ PROBES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class HealthCheck:
     """A check with its history. Times are in seconds since the epoch."""
 
-    finding: Finding
+    finding: CheckResult
     since: float
     """When it began to be at this level."""
     last_ok: float | None
@@ -146,7 +148,7 @@ class Health:
 
     level: Level
     generation: int
-    checks: Mapping[str, Check]
+    checks: Mapping[str, HealthCheck]
 
     @property
     def is_failing(self) -> bool:
@@ -157,7 +159,7 @@ class Board:
     """Remembers since when each check is as it is."""
 
     def __init__(self) -> None:
-        self._checks: dict[str, Check] = {}
+        self._checks: dict[str, HealthCheck] = {}
 
     def update(self, facts: Facts, epoch: float) -> None:
         """Judge *facts* now, at *epoch* in seconds since 1970."""
@@ -169,7 +171,7 @@ class Board:
                 last_ok = epoch
             is_same = before is not None and before.finding.level is finding.level
             since = before.since if before is not None and is_same else epoch
-            self._checks[name] = Check(finding, since, last_ok)
+            self._checks[name] = HealthCheck(finding, since, last_ok)
 
     def health(
         self, path: str, generation: int, *, exclude: Collection[str] = ()

@@ -49,7 +49,7 @@ from gateway.process.messages import (
 from gateway.process.pipe import Pipe
 from gateway.process.totals import Totals
 from gateway.session.keys import KeySet, KeyStore
-from gateway.supertokens.core_check import CoreCheck, State
+from gateway.supertokens.core_check import CoreCheck, CoreVerdict
 
 _RENDER_S = 0.25
 """How long rendered metrics are answered: many clients must not keep the hub busy."""
@@ -152,9 +152,9 @@ class Hub:
         Without addresses, because probes are answered to everyone.
         """
         last = None if self.core_check is None else self.core_check.last
-        if last is not None and last.state is State.REFUSING:
+        if last is not None and last.state is CoreVerdict.REFUSING:
             return "the core refuses the gateway: standard error says why"
-        if last is not None and last.state is State.UNREACHABLE:
+        if last is not None and last.state is CoreVerdict.UNREACHABLE:
             return "the core can't be reached"
         if self._store is not None and self._store.state().error is not None:
             return "the core's signing keys can't be fetched"

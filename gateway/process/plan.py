@@ -76,11 +76,11 @@ from gateway.process.plan_events import (
 )
 from gateway.process.plan_state import (
     Child,
+    ChildPlace,
+    ChildState,
     Generation,
-    Place,
-    State,
     Unconfirmed,
-    Worker,
+    WorkerChild,
     state_in,
     state_of,
 )
@@ -165,7 +165,7 @@ class Plan:
         self._current.places[0].due = -math.inf
         self._next: Generation | None = None
         """The generation that takes over when its workers are ready."""
-        self._hub = Place()
+        self._hub = ChildPlace()
         self._children: dict[int, Child] = {}
         self._last_number = 0
         self._denied = DenyList()
@@ -261,7 +261,7 @@ class Plan:
             if child.silent_ticks > self._max_silent_ticks(child):
                 child.place.is_hung = True
                 self._kill(child, "it didn't answer", cause="hang")
-            elif child.state is State.ENDING and now > child.since + child.drain_s:
+            elif child.state is ChildState.ENDING and now > child.since + child.drain_s:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
@@ -282,7 +282,7 @@ class Plan:
             )
 
     def _max_silent_ticks(self, child: Child) -> int:
-        if child.state is State.STARTING:
+        if child.state is ChildState.STARTING:
             return self._pace.start_ticks
         return self._pace.silent_ticks
 
@@ -291,48 +291,48 @@ class Plan:
         match message:
             case Ping():
                 pass  # an answer; the count of silent ticks is reset above
-            case Ready() if child.state is State.STARTING:
-                child.state = State.READY
+            case Ready() if child.state is ChildState.STARTING:
+                child.state = ChildState.READY
                 child.place.is_hung = False
-                if isinstance(child, Worker):
+                if isinstance(child, WorkerChild):
                     self._report(child, message)
                     self._on_ready(child.generation)
-            case Ready() if child.state is State.ENDING or child.is_killed:
+            case Ready() if child.state is ChildState.ENDING or child.is_killed:
                 pass  # sent before it received Drain or was killed
-            case Deny() if isinstance(child, Worker):
+            case Deny() if isinstance(child, WorkerChild):
                 self._on_denial(child, message)
-            case DenyDone(number) if isinstance(child, Worker):
+            case DenyDone(number) if isinstance(child, WorkerChild):
                 if unconfirmed := self._unconfirmed.get(number):
                     self._acknowledge(number, unconfirmed, child)
             case KeySource() if (
-                isinstance(child, Worker) and child.state is State.STARTING
+                isinstance(child, WorkerChild) and child.state is ChildState.STARTING
             ):
                 self._on_key_source(child, message)
             case AskCore() if (
-                isinstance(child, Worker) and child.state is State.STARTING
+                isinstance(child, WorkerChild) and child.state is ChildState.STARTING
             ):
                 if child.generation.core is None:
                     child.generation.core = message
                     self._direct_hub()
             case KeySource() | AskCore() if (
-                child.state is State.ENDING or child.is_killed
+                child.state is ChildState.ENDING or child.is_killed
             ):
                 pass  # as above
-            case KeysUntil(until) if isinstance(child, Worker):
+            case KeysUntil(until) if isinstance(child, WorkerChild):
                 child.keys_until = until
                 self._assign_sockets()
-            case Keys() if not isinstance(child, Worker):
+            case Keys() if not isinstance(child, WorkerChild):
                 self._on_keys(message)
-            case Snapshot() if isinstance(child, Worker):
+            case Snapshot() if isinstance(child, WorkerChild):
                 self._report(child, message)
-            case Failed(reason) if isinstance(child, Worker):
+            case Failed(reason) if isinstance(child, WorkerChild):
                 self._report(child, message)
                 child.reason = reason
             case _:
-                kind = "worker" if isinstance(child, Worker) else "hub"
+                kind = "worker" if isinstance(child, WorkerChild) else "hub"
                 self._kill(child, f"it sent a message that a {kind} doesn't send")
 
-    def _on_key_source(self, worker: Worker, source: KeySource) -> None:
+    def _on_key_source(self, worker: WorkerChild, source: KeySource) -> None:
         """Note whose keys a new worker needs; send it those that are at hand.
 
         Only a worker that has met no client yet is believed.
@@ -377,13 +377,13 @@ class Plan:
             self._send(hub, fetch)
 
     def _report(
-        self, worker: Worker, message: Deny | Ready | Failed | Snapshot
+        self, worker: WorkerChild, message: Deny | Ready | Failed | Snapshot
     ) -> None:
         """Relay a worker's message to the hub."""
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _on_denial(self, source: Worker, denial: Deny) -> None:
+    def _on_denial(self, source: WorkerChild, denial: Deny) -> None:
         """Keep a denial, and relay it to the hub and to all other workers."""
         new = self._denied.add(denial.ends, self._now.epoch)
         for part in batches(denial.ends.items()):
@@ -393,7 +393,7 @@ class Plan:
         others = [
             child
             for child in self._children.values()
-            if isinstance(child, Worker) and child is not source
+            if isinstance(child, WorkerChild) and child is not source
         ]
         if denial.number and relayed:
             self._last_denial += 1
@@ -405,14 +405,16 @@ class Plan:
             self._await_acknowledgements(source, denial.number, others)
 
     def _await_acknowledgements(
-        self, source: Worker, number: int, others: Sequence[Worker]
+        self, source: WorkerChild, number: int, others: Sequence[WorkerChild]
     ) -> None:
         """Confirm the last denial when all of *others* that may have clients know it.
 
         One that starts needs no acknowledgement: it reads the denial before `Accept`.
         """
         missing = {
-            worker.number for worker in others if worker.state is not State.STARTING
+            worker.number
+            for worker in others
+            if worker.state is not ChildState.STARTING
         }
         if not missing:
             self._send(source, DenyDone(number))
@@ -460,7 +462,7 @@ class Plan:
 
     def _on_not_started(self, child: Child, reason: str) -> None:
         self._remove(child)
-        if child.state is not State.ENDING:
+        if child.state is not ChildState.ENDING:
             child.cause = "fork"
             self._replace(child, f"{child.name} can't be started: {reason}")
 
@@ -469,11 +471,11 @@ class Plan:
         ending = f"{child.name} (pid {exited.pid}) {exited.how}"
         if child.reason is not None:
             ending = f"{ending}: {child.reason}"
-        if child.state is State.ENDING:
+        if child.state is ChildState.ENDING:
             if exited.code != 0 and not child.is_discarded:
                 self._log(ending)
         elif (
-            isinstance(child, Worker)
+            isinstance(child, WorkerChild)
             and not child.generation.is_proven
             and exited.code >= 0
         ):
@@ -531,19 +533,19 @@ class Plan:
 
     def _exit_when_empty(self) -> None:
         """When no worker is left, end the hub; when it has exited, exit."""
-        if any(isinstance(child, Worker) for child in self._children.values()):
+        if any(isinstance(child, WorkerChild) for child in self._children.values()):
             return
         hub = self._hub.child
         if hub is None:
             if not self._has_exited:
                 self._has_exited = True
                 self._actions.append(Exit(self._exit_code))
-        elif hub.state is State.LOST:
+        elif hub.state is ChildState.LOST:
             self._discard(hub)
-        elif hub.state is not State.ENDING:
+        elif hub.state is not ChildState.ENDING:
             self._start_drain(hub)
 
-    def _take_due(self, place: Place) -> bool:
+    def _take_due(self, place: ChildPlace) -> bool:
         """Return whether a child is due in *place*, and if so clear the due time."""
         if place.due is None or place.due > self._now.monotonic:
             return False
@@ -555,7 +557,7 @@ class Plan:
         for slot, place in enumerate(generation.places):
             if not self._take_due(place):
                 continue
-            worker = Worker(
+            worker = WorkerChild(
                 number=self._new_number(),
                 name=name_of(slot),
                 place=place,
@@ -649,13 +651,13 @@ class Plan:
 
     def _replace(self, child: Child, ending: str) -> None:
         """Schedule another child in the place of one that has ended."""
-        if isinstance(child, Worker) and child.generation is self._next:
+        if isinstance(child, WorkerChild) and child.generation is self._next:
             self._give_up(child.generation, ending)
             return
         if self._is_stopping:  # the hub, while workers drain
             self._log(ending)
             return
-        if isinstance(child, Worker):
+        if isinstance(child, WorkerChild):
             self._restarts[child.cause or "exit"] += 1
         else:
             self._hub_restarts += 1
@@ -668,8 +670,8 @@ class Plan:
 
     def _mark_lost(self, child: Child) -> None:
         """Mark a child as lost, so that other workers accept from its socket."""
-        if child.state is not State.ENDING:
-            child.state = State.LOST
+        if child.state is not ChildState.ENDING:
+            child.state = ChildState.LOST
             self._assign_sockets()
 
     def _kill(self, child: Child, reason: str, *, cause: str = "misbehaviour") -> None:
@@ -683,7 +685,7 @@ class Plan:
 
     def _discard(self, child: Child) -> None:
         """Kill a child that isn't needed."""
-        child.state = State.ENDING
+        child.state = ChildState.ENDING
         child.is_discarded = True
         if not child.is_killed:
             child.is_killed = True
@@ -692,13 +694,13 @@ class Plan:
     def _drain(self, generation: Generation) -> None:
         """Drain the ready workers of *generation*; kill the others."""
         for worker in tuple(generation.workers()):
-            if worker.state is State.READY:
+            if worker.state is ChildState.READY:
                 self._start_drain(worker)
-            elif worker.state is not State.ENDING:
+            elif worker.state is not ChildState.ENDING:
                 self._discard(worker)
 
     def _start_drain(self, child: Child) -> None:
-        child.state = State.ENDING
+        child.state = ChildState.ENDING
         child.since = self._now.monotonic
         self._send(child, Drain())
 
@@ -758,7 +760,7 @@ class Plan:
         others = Counter(
             state_of(child)
             for child in self._children.values()
-            if isinstance(child, Worker) and child.generation is not current
+            if isinstance(child, WorkerChild) and child.generation is not current
         )
         until = min(
             (worker.keys_until for worker in current.accepting()), default=-math.inf
@@ -769,7 +771,7 @@ class Plan:
             children=tuple(
                 number
                 for number, child in self._children.items()
-                if isinstance(child, Worker)
+                if isinstance(child, WorkerChild)
             ),
             slots=tuple(map(state_in, current.places)),
             others=dict(others),
@@ -785,9 +787,9 @@ class Plan:
     # --- helpers ------------------------------------------------------------------
 
     def _new_generation(self, config: LoadedFile) -> Generation:
-        return Generation(config, tuple(Place() for _ in range(self._workers)))
+        return Generation(config, tuple(ChildPlace() for _ in range(self._workers)))
 
-    def _places(self) -> Iterator[Place]:
+    def _places(self) -> Iterator[ChildPlace]:
         """Yield the places in which children are forked."""
         yield self._hub
         yield from self._current.places

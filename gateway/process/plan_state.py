@@ -11,7 +11,7 @@ from gateway.process.messages import AskCore, KeySource
 from gateway.process.plan_events import LoadedFile
 
 
-class State(Enum):
+class ChildState(Enum):
     """What the plan expects of a child."""
 
     STARTING = auto()
@@ -24,7 +24,7 @@ class State(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class ChildPlace:
     """The position of one child at a time: of a worker, by slot, or of the hub."""
 
     due: float | None = None
@@ -41,7 +41,7 @@ class Generation:
     """The workers of one load of the file."""
 
     config: LoadedFile
-    places: tuple[Place, ...]
+    places: tuple[ChildPlace, ...]
     """By slot."""
     is_proven: bool = False
     """A worker has been ready, so the configuration can be served."""
@@ -52,20 +52,20 @@ class Generation:
     complete_at: float | None = None
     """When all of its workers were ready for the first time, on the monotonic clock."""
 
-    def workers(self) -> Iterator[Worker]:
+    def workers(self) -> Iterator[WorkerChild]:
         """Yield the workers that haven't exited."""
         children = (place.child for place in self.places)
-        return (child for child in children if isinstance(child, Worker))
+        return (child for child in children if isinstance(child, WorkerChild))
 
-    def ready(self) -> dict[int, Worker]:
+    def ready(self) -> dict[int, WorkerChild]:
         """Return the workers that can serve, by slot, in order."""
         return {
             worker.slot: worker
             for worker in self.workers()
-            if worker.state is State.READY
+            if worker.state is ChildState.READY
         }
 
-    def accepting(self) -> list[Worker]:
+    def accepting(self) -> list[WorkerChild]:
         """Return the workers that accept."""
         return [worker for worker in self.ready().values() if worker.sockets]
 
@@ -76,12 +76,12 @@ class Child:
 
     number: int
     name: str
-    place: Place
+    place: ChildPlace
     since: float
     """When it was forked or, later, started to drain, on the monotonic clock."""
     drain_s: float
     """How long it may drain before it is killed."""
-    state: State = State.STARTING
+    state: ChildState = ChildState.STARTING
     silent_ticks: int = 0
     """Ticks since its last message."""
     reason: str | None = None
@@ -96,7 +96,7 @@ class Child:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Worker(Child):
+class WorkerChild(Child):
     """A worker of a generation."""
 
     generation: Generation
@@ -111,29 +111,29 @@ class Worker(Child):
 class Unconfirmed:
     """A denial that some workers haven't acknowledged."""
 
-    source: Worker
+    source: WorkerChild
     number: int
     """The source's own number of it."""
     missing: set[int]
     """The numbers of these workers."""
 
 
-def state_of(worker: Worker) -> str:
+def state_of(worker: WorkerChild) -> str:
     """Return the state of *worker* as one of `WORKER_STATES`."""
     match worker.state:
-        case State.STARTING:
+        case ChildState.STARTING:
             return "starting"
-        case State.READY:
+        case ChildState.READY:
             return "accepting" if worker.sockets else "ready"
-        case State.ENDING:
+        case ChildState.ENDING:
             return "draining"
-        case State.LOST:
+        case ChildState.LOST:
             return "lost"
 
 
-def state_in(place: Place) -> str:
+def state_in(place: ChildPlace) -> str:
     """Return the state of the worker in *place* as one of `WORKER_STATES`."""
     child = place.child
-    if place.is_hung and (child is None or child.state is not State.ENDING):
+    if place.is_hung and (child is None or child.state is not ChildState.ENDING):
         return "hanging"
-    return state_of(child) if isinstance(child, Worker) else "waiting"
+    return state_of(child) if isinstance(child, WorkerChild) else "waiting"

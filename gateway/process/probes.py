@@ -17,7 +17,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway import __version__
-from gateway.process.health import PROBES, Check, Health
+from gateway.process.health import PROBES, Health, HealthCheck
 
 _MAX_CONNECTIONS: Final = 64
 """Further ones are closed at once."""
@@ -123,7 +123,7 @@ def to_json(health: Health, *, is_verbose: bool) -> dict[str, object]:
     }
 
 
-def _check_to_json(check: Check) -> dict[str, object]:
+def _check_to_json(check: HealthCheck) -> dict[str, object]:
     return {
         "status": check.finding.level.name.lower(),
         "since": _time(check.since),

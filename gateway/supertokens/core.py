@@ -40,7 +40,7 @@ from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
 from gateway.supertokens.core_exchange import (
     Calls,
-    Exchange,
+    CoreExchange,
     is_about_sessions,
     judge,
     translated,
@@ -82,7 +82,7 @@ _REFUSED = frozenset({401, 402, 403, 404, 429})
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-_exchange: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+_exchange: ContextVar[CoreExchange | None] = ContextVar("exchange", default=None)
 
 
 class CoreClient:
@@ -176,7 +176,7 @@ class CoreClient:
             BadRequest: the request holds text that can't be encoded or decoded.
             GatewayError: the SDK failed in another way.
         """
-        exchange = Exchange(None, None) if is_check else self._exchange()
+        exchange = CoreExchange(None, None) if is_check else self._exchange()
         token = _exchange.set(exchange)
         try:
             yield exchange.calls
@@ -187,8 +187,8 @@ class CoreClient:
         finally:
             _exchange.reset(token)
 
-    def _exchange(self) -> Exchange:
-        return Exchange(self._auth_timeout_s, self._places)
+    def _exchange(self) -> CoreExchange:
+        return CoreExchange(self._auth_timeout_s, self._places)
 
     # --- what the Querier calls ----------------------------------------------
 
@@ -274,7 +274,7 @@ class CoreClient:
         return httpx.Response(httpx.codes.OK, json=answer, request=refusal.request)
 
     @asynccontextmanager
-    async def _place(self, exchange: Exchange, url: str) -> AsyncIterator[None]:
+    async def _place(self, exchange: CoreExchange, url: str) -> AsyncIterator[None]:
         """Wait for the place that a call needs, in the order of arrival."""
         if exchange.places is None:
             yield
@@ -285,7 +285,7 @@ class CoreClient:
             yield
 
     async def _ask_for_hash(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: CoreExchange
     ) -> httpx.Response:
         """Send a call for which the core computes the hash of a password.
 
@@ -313,7 +313,7 @@ class CoreClient:
         return call.result()
 
     async def _ask_in_time(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: CoreExchange
     ) -> httpx.Response:
         async with asyncio.timeout(self._auth_timeout_s):
             return await self._ask(method, url, kwargs, exchange)
@@ -325,7 +325,7 @@ class CoreClient:
             call.exception()  # it may be that nobody waits for it
 
     async def _ask(
-        self, method: str, url: str, kwargs: dict[str, Any], exchange: Exchange
+        self, method: str, url: str, kwargs: dict[str, Any], exchange: CoreExchange
     ) -> httpx.Response:
         """Send the call to the first host that takes a connection.
 

@@ -18,7 +18,7 @@ _MAX_QUOTED = 200
 """Of the core's own words in a message, in characters."""
 
 
-class Kind(Enum):
+class AnswerKind(Enum):
     """What the operator has to mend."""
 
     UNUSABLE = auto()
@@ -30,14 +30,14 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class CoreRefusal:
     """Why a core refuses the gateway, in words that continue "the core"."""
 
-    kind: Kind
+    kind: AnswerKind
     text: str
 
 
-def refusal(status: int, text: str) -> Refusal | None:
+def refusal(status: int, text: str) -> CoreRefusal | None:
     """Return what an answer says about the gateway; None: it is about the request.
 
     *text* is the body. A body that isn't a sentence of the core's comes from an IP
@@ -47,31 +47,34 @@ def refusal(status: int, text: str) -> Refusal | None:
     """
     match status:
         case 401 if text.startswith("Invalid API key"):
-            return Refusal(
-                Kind.UNUSABLE,
+            return CoreRefusal(
+                AnswerKind.UNUSABLE,
                 "answered 401: it refuses the API key. Set supertokens.api_key to one"
                 " of the core's api_keys",
             )
         case 402:
-            return Refusal(
-                Kind.UNLICENSED,
+            return CoreRefusal(
+                AnswerKind.UNLICENSED,
                 f"answered 402: {_quoted(text)} Add the licence key to the core, or"
                 " remove what uses this feature",
             )
         case 403 if _OWN_403.match(text):
             return None
         case 401 | 403:
-            return Refusal(
-                Kind.OUTAGE,
+            return CoreRefusal(
+                AnswerKind.OUTAGE,
                 f"answered {status}, and not in a core's words: an IP filter or a proxy"
                 " in front of it refuses the gateway",
             )
         case 404:
-            return Refusal(
-                Kind.OUTAGE, "answered 404: see supertokens.connection_uri for its path"
+            return CoreRefusal(
+                AnswerKind.OUTAGE,
+                "answered 404: see supertokens.connection_uri for its path",
             )
         case 400 if _OLD.match(text):
-            return Refusal(Kind.UNUSABLE, f"answered 400: {_quoted(text)} {_UPDATE}")
+            return CoreRefusal(
+                AnswerKind.UNUSABLE, f"answered 400: {_quoted(text)} {_UPDATE}"
+            )
         case _:
             return None
 
@@ -79,7 +82,7 @@ def refusal(status: int, text: str) -> Refusal | None:
 _UPDATE = "Update it to SuperTokens core 11.3 or newer"
 
 
-def other_versions(spoken: object, needed: Sequence[str]) -> Refusal | None:
+def other_versions(spoken: object, needed: Sequence[str]) -> CoreRefusal | None:
     """Return why versions of the protocol don't do; None: they do.
 
     *spoken* is what the core lists, *needed* what the SDK speaks.
@@ -92,8 +95,8 @@ def other_versions(spoken: object, needed: Sequence[str]) -> Refusal | None:
         key=lambda version: tuple(map(int, version.split("."))),
     )
     speaks = f"CDI {known[0]} to {known[-1]}" if known else "no version of CDI"
-    return Refusal(
-        Kind.UNUSABLE,
+    return CoreRefusal(
+        AnswerKind.UNUSABLE,
         f"speaks {speaks}, and the gateway speaks CDI {', '.join(needed)}. {_UPDATE}",
     )
 

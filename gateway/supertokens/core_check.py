@@ -22,7 +22,7 @@ from yarl import URL
 from gateway.pace import PACE, Pace, backoff_s
 from gateway.seams import supertokens as seams
 from gateway.supertokens import Sdk, core_answers
-from gateway.supertokens.core_answers import Kind, Refusal
+from gateway.supertokens.core_answers import AnswerKind, CoreRefusal
 
 _MAX_BYTES = 64 * 1024
 """Of an answer that is read. A core's has 200."""
@@ -30,7 +30,7 @@ _MAX_BYTES = 64 * 1024
 _log = logging.getLogger("gateway.core")
 
 
-class State(StrEnum):
+class CoreVerdict(StrEnum):
     """What the core has said."""
 
     USABLE = "usable"
@@ -45,7 +45,7 @@ class State(StrEnum):
 class CoreState:
     """The outcome of the last time that the core was asked."""
 
-    state: State
+    state: CoreVerdict
     at: float
     """In seconds since the epoch."""
     trouble: str = ""
@@ -94,7 +94,7 @@ class CoreCheck:
             while True:
                 self.last = await self._ask(http)
                 self._tell(self.last)
-                if self.last.state is State.USABLE:
+                if self.last.state is CoreVerdict.USABLE:
                     return
                 failures += 1
                 pace = self._pace
@@ -116,18 +116,20 @@ class CoreCheck:
         refusals = [
             (host, answer)
             for host, answer in zip(self._hosts, answers, strict=True)
-            if isinstance(answer, Refusal)
+            if isinstance(answer, CoreRefusal)
         ]
         trouble = "; ".join(f"{host.origin()} {one.text}" for host, one in refusals)
-        if any(refusal.kind is not Kind.OUTAGE for _, refusal in refusals):
-            state = State.REFUSING
+        if any(refusal.kind is not AnswerKind.OUTAGE for _, refusal in refusals):
+            state = CoreVerdict.REFUSING
         elif True in answers:
-            state = State.USABLE
+            state = CoreVerdict.USABLE
         else:
-            state = State.UNREACHABLE
+            state = CoreVerdict.UNREACHABLE
         return CoreState(state, self._clock(), trouble)
 
-    async def _ask_one(self, http: aiohttp.ClientSession, host: URL) -> bool | Refusal:
+    async def _ask_one(
+        self, http: aiohttp.ClientSession, host: URL
+    ) -> bool | CoreRefusal:
         """Return whether the core at *host* accepts the gateway, or why not.
 
         False: no core has answered.
@@ -155,7 +157,7 @@ class CoreCheck:
 
         Not that the core can't be reached: the fetch of its keys says so.
         """
-        if found.state is State.USABLE and not found.trouble:
+        if found.state is CoreVerdict.USABLE and not found.trouble:
             if self._told is not None:
                 self._told = None
                 _log.warning("the core accepts the gateway now")

@@ -24,16 +24,16 @@ from gateway.errors import (
 )
 from gateway.seams import supertokens as seams
 from gateway.supertokens import core_answers
-from gateway.supertokens.core_answers import Kind
+from gateway.supertokens.core_answers import AnswerKind
 
 _VERSIONS = "/apiversion"
 _WITHOUT_STATUS = (_VERSIONS, "/.well-known/jwks.json")
 """The two replies of the core that have no `status` (CDI 5.4)."""
 
-_ERRORS: dict[Kind, type[CoreUnavailable]] = {
-    Kind.UNUSABLE: CoreUnusable,
-    Kind.UNLICENSED: CoreUnlicensed,
-    Kind.OUTAGE: CoreUnavailable,
+_ERRORS: dict[AnswerKind, type[CoreUnavailable]] = {
+    AnswerKind.UNUSABLE: CoreUnusable,
+    AnswerKind.UNLICENSED: CoreUnlicensed,
+    AnswerKind.OUTAGE: CoreUnavailable,
 }
 
 _PUBLIC = "public"
@@ -73,7 +73,7 @@ class Calls:
 _NO_CALL = "no call"
 
 
-class Exchange:
+class CoreExchange:
     """What one operation has of its time, and what went wrong at the core last."""
 
     __slots__ = (
@@ -126,7 +126,7 @@ class Exchange:
         return (CoreOutcomeUnknown if self.may_have_acted else kind)(trouble)
 
 
-def judge(method: str, response: httpx.Response, exchange: Exchange) -> str | None:
+def judge(method: str, response: httpx.Response, exchange: CoreExchange) -> str | None:
     """Decide whether a complete reply of the core is an answer or an outage.
 
     Return the tenant that the core misses, if it says so.
@@ -167,7 +167,7 @@ def judge(method: str, response: httpx.Response, exchange: Exchange) -> str | No
             raise exchange.fail(f"the core answered {status_code}")
 
 
-def _note_missing(tenant: str, method: str, path: str, exchange: Exchange) -> None:
+def _note_missing(tenant: str, method: str, path: str, exchange: CoreExchange) -> None:
     """Note that the core misses *tenant*, unless it must be the app that it misses.
 
     Raises:
@@ -216,7 +216,7 @@ _OLDER_DOMAIN = "supertokens.cookie.older_domain"
 """What the route table calls the SDK's `older_cookie_domain`."""
 
 
-def _is_clients_fault(error: Exception, exchange: Exchange) -> bool:
+def _is_clients_fault(error: Exception, exchange: CoreExchange) -> bool:
     """Return whether the SDK failed on what the client sent.
 
     The SDK checks few types and formats: `{"formFields": [1]}` and `fdi-version: abc`
@@ -237,7 +237,7 @@ def _is_clients_fault(error: Exception, exchange: Exchange) -> bool:
     return bool(module.partition(".")[0] == "supertokens_python")
 
 
-def translated(error: Exception, exchange: Exchange) -> GatewayError:
+def translated(error: Exception, exchange: CoreExchange) -> GatewayError:
     """Return what *error*, raised by the SDK, is for the rest of the gateway."""
     hidden = outage(error)
     if hidden is not None:

@@ -31,7 +31,7 @@ from gateway.process.messages import (
     encode,
 )
 from gateway.session.keys import KeySet, key_set
-from gateway.supertokens.core_check import State
+from gateway.supertokens.core_check import CoreVerdict
 
 DEADLINE_S = 10.0
 
@@ -133,7 +133,7 @@ async def test_it_asks_the_core_that_it_is_told(
         await until(lambda: bool(caplog.records))
         assert here.core_check is not None
         assert here.core_check.last is not None
-        assert here.core_check.last.state is State.REFUSING
+        assert here.core_check.last.state is CoreVerdict.REFUSING
         faults.clear()
         supervisor.send(AskCore((st_core.url,), "secret", 5.0))
         await until(lambda: here.core_check is not None and is_usable(here))
@@ -146,7 +146,7 @@ async def test_it_asks_the_core_that_it_is_told(
 
 def is_usable(here: Hub) -> bool:
     last = None if here.core_check is None else here.core_check.last
-    return last is not None and last.state is State.USABLE
+    return last is not None and last.state is CoreVerdict.USABLE
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from gateway.config import SuperTokensConfig
 from gateway.dev.core import CoreSettings, serve
 from gateway.pace import Pace
 from gateway.supertokens import core_check
-from gateway.supertokens.core_check import CoreCheck, CoreState, State
+from gateway.supertokens.core_check import CoreCheck, CoreState, CoreVerdict
 
 PACE = Pace(keys_retry_s=0.005, keys_max_retry_s=0.01)
 KEY = "a-secret-key-of-20-characters"
@@ -59,7 +59,7 @@ async def checking(
         await check.close()
 
 
-def found(check: CoreCheck) -> Callable[[State], Callable[[], bool]]:
+def found(check: CoreCheck) -> Callable[[CoreVerdict], Callable[[], bool]]:
     """Return what makes a condition: that the core was found in a state."""
     return lambda state: lambda: check.last is not None and check.last.state is state
 
@@ -71,10 +71,10 @@ async def test_a_core_that_accepts_the_gateway(
     answers = Answers()
     async with FaultUpstream(answers.serve) as core:
         async with checking(f"{core.url}/appid-a/") as check:
-            await until(found(check)(State.USABLE))
+            await until(found(check)(CoreVerdict.USABLE))
             assert check._task is not None
             await check._task
-        assert check.last == CoreState(State.USABLE, 1000.0)
+        assert check.last == CoreState(CoreVerdict.USABLE, 1000.0)
     (head,) = answers.asked
     assert head.startswith(b"GET /appid-a/apiversion HTTP/1.1\r\n")
     assert f"api-key: {KEY}".encode() in head
@@ -95,7 +95,7 @@ async def test_a_core_that_refuses_the_gateway(
     """One line has the remedy, and no secret; another one the end of the trouble."""
     answers = Answers(status, text)
     async with FaultUpstream(answers.serve) as core, checking(core.url) as check:
-        await until(found(check)(State.REFUSING))
+        await until(found(check)(CoreVerdict.REFUSING))
         await until(lambda: len(answers.asked) >= 4)
         (record,) = caplog.records
         assert (record.name, record.levelname) == ("gateway.core", "WARNING")
@@ -106,7 +106,7 @@ async def test_a_core_that_refuses_the_gateway(
         assert check.last is not None
         assert check.last.trouble in line
         answers.status, answers.text = 200, VERSIONS
-        await until(found(check)(State.USABLE))
+        await until(found(check)(CoreVerdict.USABLE))
     lines = [record.getMessage() for record in caplog.records[1:]]
     assert lines == ["the core accepts the gateway now"]
     assert KEY not in caplog.text
@@ -126,9 +126,9 @@ async def test_what_is_no_core_s_answer_is_asked_again(
     answers = Answers(status, text)
     async with FaultUpstream(answers.serve) as core, checking(core.url) as check:
         await until(lambda: len(answers.asked) >= 3)
-        assert check.last == CoreState(State.UNREACHABLE, 1000.0)
+        assert check.last == CoreState(CoreVerdict.UNREACHABLE, 1000.0)
         answers.status, answers.text = 200, VERSIONS
-        await until(found(check)(State.USABLE))
+        await until(found(check)(CoreVerdict.USABLE))
     assert not caplog.records
 
 
@@ -143,7 +143,7 @@ async def test_what_is_before_the_core_is_reported(
     async with FaultUpstream(answers.serve) as core, checking(core.url) as check:
         await until(lambda: len(answers.asked) >= 3)
         assert check.last is not None
-        assert check.last.state is State.UNREACHABLE
+        assert check.last.state is CoreVerdict.UNREACHABLE
     (record,) = caplog.records
     assert words in record.getMessage()
 
@@ -161,7 +161,7 @@ async def test_a_core_that_cannot_be_reached(
         FaultUpstream(never) as hung,
         checking(f"http://127.0.0.1:{closed_port}", hung.url, timeout_s=0.05) as check,
     ):
-        await until(found(check)(State.UNREACHABLE))
+        await until(found(check)(CoreVerdict.UNREACHABLE))
     assert not caplog.records
 
 
@@ -171,7 +171,7 @@ async def test_each_host_is_asked(caplog: pytest.LogCaptureFixture) -> None:
     async with FaultUpstream(good.serve) as one, FaultUpstream(old.serve) as two:
         url = two.url.replace("://", "://user:password@")
         async with checking(one.url, url, api_key=None) as check:
-            await until(found(check)(State.REFUSING))
+            await until(found(check)(CoreVerdict.REFUSING))
     (record,) = caplog.records
     assert two.url in record.getMessage()
     assert one.url not in record.getMessage()
@@ -184,7 +184,10 @@ async def test_the_embedded_core_and_the_settings_of_the_sdk(
 ) -> None:
     """The key and the address are those that the SDK runs with."""
     async with serve(CoreSettings(api_keys=(KEY,))) as core:
-        for api_key, state in ((KEY, State.USABLE), ("x" * 20, State.REFUSING)):
+        for api_key, state in (
+            (KEY, CoreVerdict.USABLE),
+            ("x" * 20, CoreVerdict.REFUSING),
+        ):
             values = {"connection_uri": core.url, "api_key": api_key}
             settings = SuperTokensConfig.model_validate(values)
             async with (
