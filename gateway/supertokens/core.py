@@ -25,7 +25,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
@@ -280,7 +280,8 @@ class CoreClient:
             yield
             return
         exchange.waits_for = "no place for a call"
-        async with exchange.places if _SESSION_CALL in url else self._lookups:
+        first = nullcontext() if _SESSION_CALL in url else self._lookups
+        async with first, exchange.places:
             exchange.waits_for = None
             yield
 

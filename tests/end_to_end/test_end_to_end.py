@@ -108,16 +108,26 @@ async def test_bearer_token_is_accepted_and_not_forwarded(
     assert user.access.encode() not in forwarded.head
 
 
-@pytest.mark.parametrize(
-    "method", ["POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PURGE"]
-)
-async def test_user_answers_get_only(start: Start, method: str) -> None:
+async def test_user_answers_head_like_get(start: Start) -> None:
+    """HEAD has the status and the fields of GET, and no body."""
+    gateway = await start(ROUTES)
+    user = await gateway.sign_up()
+    for fields, status in (([user.bearer], 200), ([], 401)):
+        get = await gateway.ask("GET", "/user", *fields)
+        reply = await gateway.ask("HEAD", "/user", *fields)
+        assert (get.status, reply.status) == (status, status)
+        assert reply.one("Content-Length") == get.one("Content-Length")
+        assert reply.body == b""
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"])
+async def test_user_answers_get_and_head_only(start: Start, method: str) -> None:
     """Any other method is 405 with Allow and `no-store`, even with a session."""
     gateway = await start(ROUTES)
     user = await gateway.sign_up()
     reply = await gateway.ask(method, "/user", user.bearer)
     assert reply.status == 405
-    assert reply.one("Allow") == "GET"
+    assert reply.one("Allow") == "GET, HEAD"
     assert reply.one("Cache-Control") == "no-store"
 
 

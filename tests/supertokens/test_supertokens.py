@@ -1455,7 +1455,7 @@ async def test_a_dead_host_is_tried_last(
     """A host that refused a connection is tried after the others for a minute."""
     now = 0.0
     monkeypatch.setattr(
-        "gateway.supertokens.core_exchange.time", SimpleNamespace(monotonic=lambda: now)
+        "gateway.supertokens.core.time", SimpleNamespace(monotonic=lambda: now)
     )
     async with serving(ok) as url, client(dead_host, f"{url}/base", dead_host) as http:
         assert (await http.get(f"{dead_host}/x")).url == f"{url}/base/x"
