@@ -152,8 +152,10 @@ def parse(data: object) -> Config:
     except ValidationError as exc:
         findings += explain(exc, Config, data)
     else:
-        findings += effective(config)[1]
+        routes, more = effective(config)
+        findings += more
         if not findings:
+            config.keep(routes)
             return config
     raise InvalidConfig(findings)
 
@@ -209,7 +211,10 @@ def _apart(findings: Iterable[Finding], gone: Sequence[Loc]) -> list[Finding]:
 
 def effective_routes(config: Config) -> list[EffectiveRoute]:
     """Return the routes of a configuration that `parse` has returned."""
-    return effective(config)[0]
+    if config.kept is None:
+        config.keep(effective(config)[0])
+    routes: list[EffectiveRoute] = config.kept
+    return routes
 
 
 def _contradictions(data: object) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from gateway.config.models.services import ServiceConfig
 from gateway.http.path_pattern import BadPattern, Pattern
 
 _MAX_SEGMENTS: Final = 64
+_NO_MATCH: Final = MatchConfig()
 _SIGN: Final = re.compile(r"[^A-Za-z0-9/_-]")
 """A character that a pattern takes as itself only behind a backslash."""
 
@@ -126,7 +127,7 @@ class _Route:
     def paths(self) -> Iterator[EffectiveRoute]:
         """Yield the route once for each of its paths."""
         route = self._route
-        inner = route.match or MatchConfig()
+        inner = route.match or _NO_MATCH
         at = "path" if route.path is not None else "match"
         for given in route.path or inner.path or ():
             form, path = self._path(given, at)
@@ -332,6 +333,9 @@ def _merge(model: type[M], levels: Sequence[Model]) -> M:
             merged[key] = dict(by_name.values())
         else:
             merged[key] = nearest
+    first = levels[0]
+    if isinstance(first, model):
+        return first.model_copy(update=merged)  # model_construct copies each default
     return model.model_construct(**merged)
 
 

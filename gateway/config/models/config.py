@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gateway.config.forms import Name, Text
 from gateway.config.models.base import Model
@@ -39,3 +39,13 @@ class Config(Model):
     """Routes with something in common: a path, a service, what they require."""
     routes: tuple[RouteConfig, ...] = ()
     """The route table. `gateway routes` prints it in the order of matching."""
+    _kept: Any = PrivateAttr(default=None)
+
+    @property
+    def kept(self) -> Any:
+        """What `keep` was given; None before."""
+        return self._kept
+
+    def keep(self, routes: Any) -> None:
+        """Keep the effective routes: with many of them, they take a while to make."""
+        self._kept = routes

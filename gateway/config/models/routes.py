@@ -159,6 +159,9 @@ class RouteSettings(Model):
     clients: ClientsConfig = ClientsConfig()
 
 
+_NO_MATCH = MatchConfig()
+
+
 class RouteConfig(RouteSettings):
     """One route: which requests it matches, what it requires, and where they go."""
 
@@ -181,7 +184,7 @@ class RouteConfig(RouteSettings):
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield findings about keys that are given twice, or not at all."""
-        inner = self.match or MatchConfig()
+        inner = self.match or _NO_MATCH
         if (self.path is None) == (inner.path is None):
             yield Finding(
                 loc=(), message="expected exactly one of path and match with a path"
