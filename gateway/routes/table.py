@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Literal
 
@@ -13,13 +13,14 @@ from gateway.routes.folding import EXACT, Reading, folded, is_plain, known
 from gateway.routes.route import (
     Conditional,
     Matched,
+    MethodNotAllowed,
     NearMiss,
     NoRoute,
     Outcome,
     Route,
     Service,
 )
-from gateway.routes.tree import Forest, Place, rank
+from gateway.routes.tree import Forest, Place, Tree, rank
 
 _NO_ROUTE = NoRoute()
 
@@ -164,30 +165,36 @@ class RouteTable:
                 for route in place.choices(method):
                     assert route.condition is not None, "see Place.add"
                     options.append((route.condition, Matched(route)))
-            outcomes = [one.choose(method) for one in places if not one.is_conditional]
-            if outcomes:
-                matched = (one for one in outcomes if isinstance(one, Matched))
-                otherwise = next(matched, outcomes[0])
+            deciding = [one for one in places if not one.is_conditional]
+            if deciding:
+                otherwise = _first_match(one.choose(method) for one in deciding)
                 break
         if otherwise is None:
             otherwise = _NO_ROUTE
         return Conditional(tuple(options), otherwise) if options else otherwise
 
-    def _in_order(self, host: str, path: str) -> Iterator[list[Place]]:
-        """Yield all places for *path* as services read it, equal ones together."""
+    def _levels(self, host: str, path: str) -> Iterator[list[tuple[Tree[Place], str]]]:
+        """Yield the trees for *host*, the most specific name first.
+
+        Each comes with the form of *path* to look up in it: as sent, or as folded.
+        """
         forests: list[tuple[Forest[Place], tuple[str, ...]]]
         forests = [(self._as_sent, (path,))]
         forests += [
             (forest, folded(path, reading)) for reading, forest in self._as_read.items()
         ]
         for trees in zip(*(forest.levels(host) for forest, _ in forests), strict=True):
-            places = [
-                place
+            yield [
+                (tree, form)
                 for tree, (_, forms) in zip(trees, forests, strict=True)
                 if tree is not None
                 for form in forms
-                for place in tree.find_all(form)
             ]
+
+    def _in_order(self, host: str, path: str) -> Iterator[list[Place]]:
+        """Yield all places for *path* as services read it, equal ones together."""
+        for level in self._levels(host, path):
+            places = [place for tree, form in level for place in tree.find_all(form)]
             places.sort(key=lambda place: place.rank)
             for _, equal in groupby(places, key=lambda place: place.rank):
                 yield list(equal)
@@ -200,25 +207,16 @@ class RouteTable:
         The path as sent and each of its folded forms lead to a place. The first place
         in the order of matching decides; of equal ones, the first with the method.
         """
-        forests: list[tuple[Forest[Place], tuple[str, ...]]]
-        forests = [(self._as_sent, (path,))]
-        forests += [
-            (forest, folded(path, reading)) for reading, forest in self._as_read.items()
-        ]
-        for trees in zip(*(forest.levels(host) for forest, _ in forests), strict=True):
-            places = [
-                place
-                for tree, (_, forms) in zip(trees, forests, strict=True)
-                for form in (forms if tree is not None else ())
-                if tree is not None and (place := tree.find(form)) is not None
-            ]
+        for level in self._levels(host, path):
+            found = (tree.find(form) for tree, form in level)
+            places = [place for place in found if place is not None]
             if places:
                 best = min(place.rank for place in places)
                 if any(one.conditional for one in places if one.rank == best):
                     return self._decide_by_condition(method, host, path)
-                outcomes = [one.choose(method) for one in places if one.rank == best]
-                matched = (one for one in outcomes if isinstance(one, Matched))
-                return next(matched, outcomes[0])
+                return _first_match(
+                    one.choose(method) for one in places if one.rank == best
+                )
         return _NO_ROUTE
 
     def _near_miss(
@@ -279,6 +277,14 @@ class RouteTable:
             route.condition is None and route.methods is None,
             route.index,
         )
+
+
+def _first_match(
+    outcomes: Iterable[Matched | MethodNotAllowed],
+) -> Matched | MethodNotAllowed:
+    """Return the first of *outcomes* that is a route, else the first."""
+    some = list(outcomes)
+    return next((one for one in some if isinstance(one, Matched)), some[0])
 
 
 def _host_rank(host: str | None) -> tuple[int, int]:
