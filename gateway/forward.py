@@ -226,7 +226,7 @@ class Forwarder:
                 `record.stage` is before `copy`.
             ConnectionError: the client is gone.
         """
-        request, route, verdict, cors_fields, upgrade = forward
+        request, route, verdict, _, upgrade = forward
         # 6 headers to the upstream
         record.stage = _TO_UPSTREAM
         service = self._services[route.service.name]
@@ -248,23 +248,14 @@ class Forwarder:
         record.stage = _SEND
         sent_at = record.verified_at
         body: bytes | AsyncIterator[bytes] | None = None
-        length = head.content_length
         if head.has_body:
             body = downstream.body_now(route.max_body_size)
             if body is None:
-                if length is not None and length <= route.buffer:
-                    body = await whole_body(downstream, route.max_body_size)
-                    sent_at = perf_counter()
-                    # The session may have ended before the body arrived.
-                    principal = verdict.principal
-                    if principal is not None and self._verifier.has_ended(principal):
-                        raise SessionEnded(_SIGNED_OUT)
-                else:
-                    body = downstream.body(route.max_body_size)
-            if length is None:
+                body, sent_at = await self._late_body(forward, downstream, sent_at)
+            if head.content_length is None:
                 fields += b"Transfer-Encoding: chunked\r\n"
-        if length is not None:
-            fields += b"Content-Length: %d\r\n" % length
+        if head.content_length is not None:
+            fields += b"Content-Length: %d\r\n" % head.content_length
         self.retries.earn()
         pools = service.in_turn()
         downstream.client_address = request.forwarded.client
@@ -276,14 +267,12 @@ class Forwarder:
             reply = await self._send_again(
                 error, forward, fields, body, pools, downstream, record, sent_at
             )
-        stream: Stream | None = None
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
             record.replied_at = perf_counter()
             record.connect_ms = reply.connect_ms
-            reply_head = reply.head
-            record.status = status = reply_head.status
+            record.status = status = reply.head.status
             if upgrade and status == 101:
                 await self._tunnel(forward, reply, downstream, record)
                 return None
@@ -293,37 +282,89 @@ class Forwarder:
                 and route.upstream_401 != "pass"
             ):
                 return _instead_of_401(forward, record)
-            fields = headers.to_client(
-                reply_head,
-                request.id,
-                _date_line,
-                cors_fields,
-                verdict.new_tokens,
-                # An optional route's reply to an anonymous client isn't public, either.
-                route.session.protection is not _PUBLIC,
-                route.mapping,
-                _public(forward) if reply_head.marks & route.mapping.marks else None,
-                route.reply_edits,
-            )
-            if reply_head.marks & headers.SETS_SESSION:
-                _note_cookies(reply_head, record)
             # 9 copy
-            record.stage = _COPY
-            if self.draining:
-                downstream.keep_alive = False
-            full = not downstream.start(
-                reply_head.start + fields,
-                status,
-                reply_head.content_length,
-                reply.read_now(),  # not bound to a local, which would pin it
-                reply.complete,
-            )
-            if (
-                not reply.complete
-                and route.close_streams
-                and verdict.principal is not None
-            ):
-                stream = self._open_stream(verdict.principal, reply, downstream)
+            full = self._start(forward, reply, downstream, record)
+            if reply.complete and not reply.size:
+                downstream.finish()
+                if full:
+                    await downstream.drain()
+            else:
+                await self._copy_rest(forward, reply, downstream, full)
+            return None
+        finally:
+            if not reply.complete:
+                reply.close()
+
+    async def _late_body(
+        self, forward: Forward, downstream: Downstream, sent_at: float
+    ) -> tuple[bytes | AsyncIterator[bytes], float]:
+        """Return a body that hasn't arrived yet, and when the request is sent.
+
+        The body is whole if the route buffers it, else its pieces as they arrive.
+
+        Raises:
+            GatewayError: as `whole_body`; or the session has ended meanwhile.
+        """
+        route = forward.route
+        length = forward.request.head.content_length
+        if length is None or length > route.buffer:
+            return downstream.body(route.max_body_size), sent_at
+        body = await whole_body(downstream, route.max_body_size)
+        # The session may have ended before the body arrived.
+        principal = forward.verdict.principal
+        if principal is not None and self._verifier.has_ended(principal):
+            raise SessionEnded(_SIGNED_OUT)
+        return body, perf_counter()
+
+    def _start(
+        self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
+    ) -> bool:
+        """Write the reply's head, and the available part of its body.
+
+        Returns whether `drain` must be awaited next.
+        """
+        route, reply_head = forward.route, reply.head
+        fields = headers.to_client(
+            reply_head,
+            forward.request.id,
+            _date_line,
+            forward.cors,
+            forward.verdict.new_tokens,
+            # An optional route's reply to an anonymous client isn't public, either.
+            route.session.protection is not _PUBLIC,
+            route.mapping,
+            _public(forward) if reply_head.marks & route.mapping.marks else None,
+            route.reply_edits,
+        )
+        if reply_head.marks & headers.SETS_SESSION:
+            _note_cookies(reply_head, record)
+        record.stage = _COPY
+        if self.draining:
+            downstream.keep_alive = False
+        return not downstream.start(
+            reply_head.start + fields,
+            reply_head.status,
+            reply_head.content_length,
+            reply.read_now(),  # not bound to a local, which would pin it
+            reply.complete,
+        )
+
+    async def _copy_rest(
+        self, forward: Forward, reply: Reply, downstream: Downstream, full: bool
+    ) -> None:
+        """Copy the part of a reply's body that wasn't there with its head.
+
+        *full* means that `drain` must be awaited first.
+
+        Raises:
+            GatewayError: the service failed, or the session has ended.
+            ConnectionError: the client is gone.
+        """
+        stream: Stream | None = None
+        principal = forward.verdict.principal
+        if not reply.complete and forward.route.close_streams and principal is not None:
+            stream = self._open_stream(principal, reply, downstream)
+        try:
             while not reply.complete or reply.size:
                 if full:
                     # Before waiting for the next piece: a downstream that keeps its
@@ -337,13 +378,10 @@ class Forwarder:
             downstream.finish()
             if full:
                 await downstream.drain()
-            return None
         finally:
             if stream is not None:
                 del self.streams[stream]
                 stream.close()
-            if not reply.complete:
-                reply.close()
 
     def _open_stream(
         self, principal: Principal, reply: Reply, downstream: Downstream
