@@ -66,6 +66,7 @@ class App:
     sessions: SessionAuthenticator
     observer: Observer
     keys: keys.KeyStore
+    upstreams: Upstreams
     sdk: supertokens.Sdk
     make_id: Callable[[], str]
 
@@ -282,6 +283,7 @@ async def open_app(
             sessions=sessions,
             observer=observer,
             keys=key_store,
+            upstreams=upstreams,
             sdk=sdk,
             make_id=make_id,
         )

@@ -254,6 +254,7 @@ def make(
         sessions=None,  # type: ignore[arg-type] # sessions are fakes
         observer=observer,
         keys=None,  # type: ignore[arg-type] # the same
+        upstreams=upstreams,
         sdk=None,  # type: ignore[arg-type] # the same
         make_id=make_id,
     )

@@ -497,6 +497,11 @@ class ClientConnection(Runner, asyncio.Protocol):
             return Standing.UNVERIFIED
         return Standing.VERIFIED if self._exchange is None else Standing.SERVED
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether a request is in progress."""
+        return self._exchange is not None
+
     def check_deadlines(self, now: float) -> None:
         """Close the connection if one of its deadlines has passed at loop time *now*.
 
@@ -616,6 +621,11 @@ class Listener:
     def connections(self) -> int:
         """The number of connected clients."""
         return len(self._open)
+
+    @property
+    def active(self) -> int:
+        """The number of requests in progress, open WebSockets included."""
+        return sum(1 for one in self._open if one.is_serving)
 
     def admit(self, connection: ClientConnection) -> bool:
         """Add *connection*; return False if all or its client have too many already.

@@ -27,6 +27,9 @@ METHODS: Final = frozenset(
     ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 )
 """The methods with a label of their own. Source: RFC 9110 §9, RFC 5789."""
+POOL_STATES: Final = ("in_use", "idle", "waiting")
+"""Connections to a target with an exchange or being dialled, those without one, and
+requests that wait for a connection."""
 MAX_ROWS: Final = 500
 """The combinations of labels that one worker counts apart. Clients can make some: a
 service may answer with any status."""
@@ -52,10 +55,16 @@ class Sample(NamedTuple):
 REQUESTS: Final = "requests"
 CHECKS: Final = "checks"
 UPSTREAMS: Final = "upstreams"
+CORE: Final = "core"
+POOL: Final = "pool"
+GAUGES: Final = frozenset(("gauge", POOL))
+"""The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
     REQUESTS: (6, BUCKETS + 3),
     CHECKS: (1, BUCKETS + 1),
     UPSTREAMS: (1, BUCKETS + 1),
+    CORE: (2, BUCKETS + 1),
+    POOL: (1, len(POOL_STATES)),
     "counter": (1, 1),
     "gauge": (1, 1),
 }
@@ -63,7 +72,9 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
 
 A duration is `BUCKETS` counts and the sum in seconds. `requests` have route, method,
 status, decision, reason and service, and after the duration the bytes in and out. A
-`counter` never falls in the life of a worker, a `gauge` may.
+`counter` never falls in the life of a worker, a `gauge` may. `core` has the path of a
+call to the core and its outcome, `pool` a target and the `POOL_STATES` of its
+connections.
 """
 
 
@@ -101,6 +112,8 @@ class Meters:
         """By `source`: the reason of an allowed request, else the decision."""
         self._upstreams: dict[str, list[float]] = {}
         """By service."""
+        self._core: dict[tuple[str, str], list[float]] = {}
+        """By path and outcome."""
 
     @property
     def log_lines_lost(self) -> int:
@@ -138,6 +151,16 @@ class Meters:
                 upstream[0 if took_ms <= first else find(bounds, took_ms)] += 1
                 upstream[at_sum] += took_ms
 
+    def count_core_call(self, path: str, outcome: str, took_s: float) -> None:
+        """Count a call to the core: its path without a tenant, and how it ended."""
+        key = path, outcome
+        if key not in self._core and len(self._core) >= MAX_ROWS:
+            key = OTHER, OTHER
+        numbers = self._core.setdefault(key, [*(0,) * BUCKETS, 0.0])
+        took_ms = took_s * 1000.0
+        numbers[bisect_left(BOUNDS_MS, took_ms)] += 1
+        numbers[_SUM] += took_ms
+
     def _new_row(
         self, key: _Key
     ) -> tuple[list[float], list[float] | None, list[float] | None]:
@@ -171,6 +194,8 @@ class Meters:
             for label, numbers in durations.items():
                 if any(numbers):
                     yield Sample(kind, (_shown(label),), _seconds(numbers))
+        for (path, outcome), numbers in self._core.items():
+            yield Sample(CORE, (_shown(path), _shown(outcome)), _seconds(numbers))
 
 
 def _shown(label: str) -> str:

@@ -73,6 +73,8 @@ class Hub:
         self.core_check: CoreCheck | None = None
         """What the core has said to this gateway, and when; for readiness."""
         self._store: KeyStore | None = None
+        self._fetched = 0, 0
+        """Fetches of keys by stores that were closed: good and failed."""
         self._board = Board()
         self._status: Status | None = None
         """None: the supervisor hasn't sent one yet."""
@@ -101,6 +103,8 @@ class Hub:
                     self._ask(asks, check)
                 fetches, self._fetches = self._fetches, None
                 if fetches is not None:
+                    self._fetched = self._all_fetches()
+                    self._store = None
                     await store.aclose()
                     self._store = await self._start(fetches)
                     store.push_async_callback(self._store.close)
@@ -133,9 +137,20 @@ class Hub:
         form = metrics.form_of(accept)
         rendered_at, rendered = self._rendered.get(form, (-math.inf, b""))
         if now - rendered_at >= _RENDER_S:
-            rendered = metrics.render(self._status, self._totals, form)
+            rendered = metrics.render(
+                self._status, self._totals, form, self._all_fetches()
+            )
             self._rendered[form] = now, rendered
         return rendered, form
+
+    def _all_fetches(self) -> tuple[int, int]:
+        """Return how many fetches of keys went well, and how many failed."""
+        good, failed = self._fetched
+        if self._store is not None:
+            state = self._store.state()
+            good += state.fetches - state.failures
+            failed += state.failures
+        return good, failed
 
     def _judge(self, status: Status) -> None:
         facts = Facts(

@@ -9,10 +9,10 @@ import resource
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.app import App
-from gateway.observe.meters import Meters, Sample
+from gateway.observe.meters import POOL, Meters, Sample
 from gateway.process.messages import Snapshot
 
 _SNAPSHOT_S: Final = 2.0
@@ -34,6 +34,18 @@ def _gauge(name: str, value: float) -> Sample:
     return Sample("gauge", (name,), (max(0, value),))
 
 
+class ClientCounts(Protocol):
+    """How many clients a worker has."""
+
+    @property
+    def connections(self) -> int:
+        """Those that are connected."""
+
+    @property
+    def active(self) -> int:
+        """Those with a request in progress."""
+
+
 class Metering:
     """Sends a worker's samples while it serves."""
 
@@ -42,19 +54,20 @@ class Metering:
         app: App,
         meters: Meters,
         *,
-        connections: Callable[[], int],
+        clients: ClientCounts,
         send: Callable[[Snapshot], None],
     ) -> None:
-        """*connections* returns the number of clients; *send* sends to the hub."""
+        """*send* sends to the hub."""
         self._app = app
         self._meters = meters
-        self._connections = connections
+        self._clients = clients
         self._send = send
         self._lag_s = 0.0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Send samples while the block runs, and once at its end."""
+        self._app.sdk.on_core_call = self._meters.count_core_call
         task = asyncio.create_task(self._run(), name="metering")
         try:
             yield
@@ -79,10 +92,18 @@ class Metering:
         app, lost = self._app, self._meters.log_lines_lost
         keys = app.keys.state()
         yield Sample("counter", ("log_lines_lost",), (lost,))
+        yield Sample("counter", ("keys_fetched",), (keys.fetches - keys.failures,))
+        yield Sample("counter", ("key_fetches_failed",), (keys.failures,))
         yield _gauge("lag_s", self._lag_s)
-        yield _gauge("connections", self._connections())
+        yield _gauge("connections", self._clients.connections)
+        yield _gauge("active", self._clients.active)
+        yield _gauge("websockets", len(app.proxy.tunnels))
+        yield _gauge("sign_ins_waiting", app.sdk.sign_ins_waiting)
         yield _gauge("remembered", app.sessions.remembered)
         yield _gauge("denied", app.sessions.denied)
         yield _gauge("keys_usable_s", app.keys.usable_for_s())
         if keys.age_s is not None:
             yield _gauge("keys_age_s", keys.age_s)
+        for pool in app.upstreams.pools:
+            states = pool.in_use, pool.idle, pool.waiting
+            yield Sample(POOL, (str(pool.target),), states)

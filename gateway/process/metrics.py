@@ -25,6 +25,9 @@ from gateway.observe.meters import (
     BOUNDS_MS,
     BUCKETS,
     CHECKS,
+    CORE,
+    POOL,
+    POOL_STATES,
     REQUESTS,
     UPSTREAMS,
     Numbers,
@@ -76,6 +79,23 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         ("service", "reason"),
         "Requests that failed because of their service.",
     ),
+    "upstream_connections": (
+        "gauge",
+        ("target", "state"),
+        "Connections to targets, and requests that wait for one.",
+    ),
+    "core_requests": ("counter", ("path", "outcome"), "Calls to the core."),
+    "core_request_duration_seconds": (
+        "histogram",
+        ("path",),
+        "How long the core took to answer.",
+    ),
+    "core_sign_ins_waiting": (
+        "gauge",
+        (),
+        "Calls with a password that wait for a place (core.max_sign_in).",
+    ),
+    "keys_fetches": ("counter", ("outcome",), "Fetches of the core's signing keys."),
     "keys_age_seconds": ("gauge", (), "Age of the oldest key set of a worker."),
     "keys_usable_seconds": (
         "gauge",
@@ -85,6 +105,12 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "token_cache_entries": ("gauge", (), "Tokens that are remembered as verified."),
     "denylist_entries": ("gauge", (), "Sessions that are refused since a sign-out."),
     "client_connections": ("gauge", (), "Connected clients."),
+    "http_active_requests": (
+        "gauge",
+        (),
+        "Requests in progress, open WebSockets included.",
+    ),
+    "websockets_active": ("gauge", (), "Open WebSockets."),
     "event_loop_lag_seconds": (
         "gauge",
         ("worker",),
@@ -182,13 +208,18 @@ def _failure(labels: Sequence[str]) -> tuple[str, ...] | None:
 class _Metrics(Collector):
     """Collects all series from the status and the totals."""
 
-    def __init__(self, status: Status, totals: Totals) -> None:
+    def __init__(
+        self, status: Status, totals: Totals, fetches: tuple[int, int]
+    ) -> None:
         self._status = status
+        self._fetches = fetches
         self._totals = totals
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family of series."""
         yield from self._requests()
+        yield from self._targets()
+        yield from self._core()
         yield from self._workers()
         yield from self._configuration()
         yield from self._processes()
@@ -213,6 +244,30 @@ class _Metrics(Collector):
         )
         yield _family("upstream_failures", requests.by(_failure))
 
+    def _targets(self) -> Iterator[Metric]:
+        connections: dict[tuple[str, ...], float] = {
+            (target, state): number
+            for (target,), numbers in self._totals.of(POOL).items()
+            for state, number in zip(POOL_STATES, numbers, strict=True)
+        }
+        yield _family("upstream_connections", connections)
+
+    def _core(self) -> Iterator[Metric]:
+        counts: dict[tuple[str, ...], float] = {}
+        durations: dict[tuple[str, ...], Numbers] = {}
+        for (path, outcome), numbers in self._totals.of(CORE).items():
+            counts[path, outcome] = sum(numbers[:BUCKETS])
+            before = durations.get((path,), (0.0,) * len(numbers))
+            added = zip(before, numbers, strict=True)
+            durations[path,] = tuple(a + b for a, b in added)
+        yield _family("core_requests", counts)
+        yield _histogram("core_request_duration_seconds", durations)
+        yield from self._one("core_sign_ins_waiting", "sign_ins_waiting", sum)
+        good, failed = self._fetches
+        good += int(self._counter("keys_fetched"))
+        failed += int(self._counter("key_fetches_failed"))
+        yield _family("keys_fetches", {("good",): good, ("failed",): failed})
+
     def _workers(self) -> Iterator[Metric]:
         status = self._status
         yield from self._one("keys_age_seconds", "keys_age_s", max)
@@ -220,6 +275,8 @@ class _Metrics(Collector):
         yield from self._one("token_cache_entries", "remembered", sum)
         yield from self._one("denylist_entries", "denied", max)
         yield from self._one("client_connections", "connections", sum)
+        yield from self._one("http_active_requests", "active", sum)
+        yield from self._one("websockets_active", "websockets", sum)
         yield _family("event_loop_lag_seconds", self._by_worker("lag_s"))
         yield _family("log_lines_lost", {(): self._counter("log_lines_lost")})
         states = [*status.slots]
@@ -285,10 +342,15 @@ def form_of(accept: str) -> str:
     return _OPENMETRICS if "application/openmetrics-text" in accept else _TEXT
 
 
-def render(status: Status, totals: Totals, form: str) -> bytes:
-    """Return the metrics in one of the media types of `form_of`."""
+def render(
+    status: Status, totals: Totals, form: str, fetches: tuple[int, int]
+) -> bytes:
+    """Return the metrics in one of the media types of `form_of`.
+
+    *fetches* are the hub's own fetches of keys: the good and the failed ones.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(status, totals))
+    registry.register(_Metrics(status, totals, fetches))
     if form == _OPENMETRICS:
         encoded: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call] # the library has no types there
         return encoded

@@ -61,6 +61,11 @@ class ServerSockets:
         """The number of connected clients."""
         return self._listener.connections
 
+    @property
+    def active(self) -> int:
+        """The number of requests in progress, open WebSockets included."""
+        return self._listener.active
+
     async def open(self, sock: socket.socket) -> asyncio.Server:
         """Return a server that accepts on *sock*, and owns it from now on."""
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from gateway.observe.meters import OTHER, Numbers, Sample
+from gateway.observe.meters import GAUGES, OTHER, Numbers, Sample
 
 MAX_SERIES: Final = 10_000
 """The samples kept of workers that ended. Workers could send other labels each time."""
@@ -38,7 +38,7 @@ class Totals:
         for child in self._live.keys() - {*children}:
             del self.slots[child]
             for name, numbers in self._live.pop(child).items():
-                if name[0] != "gauge":
+                if name[0] not in GAUGES:
                     self._add_ended(name, numbers)
 
     def _add_ended(self, name: _Name, numbers: Numbers) -> None:

@@ -105,7 +105,7 @@ class Worker:
         return Metering(
             self._app,
             self._meters,
-            connections=lambda: self._server_sockets.connections,
+            clients=self._server_sockets,
             send=self._pipe.send,
         ).running()
 

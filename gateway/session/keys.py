@@ -83,6 +83,7 @@ class KeyState:
     is_fresh: bool
     """The last fetch went well."""
     fetches: int
+    """Those that have ended."""
     failures: int
     error: str | None
     """What was wrong with the last fetch, in a few words without any address."""
@@ -273,7 +274,6 @@ class KeyStore:
         error: str | None = "no core host is configured"
         troubles: list[str] = []
         deadline_s = self._settings.timeout / max(1, len(self._urls))
-        self._fetches += 1
         try:
             for turn in range(len(self._urls)):
                 index = (self._first + turn) % len(self._urls)
@@ -283,6 +283,7 @@ class KeyStore:
                     self._first = index
                     break
                 troubles.append(f"{url.origin()}: {error}")
+            self._fetches += 1
             self._failures += error is not None
             self._error = error
             self._tell("; ".join(troubles) or str(error))

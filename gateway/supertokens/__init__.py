@@ -123,8 +123,22 @@ class Sdk:
         Returns once it is installed, or is known not to exist, and raises
         `CoreUnavailable` if the core's keys can't be fetched.
         """
-        self._core = core.CoreClient(settings.core, config.core_uris)
+        self.on_core_call: Callable[[str, str, float], None] | None = None
+        """Called after each call to the core: its path, how it ended, and the seconds
+        that the core took."""
+        self._core = core.CoreClient(
+            settings.core, config.core_uris, on_call=self._called
+        )
         self._core.install()
+
+    def _called(self, path: str, outcome: str, took_s: float) -> None:
+        if self.on_core_call is not None:
+            self.on_core_call(path, outcome, took_s)
+
+    @property
+    def sign_ins_waiting(self) -> int:
+        """The calls with a password that wait for a place (`core.max_sign_in`)."""
+        return self._core.hashing_waits
 
     async def close(self) -> None:
         """Close the connections to the core."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import TracebackType
@@ -38,6 +38,7 @@ from gateway import config
 from gateway.errors import CoreUnlicensed, GatewayError
 from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
+from gateway.supertokens import core_answers
 from gateway.supertokens.core_exchange import (
     Calls,
     CoreExchange,
@@ -88,8 +89,18 @@ _exchange: ContextVar[CoreExchange | None] = ContextVar("exchange", default=None
 class CoreClient:
     """Stands where the Querier expects an `httpx.AsyncClient`; shared by all calls."""
 
-    def __init__(self, settings: config.CoreConfig, hosts: Sequence[str]) -> None:
-        """*hosts* are the core's addresses: scheme, authority and base path."""
+    def __init__(
+        self,
+        settings: config.CoreConfig,
+        hosts: Sequence[str],
+        *,
+        on_call: Callable[[str, str, float], None] | None = None,
+    ) -> None:
+        """*hosts* are the core's addresses: scheme, authority and base path.
+
+        *on_call* is called after each call: see `Sdk.on_core_call`.
+        """
+        self._on_call = on_call
         self._hosts = hosts
         self._dead_until = dict.fromkeys(hosts, 0.0)
         # An address that takes no connection must leave time for the next one.
@@ -101,7 +112,8 @@ class CoreClient:
         self._lookups = asyncio.Semaphore(_LOOKUPS_PER_HASH * settings.max_sign_in)
         """Places for calls that aren't about sessions: a sign-in makes two or three
         besides the one for its hash. Many at once would keep the core from sessions."""
-        self._hashing_waits = 0
+        self.hashing_waits = 0
+        """Calls with a password that wait for a place."""
         self._told: set[str] = set()
         self._hashing: set[asyncio.Task[httpx.Response]] = set()
         self._http: asyncio.Task[aiohttp.ClientSession] | None = None
@@ -298,14 +310,14 @@ class CoreClient:
         Raises:
             CoreUnavailable: too many wait already.
         """
-        if self._hashing_waits >= _MAX_HASHING_WAITS:
+        if self.hashing_waits >= _MAX_HASHING_WAITS:
             raise exchange.fail("too many calls with a password wait")
         exchange.waits_for = "no place for a call with a password"
-        self._hashing_waits += 1
+        self.hashing_waits += 1
         try:
             await self._hashing_places.acquire()
         finally:
-            self._hashing_waits -= 1
+            self.hashing_waits -= 1
         exchange.waits_for = None
         call = asyncio.create_task(self._ask_in_time(method, url, kwargs, exchange))
         self._hashing.add(call)
@@ -338,7 +350,9 @@ class CoreClient:
         for turn, (host, target) in enumerate(urls, 1):
             exchange.may_have_acted = had_acted or _acts(method, target)
             try:
-                response = await _sent(http, httpx.Request(method, target, **kwargs))
+                response = await self._counted(
+                    host, http, httpx.Request(method, target, **kwargs)
+                )
             except _UNREACHABLE:
                 exchange.may_have_acted = had_acted
                 self._dead_until[host] = time.monotonic() + _DEAD_S
@@ -349,6 +363,27 @@ class CoreClient:
                     exchange.may_have_acted = had_acted
                 return response
         raise AssertionError("there is always a host")  # pragma: no cover
+
+    async def _counted(
+        self, host: str, http: aiohttp.ClientSession, request: httpx.Request
+    ) -> httpx.Response:
+        """Return the complete reply to *request*, and count the call."""
+        began, outcome = time.perf_counter(), "broken"
+        try:
+            response = await _sent(http, request)
+            outcome = str(response.status_code)
+        except _UNREACHABLE:
+            outcome = "unreachable"
+            raise
+        except asyncio.CancelledError:  # by the deadline, or its caller has gone
+            outcome = "cancelled"
+            raise
+        else:
+            return response
+        finally:
+            if self._on_call is not None:
+                path = core_answers.call_path(str(request.url).removeprefix(host))
+                self._on_call(path, outcome, time.perf_counter() - began)
 
     def _urls(self, url: str) -> list[tuple[str, str]]:
         """Return the hosts to try: *url*'s first, and those that failed lately last."""

@@ -18,6 +18,22 @@ _MAX_QUOTED = 200
 """Of the core's own words in a message, in characters."""
 
 
+_CALL = re.compile(r"/(?:recipe/|users?\b|apiversion|\.well-known/|ee/)[^?#]*")
+UNKNOWN_CALL = "other"
+
+
+def call_path(path: str) -> str:
+    """Return the part of a call's *path* that says what is asked, without a tenant.
+
+    It is `UNKNOWN_CALL` if it is none of those that the SDK makes.
+
+    Source: CDI 5.4: a path may begin with an app and a tenant; ids of users and
+    sessions stand in queries and bodies.
+    """
+    found = _CALL.search(path)
+    return UNKNOWN_CALL if found is None else found[0].rstrip("/")
+
+
 class AnswerKind(Enum):
     """What the operator has to mend."""
 

@@ -80,6 +80,7 @@ async def serve(proxy: Proxy, settings: Config) -> Serving:
         sessions=None,  # type: ignore[arg-type] # sessions are fakes
         observer=proxy.dependencies.observer,
         keys=None,  # type: ignore[arg-type] # the same
+        upstreams=None,  # type: ignore[arg-type] # the same
         sdk=None,  # type: ignore[arg-type] # the same
         make_id=proxy.dependencies.make_id,
     )

@@ -13,6 +13,7 @@ from gateway.observe.meters import (
     BOUNDS_MS,
     BUCKETS,
     CHECKS,
+    CORE,
     MAX_LABEL,
     MAX_ROWS,
     OTHER,
@@ -67,6 +68,29 @@ def test_a_request_is_counted_and_logged() -> None:
     log.close()
     assert "orders" in written.getvalue()
     assert meters.log_lines_lost == log.dropped == 0
+
+
+def test_calls_to_the_core_are_counted() -> None:
+    """By path and outcome, each with its duration."""
+    meters = Meters()
+    meters.count_core_call("/recipe/session/verify", "200", 0.004)
+    meters.count_core_call("/recipe/session/verify", "200", 0.006)
+    meters.count_core_call("/recipe/session/verify", "unreachable", 60.0)
+    samples = {sample[:2]: sample.numbers for sample in meters.samples()}
+    good = samples[CORE, ("/recipe/session/verify", "200")]
+    assert good == (1, 1, *(0,) * (BUCKETS - 2), 0.01)
+    lost = samples[CORE, ("/recipe/session/verify", "unreachable")]
+    assert lost == (*(0,) * (BUCKETS - 1), 1, 60.0)
+
+
+def test_few_paths_of_the_core_are_counted_apart() -> None:
+    """All beyond `MAX_ROWS` are counted together."""
+    meters = Meters()
+    for number in range(MAX_ROWS + 10):
+        meters.count_core_call(f"/recipe/{number}", "200", 0.001)
+    samples = {sample.labels: sample.numbers for sample in meters.samples()}
+    assert len(samples) == MAX_ROWS + 1
+    assert samples[OTHER, OTHER][0] == 10
 
 
 def test_without_a_log_requests_are_counted() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.observe.meters import CHECKS, OTHER, REQUESTS, SHAPES, Sample
+from gateway.observe.meters import CHECKS, OTHER, POOL, REQUESTS, SHAPES, Sample
 from gateway.process import totals
 from gateway.process.totals import Totals
 
@@ -34,13 +34,15 @@ def test_a_worker_that_ended_still_counts() -> None:
     """Its counters do, its gauges don't."""
     here = Totals()
     gauge = Sample("gauge", ("connections",), (7.0,))
-    here.update(1, 0, [check("cached", 3), gauge])
-    here.update(2, 1, [check("cached", 4), gauge])
+    pool = Sample(POOL, ("http://a",), (1.0, 2.0, 3.0))
+    here.update(1, 0, [check("cached", 3), gauge, pool])
+    here.update(2, 1, [check("cached", 4), gauge, pool])
     here.keep([2])
     here.update(3, 0, [check("cached", 1)])
     here.keep([2, 3])
     assert counts(here) == {"cached": 8}
     assert [*here.gauges("connections")] == [(1, 7.0)]
+    assert here.of(POOL) == {("http://a",): (1.0, 2.0, 3.0)}
 
 
 def test_two_samples_of_one_name_are_added_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -34,7 +35,7 @@ gateway:
   shutdown_delay: ${DELAY:-1ms}
   drain_timeout: 5
   probes: {listen: "127.0.0.1:0", startup_timeout: "${STARTUP:-1h}"}
-supertokens: {connection_uri: "${CORE}"}
+supertokens: {connection_uri: "${CORE}", recipes: {emailpassword: {}}}
 services: {up: {targets: ["${UPSTREAM}"]}}
 routes:
   - {name: open, path: /open, service: up, protected: false}
@@ -284,8 +285,35 @@ async def test_metrics_count_what_was_served(start: Start) -> None:
     assert received(route="open") == 5
     assert total(series, "gateway_workers", state="accepting") == 2
     assert total(series, "gateway_config_last_reload_success") == 1
-    text = " ".join(value for _, labels in series for _, value in labels)
+    assert total(series, "gateway_http_active_requests") == 0
+    assert total(series, "gateway_keys_fetches_total", outcome="good") >= 1
+    assert total(series, "gateway_upstream_connections", state="idle") >= 1
+    text = " ".join(
+        value for _, labels in series for name, value in labels if name != "target"
+    )
     assert "127.0.0.1" not in text
+
+
+async def test_metrics_count_calls_to_the_core(
+    start: Start, st_core: ThreadedCore
+) -> None:
+    """By path and outcome."""
+    gateway = await start()
+    values = {"email": "a@example.com", "password": "x"}
+    form = [{"id": name, "value": value} for name, value in values.items()]
+    body = json.dumps({"formFields": form}).encode()
+    fields = ("Content-Type", "application/json")
+    await ask(gateway.port, "POST", "/auth/signin", fields, body=body)
+    st_core.core.faults.disconnect()
+    await ask(gateway.port, "POST", "/auth/signin", fields, body=body)
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            count = partial(
+                total, await gateway.scrape(), "gateway_core_requests_total"
+            )
+            if count(outcome="broken") and count(path="/users/by-accountinfo"):
+                break
+    assert count(path="/users/by-accountinfo", outcome="200") == 1
 
 
 async def test_counters_do_not_fall_when_a_worker_dies(start: Start) -> None:

@@ -16,6 +16,7 @@ from faults import DEADLINE_S, FaultUpstream, Peer, until
 from gateway import config
 from gateway.errors import CoreOutcomeUnknown, CoreUnavailable
 from gateway.supertokens import core as sdk_core
+from gateway.supertokens import core_answers
 from gateway.supertokens.core import CoreClient
 
 OK = (
@@ -111,6 +112,50 @@ async def test_a_call_cancelled_twice_leaves_no_connection() -> None:
         replies = await asyncio.gather(*(client.get(f"{url}/a") for _ in range(80)))
         assert {reply.status_code for reply in replies} == {200}
         assert core.open <= 64
+
+
+async def test_every_call_is_reported_once(closed_port: int) -> None:
+    """With its path, without app and tenant, and how it ended."""
+    calls: list[tuple[str, str]] = []
+
+    async def odd(peer: Peer) -> None:
+        for answer in (OK, OK.replace(b"200 OK", b"400 Bad Request")):
+            await peer.request()
+            await peer.send(answer)
+        await peer.request()
+
+    def note(path: str, outcome: str, took_s: float) -> None:
+        assert took_s >= 0
+        calls.append((path, outcome))
+
+    async with FaultUpstream(odd) as server:
+        client = CoreClient(config.CoreConfig(), [server.url], on_call=note)
+        await client.get(f"{server.url}/appid-a/t1/recipe/session?sessionHandle=s")
+        await client.get(f"{server.url}/t1/users?limit=1")
+        with pytest.raises(CoreUnavailable):
+            await client.get(f"{server.url}/secret-thing")
+        await client.aclose()
+    assert calls == [
+        *(("/recipe/session", "200"), ("/users", "400")),
+        (core_answers.UNKNOWN_CALL, "broken"),
+    ]
+    calls.clear()
+    closed = f"http://127.0.0.1:{closed_port}"
+    client = CoreClient(config.CoreConfig(), [closed], on_call=note)
+    with pytest.raises(CoreUnavailable):
+        await client.get(f"{closed}/apiversion")
+    await client.aclose()
+    async with core_and_client() as (core, url, _):
+        core.is_well = False
+        client = CoreClient(config.CoreConfig(), [url], on_call=note)
+        call = asyncio.create_task(client.post(f"{url}/recipe/session/refresh"))
+        await until(lambda: core.paths)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await client.aclose()
+    assert calls == [
+        *(("/apiversion", "unreachable"), ("/recipe/session/refresh", "cancelled")),
+    ]
 
 
 async def test_the_core_s_certificate_is_verified(
