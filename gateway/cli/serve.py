@@ -27,7 +27,13 @@ _MAX_WORKERS = 512
 @click.command()
 @config_option
 @log_option
-@click.option("--listen", metavar="HOST:PORT", help="Overrides gateway.listen.")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    envvar="GATEWAY_LISTEN",
+    show_envvar=True,
+    help="Overrides gateway.listen.",
+)
 @click.option(
     "--probes-listen",
     metavar="HOST:PORT",

@@ -418,6 +418,21 @@ async def test_serve_with_an_invalid_address(good: Path) -> None:
     assert line == "can't listen on 8000: expected host:port, such as 127.0.0.1:8000"
 
 
+@pytest.mark.parametrize(
+    ("variable", "option", "used"),
+    [("8000", (), "8000"), ("8000", ("--listen", "9000"), "9000")],
+)
+async def test_serve_listens_where_the_environment_says(
+    good: Path, variable: str, option: tuple[str, ...], used: str
+) -> None:
+    """GATEWAY_LISTEN overrides the file, and `--listen` overrides both."""
+    environ = {"GATEWAY_LISTEN": variable}
+    arguments = ("serve", "-c", good)
+    async with command(*arguments, *option, cwd=good.parent, environ=environ) as failed:
+        assert await failed.ended() == 1
+    assert failed.err.decode().startswith(f"can't listen on {used}: expected host:port")
+
+
 async def test_core_runs_alone(tmp_path: Path) -> None:
     """`core` states that it is for development, answers, and stops on SIGTERM.
 
