@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
-	types check docs resources memory differential fuzz lenient faults fairness \
+	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients sign-in-burst core-stalls soak mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-verify bench-workers clean
@@ -104,6 +104,22 @@ check: $(VENV)/.run ## report problems of the route table (CONFIG=config/routes.
 docs: $(VENV)/.run ## the reference in docs/configuration.md, from the schema
 	@$(BIN)/python tools/write_reference.py
 	@PYTHONPATH=tests $(BIN)/python -m corpus
+
+# For the image's Python and Linux, with the hashes of every file of a version, so they
+# hold for all architectures. Versions stay as they are; ARGS=--upgrade takes the newest.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.13 \
+	--python-platform linux --custom-compile-command 'make lock' $(ARGS)
+
+lock: $(VENV)/.run ## the image's dependencies with their hashes (ARGS=--upgrade for newer ones)
+	@$(PIP) install --quiet --group packages
+	@$(LOCK) pyproject.toml -o deploy/requirements.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))\
+	  ["build-system"]["requires"], sep="\n")' | $(LOCK) - -o deploy/requirements-build.txt
+
+# It needs root and Debian's buildah, and says so. A minute and a half when the base
+# system is there, in .gateway/image.
+image-test: $(VENV)/.run ## build the image and run it, without a container engine (root)
+	@$(BIN)/python -m tools.image_test
 
 differential: $(VENV)/.dev ## the corpus through nginx, Caddy, Envoy and HAProxy
 	@PYTHONPATH=tests $(BIN)/python tools/differential.py
