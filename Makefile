@@ -116,8 +116,21 @@ lock: $(VENV)/.run ## the image's dependencies with their hashes (ARGS=--upgrade
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))\
 	  ["build-system"]["requires"], sep="\n")' | $(LOCK) - -o deploy/requirements-build.txt
 
-# It needs root and Debian's buildah, and says so. A minute and a half when the base
-# system is there, in .gateway/image.
+# From an environment with the hashed files, which has licences and what needs what.
+sbom: $(VENV)/.run ## dist/sbom.cdx.json: the image's dependencies, in CycloneDX
+	@$(PIP) install --quiet --group packages
+	@$(BIN)/python -m venv --clear --without-pip .venv-sbom
+	@$(PIP) --python .venv-sbom/bin/python install --quiet --no-deps --require-hashes \
+	  -r deploy/requirements.txt
+	@mkdir -p dist
+	@sed "s/^dynamic = .*/version = \"$$($(BIN)/python -c \
+	  'import gateway; print(gateway.__version__)')\"/" pyproject.toml >.venv-sbom/pyproject.toml
+	@$(BIN)/cyclonedx-py environment --pyproject .venv-sbom/pyproject.toml --validate \
+	  --output-reproducible -o dist/sbom.cdx.json .venv-sbom/bin/python
+	@echo "wrote dist/sbom.cdx.json"
+
+# It needs root and Debian's buildah, and says so. Five minutes on two busy cores, and three
+# more for a base system in .gateway/image the first time.
 image-test: $(VENV)/.run ## build the image and run it, without a container engine (root)
 	@$(BIN)/python -m tools.image_test
 
@@ -183,7 +196,7 @@ bench-workers: $(VENV)/.run ## memory, sign-outs, restarts and reloads of severa
 	@$(BIN)/python -m bench.scripts.workers $(ARGS)
 
 clean: ## remove the environment and caches; keep users and keys in .gateway/
-	rm -rf $(VENV) .venv-newest .venv-oldest .venv-311 .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .venv-newest .venv-oldest .venv-311 .venv-sbom .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment: made once, updated when pyproject.toml changes --------
