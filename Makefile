@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients sign-in-burst core-stalls soak mutants screenshots bench \
+	slow-clients sign-in-burst core-stalls day-two soak mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-verify bench-workers clean
 
@@ -164,6 +164,9 @@ core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (thr
 
 soak: $(VENV)/.run ## mixed load with faults in the middle (ten minutes; ARGS=60 for an hour)
 	@$(BIN)/python -m bench.scripts.soak $(ARGS)
+
+day-two: $(VENV)/.run ## reloads, kills and a stop under load: requests lost (two minutes; ARGS=--quick)
+	@$(BIN)/python -m bench.scripts.day_two $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)

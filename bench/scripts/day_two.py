@@ -1,0 +1,221 @@
+"""What an operator does on the second day, under load: `make day-two`.
+
+Clients with and without sessions call a gateway without pause while it is reloaded,
+its workers are killed, its core is away, and it is stopped. One line is printed for
+each: requests sent, requests lost, and the longest time without any answer.
+
+Goal: no request is lost. A worker that is killed breaks the connections it has; their
+requests are sent once more, as a client may do with a GET, and must be answered then.
+
+Exits with 1 if a request is lost, and with 130 at Ctrl-C. No process is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from bench.rig.callers import Callers, Outcomes
+from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, Stage, clients, staged
+from bench.rig.innocent import free_port
+from bench.rig.processes import worker_pids
+
+_PATIENCE_S = 60.0
+"""A step that isn't done by then has failed."""
+_SETTLE_S = 0.5
+"""Load before the first action of a step, and after the last."""
+_DELAY_S = 2
+_ROUTES = f"""version: 1
+gateway:
+  listen: "127.0.0.1:{{port}}"
+  probes: {{{{listen: "127.0.0.1:PROBES"}}}}
+  shutdown_delay: {_DELAY_S}s
+  drain_timeout: 10s
+supertokens:
+  connection_uri: http://127.0.0.1:{{core}}
+  recipes: {{{{emailpassword: {{{{}}}}}}}}
+services:
+  up: {{{{targets: ["http://127.0.0.1:{{upstream}}"]}}}}
+routes:
+  - {{{{path: /open, service: up, protected: false}}}}
+  - {{{{path: /, service: up}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Looks at the gateway as an operator does, and acts."""
+
+    stage: Stage
+    probes: int
+    http: aiohttp.ClientSession
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples of a metric with these labels."""
+        url = f"http://127.0.0.1:{self.probes}/metrics"
+        async with self.http.get(url) as reply:
+            text = await reply.text()
+        having = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if re.match(rf"{name}[{{ ]", line) and all(each in line for each in having)
+        )
+
+    async def is_ready(self) -> bool:
+        """Return whether a load balancer would send new connections."""
+        async with self.http.get(f"http://127.0.0.1:{self.probes}/readyz") as reply:
+            return reply.status == 200
+
+    async def reload(self) -> None:
+        """Reload, and wait until no worker of the old generation is left."""
+        before = await self.metric("gateway_config_generation")
+        os.kill(self.stage.pid, signal.SIGHUP)
+        await until(lambda: self._is_past(before))
+
+    async def _is_past(self, generation: float) -> bool:
+        return await self.metric(
+            "gateway_config_generation"
+        ) > generation and not await self.metric("gateway_workers", state="draining")
+
+    async def kill_a_worker(self, workers: int) -> None:
+        """Kill a worker, and wait until all *workers* accept again."""
+        killed = min(worker_pids(self.stage.pid))
+        restarts = await self.metric("gateway_worker_restarts_total")
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_replaced() -> bool:
+            return (
+                await self.metric("gateway_worker_restarts_total") > restarts
+                and await self.metric("gateway_workers", state="accepting") == workers
+                and len(worker_pids(self.stage.pid) - {killed}) == workers
+            )
+
+        await until(is_replaced)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until *condition* holds.
+
+    Raises:
+        TimeoutError: it doesn't in `_PATIENCE_S`.
+    """
+    async with asyncio.timeout(_PATIENCE_S):
+        while not await condition():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def watched(
+    report: Report, callers: Callers, what: str, *, repeat: bool = False
+) -> AsyncIterator[Outcomes]:
+    """Call the gateway while the block runs, and report what became of the requests."""
+    began = time.perf_counter()
+    async with callers.calling(repeat=repeat) as outcomes:
+        await asyncio.sleep(_SETTLE_S)
+        yield outcomes
+        await asyncio.sleep(_SETTLE_S)
+    took_s = time.perf_counter() - began
+    report.goal(
+        f"{what}, {took_s:.0f} s: {outcomes.words()}", reached=not outcomes.lost
+    )
+
+
+async def stop(report: Report, callers: Callers, operator: Operator) -> None:
+    """Stop the gateway; the clients go when it says that it isn't ready.
+
+    So does a load balancer, or Kubernetes with a readiness probe.
+    """
+    what = f"SIGTERM with `shutdown_delay: {_DELAY_S}s`, until not ready"
+    async with watched(report, callers, what):
+        os.kill(operator.stage.pid, signal.SIGTERM)
+
+        async def is_unready() -> bool:
+            return not await operator.is_ready()
+
+        await until(is_unready)
+
+
+async def measure(report: Report, times: float, workers: int) -> None:
+    """Do everything with a gateway of *workers* workers, and report it."""
+
+    def often(number: int) -> int:
+        return max(1, round(number * times))
+
+    probes = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        routes = _ROUTES.replace("PROBES", str(probes))
+        with staged(Path(folder), workers=workers, tree=None, routes=routes) as stage:
+            async with clients(stage) as here, aiohttp.ClientSession() as http:
+                operator = Operator(stage, probes, http)
+                callers = Callers(stage.port, await _bearer(here), kept=8, fresh=4)
+                n = often(20)
+                what = f"{workers} workers: reload {n} times"
+                async with watched(report, callers, what):
+                    for _ in range(n):
+                        await operator.reload()
+                if workers == 1:
+                    return
+                n = often(10)
+                what = f"`kill -9` of a worker {n} times"
+                async with watched(report, callers, what, repeat=True):
+                    for _ in range(n):
+                        await operator.kill_a_worker(workers)
+                n = often(3)
+                what = f"the core is away: reload {n} times, `kill -9` {n} times"
+                async with watched(report, callers, what, repeat=True):
+                    with _stopped(stage.core_pid):
+                        for _ in range(n):
+                            await operator.reload()
+                            await operator.kill_a_worker(workers)
+                await stop(report, callers, operator)
+
+
+@contextlib.contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    """Stop a process while the block runs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def _bearer(here: Clients) -> bytes:
+    """Return the access token of a new user."""
+    tokens = await here.sign(Seen(), "signup", "second@example.com", PASSWORD)
+    return tokens["access"].encode()
+
+
+def main() -> None:
+    """Print the lines."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.scripts.day_two",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="do each thing once")
+    chosen = parser.parse_args()
+    report = Report()
+    try:
+        for workers in (1, 2):
+            asyncio.run(measure(report, 0.0 if chosen.quick else 1.0, workers))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(report.missed > 0)
+
+
+if __name__ == "__main__":
+    main()
