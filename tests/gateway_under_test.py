@@ -42,7 +42,7 @@ from gateway.identity import (
 )
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
-from gateway.process import serve, sockets
+from gateway.process import listening, serve
 from gateway.proxy import Dependencies, Proxy
 from gateway.supertokens.api import Auth
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
@@ -129,6 +129,8 @@ class UnderTest:
 
     app: App
     port: int
+    ports: Sequence[int]
+    """Those of all items of `gateway.listen` with a port."""
     verifier: FakeVerifier
     listener: Listener
     pools: Sequence[UpstreamPool]
@@ -191,7 +193,11 @@ def make(
     loaded = config.parse(
         {
             "version": 1,
-            "gateway": {"drain_timeout": drain_timeout, **(settings or {})},
+            "gateway": {
+                "drain_timeout": drain_timeout,
+                "listen": "127.0.0.1:0",
+                **(settings or {}),
+            },
             "cors": {"allow_origins": [ORIGIN], **(cors or {})},
             "defaults": dict(defaults or {}),
             "services": {"up": {"targets": list(targets), **(service or {})}},
@@ -278,8 +284,9 @@ async def gateway(
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()
-    sock = sockets.bind("127.0.0.1:0")
-    port = sock.getsockname()[1]
+    listens = listening.open_listens(app.config.gateway.listen, 1)
+    names = [listen.sockets[0].getsockname() for listen in listens]
+    ports = [name[1] for name in names if isinstance(name, tuple)]
     listeners: list[Listener] = []
 
     class RecordedListener(Listener):
@@ -289,7 +296,7 @@ async def gateway(
             super().__init__(*args, **kwargs)
             listeners.append(self)
 
-    serving = serve.serving(app, sock)
+    serving = serve.serving(app, listens)
     stopped: list[bool] = []
 
     async def stop() -> None:
@@ -303,7 +310,8 @@ async def gateway(
             await serving.__aenter__()
         yield UnderTest(
             app=app,
-            port=port,
+            port=ports[0] if ports else 0,
+            ports=ports,
             verifier=parts.verifier,
             listener=listeners[0],
             pools=parts.pools,
@@ -314,7 +322,7 @@ async def gateway(
     finally:
         await stop()
         await parts.upstreams.close()
-        sock.close()
+        listening.close_listens(listens)
         logging.getLogger().removeHandler(log)
     # Cancelled tasks end in a later turn of the loop.
     await until(lambda: not any(pool.open for pool in parts.upstreams.pools))

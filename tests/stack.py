@@ -22,8 +22,8 @@ from gateway import settings
 from gateway.app import App, open_app
 from gateway.dev.core import ThreadedCore
 from gateway.observe import Record
+from gateway.process.listening import close_listens, open_listens, urls
 from gateway.process.serve import serving
-from gateway.process.sockets import bind
 
 DEADLINE_S = 10.0
 PASSWORD = "correct-horse-1"
@@ -187,18 +187,19 @@ async def running(
     """Run the gateway that the file at *path* describes, for the block."""
     loaded = settings.load(path, environ)
     records = Records()
-    sock = bind(loaded.config.gateway.listen)
+    listens = open_listens(loaded.config.gateway.listen, 1)
+    url = urls(listens)
     try:
         async with (
             open_app(
                 loaded.config, loaded.table, observer=records, email=Outbox()
             ) as app,
-            serving(app, sock) as url,
+            serving(app, listens),
         ):
             await app.keys.refresh()  # so that no test waits for the first fetch
             yield Gateway(app=app, url=url, records=records, any_core=core)
     finally:
-        sock.close()
+        close_listens(listens)
 
 
 def replies(*in_turn: bytes) -> Behaviour:

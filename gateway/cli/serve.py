@@ -29,10 +29,10 @@ _MAX_WORKERS = 512
 @log_option
 @click.option(
     "--listen",
-    metavar="HOST:PORT",
+    metavar="ADDRESS",
     envvar="GATEWAY_LISTEN",
     show_envvar=True,
-    help="Overrides gateway.listen.",
+    help="Overrides gateway.listen: host:port or unix:/path, for plain HTTP.",
 )
 @click.option(
     "--probes-listen",

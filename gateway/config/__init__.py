@@ -23,10 +23,12 @@ from gateway.config.findings import (
     path,
 )
 from gateway.config.forms import RECIPES
+from gateway.config.listens import ListenAddress, listen_address
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
+from gateway.config.models.listens import ListenConfig
 from gateway.config.models.matching import (
     MatchConfig,
     PathForm,
@@ -103,6 +105,8 @@ __all__ = [
     "InvalidConfig",
     "KeysConfig",
     "LimitsConfig",
+    "ListenAddress",
+    "ListenConfig",
     "Loc",
     "MatchConfig",
     "OnUnauthenticatedConfig",
@@ -131,6 +135,7 @@ __all__ = [
     "core_addresses",
     "effective_routes",
     "json_schema",
+    "listen_address",
     "origin_host",
     "parse",
     "path",

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gateway.config.findings import did_you_mean, wrong
+from gateway.config.listens import listen_address
 from gateway.config.urls import (
     address,
     core_addresses,
@@ -26,6 +27,7 @@ from gateway.config.urls import (
 )
 from gateway.errors import BadTarget
 from gateway.headers import edits, names, templates
+from gateway.headers.forwarded import UNIX_PEER
 from gateway.http import target
 from gateway.http.fields import is_plain_value, is_token
 from gateway.http.methods import METHODS
@@ -340,8 +342,6 @@ OwnPath = Annotated[str, AfterValidator(_own_path)]
 
 # --- hosts, addresses and URLs ----------------------------------------------
 
-_HOST_AND_PORT: Final = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000"
-
 
 def _host(value: str) -> str:
     host = host_and_port(value)
@@ -362,19 +362,32 @@ def _host_pattern(value: str) -> str:
 
 
 def _listen(value: str) -> str:
-    name, _, port = value.rpartition(":")
-    if not name and value.isascii() and port.isdecimal():
-        raise wrong(
-            f"{_HOST_AND_PORT}: the host is missing",
-            "Write 127.0.0.1: before the port, or 0.0.0.0: for all addresses of this"
-            " machine",
-        )
-    if not port.isdecimal():
-        raise wrong(f"{_HOST_AND_PORT}: the port is missing", "Add it, such as :8000")
-    if int(port) > target.MAX_PORT:
-        raise wrong(f"{_HOST_AND_PORT}: a port is at most {target.MAX_PORT}")
-    host = host_and_port(value)
-    return f"{host.name}:{host.port}"
+    if value.startswith("unix:"):
+        raise wrong("a Unix socket isn't supported here", "Write host:port")
+    return str(listen_address(value))
+
+
+def _listen_place(value: str) -> str:
+    return str(listen_address(value))
+
+
+_MODE = re.compile(r"0?[0-7]{3}")
+_OWNER = re.compile(r"(?=.)(?:[A-Za-z0-9_][\w.-]{0,31})?(?::[A-Za-z0-9_][\w.-]{0,31})?")
+
+
+def _socket_mode(value: object) -> object:
+    if isinstance(value, str) and _MODE.fullmatch(value):
+        return value.rjust(4, "0")
+    raise wrong(
+        "expected permissions in octal digits and in quotes",
+        'Write "0660", for example',
+    )
+
+
+def _socket_owner(value: str) -> str:
+    if not _OWNER.fullmatch(value):
+        raise wrong("expected user:group, user or :group")
+    return value
 
 
 def _cidr(value: str) -> str:
@@ -390,6 +403,10 @@ def _cidr(value: str) -> str:
     if "/" in value and str(network) != str(ipaddress.ip_interface(value)):
         raise wrong("this is an address within a network", f"Write {network}")
     return str(network)
+
+
+def _trusted_peer(value: str) -> str:
+    return value if value == UNIX_PEER else _cidr(value)
 
 
 def _route_origin(value: str) -> str:
@@ -435,7 +452,11 @@ def _cookie_domain_change(value: str) -> str:
 HostName = Annotated[str, AfterValidator(_host)]
 HostPattern = Annotated[str, AfterValidator(_host_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
+ListenPlace = Annotated[str, AfterValidator(_listen_place)]
+SocketMode = Annotated[str, BeforeValidator(_socket_mode)]
+SocketOwner = Annotated[str, AfterValidator(_socket_owner)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+TrustedPeer = Annotated[str, AfterValidator(_trusted_peer)]
 Origin = Annotated[str, AfterValidator(origin)]
 OriginPattern = Annotated[str, AfterValidator(origin_pattern)]
 RouteOrigin = Annotated[str, AfterValidator(_route_origin)]

@@ -41,6 +41,7 @@ _FORMS: Mapping[str, str] = {
     "IdentityHeader": "field name",
     "IdentityTemplate": "template",
     "Listen": "host:port",
+    "ListenPlace": "address",
     "Mail": "mail address",
     "Method": "method",
     "Methods": "list: method",
@@ -63,9 +64,12 @@ _FORMS: Mapping[str, str] = {
     "Rewrite": "`strip` or keys",
     "Share": "number up to 1",
     "Site": "origin",
+    "SocketMode": "octal digits",
+    "SocketOwner": "user:group",
     "TargetUrl": "URL",
     "Template": "template",
     "Text": "text",
+    "TrustedPeer": "network or `unix`",
     "UpToFive": "number from 0 to 5",
     "Upstream401": "`pass`, `403` or `502`",
     "str": "text",
@@ -232,6 +236,8 @@ def _default(field: FieldInfo, written: ast.expr) -> str:
             return ", ".join(f"`{key}`" for key in value)
         case dict() | BaseModel():
             return ""
+        case (BaseModel(), *_):
+            return ", ".join(f"`{item}`" for item in value)
         case _:
             return f"`{value}`"
 

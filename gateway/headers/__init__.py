@@ -33,7 +33,12 @@ from gateway.headers.filters import (
     to_client,
     to_upstream,
 )
-from gateway.headers.forwarded import ForwardedCache, ForwardedFields, Networks
+from gateway.headers.forwarded import (
+    UNIX_PEER,
+    ForwardedCache,
+    ForwardedFields,
+    Networks,
+)
 from gateway.headers.names import (
     IDENTITY_NAMES,
     SETS_SESSION,
@@ -47,6 +52,7 @@ __all__ = [
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
     "SETS_SESSION",
+    "UNIX_PEER",
     "Edits",
     "ForwardedCache",
     "ForwardedFields",

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from gateway.errors import BadTarget
 from gateway.headers.names import (
@@ -25,23 +26,36 @@ from gateway.http.request_head import RequestHead
 from gateway.http.target import DEFAULT_PORT, MAX_PORT
 from gateway.http.target import host as valid_host
 
+UNIX_PEER: Final = "unix"
+"""What a Unix socket's peer is called: it has no address."""
+
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 
 
 class Networks:
     """The peers whose X-Forwarded-* fields are trusted (`gateway.trusted_proxies`)."""
 
-    __slots__ = ("_known", "_networks")
+    __slots__ = ("_has_unix", "_known", "_networks")
 
     def __init__(self, cidrs: Iterable[str] = ()) -> None:
-        """Raises: ValueError: one of *cidrs* isn't a network."""
-        self._networks = tuple(ipaddress.ip_network(cidr) for cidr in cidrs)
+        """*cidrs* are networks, and `unix` for the peers of Unix sockets.
+
+        Raises:
+            ValueError: one of *cidrs* is neither.
+        """
+        named = tuple(cidrs)
+        self._has_unix = UNIX_PEER in named
+        self._networks = tuple(
+            ipaddress.ip_network(cidr) for cidr in named if cidr != UNIX_PEER
+        )
         self._known: dict[str, bool] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._networks)
+        return self._has_unix or bool(self._networks)
 
     def __contains__(self, peer: object) -> bool:
+        if peer == UNIX_PEER:
+            return self._has_unix
         if not self._networks or not isinstance(peer, str):
             return False
         known = self._known.get(peer)
@@ -177,7 +191,8 @@ class ForwardedFields:
     authority: str
     """`host[:port]` that the client requested; empty for HTTP/1.0 without Host."""
     client: str
-    """The address of the client, as far as trusted proxies confirm it."""
+    """The address of the client, as far as trusted proxies confirm it; `UNIX_PEER` if
+    only that is known."""
     is_secure: bool
     """The client's side is https, directly or according to a trusted proxy."""
     is_trusted: bool
@@ -200,6 +215,7 @@ class ForwardedFields:
         return b"%bX-Forwarded-Prefix: %b\r\n" % (self._made, whole)
 
 
+_NO_ADDRESS = ("", UNIX_PEER)
 _MAX_KNOWN = 1024
 """The most results that are remembered."""
 _STATED_MAX_BYTES = 512
@@ -235,7 +251,7 @@ class ForwardedCache:
     ) -> ForwardedFields:
         """Return the forwarded fields of a request.
 
-        *peer* is the address of the connection's other end, empty for a Unix socket;
+        *peer* is the address of the connection's other end, or `UNIX_PEER`;
         *secure*: that connection is TLS; *authority* is the request's
         (`Target.authority`).
         """
@@ -285,7 +301,7 @@ class ForwardedCache:
         forwarded.is_secure = scheme == "https"
         forwarded.authority = host
         fields: list[Field] = []
-        hops = [*addresses, peer.encode()] if peer else addresses
+        hops = addresses if peer in _NO_ADDRESS else [*addresses, peer.encode()]
         if hops:
             fields.append((b"X-Forwarded-For", b", ".join(hops)))
         fields += (
@@ -293,10 +309,11 @@ class ForwardedCache:
             (b"X-Forwarded-Proto", scheme.encode()),
             (b"X-Forwarded-Host", host.encode()),
         )
-        if self._real_ip and forwarded.client:
-            fields.append((b"X-Real-IP", forwarded.client.encode()))
+        client = "" if forwarded.client in _NO_ADDRESS else forwarded.client
+        if self._real_ip and client:
+            fields.append((b"X-Real-IP", client.encode()))
         if self._rfc7239:
-            element = forwarded_element(forwarded.client, scheme, host)
+            element = forwarded_element(client, scheme, host)
             fields.append((b"Forwarded", element))
         forwarded.prefix = client_prefix(_values(stated, FORWARDED_PREFIX))
         port = client_port(_values(stated, FORWARDED_PORT), scheme, host)

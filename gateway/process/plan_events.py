@@ -30,8 +30,8 @@ class LoadedFile:
     generation: int
     """The number under which the supervisor keeps the settings."""
     path: str
-    listen: str
-    """`gateway.listen`."""
+    listen: object
+    """`gateway.listen`: only whether it has changed matters."""
     probes: str | None
     """`gateway.probes.listen`."""
     drain_s: float

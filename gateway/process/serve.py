@@ -7,16 +7,25 @@ import contextlib
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gateway.app import App, open_app
 from gateway.clients import Clients
 from gateway.downstream.listener import Listener
 from gateway.observe import AccessLog, CountedOnly, NoLog, messages
 from gateway.observe.meters import Meters
+from gateway.process.listening import (
+    BoundListen,
+    close_listens,
+    close_sockets,
+    open_listens,
+    overriding,
+    urls,
+)
 from gateway.process.signals import stop_signal
-from gateway.process.sockets import BACKLOG, bind, raise_descriptor_limit, url_of
+from gateway.process.sockets import BACKLOG, raise_descriptor_limit
 from gateway.settings import Settings
 from gateway.supertokens import core_check
 
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
 
 _FLUSH_S = 0.1
 _POLL_S = 0.01
+_CLEANS_UP = sys.version_info >= (3, 13)
+"""Whether event loops remove the file of a Unix socket unless they are told not to."""
 LAST_REQUESTS_S = 1.0
 """How long connections without a request stay open while a process drains. A request
 that arrives meanwhile is served, with `Connection: close` in its reply. Closing at once
@@ -69,7 +80,16 @@ class ServerSockets:
     async def open(self, sock: socket.socket) -> asyncio.Server:
         """Return a server that accepts on *sock*, and owns it from now on."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._listener, sock=sock, backlog=BACKLOG)
+        if sock.family == socket.AF_UNIX:
+            # The file is the supervisor's: other processes may listen on it, too.
+            keeps: dict[str, Any] = {"cleanup_socket": False} if _CLEANS_UP else {}
+            server = await loop.create_unix_server(
+                self._listener, sock=sock, backlog=BACKLOG, **keeps
+            )
+        else:
+            server = await loop.create_server(
+                self._listener, sock=sock, backlog=BACKLOG
+            )
         self._servers[server] = sock.dup()
         return server
 
@@ -125,16 +145,19 @@ class ServerSockets:
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: App, sock: socket.socket, *, linger_s: float = 0.0
-) -> AsyncIterator[str]:
-    """Yield the URL of *sock*, and serve *app* on it; drain when the block ends.
+    app: App, listens: Sequence[BoundListen], *, linger_s: float = 0.0
+) -> AsyncIterator[None]:
+    """Serve *app* on all of *listens* while the block runs; then drain.
 
-    *linger_s* is as for `ServerSockets`.
+    The sockets' owner stays the caller. *linger_s* is as for `ServerSockets`.
     """
     sockets = ServerSockets(app, linger_s=linger_s)
     try:
-        await sockets.open(sock)
-        yield url_of(sock)
+        for listen in listens:
+            for sock in listen.sockets:
+                await sockets.open(sock.dup())
+        close_sockets(listens)
+        yield
     finally:
         await sockets.close()
 
@@ -184,17 +207,19 @@ async def _running(
     listen: str | None = None,
     email: EmailSender | None = None,
 ) -> AsyncIterator[str]:
-    sock = bind(listen or settings.config.gateway.listen)
+    named = settings.config.gateway.listen if listen is None else overriding(listen)
+    listens = open_listens(named, 1)
+    names = urls(listens)
     try:
         async with (
             hosting(settings, log_format=log_format, email=email) as app,
             core_check.asking(app.sdk, timeout_s=app.config.supertokens.core.timeout),
-            serving(app, sock, linger_s=LAST_REQUESTS_S) as url,
+            serving(app, listens, linger_s=LAST_REQUESTS_S),
         ):
             settle_garbage()
-            yield url
+            yield names
     finally:
-        sock.close()
+        close_listens(listens)
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import socket
 import sys
 from typing import Final
 
-from gateway.http.target import MAX_PORT
+from gateway.config import listen_address
 
 BACKLOG: Final = 1024
 """Connections that the kernel queues for one socket."""
@@ -28,17 +28,15 @@ def bind(listen: str, *, keys: str = "gateway.listen or --listen") -> socket.soc
         ListenError: not `host:port`, the port is in use or not permitted, or the
             host isn't an address of this machine.
     """
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    # An empty host would listen on every address of the machine.
-    if not host or not port.isdecimal() or int(port) > MAX_PORT:
-        raise ListenError(
-            f"can't listen on {listen}: expected host:port, such as 127.0.0.1:8000"
-        )
+    try:
+        parsed = listen_address(listen)
+    except ValueError as exc:
+        raise ListenError(f"can't listen on {listen}: {exc}") from exc
+    host, port = parsed.host.strip("[]"), parsed.port
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host,
-            int(port),
+            port,
             type=socket.SOCK_STREAM,
             flags=socket.AI_PASSIVE,
         )[0]
@@ -78,7 +76,8 @@ def share(sock: socket.socket, count: int) -> list[socket.socket]:
     """
     sockets = [sock]
     # Other systems have SO_REUSEPORT, but don't distribute connections.
-    if count == 1 or sys.platform != "linux":
+    # Of Unix sockets, each is another file.
+    if count == 1 or sys.platform != "linux" or sock.family == socket.AF_UNIX:
         return sockets
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -22,6 +22,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from gateway import supertokens
 from gateway.process.channel import Channel, Hangup
 from gateway.process.hub import be_hub
+from gateway.process.listening import (
+    BoundListen,
+    close_listens,
+    close_sockets,
+    open_listens,
+    overriding,
+    socket_count,
+    urls,
+)
 from gateway.process.messages import Message
 from gateway.process.plan import Plan, SupervisorPace, name_of
 from gateway.process.plan_events import (
@@ -50,7 +59,7 @@ from gateway.process.plan_events import (
     Unread,
 )
 from gateway.process.signals import has_nohup
-from gateway.process.sockets import bind, share, url_of
+from gateway.process.sockets import ListenError, bind, url_of
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 
@@ -112,7 +121,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        sockets: Sequence[socket.socket],
+        listens: Sequence[BoundListen],
         *,
         workers: int,
         work: Callable[[Settings, socket.socket, int], int],
@@ -128,7 +137,7 @@ class Supervisor:
         raises `ConfigError` if it can't be served. *say* writes a line for operators.
         *on_ready* is called when the first worker is ready.
         """
-        self._sockets = sockets
+        self._listens = listens
         self._work = work
         self._hub = hub
         self._load = load
@@ -137,7 +146,10 @@ class Supervisor:
         self._settings = {1: settings}
         """By generation, for those whose workers may still be forked."""
         self._plan = Plan(
-            _config(1, settings), workers=workers, sockets=len(sockets), pace=pace
+            _config(1, settings),
+            workers=workers,
+            sockets=socket_count(listens),
+            pace=pace,
         )
         self._events: deque[Event] = deque()
         self._processes: dict[int, _Process] = {}
@@ -310,8 +322,7 @@ class Supervisor:
             case Announce():
                 self._on_ready()
             case CloseSockets():
-                for sock in self._sockets:
-                    sock.close()
+                close_sockets(self._listens)
             case Exit(code):
                 self._exit_code = code
 
@@ -389,8 +400,8 @@ class Supervisor:
 
     def _be_hub(self, end: socket.socket) -> int:
         """Run the hub; return the exit code. Only in a forked process."""
-        for sock in self._sockets:
-            sock.close()  # the hub never accepts: a copy would only hold connections
+        # The hub never accepts: copies would only hold connections.
+        close_sockets(self._listens)
         return self._hub(end)
 
     def _reload(self) -> None:
@@ -461,13 +472,17 @@ def supervise(
         ListenError: an address can't be listened on.
         LibraryChanged: a library isn't as the gateway needs it.
     """
-    first = bind(listen or settings.config.gateway.listen)
-    url = url_of(first)
-    sockets = share(first, workers)
+    named = settings.config.gateway.listen if listen is None else overriding(listen)
+    listens = open_listens(named, workers)
+    url = urls(listens)
     probes = probes or settings.config.gateway.probes.listen
     health = None
     if probes is not None:
-        health = bind(probes, keys="gateway.probes.listen or --probes-listen")
+        try:
+            health = bind(probes, keys="gateway.probes.listen or --probes-listen")
+        except ListenError:
+            close_listens(listens)
+            raise
     supertokens.preload(settings.config.supertokens)
 
     def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
@@ -478,7 +493,7 @@ def supervise(
             run_worker(
                 settings,
                 end,
-                sockets=sockets,
+                listens=listens,
                 log_format=log_format,
                 who=who,
                 email=email,
@@ -486,14 +501,17 @@ def supervise(
             )
         )
 
-    return Supervisor(
-        settings,
-        sockets,
-        workers=workers,
-        work=be_worker,
-        hub=lambda end: be_hub(end, health),
-        load=load,
-        say=lambda text: say(text) if is_read(sys.stderr) else None,
-        on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
-        pace=pace,
-    ).run()
+    try:
+        return Supervisor(
+            settings,
+            listens,
+            workers=workers,
+            work=be_worker,
+            hub=lambda end: be_hub(end, health),
+            load=load,
+            say=lambda text: say(text) if is_read(sys.stderr) else None,
+            on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
+            pace=pace,
+        ).run()
+    finally:
+        close_listens(listens)

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING
 from gateway.app import App, BadService
 from gateway.observe.meters import Meters
 from gateway.process import messages
+from gateway.process.listening import (
+    BoundListen,
+    assigned,
+    close_sockets,
+    socket_count,
+)
 from gateway.process.messages import (
     Accept,
     AskCore,
@@ -55,15 +61,16 @@ class Worker:
     """Accepts on the sockets that the supervisor assigns, until it drains."""
 
     def __init__(
-        self, app: App, sockets: Sequence[socket.socket], meters: Meters | None
+        self, app: App, listens: Sequence[BoundListen], meters: Meters | None
     ) -> None:
         """*meters* counts requests; None: nothing does."""
         self._app = app
         self._meters = meters
-        self._sockets = sockets
+        self._listens = listens
         self._pipe = Pipe(self)
         self._server_sockets = ServerSockets(app, linger_s=LAST_REQUESTS_S)
-        self._servers: dict[int, asyncio.Server] = {}
+        self._servers: dict[tuple[int, int], asyncio.Server] = {}
+        """By the index of the address, and that of its socket."""
         self._assigned: tuple[int, ...] = ()
         self._changed = asyncio.Event()
         self._is_draining = False
@@ -92,8 +99,7 @@ class Worker:
                 await self._changed.wait()
                 self._changed.clear()
                 await self._accept()
-            for sock in self._sockets:
-                sock.close()
+            close_sockets(self._listens)
             await asyncio.sleep(_HANDOVER_S)
             await self._server_sockets.close()
         await self._pipe.close()
@@ -111,12 +117,13 @@ class Worker:
 
     async def _accept(self) -> None:
         """Accept on the assigned sockets, and on no others."""
-        for number in self._servers.keys() - set(self._assigned):
-            self._server_sockets.stop_accepting(self._servers.pop(number))
-        for number in self._assigned:
-            if number not in self._servers:
-                sock = self._sockets[number].dup()
-                self._servers[number] = await self._server_sockets.open(sock)
+        wanted = assigned(self._listens, self._assigned)
+        for name in self._servers.keys() - wanted.keys():
+            self._server_sockets.stop_accepting(self._servers.pop(name))
+        for name, listen in wanted.items():
+            if name not in self._servers:
+                sock = listen.sockets[name[1]].dup()
+                self._servers[name] = await self._server_sockets.open(sock)
 
     def receive(self, message: Message) -> None:
         """Handle a message from the supervisor.
@@ -137,7 +144,7 @@ class Worker:
             case Ping():
                 self._pipe.send(message)
             case Accept(sockets) if all(
-                n in range(len(self._sockets)) for n in sockets
+                n in range(socket_count(self._listens)) for n in sockets
             ):
                 self._assigned = sockets
                 self._changed.set()
@@ -203,7 +210,7 @@ async def run_worker(
     settings: Settings,
     end: socket.socket,
     *,
-    sockets: Sequence[socket.socket],
+    listens: Sequence[BoundListen],
     log_format: str,
     who: str,
     is_metered: bool,
@@ -231,7 +238,7 @@ async def run_worker(
             end.setblocking(True)
             end.sendall(messages.encode(Failed(str(error))))
             return 1
-        worker = Worker(app, sockets, meters)
+        worker = Worker(app, listens, meters)
         settle_garbage()
         await worker.run(end)
     return 0

@@ -251,13 +251,9 @@ def _doubtful_cookies(supertokens: config.SuperTokensConfig) -> Iterator[Finding
 
 
 def _doubtful_services(settings: Config, table: RouteTable) -> Iterator[Finding]:
-    host, _, port = settings.gateway.listen.rpartition(":")
+    own = [listen.parsed for listen in settings.gateway.listen]
     for loc, target in _targets(settings):
-        everywhere = host in ("0.0.0.0", "[::]")  # noqa: S104 # compared, not bound
-        here = everywhere and config.same_host(target.host) == "localhost"
-        if str(target.port) == port and (
-            here or config.same_host(target.host) == config.same_host(host)
-        ):
+        if any(_is_same(target, listen) for listen in own):
             yield Finding(
                 loc=loc,
                 message="this is the gateway's own address: requests would loop",
@@ -277,6 +273,17 @@ def _doubtful_services(settings: Config, table: RouteTable) -> Iterator[Finding]
                 message="an attacker on the network can pose as this service",
                 hint="Remove verify: false, and set ca_file if needed",
             )
+
+
+def _is_same(target: config.Address, listen: config.ListenAddress) -> bool:
+    """Return whether a service's address is one that the gateway listens on."""
+    if listen.is_unix or target.scheme == "unix":
+        return target.socket_path == listen.socket_path
+    host = config.same_host(target.host)
+    return target.port == listen.port and (
+        host == config.same_host(listen.host)
+        or (listen.is_everywhere and host == "localhost")
+    )
 
 
 def _overlaps(table: RouteTable) -> Iterator[Finding]:

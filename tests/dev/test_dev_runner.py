@@ -110,7 +110,7 @@ def test_sample_is_valid() -> None:
     """config/routes.yaml loads, and listens on the configured gateway port."""
     environ = gateway_environ({}, Ports(gateway=8123))
     config = load(ROOT / "config" / "routes.yaml", environ).config
-    assert config.gateway.listen == "127.0.0.1:8123"
+    assert [listen.address for listen in config.gateway.listen] == ["127.0.0.1:8123"]
     assert config.supertokens.api_key is None
 
 

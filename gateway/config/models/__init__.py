@@ -16,6 +16,7 @@ from gateway.config.models import (
     config,
     cors,
     gateway,
+    listens,
     matching,
     messages,
     policies,
@@ -61,6 +62,7 @@ __all__ = [
 
 FILES: Final[tuple[ModuleType, ...]] = (
     base,
+    listens,
     gateway,
     supertokens,
     cors,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
@@ -15,8 +17,11 @@ from gateway.config.forms import (
     Positive,
     Seconds,
     Share,
+    TrustedPeer,
 )
+from gateway.config.listens import listen_address
 from gateway.config.models.base import Model
+from gateway.config.models.listens import ListenConfig, short_listens
 
 
 class PerClientConfig(Model):
@@ -138,12 +143,20 @@ class ProbesConfig(Model):
 class GatewayConfig(Model):
     """The gateway itself: its address, its own path, trusted proxies and limits."""
 
-    listen: Listen = "127.0.0.1:8000"
-    """Where to listen: `host:port`, or `[::1]:8000` for IPv6. Port 0: any free one."""
+    listen: Annotated[
+        tuple[ListenConfig, ...],
+        Field(min_length=1),
+        BeforeValidator(
+            short_listens,
+            json_schema_input_type=str | list[str | ListenConfig],
+        ),
+    ] = (ListenConfig(address="127.0.0.1:8000"),)
+    """Where to listen: `host:port`, `unix:/path`, or a list of these and of keys."""
     user_path: OwnPath = "/user"
     """Path at which the gateway answers with the session's user."""
-    trusted_proxies: tuple[Cidr, ...] = ()
-    """Networks of the proxies whose X-Forwarded-* fields are used. Empty: none.
+    trusted_proxies: tuple[TrustedPeer, ...] = ()
+    """Networks of the proxies whose X-Forwarded-* fields are used. Empty: none. `unix`:
+    all that connect to a Unix socket of the gateway.
 
     Risk: a client in one of these networks can claim any client address, any host and
     https.
@@ -165,23 +178,21 @@ class GatewayConfig(Model):
     limits: LimitsConfig = LimitsConfig()
 
     def conflicts(self) -> Iterator[Finding]:
-        """Yield a finding if the probes' address is the gateway's own."""
-        if self.probes.listen is not None and _overlap(self.listen, self.probes.listen):
-            yield Finding(
-                loc=("probes", "listen"),
-                message="gateway.listen has this address",
-                hint="Choose another port",
-            )
-
-
-_ANY_ADDRESS = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return whether two addresses, both `host:port`, can't be listened on together."""
-    (host, _, port), (other_host, _, other_port) = (
-        address.rpartition(":") for address in (one, other)
-    )
-    if port != other_port or int(port) == 0:
-        return False
-    return host == other_host or host in _ANY_ADDRESS or other_host in _ANY_ADDRESS
+        """Yield a finding for each address that another one contains."""
+        for index, listen in enumerate(self.listen):
+            for other in self.listen[:index]:
+                if listen.parsed.overlaps(other.parsed):
+                    yield Finding(
+                        loc=("listen", index, "address"),
+                        message="another item of gateway.listen has this address",
+                        hint="Remove one of them, or choose another port",
+                    )
+                    break
+        if self.probes.listen is not None:
+            probes = listen_address(self.probes.listen)
+            if any(probes.overlaps(listen.parsed) for listen in self.listen):
+                yield Finding(
+                    loc=("probes", "listen"),
+                    message="gateway.listen has this address",
+                    hint="Choose another port",
+                )
