@@ -246,12 +246,18 @@ class Decider:
         self._make_id = make_id
 
     def decide(
-        self, head: RequestHead, peer: str, record: Record, secure: bool
+        self,
+        head: RequestHead,
+        peer: str,
+        record: Record,
+        secure: bool,
+        subject: bytes = b"",
     ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the decision on a request, or a coroutine that returns it.
 
         *peer* is the address of the connection's other end; *secure* is whether that
-        connection is TLS. The decision and the stage reached are noted in *record*.
+        connection is TLS, and *subject* that of its verified client certificate. The
+        decision and the stage reached are noted in *record*.
 
         Raises:
             GatewayError: the request is refused before a route is known, or its body
@@ -276,7 +282,7 @@ class Decider:
         request.target = request_target = resource.target
         record.path = request_target.path
         request.forwarded = forwarded = self._forwarded_cache.find(
-            head, peer, request_target.authority, secure
+            head, peer, request_target.authority, secure, subject
         )
         record.client = forwarded.client
         record.stage = _MATCH

@@ -150,7 +150,11 @@ class Proxy:
         try:
             # 2 target, 3 match, 4 preflight, 5 verify
             decision = self.decider.decide(
-                head, connection.address, record, connection.secure
+                head,
+                connection.address,
+                record,
+                connection.secure,
+                connection.subject,
             )
             if not isinstance(decision, tuple):
                 pending = decision

@@ -172,6 +172,14 @@ def sign_in(location: bytes) -> Response:
     return Response(status=302, fields=((b"Location", location), _NO_STORE))
 
 
+def to_https(location: bytes) -> Response:
+    """Return the 308 to the same resource over https; the method and body stay.
+
+    Source: RFC 9110 §15.4.9.
+    """
+    return Response(status=308, fields=((b"Location", location), _NO_STORE))
+
+
 def denied(verdict: Denied) -> Response:
     """Return SuperTokens' own refusal, byte for byte: its frontend SDKs read it."""
     return Response(

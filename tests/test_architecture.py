@@ -38,7 +38,10 @@ EDGES: dict[str, str] = {
     "settings": "config routes",
     "upstream": "clients config errors http running",
     "websocket": "errors http responses running",
-    "downstream": "clients config errors http observe pace responses running seams",
+    "tls": "config",
+    "downstream": (
+        "clients config errors headers http observe pace responses running seams tls"
+    ),
     "session": "config errors http identity pace",
     "verify": "identity session",
     "supertokens": "config errors http identity pace responses running seams session",
@@ -56,7 +59,7 @@ EDGES: dict[str, str] = {
     ),
     "process": (
         "app clients config downstream http observe pace seams session settings"
-        " supertokens"
+        " supertokens tls"
     ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"
@@ -75,7 +78,7 @@ LIBRARIES: dict[str, str] = {
     "aiohttp": "aiohttp_app dev downstream process seams session supertokens",
     "aiohttp_cors": "downstream seams",
     "click": "cli",
-    "cryptography": "dev session",
+    "cryptography": "dev session tls",
     "httpx": "seams supertokens",
     "jwt": "seams supertokens",
     "multidict": "aiohttp_app downstream",

@@ -93,7 +93,7 @@ def test_the_reference_has_every_key_once() -> None:
         ("gateway.limits.head_timeout", ["duration", "10 s"]),
         ("gateway.limits.max_body_size", ["size", "100 MiB"]),
         ("gateway.limits.body_min_rate", ["size", "256 bytes"]),
-        ("gateway.trusted_proxies", ["list: network", "empty"]),
+        ("gateway.probes.listen", ["host:port", "unset"]),
         ("supertokens.cookie.same_site", ["`lax`, `strict`, `none`", "unset"]),
         ("supertokens.recipes", ["mapping", "`emailpassword`, `userroles`"]),
         ("supertokens.email_delivery.from_name", ["text", "empty"]),

@@ -19,6 +19,8 @@ class AiohttpConnection:
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
         """Whether the connection to this server is TLS."""
+        self.subject = b""
+        """The subject of the client's certificate: not read from another server."""
         self.verified = False
         """The request has a verified session."""
         if transport is not None:

@@ -16,8 +16,9 @@ from gateway import responses
 from gateway.aiohttp_app.connection import AiohttpConnection
 from gateway.aiohttp_app.replies import AiohttpReply
 from gateway.config import LimitsConfig
-from gateway.downstream.exchange import BodyReader, reset_on_close
+from gateway.downstream.exchange import BodyReader
 from gateway.downstream.read_progress import ReadProgress
+from gateway.downstream.reset import reset_on_close
 from gateway.downstream.send_queue import unreceived
 from gateway.errors import BadReply, BadRequest, ClientGone, GatewayError
 from gateway.http.fields import Field, Fields, has_control

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli import reporting
-from gateway.cli.loading import read
+from gateway.cli.loading import doubts, read
 from gateway.cli.options import config_option
 from gateway.cli.terminal import console, fail
 
@@ -67,7 +67,7 @@ def _checked(
     from gateway.settings import ConfigError
 
     try:
-        settings = read(paths)
+        settings = read(paths, is_to_serve=True)
     except ConfigError as error:
         return error.problems, (), None
     try:
@@ -78,5 +78,4 @@ def _checked(
     findings = supertokens.check_domains(settings.config.supertokens)
     if errors := settings.problems(findings):
         return errors, (), None
-    doubtful = supertokens.doubtful_domains(settings.config.supertokens)
-    return (), (*settings.warnings, *settings.problems(doubtful)), settings
+    return (), doubts(settings), settings

@@ -43,6 +43,7 @@ def dev(
     from gateway.process.sockets import ListenError
     from gateway.seams.library import LibraryChanged
     from gateway.supertokens import RecipeError
+    from gateway.tls import BadTls
 
     async def serve_gateway(
         config: Sequence[Path],
@@ -66,7 +67,7 @@ def dev(
                 config_paths, os.environ, serve_gateway, core_settings=core_settings
             )
         )
-    except (BadService, LibraryChanged, ListenError, RecipeError) as error:
+    except (BadService, BadTls, LibraryChanged, ListenError, RecipeError) as error:
         fail(str(error))
     else:
         sys.exit(code)

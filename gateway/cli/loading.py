@@ -4,41 +4,67 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gateway.cli.terminal import console
 
 if TYPE_CHECKING:
+    from gateway.config import Config, Finding
     from gateway.settings import Problem, Settings
 
 
-def read(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Settings:
+def read(
+    paths: Sequence[Path],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    is_to_serve: bool = False,
+) -> Settings:
     """Return the settings in the files at *paths*.
+
+    With *is_to_serve*, certificates must be such that they can be served now.
 
     Raises:
         ConfigError: the file can't be used; the error has every problem.
     """
-    from gateway import supertokens
+    from gateway import supertokens, tls
     from gateway.settings import load
 
-    return load(
-        paths,
-        environ,
+    def more(config: Config) -> Iterator[Finding]:
         # Problems that only the adapter of the SDK can find, before the SDK starts.
-        also=lambda config: supertokens.check(config.supertokens.recipes),
-    )
+        yield from supertokens.check(config.supertokens.recipes)
+        if is_to_serve:
+            yield from tls.findings(config.gateway.listen)
+
+    return load(paths, environ, also=more)
 
 
-def load(paths: Sequence[Path], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings in the files, or print all its problems and exit with 1."""
+def load(
+    paths: Sequence[Path],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    is_to_serve: bool = False,
+) -> Settings:
+    """Return what `read` does, or print all problems and exit with 1."""
     from gateway.settings import ConfigError
 
     try:
-        return read(paths, environ)
+        return read(paths, environ, is_to_serve=is_to_serve)
     except ConfigError as error:
         refuse(paths, error.problems)
+
+
+def doubts(settings: Settings) -> tuple[Problem, ...]:
+    """Return valid settings that are probably mistakes, with their places."""
+    from gateway import supertokens, tls
+
+    config = settings.config
+    doubtful = supertokens.doubtful_domains(config.supertokens)
+    return (
+        *settings.warnings,
+        *settings.problems((*doubtful, *tls.warnings(config.gateway.listen))),
+    )
 
 
 def refuse(paths: Sequence[Path], problems: Sequence[Problem]) -> NoReturn:

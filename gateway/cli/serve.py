@@ -12,7 +12,7 @@ import click
 
 from gateway import __version__
 from gateway.cli.embedded import warn_of_embedded_core
-from gateway.cli.loading import load, read
+from gateway.cli.loading import doubts, load, read
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
 from gateway.cli.terminal import announce, fail
@@ -78,8 +78,9 @@ def serve(
     from gateway.process.sockets import ListenError
     from gateway.process.supervisor import supervise
     from gateway.seams.library import LibraryChanged
+    from gateway.tls import BadTls
 
-    settings = load(config_paths)
+    settings = load(config_paths, is_to_serve=True)
     warn_of_embedded_core(settings.config.supertokens)
     count = workers or usable_cpus()
     suffix = f", {count} workers" if count > 1 else ""
@@ -89,7 +90,7 @@ def serve(
         announce(f"gateway {__version__} on {url}, routes from {settings.path}{more}")
 
     def read_again() -> Settings:
-        again = read(config_paths)
+        again = read(config_paths, is_to_serve=True)
         _warn(again)
         return again
 
@@ -119,7 +120,7 @@ def serve(
             on_ready=ready,
             email=email,
         )
-    except (LibraryChanged, ListenError) as error:
+    except (BadTls, LibraryChanged, ListenError) as error:
         fail(str(error))
     else:
         sys.exit(code)
@@ -134,6 +135,5 @@ def _warn(settings: Settings) -> None:
     from gateway import supertokens
 
     supertokens.check_library()
-    doubtful = supertokens.doubtful_domains(settings.config.supertokens)
-    for warning in (*settings.warnings, *settings.problems(doubtful)):
+    for warning in doubts(settings):
         announce(f"warning: {warning}", colour="yellow")

@@ -28,7 +28,7 @@ from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
-from gateway.config.models.listens import ListenConfig
+from gateway.config.models.listens import HstsConfig, ListenConfig, ListenTlsConfig
 from gateway.config.models.matching import (
     MatchConfig,
     PathForm,
@@ -101,12 +101,14 @@ __all__ = [
     "Finding",
     "GatewayConfig",
     "GroupConfig",
+    "HstsConfig",
     "IdentityConfig",
     "InvalidConfig",
     "KeysConfig",
     "LimitsConfig",
     "ListenAddress",
     "ListenConfig",
+    "ListenTlsConfig",
     "Loc",
     "MatchConfig",
     "OnUnauthenticatedConfig",

@@ -371,6 +371,28 @@ def _listen_place(value: str) -> str:
     return str(listen_address(value))
 
 
+def _tls_version(value: object) -> object:
+    # YAML reads 1.2 as a number.
+    return str(value) if isinstance(value, float) else value
+
+
+TlsVersion = Annotated[Literal["1.2", "1.3"], BeforeValidator(_tls_version)]
+
+
+def _to_https(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and 1 <= value <= target.MAX_PORT:
+        return value
+    raise wrong("expected true, false or a port")
+
+
+ToHttps = Annotated[
+    bool | int,
+    BeforeValidator(_to_https, json_schema_input_type=bool | int),
+]
+"""Whether to redirect; a number: to that port."""
+
 _MODE = re.compile(r"0?[0-7]{3}")
 _OWNER = re.compile(r"(?=.)(?:[A-Za-z0-9_][\w.-]{0,31})?(?::[A-Za-z0-9_][\w.-]{0,31})?")
 

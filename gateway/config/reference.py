@@ -69,6 +69,8 @@ _FORMS: Mapping[str, str] = {
     "TargetUrl": "URL",
     "Template": "template",
     "Text": "text",
+    "TlsVersion": "`1.2` or `1.3`",
+    "ToHttps": "true, false or a port",
     "TrustedPeer": "network or `unix`",
     "UpToFive": "number from 0 to 5",
     "Upstream401": "`pass`, `403` or `502`",

@@ -7,8 +7,6 @@ bytes, so a proxied reply is sent exactly as the service sent it.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +14,9 @@ from typing import Any, Final, Protocol
 
 from gateway import responses
 from gateway.config import LimitsConfig
+from gateway.downstream import hsts
+from gateway.downstream.arrival import Arrival
+from gateway.downstream.reset import reset_on_close
 from gateway.errors import (
     BadRequest,
     ClientGone,
@@ -43,8 +44,6 @@ is still sending might never see the 401 that makes it refresh its session."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
-_RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER, on, with a timeout of 0: closing sends a RST."""
 
 _CLOSE = b"Connection: close\r\n\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n\r\n"
@@ -57,6 +56,7 @@ class ExchangeConnection(Protocol):
     transport: asyncio.Transport | None
     address: str
     secure: bool
+    arrival: Arrival
     failure: GatewayError | None
     """What the connection was cut for; None if it wasn't."""
 
@@ -338,17 +338,6 @@ class BodyReader(ABC):
         return self.head.expects_continue and not self._continued
 
 
-def reset_on_close(transport: asyncio.Transport) -> None:
-    """Make closing the connection send a RST instead of a FIN.
-
-    After a FIN, a body that is delimited by the end of the connection would count as
-    complete (RFC 9112 §8).
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-
 class Exchange(BodyReader):
     """The client of one request; one coroutine uses it, for one response."""
 
@@ -519,6 +508,8 @@ class Exchange(BodyReader):
             framing = _CHUNKED
             if first:
                 first = b"%x\r\n%b\r\n" % (len(first), first)
+        if self.connection.arrival.hsts:
+            head = hsts.without(head)
         self.started = True
         self._write(b"".join((head, framing, self._end_of_head(), first)))
         return not self.connection.writing_paused
@@ -572,10 +563,14 @@ class Exchange(BodyReader):
         self.connection.cut(error)
 
     def _end_of_head(self) -> bytes:
-        """Return the empty line that ends a head, after Connection if it is needed."""
+        """Return the empty line that ends a head, after the fields of the connection.
+
+        These are Connection, if it is needed, and the address' own.
+        """
+        own = self.connection.arrival.hsts
         if not self.keep_alive:
-            return _CLOSE
-        return _KEEP_ALIVE if self.head.http10 else b"\r\n"
+            return own + _CLOSE
+        return own + (_KEEP_ALIVE if self.head.http10 else b"\r\n")
 
     def _write(self, data: bytes) -> None:
         transport = self.connection.transport

@@ -18,24 +18,26 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Final, Protocol, cast
+from typing import ClassVar, Final, Protocol, cast
 
 from gateway import responses
 from gateway.clients import Clients
 from gateway.config import LimitsConfig
+from gateway.downstream.admission import Admission
+from gateway.downstream.arrival import DIRECT, Arrival, Handler
 from gateway.downstream.exchange import (
     BODY_BYTES,
     NO_BODY,
     Body,
     Exchange,
-    reset_on_close,
 )
 from gateway.downstream.memory import CONNECTION_BYTES, Held, Ledger, Standing
 from gateway.downstream.read_progress import ReadProgress
 from gateway.downstream.rejections import Rejections
+from gateway.downstream.reset import reset_on_close
 from gateway.downstream.send_queue import unreceived
 from gateway.errors import GatewayError, MemoryFull, RequestTimeout
 from gateway.http.fields import block
@@ -50,9 +52,6 @@ from gateway.pace import Pace
 from gateway.running import Runner, Wait, turns_of
 
 _log = logging.getLogger("gateway")
-
-Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
-"""Serves one request. The response is written when the coroutine ends."""
 
 REQUESTS_PER_TURN: Final = 4
 """Pipelined requests of one client that are served in one turn of the event loop: less
@@ -99,24 +98,34 @@ class ClientConnection(Runner, asyncio.Protocol):
         "_tunnel",
         "_unread",
         "address",
+        "arrival",
         "body",
         "failure",
         "held",
         "secure",
+        "subject",
         "transport",
         "verified",
         "writing_paused",
     )
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        loop: asyncio.AbstractEventLoop,
+        arrival: Arrival = DIRECT,
+    ) -> None:
         super().__init__(loop)
         self._listener = listener
+        self.arrival = arrival
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
-        self.address = "unix"
+        self.address = arrival.address or "unix"
         """The connected peer's IP address; `unix` for a Unix socket."""
         self.secure = False
         """Whether the connection to this gateway is TLS."""
+        self.subject = b""
+        """The subject of the client's certificate, as the value of a field."""
         self.body: Body | None = None
         """The body of the request that is served."""
         self.writing_paused = False
@@ -160,7 +169,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         # Not an isinstance: uvloop's transports have asyncio's methods, not its bases.
         wire = cast("asyncio.Transport", transport)
         peer = wire.get_extra_info("peername")
-        if isinstance(peer, tuple):
+        if isinstance(peer, tuple) and not self.arrival.address:
             self.address = sys.intern(str(peer[0]))
         if not self._listener.admit(self):
             self._ending = True
@@ -326,7 +335,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             self._exchange = client
             if self._unread or not (body.complete and self._is_reading):
                 self._settle_reading()
-            self.run(listener.handler(client))
+            self.run((self.arrival.handler or listener.handler)(client))
             if self._exchange is not None:
                 self._served = 0
                 break  # it waits; `on_coroutine_end` continues
@@ -426,7 +435,8 @@ class ClientConnection(Runner, asyncio.Protocol):
             (b"Connection", b"close"),
             responses.date(int(time.time())),
         )
-        head = b"%b%b\r\n" % (responses.start(answer.status), block(fields))
+        own = block(fields) + self.arrival.hsts
+        head = b"%b%b\r\n" % (responses.start(answer.status), own)
         transport.write(head + answer.body)
         self.end()
 
@@ -480,6 +490,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         body = self.body
         held = (
             CONNECTION_BYTES
+            + self.arrival.extra_bytes
             + len(self._unread)
             + (0 if body is None else body.held)
             + self._collected
@@ -593,8 +604,6 @@ class Listener:
         self.limits = limits
         self.pace = pace
         self._clients = clients
-        self._connections_of: dict[str, int] = {}
-        """The number of connections of each client, by its key (`Clients.key`)."""
         self.rejections = Rejections(pace.rejections_s)
         self.reader = reader
         self._observer = observer
@@ -607,6 +616,9 @@ class Listener:
         """What they make this worker hold; None: there is no budget for it."""
         if limits.memory is not None:
             self.ledger = Ledger(limits.memory, limits.per_client.share)
+        self.admission = Admission(
+            limits, clients=clients, ledger=self.ledger, rejections=self.rejections
+        )
         self._cuts = Rejections(pace.rejections_s, "connections cut")
         self._making_room = False
         self._closing = False
@@ -615,7 +627,11 @@ class Listener:
         self._sweep = self._loop.call_later(self.pace.sweep_s, self._check_connections)
 
     def __call__(self) -> ClientConnection:
-        return self.connection_class(self, self._loop)
+        return self.connection(DIRECT)
+
+    def connection(self, arrival: Arrival) -> ClientConnection:
+        """Return the protocol of a new connection."""
+        return self.connection_class(self, self._loop, arrival)
 
     @property
     def connections(self) -> int:
@@ -628,47 +644,21 @@ class Listener:
         return sum(1 for one in self._open if one.is_serving)
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Add *connection*; return False if all or its client have too many already.
-
-        The limits are `max_connections`, `memory` and `per_client.connections`.
-        """
-        limits = self.limits
-        address = connection.address
-        if len(self._open) >= limits.max_connections:
-            self._reject("max_connections", address)
+        """Add *connection*; return False if all or its client have too many already."""
+        if not self.admission.admit(connection.address, self._loop.time()):
             return False
-        ledger = self.ledger
-        if ledger is not None and not ledger.admits:
-            self._reject("memory", address)
-            return False
-        key = self._clients.key(address)
-        if key is not None:
-            count = self._connections_of.get(key, 0)
-            if count >= limits.per_client.connections:
-                self._reject("per_client.connections", address)
-                return False
-            self._connections_of[key] = count + 1
         self._open[connection] = None
-        if ledger is not None:
-            ledger.used += CONNECTION_BYTES
+        if self.ledger is not None:
+            self.ledger.used += CONNECTION_BYTES
             connection.held = CONNECTION_BYTES
         return True
-
-    def _reject(self, limit: str, address: str) -> None:
-        self.rejections.add(f"gateway.limits.{limit}", address, self._loop.time())
 
     def forget(self, connection: ClientConnection) -> None:
         """Remove a connection that is lost, or was never admitted."""
         if connection in self._open:
             del self._open[connection]
             self._release(connection)
-            key = self._clients.key(connection.address)
-            if key is not None:
-                count = self._connections_of[key] - 1
-                if count:
-                    self._connections_of[key] = count
-                else:
-                    del self._connections_of[key]
+            self.admission.release(connection.address)
         emptied = self._emptied
         if emptied is not None and not self._open and not emptied.done():
             emptied.set_result(None)

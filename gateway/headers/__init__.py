@@ -21,6 +21,7 @@ from gateway.headers.attach import (
     MAX_IDENTITY_BYTES,
     HeaderPolicy,
     IdentityTooLarge,
+    escaped,
     policy,
 )
 from gateway.headers.cookies import without_session_cookies
@@ -64,6 +65,7 @@ __all__ = [
     "Reserved",
     "authority",
     "compile_edits",
+    "escaped",
     "fold",
     "policy",
     "reply_rules",

@@ -170,7 +170,7 @@ _IS_SAFE_ELEMENT = re.compile(
 _UNSAFE_ELEMENT = re.compile(rb"^ +| +$|[^ !-$&-+\x2d-~]")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return *text* as printable ASCII; percent-decoding gives *text* back."""
     return text if _IS_SAFE(text) else _percent_encoded(text, _UNSAFE)
 
@@ -195,13 +195,13 @@ def _written(value: Any) -> str:
     element, for a list) gives the claim back.
     """
     if isinstance(value, str):
-        return _escaped(value)
+        return escaped(value)
     if isinstance(value, list):
         return ",".join(
             _escaped_element(part if isinstance(part, str) else _json(part))
             for part in value
         )
-    return _escaped(_json(value))
+    return escaped(_json(value))
 
 
 def _json(value: Any) -> str:
@@ -222,14 +222,14 @@ def _sorted_list(*path: str) -> _Read:
 
 def _plain(name: str) -> _Read:
     read = attrgetter(name)
-    return lambda identity: _escaped(read(identity))
+    return lambda identity: escaped(read(identity))
 
 
 def _recipe_user_id(identity: SessionIdentity) -> str | None:
     """Return the recipe user id if it differs from the user id (linked accounts)."""
     if identity.recipe_user_id == identity.user_id:
         return None
-    return _escaped(identity.recipe_user_id)
+    return escaped(identity.recipe_user_id)
 
 
 _STANDARD_WRITERS: tuple[tuple[bytes, _Read], ...] = (

@@ -200,8 +200,8 @@ class ForwardedFields:
     marks: int
     """Marks of lines: in a request with one of these, the peer decides each line."""
     fields: bytes
-    """X-Forwarded-For, -Proto, -Host and Via for the upstream, each with CRLF, and
-    what else a trusted peer states."""
+    """X-Forwarded-For, -Proto, -Host, Via and X-Client-Subject for the upstream, each
+    with CRLF, and what else a trusted peer states."""
     prefix: bytes
     """The path prefix that trusted proxies have removed; no final slash."""
     _made: bytes
@@ -219,7 +219,7 @@ _NO_ADDRESS = ("", UNIX_PEER)
 _MAX_KNOWN = 1024
 """The most results that are remembered."""
 _STATED_MAX_BYTES = 512
-"""Results from more bytes of a proxy's fields aren't remembered."""
+"""Results from more bytes of a proxy's fields and a subject aren't remembered."""
 
 
 class ForwardedCache:
@@ -247,13 +247,19 @@ class ForwardedCache:
         self._known: dict[object, ForwardedFields] = {}
 
     def find(
-        self, head: RequestHead, peer: str, authority: str, secure: bool
+        self,
+        head: RequestHead,
+        peer: str,
+        authority: str,
+        secure: bool,
+        subject: bytes = b"",
     ) -> ForwardedFields:
         """Return the forwarded fields of a request.
 
         *peer* is the address of the connection's other end, or `UNIX_PEER`;
         *secure*: that connection is TLS; *authority* is the request's
-        (`Target.authority`).
+        (`Target.authority`). *subject* is that of the connection's verified client
+        certificate, as the value of a field; empty: there is none.
         """
         stated: tuple[Line, ...] | None = None
         if self._trusts_any and peer in self._trusted:
@@ -263,11 +269,14 @@ class ForwardedCache:
         elif self._on_ignored is not None and head.marks & HAS_FORWARDED:
             self._ignore(head, peer, secure)
         # Lines of the same bytes are the same object for as long as they're remembered.
-        key = (peer, authority, secure, head.http10, stated)
+        key = (peer, authority, secure, head.http10, stated, subject)
         forwarded = self._known.get(key)
         if forwarded is None:
-            forwarded = self._make(peer, authority, secure, head.http10, stated)
-            if sum([len(line.raw) for line in stated or ()]) <= _STATED_MAX_BYTES:
+            forwarded = self._make(
+                peer, authority, secure, head.http10, stated, subject
+            )
+            size = sum([len(line.raw) for line in stated or ()]) + len(subject)
+            if size <= _STATED_MAX_BYTES:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[key] = forwarded
@@ -288,6 +297,7 @@ class ForwardedCache:
         secure: bool,
         http10: bool,
         stated: Sequence[Line] | None,
+        subject: bytes,
     ) -> ForwardedFields:
         """Return new forwarded fields; *stated* are the lines of a trusted peer."""
         addresses = _values(stated, FORWARDED_FOR)
@@ -315,6 +325,8 @@ class ForwardedCache:
         if self._rfc7239:
             element = forwarded_element(client, scheme, host)
             fields.append((b"Forwarded", element))
+        if subject:
+            fields.append((b"X-Client-Subject", subject))
         forwarded.prefix = client_prefix(_values(stated, FORWARDED_PREFIX))
         port = client_port(_values(stated, FORWARDED_PORT), scheme, host)
         made = raw.block(fields)

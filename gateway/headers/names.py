@@ -80,6 +80,7 @@ IDENTITY_NAMES = (
     "X-Auth-Status",
     "X-Identity-Assertion",
     "X-Identity-Assertion-For",
+    "X-Client-Subject",
 )
 """Names that only the gateway may set, whether a route sets them or not."""
 
@@ -242,7 +243,7 @@ _STANDARD = frozenset(
     b"alt-svc etag expires from if-match if-modified-since if-none-match if-range "
     b"if-unmodified-since last-modified link location max-forwards origin "
     b"pragma range referer retry-after server strict-transport-security user-agent via "
-    b"www-authenticate x-auth-status".split()
+    b"www-authenticate x-auth-status x-client-subject".split()
 )
 # `proxy-` fields hold credentials, and only browsers may set `sec-` fields.
 _STANDARD_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
@@ -263,7 +264,7 @@ def check_settable(name: str) -> None:
 
     A name with a rule has another meaning: its value describes the message, the
     client's address or the path, and must not come from a claim. Identity names may
-    get another meaning, except X-Auth-Status.
+    get another meaning, except X-Auth-Status and X-Client-Subject.
 
     Raises:
         ValueError: it may not; the message has the reason.

@@ -14,7 +14,7 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.config import ListenConfig, listen_address
@@ -36,7 +36,8 @@ class BoundListen:
         """The address as clients write it; for a Unix socket `unix:/path`."""
         if self.config.parsed.is_unix:
             return self.config.address
-        return url_of(self.sockets[0])
+        scheme = "http" if self.config.tls is None else "https"
+        return url_of(self.sockets[0], scheme)
 
 
 def overriding(listen: str) -> tuple[ListenConfig, ...]:
@@ -77,6 +78,20 @@ def _open(listen: ListenConfig, workers: int) -> BoundListen:
     return BoundListen(
         config=listen, sockets=(sock,), file=_identity(listen.parsed.socket_path)
     )
+
+
+def configured(
+    bound: Sequence[BoundListen], listens: Iterable[ListenConfig]
+) -> list[BoundListen]:
+    """Return *bound* with what *listens*, of a later file, say about each address."""
+    later: dict[str, list[ListenConfig]] = {}
+    for listen in listens:
+        later.setdefault(listen.address, []).append(listen)
+    result = []
+    for each in bound:
+        same = later.get(each.config.address)  # several with port 0: in their order
+        result.append(replace(each, config=same.pop(0)) if same else each)
+    return result
 
 
 def urls(listens: Iterable[BoundListen]) -> str:

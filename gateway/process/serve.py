@@ -9,10 +9,14 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.app import App, open_app
 from gateway.clients import Clients
+from gateway.config import ListenConfig
+from gateway.downstream.arrival import Handler
+from gateway.downstream.entry_point import EntryPoint
+from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener
 from gateway.observe import AccessLog, CountedOnly, NoLog, messages
 from gateway.observe.meters import Meters
@@ -28,6 +32,7 @@ from gateway.process.signals import stop_signal
 from gateway.process.sockets import BACKLOG, raise_descriptor_limit
 from gateway.settings import Settings
 from gateway.supertokens import core_check
+from gateway.tls import CertificateStore, stores_of, watching
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -43,15 +48,27 @@ would cut off requests in transit: with a busy client, nearly always one.
 """
 
 
+PLAIN: Final = ListenConfig(address="127.0.0.1:0")
+"""Plain HTTP, for sockets that no item of `gateway.listen` belongs to."""
+
+
 class ServerSockets:
     """The sockets of a server and their connections, until all are closed."""
 
-    def __init__(self, app: App, *, linger_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        linger_s: float = 0.0,
+        stores: Sequence[CertificateStore] = (),
+    ) -> None:
         """Make the listener; `open` adds sockets.
 
         *linger_s* is how long connections without a request stay open while draining.
+        *stores* have the certificates of all addresses with TLS.
         """
         gateway = app.config.gateway
+        self._app = app
         self._proxy = app.proxy
         self._drain_s = gateway.drain_timeout
         self._linger_s = min(linger_s, gateway.drain_timeout)
@@ -64,7 +81,9 @@ class ServerSockets:
             pace=app.proxy.dependencies.pace,
             clients=Clients(gateway.trusted_proxies, gateway.limits.per_client.exempt),
         )
-        self._servers: dict[asyncio.Server, socket.socket] = {}
+        self._stores = {store.listen: store for store in stores}
+        self._entry_points: dict[ListenConfig, EntryPoint] = {}
+        self._servers: dict[asyncio.Server, tuple[socket.socket, EntryPoint]] = {}
         """The servers that accept, each with a duplicate of its socket."""
 
     @property
@@ -77,26 +96,49 @@ class ServerSockets:
         """The number of requests in progress, open WebSockets included."""
         return self._listener.active
 
-    async def open(self, sock: socket.socket) -> asyncio.Server:
-        """Return a server that accepts on *sock*, and owns it from now on."""
+    async def open(
+        self, sock: socket.socket, listen: ListenConfig = PLAIN
+    ) -> asyncio.Server:
+        """Return a server that accepts on *sock*, and owns it from now on.
+
+        *listen* says how clients connect to it.
+        """
         loop = asyncio.get_running_loop()
+        entry_point = self._entry_points.get(listen)
+        if entry_point is None:
+            store = None if listen.tls is None else self._stores[listen]
+            entry_point = EntryPoint(
+                self._listener, listen, store, self._redirect(listen)
+            )
+            self._entry_points[listen] = entry_point
         if sock.family == socket.AF_UNIX:
             # The file is the supervisor's: other processes may listen on it, too.
             keeps: dict[str, Any] = {"cleanup_socket": False} if _CLEANS_UP else {}
             server = await loop.create_unix_server(
-                self._listener, sock=sock, backlog=BACKLOG, **keeps
+                entry_point, sock=sock, backlog=BACKLOG, **keeps
             )
         else:
-            server = await loop.create_server(
-                self._listener, sock=sock, backlog=BACKLOG
-            )
-        self._servers[server] = sock.dup()
+            server = await loop.create_server(entry_point, sock=sock, backlog=BACKLOG)
+        self._servers[server] = sock.dup(), entry_point
         return server
+
+    def _redirect(self, listen: ListenConfig) -> Handler | None:
+        """Return what answers the requests of *listen*; None: the proxy does."""
+        port = self._app.config.gateway.https_port(listen)
+        if port is None:
+            return None
+        return HttpsRedirect(
+            port,
+            observer=self._app.observer,
+            make_id=self._app.make_id,
+            is_draining=lambda: self._proxy.draining,
+        ).handle
 
     def stop_accepting(self, server: asyncio.Server) -> None:
         """Stop accepting on a server's socket; its connections stay open."""
         server.close()
-        self._servers.pop(server).close()
+        sock, _ = self._servers.pop(server)
+        sock.close()
 
     async def close(self) -> None:
         """Stop accepting, close WebSockets with 1001, and end all connections.
@@ -108,31 +150,21 @@ class ServerSockets:
             server.close()
         await asyncio.sleep(0)  # the loop stops watching their sockets
         waiting = [
-            client for server in servers for client in self._close_socket(server)
+            (client, entry_point)
+            for sock, entry_point in self._servers.values()
+            for client in _close_socket(sock)
         ]
+        self._servers.clear()
         self._proxy.drain()
         loop = asyncio.get_running_loop()
-        for client in waiting:
-            await loop.connect_accepted_socket(self._listener, client)
+        for client, entry_point in waiting:
+            await loop.connect_accepted_socket(entry_point, client)
         await self._linger()
+        for entry_point in self._entry_points.values():
+            entry_point.close()
         await self._listener.close(self._drain_s - self._linger_s)
         for server in servers:
             await server.wait_closed()
-
-    def _close_socket(self, server: asyncio.Server) -> list[socket.socket]:
-        """Close a socket; return the connections in its queue.
-
-        Closing the socket would reset those that aren't accepted.
-        """
-        sock = self._servers.pop(server)
-        waiting: list[socket.socket] = []
-        with contextlib.suppress(OSError):  # the queue is empty
-            while len(waiting) < BACKLOG:
-                client, _ = sock.accept()
-                client.setblocking(False)
-                waiting.append(client)
-        sock.close()
-        return waiting
 
     async def _linger(self) -> None:
         """Wait until all connections are closed, at most `linger_s` seconds."""
@@ -143,23 +175,43 @@ class ServerSockets:
             await asyncio.sleep(_POLL_S)
 
 
+def _close_socket(sock: socket.socket) -> list[socket.socket]:
+    """Close a socket; return the connections in its queue.
+
+    Closing the socket would reset those that aren't accepted.
+    """
+    waiting: list[socket.socket] = []
+    with contextlib.suppress(OSError):  # the queue is empty
+        while len(waiting) < BACKLOG:
+            client, _ = sock.accept()
+            client.setblocking(False)
+            waiting.append(client)
+    sock.close()
+    return waiting
+
+
 @contextlib.asynccontextmanager
 async def serving(
     app: App, listens: Sequence[BoundListen], *, linger_s: float = 0.0
 ) -> AsyncIterator[None]:
     """Serve *app* on all of *listens* while the block runs; then drain.
 
-    The sockets' owner stays the caller. *linger_s* is as for `ServerSockets`.
+    The files of Unix sockets stay. *linger_s* is as for `ServerSockets`.
+
+    Raises:
+        BadTls: the certificates of an address can't be used.
     """
-    sockets = ServerSockets(app, linger_s=linger_s)
-    try:
-        for listen in listens:
-            for sock in listen.sockets:
-                await sockets.open(sock.dup())
-        close_sockets(listens)
-        yield
-    finally:
-        await sockets.close()
+    stores = stores_of(listen.config for listen in listens)
+    sockets = ServerSockets(app, linger_s=linger_s, stores=stores)
+    async with watching(stores):
+        try:
+            for listen in listens:
+                for sock in listen.sockets:
+                    await sockets.open(sock.dup(), listen.config)
+            close_sockets(listens)
+            yield
+        finally:
+            await sockets.close()
 
 
 async def run(
@@ -175,6 +227,7 @@ async def run(
         ListenError: the address can't be listened on.
         RecipeError: the SDK refuses a recipe's settings.
         BadService: a service's CA file can't be read.
+        BadTls: the certificates of an address can't be used.
         LibraryChanged: a library lacks what the gateway depends on.
     """
     stopped = stop_signal(force=lambda: os._exit(130))

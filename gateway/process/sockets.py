@@ -108,7 +108,7 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def url_of(sock: socket.socket) -> str:
-    """Return the `http://` URL of a bound socket."""
+def url_of(sock: socket.socket, scheme: str = "http") -> str:
+    """Return the URL of a bound socket."""
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

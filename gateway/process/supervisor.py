@@ -58,10 +58,12 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.served import ServedSettings, served
 from gateway.process.signals import has_nohup
 from gateway.process.sockets import ListenError, bind, url_of
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
+from gateway.tls import BadTls
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -412,6 +414,8 @@ class Supervisor:
             self._loaded = settings
         except ConfigError as error:
             self._loaded = tuple(map(str, error.problems))
+        except BadTls as error:
+            self._loaded = (str(error),)
         except Exception as error:  # noqa: BLE001 - the supervisor must survive it
             self._loaded = (f"the file can't be read: {type(error).__name__}",)
         finally:
@@ -425,7 +429,7 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
     return LoadedFile(
         generation=generation,
         path=str(settings.path),
-        listen=gateway.listen,
+        listen=[(one.address, one.mode, one.owner) for one in gateway.listen],
         probes=gateway.probes.listen,
         drain_s=gateway.drain_timeout,
         shutdown_delay_s=gateway.shutdown_delay or 0.0,
@@ -470,6 +474,7 @@ def supervise(
 
     Raises:
         ListenError: an address can't be listened on.
+        BadTls: the certificates of an address can't be used.
         LibraryChanged: a library isn't as the gateway needs it.
     """
     named = settings.config.gateway.listen if listen is None else overriding(listen)
@@ -485,7 +490,13 @@ def supervise(
             raise
     supertokens.preload(settings.config.supertokens)
 
+    def serve(settings: Settings) -> ServedSettings:
+        return served(settings, listens, is_overridden=listen is not None)
+
     def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
+        assert isinstance(settings, ServedSettings), "`load` returns no others"
+        for store in settings.stores:
+            store.is_silent = slot > 0
         if health is not None:
             health.close()  # only the hub accepts from it
         who = f"{name_of(slot)}: " if workers > 1 else ""
@@ -493,7 +504,8 @@ def supervise(
             run_worker(
                 settings,
                 end,
-                listens=listens,
+                listens=settings.listens,
+                stores=settings.stores,
                 log_format=log_format,
                 who=who,
                 email=email,
@@ -503,12 +515,12 @@ def supervise(
 
     try:
         return Supervisor(
-            settings,
+            serve(settings),
             listens,
             workers=workers,
             work=be_worker,
             hub=lambda end: be_hub(end, health),
-            load=load,
+            load=lambda: serve(load()),
             say=lambda text: say(text) if is_read(sys.stderr) else None,
             on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
             pace=pace,

@@ -45,6 +45,7 @@ from gateway.process.serve import (
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
 from gateway.supertokens import RecipeError
+from gateway.tls import CertificateStore, watching
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -61,14 +62,22 @@ class Worker:
     """Accepts on the sockets that the supervisor assigns, until it drains."""
 
     def __init__(
-        self, app: App, listens: Sequence[BoundListen], meters: Meters | None
+        self,
+        app: App,
+        listens: Sequence[BoundListen],
+        meters: Meters | None,
+        stores: Sequence[CertificateStore] = (),
     ) -> None:
-        """*meters* counts requests; None: nothing does."""
+        """*meters* counts requests; None: nothing does. *stores* have the certificates
+        of *listens*."""
         self._app = app
         self._meters = meters
         self._listens = listens
         self._pipe = Pipe(self)
-        self._server_sockets = ServerSockets(app, linger_s=LAST_REQUESTS_S)
+        self._server_sockets = ServerSockets(
+            app, linger_s=LAST_REQUESTS_S, stores=stores
+        )
+        self._stores = stores
         self._servers: dict[tuple[int, int], asyncio.Server] = {}
         """By the index of the address, and that of its socket."""
         self._assigned: tuple[int, ...] = ()
@@ -94,7 +103,7 @@ class Worker:
         self._pipe.send(_ask_core(self._app))
         self._app.keys.subscribe(lambda _keys, _has_left: self._report_keys())
         self._pipe.send(Ready())
-        async with self._metering():
+        async with watching(self._stores), self._metering():
             while not self._is_draining:
                 await self._changed.wait()
                 self._changed.clear()
@@ -123,7 +132,9 @@ class Worker:
         for name, listen in wanted.items():
             if name not in self._servers:
                 sock = listen.sockets[name[1]].dup()
-                self._servers[name] = await self._server_sockets.open(sock)
+                self._servers[name] = await self._server_sockets.open(
+                    sock, listen.config
+                )
 
     def receive(self, message: Message) -> None:
         """Handle a message from the supervisor.
@@ -211,6 +222,7 @@ async def run_worker(
     end: socket.socket,
     *,
     listens: Sequence[BoundListen],
+    stores: Sequence[CertificateStore],
     log_format: str,
     who: str,
     is_metered: bool,
@@ -219,8 +231,9 @@ async def run_worker(
     """Run a worker in this process; return the exit code.
 
     *end* is its end of the channel; *who* is the prefix of its messages on standard
-    error. With *is_metered*, it counts requests for metrics. *email* sends all mail in
-    place of `supertokens.email_delivery`.
+    error. *stores* have the certificates of *listens*. With *is_metered*, it counts
+    requests for metrics. *email* sends all mail in place of
+    `supertokens.email_delivery`.
     """
     meters = Meters() if is_metered else None
     async with contextlib.AsyncExitStack() as opened:
@@ -238,7 +251,7 @@ async def run_worker(
             end.setblocking(True)
             end.sendall(messages.encode(Failed(str(error))))
             return 1
-        worker = Worker(app, listens, meters)
+        worker = Worker(app, listens, meters, stores)
         settle_garbage()
         await worker.run(end)
     return 0

@@ -415,7 +415,7 @@ async def test_serve_with_an_invalid_address(good: Path) -> None:
     async with command(*arguments, cwd=good.parent) as failed:
         assert await failed.ended() == 1
     (line,) = failed.err.decode().splitlines()
-    assert line == "can't listen on 8000: expected host:port, such as 127.0.0.1:8000"
+    assert line.startswith("can't listen on 8000: expected host:port, such as ")
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,81 @@ def test_probes_share_no_address() -> None:
 def test_the_peers_of_unix_sockets_can_be_trusted() -> None:
     """`unix` in trusted_proxies is all that connect to a Unix socket."""
     assert parse("unix:/a", trusted_proxies=["unix"]).trusted_proxies == ("unix",)
+
+
+TLS = {"certificates": [{"cert": "a.pem", "key": "a.key"}]}
+
+BAD_KEYS: dict[str, tuple[Any, str]] = {
+    "no certificate": (
+        {"tls": {"certificates": []}},
+        "gateway.listen[0].tls.certificates: expected at least one item",
+    ),
+    "no key": (
+        {"tls": {"certificates": [{"cert": "a.pem"}]}},
+        "gateway.listen[0].tls.certificates[0]: the key 'key' is missing",
+    ),
+    "old version": (
+        {"tls": {**TLS, "min_version": "1.1"}},
+        "gateway.listen[0].tls.min_version: expected '1.2' or '1.3'",
+    ),
+    "no mode": (
+        {"tls": {**TLS, "client_auth": {"ca_file": "a.pem"}}},
+        "the key 'mode' is missing. Write mode: request or require",
+    ),
+    "no age": ({"tls": {**TLS, "hsts": {}}}, "the key 'max_age' is missing"),
+    "redirect to itself": (
+        {"tls": TLS, "redirect_to_https": True},
+        "gateway.listen[0].redirect_to_https: clients of this address use https",
+    ),
+    "redirect to nowhere": (
+        {"redirect_to_https": True},
+        "no address with TLS has a port to redirect to. Write the port",
+    ),
+    "redirect to a word": (
+        {"redirect_to_https": "yes"},
+        "gateway.listen[0].redirect_to_https: expected true, false or a port",
+    ),
+    "redirect to port 0": (
+        {"redirect_to_https": 0},
+        "gateway.listen[0].redirect_to_https: expected true, false or a port",
+    ),
+    "everybody states addresses": (
+        {"proxy_protocol": ["0.0.0.0/0"]},
+        "gateway.listen[0].proxy_protocol[0]: this trusts all clients",
+    ),
+    "a version in place of peers": (
+        {"proxy_protocol": "v2"},
+        "gateway.listen[0].proxy_protocol: expected a list",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "message"), BAD_KEYS.values(), ids=BAD_KEYS)
+def test_bad_keys(keys: dict[str, Any], message: str) -> None:
+    """What contradicts itself, or trusts everybody, is refused."""
+    assert message in refusal([{"address": "127.0.0.1:80", **keys}])
+
+
+def test_yaml_reads_versions_as_numbers() -> None:
+    """`min_version: 1.3` needs no quotes."""
+    (listen,) = parse(
+        [{"address": "unix:/a", "tls": {**TLS, "min_version": 1.3}}]
+    ).listen
+    assert listen.tls is not None
+    assert listen.tls.min_version == "1.3"
+
+
+@pytest.mark.parametrize(
+    ("to", "port"), [(True, 8443), (443, 443), (1, 1), (False, None)]
+)
+def test_where_a_redirect_leads(to: object, port: int | None) -> None:
+    """To the first address with TLS and a port, or to the port that is written."""
+    gateway = parse(
+        [
+            {"address": "127.0.0.1:80", "redirect_to_https": to},
+            {"address": "unix:/a", "tls": TLS},
+            {"address": "127.0.0.1:8443", "tls": TLS},
+            {"address": "127.0.0.1:8444", "tls": TLS},
+        ]
+    )
+    assert gateway.https_port(gateway.listen[0]) == port

@@ -805,7 +805,7 @@ async def test_connections_of_one_client_are_limited() -> None:
             to_first.write(GET)
             assert (await first.readuntil(b"/a")).startswith(b"HTTP/1.1 200")
         await until(lambda: not rig.listener.connections)
-        assert not rig.listener._connections_of
+        assert not rig.listener.admission.by_client
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 from faults import FaultUpstream
 from gateway_under_test import gateway
 from processes import command
-from wire import Wire, request
+from tls_rig import Authority, Pair
+from wire import DEADLINE_S, Wire, request
 
 from gateway.config import ListenConfig
 from gateway.process.listening import (
@@ -239,3 +241,91 @@ async def test_serve_listens_on_all(tmp_path: Path, workers: str) -> None:
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
     assert not path.exists()
+
+
+# --- TLS in several processes -----------------------------------------------------
+
+TLS_ROUTES = """\
+version: 1
+gateway:
+  listen:
+    - address: "127.0.0.1:0"
+      tls:
+        certificates: [{{cert: {pair.cert}, key: {pair.key}}}]
+        hsts: {{max_age: {max_age}}}
+routes:
+  - {{path: /, protected: false, respond: {{status: 200, body: "hello"}}}}
+"""
+
+
+async def serial(port: int, authority: Authority) -> tuple[int, str | None]:
+    """Return the serial number of the served certificate, and the HSTS field."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=authority.client(), server_hostname="a.test"
+    )
+    found = writer.get_extra_info("ssl_object").getpeercert()
+    wire = Wire(reader, writer)
+    await wire.send(request("GET", "/", host="a.test"))
+    reply = await wire.reply()
+    assert reply.body == b"hello"
+    writer.transport.abort()
+    return int(found["serialNumber"], 16), reply.one("Strict-Transport-Security")
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the processes of the workers of `gateway serve`."""
+    (children,) = Path(f"/proc/{pid}/task").glob("*/children")
+    return [
+        int(child)
+        for child in children.read_text().split()
+        if "hub" not in Path(f"/proc/{child}/comm").read_text()
+    ]
+
+
+def serial_in(pair: Pair) -> int:
+    return load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
+
+
+async def test_a_worker_starts_with_the_last_good_certificate(tmp_path: Path) -> None:
+    """A worker that replaces another one serves, although the files are bad now.
+
+    A reload refuses bad files, and takes other keys of the address with good ones.
+    """
+    authority = Authority(tmp_path)
+    pair, other = authority.issue("a.test"), authority.issue("a.test")
+    routes = tmp_path / "routes.yaml"
+    routes.write_text(TLS_ROUTES.format(pair=pair, max_age="1h"))
+    good, first = pair.key.read_bytes(), serial_in(pair)
+    async with command(
+        *("serve", "-c", routes),
+        cwd=tmp_path,
+        environ={"GATEWAY_WORKERS": "2"},
+    ) as process:
+        match = await process.until_said(rb" on https://127\.0\.0\.1:(\d+), routes")
+        port = int(match[1])
+        assert await serial(port, authority) == (first, "max-age=3600")
+
+        pair.key.write_bytes(other.key.read_bytes())
+        for worker in workers_of(process.child.pid):
+            os.kill(worker, signal.SIGKILL)
+        await process.until_said(rb"worker 1 \(.*\) was ended by SIGKILL")
+        await process.until_said(rb"worker 2 \(.*\) was ended by SIGKILL")
+        for _ in range(8):
+            assert (await serial(port, authority))[0] == first
+
+        routes.write_text(TLS_ROUTES.format(pair=pair, max_age="2h"))
+        process.signal(signal.SIGHUP)
+        await process.until_said(rb"this isn't the certificate's key")
+        assert await serial(port, authority) == (first, "max-age=3600")
+
+        pair.cert.write_bytes(other.cert.read_bytes())
+        process.signal(signal.SIGHUP)
+        await process.until_said(rb"(?m)^reloaded ")
+        expected = serial_in(other), "max-age=7200"
+        async with asyncio.timeout(DEADLINE_S):  # the old workers may accept for 50 ms
+            while (found := await serial(port, authority)) != expected:
+                assert found == (first, "max-age=3600")
+        assert good != pair.key.read_bytes()
+        assert b"needs a restart" not in process.err
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0

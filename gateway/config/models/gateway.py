@@ -177,6 +177,13 @@ class GatewayConfig(Model):
     """
     limits: LimitsConfig = LimitsConfig()
 
+    def https_port(self, listen: ListenConfig) -> int | None:
+        """Return the port to which *listen* redirects, None if it doesn't."""
+        if listen.redirect_to_https is not True:
+            return listen.redirect_to_https or None
+        ports = (other.parsed.port for other in self.listen if other.tls is not None)
+        return next((port for port in ports if port), None)
+
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each address that another one contains."""
         for index, listen in enumerate(self.listen):
@@ -188,6 +195,12 @@ class GatewayConfig(Model):
                         hint="Remove one of them, or choose another port",
                     )
                     break
+            if listen.redirect_to_https is True and self.https_port(listen) is None:
+                yield Finding(
+                    loc=("listen", index, "redirect_to_https"),
+                    message="no address with TLS has a port to redirect to",
+                    hint="Write the port at which clients use https, such as 443",
+                )
         if self.probes.listen is not None:
             probes = listen_address(self.probes.listen)
             if any(probes.overlaps(listen.parsed) for listen in self.listen):
