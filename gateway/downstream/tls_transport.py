@@ -27,6 +27,8 @@ from gateway.tls.certificates import BadCertificate
 
 RECORD_BYTES: Final = 16 * 1024
 """The most plain bytes of one record (RFC 8446 §5.1)."""
+_MAX_UNSENT_BYTES: Final = 64 * 1024
+"""A handshake with a long chain of certificates has 20 KiB."""
 TLS_BYTES: Final = 20 * 1024
 """What an idle TLS connection takes besides a plain one; 17 KiB were measured."""
 
@@ -78,6 +80,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """The handshake is complete."""
         self._is_plain = False
         """The client doesn't speak TLS: bytes are written as they are."""
+        self._unsent_bytes = 0
+        """What OpenSSL has written of its own since the client has read everything."""
         self._is_closing = False
         self._is_paused = False
         self._has_ended = False
@@ -205,9 +209,22 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self.close()
 
     def _flush(self) -> None:
-        """Send what OpenSSL has written: records, and alerts."""
-        if self._outgoing.pending and self._wire is not None:
-            self._wire.write(self._outgoing.read())
+        """Send what OpenSSL has written of its own: handshakes, alerts, new keys.
+
+        A client that asks for new keys again and again and reads nothing is cut: it
+        would make the buffer grow.
+        """
+        wire = self._wire
+        if wire is None or not self._outgoing.pending:
+            return
+        data = self._outgoing.read()
+        self._unsent_bytes += len(data)
+        if not wire.get_write_buffer_size():
+            self._unsent_bytes = 0
+        elif self._unsent_bytes > _MAX_UNSENT_BYTES:
+            self.abort()
+            return
+        wire.write(data)
 
     def _send_close_notify(self) -> None:
         if self._has_ended or self._tls is None:

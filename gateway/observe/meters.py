@@ -57,7 +57,9 @@ CHECKS: Final = "checks"
 UPSTREAMS: Final = "upstreams"
 CORE: Final = "core"
 POOL: Final = "pool"
-GAUGES: Final = frozenset(("gauge", POOL))
+CERTIFICATE: Final = "certificate"
+"""When a certificate expires, in seconds since the epoch, by address and name."""
+GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE))
 """The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
     REQUESTS: (6, BUCKETS + 3),
@@ -65,6 +67,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     UPSTREAMS: (1, BUCKETS + 1),
     CORE: (2, BUCKETS + 1),
     POOL: (1, len(POOL_STATES)),
+    CERTIFICATE: (2, 1),
     "counter": (1, 1),
     "gauge": (1, 1),
 }
@@ -189,16 +192,17 @@ class Meters:
             self.log.flush()
         for key, (numbers, _, _) in self._rows.items():
             labels = ("" if value is None else str(value) for value in key)
-            yield Sample(REQUESTS, tuple(map(_shown, labels)), _seconds(numbers))
+            yield Sample(REQUESTS, tuple(map(shown, labels)), _seconds(numbers))
         for kind, durations in ((CHECKS, self._checks), (UPSTREAMS, self._upstreams)):
             for label, numbers in durations.items():
                 if any(numbers):
-                    yield Sample(kind, (_shown(label),), _seconds(numbers))
+                    yield Sample(kind, (shown(label),), _seconds(numbers))
         for (path, outcome), numbers in self._core.items():
-            yield Sample(CORE, (_shown(path), _shown(outcome)), _seconds(numbers))
+            yield Sample(CORE, (shown(path), shown(outcome)), _seconds(numbers))
 
 
-def _shown(label: str) -> str:
+def shown(label: str) -> str:
+    """Return *label* as it is sent and shown: cut, and ASCII."""
     return label[:MAX_LABEL].encode("ascii", "replace").decode()
 
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 from gateway.process.messages import Status
+from gateway.tls.certificates import SOON_S
 
 SUPERVISOR_SILENT_S: Final = 15.0
 """The supervisor sends a ping each second. After this long without one, it hangs."""
@@ -39,6 +40,8 @@ class Facts:
     """What is wrong with the core, without its address; None: nothing is known."""
     now: float
     """On the monotonic clock."""
+    certificate_left_s: float | None = None
+    """Until the first certificate expires; None: there is none, or it isn't known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,16 @@ def _core(facts: Facts) -> CheckResult:
     return CheckResult(Level.DEGRADED, facts.core_trouble)
 
 
+def _certificates(facts: Facts) -> CheckResult:
+    left_s = facts.certificate_left_s
+    if left_s is None or left_s >= SOON_S:
+        return _OK
+    if left_s <= 0:
+        return CheckResult(Level.DEGRADED, "a certificate has expired")
+    days = int(left_s // 86400)
+    return CheckResult(Level.DEGRADED, f"a certificate expires in {days} days")
+
+
 def _started(facts: Facts) -> CheckResult:
     status = facts.status
     if status.is_started:
@@ -116,12 +129,13 @@ CHECKS: Final[Mapping[str, Callable[[Facts], CheckResult]]] = {
     "draining": _draining,
     "keys": _keys,
     "core": _core,
+    "certificates": _certificates,
     "started": _started,
 }
 
 PROBES: Final[Mapping[str, tuple[str, ...]]] = {
     "/livez": ("supervisor", "workers"),
-    "/readyz": ("accepting", "draining", "keys", "core"),
+    "/readyz": ("accepting", "draining", "keys", "core", "certificates"),
     "/startupz": ("started",),
 }
 """Path → the checks that it answers for."""

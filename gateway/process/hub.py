@@ -29,6 +29,7 @@ from pathlib import Path
 
 from gateway.config import KeysConfig
 from gateway.observe import messages
+from gateway.observe.meters import CERTIFICATE
 from gateway.process import probes
 from gateway.process.health import Board, Facts, Health
 from gateway.process.messages import (
@@ -158,8 +159,14 @@ class Hub:
             heard_at=self._heard_at,
             core_trouble=self._core_trouble(),
             now=time.monotonic(),
+            certificate_left_s=self._certificate_left_s(),
         )
         self._board.update(facts, time.time())
+
+    def _certificate_left_s(self) -> float | None:
+        """Return how long the first certificate is still valid; None: unknown."""
+        ends = self._totals.least(CERTIFICATE).values()
+        return min(ends) - time.time() if ends else None
 
     def _core_trouble(self) -> str | None:
         """Return what is wrong with the core; None: nothing is known.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import resource
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.app import App
-from gateway.observe.meters import POOL, Meters, Sample
+from gateway.observe.meters import CERTIFICATE, POOL, Meters, Sample, shown
 from gateway.process.messages import Snapshot
+from gateway.tls import Certificate
 
 _SNAPSHOT_S: Final = 2.0
 _LOOK_S: Final = 0.25
@@ -44,6 +46,10 @@ class ClientCounts(Protocol):
     @property
     def active(self) -> int:
         """Those with a request in progress."""
+
+    @property
+    def certificates(self) -> Iterable[tuple[str, Certificate]]:
+        """The certificates that clients get, each with its address."""
 
 
 class Metering:
@@ -107,3 +113,16 @@ class Metering:
         for pool in app.upstreams.pools:
             states = pool.in_use, pool.idle, pool.waiting
             yield Sample(POOL, (str(pool.target),), states)
+        for labels, not_after in _ends(self._clients.certificates).items():
+            yield Sample(CERTIFICATE, labels, (not_after,))
+
+
+def _ends(
+    certificates: Iterable[tuple[str, Certificate]],
+) -> dict[tuple[str, str], float]:
+    """Return when the first certificate of each address and name expires."""
+    ends: dict[tuple[str, str], float] = {}
+    for address, certificate in certificates:
+        labels = shown(address), shown(certificate.name)
+        ends[labels] = min(certificate.not_after, ends.get(labels, math.inf))
+    return ends

@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway.observe.meters import (
     BOUNDS_MS,
     BUCKETS,
+    CERTIFICATE,
     CHECKS,
     CORE,
     POOL,
@@ -104,6 +105,11 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     ),
     "token_cache_entries": ("gauge", (), "Tokens that are remembered as verified."),
     "denylist_entries": ("gauge", (), "Sessions that are refused since a sign-out."),
+    "cert_not_after_seconds": (
+        "gauge",
+        ("listen", "name"),
+        "When a certificate expires, in seconds since the epoch.",
+    ),
     "client_connections": ("gauge", (), "Connected clients."),
     "http_active_requests": (
         "gauge",
@@ -274,6 +280,7 @@ class _Metrics(Collector):
         yield from self._one("keys_usable_seconds", "keys_usable_s", min)
         yield from self._one("token_cache_entries", "remembered", sum)
         yield from self._one("denylist_entries", "denied", max)
+        yield _family("cert_not_after_seconds", self._totals.least(CERTIFICATE))
         yield from self._one("client_connections", "connections", sum)
         yield from self._one("http_active_requests", "active", sum)
         yield from self._one("websockets_active", "websockets", sum)

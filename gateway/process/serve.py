@@ -32,7 +32,7 @@ from gateway.process.signals import stop_signal
 from gateway.process.sockets import BACKLOG, raise_descriptor_limit
 from gateway.settings import Settings
 from gateway.supertokens import core_check
-from gateway.tls import CertificateStore, stores_of, watching
+from gateway.tls import Certificate, CertificateStore, stores_of, watching
 
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
@@ -95,6 +95,15 @@ class ServerSockets:
     def active(self) -> int:
         """The number of requests in progress, open WebSockets included."""
         return self._listener.active
+
+    @property
+    def certificates(self) -> list[tuple[str, Certificate]]:
+        """The certificates that clients get, each with its address."""
+        return [
+            (store.listen.address, certificate)
+            for store in self._stores.values()
+            for certificate in store.certificates
+        ]
 
     async def open(
         self, sock: socket.socket, listen: ListenConfig = PLAIN

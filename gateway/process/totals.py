@@ -57,6 +57,15 @@ class Totals:
                     sums[labels] = _sum(sums.get(labels), numbers)
         return sums
 
+    def least(self, kind: str) -> dict[tuple[str, ...], float]:
+        """Return the least value that a live worker has for each labels of *kind*."""
+        values: dict[tuple[str, ...], float] = {}
+        for samples in self._live.values():
+            for (k, labels), numbers in samples.items():
+                if k == kind:
+                    values[labels] = min(numbers[0], values.get(labels, numbers[0]))
+        return values
+
     def gauges(self, name: str) -> Iterator[tuple[int, float]]:
         """Yield the slot and the value of each live worker that has the gauge."""
         for child, samples in self._live.items():

@@ -18,6 +18,10 @@ MAX_SUBJECT_BYTES: Final = 2048
 """The longest subject of a client's certificate: it becomes a header field."""
 
 
+SOON_S: Final = 14 * 86400
+"""A certificate that expires within two weeks should have been renewed."""
+
+
 class BadCertificate(ValueError):
     """A certificate or a key can't be used. The text is the reason."""
 

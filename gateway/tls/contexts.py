@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from gateway.config import Finding, ListenConfig, ListenTlsConfig, Loc
 from gateway.tls.certificates import (
+    SOON_S,
     BadCertificate,
     BadKey,
     Certificate,
@@ -31,8 +32,6 @@ from gateway.tls.certificates import (
 CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2: forward secrecy and authenticated encryption only (RFC 9325 §4.2).
 OpenSSL's own list of TLS 1.3 has no others."""
-SOON_S: Final = 14 * 86400
-"""A certificate that expires within two weeks should have been renewed."""
 _VERSIONS: Final = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,

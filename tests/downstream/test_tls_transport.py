@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from cryptography.x509.oid import NameOID
@@ -23,6 +24,7 @@ from gateway_under_test import UnderTest, gateway, until_cut
 from tls_rig import Authority, Pair
 from wire import DEADLINE_S, Wire, request
 
+from gateway.downstream.tls_transport import TlsTransport
 from gateway.pace import Pace
 
 OFTEN = Pace(sweep_s=0.02)
@@ -504,6 +506,45 @@ async def test_close_notify_of_the_client_ends_its_request(
             wire.writer.close()
             assert (await gw.record()).status == 499
         await upstream.lost.wait()
+
+
+class FullWire(asyncio.Transport):
+    """A transport whose peer reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = 0
+        self.is_aborted = False
+
+    def write(self, data: Any) -> None:
+        self.held += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.held
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+async def test_new_keys_for_a_client_that_reads_nothing_have_a_bound() -> None:
+    """TLS 1.3 lets a client ask for new keys at any time: each answer has 27 bytes."""
+    wire = FullWire()
+    transport = TlsTransport(
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        mock.Mock(),
+        loop=asyncio.get_running_loop(),
+        handshake_s=60,
+        write_subject=str.encode,
+        on_failure=lambda _: None,
+    )
+    transport.connection_made(wire)
+    while not wire.is_aborted:
+        transport._outgoing.write(bytes(27))
+        transport._flush()
+        assert wire.held < 70_000
 
 
 # --- HSTS -----------------------------------------------------------------------------

@@ -33,6 +33,18 @@ CASES: dict[str, tuple[Facts, Level, Level, Level]] = {
     "no keys": (with_status(keys_until=None), OK, DEGRADED, OK),
     "the keys are too old": (with_status(keys_until=NOW), OK, DEGRADED, OK),
     "the core is away": (replace(FACTS, core_trouble="away"), OK, DEGRADED, OK),
+    "a certificate is valid for two weeks": (
+        replace(FACTS, certificate_left_s=14 * 86400.0),
+        *(OK, OK, OK),
+    ),
+    "a certificate is valid for less": (
+        replace(FACTS, certificate_left_s=14 * 86400.0 - 1),
+        *(OK, DEGRADED, OK),
+    ),
+    "a certificate has expired": (
+        replace(FACTS, certificate_left_s=-1.0),
+        *(OK, DEGRADED, OK),
+    ),
     "a bad file": (with_status(is_loaded=False), OK, OK, OK),
     "the start isn't over": (
         with_status(is_started=False, keys_until=None),
@@ -87,7 +99,7 @@ def test_a_check_that_is_excluded_does_not_count() -> None:
     assert probed(board, "/readyz", "draining").level is DEGRADED
     health = probed(board, "/readyz", "draining", "keys")
     assert health.level is OK
-    assert list(health.checks) == ["accepting", "core"]
+    assert list(health.checks) == ["accepting", "core", "certificates"]
     assert probed(board, "/livez", *PROBES["/livez"]).level is OK
 
 

@@ -16,7 +16,7 @@ from faults import FaultUpstream
 from gateway_under_test import gateway
 from processes import command
 from tls_rig import Authority, Pair
-from wire import DEADLINE_S, Wire, request
+from wire import DEADLINE_S, Wire, ask, request
 
 from gateway.config import ListenConfig
 from gateway.process.listening import (
@@ -248,6 +248,7 @@ async def test_serve_listens_on_all(tmp_path: Path, workers: str) -> None:
 TLS_ROUTES = """\
 version: 1
 gateway:
+  probes: {{listen: "127.0.0.1:0"}}
   listen:
     - address: "127.0.0.1:0"
       tls:
@@ -270,6 +271,20 @@ async def serial(port: int, authority: Authority) -> tuple[int, str | None]:
     assert reply.body == b"hello"
     writer.transport.abort()
     return int(found["serialNumber"], 16), reply.one("Strict-Transport-Security")
+
+
+async def until_exposed(probes: int, pair: Pair) -> None:
+    """Return when the metrics have the end of the certificate in *pair*."""
+    end = load_pem_x509_certificate(pair.cert.read_bytes()).not_valid_after_utc
+    name = 'gateway_cert_not_after_seconds{listen="127.0.0.1:0",name="a.test"} '
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            text = (await ask(probes, "GET", "/metrics")).body.decode()
+            if name in text:
+                value = text.partition(name)[2].partition("\n")[0]
+                assert float(value) == end.timestamp()
+                return
+            await asyncio.sleep(0.1)
 
 
 def workers_of(pid: int) -> list[int]:
@@ -304,6 +319,8 @@ async def test_a_worker_starts_with_the_last_good_certificate(tmp_path: Path) ->
         match = await process.until_said(rb" on https://127\.0\.0\.1:(\d+), routes")
         port = int(match[1])
         assert await serial(port, authority) == (first, "max-age=3600")
+        probes = int((await process.until_said(rb"probes on .*:(\d+)\n"))[1])
+        await until_exposed(probes, pair)
 
         pair.key.write_bytes(other.key.read_bytes())
         for worker in workers_of(process.child.pid):

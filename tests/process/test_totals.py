@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.observe.meters import CHECKS, OTHER, POOL, REQUESTS, SHAPES, Sample
+from gateway.observe.meters import (
+    CERTIFICATE,
+    CHECKS,
+    OTHER,
+    POOL,
+    REQUESTS,
+    SHAPES,
+    Sample,
+)
 from gateway.process import totals
 from gateway.process.totals import Totals
 
@@ -43,6 +51,17 @@ def test_a_worker_that_ended_still_counts() -> None:
     assert counts(here) == {"cached": 8}
     assert [*here.gauges("connections")] == [(1, 7.0)]
     assert here.of(POOL) == {("http://a",): (1.0, 2.0, 3.0)}
+
+
+def test_the_certificate_that_expires_first_counts() -> None:
+    """Of the workers that are there: one may not have read new files yet."""
+    here = Totals()
+    for child, end in ((1, 50.0), (2, 30.0), (3, 40.0)):
+        sample = Sample(CERTIFICATE, ("0.0.0.0:443", "a.test"), (end,))
+        here.update(child, child, [sample])
+    assert here.least(CERTIFICATE) == {("0.0.0.0:443", "a.test"): 30.0}
+    here.keep([1, 3])
+    assert here.least(CERTIFICATE) == {("0.0.0.0:443", "a.test"): 40.0}
 
 
 def test_two_samples_of_one_name_are_added_up() -> None:
