@@ -20,6 +20,7 @@ from gateway.config import Config, GatewayConfig
 from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
+from gateway.events import RuntimeEvent, about
 from gateway.forward import ServiceTargets
 from gateway.headers import ForwardedCache, Networks
 from gateway.http.reply_head import ReplyHeadReader
@@ -126,6 +127,7 @@ def _warn_of_proxy(peer: str) -> None:
         "X-Forwarded-Proto: https from %s is ignored, because the address isn't in"
         " gateway.trusted_proxies. Add it if it is your TLS terminator. Not said again",
         peer or "a Unix socket",
+        extra=about(RuntimeEvent.PROXY_NOT_TRUSTED, peer=peer or "unix"),
     )
 
 
@@ -274,6 +276,7 @@ async def open_app(
                 forwarded=forwarded_cache(config.gateway),
                 make_id=make_id,
                 pace=pace,
+                logs_user_agent=config.log.user_agent,
             )
         )
         sessions.subscribe(lambda handle, _until: proxy.session_ended(handle))

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, assert_never
 from gateway import headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
-from gateway.errors import ContentTooLarge, GatewayError, Stage
+from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
 from gateway.headers import ForwardedCache, ForwardedFields
 from gateway.http import target
 from gateway.http.fields import Fields, first
@@ -64,6 +64,8 @@ _USER_METHODS = ("GET", "HEAD")
 KNOWN_MAX_BYTES: Final = 512
 """Target and Host together must not be longer, in bytes, to be remembered. Targets with
 a query are never remembered, as they may hold a secret."""
+_MAX_USER_AGENT = 256
+"""Characters of a User-Agent that are logged."""
 _KNOWN_MAX = 4096
 """Resources that are remembered: their keys take up to 2 MiB in total."""
 
@@ -238,8 +240,11 @@ class Decider:
         policy: Cors,
         forwarded: ForwardedCache,
         make_id: Callable[[], str],
+        logs_user_agent: bool = False,
     ) -> None:
+        """*logs_user_agent*: the record has the request's User-Agent."""
         self._resources = resources
+        self._logs_user_agent = logs_user_agent
         self._verifier = verifier
         self._cors = policy
         self._forwarded_cache = forwarded
@@ -276,6 +281,10 @@ class Decider:
         resource = resources.known.get(
             (method, head.target, head.host)
         ) or resources.find(method, head.target, head.host)
+        if head.http10:
+            record.protocol = "HTTP/1.0"
+        if self._logs_user_agent:
+            record.user_agent = _user_agent(head)
         request.head = head
         request.method = method
         request.credential_lines = head.credential_lines
@@ -285,6 +294,8 @@ class Decider:
             head, peer, request_target.authority, secure, subject
         )
         record.client = forwarded.client
+        record.host = forwarded.authority
+        record.is_secure = forwarded.is_secure
         record.stage = _MATCH
         origins = head.origins
         # 4 preflight
@@ -626,14 +637,23 @@ def _sign_in(
     return responses.sign_in(location)
 
 
+def _user_agent(head: RequestHead) -> str | None:
+    value = first(head.fields, b"user-agent")
+    return None if value is None else value[:_MAX_USER_AGENT].decode("latin-1")
+
+
 def _note_allowed(verdict: Allowed, record: Record) -> None:
     principal = verdict.principal
     record.reason = verdict.reason
-    if principal is None:
-        record.decision = "anonymous"
-    else:
-        record.decision = "allowed"
-        record.user_id = principal.user_id
+    match principal:
+        case None:
+            record.decision = "anonymous"
+        case SessionIdentity():
+            record.decision = "allowed"
+            record.user_id = principal.user_id
+            record.tenant_id = principal.tenant_id
+        case never:
+            assert_never(never)
 
 
 def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
@@ -645,6 +665,10 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
             return responses.denied(verdict)
         case Undecided():
             record.decision = "undecided"
+            record.note = verdict.note
+            record.side = (
+                Side.GATEWAY if verdict.reason == "internal_error" else Side.CORE
+            )
             return responses.undecided(verdict, record.request_id)
         case _:
             assert_never(verdict)

@@ -61,6 +61,14 @@ class ShuttingDown(GatewayError):
     close = True
 
 
+class OutOfDescriptors(GatewayError):
+    """This process has no file descriptor left for a connection (`ulimit -n`)."""
+
+    status = 503
+    code = "out_of_descriptors"
+    title = "The gateway can't open another connection"
+
+
 # --- the client's side ------------------------------------------------------
 
 

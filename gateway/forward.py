@@ -258,6 +258,7 @@ class Forwarder:
             fields += b"Content-Length: %d\r\n" % head.content_length
         self.retries.earn()
         pools = service.in_turn()
+        record.target = pools[0].name
         downstream.client_address = request.forwarded.client
         try:
             reply = await _exchange(
@@ -272,7 +273,7 @@ class Forwarder:
             record.stage = _TO_CLIENT
             record.replied_at = perf_counter()
             record.connect_ms = reply.connect_ms
-            record.status = status = reply.head.status
+            record.status = record.upstream_status = status = reply.head.status
             if upgrade and status == 101:
                 await self._tunnel(forward, reply, downstream, record)
                 return None
@@ -442,6 +443,8 @@ class Forwarder:
                     if remaining_s <= 0:
                         break
                     timeouts = timeouts.model_copy(update={"total": remaining_s})
+                record.target = pool.name
+                record.retries += 1
                 try:
                     return await _exchange(
                         forward, fields, body, pool, timeouts, downstream

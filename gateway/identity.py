@@ -182,6 +182,8 @@ class Undecided:
 
     reason: str
     retry_after_s: int = 1
+    note: str = field(default="", compare=False)
+    """Why, for the log."""
 
 
 Verdict = Allowed | Denied | Undecided

@@ -21,6 +21,7 @@ from gateway.config import LimitsConfig
 from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
 from gateway.errors import GatewayError, ShuttingDown
+from gateway.events import RuntimeEvent, about
 from gateway.forward import Downstream, Forwarder, ServiceTargets, whole_body
 from gateway.headers import ForwardedCache
 from gateway.http.fields import Fields
@@ -96,6 +97,8 @@ class Dependencies:
     """What says where requests come from."""
     make_id: Callable[[], str]
     pace: Pace
+    logs_user_agent: bool = False
+    """Whether records have the requests' User-Agent (`log.user_agent`)."""
 
 
 class Proxy:
@@ -109,6 +112,7 @@ class Proxy:
             policy=parts.cors,
             forwarded=parts.forwarded,
             make_id=parts.make_id,
+            logs_user_agent=parts.logs_user_agent,
         )
         self.forwarder = Forwarder(
             parts.services,
@@ -192,7 +196,11 @@ class Proxy:
             _note_failure(record, client.gone_because)
             client.abort()
         except Exception:  # noqa: BLE001 - the error boundary: the request fails
-            _log.exception("request %s failed", record.request_id)
+            _log.exception(
+                "request %s failed",
+                record.request_id,
+                extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
+            )
             await self._fail(client, GatewayError(), record, new_tokens)
         finally:
             # 10 record

@@ -15,7 +15,7 @@ from gateway.cli.embedded import warn_of_embedded_core
 from gateway.cli.loading import load
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
-from gateway.cli.terminal import fail
+from gateway.cli.terminal import announce, fail
 
 if TYPE_CHECKING:
     from asyncio import Event
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @log_option
 @core_options
 def dev(
-    config_paths: tuple[Path, ...], log_format: str, core_settings: Mapping[str, Any]
+    config_paths: tuple[Path, ...],
+    log_format: str | None,
+    core_settings: Mapping[str, Any],
 ) -> None:
     """Run a core, demo services and the gateway on this machine.
 
@@ -53,10 +55,14 @@ def dev(
         ready: Event,
     ) -> None:
         settings = load(config, environ)
-        await asyncio.to_thread(warn_of_embedded_core, settings.config.supertokens)
+        await asyncio.to_thread(
+            warn_of_embedded_core,
+            settings.config.supertokens,
+            lambda text: announce(text, colour="yellow"),
+        )
         await serve_until_cancelled(
             settings,
-            log_format=log_format,
+            log_format=log_format or settings.config.log.format,
             on_ready=lambda _url: ready.set(),
             email=outbox,
         )

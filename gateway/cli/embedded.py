@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
-
-from gateway.cli.terminal import announce
 
 if TYPE_CHECKING:
     from gateway.config import SuperTokensConfig
@@ -14,8 +13,10 @@ _TIMEOUT_S: Final = 1.0
 """How long the core may take to say what it is. It is on this machine."""
 
 
-def warn_of_embedded_core(settings: SuperTokensConfig) -> None:
-    """Print a line if a recipe of the file needs a real core and has the embedded one.
+def warn_of_embedded_core(
+    settings: SuperTokensConfig, warn: Callable[[str], None]
+) -> None:
+    """Warn if a recipe of the file needs a real core and has the embedded one.
 
     The core is asked only if there is such a recipe. One that doesn't answer is taken
     for a real one. The recipes of a `config_module` aren't known here.
@@ -26,10 +27,9 @@ def warn_of_embedded_core(settings: SuperTokensConfig) -> None:
     uri = settings.connection_uri.split(";")[0].strip()
     if not recipes or settings.config_module is not None or not _is_embedded(uri):
         return
-    announce(
+    warn(
         f"these recipes need a real SuperTokens core, and {uri} is the embedded"
-        f" development core: {', '.join(recipes)}",
-        colour="yellow",
+        f" development core: {', '.join(recipes)}"
     )
 
 

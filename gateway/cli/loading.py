@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from gateway.cli.terminal import console
+from gateway.events import RuntimeEvent
 
 if TYPE_CHECKING:
     from gateway.config import Config, Finding
+    from gateway.observe import RuntimeLog
     from gateway.settings import Problem, Settings
 
 
@@ -45,14 +47,42 @@ def load(
     environ: Mapping[str, str] = os.environ,
     *,
     is_to_serve: bool = False,
+    log: RuntimeLog | None = None,
 ) -> Settings:
-    """Return what `read` does, or print all problems and exit with 1."""
+    """Return what `read` does, or print all problems and exit with 1.
+
+    They are printed for people, or, if *log* is given, as lines of it.
+    """
     from gateway.settings import ConfigError
 
     try:
         return read(paths, environ, is_to_serve=is_to_serve)
     except ConfigError as error:
-        refuse(paths, error.problems)
+        if log is None:
+            refuse(paths, error.problems)
+        for problem in error.problems:
+            say_problem(log, RuntimeEvent.CONFIG_PROBLEM, problem)
+        count = len(error.problems)
+        log.say(RuntimeEvent.START_REFUSED, _summary(count, paths), problems=count)
+        sys.exit(1)
+
+
+def say_problem(log: RuntimeLog, event: RuntimeEvent, problem: Problem) -> None:
+    """Write a problem of a file as a line of *log*."""
+    log.say(
+        event,
+        str(problem),
+        file=problem.file,
+        line=problem.line,
+        column=problem.column,
+        key=problem.path,
+        hint=problem.hint,
+    )
+
+
+def _summary(count: int, paths: Sequence[Path]) -> str:
+    name = " ".join(map(str, paths))
+    return f"{count} problem{'s' if count != 1 else ''} in {name}"
 
 
 def doubts(settings: Settings) -> tuple[Problem, ...]:
@@ -72,8 +102,5 @@ def refuse(paths: Sequence[Path], problems: Sequence[Problem]) -> NoReturn:
     err = console(stderr=True)
     for problem in problems:
         err.print(str(problem), markup=False, style="red")
-    count = len(problems)
-    err.print(
-        f"{count} problem{'s' if count != 1 else ''} in {' '.join(map(str, paths))}"
-    )
+    err.print(_summary(len(problems), paths))
     sys.exit(1)

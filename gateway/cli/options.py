@@ -25,9 +25,8 @@ config_option = click.option(
 log_option = click.option(
     "--log-format",
     type=click.Choice(["text", "json", "none"]),
-    default="text",
-    show_default=True,
     envvar="GATEWAY_LOG_FORMAT",
     show_envvar=True,
-    help="Format of the access log on standard output.",
+    help="Form of the access log on standard output, and of messages on standard error."
+    " Overrides log.format; the default is text.",
 )

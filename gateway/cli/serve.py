@@ -12,12 +12,14 @@ import click
 
 from gateway import __version__
 from gateway.cli.embedded import warn_of_embedded_core
-from gateway.cli.loading import doubts, load, read
+from gateway.cli.loading import doubts, load, read, say_problem
 from gateway.cli.loop import run
 from gateway.cli.options import config_option, log_option
-from gateway.cli.terminal import announce, fail
+from gateway.cli.terminal import fail
+from gateway.events import RuntimeEvent
 
 if TYPE_CHECKING:
+    from gateway.observe import RuntimeLog
     from gateway.settings import Settings
     from gateway.supertokens.delivery import EmailSender
 
@@ -59,7 +61,7 @@ _MAX_WORKERS = 512
 )
 def serve(
     config_paths: tuple[Path, ...],
-    log_format: str,
+    log_format: str | None,
     listen: str | None,
     probes_listen: str | None,
     workers: int | None,
@@ -74,40 +76,57 @@ def serve(
     # start's time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
+    from gateway.observe import RuntimeLog
     from gateway.process.cpus import usable_cpus
     from gateway.process.sockets import ListenError
     from gateway.process.supervisor import supervise
     from gateway.seams.library import LibraryChanged
     from gateway.tls import BadTls
 
-    settings = load(config_paths, is_to_serve=True)
-    warn_of_embedded_core(settings.config.supertokens)
+    # The problems of a file are printed for people unless JSON is asked for.
+    refusals = RuntimeLog("json") if log_format == "json" else None
+    settings = load(config_paths, is_to_serve=True, log=refusals)
+    log_format = log_format or settings.config.log.format
+    log = RuntimeLog(log_format)
+
+    def warn(text: str) -> None:
+        log.say(RuntimeEvent.CONFIG_WARNING, text)
+
+    warn_of_embedded_core(settings.config.supertokens, warn)
     count = workers or usable_cpus()
-    suffix = f", {count} workers" if count > 1 else ""
 
     def ready(url: str, probes: str | None) -> None:
+        suffix = f", {count} workers" if count > 1 else ""
         more = f"{suffix}, probes on {probes}" if probes else suffix
-        announce(f"gateway {__version__} on {url}, routes from {settings.path}{more}")
+        log.say(
+            RuntimeEvent.READY,
+            f"gateway {__version__} on {url}, routes from {settings.path}{more}",
+            generation=1,
+            url=url,
+            probes=probes,
+            file=settings.path,
+            version=__version__,
+            workers=count,
+        )
 
     def read_again() -> Settings:
         again = read(config_paths, is_to_serve=True)
-        _warn(again)
+        _warn(again, log)
         return again
 
     email: EmailSender | None = None
     if outbox is not None:
         from gateway.dev.outbox import Outbox
 
-        announce(
-            f"warning: mails are written to {outbox}, not sent, and their links to"
-            " standard error. For development only",
-            colour="yellow",
+        warn(
+            f"mails are written to {outbox}, not sent, and their links to standard"
+            " error. For development only"
         )
         # As a log message, since the workers must not block on standard error.
         email = Outbox(outbox, logging.getLogger("gateway.outbox").warning)
 
     try:
-        _warn(settings)
+        _warn(settings, log)
         code = supervise(
             settings,
             workers=count,
@@ -116,17 +135,20 @@ def serve(
             probes=probes_listen,
             run=run,
             load=read_again,
-            say=announce,
+            say=log.say,
             on_ready=ready,
             email=email,
         )
     except (BadTls, LibraryChanged, ListenError) as error:
-        fail(str(error))
+        if log_format != "json":
+            fail(str(error))
+        log.say(RuntimeEvent.START_REFUSED, str(error))
+        sys.exit(1)
     else:
         sys.exit(code)
 
 
-def _warn(settings: Settings) -> None:
+def _warn(settings: Settings, log: RuntimeLog) -> None:
     """Print the warnings about a file, as `gateway check` does.
 
     Raises:
@@ -136,4 +158,4 @@ def _warn(settings: Settings) -> None:
 
     supertokens.check_library()
     for warning in doubts(settings):
-        announce(f"warning: {warning}", colour="yellow")
+        say_problem(log, RuntimeEvent.CONFIG_WARNING, warning)

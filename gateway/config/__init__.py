@@ -29,6 +29,7 @@ from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig, LimitsConfig
 from gateway.config.models.listens import HstsConfig, ListenConfig, ListenTlsConfig
+from gateway.config.models.log import LogConfig, LogExclusionConfig
 from gateway.config.models.matching import (
     MatchConfig,
     PathForm,
@@ -110,6 +111,8 @@ __all__ = [
     "ListenConfig",
     "ListenTlsConfig",
     "Loc",
+    "LogConfig",
+    "LogExclusionConfig",
     "MatchConfig",
     "OnUnauthenticatedConfig",
     "PathForm",

@@ -234,9 +234,7 @@ class _Route:
 
     def _path(self, given: PathMatchConfig, at: str) -> tuple[PathForm, str]:
         """Return the form of a path, and the path with that of the group before it."""
-        form, path = given.form
-        if form == "template" and path.endswith("...}"):
-            form, path = "prefix", path.rpartition("/")[0]
+        form, path = given.matched
         before = None if self._group is None else self._group.path
         if before is not None and before != "/":
             if form == "regex":

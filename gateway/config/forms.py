@@ -582,6 +582,24 @@ def _answer_status(value: int) -> int:
     return value
 
 
+_LOGGED_STATUS = re.compile(r"[1-5](?:\d\d|xx)")
+
+
+def _logged_status(value: object) -> object:
+    text = str(value) if isinstance(value, int) else value
+    if not isinstance(text, str) or not _LOGGED_STATUS.fullmatch(text):
+        raise wrong("expected a status such as 204, or a class of them such as 2xx")
+    return text
+
+
+LoggedStatus = Annotated[
+    str,
+    BeforeValidator(
+        _logged_status,
+        json_schema_input_type=Annotated[int, Field(ge=100, le=599)]
+        | Annotated[str, Field(pattern=f"^{_LOGGED_STATUS.pattern}$")],
+    ),
+]
 AnswerStatus = Annotated[int, BeforeValidator(number), AfterValidator(_answer_status)]
 RedirectTarget = Annotated[str, AfterValidator(_redirect_target)]
 EditedRequestField = Annotated[str, AfterValidator(_edited(edits.check_request_edit))]

@@ -42,6 +42,7 @@ _FORMS: Mapping[str, str] = {
     "IdentityTemplate": "template",
     "Listen": "host:port",
     "ListenPlace": "address",
+    "LoggedStatus": "status or class",
     "Mail": "mail address",
     "Method": "method",
     "Methods": "list: method",

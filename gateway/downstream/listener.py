@@ -40,6 +40,7 @@ from gateway.downstream.rejections import Rejections
 from gateway.downstream.reset import reset_on_close
 from gateway.downstream.send_queue import unreceived
 from gateway.errors import GatewayError, MemoryFull, RequestTimeout
+from gateway.events import RuntimeEvent, about
 from gateway.http.fields import block
 from gateway.http.request_head import (
     HeadTooLarge,
@@ -353,7 +354,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         if error is not None:
             self.end()
             if isinstance(error, Exception):
-                _log.error("a request failed in its end", exc_info=error)
+                _log.error(
+                    "a request failed in its end",
+                    exc_info=error,
+                    extra=about(RuntimeEvent.CONNECTION_FAILED),
+                )
             elif not isinstance(error, asyncio.CancelledError):
                 raise error
         elif not (
@@ -401,7 +406,10 @@ class ClientConnection(Runner, asyncio.Protocol):
             if (head := self._next_request()) is not None:
                 self._serve(head)
         except Exception:  # noqa: BLE001 - the caller isn't concerned
-            _log.exception("a client's connection failed")
+            _log.exception(
+                "a client's connection failed",
+                extra=about(RuntimeEvent.CONNECTION_FAILED),
+            )
             self.end()
 
     def _settle_reading(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from gateway.events import RuntimeEvent, about
+
 _log = logging.getLogger("gateway")
 
 
@@ -40,5 +42,11 @@ class Rejections:
                 limit,
                 count,
                 address,
+                extra=about(
+                    RuntimeEvent.CONNECTIONS_CLOSED,
+                    limit=limit,
+                    count=count,
+                    client=address,
+                ),
             )
         self._unreported.clear()

@@ -1,7 +1,8 @@
 """edge. One typed Record for each request, the access log, and standard error.
 
-`record` is what is recorded, `access_log` writes it, `stderr` writes what the gateway
-reports of itself, `streams` is how both reach a pipe without mixing lines.
+`record` is what is recorded, and `access_log` writes it. `runtime` makes the lines
+about the gateway itself, and `stderr` writes them. `streams` is how both reach a pipe
+without mixing lines. `selection` chooses the requests that have a line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from gateway.observe.access_log import (
     text_line,
 )
 from gateway.observe.record import Observer, Record
+from gateway.observe.runtime import Origin, RuntimeLog, Say, has_colours, runtime_line
+from gateway.observe.selection import Selection
 from gateway.observe.stderr import Messages, messages
 from gateway.observe.streams import LineWriter, Unbuffered
 
@@ -27,10 +30,16 @@ __all__ = [
     "Messages",
     "NoLog",
     "Observer",
+    "Origin",
     "Record",
+    "RuntimeLog",
+    "Say",
+    "Selection",
     "Unbuffered",
     "fitting_line",
+    "has_colours",
     "json_line",
     "messages",
+    "runtime_line",
     "text_line",
 ]

@@ -8,19 +8,25 @@ to be written in one piece.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from copy import copy
-from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 
-from gateway.observe.meters import Meters
+from gateway.config import LogConfig
+from gateway.events import RuntimeEvent, about
+from gateway.observe.meters import METHODS, Meters
 from gateway.observe.record import Record
+from gateway.observe.runtime import Origin
+from gateway.observe.selection import Selection
 from gateway.observe.streams import WHOLE_BYTES, LineWriter, unbuffered
+from gateway.observe.times import stamp
 
 _QUEUE_BATCHES = 1000
 """Batches queued for the writer; further lines are dropped and counted."""
@@ -36,44 +42,59 @@ _CUTS = (1024, 256, 64, 8)
 """Characters kept of long texts, tried until the line is short enough. With the last
 one it always is, however the text is escaped."""
 
+_FAILED = 500
+"""The lowest status of a request that counts as an error of the service's side."""
+
 _log = logging.getLogger("gateway.observe")
 
 
-def text_line(record: Record, now: float) -> str:
-    """Return the record as a line for people, with control characters escaped."""
+def text_line(record: Record, now: float, more: str = "") -> str:
+    """Return the record as a line for people, with control characters escaped.
+
+    *more* is written after the request id.
+    """
     who = f" user={record.user_id}" if record.user_id else ""
     why = f" ({record.reason})" if record.reason else ""
     to = f" -> {record.upstream}" if record.upstream else ""
     note = f" | {record.note}" if record.note else ""
+    level = "ERROR" if record.status >= _FAILED else "INFO"
     line = (
-        f"{_time(now)[11:]} {record.status or '-'} {record.method} {record.path}"
+        f"{stamp(now)} {level} {record.status or '-'} {record.method} {record.path}"
         f" [{record.route or '-'}] {record.decision}{why}{who}{to}"
         f" {record.duration_ms:.1f}ms in={record.bytes_in} out={record.bytes_out}"
-        f" {record.client} {record.request_id}{note}"
+        f" {record.client} {record.request_id}{more}{note}"
     )
     return line if line.isprintable() else line.encode("unicode_escape").decode()
 
 
-def json_line(record: Record, now: float) -> str:
+def json_line(record: Record, now: float, more: str = "") -> str:
     """Return the record as one line of JSON, for log collectors.
 
+    *more* is what all lines of a process have in common, as `common_fields` returns it.
     The result is that of `json.dumps` without spaces, which takes nearly three times
     as long.
     """
-    route, user_id, upstream = record.route, record.user_id, record.upstream
-    side = record.side
+    user_id, side = record.user_id, record.side
+    method, agent = record.method, record.user_agent
+    target = record.target
+    remember = _outcome if method in METHODS else _outcome.__wrapped__
+    outcome = remember(
+        method, record.route, record.decision, record.reason, record.upstream, target
+    )
+    browser = "" if agent is None else f',"user_agent":{_quoted(agent)}'
     return (
-        f'{{"time":"{_time(now)}+00:00"'
+        f'{{"time":"{stamp(now)}"'
+        f"{_LEVELS[record.status >= _FAILED]}"
         f',"request_id":{_quoted(record.request_id)}'
         f',"client":{_quoted(record.client)}'
-        f',"method":{_quoted(record.method)}'
+        f"{_site(record.host, record.is_secure, record.protocol)}"
         f',"path":{_quoted(record.path)}'
         f',"status":{record.status}'
-        f',"route":{"null" if route is None else _quoted(route)}'
-        f',"decision":{_quoted(record.decision)}'
-        f',"reason":{_quoted(record.reason)}'
+        f"{outcome}"
         f',"user_id":{"null" if user_id is None else _quoted(user_id)}'
-        f',"upstream":{"null" if upstream is None else _quoted(upstream)}'
+        f',"tenant_id":{_quoted_or_null(record.tenant_id)}'
+        f',"upstream_status":{record.upstream_status or "null"}'
+        f',"attempts":{0 if target is None else 1 + record.retries}'
         f',"duration_ms":{round(record.duration_ms, 2)!r}'
         f',"verify_ms":{_milliseconds(record.verify_ms)}'
         f',"connect_ms":{_milliseconds(record.connect_ms)}'
@@ -82,45 +103,77 @@ def json_line(record: Record, now: float) -> str:
         f',"bytes_out":{record.bytes_out}'
         f',"stage":{_quoted(record.stage)}'
         f',"side":{"null" if side is None else _quoted(side)}'
-        f',"note":{_quoted(record.note)}}}'
+        f',"note":{_quoted(record.note)}'
+        f"{browser}{more}}}"
     )
+
+
+_LEVELS = (',"level":"info","event":"request"', ',"level":"error","event":"request"')
+
+
+@lru_cache(maxsize=256)
+def _site(host: str, is_secure: bool, protocol: str) -> str:
+    """Return the fields that say what was asked for, but the path."""
+    return (
+        f',"host":{_quoted(host)}'
+        f',"scheme":"{"https" if is_secure else "http"}"'
+        f',"protocol":"{protocol}"'
+    )
+
+
+@lru_cache(maxsize=1024)
+def _outcome(
+    method: str,
+    route: str | None,
+    decision: str,
+    reason: str,
+    upstream: str | None,
+    target: str | None,
+) -> str:
+    """Return fields with few values; called with known methods, as clients choose."""
+    return (
+        f',"method":{_quoted(method)}'
+        f',"route":{_quoted_or_null(route)}'
+        f',"decision":{_quoted(decision)}'
+        f',"reason":{_quoted(reason)}'
+        f',"upstream":{_quoted_or_null(upstream)}'
+        f',"target":{_quoted_or_null(target)}'
+    )
+
+
+def common_fields(origin: Origin) -> str:
+    """Return the end of every line in JSON of a process: pid, worker, generation."""
+    fields = {
+        "pid": origin.pid,
+        "worker": origin.worker,
+        "generation": origin.generation,
+    }
+    return f",{json.dumps(fields, separators=(',', ':'))[1:-1]}"
+
+
+def _quoted_or_null(value: str | None) -> str:
+    return "null" if value is None else _quoted(value)
 
 
 def _milliseconds(value: float | None) -> str:
     return "null" if value is None else f"{value:.2f}"
 
 
-def _time(now: float) -> str:
-    """Return the time in UTC as ISO 8601, cut to milliseconds, without its offset."""
-    second = int(now)
-    # Rounded to microseconds first, as `datetime` does: .9999999 is the next second.
-    micros = round((now - second) * 1e6)
-    if micros == 1_000_000:
-        second, micros = second + 1, 0
-    return f"{_second(second)}.{micros // 1000:03d}"
-
-
-@lru_cache(maxsize=2)
-def _second(second: int) -> str:
-    """Return `_time` without the fraction; most lines share it with the line before."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 FORMATS = {"text": text_line, "json": json_line}
 
 
-def fitting_line(form: str, record: Record, now: float) -> str:
+def fitting_line(form: str, record: Record, now: float, more: str = "") -> str:
     """Return the record's line in *form*, at most 4096 bytes with its newline.
 
     In a longer line, long texts are cut and end with an ellipsis.
     """
     write = FORMATS[form]
-    line = write(record, now)
+    line = write(record, now, more)
     # A character has four bytes at most, so shorter lines needn't be encoded.
     if len(line) >= WHOLE_BYTES // 4:
         cuts = iter(_CUTS)
         while len(line.encode()) >= WHOLE_BYTES:
-            line = write(_cut(record, next(cuts)), now)
+            line = write(_cut(record, next(cuts)), now, more)
     return line
 
 
@@ -183,8 +236,18 @@ class AccessLog:
         stream: LineWriter | None = None,
         *,
         meters: Meters | None = None,
+        selection: Selection | None = None,
+        origin: Origin | None = None,
     ) -> None:
-        """*meters* counts the records, those of lost lines too."""
+        """*meters* counts the records, those without a line and of lost ones too.
+
+        *selection* chooses those that have a line; *origin* is the process.
+        """
+        self._selection = selection or Selection(LogConfig())
+        self._more, self._rate = "", " sample={}"
+        if form == "json":
+            self._more = common_fields(origin or Origin())
+            self._rate = ',"sample_rate":{}'
         self._meters = meters
         if meters is not None:
             meters.log = self
@@ -198,6 +261,8 @@ class AccessLog:
         # Each counter is changed by one thread only.
         self._not_queued = 0
         self._not_written = 0
+        self._why = ""
+        """What the stream's last error was; empty: it isn't read."""
         self._seen = 0
         """`dropped` when it was last looked at."""
         self._dropped_before = 0
@@ -232,6 +297,7 @@ class AccessLog:
             try:
                 self._queue.put_nowait(batch)
             except queue.Full:
+                self._why = ""
                 self._not_queued += len(batch)
         self._report(time.monotonic())
 
@@ -240,7 +306,12 @@ class AccessLog:
         if self.dropped != self._seen:
             if not self._is_losing:
                 self._dropped_before = self._seen
-                _log.warning("the access log isn't read: lines of it are being lost")
+                why = self._why or "it isn't read"
+                _log.warning(
+                    "lines of the access log are being lost: %s",
+                    why,
+                    extra=about(RuntimeEvent.LOG_LINES_LOST, reason=why),
+                )
             self._is_losing = True
             self._seen = self.dropped
             self._lost_at = now
@@ -252,7 +323,11 @@ class AccessLog:
     def _report_end(self) -> None:
         self._is_losing = False
         lost = self.dropped - self._dropped_before
-        _log.warning("lines of the access log that were lost: %d", lost)
+        _log.warning(
+            "lines of the access log that were lost: %d",
+            lost,
+            extra=about(RuntimeEvent.LOG_LINES_COUNTED, count=lost),
+        )
 
     def close(self, timeout_s: float = 2.0) -> None:
         """Write the rest, waiting at most *timeout_s* for a blocked stream."""
@@ -264,13 +339,25 @@ class AccessLog:
         if self._is_losing:
             self._report_end()
 
+    def _lines(self, batch: list[tuple[Record, float]]) -> Iterator[str]:
+        """Yield the lines of the records that have one."""
+        form, more, selection = self._form, self._more, self._selection
+        if selection.is_all:
+            for record, at in batch:
+                yield f"{fitting_line(form, record, at, more)}\n"
+            return
+        for record, at in batch:
+            if share := selection.share(record):
+                rate = "" if selection.sample >= 1 else self._rate.format(share)
+                yield f"{fitting_line(form, record, at, more + rate)}\n"
+
     def _write(self) -> None:
         while (batch := self._queue.get()) is not None:
             try:
-                lines = "".join(
-                    f"{fitting_line(self._form, record, at)}\n" for record, at in batch
-                )
-                self._stream.write(lines)
-                self._stream.flush()
-            except (OSError, ValueError):
+                lines = "".join(self._lines(batch))
+                if lines:
+                    self._stream.write(lines)
+                    self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._why = getattr(error, "strerror", None) or type(error).__name__
                 self._not_written += len(batch)

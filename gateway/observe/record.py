@@ -25,7 +25,14 @@ class Record:
     method: str = "-"
     path: str = "-"
     """Canonical, without query; `-` if the target wasn't valid."""
+    host: str = ""
+    """`host[:port]` that the client asked for; empty: it isn't known."""
+    is_secure: bool = False
+    """The client's side is https, directly or according to a trusted proxy."""
+    protocol: str = "HTTP/1.1"
     request_id: str = "-"
+    user_agent: str | None = None
+    """The beginning of the field's value, if `log.user_agent` is set."""
     stage: Stage = Stage.ACCEPT
     side: Side | None = None
     """The side that failed; None: no failure."""
@@ -35,7 +42,14 @@ class Record:
     """`allowed`, `anonymous`, `denied`, `undecided`, `auth`, `preflight`, or `-`."""
     reason: str = ""
     user_id: str | None = None
+    tenant_id: str | None = None
     upstream: str | None = None
+    target: str | None = None
+    """The target that the request was sent to last; None: to none."""
+    retries: int = 0
+    """How often the request was sent again."""
+    upstream_status: int | None = None
+    """The status of the service's reply; None: there was none."""
     duration_ms: float = 0.0
     verify_at: float = 0.0
     """When the check of the session began, as `started`; 0: there was none. This and

@@ -7,10 +7,17 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from gateway.events import ONCE, Fact, RuntimeEvent
+from gateway.observe.runtime import Origin, runtime_line
 from gateway.observe.streams import LineWriter, unbuffered
 
+Relay = Callable[[RuntimeEvent, str, Mapping[str, Fact]], None]
+
+_FORMATTER = logging.Formatter()
 _QUEUE_MESSAGES = 1000
 """Messages queued for the writer; further ones are dropped and counted."""
 
@@ -21,10 +28,13 @@ class Messages(logging.Handler):
     If the pipe isn't read, messages are lost, but the event loop isn't blocked.
     """
 
-    def __init__(self, stream: LineWriter | None = None, *, who: str = "") -> None:
-        """*who* is put before each line, as several processes may share a stream."""
+    def __init__(
+        self, stream: LineWriter | None = None, *, origin: Origin | None = None
+    ) -> None:
         super().__init__(logging.WARNING)
-        self._who = who
+        self.relay: Relay | None = None
+        """Takes the events of `ONCE` instead of the stream; None: nothing does."""
+        self._origin = origin or Origin()
         self._stream = stream or unbuffered(sys.stderr)
         self._queue: queue.Queue[str | None] = queue.Queue(_QUEUE_MESSAGES)
         self._lost = 0
@@ -35,8 +45,20 @@ class Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the message for the writer; called by `logging`."""
+        event = getattr(record, "event", None)
+        facts: Mapping[str, Fact] = getattr(record, "facts", {})
+        if not isinstance(event, RuntimeEvent):
+            event, facts = RuntimeEvent.OTHER, {"logger": record.name}
+        message = record.getMessage()
+        if event in ONCE and self.relay is not None:
+            self.relay(event, message, facts)
+            return
+        trace = ""
+        if record.exc_info:
+            trace = _FORMATTER.formatException(record.exc_info)
+        line = runtime_line(self._origin, record.created, event, message, facts, trace)
         try:
-            self._queue.put_nowait(f"{self._who}{self.format(record)}\n")
+            self._queue.put_nowait(f"{line}\n")
         except queue.Full:
             self._lost += 1
 
@@ -50,21 +72,28 @@ class Messages(logging.Handler):
         while (text := self._queue.get()) is not None:
             if self._lost:
                 lost, self._lost = self._lost, 0
-                text += (
-                    f"{self._who}messages lost here, because nobody read them: {lost}\n"
-                )
+                text += f"{self._line_about(lost)}\n"
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(text)
                 self._stream.flush()
 
+    def _line_about(self, lost: int) -> str:
+        return runtime_line(
+            self._origin,
+            time.time(),
+            RuntimeEvent.MESSAGES_LOST,
+            f"messages lost here, because nobody read them: {lost}",
+            {"count": lost},
+        )
+
 
 @contextlib.contextmanager
-def messages(who: str = "") -> Iterator[None]:
+def messages(origin: Origin | None = None) -> Iterator[Messages]:
     """Make `Messages` the handler of last resort, used if no other is configured."""
-    before = logging.lastResort
-    handler = logging.lastResort = Messages(who=who)
+    before: Any = logging.lastResort
+    handler = logging.lastResort = Messages(origin=origin)
     try:
-        yield
+        yield handler
     finally:
         logging.lastResort = before
         handler.finish()

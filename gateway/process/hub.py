@@ -5,7 +5,8 @@ It does so in place of the workers because it meets no client: whoever takes ove
 worker can't have keys of their own outlive it.
 
 It also asks the core once after each start and reload whether the core accepts the
-gateway, for all workers together, and writes to standard error if it doesn't.
+gateway, for all workers together, and writes to standard error if it doesn't. It
+reports outages of the core and keys that are too old, which workers don't.
 
 If `gateway.probes.listen` is set, it answers `/livez`, `/readyz` and `/startupz`, from
 the `Status` that the supervisor sends each time that it changes, and from what it knows
@@ -21,14 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import math
 import socket
 import time
 from pathlib import Path
 
 from gateway.config import KeysConfig
-from gateway.observe import messages
+from gateway.observe import Origin, has_colours, messages
 from gateway.observe.meters import CERTIFICATE
 from gateway.process import probes
 from gateway.process.health import Board, Facts, Health
@@ -49,6 +49,7 @@ from gateway.process.messages import (
 )
 from gateway.process.pipe import Pipe
 from gateway.process.totals import Totals
+from gateway.session.key_reports import KeyReports
 from gateway.session.keys import KeySet, KeyStore
 from gateway.supertokens.core_check import CoreCheck, CoreVerdict
 
@@ -76,6 +77,7 @@ class Hub:
         self._store: KeyStore | None = None
         self._fetched = 0, 0
         """Fetches of keys by stores that were closed: good and failed."""
+        self._reports: KeyReports | None = None
         self._board = Board()
         self._status: Status | None = None
         """None: the supervisor hasn't sent one yet."""
@@ -162,6 +164,14 @@ class Hub:
             certificate_left_s=self._certificate_left_s(),
         )
         self._board.update(facts, time.time())
+        if self._reports is not None and status.keys_until is not None:
+            self._reports.check_expiry()
+
+    def _keys_left_s(self) -> float:
+        """Return for how long all workers that accept can verify tokens."""
+        if self._status is None or self._status.keys_until is None:
+            return 0.0
+        return self._status.keys_until - time.monotonic()
 
     def _certificate_left_s(self) -> float | None:
         """Return how long the first certificate is still valid; None: unknown."""
@@ -196,7 +206,8 @@ class Hub:
         settings = KeysConfig(
             refresh_interval=fetches.refresh_s, timeout=fetches.timeout_s
         )
-        store = KeyStore(fetches.source.hosts, settings)
+        self._reports = KeyReports(self._keys_left_s)
+        store = KeyStore(fetches.source.hosts, settings, reports=self._reports)
         store.subscribe(lambda keys, _has_left: self._report(fetches.source, keys))
         await store.start()
         return store
@@ -248,16 +259,19 @@ class Hub:
         self._changed.set()
 
 
-def be_hub(end: socket.socket, listening: socket.socket | None = None) -> int:
+def be_hub(
+    end: socket.socket,
+    listening: socket.socket | None = None,
+    *,
+    log_format: str = "text",
+) -> int:
     """Run the hub in this process; return the exit code.
 
     *end* is its end of the channel; it answers probes on *listening*.
     """
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/comm").write_text(NAME)
-    # Every worker logs outages of the core itself, and what they mean for requests.
-    logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
     # Not uvloop: a few messages a minute don't justify the import.
-    with messages():
+    with messages(Origin(form=log_format, has_colours=has_colours())):
         asyncio.run(Hub(listening).run(end))
     return 0

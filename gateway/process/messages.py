@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final, assert_never
 
+from gateway.events import ONCE_CODES, RuntimeEvent
 from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
 
 _MAX_LINE_BYTES = 1024 * 1024
@@ -28,6 +29,10 @@ _MAX_URL = 4096
 """Of a core's address, of its API key and of an issuer, in characters."""
 MAX_KEY_SET = 256 * 1024
 """Of a key set, in characters. A core's usual set has 2,000."""
+
+
+MAX_NOTICE = 2000
+"""Of the text of a notice, and of each fact, in characters."""
 
 
 class BadMessage(ValueError):
@@ -118,6 +123,15 @@ class FetchKeys:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """From a worker: an event of the whole gateway, one of `events.ONCE`."""
+
+    event: RuntimeEvent
+    message: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """From the hub, and to a worker that starts: the keys of *source*."""
 
@@ -202,6 +216,7 @@ Message = (
     | KeysUntil
     | FetchKeys
     | Keys
+    | Notice
     | Snapshot
     | Status
     | Report
@@ -245,6 +260,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"fetch_keys": [_source_to_json(source), refresh_s, timeout_s]}
         case Keys(source, fetched_at, jwks):
             return {"keys": [_source_to_json(source), fetched_at, jwks]}
+        case Notice(event, text, facts):
+            return {"notice": [event.code, text, dict(facts)]}
         case Snapshot(samples):
             return {"snapshot": samples}
         case Status():
@@ -331,12 +348,26 @@ def _simple_message(value: object) -> Message:
             if len(jwks) > MAX_KEY_SET:
                 raise BadMessage("a key set is too large")
             return Keys(_source(source), _time(at), jwks)
+        case {"notice": [str(code), str(text), dict() as facts], **rest} if not rest:
+            return _notice(code, text, facts)
         case {"snapshot": list() as samples, **rest} if not rest:
             return Snapshot(_samples(samples))
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
         case _:
             raise BadMessage("a message of an unknown kind")
+
+
+def _notice(code: str, text: str, facts: dict[str, object]) -> Notice:
+    event = ONCE_CODES.get(code)
+    words = [text, *facts.values()]
+    if (
+        event is None
+        or not facts.keys() <= set(event.fact_names)
+        or not all(isinstance(word, str) and len(word) <= MAX_NOTICE for word in words)
+    ):
+        raise BadMessage("an invalid notice")
+    return Notice(event, text, {name: str(facts[name]) for name in facts})
 
 
 def _samples(values: list[object]) -> tuple[Sample, ...]:

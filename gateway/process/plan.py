@@ -28,7 +28,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.events import Fact, RuntimeEvent
 from gateway.pace import backoff_s
+from gateway.process import plan_lines
 from gateway.process.messages import (
     RESTART_CAUSES,
     Accept,
@@ -42,6 +44,7 @@ from gateway.process.messages import (
     KeySource,
     KeysUntil,
     Message,
+    Notice,
     Ping,
     Ready,
     Report,
@@ -178,6 +181,7 @@ class Plan:
         """The last `FetchKeys`, and the hub that it was sent to."""
         self._hub_asks: tuple[int, int] | None = None
         """The hub that `AskCore` was sent to last, and the generation of it."""
+        self._notices = plan_lines.Notices()
         self._restarts = dict.fromkeys(RESTART_CAUSES, 0)
         self._hub_restarts = 0
         self._loaded: tuple[bool, float] = (True, 0.0)
@@ -323,6 +327,8 @@ class Plan:
                 self._assign_sockets()
             case Keys() if not isinstance(child, WorkerChild):
                 self._on_keys(message)
+            case Notice() if isinstance(child, WorkerChild):
+                self._actions += self._notices.lines(message)
             case Snapshot() if isinstance(child, WorkerChild):
                 self._report(child, message)
             case Failed(reason) if isinstance(child, WorkerChild):
@@ -473,7 +479,7 @@ class Plan:
             ending = f"{ending}: {child.reason}"
         if child.state is ChildState.ENDING:
             if exited.code != 0 and not child.is_discarded:
-                self._log(ending)
+                self._log_lost(child, ending, exited.pid)
         elif (
             isinstance(child, WorkerChild)
             and not child.generation.is_proven
@@ -484,7 +490,7 @@ class Plan:
             if self._now.monotonic - child.since >= self._pace.steady_s:
                 child.place.failures = 0
             child.cause = child.cause or ("signal" if exited.code < 0 else "exit")
-            self._replace(child, ending)
+            self._replace(child, ending, exited.pid)
 
     def _on_signal(self, signal: Signal) -> None:
         match signal:
@@ -630,12 +636,11 @@ class Plan:
         self._direct_hub()
         self._assign_sockets()
         self._drain(previous)
-        self._log(f"reloaded {generation.config.path}")
+        self._notices = plan_lines.Notices()  # they may have gone, or still be true
+        path = generation.config.path
+        self._log(RuntimeEvent.RELOAD_DONE, f"reloaded {path}", file=path)
         self._loaded = True, self._now.epoch
-        if generation.config.listen != previous.config.listen:
-            self._log("gateway.listen has changed: that needs a restart")
-        if generation.config.probes != previous.config.probes:
-            self._log("gateway.probes.listen has changed: that needs a restart")
+        self._actions += plan_lines.restart_needed(previous.config, generation.config)
 
     def _give_up(self, generation: Generation, reason: str) -> None:
         """Discard a configuration that can't be served; exit if it is the first."""
@@ -645,17 +650,17 @@ class Plan:
                 self._discard(worker)
             self._log_not_reloaded((reason,))
         else:
-            self._log(reason)
+            self._log(RuntimeEvent.START_REFUSED, reason)
             self._exit_code = 1
             self._stop()
 
-    def _replace(self, child: Child, ending: str) -> None:
+    def _replace(self, child: Child, ending: str, pid: int | None = None) -> None:
         """Schedule another child in the place of one that has ended."""
         if isinstance(child, WorkerChild) and child.generation is self._next:
             self._give_up(child.generation, ending)
             return
         if self._is_stopping:  # the hub, while workers drain
-            self._log(ending)
+            self._log_lost(child, ending, pid)
             return
         if isinstance(child, WorkerChild):
             self._restarts[child.cause or "exit"] += 1
@@ -665,7 +670,7 @@ class Plan:
         place.failures += 1
         wait_s = self._pace.delay_s(place.failures)
         place.due = self._now.monotonic + wait_s
-        self._log(f"{ending}; another one starts in {wait_s:.1f} s")
+        self._log_lost(child, ending, pid, restart_in_s=wait_s)
         self._assign_sockets()
 
     def _mark_lost(self, child: Child) -> None:
@@ -709,9 +714,11 @@ class Plan:
         delay_s = self._current.config.shutdown_delay_s
         if self._is_leaving:
             return
-        if delay_s and self._current.ready():
+        if not self._current.ready():
+            delay_s = 0.0
+        self._actions.append(plan_lines.stopping(self._current.config, delay_s))
+        if delay_s:
             self._stop_at = self._now.monotonic + delay_s
-            self._log(f"stopping: connections are accepted for another {delay_s:g} s")
         else:
             self._stop()
 
@@ -807,11 +814,20 @@ class Plan:
         if not child.is_closed:
             self._actions.append(Send(child.number, message))
 
-    def _log(self, text: str) -> None:
-        self._actions.append(LogLine(text))
+    def _log(self, event: RuntimeEvent, message: str, **facts: Fact) -> None:
+        self._actions.append(LogLine(event, message, facts))
+
+    def _log_lost(
+        self,
+        child: Child,
+        ending: str,
+        pid: int | None,
+        restart_in_s: float | None = None,
+    ) -> None:
+        self._actions.append(
+            plan_lines.lost(child, ending, pid=pid, restart_in_s=restart_in_s)
+        )
 
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
         self._loaded = False, self._loaded[1]
-        for problem in problems:
-            self._log(problem)
-        self._log("not reloaded: the old configuration stays in use")
+        self._actions += plan_lines.not_reloaded(tuple(problems))

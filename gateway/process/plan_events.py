@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from gateway.events import Fact, RuntimeEvent
 from gateway.process.messages import Message
 
 # --- events -----------------------------------------------------------------------
@@ -46,6 +48,8 @@ class LoadedFile:
     """`supertokens.keys.refresh_interval`."""
     keys_timeout_s: float
     """`supertokens.keys.timeout`."""
+    log_format: str = ""
+    """`log.format`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,9 @@ class Load:
 class LogLine:
     """Write a line for operators."""
 
-    text: str
+    event: RuntimeEvent
+    message: str
+    facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,15 @@ from gateway.downstream.arrival import Handler
 from gateway.downstream.entry_point import EntryPoint
 from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener
-from gateway.observe import AccessLog, CountedOnly, NoLog, messages
+from gateway.observe import (
+    AccessLog,
+    CountedOnly,
+    NoLog,
+    Origin,
+    Selection,
+    has_colours,
+    messages,
+)
 from gateway.observe.meters import Meters
 from gateway.process.listening import (
     BoundListen,
@@ -290,22 +298,24 @@ async def hosting(
     *,
     log_format: str,
     email: EmailSender | None = None,
-    who: str = "",
+    origin: Origin | None = None,
     meters: Meters | None = None,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *settings* describe, with its log, in this process.
 
-    *who* is the prefix of its messages on standard error. *meters* counts requests.
+    *origin* is what its log lines have in common. *meters* counts requests.
 
     Raises: as `app.open_app`.
     """
     raise_descriptor_limit()
+    origin = origin or Origin(form=log_format, has_colours=has_colours())
     log: AccessLog | CountedOnly | NoLog
     if log_format != "none":
-        log = AccessLog(log_format, meters=meters)
+        selection = Selection(settings.config.log)
+        log = AccessLog(log_format, meters=meters, selection=selection, origin=origin)
     else:
         log = NoLog() if meters is None else CountedOnly(meters)
-    with messages(who):
+    with messages(origin):
         try:
             async with (
                 open_app(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
+from gateway.observe import Origin, Say, has_colours
 from gateway.process.channel import Channel, Hangup
 from gateway.process.hub import be_hub
 from gateway.process.listening import (
@@ -126,24 +127,25 @@ class Supervisor:
         listens: Sequence[BoundListen],
         *,
         workers: int,
-        work: Callable[[Settings, socket.socket, int], int],
+        work: Callable[[Settings, socket.socket, int, int], int],
         hub: Callable[[socket.socket], int],
         load: Callable[[], Settings],
-        say: Callable[[str], None],
+        say: Say,
         on_ready: Callable[[], None],
         pace: SupervisorPace | None = None,
     ) -> None:
         """*work* runs a worker in a forked process, with the settings, its end of the
-        channel and the number of its slot; it returns the exit code. *hub* runs the
-        hub, with its end of the channel. *load* reloads the file, in a thread, and
-        raises `ConfigError` if it can't be served. *say* writes a line for operators.
+        channel, and the numbers of its slot and its generation; it returns the exit
+        code. *hub* runs the hub, with its end of the channel. *load* reloads the file,
+        in a thread, and raises `ConfigError` if it can't be served. *say* writes a line
+        for operators.
         *on_ready* is called when the first worker is ready.
         """
         self._listens = listens
         self._work = work
         self._hub = hub
         self._load = load
-        self._log = say
+        self._say = say
         self._on_ready = on_ready
         self._settings = {1: settings}
         """By generation, for those whose workers may still be forked."""
@@ -307,7 +309,9 @@ class Supervisor:
         match action:
             case Fork(child, slot, generation):
                 settings = self._settings[generation]
-                self._fork(child, lambda end: self._work(settings, end, slot))
+                self._fork(
+                    child, lambda end: self._work(settings, end, slot, generation)
+                )
             case ForkHub(child):
                 self._fork(child, self._be_hub)
             case Send(child, message):
@@ -319,8 +323,8 @@ class Supervisor:
                 # In a thread, since sign-outs mustn't wait: 10,000 routes take 3 s.
                 self._loading = threading.Thread(target=self._reload, daemon=True)
                 self._loading.start()
-            case LogLine(text):
-                self._log(text)
+            case LogLine(event, message, facts):
+                self._say(event, message, generation=self._plan.generation, **facts)
             case Announce():
                 self._on_ready()
             case CloseSockets():
@@ -437,6 +441,7 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
         sdk=sdk.model_copy(update=dict.fromkeys(_NOT_SDK)),
         keys_refresh_s=sdk.keys.refresh_interval,
         keys_timeout_s=sdk.keys.timeout,
+        log_format=settings.config.log.format,
     )
 
 
@@ -458,7 +463,7 @@ def supervise(
     listen: str | None,
     run: Callable[[Coroutine[Any, Any, int]], int],
     load: Callable[[], Settings],
-    say: Callable[[str], None],
+    say: Say,
     on_ready: Callable[[str, str | None], None],
     probes: str | None = None,
     email: EmailSender | None = None,
@@ -493,13 +498,21 @@ def supervise(
     def serve(settings: Settings) -> ServedSettings:
         return served(settings, listens, is_overridden=listen is not None)
 
-    def be_worker(settings: Settings, end: socket.socket, slot: int) -> int:
+    def be_worker(
+        settings: Settings, end: socket.socket, slot: int, generation: int
+    ) -> int:
         assert isinstance(settings, ServedSettings), "`load` returns no others"
         for store in settings.stores:
             store.is_silent = slot > 0
         if health is not None:
             health.close()  # only the hub accepts from it
-        who = f"{name_of(slot)}: " if workers > 1 else ""
+        origin = Origin(
+            form=log_format,
+            worker=slot + 1,
+            generation=generation,
+            who=f"{name_of(slot)}: " if workers > 1 else "",
+            has_colours=has_colours(),
+        )
         return run(
             run_worker(
                 settings,
@@ -507,11 +520,15 @@ def supervise(
                 listens=settings.listens,
                 stores=settings.stores,
                 log_format=log_format,
-                who=who,
+                origin=origin,
                 email=email,
                 is_metered=health is not None,
             )
         )
+
+    def say_if_read(*args: Any, **facts: Any) -> None:
+        if is_read(sys.stderr):
+            say(*args, **facts)
 
     try:
         return Supervisor(
@@ -519,9 +536,9 @@ def supervise(
             listens,
             workers=workers,
             work=be_worker,
-            hub=lambda end: be_hub(end, health),
+            hub=lambda end: be_hub(end, health, log_format=log_format),
             load=lambda: serve(load()),
-            say=lambda text: say(text) if is_read(sys.stderr) else None,
+            say=say_if_read,
             on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
             pace=pace,
         ).run()

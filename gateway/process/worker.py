@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from gateway.app import App, BadService
+from gateway.events import Fact, RuntimeEvent
+from gateway.observe import Messages as MessageHandler
+from gateway.observe import Origin
 from gateway.observe.meters import Meters
 from gateway.process import messages
 from gateway.process.listening import (
@@ -21,6 +25,7 @@ from gateway.process.listening import (
     socket_count,
 )
 from gateway.process.messages import (
+    MAX_NOTICE,
     Accept,
     AskCore,
     Deny,
@@ -31,6 +36,7 @@ from gateway.process.messages import (
     KeySource,
     KeysUntil,
     Message,
+    Notice,
     Ping,
     Ready,
 )
@@ -99,6 +105,8 @@ class Worker:
         *end* is this process's end of the channel.
         """
         await self._pipe.open(end)
+        if isinstance(logging.lastResort, MessageHandler):
+            logging.lastResort.relay = self._notice
         self._pipe.send(self._key_source)
         self._pipe.send(_ask_core(self._app))
         self._app.keys.subscribe(lambda _keys, _has_left: self._report_keys())
@@ -182,6 +190,13 @@ class Worker:
         until = time.monotonic() + self._app.keys.usable_for_s()
         self._pipe.send(KeysUntil(until))
 
+    def _notice(
+        self, event: RuntimeEvent, message: str, facts: Mapping[str, Fact]
+    ) -> None:
+        """Report an event of the whole gateway to the supervisor."""
+        words = {name: str(value)[:MAX_NOTICE] for name, value in facts.items()}
+        self._pipe.send(Notice(event, message[:MAX_NOTICE], words))
+
     def _denied(self, handle: str, until: float) -> None:
         if not self._is_relaying:
             self._last_denial += 1
@@ -224,17 +239,19 @@ async def run_worker(
     listens: Sequence[BoundListen],
     stores: Sequence[CertificateStore],
     log_format: str,
-    who: str,
+    origin: Origin,
     is_metered: bool,
     email: EmailSender | None = None,
 ) -> int:
     """Run a worker in this process; return the exit code.
 
-    *end* is its end of the channel; *who* is the prefix of its messages on standard
-    error. *stores* have the certificates of *listens*. With *is_metered*, it counts
-    requests for metrics. *email* sends all mail in place of
+    *end* is its end of the channel; *origin* is what its log lines have in common.
+    *stores* have the certificates of *listens*. With *is_metered*, it counts requests
+    for metrics. *email* sends all mail in place of
     `supertokens.email_delivery`.
     """
+    # The hub reports outages of the core, once for all workers.
+    logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
     meters = Meters() if is_metered else None
     async with contextlib.AsyncExitStack() as opened:
         try:
@@ -242,7 +259,7 @@ async def run_worker(
                 hosting(
                     settings,
                     log_format=log_format,
-                    who=who,
+                    origin=origin,
                     meters=meters,
                     email=email,
                 )

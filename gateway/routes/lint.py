@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gateway import config
 from gateway.config import Address, Config, EffectiveRoute, Finding
+from gateway.config.findings import did_you_mean
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
 from gateway.routes import remarks
@@ -162,7 +163,21 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
         *_overlaps(table),
         *_lost_methods(table),
         *_spellings(settings, table),
+        *_unknown_exclusions(settings, table),
     ]
+
+
+def _unknown_exclusions(settings: Config, table: RouteTable) -> Iterator[Finding]:
+    """Yield a finding for each name in `log.exclude` that no route has."""
+    known = {route.name for route in table.routes} | {"/user", "/auth"}
+    for number, exclusion in enumerate(settings.log.exclude):
+        if exclusion.route is not None and exclusion.route not in known:
+            yield Finding(
+                loc=("log", "exclude", number, "route"),
+                message="no route has this name",
+                hint=did_you_mean(exclusion.route, known)
+                or "`gateway routes` lists the names",
+            )
 
 
 def _no_core(settings: Config, table: RouteTable) -> Iterator[Finding]:

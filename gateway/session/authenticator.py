@@ -35,7 +35,6 @@ from gateway.identity import (
     SessionIdentity,
     SessionPolicy,
     SessionRequest,
-    Undecided,
     Verdict,
 )
 from gateway.session import requirements, tokens
@@ -43,7 +42,7 @@ from gateway.session.compiled_policy import CompiledPolicy
 from gateway.session.core_calls import CoreCalls, CoreQuestion, CoreSession
 from gateway.session.credentials import Credentials, choose
 from gateway.session.deny_list import DenyList
-from gateway.session.failures import Failures
+from gateway.session.failures import Failures, undecided
 from gateway.session.keys import KeySet, Missing
 from gateway.session.refusals import Refusals
 from gateway.session.rules import AntiCsrf, SessionRules, Transfer
@@ -208,9 +207,9 @@ class SessionAuthenticator:
             case Missing.UNKNOWN:
                 return self.refusals.try_refresh("token_key_unknown")
             case Missing.UNAVAILABLE:
-                return Undecided(reason="keys_unavailable")
+                return undecided("keys_unavailable")
             case _ if self._keys.get(kid) is None:  # it came and went again
-                return Undecided(reason="keys_unavailable")
+                return undecided("keys_unavailable")
             case _:
                 outcome = self.judge(request, policy)
                 return (

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway import config
-from gateway.identity import Allowed, Denied, SessionRequest, Undecided, Verdict
+from gateway.identity import Allowed, Denied, SessionRequest, Verdict
 from gateway.session import requirements
 from gateway.session.compiled_policy import CompiledPolicy
-from gateway.session.failures import Failures
+from gateway.session.failures import Failures, undecided
 from gateway.session.refusals import Refusals
 from gateway.session.requirements import Check
 from gateway.session.verified_tokens import VerifiedToken
@@ -119,7 +119,7 @@ class CoreCalls:
         call = self._latest.get(question.key)
         if call is None or not call.serves(question, request.method, self._clock()):
             if len(self._tasks) >= _MAX_CALLS:
-                return Undecided(reason="core_busy")
+                return undecided("core_busy")
             call = self._begin(request, question, call)
         # Shielded: others may wait for it when this request's client has gone.
         verdict = await asyncio.shield(call.task)
@@ -203,6 +203,6 @@ class CoreCalls:
                     return self._refusals.invalid_claims(failed)
         except Exception as exc:  # noqa: BLE001 - the boundary: fail closed
             if is_queued and isinstance(exc, TimeoutError):
-                return Undecided(reason="core_busy")
+                return undecided("core_busy")
             return self._failures.undecided(exc)
         return verdict

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -32,6 +30,7 @@ from yarl import URL
 from gateway import config
 from gateway.errors import CoreUnavailable
 from gateway.pace import PACE, Pace, backoff_s
+from gateway.session.key_reports import KeyReports, KeyTrouble
 
 JWKS_PATH = "/.well-known/jwks.json"
 MAX_JWKS_BYTES = 1024**2
@@ -42,11 +41,6 @@ MAX_KEY_BITS = 8192
 """Above, one signature costs a millisecond or more."""
 _MAX_WAITING = 256
 """Requests that may wait for the fetch of an unknown key; more are refused at once."""
-
-_TELL_S = 60.0
-"""The shortest time between two log messages about outages, in seconds."""
-
-_log = logging.getLogger("gateway.keys")
 
 
 class Missing(StrEnum):
@@ -104,10 +98,11 @@ class KeyStore:
         *,
         clock: Callable[[], float] = time.monotonic,
         pace: Pace = PACE,
+        reports: KeyReports | None = None,
     ) -> None:
         """*hosts* are URLs of the core, which may have a path.
 
-        *clock* is in seconds and never goes back.
+        *clock* is in seconds and never goes back. *reports* logs outages.
         """
         self._urls = tuple(
             host.with_path(host.path.rstrip("/") + JWKS_PATH)
@@ -121,8 +116,7 @@ class KeyStore:
         self._good_at: float | None = None
         self._tried_at: float | None = None
         self._error: str | None = None
-        self._is_told = False
-        self._quiet_until = float("-inf")
+        self._reports = reports or KeyReports(self.usable_for_s)
         self._fetches = 0
         self._failures = 0
         self._waiting = 0
@@ -216,11 +210,6 @@ class KeyStore:
         except BadKeySet:
             return
         self._take(adopted, fetched_at)
-        if self._is_told:
-            _log.warning(
-                "the last keys that the gateway fetched are here. %s",
-                self._use_until(self.usable_for_s()),
-            )
 
     async def refresh(self) -> None:
         """Fetch now, or wait for the fetch that is under way. Never raises."""
@@ -271,40 +260,52 @@ class KeyStore:
 
     async def _fetch(self) -> None:
         """Ask the hosts in turn, the one that answered last time first."""
-        error: str | None = "no core host is configured"
+        trouble: KeyTrouble | None
+        trouble = KeyTrouble("no core host is configured", is_core_lost=False)
+        is_core_lost = True
         troubles: list[str] = []
         deadline_s = self._settings.timeout / max(1, len(self._urls))
         try:
             for turn in range(len(self._urls)):
                 index = (self._first + turn) % len(self._urls)
                 url = self._urls[index]
-                error = await self._ask(url, deadline_s)
-                if error is None:
+                trouble = await self._ask(url, deadline_s)
+                if trouble is None:
                     self._first = index
                     break
-                troubles.append(f"{url.origin()}: {error}")
+                troubles.append(f"{url.origin()}: {trouble.text}")
+                is_core_lost = is_core_lost and trouble.is_core_lost
             self._fetches += 1
-            self._failures += error is not None
-            self._error = error
-            self._tell("; ".join(troubles) or str(error))
+            self._error = None if trouble is None else trouble.text
+            if trouble is None:
+                self._reports.succeeded()
+            else:
+                self._failures += 1
+                self._reports.failed(
+                    "; ".join(troubles) or trouble.text,
+                    is_core_lost=is_core_lost and trouble.is_core_lost,
+                    now=self._clock(),
+                )
         finally:
             self._tried_at = self._clock()
             self._flight = None
 
-    async def _ask(self, url: URL, deadline_s: float) -> str | None:
+    async def _ask(self, url: URL, deadline_s: float) -> KeyTrouble | None:
         """Take the keys that *url* answers with, or return what is wrong there."""
         try:
             async with asyncio.timeout(deadline_s):
                 document = await self._read(url)
             self._take(key_set(document, known=self._set), self._clock())
         except TimeoutError:
-            return "the core didn't answer in time"
+            return KeyTrouble("the core didn't answer in time", is_core_lost=True)
         except BadKeySet as bad:
-            return str(bad)
+            return KeyTrouble(str(bad), is_core_lost=False)
         except (aiohttp.ClientError, OSError) as failed:
-            return f"the core can't be asked ({type(failed).__name__})"
+            text = f"the core can't be asked ({type(failed).__name__})"
+            return KeyTrouble(text, is_core_lost=True)
         except Exception as failed:  # noqa: BLE001 - the keys there are stay
-            return f"the fetch failed ({type(failed).__name__})"
+            text = f"the fetch failed ({type(failed).__name__})"
+            return KeyTrouble(text, is_core_lost=False)
         return None
 
     def _take(self, fetched: KeySet, fetched_at: float) -> None:
@@ -316,37 +317,6 @@ class KeyStore:
         self._good_at = fetched_at
         for listener in self._listeners:
             listener(fetched, has_left)
-
-    def _tell(self, troubles: str) -> None:
-        """Log the beginning of an outage, and the end of one that was logged.
-
-        *troubles* is what was wrong at each host, if the fetch failed.
-        """
-        now = self._clock()
-        if self._error is None:
-            if self._is_told:
-                self._is_told = False
-                _log.warning("the signing keys can be fetched again")
-        elif not self._is_told and now >= self._quiet_until:
-            self._is_told = True
-            self._quiet_until = now + _TELL_S
-            left_s = self.usable_for_s()
-            if left_s > 0:
-                rest = self._use_until(left_s)
-            else:
-                rest = (
-                    "Until they are, no token can be verified:"
-                    " protected routes answer 503"
-                )
-            _log.warning("the signing keys can't be fetched: %s. %s", troubles, rest)
-
-    @staticmethod
-    def _use_until(left_s: float) -> str:
-        until = datetime.fromtimestamp(time.time() + left_s, UTC)
-        return (
-            "Tokens are verified with the keys of before until"
-            f" {until:%Y-%m-%d %H:%M:%S} UTC"
-        )
 
     async def _read(self, url: URL) -> bytes:
         """Return the body that *url* answers with.

@@ -36,6 +36,7 @@ from yarl import URL
 
 from gateway import config
 from gateway.errors import CoreUnlicensed, GatewayError
+from gateway.events import RuntimeEvent, about
 from gateway.seams import supertokens as seams
 from gateway.seams.aiohttp import never_retry
 from gateway.supertokens import core_answers
@@ -259,7 +260,7 @@ class CoreClient:
         """Log *text*, unless it has been logged before: the operator has to act."""
         if text not in self._told and len(self._told) < _MAX_TOLD:
             self._told.add(text)
-            _log.warning("%s", text)
+            _log.warning("%s", text, extra=about(RuntimeEvent.CORE_UNLICENSED))
 
     async def _without_tenant(
         self, tenant: str, refusal: httpx.Response, kwargs: dict[str, Any]

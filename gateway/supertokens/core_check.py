@@ -19,6 +19,7 @@ from ssl import SSLContext
 import aiohttp
 from yarl import URL
 
+from gateway.events import RuntimeEvent, about
 from gateway.pace import PACE, Pace, backoff_s
 from gateway.seams import supertokens as seams
 from gateway.supertokens import Sdk, core_answers
@@ -160,13 +161,17 @@ class CoreCheck:
         if found.state is CoreVerdict.USABLE and not found.trouble:
             if self._told is not None:
                 self._told = None
-                _log.warning("the core accepts the gateway now")
+                _log.warning(
+                    "the core accepts the gateway now",
+                    extra=about(RuntimeEvent.CORE_ACCEPTING),
+                )
         elif found.trouble and found.trouble != self._told:
             self._told = found.trouble
             _log.warning(
                 "the core at %s. Meanwhile /auth/* and session checks that need the"
                 " core answer 503",
                 found.trouble,
+                extra=about(RuntimeEvent.CORE_REFUSING, reason=found.trouble),
             )
 
 

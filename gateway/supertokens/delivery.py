@@ -22,6 +22,7 @@ from supertokens_python.ingredients.smsdelivery.types import (
 )
 
 from gateway.config import SmtpConfig
+from gateway.events import RuntimeEvent, about
 
 if TYPE_CHECKING:
     from supertokens_python.recipe.passwordless.types import (
@@ -59,7 +60,9 @@ class Withheld:
         if kind not in self._said:
             self._said.add(kind)
             _log.warning(
-                "a %s message was not sent: supertokens.email_delivery is none", kind
+                "a %s message was not sent: supertokens.email_delivery is none",
+                kind,
+                extra=about(RuntimeEvent.MAIL_WITHHELD, kind=kind),
             )
 
 

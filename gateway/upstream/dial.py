@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from gateway.config import TlsConfig
-from gateway.errors import ConnectFailed, ConnectTimeout, UpstreamBusy
+from gateway.errors import ConnectFailed, ConnectTimeout, OutOfDescriptors
+from gateway.events import RuntimeEvent, about
 from gateway.upstream.address import UpstreamTarget
 
 DNS_TTL_S: Final = 30.0
@@ -29,6 +31,9 @@ Lookup = Callable[[str, int], Awaitable[list[Any]]]
 """`getaddrinfo`, as `(host, port) -> [(family, type, proto, name, sockaddr), …]`."""
 
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_QUIET_S = 10.0
+_quiet_until = float("-inf")
+_log = logging.getLogger("gateway.upstream")
 
 
 async def system_lookup(host: str, port: int) -> list[Any]:
@@ -138,6 +143,18 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     return context
 
 
+def _report_no_files(now: float) -> None:
+    """Log that descriptors are used up, at most once in `_QUIET_S`."""
+    global _quiet_until  # noqa: PLW0603 - descriptors belong to the process, too
+    if now >= _quiet_until:
+        _quiet_until = now + _QUIET_S
+        _log.error(
+            "no file descriptor is left for connections to services: raise the limit"
+            " (ulimit -n)",
+            extra=about(RuntimeEvent.OUT_OF_DESCRIPTORS),
+        )
+
+
 class Dialer:
     """Makes connections to one target."""
 
@@ -156,7 +173,7 @@ class Dialer:
         Raises:
             ConnectTimeout: the deadline passed before the connection was made.
             ConnectFailed: refused, unreachable, unknown name, or TLS failed.
-            UpstreamBusy: this process has no file descriptor left.
+            OutOfDescriptors: this process has no file descriptor left.
         """
         try:
             async with asyncio.timeout_at(deadline):
@@ -168,7 +185,8 @@ class Dialer:
             raise ConnectFailed(f"{self._target}: {why}") from exc
         except OSError as exc:
             if exc.errno in _NO_FILES:
-                raise UpstreamBusy("no file descriptor left") from exc
+                _report_no_files(asyncio.get_running_loop().time())
+                raise OutOfDescriptors("no file descriptor left") from exc
             why = exc.strerror or type(exc).__name__
             raise ConnectFailed(f"{self._target}: {why}") from exc
 

@@ -88,7 +88,8 @@ class UpstreamPool:
         self.cut = 0
         """Exchanges ended because their clients were the slowest."""
         self._clients = clients
-        self._name = str(target)
+        self.name = str(target)
+        """The target's URL, for people."""
         self._heads = heads
         self._events = events
         self._dialer = Dialer(target, resolver)
@@ -294,7 +295,7 @@ class UpstreamPool:
         """
         await ensure_task()  # `asyncio.timeout` needs a task
         if self._closed:
-            raise UpstreamBusy(f"{self._name}: the pool is closed")
+            raise UpstreamBusy(f"{self.name}: the pool is closed")
         loop = asyncio.get_running_loop()
         deadline = min(loop.time() + timeouts.connect, total_at)
         while True:
@@ -321,7 +322,7 @@ class UpstreamPool:
         self._dialling.append(key)
         try:
             made = await self._dialer.dial(
-                lambda: UpstreamConnection(self, self._name, self._heads, loop),
+                lambda: UpstreamConnection(self, self.name, self._heads, loop),
                 deadline,
             )
         except BaseException as exc:
@@ -336,7 +337,7 @@ class UpstreamPool:
         if made.closed or self._closed:
             made.abort()
             self._free_place()
-            raise ConnectFailed(f"{self._name}: closed as soon as it was made")
+            raise ConnectFailed(f"{self.name}: closed as soon as it was made")
         self._connections.add(made)
         return made
 
@@ -385,7 +386,7 @@ class UpstreamPool:
                 )
             else:
                 what = f"all {limit} connections are in use"
-            waiter.set_exception(UpstreamBusy(f"{self._name}: {what}"))
+            waiter.set_exception(UpstreamBusy(f"{self.name}: {what}"))
 
     def _may_begin(self, is_over_share: bool) -> bool:
         """Return whether one more exchange may begin, of a client *is_over_share*."""
@@ -527,7 +528,7 @@ class UpstreamPool:
         self._closed = True
         for waiter in (*self._waiters, *self._over_share):
             if not waiter.done():
-                error = UpstreamBusy(f"{self._name}: the pool is closed")
+                error = UpstreamBusy(f"{self.name}: the pool is closed")
                 waiter.set_exception(error)
         self._waiters.clear()
         self._over_share.clear()

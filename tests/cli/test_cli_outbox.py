@@ -42,7 +42,7 @@ async def test_the_outbox_has_the_mail_and_says_so(tmp_path: Path) -> None:
             body=json.dumps({"email": "ann@example.com"}).encode(),
         )
         assert reply.json()["status"] == "OK"
-        said = await process.until_said(rb"mail to ann@example\.com .*\n.*\n(\d+)\n")
-        assert b"warning: mails are written to " in process.err
+        said = await process.until_said(rb"mail to ann@example\.com .*\n.*\n +(\d+)\n")
+        assert b"WARNING mails are written to " in process.err
     (mail,) = outbox.iterdir()
     assert mail.read_text().endswith(f"\n{said[1].decode()}\n")

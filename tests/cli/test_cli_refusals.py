@@ -109,7 +109,7 @@ routes: [{{path: /a, service: a}}]
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == (
-        f"services.a.tls.ca_file: {missing}: no readable PEM bundle:"
+    assert done.stderr[len("2026-11-27T13:27:37.273Z ") :] == (
+        f"ERROR services.a.tls.ca_file: {missing}: no readable PEM bundle:"
         " [Errno 2] No such file or directory\n"
     )

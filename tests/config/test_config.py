@@ -743,6 +743,44 @@ def test_unknown_keys_of_targets() -> None:
     )
 
 
+# --- the log ----------------------------------------------------------------
+
+
+def test_log_defaults() -> None:
+    """Every request has a line of text, without its User-Agent."""
+    log = parse().log
+    assert (log.format, log.exclude, log.sample) == ("text", (), 1.0)
+    assert (log.slow, log.user_agent) == (1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("log", "path", "message"),
+    [
+        ({"format": "xml"}, "log.format", "expected 'text', 'json' or 'none'"),
+        ({"sample": 0}, "log.sample", "must be more than 0"),
+        ({"sample": 1.5}, "log.sample", "must be at most 1"),
+        ({"slow": "soon"}, "log.slow", "expected a duration"),
+        ({"exclude": [{}]}, "log.exclude[0]", "expected at least one of path, route"),
+        ({"exclude": [{"path": "a"}]}, "log.exclude[0].path", "a path begins with /"),
+        ({"exclude": [{"status": []}]}, "log.exclude[0].status", "at least one item"),
+        (
+            {"exclude": [{"status": ["ok"]}]},
+            "log.exclude[0].status[0]",
+            "expected a status such as 204, or a class of them such as 2xx",
+        ),
+        ({"exclude": [{"status": [600]}]}, "log.exclude[0].status[0]", "such as 204"),
+        ({"exclude": [{"host": "a"}]}, "log.exclude[0].host", "unknown key"),
+        ({"user_agent": "yes"}, "log.user_agent", "true or false"),
+    ],
+    ids=str,
+)
+def test_bad_log_settings(log: dict[str, object], path: str, message: str) -> None:
+    """Each mistake has its place and says what is expected."""
+    found = finding(log=log)
+    assert found.path.startswith(path)
+    assert message in found.message
+
+
 def test_statuses_may_be_numbers() -> None:
     """`upstream_401: 403`, which is a number in YAML, means the text `403`."""
     assert parse(routes=[route(upstream_401=403)]).routes[0].upstream_401 == "403"

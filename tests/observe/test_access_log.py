@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import select
@@ -9,6 +10,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from failing_streams import Broken, Stuck
@@ -16,15 +18,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import observe
+from gateway.config import LogConfig
 from gateway.errors import Side, Stage
 from gateway.observe import (
     AccessLog,
+    Origin,
     Record,
+    Selection,
     access_log,
     fitting_line,
     json_line,
     text_line,
 )
+from gateway.observe.meters import BUCKETS, Meters
 
 NOON = 1_700_000_000.5
 
@@ -40,7 +46,13 @@ RECORD = Record(
     decision="allowed",
     reason="cached",
     user_id="u-1",
+    tenant_id="public",
+    host="api.example.com:8443",
+    is_secure=True,
     upstream="orders",
+    target="http://10.0.0.7:8080",
+    retries=1,
+    upstream_status=201,
     duration_ms=1.23456,
     verify_at=5.0,
     verified_at=5.00025,
@@ -53,9 +65,14 @@ RECORD = Record(
 def test_json_line() -> None:
     """The JSON line has these keys and values; log collectors rely on them."""
     assert json.loads(json_line(RECORD, NOON)) == {
-        "time": "2023-11-14T22:13:20.500+00:00",
+        "time": "2023-11-14T22:13:20.500Z",
+        "level": "info",
+        "event": "request",
         "request_id": "abc",
         "client": "203.0.113.7",
+        "host": "api.example.com:8443",
+        "scheme": "https",
+        "protocol": "HTTP/1.1",
         "method": "GET",
         "path": "/orders/7",
         "status": 200,
@@ -63,7 +80,11 @@ def test_json_line() -> None:
         "decision": "allowed",
         "reason": "cached",
         "user_id": "u-1",
+        "tenant_id": "public",
         "upstream": "orders",
+        "target": "http://10.0.0.7:8080",
+        "upstream_status": 201,
+        "attempts": 2,
         "duration_ms": 1.23,
         "verify_ms": 0.25,
         "connect_ms": None,
@@ -82,11 +103,13 @@ def test_text_line() -> None:
     Duration, sizes, client and request id follow, and a note if there is one.
     """
     assert text_line(RECORD, NOON) == (
-        "22:13:20.500 200 GET /orders/7 [orders] allowed (cached) user=u-1 -> orders"
-        " 1.2ms in=3 out=140 203.0.113.7 abc"
+        "2023-11-14T22:13:20.500Z INFO 200 GET /orders/7 [orders] allowed (cached)"
+        " user=u-1 -> orders 1.2ms in=3 out=140 203.0.113.7 abc"
     )
+    failed = replace(RECORD, status=502)
+    assert text_line(failed, NOON).startswith("2023-11-14T22:13:20.500Z ERROR 502 ")
     assert text_line(Record(started=0.0, note="why"), NOON) == (
-        "22:13:20.500 - - - [-] - 0.0ms in=0 out=0 - - | why"
+        "2023-11-14T22:13:20.500Z INFO - - - [-] - 0.0ms in=0 out=0 - - | why"
     )
 
 
@@ -95,7 +118,6 @@ records = st.builds(
     Record,
     started=st.just(0.0),
     client=texts,
-    method=texts,
     path=texts,
     request_id=texts,
     route=st.none() | texts,
@@ -104,6 +126,11 @@ records = st.builds(
     user_id=st.none() | texts,
     upstream=st.none() | texts,
     note=texts,
+    host=texts,
+    method=texts | st.just("GET"),
+    tenant_id=st.none() | texts,
+    target=st.none() | texts,
+    user_agent=st.none() | texts,
     side=st.none() | st.sampled_from(Side),
     stage=st.sampled_from(Stage),
 )
@@ -118,7 +145,7 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
     assert packed.isascii()
     assert packed.isprintable()
     read = json.loads(packed)
-    for name in ("client", "path", "user_id", "note", "route"):
+    for name in ("client", "path", "user_id", "note", "route", "host", "method"):
         assert read[name] == getattr(record, name)
 
 
@@ -127,12 +154,23 @@ def test_no_text_breaks_out_of_its_line(record: Record) -> None:
 
 def dumped(record: Record, now: float) -> str:
     """Return the JSON line as `json` and `datetime` write it."""
-    names = "request_id client method path status route decision reason user_id"
+    at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+    names = "method route decision reason upstream target user_id tenant_id"
     line = json.dumps(
         {
-            "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            "time": at.replace("+00:00", "Z"),
+            "level": "info" if record.status < 500 else "error",
+            "event": "request",
+            "request_id": record.request_id,
+            "client": record.client,
+            "host": record.host,
+            "scheme": "https" if record.is_secure else "http",
+            "protocol": record.protocol,
+            "path": record.path,
+            "status": record.status,
             **{name: getattr(record, name) for name in names.split()},
-            "upstream": record.upstream,
+            "upstream_status": record.upstream_status,
+            "attempts": 0 if record.target is None else 1 + record.retries,
             "duration_ms": round(record.duration_ms, 2),
             "verify_ms": None,
             "connect_ms": None,
@@ -142,6 +180,7 @@ def dumped(record: Record, now: float) -> str:
             "stage": record.stage,
             "side": record.side,
             "note": record.note,
+            **({"user_agent": record.user_agent} if record.user_agent else {}),
         },
         separators=(",", ":"),
     )
@@ -155,7 +194,8 @@ def dumped(record: Record, now: float) -> str:
 def printed(record: Record, now: float) -> str:
     """Return the text line, made of words, with the time as `datetime` writes it."""
     words = [
-        datetime.fromtimestamp(now, UTC).strftime("%H:%M:%S.%f")[:-3],
+        datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z",
+        "INFO" if record.status < 500 else "ERROR",
         str(record.status or "-"),
         record.method,
         record.path,
@@ -189,7 +229,16 @@ filled = st.fixed_dictionaries(
             ("client", "method", "path", "request_id", "decision", "reason", "note"),
             any_texts,
         ),
-        **dict.fromkeys(("route", "user_id", "upstream"), st.none() | any_texts),
+        **dict.fromkeys(
+            ("route", "user_id", "upstream", "tenant_id", "target"),
+            st.none() | any_texts,
+        ),
+        "user_agent": st.none() | any_texts.filter(bool),
+        "host": any_texts,
+        "is_secure": st.booleans(),
+        "retries": st.integers(0, 5),
+        "upstream_status": st.none() | st.integers(100, 599),
+        "protocol": st.sampled_from(["HTTP/1.0", "HTTP/1.1"]),
         **dict.fromkeys(("status", "bytes_in", "bytes_out"), sizes),
         "duration_ms": st.sampled_from([0.005, 1e-7, 1.005, 2.675, 99.995, 1e16])
         | st.floats(0, allow_infinity=False),
@@ -317,13 +366,13 @@ def test_a_broken_stream_raises_no_error(error: Exception) -> None:
 
 
 class Switchable(io.StringIO):
-    """A stream that fails unless `works` is true."""
+    """A stream that fails unless `works` is true, as on a full disk."""
 
     works = False
 
     def write(self, text: str) -> int:
         if not self.works:
-            raise BlockingIOError
+            raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(text)
 
 
@@ -355,7 +404,8 @@ def test_lost_lines_are_reported_once_and_counted_in_the_end(
         write_one(log)
     log.flush()
     assert log.dropped == 3
-    assert caplog.messages == ["the access log isn't read: lines of it are being lost"]
+    why = "No space left on device"
+    assert caplog.messages == [f"lines of the access log are being lost: {why}"]
     now += 10
     log.flush()
     assert caplog.messages[1:] == ["lines of the access log that were lost: 3"]
@@ -364,3 +414,58 @@ def test_lost_lines_are_reported_once_and_counted_in_the_end(
     log.close()
     assert caplog.messages[3:] == ["lines of the access log that were lost: 1"]
     assert len(caplog.messages) == 4
+
+
+# --- what has a line ----------------------------------------------------------------
+
+
+def written(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_records_without_a_line_are_counted() -> None:
+    """What is left out is counted for metrics, and is no loss."""
+    stream, meters = io.StringIO(), Meters()
+    config = LogConfig.model_validate({"exclude": [{"path": "/healthz"}]})
+    log = AccessLog("json", stream, meters=meters, selection=Selection(config))
+    for path in ("/healthz", "/orders"):
+        log.observe(replace(RECORD, path=path))
+    log.close()
+    assert [line["path"] for line in written(stream)] == ["/orders"]
+    (requests,) = (one for one in meters.samples() if one.kind == "requests")
+    assert sum(requests.numbers[:BUCKETS]) == 2
+    assert log.dropped == 0
+
+
+def test_sampled_lines_say_the_share() -> None:
+    """`sample_rate` is 1 in lines that are always kept: sums can be weighted."""
+    stream = io.StringIO()
+    selection = Selection(LogConfig(sample=0.25))
+    log = AccessLog("json", stream, selection=selection)
+    for number in range(400):
+        log.observe(replace(RECORD, request_id=str(number), status=200))
+    log.observe(replace(RECORD, status=502))
+    log.close()
+    *sampled, failed = written(stream)
+    assert 50 < len(sampled) < 150
+    assert {line["sample_rate"] for line in sampled} == {0.25}
+    assert failed["sample_rate"] == 1.0
+
+
+def test_text_lines_say_the_share() -> None:
+    """It follows the request id."""
+    stream = io.StringIO()
+    log = AccessLog("text", stream, selection=Selection(LogConfig(sample=0.5)))
+    log.observe(replace(RECORD, status=503))
+    log.close()
+    assert stream.getvalue().endswith(" abc sample=1.0\n")
+
+
+def test_every_json_line_has_its_process() -> None:
+    """Lines of the access log end with pid, worker and generation, as messages do."""
+    stream = io.StringIO()
+    log = AccessLog("json", stream, origin=Origin(pid=7, worker=2, generation=3))
+    log.observe(RECORD)
+    log.close()
+    (line,) = written(stream)
+    assert (line["pid"], line["worker"], line["generation"]) == (7, 2, 3)

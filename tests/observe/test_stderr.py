@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
+import json
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,14 @@ from processes import DEADLINE_S, GATEWAY
 from wire import connect, request
 
 from gateway import observe
-from gateway.observe import Messages, stderr
+from gateway.events import ONCE, RuntimeEvent, about
+from gateway.observe import Messages, Origin, stderr
 
 
 def message(text: str) -> logging.LogRecord:
-    return logging.makeLogRecord({"msg": text, "levelno": logging.WARNING})
+    return logging.makeLogRecord(
+        {"msg": text, "levelno": logging.WARNING, "name": "gateway.test"}
+    )
 
 
 def test_messages_to_a_stuck_stream_are_dropped_and_counted(
@@ -31,18 +37,68 @@ def test_messages_to_a_stuck_stream_are_dropped_and_counted(
     """
     monkeypatch.setattr(stderr, "_QUEUE_MESSAGES", 1)
     stream = Stuck()
-    messages = Messages(stream, who="worker 2: ")
+    messages = Messages(stream, origin=Origin(who="worker 2: "))
     messages.handle(message("first"))
     assert stream.reached.wait(10)
     for text in ("second", "third", "fourth"):
         messages.handle(message(text))
     stream.release.set()
     messages.finish()
-    assert stream.getvalue() == (
-        "worker 2: first\n"
-        "worker 2: second\n"
-        "worker 2: messages lost here, because nobody read them: 2\n"
-    )
+    lines = [line.partition("Z ")[2] for line in stream.getvalue().splitlines()]
+    assert lines == [
+        "WARNING worker 2: first",
+        "WARNING worker 2: second",
+        "WARNING worker 2: messages lost here, because nobody read them: 2",
+    ]
+
+
+def test_a_message_has_its_event_and_facts() -> None:
+    """One with an event has its severity and facts, and others have their logger."""
+    stream = io.StringIO()
+    messages = Messages(stream, origin=Origin(form="json", pid=7, worker=2))
+    extra = about(RuntimeEvent.KEYS_EXPIRED)
+    for more in (extra, {}):
+        messages.handle(logging.makeLogRecord({**vars(message("why")), **more}))
+    messages.finish()
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["level"]) == ("keys_expired", "error")
+    assert (first["pid"], first["worker"], first["message"]) == (7, 2, "why")
+    assert (second["event"], second["level"]) == ("other", "warning")
+    assert second["logger"] == "gateway.test"
+
+
+def test_what_each_worker_notices_is_relayed() -> None:
+    """Events of the whole gateway go to the relay, if there is one, and no others."""
+    stream = io.StringIO()
+    messages = Messages(stream)
+    seen: list[RuntimeEvent] = []
+    messages.relay = lambda event, _message, _facts: seen.append(event)
+    for event in RuntimeEvent:
+        messages.handle(
+            logging.makeLogRecord({**vars(message(event.code)), "event": event})
+        )
+    messages.finish()
+    assert set(seen) == ONCE
+    assert len(stream.getvalue().splitlines()) == len(RuntimeEvent) - len(ONCE)
+
+
+def test_an_exception_has_its_traceback() -> None:
+    """In text its lines are indented, so that its words can't forge a line."""
+    stream = io.StringIO()
+    messages = Messages(stream)
+    try:
+        raise ValueError("a\n2026-11-27T13:27:37.273Z ERROR forged")
+    except ValueError:
+        messages.handle(
+            logging.makeLogRecord(
+                {**vars(message("failed")), "exc_info": sys.exc_info()}
+            )
+        )
+    messages.finish()
+    first, *others = stream.getvalue().splitlines()
+    assert first.endswith("failed")
+    assert "    Traceback (most recent call last):" in others
+    assert all(line.startswith("    ") for line in others)
 
 
 def test_a_broken_pipe_raises_no_error() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.events import RuntimeEvent
 from gateway.observe.meters import (
     CHECKS,
     MAX_LABEL,
@@ -37,6 +38,7 @@ from gateway.process.messages import (
     KeySource,
     KeysUntil,
     Message,
+    Notice,
     Ping,
     Ready,
     Report,
@@ -101,6 +103,12 @@ some_messages = st.one_of(
         times,
     ),
     st.builds(KeysUntil, times),
+    st.builds(
+        Notice,
+        st.just(RuntimeEvent.PROXY_NOT_TRUSTED),
+        st.text(),
+        st.dictionaries(st.just("peer"), st.text()),
+    ),
     st.builds(Deny, st.dictionaries(st.text(max_size=100), times), st.integers()),
     st.builds(DenyDone, st.integers()),
     st.builds(FetchKeys, sources, times, times),
@@ -182,6 +190,13 @@ def test_an_api_key_is_not_shown() -> None:
         b'{"status":[1,[],[],{},1,false,null,true,1,{},0]}',
         b'{"status":[1,[],[],{},true,false,NaN,true,1,{},0]}',
         b'{"status":[1,[],[],{},true,false,null,true,1,{"signal":0.5},0]}',
+        b'{"notice":["ready","a",{}]}',
+        b'{"notice":["core_unlicensed","a",{"peer":"b"}]}',
+        b'{"notice":["core_unlicensed",1,{}]}',
+        b'{"notice":["core_unlicensed","a",[]]}',
+        b'{"notice":["core_unlicensed","' + b"a" * 2001 + b'",{}]}',
+        b'{"notice":["proxy_not_trusted","a",{"peer":1}]}',
+        b'{"notice":["proxy_not_trusted","a",{"peer":"' + b"a" * 2001 + b'"}]}',
         b'{"denied":true}',
         b'{"denied":1.0}',
         b'{"accept":1}',

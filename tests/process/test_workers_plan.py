@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.events import RuntimeEvent
 from gateway.observe.meters import Sample
 from gateway.process import plan
 from gateway.process.messages import (
@@ -35,6 +36,7 @@ from gateway.process.messages import (
     KeySource,
     KeysUntil,
     Message,
+    Notice,
     Ping,
     Ready,
     Report,
@@ -797,8 +799,18 @@ def of(actions: list[Action], kind: type[T]) -> list[T]:
     return [action for action in actions if isinstance(action, kind)]
 
 
+STOPPING = "stopping: requests in flight are finished"
+
+
 def lines_of(actions: list[Action]) -> list[str]:
-    return [action.text for action in of(actions, LogLine)]
+    return [action.message for action in of(actions, LogLine)]
+
+
+def shown(actions: list[Action]) -> list[Action | str]:
+    """Return *actions*, with the messages of lines in place of these."""
+    return [
+        action.message if isinstance(action, LogLine) else action for action in actions
+    ]
 
 
 def test_the_first_worker_starts_before_the_others() -> None:
@@ -832,7 +844,7 @@ def test_a_configuration_that_no_worker_can_serve(
     driver = Driver(is_serving=False)
     if failed:
         driver.receives(1, Failed(failed))
-    assert driver.exits(1, 3) == [LogLine(line), CloseSockets(), Exit(1)]
+    assert shown(driver.exits(1, 3)) == [line, CloseSockets(), Exit(1)]
 
 
 def test_a_first_worker_that_was_killed_is_started_again() -> None:
@@ -842,7 +854,7 @@ def test_a_first_worker_that_was_killed_is_started_again() -> None:
     """
     driver = Driver(is_serving=False)
     line = "worker 1 (pid 101) was ended by SIGKILL; another one starts in 0.1 s"
-    assert driver.exits(1) == [LogLine(line)]
+    assert shown(driver.exits(1)) == [line]
     assert driver.plan.due == pytest.approx(0.1)
     assert driver.on(Tick(), after_s=0.05) == []
     assert driver.on(Tick(), after_s=0.06) == [Fork(2, 0, 1)]
@@ -858,7 +870,7 @@ def test_a_fork_that_fails_is_tried_again() -> None:
     """A fork that fails is logged and tried again after the delay of a crash."""
     driver = Driver(is_serving=False)
     line = "worker 1 can't be started: no memory; another one starts in 0.1 s"
-    assert driver.on(NotStarted(1, "no memory")) == [LogLine(line)]
+    assert shown(driver.on(NotStarted(1, "no memory"))) == [line]
     assert driver.on(Tick(), after_s=0.1) == [Fork(2, 0, 1)]
 
 
@@ -970,14 +982,14 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
     driver = Driver()
     assert driver.reloads("b:2", probes="c:3") == [Fork(4, 0, 2)]
     assert driver.receives(4, Ready()) == [Fork(5, 1, 2)]
-    assert driver.receives(5, Ready()) == [
+    assert shown(driver.receives(5, Ready())) == [
         Send(4, Accept((0,))),
         Send(5, Accept((1,))),
         Send(1, Drain()),
         Send(2, Drain()),
-        LogLine("reloaded routes.yaml"),
-        LogLine("gateway.listen has changed: that needs a restart"),
-        LogLine("gateway.probes.listen has changed: that needs a restart"),
+        "reloaded routes.yaml",
+        "gateway.listen has changed: that needs a restart",
+        "gateway.probes.listen has changed: that needs a restart",
     ]
     assert driver.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):
@@ -1008,9 +1020,9 @@ def test_a_reload_whose_worker_ends_fails(code: int) -> None:
     assert len(lines) == 2
     assert lines[1] == "not reloaded: the old configuration stays in use"
     assert driver.on(Signalled(Signal.RELOAD)) == [Load()]
-    assert driver.on(FileRefused(("1:1: bad",))) == [
-        LogLine("1:1: bad"),
-        LogLine(lines[1]),
+    assert shown(driver.on(FileRefused(("1:1: bad",)))) == [
+        "1:1: bad",
+        lines[1],
     ]
 
 
@@ -1039,7 +1051,7 @@ def test_a_stop_drains_and_a_second_one_kills() -> None:
     """
     driver = Driver()
     drains = [CloseSockets(), Send(1, Drain()), Send(2, Drain())]
-    assert driver.on(Signalled(Signal.HANG_UP)) == drains
+    assert shown(driver.on(Signalled(Signal.HANG_UP))) == [STOPPING, *drains]
     assert driver.on(Signalled(Signal.HANG_UP)) == []
     assert driver.exits(1, 0) == []
     assert driver.on(Signalled(Signal.STOP)) == [Kill(2)]
@@ -1050,7 +1062,8 @@ def test_a_stop_during_a_reload() -> None:
     """Workers that serve drain, and one that starts is killed."""
     driver = Driver()
     driver.reloads()
-    assert driver.on(Signalled(Signal.STOP)) == [
+    assert shown(driver.on(Signalled(Signal.STOP))) == [
+        STOPPING,
         CloseSockets(),
         Send(1, Drain()),
         Send(2, Drain()),
@@ -1116,7 +1129,7 @@ def test_keys_of_another_core_are_not_handed_over(source: KeySource, sdk: str) -
     driver.receives(4, Ready())
     driver.receives(5, KeysUntil(100.0))
     sent = driver.feed(Received(5, Ready()))
-    assert LogLine("reloaded routes.yaml") in sent
+    assert "reloaded routes.yaml" in lines_of(sent)
     assert Send(3, fetch(source)) in sent
     if source != SOURCES[0]:
         driver.receives(3, keys)  # it was on its way
@@ -1174,7 +1187,7 @@ def test_the_hub_asks_the_core_once_for_a_start_and_for_each_reload() -> None:
     driver.receives(6, Ready())
     driver.receives(7, ASKS[1])
     sent = driver.feed(Received(7, Ready()))
-    assert LogLine("reloaded routes.yaml") in sent
+    assert "reloaded routes.yaml" in lines_of(sent)
     assert asked(sent) == [Send(5, ASKS[1])]
 
 
@@ -1260,7 +1273,7 @@ def test_a_hub_that_misbehaves_is_replaced(event: Event, why: str) -> None:
     driver = Driver()
     assert driver.feed(event) == [Kill(3)]
     line = f"hub (pid 103) was ended by SIGKILL: {why}; another one starts in 0.1 s"
-    assert driver.exits(3) == [LogLine(line)]
+    assert shown(driver.exits(3)) == [line]
     assert ForkHub(4) in driver.feed(Tick(), after_s=0.1)
     assert lines_of(driver.exits(4, 1)) == [
         "hub (pid 104) ended with exit code 1; another one starts in 0.2 s"
@@ -1270,7 +1283,8 @@ def test_a_hub_that_misbehaves_is_replaced(event: Event, why: str) -> None:
 def test_the_hub_ends_last() -> None:
     """The hub drains when no worker is left, and is killed after `hub_end_s`."""
     driver = Driver(workers=1)
-    assert driver.feed(Signalled(Signal.STOP)) == [CloseSockets(), Send(1, Drain())]
+    stop = driver.feed(Signalled(Signal.STOP))
+    assert shown(stop) == [STOPPING, CloseSockets(), Send(1, Drain())]
     assert driver.feed(Exited(1, 101, 0, "ended")) == [Send(2, Drain())]
     assert driver.feed(Tick(), after_s=PACE.hub_end_s) == [Send(2, Ping())]
     assert driver.feed(Tick(), after_s=1.0) == [Kill(2)]
@@ -1284,7 +1298,7 @@ def test_a_hub_that_dies_while_workers_drain_is_not_replaced() -> None:
     """A hub that dies after a stop is logged and not replaced."""
     driver = Driver(workers=1)
     driver.feed(Signalled(Signal.STOP))
-    assert driver.exits(2) == [LogLine("hub (pid 102) was ended by SIGKILL")]
+    assert shown(driver.exits(2)) == ["hub (pid 102) was ended by SIGKILL"]
     assert driver.exits(1, 0) == [Exit(0)]
 
 
@@ -1304,7 +1318,7 @@ def test_connections_are_accepted_until_the_shutdown_delay_is_over() -> None:
     """Until then, a worker that dies is replaced, and SIGHUP does nothing."""
     driver = Driver(workers=1, shutdown_delay_s=DELAY_S)
     line = "stopping: connections are accepted for another 3 s"
-    assert driver.on(Signalled(Signal.STOP)) == [LogLine(line)]
+    assert shown(driver.on(Signalled(Signal.STOP))) == [line]
     assert driver.status.is_draining
     assert driver.status.slots == ("accepting",)
     assert driver.on(Signalled(Signal.HANG_UP)) == []
@@ -1330,7 +1344,8 @@ def test_a_second_signal_ends_the_shutdown_delay() -> None:
 def test_without_a_ready_worker_there_is_no_shutdown_delay() -> None:
     """Nobody accepts connections, so there is nothing to wait for."""
     driver = Driver(workers=1, is_serving=False, shutdown_delay_s=DELAY_S)
-    assert driver.on(Signalled(Signal.STOP)) == [CloseSockets(), Kill(1)]
+    stop = driver.on(Signalled(Signal.STOP))
+    assert shown(stop) == [STOPPING, CloseSockets(), Kill(1)]
 
 
 def test_a_file_that_was_being_read_is_not_served_after_a_signal() -> None:
@@ -1439,3 +1454,49 @@ def test_the_start_is_over_when_a_worker_has_keys() -> None:
     assert not without_keys.status.is_started
     without_keys.on(Tick(), after_s=1.0)
     assert without_keys.status.is_started
+
+
+# --- what each worker notices by itself -------------------------------------------
+
+
+def proxy(peer: str) -> Notice:
+    return Notice(RuntimeEvent.PROXY_NOT_TRUSTED, f"from {peer}", {"peer": peer})
+
+
+def unlicensed(feature: str) -> Notice:
+    return Notice(RuntimeEvent.CORE_UNLICENSED, feature, {})
+
+
+def test_what_several_workers_notice_is_reported_once() -> None:
+    """One line for the first proxy, one for each feature; again after a reload."""
+    driver = Driver()
+    notices = [proxy("a"), proxy("b"), unlicensed("mfa"), unlicensed("tenants")]
+    for round_ in range(2):
+        lines = [
+            line
+            for notice in notices
+            for worker in ((1, 2), (4, 5))[round_]
+            for line in lines_of(driver.receives(worker, notice))
+        ]
+        assert lines == ["from a", "mfa", "tenants"]
+        if round_ == 0:
+            driver.reloads()
+            driver.receives(4, Ready())
+            driver.receives(5, Ready())
+
+
+def test_a_worker_can_t_fill_the_log_with_notices() -> None:
+    """The number of lines is limited, whatever a worker sends."""
+    driver = Driver()
+    lines = [
+        line
+        for number in range(1000)
+        for line in lines_of(driver.receives(1, unlicensed(str(number))))
+    ]
+    assert len(lines) == 64
+
+
+def test_the_hub_sends_no_notices() -> None:
+    """A hub that sends one is killed, as for any message that isn't its own."""
+    driver = Driver()
+    assert of(driver.feed(Received(3, unlicensed("mfa"))), Kill) == [Kill(3)]

@@ -1052,6 +1052,16 @@ def test_describe() -> None:
             },
             [],
         ),
+        # A name in the log is that of a route, also one of the gateway's own.
+        (
+            {
+                "log": {
+                    "exclude": [{"route": "b"}, {"route": "a"}, {"route": "/user"}]
+                },
+                "routes": [rule("exact", "/x", name="a")],
+            },
+            ["log.exclude[0].route"],
+        ),
         # A route of one method hides the other methods of its path.
         (
             {

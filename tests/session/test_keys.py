@@ -19,7 +19,7 @@ from yarl import URL
 from gateway import config
 from gateway.errors import CoreUnavailable
 from gateway.pace import PACE, Pace
-from gateway.session import keys
+from gateway.session import key_reports, keys
 from gateway.session.keys import BadKeySet, KeySet, KeyStore, Missing, key_set
 
 OLD = Mint(kid="d-1")
@@ -364,17 +364,6 @@ async def test_handed_keys_of_the_future_count_from_now() -> None:
     assert found.usable_for_s() == SETTINGS.max_stale
 
 
-async def test_handed_keys_are_told_after_an_outage(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """The log says until when they last, if it has said before that there are none."""
-    async with served(says(b"", 500)) as server, store(server.url) as found:
-        await found.refresh()
-        assert "protected routes answer 503" in caplog.text
-        found.adopt(OLD_SET, 1000.0)
-        assert "the last keys that the gateway fetched are here" in caplog.text
-
-
 async def test_the_next_host_is_asked() -> None:
     """If a host fails, the next one is asked.
 
@@ -416,7 +405,8 @@ async def test_an_outage_is_told_at_its_begin_and_its_end(
 
     A core that fails repeatedly is logged once a minute.
     """
-    monkeypatch.setattr(keys, "time", SimpleNamespace(time=lambda: 1_800_000_000.0))
+    time = SimpleNamespace(time=lambda: 1_800_000_000.0)
+    monkeypatch.setattr(key_reports, "time", time)
     clock = Clock()
     async with (
         served(publishes(OLD)) as server,

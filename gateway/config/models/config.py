@@ -10,6 +10,7 @@ from gateway.config.forms import Name, Text
 from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
+from gateway.config.models.log import LogConfig
 from gateway.config.models.routes import (
     DefaultsConfig,
     GroupConfig,
@@ -30,6 +31,7 @@ class Config(Model):
     Paths are relative to this file. Files of one pattern are read in order of name.
     """
     gateway: GatewayConfig = GatewayConfig()
+    log: LogConfig = LogConfig()
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
     defaults: DefaultsConfig = DefaultsConfig()

@@ -59,6 +59,14 @@ class PathMatchConfig(Model):
                 return name, path
         raise AssertionError("the schema accepts exactly one form")
 
+    @property
+    def matched(self) -> tuple[PathForm, str]:
+        """The form that the path is matched in, and the path: `{rest…}` is a prefix."""
+        form, path = self.form
+        if form == "template" and path.endswith("...}"):
+            return "prefix", path.rpartition("/")[0]
+        return form, path
+
 
 def _short_path(value: object) -> object:
     return {"prefix": value} if isinstance(value, str) else value
