@@ -88,9 +88,9 @@ def json_line(record: Record, now: float, more: str = "") -> str:
         f',"request_id":{_quoted(record.request_id)}'
         f',"client":{_quoted(record.client)}'
         f"{_site(record.host, record.is_secure, record.protocol)}"
+        f"{outcome}"
         f',"path":{_quoted(record.path)}'
         f',"status":{record.status}'
-        f"{outcome}"
         f',"user_id":{"null" if user_id is None else _quoted(user_id)}'
         f',"tenant_id":{_quoted_or_null(record.tenant_id)}'
         f',"upstream_status":{record.upstream_status or "null"}'
