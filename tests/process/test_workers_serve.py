@@ -720,11 +720,11 @@ def floods(end):
     while True:
         end.sendall(bytes(65536))
 
-def work(_settings, end, _slot):
+def work(_settings, end, _slot, _generation):
     (closes, babbles, commands, floods)[len(said) % 4](end)
     time.sleep(60)
 
-def say(text):
+def say(_event, text, **_facts):
     said.append(text)
     print(text, flush=True)
 
@@ -850,7 +850,7 @@ async def test_a_core_that_refuses_the_gateway_is_reported_once(
     secret = "not-the-key-of-this-core"
     own_key = ROUTES.replace("{connection", f"{{api_key: {secret}, connection")
     gateway = await start(own_key)
-    line = rb"\nthe core at http://[^\n]+ answered 401: [^\n]+api_key[^\n]+\n"
+    line = rb"Z ERROR the core at http://[^\n]+ answered 401: [^\n]+api_key[^\n]+\n"
     await gateway.until_logged(line)
     assert (await gateway.ask()).status == 200
     body = json.dumps(form("ann@example.com")).encode()
@@ -1071,7 +1071,7 @@ async def test_an_invalid_file_isn_t_reloaded(start: Start, tmp_path: Path) -> N
         lines = gateway.process.err[logged:].decode().splitlines()
         assert len(lines) > len(begins)
         for line, begin in zip(lines, begins, strict=False):
-            assert line.startswith(begin)
+            assert line.partition("Z ERROR ")[2].startswith(begin)
         assert (await gateway.ask()).status == 200
         assert (await gateway.ask("/new")).status == 404
     await until(lambda: gateway.workers == before)
@@ -1097,7 +1097,8 @@ async def test_a_stop_during_a_reload(
         service.release.set()
         assert (await wire.reply()).status == 200
     assert await gateway.process.ended() == 0
-    assert len(gateway.process.err.splitlines()) == 1
+    _ready, stopping = gateway.process.err.splitlines()
+    assert stopping.endswith(b"stopping: requests in flight are finished")
 
 
 # --- stops ------------------------------------------------------------------------
@@ -1121,7 +1122,8 @@ async def test_ctrl_c_counts_once(start: Start, service: Service) -> None:
         reply = await wire.reply()
         assert (reply.status, reply.one("Connection")) == (200, "close")
     assert await gateway.process.ended() == 0
-    (line,) = gateway.process.err.decode().splitlines()
+    line, stopping = gateway.process.err.decode().splitlines()
+    assert stopping.endswith("stopping: requests in flight are finished")
     assert line.endswith(
         f"on http://127.0.0.1:{gateway.port}, routes from {gateway.path}, 2 workers"
     )
@@ -1198,13 +1200,10 @@ async def test_a_closed_terminal_is_no_reload(
 async def test_the_lines_of_several_processes_stay_whole(start: Start) -> None:
     """Log lines of two workers in one pipe stay whole, also with long paths.
 
-    Messages on standard error name the worker.
+    The core is away, which one line on standard error says, in JSON as all lines.
     """
     gateway = await start(ROUTES, "--log-format", "json", CORE="http://127.0.0.1:9")
-    for number in (1, 2):
-        await gateway.until_logged(
-            rb"(?m:^)worker %d: the signing keys can't be" % number
-        )
+    await gateway.until_logged(rb'"event": "core_lost"')
     targets = [f"/open/{number}/" + "x" * (number * 40) for number in range(150)]
 
     async def ask_all(wire: Wire) -> None:
@@ -1216,7 +1215,12 @@ async def test_the_lines_of_several_processes_stay_whole(start: Start) -> None:
             group.create_task(ask_all(wire))
     gateway.signal(signal.SIGTERM)
     assert await gateway.process.ended() == 0
-    paths = [json.loads(line)["path"] for line in gateway.process.out.splitlines()]
+    events = [json.loads(line)["event"] for line in gateway.process.err.splitlines()]
+    assert events == ["ready", "core_lost", "shutdown"]
+    written = [json.loads(line) for line in gateway.process.out.splitlines()]
+    assert {line["worker"] for line in written} == {1, 2}
+    assert {line["generation"] for line in written} == {1}
+    paths = [line["path"] for line in written]
     long = [path for path in paths if path != "/open"]
     assert len(long) == 2 * len(targets)
     for path in long:
