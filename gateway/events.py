@@ -54,6 +54,8 @@ class RuntimeEvent(Enum):
     KEYS_STALE = "keys_stale", _WARNING, ("reason", "keys_until")
     KEYS_FRESH = "keys_fresh", _INFO, ()
     KEYS_EXPIRED = "keys_expired", _ERROR, ()
+    CERTIFICATES_CHANGED = "certificates_changed", _INFO, ("address",)
+    CERTIFICATES_REFUSED = "certificates_refused", _ERROR, ("address",)
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
     CONNECTIONS_CLOSED = (
         "connections_closed",

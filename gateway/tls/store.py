@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import ListenConfig, ListenTlsConfig
+from gateway.events import RuntimeEvent, about
 from gateway.tls.certificates import Certificate
 from gateway.tls.contexts import BadTls, ServerTls, load
 
@@ -87,7 +88,7 @@ class CertificateStore:
                 return
             self._seen = found  # not tried again before they change
             self._say(
-                logging.ERROR,
+                RuntimeEvent.CERTIFICATES_REFUSED,
                 f"the new certificates of {self.listen.address} can't be used:"
                 f" {error}. The old ones stay",
             )
@@ -98,7 +99,7 @@ class CertificateStore:
         if found != self._seen:
             self._seen = found
             self._say(
-                logging.WARNING,
+                RuntimeEvent.CERTIFICATES_CHANGED,
                 f"the certificates of {self.listen.address} have changed",
             )
 
@@ -109,9 +110,10 @@ class CertificateStore:
         """
         return time.monotonic() - self._loaded_at > TICKET_KEY_S
 
-    def _say(self, level: int, text: str) -> None:
+    def _say(self, event: RuntimeEvent, text: str) -> None:
         if not self.is_silent:
-            _log.log(level, text)
+            level = logging.ERROR if event.severity == "error" else logging.WARNING
+            _log.log(level, text, extra=about(event, address=self.listen.address))
 
     async def watch(self) -> None:
         """Refresh now and from time to time, without end."""
