@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,13 @@ from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.events import RuntimeEvent, about
-from gateway.forward import ServiceTargets
 from gateway.headers import ForwardedCache, Networks
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Observer
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
-from gateway.routes import RouteTable, unmet_requirements
+from gateway.routes import RouteTable, Service, unmet_requirements
 from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
 from gateway.session.authenticator import SessionAuthenticator
@@ -36,7 +35,13 @@ from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.session.tokens import holds_token, is_session_text
 from gateway.supertokens import session_check
 from gateway.supertokens.api import Auth
-from gateway.upstream import Upstreams, UpstreamTarget
+from gateway.upstream import (
+    ServiceTargets,
+    UpstreamPool,
+    Upstreams,
+    UpstreamTarget,
+)
+from gateway.upstream.ejection import EjectionRules
 from gateway.upstream.places import WAITING_PER_CONNECTION
 from gateway.verify import Engine
 
@@ -102,6 +107,7 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
                 min(own[1], before[1]),
                 min(own[2], before[2]),
             )
+    by_name = {service.name: service for service in table.services()}
     services: dict[str, ServiceTargets] = {}
     for name, own_targets in targets.items():
         try:
@@ -117,8 +123,28 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
-        services[name] = ServiceTargets(name, pools)
+        services[name] = service_targets(by_name[name], pools)
     return services
+
+
+def service_targets(service: Service, pools: Sequence[UpstreamPool]) -> ServiceTargets:
+    """Return the targets of *service*, whose pools these are."""
+    passive = service.health.passive
+    rules = None
+    if passive.enabled:
+        rules = EjectionRules(
+            failures=passive.failures,
+            eject_s=passive.eject,
+            max_eject_s=passive.max_eject,
+            max_ejected=passive.max_ejected,
+        )
+    return ServiceTargets(
+        service.name,
+        pools,
+        weights=service.weights,
+        balance=service.balance,
+        rules=rules,
+    )
 
 
 def _warn_of_proxy(peer: str) -> None:

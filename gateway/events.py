@@ -56,6 +56,12 @@ class RuntimeEvent(Enum):
     KEYS_EXPIRED = "keys_expired", _ERROR, ()
     CERTIFICATES_CHANGED = "certificates_changed", _INFO, ("address",)
     CERTIFICATES_REFUSED = "certificates_refused", _ERROR, ("address",)
+    TARGET_EJECTED = (
+        "target_ejected",
+        _WARNING,
+        ("service", "target", "reason", "ejected_s"),
+    )
+    TARGET_BACK = "target_back", _INFO, ("service", "target")
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
     CONNECTIONS_CLOSED = (
         "connections_closed",

@@ -37,7 +37,7 @@ from gateway.observe import Record
 from gateway.pace import Pace
 from gateway.routes import Route
 from gateway.running import ensure_task
-from gateway.upstream import Reply, UpstreamPool
+from gateway.upstream import Reply, ServiceTargets, UpstreamPool
 from gateway.upstream.retry import Attempts, Budget
 
 # Looking up an enumeration's member takes three times as long as assigning it.
@@ -137,22 +137,6 @@ async def whole_body(downstream: Downstream, max_size: int) -> bytes:
         return b"".join(collected)
     finally:
         connection.collected(0)
-
-
-class ServiceTargets:
-    """The targets of a service, used in turn."""
-
-    def __init__(self, name: str, pools: Sequence[UpstreamPool]) -> None:
-        self.name = name
-        self.pools = tuple(pools)
-        self._turn = cycle(range(len(self.pools)))
-
-    def in_turn(self) -> Sequence[UpstreamPool]:
-        """Return all pools, first the one whose turn it is."""
-        if len(self.pools) == 1:
-            return self.pools
-        first = next(self._turn)
-        return self.pools[first:] + self.pools[:first]
 
 
 class Stream:
@@ -257,14 +241,18 @@ class Forwarder:
         if head.content_length is not None:
             fields += b"Content-Length: %d\r\n" % head.content_length
         self.retries.earn()
-        pools = service.in_turn()
+        by = route.service.hash_by
+        pools = service.in_turn(None if by is None else _hash_key(by, forward))
         record.target = pools[0].name
         downstream.client_address = request.forwarded.client
         try:
             reply = await _exchange(
                 forward, fields, body, pools[0], route.timeouts, downstream
             )
+            if service.is_watched:
+                service.answered(pools[0])
         except UpstreamError as error:
+            service.failed(pools[0], error)
             reply = await self._send_again(
                 error, forward, fields, body, pools, downstream, record, sent_at
             )
@@ -422,6 +410,7 @@ class Forwarder:
             GatewayError: the last failure.
         """
         route = forward.route
+        service = self._services[route.service.name]
         total, timeouts = route.timeouts.total, route.timeouts
         is_safe = (
             forward.request.method in SAFE_METHODS
@@ -446,11 +435,15 @@ class Forwarder:
                 record.target = pool.name
                 record.retries += 1
                 try:
-                    return await _exchange(
+                    reply = await _exchange(
                         forward, fields, body, pool, timeouts, downstream
                     )
                 except UpstreamError as next_error:
                     error = next_error
+                    service.failed(pool, error)
+                else:
+                    service.answered(pool)
+                    return reply
             raise error
         finally:
             del error  # it references this frame: avoid a cycle
@@ -513,6 +506,12 @@ class Forwarder:
             del self.tunnels[tunnel]
             downstream.bytes_in += tunnel.bytes_in
             downstream.bytes_out += tunnel.bytes_out
+
+
+def _hash_key(by: headers.HashBy, forward: Forward) -> bytes | None:
+    request = forward.request
+    principal = forward.verdict.principal
+    return by.key(request.head.fields, principal, request.forwarded.client)
 
 
 def _date_line() -> bytes:

@@ -22,7 +22,7 @@ from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.cors import Cors
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.events import RuntimeEvent, about
-from gateway.forward import Downstream, Forwarder, ServiceTargets, whole_body
+from gateway.forward import Downstream, Forwarder, whole_body
 from gateway.headers import ForwardedCache
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
@@ -31,6 +31,7 @@ from gateway.observe import Observer, Record
 from gateway.pace import Pace
 from gateway.responses import Response
 from gateway.running import ensure_task
+from gateway.upstream import ServiceTargets
 
 _log = logging.getLogger("gateway")
 

@@ -24,11 +24,10 @@ from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes
-from gateway.app import App, forwarded_cache, readers
+from gateway.app import App, forwarded_cache, readers, service_targets
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
-from gateway.forward import ServiceTargets
 from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
@@ -215,8 +214,8 @@ def make(
     verifier = FakeVerifier()
     resources = Router(table=table, auth=NoAuth(), user_path=loaded.gateway.user_path)
     services = {
-        each.name: ServiceTargets(
-            each.name,
+        each.name: service_targets(
+            each,
             [
                 upstreams.pool(
                     UpstreamTarget.parse(str(target), each.tls),

@@ -43,7 +43,6 @@ from gateway.decide import Forward, Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.exchange import NO_BODY, Exchange
 from gateway.downstream.listener import ClientConnection, Listener
-from gateway.forward import ServiceTargets
 from gateway.headers import ForwardedCache, Networks
 from gateway.observe import NoLog, Record
 from gateway.pace import PACE
@@ -51,7 +50,7 @@ from gateway.proxy import Dependencies, Proxy
 from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.rules import SessionRules
-from gateway.upstream import Upstreams, UpstreamTarget
+from gateway.upstream import ServiceTargets, Upstreams, UpstreamTarget
 from gateway.upstream.connection import UpstreamConnection
 from gateway.verify import Engine
 

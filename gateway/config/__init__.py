@@ -60,6 +60,7 @@ from gateway.config.models.routes import (
     WebSocketConfig,
 )
 from gateway.config.models.services import (
+    HealthConfig,
     PathsConfig,
     ServiceConfig,
     TargetConfig,
@@ -102,6 +103,7 @@ __all__ = [
     "Finding",
     "GatewayConfig",
     "GroupConfig",
+    "HealthConfig",
     "HstsConfig",
     "IdentityConfig",
     "InvalidConfig",

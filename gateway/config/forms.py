@@ -114,6 +114,7 @@ Bytes = Annotated[int, Field(ge=0), BeforeValidator(size), WithJsonSchema(_SIZE_
 NotNegative = Annotated[int, Field(ge=0), BeforeValidator(number)]
 Positive = Annotated[int, Field(ge=1), BeforeValidator(number)]
 UpToFive = Annotated[int, Field(ge=0, le=5), BeforeValidator(number)]
+Weight = Annotated[int, Field(ge=1, le=1000), BeforeValidator(number)]
 Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(number)]
 Port = Annotated[int, Field(ge=1, le=target.MAX_PORT), BeforeValidator(number)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -220,6 +221,20 @@ def _claim_path(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Recipe = Annotated[str, AfterValidator(_recipe), WithJsonSchema({"enum": [*RECIPES]})]
+_HASH_KEYS = ("session", "user", "tenant", "client", "cookie:NAME", "header:NAME")
+
+
+def _hash_key(text: str) -> str:
+    kind, colon, name = text.partition(":")
+    if kind in ("cookie", "header") and colon:
+        _field_name(name)
+    elif text not in _HASH_KEYS:
+        expected = f"expected {', '.join(_HASH_KEYS[:-1])} or {_HASH_KEYS[-1]}"
+        raise wrong(expected, did_you_mean(text, _HASH_KEYS))
+    return text
+
+
+HashKey = Annotated[str, AfterValidator(_hash_key)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 Method = Annotated[str, AfterValidator(_method)]
 Dotted = Annotated[str, AfterValidator(_dotted)]

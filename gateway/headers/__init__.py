@@ -40,6 +40,7 @@ from gateway.headers.forwarded import (
     ForwardedFields,
     Networks,
 )
+from gateway.headers.hash_by import HashBy
 from gateway.headers.names import (
     IDENTITY_NAMES,
     SETS_SESSION,
@@ -57,6 +58,7 @@ __all__ = [
     "Edits",
     "ForwardedCache",
     "ForwardedFields",
+    "HashBy",
     "HeaderPolicy",
     "IdentityTooLarge",
     "MapPolicy",

@@ -59,7 +59,8 @@ CORE: Final = "core"
 POOL: Final = "pool"
 CERTIFICATE: Final = "certificate"
 """When a certificate expires, in seconds since the epoch, by address and name."""
-GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE))
+TARGET: Final = "target"
+GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET))
 """The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
     REQUESTS: (6, BUCKETS + 3),
@@ -68,6 +69,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     CORE: (2, BUCKETS + 1),
     POOL: (1, len(POOL_STATES)),
     CERTIFICATE: (2, 1),
+    TARGET: (2, 1),
     "counter": (1, 1),
     "gauge": (1, 1),
 }
@@ -77,7 +79,8 @@ A duration is `BUCKETS` counts and the sum in seconds. `requests` have route, me
 status, decision, reason and service, and after the duration the bytes in and out. A
 `counter` never falls in the life of a worker, a `gauge` may. `core` has the path of a
 call to the core and its outcome, `pool` a target and the `POOL_STATES` of its
-connections.
+connections, `target` a service and its target, with 1 if the worker sends it requests,
+else 0.
 """
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.app import App
-from gateway.observe.meters import CERTIFICATE, POOL, Meters, Sample, shown
+from gateway.observe.meters import CERTIFICATE, POOL, TARGET, Meters, Sample, shown
 from gateway.process.messages import Snapshot
 from gateway.tls import Certificate
 
@@ -112,7 +112,11 @@ class Metering:
             yield _gauge("keys_age_s", keys.age_s)
         for pool in app.upstreams.pools:
             states = pool.in_use, pool.idle, pool.waiting
-            yield Sample(POOL, (str(pool.target),), states)
+            yield Sample(POOL, (shown(str(pool.target)),), states)
+        for service in app.proxy.dependencies.services.values():
+            for pool, is_up in service.up():
+                labels = shown(service.name), shown(str(pool.target))
+                yield Sample(TARGET, labels, (int(is_up),))
         for labels, not_after in _ends(self._clients.certificates).items():
             yield Sample(CERTIFICATE, labels, (not_after,))
 

@@ -30,6 +30,7 @@ from gateway.observe.meters import (
     POOL,
     POOL_STATES,
     REQUESTS,
+    TARGET,
     UPSTREAMS,
     Numbers,
 )
@@ -79,6 +80,11 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         "counter",
         ("service", "reason"),
         "Requests that failed because of their service.",
+    ),
+    "upstream_target_up": (
+        "gauge",
+        ("service", "target"),
+        "1 if workers send requests to the target, 0 if it is ejected in all of them.",
     ),
     "upstream_connections": (
         "gauge",
@@ -257,6 +263,8 @@ class _Metrics(Collector):
             for state, number in zip(POOL_STATES, numbers, strict=True)
         }
         yield _family("upstream_connections", connections)
+        up = self._totals.of(TARGET)
+        yield _family("upstream_target_up", {name: n > 0 for name, (n,) in up.items()})
 
     def _core(self) -> Iterator[Metric]:
         counts: dict[tuple[str, ...], float] = {}

@@ -122,6 +122,10 @@ def _service_of(effective: EffectiveRoute, services: dict[str, Service]) -> Serv
 _NO_SERVICE = Service(
     name="gateway",
     targets=(),
+    weights=(),
+    balance="least_requests",
+    hash_by=None,
+    health=config.HealthConfig(),
     tls=config.TlsConfig(),
     max_connections=0,
     max_waiting=None,
@@ -176,6 +180,7 @@ def _clients(clients: config.ClientsConfig) -> ClientRule | None:
 
 
 def _service(name: str, service: config.ServiceConfig) -> Service:
+    by = service.balance.hash
     return Service(
         name=name,
         targets=tuple(config.address(target.url) for target in service.targets),
@@ -184,6 +189,10 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         max_waiting=service.max_waiting,
         keep_alive=service.keep_alive,
         paths=service.paths,
+        weights=tuple(target.weight for target in service.targets),
+        balance=service.balance.policy,
+        hash_by=None if by is None else headers.HashBy.parse(by),
+        health=service.health,
     )
 
 

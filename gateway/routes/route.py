@@ -8,7 +8,7 @@ from typing import Literal
 
 from gateway import config
 from gateway.config import Address
-from gateway.headers import Edits, HeaderPolicy, MapPolicy, Networks
+from gateway.headers import Edits, HashBy, HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
 from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.target import Slashes
@@ -35,6 +35,13 @@ class Service:
     """How many seconds an idle connection is kept."""
     paths: config.PathsConfig
     """How it reads paths, as far as the file declares it."""
+    weights: tuple[int, ...]
+    """Of the targets."""
+    balance: str
+    """`least_requests`, `round_robin` or `random`."""
+    hash_by: HashBy | None
+    """The part of a request that decides before that."""
+    health: config.HealthConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

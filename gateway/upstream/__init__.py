@@ -49,11 +49,13 @@ from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.events import Events
 from gateway.upstream.pool import UpstreamPool, Upstreams
 from gateway.upstream.reply import Reply
+from gateway.upstream.targets import ServiceTargets
 from gateway.upstream.tunnel import UpstreamTunnel
 
 __all__ = [
     "Events",
     "Reply",
+    "ServiceTargets",
     "UpstreamPool",
     "UpstreamTarget",
     "UpstreamTunnel",

@@ -305,6 +305,37 @@ def test_paths_exact_is_all_of_the_stricter_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "path", "message", "hint"),
+    [
+        ({"balance": "fastest"}, "balance", "expected least_requests, round_robin", ""),
+        ({"balance": {"by": "user"}}, "balance.by", "unknown key 'by'", ""),
+        (
+            {"balance": {"hash": "users"}},
+            *("balance.hash", "expected session, user, tenant", "Did you mean 'user'?"),
+        ),
+        ({"balance": {"hash": "cookie:a b"}}, "balance.hash", "isn't a field name", ""),
+        ({"health": {"passive": 3}}, "health.passive", "expected a mapping", ""),
+        (
+            {"health": {"passive": {"failures": 0}}},
+            *("health.passive.failures", "must be at least 1", ""),
+        ),
+        (
+            {"targets": [{"url": "http://a", "weight": 1001}]},
+            *("targets[0].weight", "must be at most 1000", ""),
+        ),
+    ],
+)
+def test_wrong_balancing(
+    settings: dict[str, object], path: str, message: str, hint: str
+) -> None:
+    """Each mistake has one problem, at its own key."""
+    wrong = finding(services={"up": {"targets": ["http://up"], **settings}})
+    assert wrong.path == f"services.up.{path}"
+    assert message in wrong.message
+    assert hint in wrong.hint
+
+
+@pytest.mark.parametrize(
     ("value", "message", "hint"),
     [
         ("exactly", "expected exact, or keys such as", "Did you mean 'exact'?"),

@@ -20,7 +20,6 @@ from gateway.clients import Clients
 from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
-from gateway.forward import ServiceTargets
 from gateway.headers import ForwardedCache, Networks
 from gateway.http.fields import first
 from gateway.identity import (
@@ -37,7 +36,7 @@ from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
 from gateway.supertokens.api import Auth
-from gateway.upstream import Upstreams, UpstreamTarget
+from gateway.upstream import ServiceTargets, Upstreams, UpstreamTarget
 
 SESSION = b"x-corpus-session"
 """Whoever sends it has a session, as the user that it names."""

@@ -267,7 +267,7 @@ async def test_retry_goes_to_the_next_target() -> None:
     async with (
         FaultUpstream(FAULTS["close before reply"]) as bad,
         FaultUpstream(answer()) as good,
-        gateway(bad.url, good.url) as gw,
+        gateway(bad.url, good.url, service={"balance": "round_robin"}) as gw,
     ):
         for _ in range(4):
             assert (await gw.ask("GET", "/a")).body == b"ok"

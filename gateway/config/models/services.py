@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
 from gateway.config.findings import did_you_mean, wrong
 from gateway.config.forms import (
     Flag,
+    HashKey,
     HostHeader,
     HostName,
     Positive,
     Protected,
     Seconds,
+    Share,
     TargetUrl,
     Text,
+    Weight,
 )
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.base import Model
@@ -78,6 +82,73 @@ class TargetConfig(Model):
 
     url: TargetUrl
     """`http://host:port`, `https://host`, or `unix:/path/to.sock`. No path."""
+    weight: Weight = 1
+    """Its share of the requests, compared with the other targets' weights."""
+
+
+_Policy = Literal["least_requests", "round_robin", "random"]
+_POLICIES: tuple[str, ...] = get_args(_Policy)
+
+
+class BalanceConfig(Model):
+    """Which target a request goes to. The name of a policy is short for it."""
+
+    policy: _Policy = "least_requests"
+    """`least_requests`: of two drawn at random, the one with fewer requests in progress
+    in this worker.
+    """
+    hash: HashKey | None = None
+    """Requests with the same value go to the same target, while it is there: `session`,
+    `user`, `tenant`, `client` (its address), `cookie:NAME` or `header:NAME`. Requests
+    without it go where `policy` sends them.
+    """
+
+
+def _short_balance(value: object) -> object:
+    if isinstance(value, Mapping | BalanceConfig):
+        return value
+    if value not in _POLICIES:
+        raise wrong(
+            f"expected {', '.join(_POLICIES)}, or {{hash: …}}",
+            did_you_mean(value, _POLICIES) or "See docs/proxying.md",
+        )
+    return {"policy": value}
+
+
+class PassiveHealthConfig(Model):
+    """A target that takes no connections, or breaks new ones, is left out for a time.
+
+    Each worker judges by its own requests. Then one request tries the target again.
+    """
+
+    enabled: Flag = True
+    """`passive: false` is short for `enabled: false`: each target gets its share at all
+    times.
+    """
+    failures: Positive = 3
+    """In a row, before the target is left out."""
+    eject: Seconds = 10.0
+    """How long, the first time; twice as long the second time, and so on."""
+    max_eject: Seconds = 300.0
+    """The longest time."""
+    max_ejected: Share = 0.5
+    """The greatest part of the targets that is left out. The last one always stays."""
+
+
+def _short_passive(value: object) -> object:
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
+class HealthConfig(Model):
+    """How targets that are out of order are found."""
+
+    passive: Annotated[
+        PassiveHealthConfig,
+        BeforeValidator(
+            _short_passive, json_schema_input_type=PassiveHealthConfig | bool
+        ),
+    ] = PassiveHealthConfig()
+    """By the requests themselves."""
 
 
 def _short_target(value: object) -> object:
@@ -140,6 +211,14 @@ class ServiceConfig(Model):
         Field(min_length=1),
     ]
     """Addresses of the service."""
+    balance: Annotated[
+        BalanceConfig,
+        BeforeValidator(
+            _short_balance,
+            json_schema_input_type=BalanceConfig | _Policy,
+        ),
+    ] = BalanceConfig()
+    health: HealthConfig = HealthConfig()
     timeouts: TimeoutsPatch = TimeoutsPatch()
     protected: Protected | None = None
     """For the routes to this service that don't set it, nor their group. Unset: as in

@@ -1,0 +1,161 @@
+"""edge. The targets of a service: which gets a request, and which are left out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+from time import monotonic
+
+from gateway.errors import ConnectFailed, UpstreamClosed, UpstreamError
+from gateway.events import RuntimeEvent, about
+from gateway.upstream.balance import (
+    Balancer,
+    LeastRequests,
+    RandomTarget,
+    RoundRobin,
+    rendezvous,
+)
+from gateway.upstream.ejection import EjectionRules, Ejections
+from gateway.upstream.pool import UpstreamPool
+
+_log = logging.getLogger("gateway.upstream")
+
+
+def is_targets_fault(error: UpstreamError) -> bool:
+    """Return whether *error* says that its target is out of order.
+
+    It took no connection, or broke one that was made for the request before it replied.
+    Not a slow or bad reply, which may be due to the request; not a connection that the
+    service closed because it was idle.
+    """
+    if isinstance(error, UpstreamClosed):
+        return not error.reused
+    return isinstance(error, ConnectFailed)
+
+
+class ServiceTargets:
+    """The targets of a service in this worker."""
+
+    def __init__(
+        self,
+        name: str,
+        pools: Sequence[UpstreamPool],
+        *,
+        weights: Sequence[float] = (),
+        balance: str = "least_requests",
+        rules: EjectionRules | None = None,
+        rng: Random | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """*balance* is `least_requests`, `round_robin` or `random`; with a key,
+        `in_turn` hashes instead. *weights* are 1 by default. *rules* None: no target is
+        ejected.
+        """
+        self.name = name
+        self.pools = tuple(pools)
+        self._weights = tuple(weights) or (1.0,) * len(pools)
+        self._names = [str(pool.target).encode() for pool in pools]
+        self._all = tuple(range(len(pools)))
+        self._balancer = self._made(balance, rng or Random())  # noqa: S311 - no secret
+        self._ejections = None
+        if rules is not None and len(pools) > 1:
+            self._ejections = Ejections(len(pools), rules)
+        self._clock = clock
+        self.is_watched = False
+        """Whether `answered` must be called: a target has failed, or is new again."""
+
+    def _made(self, balance: str, rng: Random) -> Balancer:
+        match balance:
+            case "round_robin":
+                return RoundRobin(len(self.pools))
+            case "random":
+                return RandomTarget(rng)
+            case _:
+                return LeastRequests(self._requests, rng)
+
+    def _requests(self, number: int) -> int:
+        pool = self.pools[number]
+        return pool.in_use + pool.waiting
+
+    def in_turn(self, key: bytes | None = None) -> Sequence[UpstreamPool]:
+        """Return all pools in the order in which they are to be tried.
+
+        Requests with the same *key* go to the same target while it is there. Ejected
+        targets come last.
+        """
+        pools = self.pools
+        if len(pools) == 1:
+            return pools
+        ejections = self._ejections
+        usable: Sequence[int] = self._all
+        weights: Sequence[float] = self._weights
+        if ejections is not None and self.is_watched:
+            now = self._clock()
+            tried = ejections.trial(now)
+            usable = ejections.usable()
+            weights = tuple(
+                self._weights[number] * ejections.share(number, now)
+                for number in usable
+            )
+            if tried is not None:
+                return self._after(tried, usable)
+        if key is None:
+            return self._after(self._balancer.first(usable, weights), usable)
+        return self._after(rendezvous(key, usable, weights, self._names), usable)
+
+    def _after(self, first: int, usable: Sequence[int]) -> Sequence[UpstreamPool]:
+        """Return the pools: *first*, then the least used ones, then the ejected."""
+        rest = [number for number in usable if number != first]
+        if len(rest) > 1:
+            rest.sort(key=self._requests)
+        if len(usable) < len(self.pools):
+            rest += [n for n in self._all if n != first and n not in usable]
+        return [self.pools[number] for number in (first, *rest)]
+
+    def failed(self, pool: UpstreamPool, error: UpstreamError) -> None:
+        """Note that a request to one of the targets has failed."""
+        if self._ejections is None or not is_targets_fault(error):
+            return
+        number = self.pools.index(pool)
+        out_s = self._ejections.failed(number, self._clock())
+        self.is_watched = True
+        if out_s is not None:
+            reason = error.detail or error.code
+            _log.warning(
+                "service %s: target %s is ejected for %g s, after failures in a row:"
+                " %s. Other targets get its requests",
+                *(self.name, pool.target, out_s, reason),
+                extra=about(
+                    RuntimeEvent.TARGET_EJECTED,
+                    service=self.name,
+                    target=str(pool.target),
+                    reason=reason,
+                    ejected_s=out_s,
+                ),
+            )
+
+    def answered(self, pool: UpstreamPool) -> None:
+        """Note that one of the targets has replied."""
+        if self._ejections is None:
+            return
+        is_back = self._ejections.answered(self.pools.index(pool), self._clock())
+        self.is_watched = self._ejections.is_troubled
+        if is_back:
+            _log.warning(
+                "service %s: target %s is back",
+                *(self.name, pool.target),
+                extra=about(
+                    RuntimeEvent.TARGET_BACK,
+                    service=self.name,
+                    target=str(pool.target),
+                ),
+            )
+
+    def up(self) -> Sequence[tuple[UpstreamPool, bool]]:
+        """Return each target's pool, and whether it gets requests."""
+        ejections = self._ejections
+        return [
+            (pool, ejections is None or not ejections.is_ejected(number))
+            for number, pool in enumerate(self.pools)
+        ]
