@@ -3,6 +3,7 @@
 Slow imports (the SDK's takes half a second) are in the functions that need them, so
 that `gateway --help` answers at once.
 Exit codes: 0 success, 1 a problem with a message, 2 a wrong command line.
+`status` and `stop` also exit with 3: no gateway runs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import click
 
 from gateway import __version__
-from gateway.cli import check, core, dev, health, routes, schema, serve
+from gateway.cli import check, core, dev, health, routes, schema, serve, status, stop
 from gateway.cli.terminal import open_closed_streams
 
 __all__ = ["main"]
@@ -36,5 +37,7 @@ for _command in (
     routes.routes,
     schema.schema,
     serve.serve,
+    status.status,
+    stop.stop,
 ):
     main.add_command(_command)

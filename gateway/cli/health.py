@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import sys
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
 
 import click
 
+from gateway.cli.asking import CannotAsk, ask, local
 from gateway.cli.loading import load
 from gateway.cli.options import config_option
 from gateway.cli.terminal import fail
-
-_TIMEOUT_S: Final = 3.0
-_MAX_BYTES: Final = 64 * 1024
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 
 
 @click.command()
@@ -51,18 +44,13 @@ def health(
     It prints one line: ok, degraded or failing, and why. It exits with 1 if the gateway
     is failing or doesn't answer, and with 0 otherwise.
     """
-    address = url or f"http://{_local(probes_listen or _listen(config_paths))}"
-    parts = urlsplit(address)
-    if parts.scheme != "http" or not parts.netloc:
-        fail(f"{address}: expected a URL such as http://127.0.0.1:9902")
+    address = url or local(probes_listen or _listen(config_paths))
     try:
-        status, answer = _ask(parts.netloc, path or "/livez")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        fail(f"{address} doesn't answer: {reason}")
-    line = _line(answer)
-    click.echo(line or f"failing (status {status}, and not the answer of a gateway)")
-    sys.exit(status != http.client.OK or line is None)
+        answer = ask(address, path or "/livez")
+    except CannotAsk as error:
+        fail(str(error))
+    click.echo(answer.line)
+    sys.exit(not answer.is_good)
 
 
 def _listen(paths: tuple[Path, ...]) -> str:
@@ -70,41 +58,3 @@ def _listen(paths: tuple[Path, ...]) -> str:
     if listen is None:
         fail("the file has no gateway.probes.listen: set it, or use --url")
     return listen
-
-
-def _local(listen: str) -> str:
-    """Return the address at which this machine reaches *listen*."""
-    host, _, port = listen.rpartition(":")
-    return f"{_ANY_ADDRESS.get(host, host)}:{port}"
-
-
-def _ask(netloc: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(netloc, timeout=_TIMEOUT_S)
-    try:
-        connection.request("GET", path)
-        reply = connection.getresponse()
-        return reply.status, reply.read(_MAX_BYTES)
-    finally:
-        connection.close()
-
-
-def _line(answer: bytes) -> str | None:
-    """Return a gateway's answer in one line without control characters, or None."""
-    match _parsed(answer):
-        case {"status": str(level), "checks": dict() as checks}:
-            reasons = [
-                f"{name}: {check['reason']}"
-                for name, check in checks.items()
-                if isinstance(check, dict) and "reason" in check
-            ]
-            line = level if not reasons else f"{level} ({'; '.join(reasons)})"
-            return "".join(char if char.isprintable() else "?" for char in line)
-        case _:
-            return None
-
-
-def _parsed(answer: bytes) -> object:
-    try:
-        return json.loads(answer)
-    except (ValueError, RecursionError):
-        return None

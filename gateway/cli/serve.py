@@ -44,6 +44,14 @@ _MAX_WORKERS = 512
     help="Overrides gateway.probes.listen.",
 )
 @click.option(
+    "--pidfile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="GATEWAY_PIDFILE",
+    show_envvar=True,
+    help="Overrides gateway.pidfile: where to write the process id.",
+)
+@click.option(
     "--workers",
     type=click.IntRange(1, _MAX_WORKERS),
     metavar="N",
@@ -64,6 +72,7 @@ def serve(
     log_format: str | None,
     listen: str | None,
     probes_listen: str | None,
+    pidfile: Path | None,
     workers: int | None,
     outbox: Path | None,
 ) -> None:
@@ -78,6 +87,8 @@ def serve(
     click.get_current_context().call_on_close(gc.enable)
     from gateway.observe import RuntimeLog
     from gateway.process.cpus import usable_cpus
+    from gateway.process.holding import Overrides
+    from gateway.process.pidfile import PidFileError
     from gateway.process.sockets import ListenError
     from gateway.process.supervisor import supervise
     from gateway.seams.library import LibraryChanged
@@ -131,15 +142,18 @@ def serve(
             settings,
             workers=count,
             log_format=log_format,
-            listen=listen,
-            probes=probes_listen,
+            overrides=Overrides(
+                listen=listen,
+                probes=probes_listen,
+                pidfile=None if pidfile is None else pidfile.absolute(),
+            ),
             run=run,
             load=read_again,
             say=log.say,
             on_ready=ready,
             email=email,
         )
-    except (BadTls, LibraryChanged, ListenError) as error:
+    except (BadTls, LibraryChanged, ListenError, PidFileError) as error:
         if log_format != "json":
             fail(str(error))
         log.say(RuntimeEvent.START_REFUSED, str(error))

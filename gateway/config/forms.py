@@ -427,6 +427,12 @@ def _socket_owner(value: str) -> str:
     return value
 
 
+def _absolute_path(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/") or not value.isprintable():
+        raise wrong("expected the whole path of a file, such as /run/gateway.pid")
+    return value
+
+
 def _cidr(value: str) -> str:
     try:
         network = ipaddress.ip_network(value, strict=False)
@@ -492,6 +498,7 @@ Listen = Annotated[str, AfterValidator(_listen)]
 ListenPlace = Annotated[str, AfterValidator(_listen_place)]
 SocketMode = Annotated[str, BeforeValidator(_socket_mode)]
 SocketOwner = Annotated[str, AfterValidator(_socket_owner)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 TrustedPeer = Annotated[str, AfterValidator(_trusted_peer)]
 Origin = Annotated[str, AfterValidator(origin)]

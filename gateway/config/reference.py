@@ -18,6 +18,7 @@ from gateway.config import models
 from gateway.config.schema import definitions, docstrings
 
 _FORMS: Mapping[str, str] = {
+    "AbsolutePath": "whole path of a file",
     "AnswerStatus": "status",
     "Any": "any value",
     "AllowedField": "field name",

@@ -36,6 +36,8 @@ class LoadedFile:
     """`gateway.listen`: only whether it has changed matters."""
     probes: str | None
     """`gateway.probes.listen`."""
+    pidfile: str | None
+    """`gateway.pidfile`."""
     drain_s: float
     """`gateway.drain_timeout`."""
     shutdown_delay_s: float

@@ -58,6 +58,7 @@ def restart_needed(old: LoadedFile, new: LoadedFile) -> Iterator[LogLine]:
     for key, is_changed in (
         ("gateway.listen", old.listen != new.listen),
         ("gateway.probes.listen", old.probes != new.probes),
+        ("gateway.pidfile", old.pidfile != new.pidfile),
         ("log.format", old.log_format != new.log_format),
     ):
         if is_changed:

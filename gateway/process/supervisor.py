@@ -15,23 +15,16 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.channel import Channel, Hangup
+from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
-from gateway.process.listening import (
-    BoundListen,
-    close_listens,
-    close_sockets,
-    open_listens,
-    overriding,
-    socket_count,
-    urls,
-)
+from gateway.process.listening import socket_count
 from gateway.process.messages import Message
 from gateway.process.plan import Plan, SupervisorPace, name_of
 from gateway.process.plan_events import (
@@ -61,7 +54,6 @@ from gateway.process.plan_events import (
 )
 from gateway.process.served import ServedSettings, served
 from gateway.process.signals import has_nohup
-from gateway.process.sockets import ListenError, bind, url_of
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 from gateway.tls import BadTls
@@ -124,7 +116,7 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        listens: Sequence[BoundListen],
+        holdings: Holdings,
         *,
         workers: int,
         work: Callable[[Settings, socket.socket, int, int], int],
@@ -141,7 +133,7 @@ class Supervisor:
         for operators.
         *on_ready* is called when the first worker is ready.
         """
-        self._listens = listens
+        self._holdings = holdings
         self._work = work
         self._hub = hub
         self._load = load
@@ -152,7 +144,7 @@ class Supervisor:
         self._plan = Plan(
             _config(1, settings),
             workers=workers,
-            sockets=socket_count(listens),
+            sockets=socket_count(holdings.listens),
             pace=pace,
         )
         self._events: deque[Event] = deque()
@@ -328,7 +320,7 @@ class Supervisor:
             case Announce():
                 self._on_ready()
             case CloseSockets():
-                close_sockets(self._listens)
+                self._holdings.close_listeners()
             case Exit(code):
                 self._exit_code = code
 
@@ -395,6 +387,7 @@ class Supervisor:
             for wake in self._wakes:
                 wake.close()
             self._selector.close()
+            self._holdings.close_pidfile()
             code = run(theirs)
         except BaseException:  # noqa: BLE001 - a child must not return into the supervisor
             with contextlib.suppress(OSError):
@@ -407,7 +400,7 @@ class Supervisor:
     def _be_hub(self, end: socket.socket) -> int:
         """Run the hub; return the exit code. Only in a forked process."""
         # The hub never accepts: copies would only hold connections.
-        close_sockets(self._listens)
+        self._holdings.close_listeners()
         return self._hub(end)
 
     def _reload(self) -> None:
@@ -435,6 +428,7 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
         path=str(settings.path),
         listen=[(one.address, one.mode, one.owner) for one in gateway.listen],
         probes=gateway.probes.listen,
+        pidfile=gateway.pidfile,
         drain_s=gateway.drain_timeout,
         shutdown_delay_s=gateway.shutdown_delay or 0.0,
         startup_timeout_s=gateway.probes.startup_timeout,
@@ -460,12 +454,11 @@ def supervise(
     *,
     workers: int,
     log_format: str,
-    listen: str | None,
+    overrides: Overrides,
     run: Callable[[Coroutine[Any, Any, int]], int],
     load: Callable[[], Settings],
     say: Say,
     on_ready: Callable[[str, str | None], None],
-    probes: str | None = None,
     email: EmailSender | None = None,
     pace: SupervisorPace | None = None,
 ) -> int:
@@ -473,30 +466,20 @@ def supervise(
 
     *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
     line to standard error; a line is dropped if it would block. *on_ready* gets the
-    URL, and that of the probes, when the first worker is ready. *listen* and *probes*
-    override the addresses in the file. *email* sends all mail of the
-    workers in place of `supertokens.email_delivery`.
+    URL, and that of the probes, when the first worker is ready. *email* sends all mail
+    of the workers in place of `supertokens.email_delivery`.
 
     Raises:
         ListenError: an address can't be listened on.
+        PidFileError: a running gateway has the pidfile, or it can't be written.
         BadTls: the certificates of an address can't be used.
         LibraryChanged: a library isn't as the gateway needs it.
     """
-    named = settings.config.gateway.listen if listen is None else overriding(listen)
-    listens = open_listens(named, workers)
-    url = urls(listens)
-    probes = probes or settings.config.gateway.probes.listen
-    health = None
-    if probes is not None:
-        try:
-            health = bind(probes, keys="gateway.probes.listen or --probes-listen")
-        except ListenError:
-            close_listens(listens)
-            raise
-    supertokens.preload(settings.config.supertokens)
+    holdings = hold(settings.config.gateway, overrides, workers)
 
     def serve(settings: Settings) -> ServedSettings:
-        return served(settings, listens, is_overridden=listen is not None)
+        is_overridden = overrides.listen is not None
+        return served(settings, holdings.listens, is_overridden=is_overridden)
 
     def be_worker(
         settings: Settings, end: socket.socket, slot: int, generation: int
@@ -504,8 +487,7 @@ def supervise(
         assert isinstance(settings, ServedSettings), "`load` returns no others"
         for store in settings.stores:
             store.is_silent = slot > 0
-        if health is not None:
-            health.close()  # only the hub accepts from it
+        holdings.close_probes()  # only the hub accepts from it
         origin = Origin(
             form=log_format,
             worker=slot + 1,
@@ -522,7 +504,7 @@ def supervise(
                 log_format=log_format,
                 origin=origin,
                 email=email,
-                is_metered=health is not None,
+                is_metered=holdings.probes is not None,
             )
         )
 
@@ -531,16 +513,17 @@ def supervise(
             say(*args, **facts)
 
     try:
+        supertokens.preload(settings.config.supertokens)
         return Supervisor(
             serve(settings),
-            listens,
+            holdings,
             workers=workers,
             work=be_worker,
-            hub=lambda end: be_hub(end, health, log_format=log_format),
+            hub=lambda end: be_hub(end, holdings.probes, log_format=log_format),
             load=lambda: serve(load()),
             say=say_if_read,
-            on_ready=lambda: on_ready(url, None if health is None else url_of(health)),
+            on_ready=lambda: on_ready(holdings.url, holdings.probes_url),
             pace=pace,
         ).run()
     finally:
-        close_listens(listens)
+        holdings.close_all()

@@ -89,6 +89,18 @@ def test_durations(text: object, seconds: float) -> None:
     assert parse(gateway={"drain_timeout": text}).gateway.drain_timeout == seconds
 
 
+def test_a_pidfile_is_a_whole_path() -> None:
+    """The working directory of a service is seldom what its operator thinks."""
+    assert parse(gateway={"pidfile": "/run/g.pid"}).gateway.pidfile == "/run/g.pid"
+    assert parse().gateway.pidfile is None
+    for value in ("g.pid", "./g.pid", "/run/", "", "/run/\0"):
+        found = finding(gateway={"pidfile": value})
+        assert found.message == (
+            "expected the whole path of a file, such as /run/gateway.pid"
+        )
+        assert found.loc == ("gateway", "pidfile")
+
+
 @pytest.mark.parametrize(
     ("listen", "probes", "is_good"),
     [

@@ -91,6 +91,7 @@ def config(
     listen: str = "a:1",
     *,
     probes: str | None = None,
+    pidfile: str | None = None,
     sdk: object = "one",
     shutdown_delay_s: float = 0.0,
 ) -> LoadedFile:
@@ -99,6 +100,7 @@ def config(
         path="routes.yaml",
         listen=listen,
         probes=probes,
+        pidfile=pidfile,
         drain_s=DRAIN_S,
         shutdown_delay_s=shutdown_delay_s,
         startup_timeout_s=STARTUP_S,
@@ -789,10 +791,16 @@ class Driver:
         return self.on(Exited(child, 100 + child, code, how), after_s=after_s)
 
     def reloads(
-        self, listen: str = "a:1", *, probes: str | None = None, sdk: object = "one"
+        self,
+        listen: str = "a:1",
+        *,
+        probes: str | None = None,
+        pidfile: str | None = None,
+        sdk: object = "one",
     ) -> list[Action]:
         assert self.on(Signalled(Signal.RELOAD)) == [Load()]
-        return self.on(FileLoaded(config(2, listen, probes=probes, sdk=sdk)))
+        loaded = config(2, listen, probes=probes, pidfile=pidfile, sdk=sdk)
+        return self.on(FileLoaded(loaded))
 
 
 def of(actions: list[Action], kind: type[T]) -> list[T]:
@@ -980,7 +988,7 @@ def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_reload_takes_over_when_all_are_ready() -> None:
     """The old workers then drain, and one that exceeds the time is killed."""
     driver = Driver()
-    assert driver.reloads("b:2", probes="c:3") == [Fork(4, 0, 2)]
+    assert driver.reloads("b:2", probes="c:3", pidfile="d") == [Fork(4, 0, 2)]
     assert driver.receives(4, Ready()) == [Fork(5, 1, 2)]
     assert shown(driver.receives(5, Ready())) == [
         Send(4, Accept((0,))),
@@ -990,6 +998,7 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
         "reloaded routes.yaml",
         "gateway.listen has changed: that needs a restart",
         "gateway.probes.listen has changed: that needs a restart",
+        "gateway.pidfile has changed: that needs a restart",
     ]
     assert driver.exits(1, 0) == []
     for _ in range(int(DRAIN_S + PACE.drain_extra_s)):

@@ -702,6 +702,7 @@ async def test_an_orphan_is_reaped(start: Start) -> None:
 MISBEHAVING = """\
 import sys, time
 from gateway import settings
+from gateway.process.holding import Holdings
 from gateway.process.plan import SupervisorPace
 from gateway.process.supervisor import Supervisor
 
@@ -731,7 +732,7 @@ def say(_event, text, **_facts):
 sys.exit(
     Supervisor(
         settings.load(sys.argv[1], {}),
-        [],
+        Holdings(listens=[], probes=None, pidfile=None),
         workers=1,
         work=work,
         hub=None,

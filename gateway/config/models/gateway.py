@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.config.findings import Finding
 from gateway.config.forms import (
+    AbsolutePath,
     Bytes,
     Cidr,
     Flag,
@@ -167,6 +168,11 @@ class GatewayConfig(Model):
     shutdown_delay: Seconds | None = None
     """How long the gateway accepts connections after SIGTERM while `/readyz` is 503, so
     that load balancers can notice; unset: it stops accepting at once."""
+    pidfile: AbsolutePath | None = None
+    """File with the process id of the running gateway, for `gateway stop` and
+    `gateway status`; unset: none. Its folder must be writable for the gateway, such as
+    a `RuntimeDirectory` of systemd.
+    """
     probes: ProbesConfig = ProbesConfig()
     near_misses: Literal["refuse", "forward"] = "refuse"
     """What happens to a request whose path its service may read as that of a stricter
