@@ -201,7 +201,7 @@ def readers(
     )
 
 
-def _check_validators(table: RouteTable) -> None:
+def check_validators(table: RouteTable) -> None:
     """Load the routes' claim `validators` now, so that requests don't have to.
 
     Raises:
@@ -245,7 +245,7 @@ async def open_app(
             raise supertokens.RecipeError(
                 finding.path, f"{finding.message}. {finding.hint}"
             )
-        _check_validators(table)
+        check_validators(table)
         key_store = keys.KeyStore(
             sdk.config.core_uris,
             config.supertokens.keys,

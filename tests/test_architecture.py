@@ -69,13 +69,14 @@ EDGES: dict[str, str] = {
         "app config downstream errors http observe pace responses seams settings"
         " supertokens"
     ),
+    "doctor": "config routes supertokens upstream",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
 # The composition root imports all rooms but those above it; the commands import all.
-ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "process"}
+ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "doctor", "process"}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {

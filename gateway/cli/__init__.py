@@ -11,7 +11,18 @@ from __future__ import annotations
 import click
 
 from gateway import __version__
-from gateway.cli import check, core, dev, health, routes, schema, serve, status, stop
+from gateway.cli import (
+    check,
+    core,
+    dev,
+    doctor,
+    health,
+    routes,
+    schema,
+    serve,
+    status,
+    stop,
+)
 from gateway.cli.terminal import open_closed_streams
 
 __all__ = ["main"]
@@ -33,6 +44,7 @@ for _command in (
     check.check,
     core.core,
     dev.dev,
+    doctor.doctor,
     health.health,
     routes.routes,
     schema.schema,

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from gateway.process.control_groups import control_groups
+
 
 def usable_cpus(root: Path = Path("/")) -> int:
     """Return how many CPUs this process may use, at least 1.
@@ -35,15 +37,8 @@ def _quotas(root: Path) -> Iterator[float]:
         )
         if quota > 0 and period > 0:
             yield quota / period
-    place = "."
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::/"):
-                place = line.removeprefix("0::/")
-    for group in (groups / place, *(groups / place).parents):
+    for group in control_groups(root):
         with contextlib.suppress(OSError, ValueError):  # no file, or "max": no limit
             quota, period = map(int, (group / "cpu.max").read_text().split())
             if quota > 0 and period > 0:
                 yield quota / period
-        if group == groups:
-            break

@@ -88,10 +88,7 @@ class CoreCheck:
 
     async def _run(self) -> None:
         failures = 0
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=await self._authorities()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as http:
+        async with await client(self._hosts) as http:
             while True:
                 self.last = await self._ask(http)
                 self._tell(self.last)
@@ -103,13 +100,11 @@ class CoreCheck:
                     backoff_s(pace.keys_retry_s, failures, pace.keys_max_retry_s)
                 )
 
-    async def _authorities(self) -> SSLContext | bool:
-        """Return what verifies the core's certificates, as for all calls to it."""
-        if all(host.scheme == "http" for host in self._hosts):
-            return True
-        import httpx
-
-        return await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+    async def ask(self) -> CoreState:
+        """Ask every host once, and return the outcome. Nothing is logged."""
+        async with await client(self._hosts) as http:
+            self.last = await self._ask(http)
+            return self.last
 
     async def _ask(self, http: aiohttp.ClientSession) -> CoreState:
         """Ask every host: they share a database, and no settings."""
@@ -173,6 +168,26 @@ class CoreCheck:
                 found.trouble,
                 extra=about(RuntimeEvent.CORE_REFUSING, reason=found.trouble),
             )
+
+
+async def client(hosts: Sequence[URL]) -> aiohttp.ClientSession:
+    """Return a client for the core at *hosts*, without cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=await authorities(hosts) or True),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+async def authorities(hosts: Sequence[URL]) -> SSLContext | None:
+    """Return what verifies the core's certificates, as for all calls to it.
+
+    None: no host has one.
+    """
+    if all(host.scheme == "http" for host in hosts):
+        return None
+    import httpx
+
+    return await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
 
 
 @contextlib.asynccontextmanager

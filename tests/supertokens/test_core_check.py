@@ -197,3 +197,24 @@ async def test_the_embedded_core_and_the_settings_of_the_sdk(
                 assert check is not None
                 await until(found(check)(state))
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "state"),
+    [
+        (200, VERSIONS, CoreVerdict.USABLE),
+        (200, OLD, CoreVerdict.REFUSING),
+        (401, "Invalid API key", CoreVerdict.REFUSING),
+        (500, "", CoreVerdict.UNREACHABLE),
+    ],
+)
+async def test_a_single_question(
+    status: int, text: str, state: CoreVerdict, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`gateway doctor` asks once, and says itself what is wrong."""
+    answers = Answers(status, text)
+    async with FaultUpstream(answers.serve) as core:
+        check = CoreCheck([core.url], KEY, timeout_s=5.0)
+        assert (await check.ask()).state is state
+    assert len(answers.asked) == 1
+    assert not caplog.records
