@@ -631,7 +631,8 @@ class Plan:
         previous = self._current
         self._current, self._next = generation, None
         before, after = previous.config.sdk, generation.config.sdk
-        if (previous.source, before) != (generation.source, after):
+        # Unknown if no worker has said it: each is compared when it says it.
+        if before != after or generation.source not in (None, previous.source):
             self._keys = self._hub_fetches = None
         self._direct_hub()
         self._assign_sockets()

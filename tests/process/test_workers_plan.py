@@ -1147,6 +1147,19 @@ def test_keys_of_another_core_are_not_handed_over(source: KeySource, sdk: str) -
     assert driver.receives(6, source) == []
 
 
+def test_keys_stay_if_a_reload_has_not_said_whose_it_needs() -> None:
+    """A worker says it before it is ready; if none did, a later one is compared."""
+    driver, keys = with_keys()
+    driver.reloads()
+    driver.receives(4, KeysUntil(100.0))
+    driver.receives(4, Ready())
+    driver.receives(5, KeysUntil(100.0))
+    assert "reloaded routes.yaml" in lines_of(driver.feed(Received(5, Ready())))
+    driver.exits(4)
+    driver.on(Tick(), after_s=2.0)
+    assert driver.receives(6, SOURCES[0]) == [Send(6, keys)]
+
+
 def test_the_time_of_a_fetch_is_not_in_the_future() -> None:
     """A hub can't make keys last longer than from now."""
     driver, keys = with_keys()
