@@ -31,6 +31,8 @@ async def visit(
         return MailFacts(trouble=f"it doesn't do as expected ({type(error).__name__})")
     except ssl.SSLCertVerificationError as error:
         return MailFacts(trouble=f"its certificate: {error.verify_message}")
+    except UnicodeError:
+        return MailFacts(trouble="its name isn't a name")
     except OSError as error:
         number = error.errno or 0
         why = os.strerror(number) if number > 0 else error.strerror or "closed"

@@ -9,9 +9,13 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.doctor.judgments import PeerFacts, Step
 from gateway.doctor.threads import in_thread
+
+_CLOSE_S: Final = 1.0
+"""How long a peer may take to end a connection. Then it is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,7 @@ class _Attempt:
     def __init__(self) -> None:
         self.step = Step.NAME
         self.addresses: tuple[str, ...] = ()
+        self.writer: asyncio.StreamWriter | None = None
 
 
 async def connect(peer: PeerAddress, *, timeout_s: float) -> PeerFacts:
@@ -51,7 +56,22 @@ async def connect(peer: PeerAddress, *, timeout_s: float) -> PeerFacts:
         return _failed(attempt, error.reason or "not TLS")
     except OSError as error:
         return _failed(attempt, _reason(error))
+    except UnicodeError:
+        return _failed(attempt, "it isn't a name")
+    finally:
+        await _close(attempt.writer)
     return PeerFacts(addresses=attempt.addresses, days_left=days_left)
+
+
+async def _close(writer: asyncio.StreamWriter | None) -> None:
+    """Close as clients do: peers log a reset during the handshake as an error."""
+    if writer is None:
+        return
+    writer.close()
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_CLOSE_S):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 def _failed(attempt: _Attempt, why: str) -> PeerFacts:
@@ -70,27 +90,23 @@ async def _try(peer: PeerAddress, attempt: _Attempt, timeout_s: float) -> float 
     """Connect, and return the days left of the certificate, if it was verified."""
     if peer.socket_path:
         attempt.step = Step.CONNECT
-        _, writer = await asyncio.open_unix_connection(peer.socket_path)
-    else:
-        found = await in_thread(
-            lambda: socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
-        )
-        attempt.addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
-        attempt.step = Step.CONNECT
-        writer = await _connect_one_of(attempt.addresses, peer.port, timeout_s)
-    try:
-        if peer.context is None:
-            return None
-        attempt.step = Step.TLS
-        await writer.start_tls(
-            peer.context, server_hostname=peer.server_name or peer.host
-        )
-        ends = (writer.get_extra_info("peercert") or {}).get("notAfter")
-        if ends is None:
-            return None
-        return (ssl.cert_time_to_seconds(ends) - time.time()) / 86400
-    finally:
-        writer.transport.abort()
+        _, attempt.writer = await asyncio.open_unix_connection(peer.socket_path)
+        return None
+    found = await in_thread(
+        lambda: socket.getaddrinfo(peer.host, peer.port, type=socket.SOCK_STREAM)
+    )
+    attempt.addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
+    attempt.step = Step.CONNECT
+    writer = await _connect_one_of(attempt.addresses, peer.port, timeout_s)
+    attempt.writer = writer
+    if peer.context is None:
+        return None
+    attempt.step = Step.TLS
+    await writer.start_tls(peer.context, server_hostname=peer.server_name or peer.host)
+    ends = (writer.get_extra_info("peercert") or {}).get("notAfter")
+    if ends is None:
+        return None
+    return (ssl.cert_time_to_seconds(ends) - time.time()) / 86400
 
 
 async def _connect_one_of(

@@ -66,9 +66,11 @@ async def test_a_port_that_nobody_listens_on(closed_port: int) -> None:
 
 
 async def test_a_name_that_is_unknown() -> None:
-    """`.invalid` never exists (RFC 2606)."""
-    facts = await connect(PeerAddress(host="a.invalid", port=1), timeout_s=10)
-    assert facts.failed is Step.NAME
+    """`.invalid` never exists (RFC 2606), and a label has 63 characters at most."""
+    for host in ("a.invalid", f"{'a' * 64}.example"):
+        facts = await connect(PeerAddress(host=host, port=1), timeout_s=10)
+        assert facts.failed is Step.NAME
+        assert facts.why
 
 
 async def test_an_address_that_drops_packets() -> None:
