@@ -306,6 +306,7 @@ async def open_app(
             )
         )
         sessions.subscribe(lambda handle, _until: proxy.session_ended(handle))
+        sessions.on_user_denied = proxy.sessions_ended
         yield App(
             config=config,
             proxy=proxy,

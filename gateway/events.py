@@ -63,6 +63,7 @@ class RuntimeEvent(Enum):
     )
     TARGET_BACK = "target_back", _INFO, ("service", "target")
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
+    ADMIN_ACTION = "admin_action", _INFO, ("peer", "action", "status")
     CONNECTIONS_CLOSED = (
         "connections_closed",
         _WARNING,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from itertools import cycle
 from time import perf_counter
 from typing import Any, Protocol, assert_never
@@ -177,10 +177,10 @@ class Forwarder:
         self._pace = pace
         self._verifier = verifier
         self.retries = Budget()
-        self.tunnels: dict[websocket.Tunnel, str | None] = {}
-        """Open WebSockets, each with the handle of its session; None: without one."""
-        self.streams: dict[Stream, str] = {}
-        """Replies in progress that end with their session, each with its handle."""
+        self.tunnels: dict[websocket.Tunnel, Principal | None] = {}
+        """Open WebSockets, each with whose it is; None: it ends with no session."""
+        self.streams: dict[Stream, Principal] = {}
+        """Replies in progress that end with their session, each with whose it is."""
         self.draining = False
 
     def drain(self) -> None:
@@ -191,11 +191,18 @@ class Forwarder:
 
     def session_ended(self, handle: str) -> None:
         """Close the WebSockets and streams of a session: signed out, or revoked."""
-        for tunnel, session in self.tunnels.items():
-            if session == handle:
+        self._end(lambda principal: _session_handle(principal) == handle)
+
+    def sessions_ended(self) -> None:
+        """Close the WebSockets and streams of all sessions that are over by now."""
+        self._end(self._verifier.has_ended)
+
+    def _end(self, is_over: Callable[[Principal], bool]) -> None:
+        for tunnel, principal in self.tunnels.items():
+            if principal is not None and is_over(principal):
                 tunnel.end(websocket.SESSION_ENDED, "session ended")
-        for stream, session in tuple(self.streams.items()):
-            if session == handle:
+        for stream, principal in tuple(self.streams.items()):
+            if is_over(principal):
                 stream.end(_SIGNED_OUT)
 
     async def forward(
@@ -384,7 +391,7 @@ class Forwarder:
         if reply.head.content_length is None:
             ends_in_s = max(0.0, principal.expires_at - time.time())
         stream = Stream(reply, downstream, ends_in_s)
-        self.streams[stream] = _session_handle(principal)
+        self.streams[stream] = principal
         # The session may have ended before the service replied.
         if self._verifier.has_ended(principal):
             stream.end(_SIGNED_OUT)
@@ -479,10 +486,9 @@ class Forwarder:
         record.stage = _COPY
         downstream.keep_alive = False
         downstream.upgrade(head.start + fields + websocket.UPGRADE)
-        session_ends_in_s, session = None, None
+        session_ends_in_s = None
         if principal is not None:
             session_ends_in_s = max(0.0, principal.expires_at - time.time())
-            session = _session_handle(principal)
         tunnel = websocket.Tunnel(
             downstream.connection,
             reply.upgrade(),
@@ -494,7 +500,7 @@ class Forwarder:
                 linger_s=self._pace.websocket_linger_s,
             ),
         )
-        self.tunnels[tunnel] = session
+        self.tunnels[tunnel] = principal
         try:
             if self.draining:
                 tunnel.end(websocket.GOING_AWAY, "shutting down")

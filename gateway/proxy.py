@@ -26,7 +26,7 @@ from gateway.forward import Downstream, Forwarder, whole_body
 from gateway.headers import ForwardedCache
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
-from gateway.identity import Verifier
+from gateway.identity import Principal, Verifier
 from gateway.observe import Observer, Record
 from gateway.pace import Pace
 from gateway.responses import Response
@@ -122,8 +122,8 @@ class Proxy:
         )
 
     @property
-    def tunnels(self) -> Mapping[websocket.Tunnel, str | None]:
-        """Open WebSockets, each with the handle of its session; None: without one."""
+    def tunnels(self) -> Mapping[websocket.Tunnel, Principal | None]:
+        """Open WebSockets, each with whose it is; None: it ends with no session."""
         return self.forwarder.tunnels
 
     @property
@@ -138,6 +138,10 @@ class Proxy:
     def session_ended(self, handle: str) -> None:
         """Close the WebSockets and streams of a session: signed out, or revoked."""
         self.forwarder.session_ended(handle)
+
+    def sessions_ended(self) -> None:
+        """Close the WebSockets and streams of all sessions that are over by now."""
+        self.forwarder.sessions_ended()
 
     async def handle(self, client: ProxyClient) -> None:
         """Serve one request. Its response is written and recorded when this returns.

@@ -61,8 +61,10 @@ EDGES: dict[str, str] = {
         "config decide downstream errors events forward headers http identity observe"
         " pace responses running websocket"
     ),
+    "admin": "config events routes",
     "process": (
-        "app clients config downstream events http observe pace seams session settings"
+        "admin app clients config downstream events http observe pace seams session"
+        " settings"
         " supertokens tls"
     ),
     "aiohttp_app": (
@@ -76,11 +78,13 @@ ROOMS: dict[str, frozenset[str]] = {
     room: frozenset(names.split()) for room, names in (PURE | EDGES).items()
 }
 # The composition root imports all rooms but those above it; the commands import all.
-ROOMS["app"] = frozenset(ROOMS) - {"aiohttp_app", "dev", "doctor", "process"}
+ROOMS["app"] = frozenset(ROOMS) - {
+    *("admin", "aiohttp_app", "dev", "doctor", "process"),
+}
 ROOMS["cli"] = frozenset(ROOMS)
 
 LIBRARIES: dict[str, str] = {
-    "aiohttp": "aiohttp_app dev downstream process seams session supertokens",
+    "aiohttp": "admin aiohttp_app dev downstream process seams session supertokens",
     "aiohttp_cors": "downstream seams",
     "click": "cli",
     "cryptography": "dev session tls",

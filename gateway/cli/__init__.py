@@ -20,6 +20,7 @@ from gateway.cli import (
     routes,
     schema,
     serve,
+    sessions,
     status,
     stop,
 )
@@ -49,6 +50,7 @@ for _command in (
     routes.routes,
     schema.schema,
     serve.serve,
+    sessions.sessions,
     status.status,
     stop.stop,
 ):

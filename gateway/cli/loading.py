@@ -31,11 +31,13 @@ def read(
         ConfigError: the file can't be used; the error has every problem.
     """
     from gateway import supertokens, tls
+    from gateway.admin import tokens
     from gateway.settings import load
 
     def more(config: Config) -> Iterator[Finding]:
         # Problems that only the adapter of the SDK can find, before the SDK starts.
         yield from supertokens.check(config.supertokens.recipes)
+        yield from tokens.check(config.gateway.admin)
         if is_to_serve:
             yield from tls.findings(config.gateway.listen)
 

@@ -24,6 +24,7 @@ from gateway.config.findings import (
 )
 from gateway.config.forms import RECIPES
 from gateway.config.listens import ListenAddress, listen_address
+from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
@@ -89,6 +90,7 @@ from gateway.config.urls import (
 __all__ = [
     "RECIPES",
     "Address",
+    "AdminConfig",
     "AnyAll",
     "CacheConfig",
     "ClaimConfig",

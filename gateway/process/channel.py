@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from gateway.process import messages
+from gateway.process.message_values import BadMessage
 from gateway.process.messages import Message
 
 _READ_BYTES = 64 * 1024
@@ -52,7 +53,7 @@ class Channel:
             return None
         except ConnectionError:
             raise Hangup from None
-        except messages.BadMessage as error:
+        except BadMessage as error:
             raise Hangup(str(error)) from None
         if not data:
             raise Hangup

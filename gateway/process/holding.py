@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.config import GatewayConfig
+from gateway.process.admin_listen import open_admin
 from gateway.process.listening import (
     BoundListen,
     close_listens,
@@ -40,6 +41,8 @@ class Holdings:
     listens: Sequence[BoundListen]
     probes: socket.socket | None
     """Where the hub answers probes."""
+    admin: BoundListen | None
+    """Where the hub answers operators."""
     pidfile: PidFile | None
 
     @property
@@ -62,13 +65,17 @@ class Holdings:
             self.pidfile.close()
 
     def close_probes(self) -> None:
-        """Close this process's copy of the probes' socket."""
+        """Close this process's copies of what only the hub accepts from."""
         if self.probes is not None:
             self.probes.close()
+        if self.admin is not None:
+            close_sockets((self.admin,))
 
     def close_all(self) -> None:
         """Close all sockets, and remove their files and, last, the pidfile."""
         close_listens(self.listens)
+        if self.admin is not None:
+            close_listens((self.admin,))
         self.close_probes()
         if self.pidfile is not None:
             self.pidfile.remove()
@@ -95,6 +102,9 @@ def hold(gateway: GatewayConfig, overrides: Overrides, workers: int) -> Holdings
         if (address := overrides.probes or gateway.probes.listen) is not None:
             probes = bind(address, keys="gateway.probes.listen or --probes-listen")
             undo.callback(probes.close)
+        admin = open_admin(gateway.admin)
+        if admin is not None:
+            undo.callback(close_listens, (admin,))
         pidfile = None if path is None else claim(path)
         undo.pop_all()
-    return Holdings(listens=listens, probes=probes, pidfile=pidfile)
+    return Holdings(listens=listens, probes=probes, admin=admin, pidfile=pidfile)

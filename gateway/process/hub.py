@@ -13,6 +13,8 @@ the `Status` that the supervisor sends each time that it changes, and from what 
 of the core itself. So health is answered even if all workers hang. `/metrics` has what
 the workers count, which the supervisor relays.
 
+If `gateway.admin.listen` is set, it shows operators the gateway, and acts for them.
+
 No running worker depends on the hub: when it dies it is restarted, and workers are not
 affected.
 """
@@ -25,17 +27,22 @@ import json
 import math
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from gateway.admin import server as admin_server
 from gateway.config import KeysConfig
 from gateway.observe import Origin, has_colours, messages
 from gateway.observe.meters import CERTIFICATE
 from gateway.process import probes
+from gateway.process.admin_messages import Describe, Reloaded
 from gateway.process.health import Board, Facts, Health
+from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
+from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
     MAX_KEY_SET,
     AskCore,
-    BadMessage,
+    DenyDone,
     Drain,
     FetchKeys,
     Keys,
@@ -62,10 +69,16 @@ NAME = "gateway hub"
 class Hub:
     """Reports the core's keys, and answers how the gateway is."""
 
-    def __init__(self, listening: socket.socket | None = None) -> None:
-        """*listening* is where it answers probes; None: nowhere."""
+    def __init__(
+        self,
+        listening: socket.socket | None = None,
+        admin: AdminListener | None = None,
+    ) -> None:
+        """*listening* is where it answers probes, *admin* operators; None: nowhere."""
         self._listening = listening
         self._pipe = Pipe(self)
+        self._admin_listener = admin
+        self._admin = HubAdmin(self._pipe.send, self._facts)
         self._changed = asyncio.Event()
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
@@ -86,7 +99,7 @@ class Hub:
         self._totals = Totals()
         self._rendered: dict[str, tuple[float, bytes]] = {}
         """Media type → when the metrics were rendered last, and the result."""
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
 
     async def run(self, end: socket.socket) -> None:
         """Run until the supervisor sends `Drain` or its end of the channel closes."""
@@ -111,19 +124,40 @@ class Hub:
                     await store.aclose()
                     self._store = await self._start(fetches)
                     store.push_async_callback(self._store.close)
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def _listen(self) -> None:
-        """Answer probes from now on, if the status is known and they are wanted."""
-        if (
-            self._server is None
-            and self._listening is not None
-            and self._status is not None
-        ):
-            self._server = await probes.serve(
-                self._listening, self._health, self._metrics
+        """Answer probes and operators from now on, if the status is known."""
+        if self._status is None:
+            return
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            self._servers.append(
+                await probes.serve(listening, self._health, self._metrics)
             )
+        admin, self._admin_listener = self._admin_listener, None
+        if admin is not None:
+            self._servers.append(
+                await admin_server.serve(
+                    admin.sock,
+                    self._admin,
+                    host=admin.host,
+                    token_file=admin.token_file,
+                )
+            )
+
+    def _facts(self) -> HubFacts:
+        """Return what operators are shown."""
+        assert self._status is not None, "it listens only when the status is known"
+        health = self._health("/readyz", frozenset())
+        return HubFacts(
+            status=self._status,
+            keys={}
+            if self._store is None
+            else {**asdict(self._store.state()), "ids": self._store.ids()},
+            health=probes.to_json(health, is_verbose=True),
+        )
 
     def _health(self, path: str, exclude: frozenset[str]) -> Health:
         """Return the answer of the probe at *path*, without the checks in *exclude*."""
@@ -243,8 +277,13 @@ class Hub:
                 self._fetches = message
                 self._changed.set()
             case AskCore():
+                self._admin.use_core(message)
                 self._asks = message
                 self._changed.set()
+            case Describe():
+                self._admin.describe(message)
+            case DenyDone() | Reloaded():
+                self._admin.answered(message)
             case Drain():
                 self._stop()
             case _:
@@ -262,16 +301,18 @@ class Hub:
 def be_hub(
     end: socket.socket,
     listening: socket.socket | None = None,
+    admin: AdminListener | None = None,
     *,
     log_format: str = "text",
 ) -> int:
     """Run the hub in this process; return the exit code.
 
-    *end* is its end of the channel; it answers probes on *listening*.
+    *end* is its end of the channel; it answers probes on *listening*, and operators on
+    *admin*.
     """
     with contextlib.suppress(OSError):  # Linux only
         Path("/proc/self/comm").write_text(NAME)
     # Not uvloop: a few messages a minute don't justify the import.
     with messages(Origin(form=log_format, has_colours=has_colours())):
-        asyncio.run(Hub(listening).run(end))
+        asyncio.run(Hub(listening, admin).run(end))
     return 0

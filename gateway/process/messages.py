@@ -8,21 +8,32 @@ like any untrusted input.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Final, assert_never
+from typing import Final
 
 from gateway.events import ONCE_CODES, RuntimeEvent
 from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
+from gateway.process import admin_messages
+from gateway.process.admin_messages import AdminMessage
+from gateway.process.message_values import (
+    BadMessage,
+    one_of,
+    to_handle,
+    to_number,
+    to_time,
+    to_user,
+    user_to_json,
+)
+from gateway.session.deny_list import UserDenial
 
 _MAX_LINE_BYTES = 1024 * 1024
 """Of one message. Valid messages are shorter by far."""
 _BATCH_BYTES = 64 * 1024
 """About the part of a deny-list in one message; JSON escapes make it up to 12 times as
 long."""
-_MAX_HANDLE = 1024
-"""Of a session handle, in characters. SuperTokens' have less than 100."""
+_BATCH_USERS = 32
+"""Of about the same length, as an id has up to 1,024 characters."""
 _MAX_HOSTS = 64
 _MAX_SAMPLES = 4 * MAX_ROWS
 _MAX_URL = 4096
@@ -35,10 +46,6 @@ MAX_NOTICE = 2000
 """Of the text of a notice, and of each fact, in characters."""
 
 
-class BadMessage(ValueError):
-    """The other end has sent an invalid message. The text quotes nothing of it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Deny:
     """Both ways: sessions to refuse, each until a time in seconds since the epoch."""
@@ -46,6 +53,8 @@ class Deny:
     ends: Mapping[str, float]
     number: int = 0
     """The sender's number of it, which `DenyDone` answers; 0: no answer is wanted."""
+    users: tuple[UserDenial, ...] = ()
+    """Users whose older sessions are refused. From the hub and to workers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +229,7 @@ Message = (
     | Snapshot
     | Status
     | Report
+    | AdminMessage
 )
 
 
@@ -234,10 +244,12 @@ def encode(message: Message) -> bytes:
 
 def _to_json(message: Message) -> dict[str, object]:
     match message:
-        case Deny(ends, 0):
-            return {"deny": dict(ends)}
-        case Deny(ends, number):
-            return {"deny": dict(ends), "number": number}
+        case Deny(ends, number, users):
+            return {
+                "deny": dict(ends),
+                **({"number": number} if number else {}),
+                **({"users": [*map(user_to_json, users)]} if users else {}),
+            }
         case DenyDone(number):
             return {"denied": number}
         case Accept(sockets):
@@ -268,8 +280,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"status": [getattr(message, name) for name in _STATUS_FIELDS]}
         case Report(child, slot, inner):
             return {"child": child, "slot": slot, "report": _to_json(inner)}
-        case never:
-            assert_never(never)
+        case admin:
+            return admin_messages.to_json(admin)
 
 
 def _source_to_json(source: KeySource) -> list[object]:
@@ -311,7 +323,7 @@ def _decode(line: bytes) -> Message:
         case {"child": child, "slot": slot, "report": inner, **rest} if not rest:
             message = _simple_message(inner)
             if isinstance(message, Deny | Ready | Failed | Snapshot):
-                return Report(_number(child), _number(slot), message)
+                return Report(to_number(child), to_number(slot), message)
             raise BadMessage("a report contains a message that workers don't send")
         case _:
             return _simple_message(value)
@@ -323,11 +335,16 @@ def _simple_message(value: object) -> Message:
         case {"deny": dict() as ends, **rest} if not rest:
             return Deny(_ends(ends))
         case {"deny": dict() as ends, "number": number, **rest} if not rest:
-            return Deny(_ends(ends), _number(number))
+            return Deny(_ends(ends), to_number(number))
+        case {"deny": dict() as ends, "users": list() as users, **rest} if (
+            rest.keys() <= {"number"}
+        ):
+            denial = to_number(rest.get("number", 0))
+            return Deny(_ends(ends), denial, tuple(map(to_user, users)))
         case {"denied": number, **rest} if not rest:
-            return DenyDone(_number(number))
+            return DenyDone(to_number(number))
         case {"accept": list() as sockets, **rest} if not rest:
-            return Accept(tuple(map(_number, sockets)))
+            return Accept(tuple(map(to_number, sockets)))
         case {"drain": True, **rest} if not rest:
             return Drain()
         case {"ping": True, **rest} if not rest:
@@ -339,15 +356,15 @@ def _simple_message(value: object) -> Message:
         case {"key_source": source, **rest} if not rest:
             return _source(source)
         case {"ask_core": [timeout_s, api_key, *hosts], **rest} if not rest:
-            return AskCore(_hosts(hosts), _api_key(api_key), _time(timeout_s))
+            return AskCore(_hosts(hosts), _api_key(api_key), to_time(timeout_s))
         case {"keys_until": until, **rest} if not rest:
-            return KeysUntil(_time(until))
+            return KeysUntil(to_time(until))
         case {"fetch_keys": [source, refresh_s, timeout_s], **rest} if not rest:
-            return FetchKeys(_source(source), _time(refresh_s), _time(timeout_s))
+            return FetchKeys(_source(source), to_time(refresh_s), to_time(timeout_s))
         case {"keys": [source, at, str(jwks)], **rest} if not rest:
             if len(jwks) > MAX_KEY_SET:
                 raise BadMessage("a key set is too large")
-            return Keys(_source(source), _time(at), jwks)
+            return Keys(_source(source), to_time(at), jwks)
         case {"notice": [str(code), str(text), dict() as facts], **rest} if not rest:
             return _notice(code, text, facts)
         case {"snapshot": list() as samples, **rest} if not rest:
@@ -355,7 +372,7 @@ def _simple_message(value: object) -> Message:
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
         case _:
-            raise BadMessage("a message of an unknown kind")
+            return admin_messages.from_json(value)
 
 
 def _notice(code: str, text: str, facts: dict[str, object]) -> Notice:
@@ -396,7 +413,7 @@ def _label(value: object) -> str:
 
 
 def _amount(value: object) -> float:
-    amount = _time(value)
+    amount = to_time(value)
     if amount < 0:
         raise BadMessage("a negative amount")
     return amount
@@ -418,30 +435,24 @@ def _status(values: list[object]) -> Status:
             hub_restarts,
         ]:
             return Status(
-                generation=_number(generation),
-                children=tuple(map(_number, children)),
-                slots=tuple(_one_of(WORKER_STATES, slot) for slot in slots),
+                generation=to_number(generation),
+                children=tuple(map(to_number, children)),
+                slots=tuple(one_of(WORKER_STATES, slot) for slot in slots),
                 others=_counts(WORKER_STATES, others),
                 is_started=is_started,
                 is_draining=is_draining,
-                keys_until=None if keys_until is None else _time(keys_until),
+                keys_until=None if keys_until is None else to_time(keys_until),
                 is_loaded=is_loaded,
-                loaded_at=_time(loaded_at),
+                loaded_at=to_time(loaded_at),
                 restarts=_counts(RESTART_CAUSES, restarts),
-                hub_restarts=_number(hub_restarts),
+                hub_restarts=to_number(hub_restarts),
             )
         case _:
             raise BadMessage("an invalid status")
 
 
 def _counts(names: Sequence[str], value: dict[str, object]) -> dict[str, int]:
-    return {_one_of(names, name): _number(count) for name, count in value.items()}
-
-
-def _one_of(names: Sequence[str], value: object) -> str:
-    if not isinstance(value, str) or value not in names:
-        raise BadMessage("an unknown name in a status")
-    return value
+    return {one_of(names, name): to_number(count) for name, count in value.items()}
 
 
 def _source(value: object) -> KeySource:
@@ -471,37 +482,16 @@ def _url(value: object) -> str:
 
 
 def _ends(value: dict[str, object]) -> dict[str, float]:
-    return {_handle(name): _time(until) for name, until in value.items()}
+    return {to_handle(name): to_time(until) for name, until in value.items()}
 
 
-def _handle(value: str) -> str:
-    if len(value) > _MAX_HANDLE:
-        raise BadMessage("an invalid session handle")
-    return value
-
-
-def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadMessage("an invalid time")
-    try:
-        time = float(value)
-    except OverflowError:
-        time = math.inf
-    if not math.isfinite(time):
-        raise BadMessage("an invalid time")
-    return time
-
-
-def _number(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadMessage("an invalid number")
-    return value
-
-
-def batches(ends: Iterable[tuple[str, float]]) -> Iterator[Deny]:
+def batches(
+    ends: Iterable[tuple[str, float]], users: Iterable[UserDenial] = ()
+) -> Iterator[Deny]:
     """Yield *ends* in messages short enough for a decoder, also inside a report.
 
-    *ends* are pairs of a session handle and a time in seconds since the epoch.
+    *ends* are pairs of a session handle and a time in seconds since the epoch. *users*
+    follow, in messages of their own.
     """
     batch: dict[str, float] = {}
     size = 0
@@ -513,3 +503,6 @@ def batches(ends: Iterable[tuple[str, float]]) -> Iterator[Deny]:
             batch, size = {}, 0
     if batch:
         yield Deny(batch)
+    denials = tuple(users)
+    for start in range(0, len(denials), _BATCH_USERS):
+        yield Deny({}, users=denials[start : start + _BATCH_USERS])

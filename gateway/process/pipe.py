@@ -7,6 +7,7 @@ import socket
 from typing import Protocol
 
 from gateway.process import messages
+from gateway.process.message_values import BadMessage
 from gateway.process.messages import Message
 
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
@@ -52,7 +53,7 @@ class Pipe(asyncio.Protocol):
         try:
             for message in self._decoder.feed(data):
                 self._receiver.receive(message)
-        except messages.BadMessage:
+        except BadMessage:
             self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:

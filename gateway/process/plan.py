@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from gateway.events import Fact, RuntimeEvent
 from gateway.pace import backoff_s
 from gateway.process import plan_lines
+from gateway.process.admin_messages import Describe, DrainWanted, ReloadWanted
 from gateway.process.messages import (
     RESTART_CAUSES,
     Accept,
@@ -52,6 +53,8 @@ from gateway.process.messages import (
     Status,
     batches,
 )
+from gateway.process.plan_admin import AskedReloads
+from gateway.process.plan_denials import Denials
 from gateway.process.plan_events import (
     Action,
     Announce,
@@ -82,12 +85,10 @@ from gateway.process.plan_state import (
     ChildPlace,
     ChildState,
     Generation,
-    Unconfirmed,
     WorkerChild,
     state_in,
     state_of,
 )
-from gateway.session.deny_list import DenyList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +122,6 @@ class SupervisorPace:
     def delay_s(self, failures: int) -> float:
         """Return the delay after *failures* children of a place ended in a row."""
         return backoff_s(self.first_delay_s, failures, self.max_delay_s)
-
-
-MAX_UNCONFIRMED = 10_000
-"""Denials that wait for acknowledgements, about 500 bytes each. Beyond that, a sender
-isn't told, and its answer goes out after `Pace.confirm_s`."""
 
 
 def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
@@ -171,14 +167,15 @@ class Plan:
         self._hub = ChildPlace()
         self._children: dict[int, Child] = {}
         self._last_number = 0
-        self._denied = DenyList()
-        self._unconfirmed: dict[int, Unconfirmed] = {}
-        """By the plan's own number of the denial."""
-        self._last_denial = 0
+        self._denials = Denials()
+        self._reloads = AskedReloads()
+        """Those that the hub has asked for."""
         self._keys: Keys | None = None
         """The last keys of the core of the current generation."""
         self._hub_fetches: tuple[int, FetchKeys] | None = None
         """The last `FetchKeys`, and the hub that it was sent to."""
+        self._hub_describes: tuple[int, Describe] | None = None
+        """The last `Describe`, and the hub that it was sent to."""
         self._hub_asks: tuple[int, int] | None = None
         """The hub that `AskCore` was sent to last, and the generation of it."""
         self._notices = plan_lines.Notices()
@@ -303,11 +300,14 @@ class Plan:
                     self._on_ready(child.generation)
             case Ready() if child.state is ChildState.ENDING or child.is_killed:
                 pass  # sent before it received Drain or was killed
-            case Deny() if isinstance(child, WorkerChild):
+            case Deny(users=()) if isinstance(child, WorkerChild):
                 self._on_denial(child, message)
+            case Deny() | ReloadWanted() | DrainWanted() if (
+                child is self._hub.child and self._current.config.description
+            ):
+                self._on_admin(child, message)
             case DenyDone(number) if isinstance(child, WorkerChild):
-                if unconfirmed := self._unconfirmed.get(number):
-                    self._acknowledge(number, unconfirmed, child)
+                self._send_all(self._denials.acknowledge(number, child))
             case KeySource() if (
                 isinstance(child, WorkerChild) and child.state is ChildState.STARTING
             ):
@@ -372,6 +372,10 @@ class Plan:
         config = self._current.config
         if hub is None:
             return
+        described = hub.number, Describe(config.generation, config.description)
+        if config.description and self._hub_describes != described:
+            self._hub_describes = described
+            self._send(hub, described[1])
         if core is not None and self._hub_asks != (hub.number, config.generation):
             self._hub_asks = hub.number, config.generation
             self._send(hub, core)
@@ -389,58 +393,27 @@ class Plan:
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _on_denial(self, source: WorkerChild, denial: Deny) -> None:
-        """Keep a denial, and relay it to the hub and to all other workers."""
-        new = self._denied.add(denial.ends, self._now.epoch)
-        for part in batches(denial.ends.items()):
-            self._report(source, part)
-        # A known one is on its way, perhaps: its acknowledgement is asked for again.
-        relayed = list(batches((denial.ends if denial.number else new).items()))
+    def _on_admin(self, hub: Child, message: Deny | ReloadWanted | DrainWanted) -> None:
+        """Do what an operator has asked the hub for."""
+        match message:
+            case Deny():
+                self._on_denial(hub, message)
+            case ReloadWanted(number):
+                self._reload_requested |= self._reloads.ask(hub.number, number)
+            case DrainWanted():
+                self._leave()
+
+    def _on_denial(self, source: Child, denial: Deny) -> None:
+        """Keep a denial, and relay it: a worker's to the hub, all to other workers."""
+        if isinstance(source, WorkerChild):
+            for part in batches(denial.ends.items()):
+                self._report(source, part)
         others = [
             child
             for child in self._children.values()
             if isinstance(child, WorkerChild) and child is not source
         ]
-        if denial.number and relayed:
-            self._last_denial += 1
-            relayed[-1] = Deny(relayed[-1].ends, self._last_denial)
-        for part in relayed:
-            for worker in others:
-                self._send(worker, part)
-        if denial.number:
-            self._await_acknowledgements(source, denial.number, others)
-
-    def _await_acknowledgements(
-        self, source: WorkerChild, number: int, others: Sequence[WorkerChild]
-    ) -> None:
-        """Confirm the last denial when all of *others* that may have clients know it.
-
-        One that starts needs no acknowledgement: it reads the denial before `Accept`.
-        """
-        missing = {
-            worker.number
-            for worker in others
-            if worker.state is not ChildState.STARTING
-        }
-        if not missing:
-            self._send(source, DenyDone(number))
-        elif len(self._unconfirmed) < MAX_UNCONFIRMED:
-            waiting = Unconfirmed(source, number, missing)
-            self._unconfirmed[self._last_denial] = waiting
-
-    def _acknowledge(
-        self, number: int, unconfirmed: Unconfirmed, worker: Child
-    ) -> None:
-        """Note that *worker* knows a denial, or has exited; confirm it if it was last.
-
-        The supervisor's *number* of the denial is forgotten then.
-        """
-        unconfirmed.missing.discard(worker.number)
-        if worker is unconfirmed.source:
-            del self._unconfirmed[number]
-        elif not unconfirmed.missing:
-            del self._unconfirmed[number]
-            self._send(unconfirmed.source, DenyDone(unconfirmed.number))
+        self._send_all(self._denials.add(source, denial, others, self._now.epoch))
 
     def _on_ready(self, generation: Generation) -> None:
         if not generation.is_proven:
@@ -535,6 +508,7 @@ class Plan:
             if self._reload_requested and can_load:
                 self._reload_requested = False
                 self._is_loading = True
+                self._reloads.begin()
                 self._actions.append(Load())
 
     def _exit_when_empty(self) -> None:
@@ -574,7 +548,7 @@ class Plan:
             )
             self._children[worker.number] = place.child = worker
             self._actions.append(Fork(worker.number, slot, config.generation))
-            for denied in batches(self._denied.live(self._now.epoch)):
+            for denied in self._denials.live(self._now.epoch):
                 self._send(worker, denied)
 
     def _fork_hub(self) -> None:
@@ -640,6 +614,7 @@ class Plan:
         self._notices = plan_lines.Notices()  # they may have gone, or still be true
         path = generation.config.path
         self._log(RuntimeEvent.RELOAD_DONE, f"reloaded {path}", file=path)
+        self._answer_reloads(())
         self._loaded = True, self._now.epoch
         self._actions += plan_lines.restart_needed(previous.config, generation.config)
 
@@ -806,8 +781,7 @@ class Plan:
 
     def _remove(self, child: Child) -> None:
         del self._children[child.number]
-        for number, unconfirmed in tuple(self._unconfirmed.items()):
-            self._acknowledge(number, unconfirmed, child)
+        self._send_all(self._denials.gone(child))
         if child.place.child is child:
             child.place.child = None
 
@@ -832,3 +806,15 @@ class Plan:
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
         self._loaded = False, self._loaded[1]
         self._actions += plan_lines.not_reloaded(tuple(problems))
+        self._answer_reloads(problems)
+
+    def _send_all(self, sends: Iterable[Send]) -> None:
+        for send in sends:
+            if (child := self._children.get(send.child)) is not None:
+                self._send(child, send.message)
+
+    def _answer_reloads(self, problems: Sequence[str]) -> None:
+        """Tell the hub the outcome of the reload that has ended, if it asked for it."""
+        if (hub := self._hub.child) is not None:
+            for answer in self._reloads.end(hub.number, self.generation, problems):
+                self._send(hub, answer)

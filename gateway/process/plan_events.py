@@ -52,6 +52,10 @@ class LoadedFile:
     """`supertokens.keys.timeout`."""
     log_format: str = ""
     """`log.format`."""
+    admin: object = None
+    """`gateway.admin`."""
+    description: Mapping[str, str] = field(default_factory=dict)
+    """What the hub tells operators of the file; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,17 +107,6 @@ class WorkerChild(Child):
     """Until when it has keys, on the monotonic clock."""
 
 
-@dataclass(slots=True, eq=False)
-class Unconfirmed:
-    """A denial that some workers haven't acknowledged."""
-
-    source: WorkerChild
-    number: int
-    """The source's own number of it."""
-    missing: set[int]
-    """The numbers of these workers."""
-
-
 def state_of(worker: WorkerChild) -> str:
     """Return the state of *worker* as one of `WORKER_STATES`."""
     match worker.state:

@@ -15,12 +15,13 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
 from gateway.observe import Origin, Say, has_colours
+from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.channel import Channel, Hangup
 from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
@@ -124,15 +125,18 @@ class Supervisor:
         load: Callable[[], Settings],
         say: Say,
         on_ready: Callable[[], None],
+        describe: Callable[[Settings], Mapping[str, str]] = lambda _settings: {},
         pace: SupervisorPace | None = None,
     ) -> None:
         """*work* runs a worker in a forked process, with the settings, its end of the
         channel, and the numbers of its slot and its generation; it returns the exit
         code. *hub* runs the hub, with its end of the channel. *load* reloads the file,
         in a thread, and raises `ConfigError` if it can't be served. *say* writes a line
-        for operators.
-        *on_ready* is called when the first worker is ready.
+        for operators. *on_ready* is called when the first worker is ready. *describe*
+        returns what the hub shows of a file; it is called in the thread that reads it.
         """
+        self._describe = describe
+        self._description = describe(settings)
         self._holdings = holdings
         self._work = work
         self._hub = hub
@@ -142,7 +146,7 @@ class Supervisor:
         self._settings = {1: settings}
         """By generation, for those whose workers may still be forked."""
         self._plan = Plan(
-            _config(1, settings),
+            _config(1, settings, self._description),
             workers=workers,
             sockets=socket_count(holdings.listens),
             pace=pace,
@@ -290,7 +294,8 @@ class Supervisor:
                     generation: settings,
                 }
                 _share_memory()
-                self._report(FileLoaded(_config(generation, settings)))
+                config = _config(generation, settings, self._description)
+                self._report(FileLoaded(config))
             case problems:
                 self._report(FileRefused(problems))
         self._loaded = ()
@@ -408,6 +413,7 @@ class Supervisor:
         try:
             settings = self._load()
             supertokens.preload(settings.config.supertokens)
+            self._description = self._describe(settings)
             self._loaded = settings
         except ConfigError as error:
             self._loaded = tuple(map(str, error.problems))
@@ -420,7 +426,9 @@ class Supervisor:
                 self._wakes[1].send(b"\0")
 
 
-def _config(generation: int, settings: Settings) -> LoadedFile:
+def _config(
+    generation: int, settings: Settings, description: Mapping[str, str]
+) -> LoadedFile:
     """Return the facts about *settings* that the plan needs."""
     gateway, sdk = settings.config.gateway, settings.config.supertokens
     return LoadedFile(
@@ -436,6 +444,8 @@ def _config(generation: int, settings: Settings) -> LoadedFile:
         keys_refresh_s=sdk.keys.refresh_interval,
         keys_timeout_s=sdk.keys.timeout,
         log_format=settings.config.log.format,
+        admin=gateway.admin,
+        description=description,
     )
 
 
@@ -476,6 +486,7 @@ def supervise(
         LibraryChanged: a library isn't as the gateway needs it.
     """
     holdings = hold(settings.config.gateway, overrides, workers)
+    operators = listener_of(settings.config.gateway.admin, holdings.admin)
 
     def serve(settings: Settings) -> ServedSettings:
         is_overridden = overrides.listen is not None
@@ -519,10 +530,13 @@ def supervise(
             holdings,
             workers=workers,
             work=be_worker,
-            hub=lambda end: be_hub(end, holdings.probes, log_format=log_format),
+            hub=lambda end: be_hub(
+                end, holdings.probes, operators, log_format=log_format
+            ),
             load=lambda: serve(load()),
             say=say_if_read,
             on_ready=lambda: on_ready(holdings.url, holdings.probes_url),
+            describe=(lambda _settings: {}) if operators is None else description_of,
             pace=pace,
         ).run()
     finally:

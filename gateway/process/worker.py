@@ -24,6 +24,7 @@ from gateway.process.listening import (
     close_sockets,
     socket_count,
 )
+from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
     MAX_NOTICE,
     Accept,
@@ -151,10 +152,12 @@ class Worker:
             BadMessage: it isn't a message for a worker.
         """
         match message:
-            case Deny(ends, number):
+            case Deny(ends, number, users):
                 self._is_relaying = True
                 for handle, until in ends.items():
                     self._app.sessions.deny(handle, until)
+                for user in users:
+                    self._app.sessions.deny_user(user)
                 self._is_relaying = False
                 if number:
                     self._pipe.send(DenyDone(number))
@@ -172,7 +175,7 @@ class Worker:
             case Drain():
                 self._drain()
             case _:
-                raise messages.BadMessage("not for a worker")
+                raise BadMessage("not for a worker")
 
     def closed(self) -> None:
         """Drain: the supervisor has exited. Signals end this process from now on."""

@@ -41,7 +41,7 @@ from gateway.session import requirements, tokens
 from gateway.session.compiled_policy import CompiledPolicy
 from gateway.session.core_calls import CoreCalls, CoreQuestion, CoreSession
 from gateway.session.credentials import Credentials, choose
-from gateway.session.deny_list import DenyList
+from gateway.session.deny_list import MAX_DENY_S, DenyList, UserDenial
 from gateway.session.failures import Failures, undecided
 from gateway.session.keys import KeySet, Missing
 from gateway.session.refusals import Refusals
@@ -52,7 +52,6 @@ from gateway.session.verified_tokens import VerifiedToken, VerifiedTokens, line_
 DENY_S = 4 * 3600.0
 """How long a denied session is remembered at least. Core tokens live 1 h by default;
 where longer ones are seen, it is the longest life seen."""
-_MAX_DENY_S = 7 * 86_400.0
 
 DenialListener = Callable[[str, float], None]
 """Called with the handle of a denied session, and until when it is denied, in seconds
@@ -98,6 +97,8 @@ class SessionAuthenticator:
         self._ends = self._denied.ends
         self._longest_life_s = DENY_S
         self._listeners: list[DenialListener] = []
+        self.on_user_denied: Callable[[], None] = lambda: None
+        """Called when sessions may have ended whose handles aren't known."""
         self._calls = CoreCalls(
             core, client=client, refusals=self.refusals, clock=clock
         )
@@ -133,7 +134,7 @@ class SessionAuthenticator:
         line = lines[0] if len(lines) == 1 else line_of(text, lines)
         if len(line.raw) <= known.line_max:
             known.line = line
-        if self._ends and self._denied.denies(known.identity.session_handle, now):
+        if self._ends and self._denied.denies_token(known.identity, now):
             return self.refusals.session_ended
 
         # 3 anti-CSRF
@@ -161,10 +162,10 @@ class SessionAuthenticator:
         return self.refusals.invalid_claims(failed) if failed else allowed
 
     def has_ended(self, principal: Principal) -> bool:
-        """Return whether the session is on the deny-list."""
+        """Return whether the session, or its user, is on the deny-list."""
         match principal:
-            case SessionIdentity(session_handle=handle):
-                return self._denied.denies(handle, self._clock())
+            case SessionIdentity():
+                return self._denied.denies_token(principal, self._clock())
             case never:
                 assert_never(never)
 
@@ -285,6 +286,11 @@ class SessionAuthenticator:
                 "the deny-list is full: the oldest entries are forgotten"
             )
 
+    def deny_user(self, denial: UserDenial) -> None:
+        """Refuse a user's access tokens from before a time, from now on."""
+        self._denied.add_user(denial, self._clock())
+        self.on_user_denied()
+
     @property
     def remembered(self) -> int:
         """The number of tokens that are remembered as verified."""
@@ -322,7 +328,7 @@ class SessionAuthenticator:
         """Note how long the core's tokens live, for the deny-list."""
         life_s = token.payload["exp"] - token.payload["iat"]
         if life_s > self._longest_life_s:
-            self._longest_life_s = min(life_s, _MAX_DENY_S)
+            self._longest_life_s = min(life_s, MAX_DENY_S)
 
     def _compile(self, policy: SessionPolicy) -> CompiledPolicy:
         compiled = self._policies[policy] = CompiledPolicy(policy, self._rules)

@@ -156,6 +156,10 @@ class KeyStore:
             return 0.0
         return self._good_at + self._settings.max_stale - self._clock()
 
+    def ids(self) -> list[str]:
+        """Return the names of the present keys."""
+        return sorted(self._keys)
+
     def get(self, kid: str) -> RSAPublicKey | None:
         """Return the key called *kid*, or None: ask `seek` then."""
         if self.usable_for_s() <= 0:

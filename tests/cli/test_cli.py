@@ -25,7 +25,9 @@ from gateway.cli import main
 from gateway.dev.core import ThreadedCore
 
 SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
-COMMANDS = ("serve", "check", "health", "routes", "schema", "core", "dev")
+COMMANDS = (
+    *("serve", "check", "health", "routes", "schema", "core", "dev", "sessions"),
+)
 
 GOOD = """\
 version: 1

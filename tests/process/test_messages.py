@@ -21,13 +21,19 @@ from gateway.observe.meters import (
     Sample,
 )
 from gateway.process import messages
+from gateway.process.admin_messages import (
+    Describe,
+    DrainWanted,
+    Reloaded,
+    ReloadWanted,
+)
+from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
     MAX_KEY_SET,
     RESTART_CAUSES,
     WORKER_STATES,
     Accept,
     AskCore,
-    BadMessage,
     Decoder,
     Deny,
     DenyDone,
@@ -47,6 +53,7 @@ from gateway.process.messages import (
     batches,
     encode,
 )
+from gateway.session.deny_list import UserDenial, UserScope
 
 NOW = 1_700_000_000.0
 
@@ -110,7 +117,33 @@ some_messages = st.one_of(
         st.dictionaries(st.just("peer"), st.text()),
     ),
     st.builds(Deny, st.dictionaries(st.text(max_size=100), times), st.integers()),
+    st.builds(
+        Deny,
+        st.just({}),
+        st.integers(0),
+        st.lists(
+            st.builds(
+                UserDenial,
+                st.builds(
+                    UserScope, st.text(max_size=20), st.none() | st.text(max_size=20)
+                ),
+                times,
+                times,
+            ),
+            min_size=1,
+            max_size=3,
+        ).map(tuple),
+    ),
     st.builds(DenyDone, st.integers()),
+    st.builds(Describe, st.integers(), st.dictionaries(st.text(max_size=9), st.text())),
+    st.builds(ReloadWanted, st.integers()),
+    st.builds(
+        Reloaded,
+        st.integers(),
+        st.integers(),
+        st.lists(st.text(max_size=20), max_size=3).map(tuple),
+    ),
+    st.just(DrainWanted()),
     st.builds(FetchKeys, sources, times, times),
     st.builds(Keys, sources, times, st.text()),
     st.builds(Accept, st.lists(st.integers()).map(tuple)),
@@ -232,6 +265,17 @@ def test_an_api_key_is_not_shown() -> None:
         b'{"child":1,"slot":"0","report":{"ready":true}}',
         b'{"child":1,"slot":0,"report":{"ready":true},"more":1}',
         b'{"child":1,"slot":0,"report":' * 300 + b"1" + b"}" * 300,
+        b'{"deny":{},"users":[["u",null,1]]}',
+        b'{"deny":{},"users":[["u",1,1,1]]}',
+        b'{"deny":{},"users":[["u",null,1,Infinity]]}',
+        b'{"deny":{},"users":[["' + b"u" * 1025 + b'",null,1,1]]}',
+        b'{"deny":{},"users":[],"number":true}',
+        b'{"deny":{},"users":[],"more":1}',
+        b'{"describe":[1,{"config":1}]}',
+        b'{"reload":true}',
+        b'{"reloaded":[1]}',
+        b'{"reloaded":[1,2,3]}',
+        b'{"leave":1}',
         b'{"failed":"\xe9"}',
         b"[" * 100_000,
         b"1" * 5000,

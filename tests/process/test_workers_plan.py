@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
@@ -23,7 +23,13 @@ from hypothesis.stateful import (
 
 from gateway.events import RuntimeEvent
 from gateway.observe.meters import Sample
-from gateway.process import plan
+from gateway.process import plan_denials
+from gateway.process.admin_messages import (
+    Describe,
+    DrainWanted,
+    Reloaded,
+    ReloadWanted,
+)
 from gateway.process.messages import (
     Accept,
     AskCore,
@@ -69,6 +75,7 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.session.deny_list import UserDenial, UserScope
 
 EPOCH = 1_700_000_000.0
 PACE = SupervisorPace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
@@ -977,7 +984,7 @@ def test_a_long_denial_is_confirmed_after_its_last_part() -> None:
 
 def test_unconfirmed_denials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that floods gets no confirmations beyond the limit."""
-    monkeypatch.setattr(plan, "MAX_UNCONFIRMED", 3)
+    monkeypatch.setattr(plan_denials, "MAX_UNCONFIRMED", 3)
     driver = Driver()
     for number in range(1, 6):
         driver.receives(1, Deny({f"{number}": EPOCH + 9}, number))
@@ -1522,3 +1529,78 @@ def test_the_hub_sends_no_notices() -> None:
     """A hub that sends one is killed, as for any message that isn't its own."""
     driver = Driver()
     assert of(driver.feed(Received(3, unlicensed("mfa"))), Kill) == [Kill(3)]
+
+
+# --- what operators ask the hub for -----------------------------------------------
+
+
+def administered() -> Driver:
+    """Return a serving plan whose hub has an admin listener."""
+    driver = Driver(is_serving=False)
+    first = replace(config(), description={"config": "x"})
+    driver.plan = Plan(first, workers=2, sockets=2, pace=PACE)
+    driver.on(Tick())
+    for child in (1, 2):
+        driver.receives(child, Ready())
+    return driver
+
+
+USER = UserDenial(UserScope("u"), EPOCH, EPOCH + 9)
+
+
+def test_an_operator_s_denial_reaches_every_worker() -> None:
+    """The hub is told when all have acknowledged it; later workers get it first."""
+    driver = administered()
+    sent = driver.feed(Received(driver.hub, Deny({"a": EPOCH + 9}, 7, (USER,))))
+    assert sent == [
+        *(Send(child, Deny({"a": EPOCH + 9})) for child in (1, 2)),
+        *(Send(child, Deny({}, 1, (USER,))) for child in (1, 2)),
+    ]
+    assert driver.feed(Received(1, DenyDone(1))) == []
+    assert driver.feed(Received(2, DenyDone(1))) == [Send(driver.hub, DenyDone(7))]
+    driver.on(Exited(1, 99, 1, "ended"))
+    driver.on(Tick(), after_s=1.0)
+    about = [a for a in driver.actions if isinstance(a, Send | Fork) and a.child == 4]
+    assert about == [
+        Fork(4, 0, 1),
+        Send(4, Deny({"a": EPOCH + 9})),
+        Send(4, Deny({}, users=(USER,))),
+    ]
+
+
+def test_a_worker_denies_no_user() -> None:
+    """A worker that was taken over can't lock users out by name: it is killed."""
+    driver = administered()
+    actions = driver.feed(Received(1, Deny({}, 1, (USER,))))
+    assert Kill(1) in actions
+
+
+@pytest.mark.parametrize("message", [ReloadWanted(1), DrainWanted(), Deny({"a": 9e9})])
+def test_a_hub_without_operators_asks_for_nothing(message: Message) -> None:
+    """Without an admin listener, nobody can have asked."""
+    driver = Driver()
+    assert Kill(driver.hub) in driver.feed(Received(driver.hub, message))
+
+
+def test_a_reload_is_answered_when_it_serves() -> None:
+    """And one that is asked for while a file is read waits for the next one."""
+    driver = administered()
+    assert driver.feed(Received(driver.hub, ReloadWanted(5))) == [Load()]
+    assert driver.feed(Received(driver.hub, ReloadWanted(6))) == []
+    actions = driver.feed(FileRefused(("no",)))
+    assert Send(driver.hub, Reloaded(5, 1, ("no",))) in actions
+    assert Load() in actions
+    new = replace(config(generation=2), description={"config": "y"})
+    driver.on(FileLoaded(new))
+    driver.receives(4, Ready())
+    actions = driver.feed(Received(5, Ready()))
+    assert Send(driver.hub, Describe(2, {"config": "y"})) in actions
+    assert Send(driver.hub, Reloaded(6, 2, ())) in actions
+
+
+def test_an_operator_stops_the_gateway() -> None:
+    """As a signal does."""
+    driver = administered()
+    actions = driver.feed(Received(driver.hub, DrainWanted()))
+    assert CloseSockets() in actions
+    assert Send(1, Drain()) in actions

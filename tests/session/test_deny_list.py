@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.session.deny_list import DenyList
+from gateway.identity import SessionIdentity
+from gateway.session.deny_list import DenyList, UserDenial, UserScope
 
 NOW = 1_700_000_000.0
 
@@ -107,3 +111,64 @@ def test_property_no_live_denial_is_forgotten_below_the_limit(
             assert all(until <= live[handle] for handle, until in denied.live(now))
         if len(truth) <= limit:
             assert denied.overflows == 0
+
+
+# --- users ------------------------------------------------------------------------
+
+
+def token(handle: str = "h", user: str = "u", at: object = NOW, **more: str) -> Any:
+    """Return who a token of *user*, issued *at* a time, stands for."""
+    return SessionIdentity(
+        user_id=user,
+        recipe_user_id=more.get("recipe_user", user),
+        session_handle=handle,
+        tenant_id=more.get("tenant", "public"),
+        claims={} if at is None else {"iat": at},
+        expires_at=NOW + 3600,
+    )
+
+
+def user(name: str = "u", tenant: str | None = None, before: float = NOW) -> UserDenial:
+    return UserDenial(UserScope(name, tenant), before, NOW + 100)
+
+
+@pytest.mark.parametrize(
+    ("denial", "shown", "is_denied"),
+    [
+        (user(), token(), True),
+        (user(), token(at=NOW - 1), True),
+        (user(), token(at=NOW + 1), False),
+        (user(), token(at=None), True),
+        (user(), token(user="v"), False),
+        (user(), token(user="v", recipe_user="u"), True),
+        (user(tenant="a"), token(tenant="a"), True),
+        (user(tenant="a"), token(tenant="b"), False),
+        (user(), token(tenant="b"), True),
+    ],
+)
+def test_a_user_s_older_tokens_are_denied(
+    denial: UserDenial, shown: SessionIdentity, is_denied: bool
+) -> None:
+    """By either id of the user, in the tenant, and if issued at that time or earlier.
+
+    A token without the time of its issue is denied.
+    """
+    denied = DenyList()
+    assert not denied.denies_token(shown, NOW)
+    denied.add_user(denial, NOW)
+    assert denied.denies_token(shown, NOW) is is_denied
+    assert not denied.denies_token(shown, NOW + 100)
+
+
+def test_a_user_s_denial_is_never_shortened() -> None:
+    """A later one denies more, an earlier one nothing less; none is kept for ever."""
+    denied = DenyList(max_sessions=2)
+    denied.add_user(user(before=NOW + 5), NOW)
+    denied.add_user(user(before=NOW), NOW)
+    assert denied.denies_token(token(at=NOW + 5), NOW)
+    assert [*denied.live_users(NOW)] == [user(before=NOW + 5)]
+    assert [*denied.live(NOW)] == []
+    denied.add({"a": NOW + 10, "b": NOW + 10}, NOW)
+    assert (len(denied), denied.overflows) == (2, 1)
+    assert not denied.denies_token(token(), NOW)
+    assert [*denied.live_users(NOW)] == []

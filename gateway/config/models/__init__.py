@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Final
 
 from gateway.config.models import (
+    admin,
     answers,
     base,
     config,
@@ -64,6 +65,7 @@ __all__ = [
 FILES: Final[tuple[ModuleType, ...]] = (
     base,
     listens,
+    admin,
     gateway,
     log,
     supertokens,

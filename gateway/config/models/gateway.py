@@ -21,6 +21,7 @@ from gateway.config.forms import (
     TrustedPeer,
 )
 from gateway.config.listens import listen_address
+from gateway.config.models.admin import AdminConfig
 from gateway.config.models.base import Model
 from gateway.config.models.listens import ListenConfig, short_listens
 
@@ -174,6 +175,7 @@ class GatewayConfig(Model):
     a `RuntimeDirectory` of systemd.
     """
     probes: ProbesConfig = ProbesConfig()
+    admin: AdminConfig = AdminConfig()
     near_misses: Literal["refuse", "forward"] = "refuse"
     """What happens to a request whose path its service may read as that of a stricter
     route, such as `/Admin` for `/admin`. See docs/security.md.
@@ -214,4 +216,21 @@ class GatewayConfig(Model):
                     loc=("probes", "listen"),
                     message="gateway.listen has this address",
                     hint="Choose another port",
+                )
+        yield from self._admin_conflicts()
+
+    def _admin_conflicts(self) -> Iterator[Finding]:
+        """Yield a finding for each address that is the admin listener's, too."""
+        if self.admin.listen is None:
+            return
+        admin = listen_address(self.admin.listen)
+        others = [("gateway.listen", one.parsed) for one in self.listen]
+        if self.probes.listen is not None:
+            others.append(("gateway.probes.listen", listen_address(self.probes.listen)))
+        for name, other in others:
+            if admin.overlaps(other):
+                yield Finding(
+                    loc=("admin", "listen"),
+                    message=f"{name} has this address",
+                    hint="Choose another port, or another path",
                 )

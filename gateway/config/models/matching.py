@@ -22,6 +22,7 @@ from gateway.config.forms import (
 )
 from gateway.config.models.base import Model
 from gateway.config.models.rewrites import CookieMapConfig, short_cookies
+from gateway.config.secret import SECRET
 
 PathForm = Literal["exact", "prefix", "template", "regex"]
 PATH_FORMS: Final[tuple[PathForm, ...]] = ("exact", "prefix", "template", "regex")
@@ -102,11 +103,13 @@ class MatchConfig(Model):
     """As `methods` of the route."""
     hosts: Hosts | None = None
     """As `hosts` of the route."""
-    headers: dict[MatchedField, MatchedValues] = Field(default_factory=dict)
+    headers: Annotated[dict[MatchedField, MatchedValues], SECRET] = Field(
+        default_factory=dict
+    )
     """Field name → its value, a list of values, or `"*"` for any. A request with the
     field twice doesn't match. It selects routes only: clients choose their fields.
     """
-    query: dict[Text, MatchedValues] = Field(default_factory=dict)
+    query: Annotated[dict[Text, MatchedValues], SECRET] = Field(default_factory=dict)
     """Query parameter → its value, a list of values, or `"*"` for any. If it occurs
     twice, both must match.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
@@ -17,15 +17,16 @@ from gateway.config.forms import (
     Flag,
 )
 from gateway.config.models.base import Model
+from gateway.config.secret import SECRET
 from gateway.headers import edits
 
 
 class EditsConfig(Model):
     """Fields that are set, added and removed."""
 
-    set: dict[str, str] = Field(default_factory=dict)
+    set: Annotated[dict[str, str], SECRET] = Field(default_factory=dict)
     """Name → value."""
-    add: dict[str, str] = Field(default_factory=dict)
+    add: Annotated[dict[str, str], SECRET] = Field(default_factory=dict)
     """Name → value."""
     remove: tuple[str, ...] = ()
     """Names."""
@@ -76,12 +77,16 @@ class RequestEditsConfig(EditsConfig):
     The gateway's own fields, Host, and fields of the connection can't be changed.
     """
 
-    set: dict[EditedRequestField, FieldValue] = Field(default_factory=dict)
+    set: Annotated[dict[EditedRequestField, FieldValue], SECRET] = Field(
+        default_factory=dict
+    )
     """Name → value. It takes the place of the client's fields of that name.
 
     On routes that don't set it, a client may send it.
     """
-    add: dict[EditedRequestField, FieldValue] = Field(default_factory=dict)
+    add: Annotated[dict[EditedRequestField, FieldValue], SECRET] = Field(
+        default_factory=dict
+    )
     """Name → value. It comes after the client's fields of that name."""
     remove: tuple[EditedRequestField, ...] = ()
     """Names of the client's fields that the service doesn't get."""

@@ -27,6 +27,7 @@ from gateway.config.forms import (
     Text,
 )
 from gateway.config.models.base import Model
+from gateway.config.secret import SECRET
 
 
 class CookieConfig(Model):
@@ -111,7 +112,7 @@ class SmtpConfig(Model):
     """Port of the mail server."""
     username: Text | None = None
     """User name at the mail server. Unset: the server requires none."""
-    password: Annotated[Text | None, Field(repr=False)] = None
+    password: Annotated[Text | None, Field(repr=False), SECRET] = None
     """Password of this user. Take it from the environment: `${SMTP_PASSWORD}`."""
     secure: Flag = False
     """Whether TLS starts with the first byte (port 465), instead of STARTTLS."""
@@ -144,7 +145,7 @@ class SuperTokensConfig(Model):
 
     connection_uri: CoreUri = "http://localhost:3567"
     """Addresses of one or more cores, separated by `;`."""
-    api_key: Annotated[ApiKey | None, Field(repr=False)] = None
+    api_key: Annotated[ApiKey | None, Field(repr=False), SECRET] = None
     """The core's API key: printable ASCII, without a blank or line break at its ends.
     Take it from the environment: `${SUPERTOKENS_API_KEY}`.
     """
@@ -179,6 +180,7 @@ class SuperTokensConfig(Model):
     recipes: Annotated[
         dict[Recipe, Annotated[dict[str, Any], BeforeValidator(_settings)]],
         Field(repr=False),
+        SECRET,
     ] = {"emailpassword": {}, "userroles": {}}  # noqa: RUF012 - pydantic copies it
     """Recipe name → its settings."""
     config_module: Dotted | None = None

@@ -1,0 +1,91 @@
+"""PURE. The messages between the supervisor and the hub that the admin listener needs.
+
+What an operator asks for by a signal, the hub asks for on behalf of its listener. The
+supervisor takes none of these from a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from gateway.process.message_values import BadMessage, to_number
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """To the hub: the configuration that serves now, without its secrets."""
+
+    generation: int
+    parts: Mapping[str, str]
+    """As `admin.views.describe` returns them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadWanted:
+    """From the hub: read the file again. `Reloaded` answers it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """To the hub: the outcome of the `ReloadWanted` with this number."""
+
+    number: int
+    generation: int
+    """The generation that serves now."""
+    problems: tuple[str, ...]
+    """Why another one doesn't; empty: this is the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainWanted:
+    """From the hub: stop as on SIGTERM."""
+
+
+AdminMessage = Describe | ReloadWanted | Reloaded | DrainWanted
+
+
+def to_json(message: AdminMessage) -> dict[str, object]:
+    """Return *message* as JSON."""
+    match message:
+        case Describe(generation, parts):
+            return {"describe": [generation, dict(parts)]}
+        case ReloadWanted(wanted):
+            return {"reload": wanted}
+        case Reloaded(wanted, generation, problems):
+            return {"reloaded": [wanted, generation, *problems]}
+        case DrainWanted():
+            return {"leave": True}
+        case never:
+            assert_never(never)
+
+
+def from_json(value: object) -> AdminMessage:
+    """Return the message in *value*.
+
+    Raises:
+        BadMessage: it is none of these.
+    """
+    match value:
+        case {"describe": [generation, dict() as parts], **rest} if not rest:
+            named = {name: _text(part) for name, part in parts.items()}
+            return Describe(to_number(generation), named)
+        case {"reload": wanted, **rest} if not rest:
+            return ReloadWanted(to_number(wanted))
+        case {"reloaded": [wanted, generation, *problems], **rest} if not rest:
+            return Reloaded(
+                to_number(wanted), to_number(generation), tuple(map(_text, problems))
+            )
+        case {"leave": True, **rest} if not rest:
+            return DrainWanted()
+        case _:
+            raise BadMessage("a message of an unknown kind")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadMessage("an invalid text")
+    return value

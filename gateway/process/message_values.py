@@ -1,0 +1,70 @@
+"""PURE. The values in messages between a supervisor and its children, checked.
+
+Each function raises `BadMessage` if the value isn't what it returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gateway.session.deny_list import UserDenial, UserScope
+
+MAX_HANDLE = 1024
+"""Of a session handle or an id, in characters. SuperTokens' have less than 100."""
+
+
+class BadMessage(ValueError):
+    """The other end has sent an invalid message. The text quotes nothing of it."""
+
+
+def one_of(names: Sequence[str], value: object) -> str:
+    """Return *value*, one of *names*."""
+    if not isinstance(value, str) or value not in names:
+        raise BadMessage("an unknown name in a status")
+    return value
+
+
+def user_to_json(denial: UserDenial) -> list[object]:
+    """Return what `to_user` reads."""
+    scope = denial.scope
+    return [scope.user_id, scope.tenant_id, denial.before, denial.until]
+
+
+def to_user(value: object) -> UserDenial:
+    """Return *value* as the denial of a user."""
+    match value:
+        case [str(user_id), str() | None as tenant_id, before, until]:
+            scope = UserScope(
+                to_handle(user_id), None if tenant_id is None else to_handle(tenant_id)
+            )
+            return UserDenial(scope, to_time(before), to_time(until))
+        case _:
+            raise BadMessage("an invalid user")
+
+
+def to_handle(value: str) -> str:
+    """Return *value*, a session handle or an id."""
+    if len(value) > MAX_HANDLE:
+        raise BadMessage("an invalid handle or id")
+    return value
+
+
+def to_time(value: object) -> float:
+    """Return *value*, a finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadMessage("an invalid time")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise BadMessage("an invalid time")
+    return result
+
+
+def to_number(value: object) -> int:
+    """Return *value*, a whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadMessage("an invalid number")
+    return value
