@@ -42,6 +42,7 @@ from gateway.upstream import (
     UpstreamTarget,
 )
 from gateway.upstream.ejection import EjectionRules
+from gateway.upstream.hold import Hold
 from gateway.upstream.places import WAITING_PER_CONNECTION
 from gateway.verify import Engine
 
@@ -138,12 +139,16 @@ def service_targets(service: Service, pools: Sequence[UpstreamPool]) -> ServiceT
             max_eject_s=passive.max_eject,
             max_ejected=passive.max_ejected,
         )
+    hold = None
+    if service.hold is not None:
+        hold = Hold(service.hold, service.max_connections * len(pools))
     return ServiceTargets(
         service.name,
         pools,
         weights=service.weights,
         balance=service.balance,
         rules=rules,
+        hold=hold,
     )
 
 

@@ -6,10 +6,8 @@ side: a client of the listener, or a request of another server.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from itertools import cycle
 from time import perf_counter
 from typing import Any, Protocol, assert_never
 
@@ -21,7 +19,6 @@ from gateway.errors import (
     GatewayError,
     SessionEnded,
     Stage,
-    StreamSessionEnded,
     UpstreamError,
 )
 from gateway.http import pieces
@@ -39,6 +36,8 @@ from gateway.routes import Route
 from gateway.running import ensure_task
 from gateway.upstream import Reply, ServiceTargets, UpstreamPool
 from gateway.upstream.retry import Attempts, Budget
+from gateway.upstream.stream import Stream
+from gateway.upstream.tries import Tries, of_a_try
 
 # Looking up an enumeration's member takes three times as long as assigning it.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
@@ -139,34 +138,6 @@ async def whole_body(downstream: Downstream, max_size: int) -> bytes:
         connection.collected(0)
 
 
-class Stream:
-    """A reply in progress that ends with its session."""
-
-    __slots__ = ("_downstream", "_reply", "_timer")
-
-    def __init__(
-        self, reply: Reply, downstream: Downstream, ends_in_s: float | None
-    ) -> None:
-        """*ends_in_s* is when the access token expires; None: that ends nothing."""
-        self._reply = reply
-        self._downstream = downstream
-        self._timer: asyncio.TimerHandle | None = None
-        if ends_in_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(
-                ends_in_s, self.end, "the access token has expired"
-            )
-
-    def end(self, why: str) -> None:
-        """Cut the reply on both sides; the coroutine that copies it may run now."""
-        self._downstream.cut(StreamSessionEnded(why))
-        self._reply.close(StreamSessionEnded(why))
-
-    def close(self) -> None:
-        """Forget the reply: it is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class Forwarder:
     """Forwards requests to the services of one configuration."""
 
@@ -252,17 +223,25 @@ class Forwarder:
         pools = service.in_turn(None if by is None else _hash_key(by, forward))
         record.target = pools[0].name
         downstream.client_address = request.forwarded.client
+        retry, timeouts = route.retry, route.timeouts
+        if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
+            timeouts = of_a_try(timeouts, retry.per_try)
         try:
             reply = await _exchange(
-                forward, fields, body, pools[0], route.timeouts, downstream
+                forward, fields, body, pools[0], timeouts, downstream
             )
-            if service.is_watched:
-                service.answered(pools[0])
         except UpstreamError as error:
             service.failed(pools[0], error)
             reply = await self._send_again(
                 error, forward, fields, body, pools, downstream, record, sent_at
             )
+        else:
+            if service.is_watched:
+                service.answered(pools[0])
+            if retry.statuses and reply.head.status in retry.statuses:
+                reply = await self._send_again(
+                    reply, forward, fields, body, pools, downstream, record, sent_at
+                )
         try:
             # 8 headers to the client
             record.stage = _TO_CLIENT
@@ -399,7 +378,7 @@ class Forwarder:
 
     async def _send_again(
         self,
-        error: UpstreamError,
+        failure: UpstreamError | Reply,
         forward: Forward,
         fields: bytes,
         body: bytes | AsyncIterator[bytes] | None,
@@ -410,50 +389,46 @@ class Forwarder:
     ) -> Reply:
         """Return the reply of another target, or of the same one, after a failure.
 
-        `retry` decides what may be sent again. `timeouts.total` limits the time of all
-        attempts together, the first of which began at *sent_at*.
+        It is *failure*, if that is a reply and mustn't be retried.
 
         Raises:
             GatewayError: the last failure.
         """
         route = forward.route
         service = self._services[route.service.name]
-        total, timeouts = route.timeouts.total, route.timeouts
-        is_safe = (
-            forward.request.method in SAFE_METHODS
-            and body is None
-            and not forward.upgrade
-        )
         attempts = Attempts(
             self.retries,
+            route.retry,
             targets=len(pools),
-            attempts=route.retry.attempts if is_safe else 0,
+            is_safe=_is_safe(forward, body),
+        )
+        key = _hash_key(route.service.hash_by, forward)
+        tries = Tries(
+            service, pools, key, attempts, route.retry, route.timeouts, sent_at
         )
         try:
-            for pool in cycle((*pools[1:], pools[0])):
-                if not attempts.again(error):
-                    break
-                record.note = error.detail
-                if total is not None:
-                    remaining_s = sent_at + total - perf_counter()
-                    if remaining_s <= 0:
-                        break
-                    timeouts = timeouts.model_copy(update={"total": remaining_s})
-                record.target = pool.name
+            while True:
+                if not isinstance(failure, Reply):
+                    note = failure.detail
+                elif tries.replaces(failure):
+                    note = f"a {failure.head.status} was retried"
+                else:
+                    return failure
+                pool = await tries.next(failure)
+                record.note, record.target = note, pool.name
                 record.retries += 1
                 try:
-                    reply = await _exchange(
-                        forward, fields, body, pool, timeouts, downstream
+                    failure = await _exchange(
+                        forward, fields, body, pool, tries.timeouts(), downstream
                     )
-                except UpstreamError as next_error:
-                    error = next_error
+                except UpstreamError as error:
+                    failure = error
                     service.failed(pool, error)
                 else:
-                    service.answered(pool)
-                    return reply
-            raise error
+                    service.answered(pool, in_need=True)
         finally:
-            del error  # it references this frame: avoid a cycle
+            tries.close()
+            del failure  # an error references this frame: avoid a cycle
 
     async def _tunnel(
         self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
@@ -514,7 +489,16 @@ class Forwarder:
             downstream.bytes_out += tunnel.bytes_out
 
 
-def _hash_key(by: headers.HashBy, forward: Forward) -> bytes | None:
+def _is_safe(forward: Forward, body: bytes | AsyncIterator[bytes] | None) -> bool:
+    """Return whether sending the request twice is harmless."""
+    return (
+        forward.request.method in SAFE_METHODS and body is None and not forward.upgrade
+    )
+
+
+def _hash_key(by: headers.HashBy | None, forward: Forward) -> bytes | None:
+    if by is None:
+        return None
     request = forward.request
     principal = forward.verdict.principal
     return by.key(request.head.fields, principal, request.forwarded.client)

@@ -55,7 +55,6 @@ from gateway.config.models.policies import (
 from gateway.config.models.routes import (
     DefaultsConfig,
     GroupConfig,
-    RetryConfig,
     RouteConfig,
     RouteSettings,
     WebSocketConfig,
@@ -63,6 +62,7 @@ from gateway.config.models.routes import (
 from gateway.config.models.services import (
     HealthConfig,
     PathsConfig,
+    RetryConfig,
     ServiceConfig,
     TargetConfig,
     TimeoutsConfig,

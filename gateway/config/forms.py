@@ -141,6 +141,13 @@ def _status(value: object) -> object:
 Upstream401 = Annotated[Literal["pass", "403", "502"], BeforeValidator(_status)]
 """`403` may be written as a number, since it has only one meaning here."""
 
+RetryOn = Annotated[
+    Literal["connect", "reset", "502", "503", "504"],
+    BeforeValidator(_status),
+    WithJsonSchema({"enum": ["connect", "reset", "502", "503", "504", 502, 503, 504]}),
+]
+"""A status may be written as a number."""
+
 # --- names and tokens -------------------------------------------------------
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")

@@ -61,6 +61,7 @@ _FORMS: Mapping[str, str] = {
     "Recipe": "recipe",
     "RedirectTarget": "URL with places",
     "Regex": "regex",
+    "RetryOn": "`connect`, `reset`, `502`, `503` or `504`",
     "RouteOrigin": "origin or `*`",
     "Seconds": "duration",
     "Rewrite": "`strip` or keys",
@@ -240,7 +241,7 @@ def _default(field: FieldInfo, written: ast.expr) -> str:
             return ", ".join(f"`{key}`" for key in value)
         case dict() | BaseModel():
             return ""
-        case (BaseModel(), *_):
+        case (BaseModel() | str(), *_):
             return ", ".join(f"`{item}`" for item in value)
         case _:
             return f"`{value}`"

@@ -126,6 +126,7 @@ _NO_SERVICE = Service(
     balance="least_requests",
     hash_by=None,
     health=config.HealthConfig(),
+    hold=None,
     tls=config.TlsConfig(),
     max_connections=0,
     max_waiting=None,
@@ -193,6 +194,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         balance=service.balance.policy,
         hash_by=None if by is None else headers.HashBy.parse(by),
         health=service.health,
+        hold=service.hold,
     )
 
 

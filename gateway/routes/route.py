@@ -42,6 +42,8 @@ class Service:
     hash_by: HashBy | None
     """The part of a request that decides before that."""
     health: config.HealthConfig
+    hold: float | None
+    """How many seconds a request waits while no target takes connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,10 +102,13 @@ class Ejections:
         target.out_until = now + length_s
         return length_s
 
-    def answered(self, number: int, now: float) -> bool:
-        """Note that a target has answered; return whether it is back by that."""
+    def answered(self, number: int, now: float, *, in_need: bool = False) -> bool:
+        """Note that a target has answered; return whether it is back by that.
+
+        *in_need*: it was asked because others had failed, so it needs no trial.
+        """
         target = self._targets[number]
-        is_back = target.is_on_trial
+        is_back = target.is_on_trial or (in_need and target.out_until is not None)
         if is_back:
             target.out_until, target.is_on_trial = None, False
             target.back_at = now

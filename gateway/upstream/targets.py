@@ -17,6 +17,7 @@ from gateway.upstream.balance import (
     rendezvous,
 )
 from gateway.upstream.ejection import EjectionRules, Ejections
+from gateway.upstream.hold import Hold
 from gateway.upstream.pool import UpstreamPool
 
 _log = logging.getLogger("gateway.upstream")
@@ -45,15 +46,17 @@ class ServiceTargets:
         weights: Sequence[float] = (),
         balance: str = "least_requests",
         rules: EjectionRules | None = None,
+        hold: Hold | None = None,
         rng: Random | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """*balance* is `least_requests`, `round_robin` or `random`; with a key,
         `in_turn` hashes instead. *weights* are 1 by default. *rules* None: no target is
-        ejected.
+        ejected. *hold* None: no request waits for a target that takes connections.
         """
         self.name = name
         self.pools = tuple(pools)
+        self.hold = hold
         self._weights = tuple(weights) or (1.0,) * len(pools)
         self._names = [str(pool.target).encode() for pool in pools]
         self._all = tuple(range(len(pools)))
@@ -63,7 +66,8 @@ class ServiceTargets:
             self._ejections = Ejections(len(pools), rules)
         self._clock = clock
         self.is_watched = False
-        """Whether `answered` must be called: a target has failed, or is new again."""
+        """Whether `answered` must be called: a target has failed, or is new again, or
+        requests wait for one."""
 
     def _made(self, balance: str, rng: Random) -> Balancer:
         match balance:
@@ -135,12 +139,23 @@ class ServiceTargets:
                 ),
             )
 
-    def answered(self, pool: UpstreamPool) -> None:
-        """Note that one of the targets has replied."""
-        if self._ejections is None:
+    def answered(self, pool: UpstreamPool, *, in_need: bool = False) -> None:
+        """Note that one of the targets has replied.
+
+        *in_need*: it was asked because another one had failed. So if it is ejected, it
+        is back: else the others, which may be all that is out of order now, would keep
+        delaying requests until its trial.
+        """
+        hold, ejections = self.hold, self._ejections
+        self.is_watched = hold is not None and len(hold) > 0
+        if hold is not None:
+            hold.open()
+        if ejections is None:
             return
-        is_back = self._ejections.answered(self.pools.index(pool), self._clock())
-        self.is_watched = self._ejections.is_troubled
+        is_back = ejections.answered(
+            self.pools.index(pool), self._clock(), in_need=in_need
+        )
+        self.is_watched |= ejections.is_troubled
         if is_back:
             _log.warning(
                 "service %s: target %s is back",

@@ -331,6 +331,10 @@ def test_paths_exact_is_all_of_the_stricter_values() -> None:
             {"health": {"passive": {"failures": 0}}},
             *("health.passive.failures", "must be at least 1", ""),
         ),
+        ({"retry": {"on": [500]}}, "retry.on[0]", "expected 'connect', 'reset'", ""),
+        ({"retry": {"on": "503"}}, "retry.on", "expected a list", ""),
+        ({"retry": {"per_try": -1}}, "retry.per_try", "must be", ""),
+        ({"hold": "soon"}, "hold", "expected", ""),
         (
             {"targets": [{"url": "http://a", "weight": 1001}]},
             *("targets[0].weight", "must be at most 1000", ""),

@@ -334,7 +334,7 @@ async def test_total_bounds_all_attempts_together(
         await peer.request()
         now += 25.0
 
-    for module in ("decide", "forward"):
+    for module in ("decide", "forward", "upstream.tries"):
         monkeypatch.setattr(f"gateway.{module}.perf_counter", lambda: now)
     monkeypatch.setattr(UpstreamPool, "exchange", record_total)
     route = {"timeouts": {"total": 60}, "retry": {"attempts": 5}}

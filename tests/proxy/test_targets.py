@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from faults import FAULTS, OK, FaultUpstream, Peer, answer
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_close
 from gateway_under_test import UnderTest, gateway
 
 TURNS: dict[str, Any] = {"balance": "round_robin"}
@@ -186,3 +186,23 @@ async def test_weights_are_shares_of_the_requests() -> None:
         for _ in range(40):
             await gw.ask("GET", "/a")
         assert count(one, other) == [30, 10]
+
+
+async def test_an_ejected_target_that_answers_in_need_is_back() -> None:
+    """It was down, and then the other one is, before the ejection is over."""
+    closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    well, broken = answer_and_close(closing), FAULTS["close before reply"]
+    async with (
+        FaultUpstream(broken) as first,
+        FaultUpstream(well) as second,
+        gateway(first.url, second.url, service=TURNS, log_expected=True) as gw,
+    ):
+        while not any("is ejected" in line for line in gw.log.lines):
+            assert (await gw.ask("GET", "/a")).status == 200
+        first.behaviour, second.behaviour = well, broken
+        for _ in range(20):
+            assert (await gw.ask("GET", "/a")).status == 200
+        assert [is_up for _, is_up in services(gw)] == [True, False]
+        before = len(second.requests)
+        assert (await gw.ask("POST", "/a")).status == 200
+        assert len(second.requests) == before

@@ -93,6 +93,17 @@ def test_a_request_from_before_decides_nothing() -> None:
     assert here.trial(10) == 0
 
 
+def test_an_answer_in_need_ends_an_ejection() -> None:
+    """The others have failed, so the target was asked before its time was over."""
+    here = Ejections(2, RULES)
+    eject(here, 0, now=0)
+    assert here.answered(0, 1, in_need=True)
+    assert here.usable() == (0, 1)
+    assert here.share(0, 1) == 0.1
+    assert eject(here, 1, now=2) == 10
+    assert not here.answered(0, 3, in_need=True)
+
+
 @pytest.mark.parametrize(
     ("targets", "share", "most"),
     [(1, 0.5, 0), (2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (3, 1.0, 2), (1, 1.0, 0)],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import RetryConfig
 from gateway.errors import (
     BadReply,
     ConnectFailed,
@@ -41,8 +44,41 @@ def test_the_failure_decides(
     A request that wasn't sent goes to the next target, if there is one. A connection
     that was closed before the reply uses one of `attempts`. Nothing else is retried.
     """
-    budgeted = Attempts(Budget(), targets=targets, attempts=attempts)
+    budgeted = Attempts(
+        Budget(), RetryConfig(attempts=attempts), targets=targets, is_safe=True
+    )
     assert budgeted.again(error) is again
+
+
+@pytest.mark.parametrize(
+    ("retry", "failure", "again"),
+    [
+        ({}, 503, False),
+        ({"on": ("503",)}, 503, True),
+        ({"on": ("503",)}, 502, False),
+        ({"on": ("503",)}, 200, False),
+        ({"on": ("503",), "attempts": 0}, 503, False),
+        ({"on": ("503",)}, UpstreamClosed(), False),
+        ({"on": ("503",)}, ConnectFailed(), False),
+        ({"on": ("connect",)}, ConnectFailed(), True),
+        ({"on": ("connect",)}, UpstreamClosed(), False),
+        ({"per_try": 1}, UpstreamTimeout(), True),
+        ({"per_try": 1, "attempts": 0}, UpstreamTimeout(), False),
+        ({"per_try": 1}, BadReply(), False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_safe", [True, False])
+def test_the_settings_decide(
+    retry: dict[str, Any], failure: int | UpstreamError, again: bool, is_safe: bool
+) -> None:
+    """`on` and `per_try` say what is retried; what was sent, only if it is safe."""
+    here = Attempts(Budget(), RetryConfig(**retry), targets=2, is_safe=is_safe)
+    expected = again and (is_safe or isinstance(failure, ConnectFailed))
+    if isinstance(failure, int):
+        assert here.again_for(failure) is expected
+    else:
+        assert here.again(failure) is expected
 
 
 failures = st.lists(st.sampled_from([ConnectFailed(), UpstreamClosed()]), max_size=20)
@@ -53,7 +89,9 @@ def test_every_request_comes_to_an_end(
     errors: list[UpstreamError], targets: int, attempts: int
 ) -> None:
     """Retries are at most the other targets and the attempts, whatever the errors."""
-    budgeted = Attempts(Budget(), targets=targets, attempts=attempts)
+    budgeted = Attempts(
+        Budget(), RetryConfig(attempts=attempts), targets=targets, is_safe=True
+    )
     retries = 0
     for error in errors:
         if not budgeted.again(error):
@@ -82,7 +120,7 @@ def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
     for _ in range(1000):
         budget.earn()
     assert sum(budget.spend() for _ in range(1000)) in (100, 101)
-    attempts = Attempts(budget, targets=1, attempts=5)
+    attempts = Attempts(budget, RetryConfig(attempts=5), targets=1, is_safe=True)
     assert not attempts.again(UpstreamClosed())
     for _ in range(5):
         budget.earn()
@@ -94,5 +132,6 @@ def test_the_next_target_costs_no_budget() -> None:
     """A failed connect costs no budget: it adds no request to a service's load."""
     budget = Budget()
     before = budget.left
-    assert Attempts(budget, targets=2, attempts=0).again(ConnectFailed())
+    no_more = Attempts(budget, RetryConfig(), targets=2, is_safe=False)
+    assert no_more.again(ConnectFailed())
     assert budget.left == before

@@ -18,7 +18,6 @@ from gateway.config.forms import (
     Seconds,
     TargetUrl,
     Upstream401,
-    UpToFive,
 )
 from gateway.config.models.answers import (
     OnUnauthenticatedConfig,
@@ -47,7 +46,11 @@ from gateway.config.models.policies import (
     SessionConfig,
     SessionPatch,
 )
-from gateway.config.models.services import TimeoutsConfig, TimeoutsPatch
+from gateway.config.models.services import (
+    RetryConfig,
+    TimeoutsConfig,
+    TimeoutsPatch,
+)
 
 
 class WebSocketConfig(Model):
@@ -65,15 +68,6 @@ class WebSocketConfig(Model):
     """Close the connection with 4401 when the access token or its session ends.
 
     Risk: with false, a connection outlives the session that opened it.
-    """
-
-
-class RetryConfig(Model):
-    """When a request is sent again after its upstream failed."""
-
-    attempts: UpToFive = 1
-    """How often a GET, HEAD or OPTIONS without a body is sent again if the connection
-    ends before the reply's head does. 0: never. See docs/proxying.md.
     """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
@@ -15,10 +16,12 @@ from gateway.config.forms import (
     HostName,
     Positive,
     Protected,
+    RetryOn,
     Seconds,
     Share,
     TargetUrl,
     Text,
+    UpToFive,
     Weight,
 )
 from gateway.config.models.answers import OnUnauthenticatedConfig
@@ -60,6 +63,33 @@ class TimeoutsPatch(Model):
     """Longest gap between two pieces of the reply's body."""
     total: Seconds | None = None
     """The whole exchange."""
+
+
+class RetryConfig(Model):
+    """When a request is sent again after its upstream failed.
+
+    An unset key of a route comes from its group, then from its service.
+    """
+
+    attempts: UpToFive = 1
+    """How often a GET, HEAD or OPTIONS without a body is sent again, for what `on`
+    lists. 0: never. See docs/proxying.md.
+    """
+    on: tuple[RetryOn, ...] = ("connect", "reset")
+    """What is retried. `connect`: the target takes no connection, so the next one gets
+    the request, whatever its method. `reset`: the connection ends before the reply's
+    head does. `502`, `503`, `504`: the reply has this status.
+    """
+    per_try: Seconds | None = None
+    """How long a try may take that can be repeated, from the end of the request to the
+    reply's head. The last one has `timeouts.response`. Unset: a slow reply is no reason
+    to send the request again.
+    """
+
+    @cached_property
+    def statuses(self) -> frozenset[int]:
+        """The statuses in `on`."""
+        return frozenset(int(one) for one in self.on if one.isdigit())
 
 
 class TlsConfig(Model):
@@ -219,7 +249,13 @@ class ServiceConfig(Model):
         ),
     ] = BalanceConfig()
     health: HealthConfig = HealthConfig()
+    hold: Seconds | None = None
+    """How long a request waits while no target takes connections, instead of failing:
+    the service may be restarting. Unset: it doesn't wait.
+    """
     timeouts: TimeoutsPatch = TimeoutsPatch()
+    retry: RetryConfig = RetryConfig()
+    """For the routes to this service."""
     protected: Protected | None = None
     """For the routes to this service that don't set it, nor their group. Unset: as in
     `defaults`.
