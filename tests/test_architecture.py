@@ -59,7 +59,7 @@ EDGES: dict[str, str] = {
     ),
     "proxy": (
         "config decide downstream errors events forward headers http identity observe"
-        " pace responses running websocket"
+        " pace responses running upstream websocket"
     ),
     "admin": "config events routes",
     "process": (

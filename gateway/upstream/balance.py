@@ -10,10 +10,17 @@ from bisect import bisect
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from random import Random
 from typing import Final, Protocol
 
 _HASH_BYTES: Final = 8
+
+
+class Draws(Protocol):
+    """A source of random numbers, such as `random.Random`."""
+
+    def random(self) -> float:
+        """Return a number from 0 up to 1."""
+        ...
 
 
 class Balancer(Protocol):
@@ -35,7 +42,7 @@ class LeastRequests:
     Balancing" (2001).
     """
 
-    def __init__(self, requests: Callable[[int], int], rng: Random) -> None:
+    def __init__(self, requests: Callable[[int], int], rng: Draws) -> None:
         """*requests* returns how many requests a target has in progress."""
         self._requests = requests
         self._rng = rng
@@ -57,7 +64,7 @@ class LeastRequests:
 class RandomTarget:
     """Any target, by weight."""
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Draws) -> None:
         self._rng = rng
 
     def first(self, usable: Sequence[int], weights: Sequence[float]) -> int:
@@ -107,7 +114,7 @@ def rendezvous(
     return usable[max(range(len(usable)), key=score)]
 
 
-def _draw(weights: Sequence[float], rng: Random) -> int:
+def _draw(weights: Sequence[float], rng: Draws) -> int:
     """Return the index of a weight, drawn in proportion to it."""
     sums = [*accumulate(weights)]
     return min(bisect(sums, rng.random() * sums[-1]), len(sums) - 1)
