@@ -85,6 +85,7 @@ from gateway.process.plan_state import (
     ChildPlace,
     ChildState,
     Generation,
+    Phase,
     WorkerChild,
     state_in,
     state_of,
@@ -204,6 +205,15 @@ class Plan:
     def generation(self) -> int:
         """The number of the generation that accepts."""
         return self._current.config.generation
+
+    @property
+    def phase(self) -> Phase:
+        """What the gateway does now."""
+        if self._is_leaving:
+            return Phase.STOPPING
+        if self._is_loading or self._next is not None:
+            return Phase.RELOADING
+        return Phase.RUNNING if self._current.is_proven else Phase.STARTING
 
     @property
     def due(self) -> float:

@@ -23,6 +23,17 @@ class ChildState(Enum):
     exited."""
 
 
+class Phase(Enum):
+    """What the gateway does, for a service manager."""
+
+    STARTING = auto()
+    """No worker has been ready yet."""
+    RUNNING = auto()
+    RELOADING = auto()
+    """The file is read again, or the workers of the new one start."""
+    STOPPING = auto()
+
+
 @dataclass(slots=True, eq=False)
 class ChildPlace:
     """The position of one child at a time: of a worker, by slot, or of the hub."""

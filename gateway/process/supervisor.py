@@ -54,6 +54,7 @@ from gateway.process.plan_events import (
     Unread,
 )
 from gateway.process.served import ServedSettings, served
+from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
@@ -125,6 +126,7 @@ class Supervisor:
         load: Callable[[], Settings],
         say: Say,
         on_ready: Callable[[], None],
+        manager: ServiceManager,
         describe: Callable[[Settings], Mapping[str, str]] = lambda _settings: {},
         pace: SupervisorPace | None = None,
     ) -> None:
@@ -132,8 +134,9 @@ class Supervisor:
         channel, and the numbers of its slot and its generation; it returns the exit
         code. *hub* runs the hub, with its end of the channel. *load* reloads the file,
         in a thread, and raises `ConfigError` if it can't be served. *say* writes a line
-        for operators. *on_ready* is called when the first worker is ready. *describe*
-        returns what the hub shows of a file; it is called in the thread that reads it.
+        for operators. *on_ready* is called when the first worker is ready, and
+        *manager* is told of it. *describe* returns what the hub shows of a file; it is
+        called in the thread that reads it.
         """
         self._describe = describe
         self._description = describe(settings)
@@ -143,6 +146,7 @@ class Supervisor:
         self._load = load
         self._say = say
         self._on_ready = on_ready
+        self._manager = manager
         self._settings = {1: settings}
         """By generation, for those whose workers may still be forked."""
         self._plan = Plan(
@@ -170,7 +174,8 @@ class Supervisor:
             gc.freeze()
             while self._exit_code is None:
                 self._report(Tick())
-                wait_s = max(0.0, self._plan.due - time.monotonic())
+                self._manager.tick(now := time.monotonic())
+                wait_s = max(0.0, min(self._plan.due, self._manager.due) - now)
                 if self._exit_code is None:
                     for key, events in self._selector.select(wait_s):
                         self._on_channel_ready(key.data, events)
@@ -193,6 +198,7 @@ class Supervisor:
             for action in self._plan.on(self._events[0], now):
                 self._perform(action)
             self._events.popleft()
+        self._manager.update(self._plan.phase)
 
     @contextlib.contextmanager
     def _watching_signals(self) -> Iterator[None]:
@@ -317,6 +323,7 @@ class Supervisor:
                 if process := self._processes.get(child):
                     os.kill(process.pid, signal.SIGKILL)
             case Load():
+                self._manager.reloading()
                 # In a thread, since sign-outs mustn't wait: 10,000 routes take 3 s.
                 self._loading = threading.Thread(target=self._reload, daemon=True)
                 self._loading.start()
@@ -393,6 +400,7 @@ class Supervisor:
                 wake.close()
             self._selector.close()
             self._holdings.close_pidfile()
+            self._manager.close()
             code = run(theirs)
         except BaseException:  # noqa: BLE001 - a child must not return into the supervisor
             with contextlib.suppress(OSError):
@@ -487,6 +495,7 @@ def supervise(
     """
     holdings = hold(settings.config.gateway, overrides, workers)
     operators = listener_of(settings.config.gateway.admin, holdings.admin)
+    manager = service_manager(os.environ)
 
     def serve(settings: Settings) -> ServedSettings:
         is_overridden = overrides.listen is not None
@@ -537,7 +546,9 @@ def supervise(
             say=say_if_read,
             on_ready=lambda: on_ready(holdings.url, holdings.probes_url),
             describe=(lambda _settings: {}) if operators is None else description_of,
+            manager=manager,
             pace=pace,
         ).run()
     finally:
+        manager.close()
         holdings.close_all()
