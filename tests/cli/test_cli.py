@@ -26,7 +26,8 @@ from gateway.dev.core import ThreadedCore
 
 SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
 COMMANDS = (
-    *("serve", "check", "health", "routes", "schema", "core", "dev", "sessions"),
+    *("serve", "check", "doctor", "health", "status", "stop", "routes", "schema"),
+    *("core", "dev", "sessions"),
 )
 
 GOOD = """\
