@@ -14,6 +14,7 @@ import yaml
 from gateway.config import Loc
 from gateway.settings.environment import BadVariable, expand
 from gateway.settings.scalars import resolve
+from gateway.settings.secret_files import read_secret
 from gateway.settings.source import InvalidValue, Node, YamlSource
 
 _MAX_DEPTH: Final = 32
@@ -185,7 +186,7 @@ class _Composer:
 
     def _expanded(self, text: str, node: Node, loc: Loc) -> object:
         try:
-            return expand(text, self._environ)
+            return expand(text, self._environ, read_secret)
         except BadVariable as wrong:
             node.spoiled = True
             self._source.add(node.line, node.column, wrong.message, wrong.hint, loc)

@@ -166,14 +166,14 @@ BAD = {
         ROUTE + "    name: ${1}\n",
         (
             "5:11: routes[0].name: this ${ doesn't begin a variable."
-            " Write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
+            " Write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for a literal ${"
         ),
     ),
     "open variable": (
         ROUTE + "    name: ${NAME\n",
         (
             "5:11: routes[0].name: this ${ doesn't begin a variable."
-            " Write ${NAME} or ${NAME:-default}, and $${ for a literal ${"
+            " Write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for a literal ${"
         ),
     ),
     "bare variable in braces": (
