@@ -281,7 +281,7 @@ REACHED = frozenset(
 )
 
 
-PUBLIC_NAMES = frozenset({"_exit", "_fields", "_replace"})
+PUBLIC_NAMES = frozenset({"_asdict", "_exit", "_fields", "_replace"})
 """Public names that begin with an underscore: of `os`, and of named tuples."""
 
 

@@ -369,7 +369,7 @@ class CoreClient:
         self, host: str, http: aiohttp.ClientSession, request: httpx.Request
     ) -> httpx.Response:
         """Return the complete reply to *request*, and count the call."""
-        began, outcome = time.perf_counter(), "broken"
+        began, outcome = time.monotonic(), "broken"
         try:
             response = await _sent(http, request)
             outcome = str(response.status_code)
@@ -384,7 +384,7 @@ class CoreClient:
         finally:
             if self._on_call is not None:
                 path = core_answers.call_path(str(request.url).removeprefix(host))
-                self._on_call(path, outcome, time.perf_counter() - began)
+                self._on_call(path, outcome, time.monotonic() - began)
 
     def _urls(self, url: str) -> list[tuple[str, str]]:
         """Return the hosts to try: *url*'s first, and those that failed lately last."""

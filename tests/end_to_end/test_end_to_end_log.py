@@ -66,6 +66,8 @@ FIELDS = {
     "stage",
     "side",
     "note",
+    *("level", "event", "host", "scheme", "protocol", "tenant_id", "target"),
+    *("upstream_status", "attempts", "pid", "worker", "generation"),
 }
 
 

@@ -732,7 +732,7 @@ def say(_event, text, **_facts):
 sys.exit(
     Supervisor(
         settings.load(sys.argv[1], {}),
-        Holdings(listens=[], probes=None, pidfile=None),
+        Holdings(listens=[], probes=None, admin=None, pidfile=None),
         workers=1,
         work=work,
         hub=None,
