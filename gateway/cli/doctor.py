@@ -15,7 +15,7 @@ import click
 
 from gateway.cli.loading import read
 from gateway.cli.loop import run
-from gateway.cli.options import config_option
+from gateway.cli.options import chosen_listen, config_option
 from gateway.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def doctor(
         sdk_found, sdk = _started(settings)
         found += sdk_found
         found += _machine(settings, workers, stop_timeout_s)
-        found += _listens(settings, listen, probes_listen)
+        own = chosen_listen(listen, settings.config.gateway)
+        found += _listens(settings, own, probes_listen)
         if sdk is not None:
             found += _origins(settings, sdk)
             found += _ask(settings, sdk, timeout_s, is_quiet=as_json)

@@ -14,7 +14,7 @@ from gateway import __version__
 from gateway.cli.embedded import warn_of_embedded_core
 from gateway.cli.loading import doubts, load, read, say_problem
 from gateway.cli.loop import run
-from gateway.cli.options import config_option, log_option
+from gateway.cli.options import chosen_listen, config_option, log_option
 from gateway.cli.terminal import fail
 from gateway.events import RuntimeEvent
 
@@ -34,7 +34,8 @@ _MAX_WORKERS = 512
     metavar="ADDRESS",
     envvar="GATEWAY_LISTEN",
     show_envvar=True,
-    help="Overrides gateway.listen: host:port or unix:/path, for plain HTTP.",
+    help="Overrides gateway.listen: host:port or unix:/path, for plain HTTP. The"
+    " variable doesn't override addresses with TLS.",
 )
 @click.option(
     "--probes-listen",
@@ -143,7 +144,7 @@ def serve(
             workers=count,
             log_format=log_format,
             overrides=Overrides(
-                listen=listen,
+                listen=chosen_listen(listen, settings.config.gateway),
                 probes=probes_listen,
                 pidfile=None if pidfile is None else pidfile.absolute(),
             ),

@@ -14,14 +14,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from faults import FaultUpstream, Peer, free_ports
 from processes import GATEWAY, command, serving, until_refused
 from wire import ask, connect, request
 
-from gateway import __version__
+from gateway import __version__, settings
 from gateway.cli import main
+from gateway.cli.options import chosen_listen
 from gateway.dev.core import ThreadedCore
 
 SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
@@ -435,6 +437,30 @@ async def test_serve_listens_where_the_environment_says(
     async with command(*arguments, *option, cwd=good.parent, environ=environ) as failed:
         assert await failed.ended() == 1
     assert failed.err.decode().startswith(f"can't listen on {used}: expected host:port")
+
+
+def test_the_environment_does_not_replace_tls(good: Path) -> None:
+    """GATEWAY_LISTEN, which the image sets, doesn't serve in clear what has TLS."""
+    listen = "{address: '127.0.0.1:0', tls: {certificates: [{cert: a, key: b}]}}"
+    good.write_text(
+        good.read_text().replace('"${LISTEN:-127.0.0.1:8000}"', f"[{listen}]")
+    )
+    listens: list[str | None] = []
+
+    @click.command()
+    @click.option("--listen", envvar="GATEWAY_LISTEN")
+    def choose(listen: str | None) -> None:
+        config = settings.load(good, {}).config.gateway
+        listens.append(chosen_listen(listen, config))
+
+    for arguments in ([], ["--listen", "127.0.0.1:1"]):
+        CliRunner().invoke(
+            choose,
+            arguments,
+            env={"GATEWAY_LISTEN": "0.0.0.0:8000"},
+            catch_exceptions=False,
+        )
+    assert listens == [None, "127.0.0.1:1"]
 
 
 async def test_core_runs_alone(tmp_path: Path) -> None:
