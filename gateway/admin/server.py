@@ -175,7 +175,7 @@ class AdminServer(web.Server):
         return GuardRules(hosts=hosts, token=token)
 
     async def _act(self, request: web.BaseRequest) -> web.Response:
-        """AdminAnswer a POST, and log it."""
+        """Answer a POST, and log it."""
         body = await request.content.read(guard.MAX_BODY_BYTES + 1)
         while not request.content.at_eof():
             body += await request.content.read(guard.MAX_BODY_BYTES + 1)
