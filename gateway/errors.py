@@ -154,12 +154,15 @@ class ClientGone(GatewayError):
 
 
 class SessionEnded(GatewayError):
-    """The session ended while the request's body was awaited (`request.buffer`)."""
+    """The session ended before the request was sent.
+
+    Its body was awaited (`request.buffer`), or its service (`services.<name>.hold`).
+    """
 
     side = Side.CLIENT
     status = 401
     code = "session_ended"
-    title = "The session ended before the request's body had arrived"
+    title = "The session ended before the request could be sent"
 
 
 class StreamSessionEnded(GatewayError):

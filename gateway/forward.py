@@ -285,11 +285,14 @@ class Forwarder:
         if length is None or length > route.buffer:
             return downstream.body(route.max_body_size), sent_at
         body = await whole_body(downstream, route.max_body_size)
-        # The session may have ended before the body arrived.
+        self._check_session(forward)  # it may have ended before the body arrived
+        return body, perf_counter()
+
+    def _check_session(self, forward: Forward) -> None:
+        """Raise `SessionEnded` if the session was signed out or revoked meanwhile."""
         principal = forward.verdict.principal
         if principal is not None and self._verifier.has_ended(principal):
             raise SessionEnded(_SIGNED_OUT)
-        return body, perf_counter()
 
     def _start(
         self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
@@ -415,6 +418,7 @@ class Forwarder:
                 else:
                     return failure
                 pool = await tries.next(failure)
+                self._check_session(forward)  # it may have waited for long (`hold`)
                 record.note, record.target = note, pool.name
                 record.retries += 1
                 try:

@@ -99,6 +99,29 @@ async def test_requests_wait_for_a_service_that_starts() -> None:
         assert held(gw) == 0
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_session_that_ends_meanwhile_is_refused(method: str) -> None:
+    """The service never sees the request of a user who has signed out."""
+    async with (
+        restarting() as service,
+        gateway(service.url, service={"hold": "60s"}, route={"protected": True}) as gw,
+    ):
+        ann, ben = (
+            asyncio.create_task(
+                gw.ask(method, f"/{name}", ("Authorization", f"Bearer {name}"))
+            )
+            for name in ("ann", "ben")
+        )
+        await until(lambda: held(gw) == 2)
+        gw.verifier.ended.add("session-ann")
+        await service.start()
+        assert (await ben).status == 200
+        refused = await ann
+        assert refused.status == 401
+        assert refused.json()["code"] == "session_ended"
+        assert service.requests == [f"{method} /ben".encode()]
+
+
 async def test_no_request_fails_while_a_service_is_restarted_under_load() -> None:
     """Eight clients ask one request after the other; the service restarts five times.
 
