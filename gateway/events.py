@@ -37,7 +37,7 @@ class RuntimeEvent(Enum):
         ("file", "line", "column", "key", "hint"),
     )
     START_REFUSED = "start_refused", _ERROR, ("problems",)
-    RELOAD_DONE = "reload_done", _INFO, ("file",)
+    RELOAD_DONE = "reload_done", _INFO, ("file", "changes")
     RELOAD_REFUSED = "reload_refused", _ERROR, ("problems",)
     RESTART_NEEDED = "restart_needed", _WARNING, ("key",)
     WORKER_LOST = (

@@ -623,7 +623,9 @@ class Plan:
         self._drain(previous)
         self._notices = plan_lines.Notices()  # they may have gone, or still be true
         path = generation.config.path
-        self._log(RuntimeEvent.RELOAD_DONE, f"reloaded {path}", file=path)
+        changes = generation.config.changes
+        text = f"reloaded {path}" + (f": {changes}" if changes else "")
+        self._log(RuntimeEvent.RELOAD_DONE, text, file=path, changes=changes)
         self._answer_reloads(())
         self._loaded = True, self._now.epoch
         self._actions += plan_lines.restart_needed(previous.config, generation.config)

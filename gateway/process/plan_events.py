@@ -32,6 +32,8 @@ class LoadedFile:
     generation: int
     """The number under which the supervisor keeps the settings."""
     path: str
+    changes: str = ""
+    """What differs from the configuration that served when it was loaded."""
     listen: object
     """`gateway.listen`: only whether it has changed matters."""
     probes: str | None

@@ -16,10 +16,11 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
+from gateway.config.diff import changes, in_words
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.channel import Channel, Hangup
@@ -301,7 +302,9 @@ class Supervisor:
                 }
                 _share_memory()
                 config = _config(generation, settings, self._description)
-                self._report(FileLoaded(config))
+                before = self._settings[serving].config
+                found = in_words(changes(before, settings.config))
+                self._report(FileLoaded(replace(config, changes=found)))
             case problems:
                 self._report(FileRefused(problems))
         self._loaded = ()

@@ -1,0 +1,90 @@
+"""What differs between two configurations: which keys, and never their values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway import config
+from gateway.config.diff import ConfigChange, changes, in_words
+
+BASE: dict[str, Any] = {
+    "version": 1,
+    "supertokens": {"connection_uri": "http://core:3567", "api_key": "old-secret"},
+    "services": {"shop": {"targets": ["http://shop:1"]}},
+    "routes": [
+        {"name": "orders", "path": "/orders", "service": "shop"},
+        {"path": "/a", "service": "shop"},
+        {"path": "/a", "service": "shop", "methods": ["POST"]},
+    ],
+}
+
+
+def parsed(**sections: Any) -> config.Config:
+    return config.parse(BASE | sections)
+
+
+def route(number: int, **keys: Any) -> dict[str, Any]:
+    """Return the routes of `BASE`, of which one has other keys."""
+    routes = list(BASE["routes"])
+    routes[number] = routes[number] | keys
+    return {"routes": routes}
+
+
+CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nothing": ({}, []),
+    "a route by its name": (route(0, protected=False), ["route orders changed"]),
+    "a route by its path": (route(1, protected=False), ["route /a changed"]),
+    "a route by its method": (
+        route(2, protected=False),
+        ["route POST /a changed"],
+    ),
+    "a route that is inserted": (
+        {"routes": [{"path": "/new", "service": "shop"}, *BASE["routes"]]},
+        ["route /new added"],
+    ),
+    "a route that is left out": (
+        {"routes": BASE["routes"][1:]},
+        ["route orders removed"],
+    ),
+    "a group": (
+        {"groups": [{"path": "/g", "service": "shop", "routes": [{"path": "/x"}]}]},
+        ["group /g added"],
+    ),
+    "a service": (
+        {"services": {"shop": {"targets": ["http://shop:1", "http://shop:2"]}}},
+        ["service shop changed"],
+    ),
+    "a setting": (
+        {"gateway": {"limits": {"max_connections": 7}}},
+        ["gateway.limits.max_connections changed"],
+    ),
+    "a secret": (
+        {"supertokens": BASE["supertokens"] | {"api_key": "new-secret"}},
+        ["supertokens.api_key changed"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_difference_is_named_once(name: str) -> None:
+    """By what an operator knows it by, and without its value."""
+    sections, expected = CASES[name]
+    found = changes(parsed(), parsed(**sections))
+    words = in_words(found)
+    assert words == (", ".join(expected) or "nothing has changed")
+    assert "secret" not in words
+    reverse = changes(parsed(**sections), parsed())
+    opposite = {"added": "removed", "removed": "added", "changed": "changed"}
+    assert {(each.what, opposite[each.how]) for each in reverse} == {
+        (each.what, each.how) for each in found
+    }
+
+
+def test_a_long_list_is_cut() -> None:
+    """A line has six changes, and the number of the others."""
+    found = [ConfigChange("added", f"route {number}") for number in range(9)]
+    words = in_words(found)
+    assert words.startswith("route 0 added, route 1 added")
+    assert words.endswith("route 5 added, and 3 more changes")
