@@ -704,6 +704,7 @@ import sys, time
 from gateway import settings
 from gateway.process.holding import Holdings
 from gateway.process.plan import SupervisorPace
+from gateway.process.service_manager import service_manager
 from gateway.process.supervisor import Supervisor
 
 said = []
@@ -739,6 +740,7 @@ sys.exit(
         load=None,
         say=say,
         on_ready=lambda: None,
+        manager=service_manager({}),
         pace=SupervisorPace(
             tick_s=0.02, silent_ticks=10, start_ticks=10_000, first_delay_s=0.01
         ),

@@ -67,7 +67,7 @@ async def test_the_wait_for_a_body_does_not_count_as_time_of_the_exchange(
 ) -> None:
     """Here it is longer than `timeouts.total`; the second target is still asked."""
     now = 1000.0
-    for module in ("decide", "forward"):
+    for module in ("decide", "forward", "upstream.tries"):
         monkeypatch.setattr(f"gateway.{module}.perf_counter", lambda: now)
     async with (
         FaultUpstream(echo) as upstream,
@@ -75,6 +75,7 @@ async def test_the_wait_for_a_body_does_not_count_as_time_of_the_exchange(
             f"http://127.0.0.1:{closed_port}",
             upstream.url,
             route={"timeouts": {"total": 60}},
+            service={"balance": "round_robin"},
         ) as gw,
         gw.connect() as wire,
     ):
