@@ -829,7 +829,7 @@ async def test_each_target_gets_its_own_host() -> None:
     async with (
         FaultUpstream(FAULTS["close before reply"]) as bad,
         FaultUpstream(answer()) as good,
-        gateway(bad.url, good.url) as gw,
+        gateway(bad.url, good.url, service={"balance": "round_robin"}) as gw,
     ):
         for _ in range(2):
             assert (await gw.ask("GET", "/a")).body == b"ok"
