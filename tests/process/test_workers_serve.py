@@ -825,9 +825,12 @@ async def test_a_reload_in_an_outage_verifies(
     program = (sys.executable, "-c", SHORT_PACE)
     gateway = await start(ROUTES, program=program)
     async with outage(gateway, st_core) as user:
+        before = set(gateway.workers)
         gateway.write(MORE_ROUTES)
         gateway.signal(signal.SIGHUP)
         await gateway.until_served("/new")
+        # A connection to one that drains is closed when it is idle.
+        await until(lambda: not before & set(gateway.workers))
         async with gateway.each() as wires:
             for (wire,) in wires:
                 assert (await get(wire, "/private", user.bearer)).status == 200
