@@ -645,15 +645,12 @@ def _user_agent(head: RequestHead) -> str | None:
 def _note_allowed(verdict: Allowed, record: Record) -> None:
     principal = verdict.principal
     record.reason = verdict.reason
-    match principal:
-        case None:
-            record.decision = "anonymous"
-        case SessionIdentity():
-            record.decision = "allowed"
-            record.user_id = principal.user_id
-            record.tenant_id = principal.tenant_id
-        case never:
-            assert_never(never)
+    if principal is None:
+        record.decision = "anonymous"
+    else:
+        record.decision = "allowed"
+        record.user_id = principal.user_id
+        record.tenant_id = principal.tenant_id
 
 
 def _refusal(verdict: Denied | Undecided, record: Record) -> Response:

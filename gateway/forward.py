@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any, Protocol, assert_never
 
 from gateway import headers, responses, websocket
-from gateway.config import TimeoutsConfig
 from gateway.decide import Forward, Request, Respond, answered
 from gateway.errors import (
     BadReply,
@@ -34,10 +33,11 @@ from gateway.observe import Record
 from gateway.pace import Pace
 from gateway.routes import Route
 from gateway.running import ensure_task
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, ServiceTargets, UpstreamPool
 from gateway.upstream.retry import Attempts, Budget
 from gateway.upstream.stream import Stream
-from gateway.upstream.tries import Tries, of_a_try
+from gateway.upstream.tries import Tries
 
 # Looking up an enumeration's member takes three times as long as assigning it.
 _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
@@ -225,7 +225,7 @@ class Forwarder:
         downstream.client_address = request.forwarded.client
         retry, timeouts = route.retry, route.timeouts
         if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
-            timeouts = of_a_try(timeouts, retry.per_try)
+            timeouts = timeouts.of_a_try(retry.per_try)
         try:
             reply = await _exchange(
                 forward, fields, body, pools[0], timeouts, downstream
@@ -568,7 +568,7 @@ def _exchange(
     fields: bytes,
     body: bytes | AsyncIterator[bytes] | None,
     pool: UpstreamPool,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     client: Downstream,
 ) -> Coroutine[Any, Any, Reply]:
     """Return a coroutine that sends the request to a target and returns its reply.

@@ -28,7 +28,8 @@ PURE: dict[str, str] = {
     "headers": "errors http identity",
     "clients": "headers",
     "config": "errors headers http",
-    "routes": "config errors headers http identity",
+    "timeouts": "config",
+    "routes": "config errors headers http identity timeouts",
 }
 """Pure rooms: name → the rooms that it may import. They use no socket and no clock."""
 
@@ -37,7 +38,7 @@ EDGES: dict[str, str] = {
     "seams": "errors",
     "observe": "config errors events routes",
     "settings": "config routes",
-    "upstream": "clients config errors events http running",
+    "upstream": "clients config errors events http running timeouts",
     "websocket": "errors http responses running",
     "tls": "config events",
     "downstream": (
@@ -55,7 +56,7 @@ EDGES: dict[str, str] = {
     ),
     "forward": (
         "config decide errors headers http identity observe pace responses routes"
-        " running upstream websocket"
+        " running timeouts upstream websocket"
     ),
     "proxy": (
         "config decide downstream errors events forward headers http identity observe"

@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 from gateway import responses
 from gateway.config import LimitsConfig
 from gateway.downstream import hsts
-from gateway.downstream.arrival import Arrival
 from gateway.downstream.reset import reset_on_close
 from gateway.errors import (
     BadRequest,
@@ -56,7 +55,8 @@ class ExchangeConnection(Protocol):
     transport: asyncio.Transport | None
     address: str
     secure: bool
-    arrival: Arrival
+    own_fields: bytes
+    """The lines of fields that all its replies get, each with CRLF."""
     failure: GatewayError | None
     """What the connection was cut for; None if it wasn't."""
 
@@ -508,7 +508,7 @@ class Exchange(BodyReader):
             framing = _CHUNKED
             if first:
                 first = b"%x\r\n%b\r\n" % (len(first), first)
-        if self.connection.arrival.hsts:
+        if self.connection.own_fields:
             head = hsts.without(head)
         self.started = True
         self._write(b"".join((head, framing, self._end_of_head(), first)))
@@ -567,10 +567,13 @@ class Exchange(BodyReader):
 
         These are Connection, if it is needed, and the address' own.
         """
-        own = self.connection.arrival.hsts
+        last = b"\r\n"
         if not self.keep_alive:
-            return own + _CLOSE
-        return own + (_KEEP_ALIVE if self.head.http10 else b"\r\n")
+            last = _CLOSE
+        elif self.head.http10:
+            last = _KEEP_ALIVE
+        own = self.connection.own_fields
+        return own + last if own else last
 
     def _write(self, data: bytes) -> None:
         transport = self.connection.transport

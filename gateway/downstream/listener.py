@@ -86,6 +86,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         "_drained",
         "_ending",
         "_exchange",
+        "_handler",
         "_head_bytes",
         "_head_since",
         "_idle_since",
@@ -103,6 +104,7 @@ class ClientConnection(Runner, asyncio.Protocol):
         "body",
         "failure",
         "held",
+        "own_fields",
         "secure",
         "subject",
         "transport",
@@ -119,6 +121,9 @@ class ClientConnection(Runner, asyncio.Protocol):
         super().__init__(loop)
         self._listener = listener
         self.arrival = arrival
+        self._handler = arrival.handler or listener.handler
+        self.own_fields = arrival.hsts
+        """The lines that all replies get because of the address, each with CRLF."""
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
         self.address = arrival.address or "unix"
@@ -336,7 +341,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             self._exchange = client
             if self._unread or not (body.complete and self._is_reading):
                 self._settle_reading()
-            self.run((self.arrival.handler or listener.handler)(client))
+            self.run(self._handler(client))
             if self._exchange is not None:
                 self._served = 0
                 break  # it waits; `on_coroutine_end` continues
@@ -443,7 +448,7 @@ class ClientConnection(Runner, asyncio.Protocol):
             (b"Connection", b"close"),
             responses.date(int(time.time())),
         )
-        own = block(fields) + self.arrival.hsts
+        own = block(fields) + self.own_fields
         head = b"%b%b\r\n" % (responses.start(answer.status), own)
         transport.write(head + answer.body)
         self.end()

@@ -21,6 +21,7 @@ from gateway.routes.answer import Answer
 from gateway.routes.condition import condition
 from gateway.routes.route import ClientRule, Rewrite, Route, Service
 from gateway.routes.table import RouteTable
+from gateway.timeouts import Retry, Timeouts
 
 
 def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.compile
@@ -80,7 +81,7 @@ def _route(
         session=_session(defaults, effective),
         says_protected=effective.says_protected,
         headers=_header_policy(defaults, route),
-        timeouts=defaults.timeouts.patched(route.timeouts),
+        timeouts=Timeouts.of(defaults.timeouts.patched(route.timeouts)),
         rewrite=rewrite,
         mapping=_mapping(route.rewrite, rewrite, service, host_header),
         cors=(
@@ -92,7 +93,7 @@ def _route(
         websocket=route.websocket,
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
         buffer=defaults.request.buffer if buffer is None else buffer,
-        retry=route.retry,
+        retry=Retry.of(route.retry),
         answer=_answer(effective),
         sign_in=_sign_in(
             route.on_unauthenticated or defaults.on_unauthenticated,

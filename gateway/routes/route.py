@@ -15,6 +15,7 @@ from gateway.http.target import Slashes
 from gateway.identity import SessionPolicy
 from gateway.routes.answer import Answer
 from gateway.routes.condition import Condition
+from gateway.timeouts import Retry, Timeouts
 
 Form = config.PathForm
 
@@ -128,7 +129,7 @@ class Route:
     says_protected: bool
     """The route itself sets `protected`; otherwise `defaults` does."""
     headers: HeaderPolicy
-    timeouts: config.TimeoutsConfig
+    timeouts: Timeouts
     rewrite: Rewrite | None
     mapping: MapPolicy
     """What of its replies is mapped to public URLs."""
@@ -144,7 +145,7 @@ class Route:
     buffer: int
     """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
-    retry: config.RetryConfig
+    retry: Retry
     answer: Answer | None
     """The gateway's own answer; None: the service's."""
     sign_in: RedirectTemplate | None

@@ -17,7 +17,6 @@ from collections.abc import AsyncIterable
 from enum import StrEnum
 from typing import Protocol, cast
 
-from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadReply,
     BadRequest,
@@ -29,6 +28,7 @@ from gateway.errors import (
 )
 from gateway.http.reply_head import ReplyHead, ReplyHeadReader
 from gateway.running import Wait, turns_of
+from gateway.timeouts import Timeouts
 from gateway.upstream.deadline import Deadline
 from gateway.upstream.places import WaitsFor
 from gateway.upstream.reader import ReplyReader
@@ -195,7 +195,7 @@ class UpstreamConnection(asyncio.Protocol):
         head_request: bool,
         body: AsyncIterable[bytes] | None,
         content_length: int | None,
-        timeouts: TimeoutsConfig,
+        timeouts: Timeouts,
         total_at: float,
         upgrade: bool,
         client: Client | None = None,

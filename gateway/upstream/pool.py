@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import Final
 
 from gateway.clients import Clients
-from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadRequest,
     ConnectFailed,
@@ -26,6 +25,7 @@ from gateway.errors import (
 from gateway.http.methods import SAFE_METHODS
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.running import ensure_task
+from gateway.timeouts import Timeouts
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.connection import Client, State, UpstreamConnection
 from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
@@ -158,7 +158,7 @@ class UpstreamPool:
         self,
         head: bytes,
         method: str,
-        timeouts: TimeoutsConfig,
+        timeouts: Timeouts,
         body: bytes | AsyncIterable[bytes] | None = None,
         content_length: int | None = None,
         upgrade: bool = False,
@@ -281,7 +281,7 @@ class UpstreamPool:
 
     async def _open(
         self,
-        timeouts: TimeoutsConfig,
+        timeouts: Timeouts,
         total_at: float,
         client: Client | None,
         *,

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.config import RetryConfig
 from gateway.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
+from gateway.timeouts import Retry
 
 SHARE: Final = 0.2
 """Retries allowed per request in the long run. More of them would keep an overloaded
@@ -55,7 +55,7 @@ class Attempts:
     __slots__ = ("_budget", "_retry", "_targets", "left")
 
     def __init__(
-        self, budget: Budget, retry: RetryConfig, *, targets: int, is_safe: bool
+        self, budget: Budget, retry: Retry, *, targets: int, is_safe: bool
     ) -> None:
         """Allow one failed connection for each of *targets*, their number.
 

@@ -7,22 +7,17 @@ target takes connections.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle
 from time import perf_counter
 
-from gateway.config import RetryConfig, TimeoutsConfig
 from gateway.errors import ConnectFailed, UpstreamError
+from gateway.timeouts import Retry, Timeouts
 from gateway.upstream.hold import HoldPlace
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.reply import Reply
 from gateway.upstream.retry import Attempts
 from gateway.upstream.targets import ServiceTargets
-
-
-def of_a_try(timeouts: TimeoutsConfig, per_try_s: float) -> TimeoutsConfig:
-    """Return *timeouts* for a try that can be repeated."""
-    response_s = min(timeouts.response, per_try_s)
-    return timeouts.model_copy(update={"response": response_s})
 
 
 class Tries:
@@ -34,8 +29,8 @@ class Tries:
         pools: Sequence[UpstreamPool],
         key: bytes | None,
         attempts: Attempts,
-        retry: RetryConfig,
-        timeouts: TimeoutsConfig,
+        retry: Retry,
+        timeouts: Timeouts,
         sent_at: float,
     ) -> None:
         """The first of *pools* has failed; *key* is what they were chosen by.
@@ -88,14 +83,14 @@ class Tries:
     def _is_late(self) -> bool:
         return self._end_at is not None and perf_counter() >= self._end_at
 
-    def timeouts(self) -> TimeoutsConfig:
+    def timeouts(self) -> Timeouts:
         """Return the timeouts of the next try."""
         timeouts = self._timeouts
         if self._end_at is not None:
             left_s = max(0.0, self._end_at - perf_counter())
-            timeouts = timeouts.model_copy(update={"total": left_s})
+            timeouts = replace(timeouts, total=left_s)
         if self._per_try_s is not None and self._attempts.left:
-            timeouts = of_a_try(timeouts, self._per_try_s)
+            timeouts = timeouts.of_a_try(self._per_try_s)
         return timeouts
 
     async def _hold(self) -> bool:

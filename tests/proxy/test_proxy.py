@@ -46,12 +46,12 @@ from gateway_under_test import ORIGIN, gateway, until_cut
 from object_lifetime import collector_off
 from wire import Wire, WireReply, connect, request
 
-from gateway.config import TimeoutsConfig
 from gateway.decide import Request
 from gateway.downstream.exchange import Exchange
 from gateway.downstream.listener import ClientConnection
 from gateway.observe import Record
 from gateway.pace import Pace
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool
 from gateway.upstream.connection import UpstreamConnection
 
@@ -323,7 +323,7 @@ async def test_total_bounds_all_attempts_together(
         pool: UpstreamPool,
         head: bytes,
         method: str,
-        timeouts: TimeoutsConfig,
+        timeouts: Timeouts,
         *more: Any,
     ) -> Reply:
         totals.append(timeouts.total)

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import uvloop
+from compiled import timeouts_of
 
-from gateway.config import TimeoutsConfig
+from gateway.timeouts import Timeouts
 from gateway.upstream import Upstreams
 
 
@@ -33,6 +34,6 @@ async def upstreams() -> AsyncIterator[Upstreams]:
 
 
 @pytest.fixture
-def timeouts() -> TimeoutsConfig:
+def timeouts() -> Timeouts:
     """Return timeouts so long that none ends during a test that isn't about time."""
-    return TimeoutsConfig(connect=60, response=60, idle=60)
+    return timeouts_of(connect=60, response=60, idle=60)

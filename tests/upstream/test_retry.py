@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from compiled import retry_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import RetryConfig
 from gateway.errors import (
     BadReply,
     ConnectFailed,
@@ -45,7 +45,7 @@ def test_the_failure_decides(
     that was closed before the reply uses one of `attempts`. Nothing else is retried.
     """
     budgeted = Attempts(
-        Budget(), RetryConfig(attempts=attempts), targets=targets, is_safe=True
+        Budget(), retry_of(attempts=attempts), targets=targets, is_safe=True
     )
     assert budgeted.again(error) is again
 
@@ -73,7 +73,7 @@ def test_the_settings_decide(
     retry: dict[str, Any], failure: int | UpstreamError, again: bool, is_safe: bool
 ) -> None:
     """`on` and `per_try` say what is retried; what was sent, only if it is safe."""
-    here = Attempts(Budget(), RetryConfig(**retry), targets=2, is_safe=is_safe)
+    here = Attempts(Budget(), retry_of(**retry), targets=2, is_safe=is_safe)
     expected = again and (is_safe or isinstance(failure, ConnectFailed))
     if isinstance(failure, int):
         assert here.again_for(failure) is expected
@@ -90,7 +90,7 @@ def test_every_request_comes_to_an_end(
 ) -> None:
     """Retries are at most the other targets and the attempts, whatever the errors."""
     budgeted = Attempts(
-        Budget(), RetryConfig(attempts=attempts), targets=targets, is_safe=True
+        Budget(), retry_of(attempts=attempts), targets=targets, is_safe=True
     )
     retries = 0
     for error in errors:
@@ -120,7 +120,7 @@ def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
     for _ in range(1000):
         budget.earn()
     assert sum(budget.spend() for _ in range(1000)) in (100, 101)
-    attempts = Attempts(budget, RetryConfig(attempts=5), targets=1, is_safe=True)
+    attempts = Attempts(budget, retry_of(attempts=5), targets=1, is_safe=True)
     assert not attempts.again(UpstreamClosed())
     for _ in range(5):
         budget.earn()
@@ -132,6 +132,6 @@ def test_the_next_target_costs_no_budget() -> None:
     """A failed connect costs no budget: it adds no request to a service's load."""
     budget = Budget()
     before = budget.left
-    no_more = Attempts(budget, RetryConfig(), targets=2, is_safe=False)
+    no_more = Attempts(budget, retry_of(), targets=2, is_safe=False)
     assert no_more.again(ConnectFailed())
     assert budget.left == before

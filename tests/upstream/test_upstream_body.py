@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
+from compiled import timeouts_of
 from fake_time import MovableClock
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, until, until_stopped
 
-from gateway.config import TimeoutsConfig
 from gateway.errors import BadRequest, ClientGone, UpstreamClosed, UpstreamTimeout
 from gateway.http.chunks import CHUNKS_PER_FEED
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 from gateway.upstream.connection import UpstreamConnection
 
@@ -70,7 +72,7 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
 @pytest.mark.parametrize("at_once", [False, True], ids=["streamed", "bytes"])
 async def test_request_bodies_arrive_whole(
     upstreams: Upstreams,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     head: bytes,
     length: int | None,
     parts: tuple[bytes, ...],
@@ -95,7 +97,7 @@ async def test_request_bodies_arrive_whole(
 
 @pytest.mark.parametrize("parts", [(b"12345", b"6"), (b"123",), ()])
 async def test_a_body_that_differs_from_its_content_length_is_an_error(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, parts: tuple[bytes, ...]
+    upstreams: Upstreams, timeouts: Timeouts, parts: tuple[bytes, ...]
 ) -> None:
     """A body longer or shorter than its Content-Length is an error.
 
@@ -128,7 +130,7 @@ async def test_a_body_that_differs_from_its_content_length_is_an_error(
 
 
 async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """An early 413 is returned at once, and the client's body isn't read any more."""
     body = Endless()
@@ -151,7 +153,7 @@ async def test_u10_a_refusal_before_the_body_is_sent_stops_the_upload(
 
 @pytest.mark.parametrize("status", [b"302 Found", b"413 Too Large", b"500 Broken"])
 async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
+    upstreams: Upstreams, timeouts: Timeouts, status: bytes
 ) -> None:
     """The upload stops when the head of a refusal has come, not only at its end."""
     go_on = asyncio.Event()
@@ -177,7 +179,7 @@ async def test_u10_the_upload_stops_with_the_head_of_a_refusal(
 
 
 async def test_the_upload_goes_on_after_an_early_2xx(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A service that answers 2xx while it reads gets the whole body, piece by piece."""
     pieces_sent: asyncio.Queue[bytes] = asyncio.Queue()
@@ -200,7 +202,7 @@ async def test_the_upload_goes_on_after_an_early_2xx(
 
 
 async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """The end of an early reply ends the upload; the connection is closed."""
 
@@ -222,7 +224,7 @@ async def test_a_2xx_that_ends_before_the_body_is_sent_ends_the_upload(
 
 
 async def test_a_reply_before_the_request_was_taken_ends_the_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """The body was written at once, but lies here: no request may queue behind it."""
     size = 32 * 1024**2
@@ -251,7 +253,7 @@ async def test_a_reply_before_the_request_was_taken_ends_the_connection(
 
 @pytest.mark.parametrize("name", ["hang before head", "echo while reading"])
 async def test_p1_a_body_that_raises_aborts_the_exchange(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """The body's exception is raised, before the reply's head or after it."""
     fail = asyncio.Event()
@@ -276,7 +278,7 @@ async def test_p1_a_body_that_raises_aborts_the_exchange(
 
 
 async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A body that ends with a cancellation from elsewhere raises `ClientGone`."""
 
@@ -292,7 +294,7 @@ async def test_a_body_that_is_cancelled_elsewhere_is_a_client_that_is_gone(
 
 
 async def test_cancelling_stops_the_upload(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """When an exchange is cancelled, the body is no longer read when it has ended."""
     body = Endless()
@@ -310,7 +312,7 @@ async def test_cancelling_stops_the_upload(
 
 
 async def test_cancelling_while_the_upload_stops_closes_the_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A reply that has come to a cancelled exchange has its connection closed."""
     stopping, stopped = asyncio.Event(), asyncio.Event()
@@ -328,7 +330,7 @@ async def test_cancelling_while_the_upload_stops_closes_the_connection(
         await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nno")
         await peer.gone()
 
-    unhurried = timeouts.model_copy(update={"idle": 60.0})
+    unhurried = replace(timeouts, idle=60.0)
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         sent = asyncio.create_task(
@@ -344,7 +346,7 @@ async def test_cancelling_while_the_upload_stops_closes_the_connection(
 
 
 async def test_an_upstream_that_dies_ends_the_upload(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """When the upstream resets the connection, the body is no longer read."""
 
@@ -377,7 +379,7 @@ async def test_u11_a_slow_reader_holds_the_client_back(upstreams: Upstreams) -> 
             await pool.exchange(
                 CHUNKED,
                 method="POST",
-                timeouts=TimeoutsConfig(idle=0.1, response=0.1),
+                timeouts=timeouts_of(idle=0.1, response=0.1),
                 body=body,
             )
         assert body.stopped.is_set()
@@ -406,7 +408,7 @@ async def test_u11_a_reader_that_is_slow_but_reads_is_no_timeout(
         reply = await pool.exchange(
             sized(size),
             method="POST",
-            timeouts=TimeoutsConfig(idle=40, response=60),
+            timeouts=timeouts_of(idle=40, response=60),
             body=b"x" * size if at_once else pieces(b"x" * size),
             content_length=size,
         )
@@ -428,7 +430,7 @@ async def test_a_slow_client_is_not_the_upstreams_fault(
         reply = await pool.exchange(
             CHUNKED,
             method="POST",
-            timeouts=TimeoutsConfig(idle=20, response=40),
+            timeouts=timeouts_of(idle=20, response=40),
             body=body(),
         )
         assert await whole(reply) == b"onetwo"
@@ -448,7 +450,7 @@ async def test_total_runs_while_the_client_is_slow(
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout, match="total"):
             await pool.exchange(
-                CHUNKED, method="POST", timeouts=TimeoutsConfig(total=30), body=body()
+                CHUNKED, method="POST", timeouts=timeouts_of(total=30), body=body()
             )
 
 
@@ -474,7 +476,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
     async with FaultUpstream(behaviour) as upstream:
         pool = pool_of(upstreams, upstream)
         head = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
-        timeouts = TimeoutsConfig(idle=20)
+        timeouts = timeouts_of(idle=20)
         reply = await pool.exchange(head, method="GET", timeouts=timeouts)
         (connection,) = pool._connections
         await until_stopped(connection._transport, lambda: sent)
@@ -489,7 +491,7 @@ async def test_u12_a_slow_client_holds_the_upstream_back(
 
 
 async def test_big_bodies_both_ways_at_once(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """16 MiB go up and down at once through one connection, complete and in order."""
     count = 256
@@ -516,7 +518,7 @@ async def test_big_bodies_both_ways_at_once(
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("chunk", [b"1\r\nx\r\n", b"2\r\n\r\n\r\n"])
 async def test_small_chunks_are_parsed_in_turns(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, *, chunk: bytes, closes: bool
+    upstreams: Upstreams, timeouts: Timeouts, *, chunk: bytes, closes: bool
 ) -> None:
     """G15: a part in each turn of the loop. The reply is whole, even if FIN follows."""
 
@@ -546,7 +548,7 @@ async def test_small_chunks_are_parsed_in_turns(
 
 
 async def test_a_connection_that_is_lost_with_chunks_put_off(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """G15: all that had arrived counts, as if it had been parsed at once."""
 

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+from compiled import timeouts_of
 from fake_time import MovableClock
 from faults import (
     BAD_REPLIES,
@@ -26,7 +27,6 @@ from faults import (
     until,
 )
 
-from gateway.config import TimeoutsConfig
 from gateway.errors import (
     BadReply,
     ConnectFailed,
@@ -34,6 +34,7 @@ from gateway.errors import (
     UpstreamClosed,
     UpstreamTimeout,
 )
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 
 GET = b"GET /a HTTP/1.1\r\nHost: up\r\n\r\n"
@@ -42,7 +43,7 @@ POST = b"POST /a HTTP/1.1\r\nHost: up\r\nContent-Length: 2\r\n\r\n"
 
 async def get(
     pool: UpstreamPool,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     *,
     method: str = "GET",
     replay: bool = True,
@@ -63,7 +64,7 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
 
 
 async def assert_not_reused(
-    pool: UpstreamPool, upstream: FaultUpstream, timeouts: TimeoutsConfig
+    pool: UpstreamPool, upstream: FaultUpstream, timeouts: Timeouts
 ) -> None:
     """Assert that the next exchange gets a new connection, and its own reply."""
     before = upstream.connections
@@ -77,7 +78,7 @@ async def assert_not_reused(
 
 
 async def test_u1_refused_is_502_at_once(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
+    upstreams: Upstreams, timeouts: Timeouts, closed_port: int
 ) -> None:
     """A closed port is 502, not the connect timeout's 504; nothing was sent."""
     pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{closed_port}"))
@@ -95,7 +96,7 @@ async def test_u2_black_hole_is_504_after_the_connect_timeout(
     async with black_hole() as port:
         pool = upstreams.pool(UpstreamTarget.parse(f"http://127.0.0.1:{port}"))
         with pytest.raises(ConnectTimeout) as caught:
-            await get(pool, TimeoutsConfig(connect=0.1))
+            await get(pool, timeouts_of(connect=0.1))
     assert (caught.value.status, caught.value.unsent) == (504, True)
     assert pool.open == 0
 
@@ -105,25 +106,25 @@ async def test_u2_black_hole_is_504_after_the_connect_timeout(
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in head"])
 async def test_u3_hang_before_the_head_is_504(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """Without a complete head in `response` seconds, the connection is closed: 504."""
     async with FaultUpstream(FAULTS[name]) as upstream:
         pool = pool_of(upstreams, upstream)
         with pytest.raises(UpstreamTimeout):
-            await get(pool, TimeoutsConfig(response=0.05))
+            await get(pool, timeouts_of(response=0.05))
         await upstream.lost.wait()
         assert len(upstream.requests) == 1
         await assert_not_reused(pool, upstream, timeouts)
 
 
 async def test_u4_hang_in_the_body_is_no_clean_end(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """The part of a body that came is delivered; then the read fails after `idle`."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
         pool = pool_of(upstreams, upstream)
-        reply = await get(pool, TimeoutsConfig(idle=0.05))
+        reply = await get(pool, timeouts_of(idle=0.05))
         assert await reply.read() == b"hi"
         with pytest.raises(UpstreamTimeout):
             await reply.read()
@@ -139,7 +140,7 @@ async def test_total_bounds_a_reply_that_never_stops_dripping(
     body = drip(OK.replace(b": 2", b": 9999") + b"x" * 1000, gap_s=0.01, size=60)
     async with FaultUpstream(body) as upstream:
         pool = pool_of(upstreams, upstream)
-        reply = await get(pool, TimeoutsConfig(idle=60, total=30))
+        reply = await get(pool, timeouts_of(idle=60, total=30))
         clock.advance(30)
         with pytest.raises(UpstreamTimeout, match="total time"):
             await whole(reply)
@@ -148,7 +149,7 @@ async def test_total_bounds_a_reply_that_never_stops_dripping(
 @pytest.mark.parametrize("name", ["close before reply", "reset before reply"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_u5_closed_before_the_reply_on_a_fresh_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str, method: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str, method: str
 ) -> None:
     """A fresh connection that is closed before the reply is 502, for every method.
 
@@ -165,7 +166,7 @@ async def test_u5_closed_before_the_reply_on_a_fresh_connection(
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 async def test_u6_reset_of_a_used_connection_is_replayed_once(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
+    upstreams: Upstreams, timeouts: Timeouts, method: str
 ) -> None:
     """A safe request whose used connection is reset is sent on a fresh one, once."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -180,7 +181,7 @@ async def test_u6_reset_of_a_used_connection_is_replayed_once(
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "FOO"])
 async def test_u6_other_methods_are_never_sent_twice(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str
+    upstreams: Upstreams, timeouts: Timeouts, method: str
 ) -> None:
     """An unsafe request isn't sent again: the service may have acted on it."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -194,7 +195,7 @@ async def test_u6_other_methods_are_never_sent_twice(
 
 
 async def test_u6_a_get_with_a_body_or_with_replay_off_is_not_replayed(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A body can't be read twice, and a route's `retry: {attempts: 0}` turns it off."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -212,7 +213,7 @@ async def test_u6_a_get_with_a_body_or_with_replay_off_is_not_replayed(
 
 
 async def test_u6_part_of_a_reply_forbids_the_replay(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """After one byte of the reply, the request isn't sent again."""
 
@@ -231,7 +232,7 @@ async def test_u6_part_of_a_reply_forbids_the_replay(
 
 
 async def test_u7_u17_closing_after_each_reply_costs_no_get(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """An upstream that closes each connection after its reply causes no error.
 
@@ -250,7 +251,7 @@ async def test_u7_u17_closing_after_each_reply_costs_no_get(
 
 
 async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """The pool checks the socket for a FIN that the loop hasn't read yet."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -286,7 +287,7 @@ async def test_u17_a_post_isnt_sent_on_a_connection_whose_end_has_arrived(
 
 @pytest.mark.parametrize("name", BAD_REPLIES)
 async def test_u8_i3_bad_replies_are_502(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """A bad reply is 502, and its connection is closed.
 
@@ -306,7 +307,7 @@ async def test_u8_i3_bad_replies_are_502(
 
 @pytest.mark.parametrize("name", CUT_REPLIES)
 async def test_u8_cut_heads_are_502(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """A connection that ends within the reply's head is 502."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -319,7 +320,7 @@ async def test_u8_cut_heads_are_502(
 
 @pytest.mark.parametrize("name", [*CUT_BODIES, "reset in body"])
 async def test_u9_cut_bodies_never_end_cleanly(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """A cut body's head is returned, and reading the body raises an error."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -347,7 +348,7 @@ async def test_u9_cut_bodies_never_end_cleanly(
     ],
 )
 async def test_c30_surplus_bytes_are_no_reply(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, behaviour: Behaviour
+    upstreams: Upstreams, timeouts: Timeouts, behaviour: Behaviour
 ) -> None:
     """The first reply is returned; surplus bytes after it close the connection."""
     async with FaultUpstream(behaviour) as upstream:
@@ -373,7 +374,7 @@ async def test_c30_surplus_bytes_are_no_reply(
 )
 async def test_c31_replies_that_never_have_a_body(
     upstreams: Upstreams,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     method: str,
     reply: bytes,
     length: int | None,
@@ -401,7 +402,7 @@ async def test_c31_replies_that_never_have_a_body(
     ],
 )
 async def test_c31_a_body_where_none_may_be_is_dropped(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, method: str, reply: bytes
+    upstreams: Upstreams, timeouts: Timeouts, method: str, reply: bytes
 ) -> None:
     """A body where none may be is read neither by this exchange nor by the next."""
     async with FaultUpstream(answer_and_hang(reply)) as upstream:
@@ -425,7 +426,7 @@ async def test_c31_a_body_where_none_may_be_is_dropped(
 )
 @pytest.mark.parametrize("size", [1, 1000])
 async def test_u18_interim_replies_are_dropped(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, interim: bytes, size: int
+    upstreams: Upstreams, timeouts: Timeouts, interim: bytes, size: int
 ) -> None:
     """The final reply is returned, without the fields of interim replies."""
     async with FaultUpstream(drip(interim + OK, gap_s=0, size=size)) as upstream:
@@ -439,7 +440,7 @@ async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
     lone = answer_and_hang(b"HTTP/1.1 100 Continue\r\n\r\n")
     async with FaultUpstream(lone) as upstream:
         with pytest.raises(UpstreamTimeout):
-            await get(pool_of(upstreams, upstream), TimeoutsConfig(response=0.05))
+            await get(pool_of(upstreams, upstream), timeouts_of(response=0.05))
 
 
 # --- valid replies ------------------------------------------------------------
@@ -460,7 +461,7 @@ async def test_u18_an_interim_reply_alone_is_504(upstreams: Upstreams) -> None:
     ],
 )
 async def test_replies_that_end_the_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, reply: bytes
+    upstreams: Upstreams, timeouts: Timeouts, reply: bytes
 ) -> None:
     """The reply is complete, its start line is HTTP/1.1, the connection isn't kept."""
     async with FaultUpstream(answer_and_close(reply)) as upstream:
@@ -473,7 +474,7 @@ async def test_replies_that_end_the_connection(
 
 
 async def test_heads_are_forwarded_unchanged(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Case, order, repeated fields, high bytes and odd paths arrive as they were."""
     head = (
@@ -500,7 +501,7 @@ async def test_heads_are_forwarded_unchanged(
 
 
 async def test_a_small_reply_is_complete_with_its_head(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A reply in one segment is complete at once, and its connection already idle."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -515,7 +516,7 @@ async def test_a_small_reply_is_complete_with_its_head(
 
 
 async def test_u13_each_piece_is_readable_as_it_comes(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A stream's chunk is readable before the next is sent; its trailer is dropped."""
     go_on = asyncio.Event()
@@ -543,7 +544,7 @@ async def test_u13_each_piece_is_readable_as_it_comes(
 
 @pytest.mark.parametrize("name", ["hang before head", "hang in body"])
 async def test_p1_cancelling_closes_the_connection_at_once(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, name: str
+    upstreams: Upstreams, timeouts: Timeouts, name: str
 ) -> None:
     """Cancelling an exchange closes its upstream connection."""
     async with FaultUpstream(FAULTS[name]) as upstream:
@@ -568,7 +569,7 @@ async def test_p1_cancelling_closes_the_connection_at_once(
 
 
 async def test_p2_closing_an_unfinished_reply_closes_its_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Closing an unfinished reply closes its connection; a later read is an error."""
     async with FaultUpstream(FAULTS["hang in body"]) as upstream:
@@ -583,7 +584,7 @@ async def test_p2_closing_an_unfinished_reply_closes_its_connection(
 
 
 async def test_cancelling_when_the_reply_has_arrived_keeps_the_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A connection that is idle again isn't closed by a late cancellation."""
     async with FaultUpstream(answer(OK)) as upstream:

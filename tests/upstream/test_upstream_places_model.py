@@ -20,10 +20,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, cast
 
 import pytest
+from compiled import timeouts_of
 from fake_time import in_fake_time
 
 from gateway.clients import Clients
-from gateway.config import TimeoutsConfig
 from gateway.errors import ConnectFailed, ConnectTimeout, GatewayError
 from gateway.running import Runner, ensure_task
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
@@ -31,7 +31,7 @@ from gateway.upstream.connection import State, UpstreamConnection
 from gateway.upstream.places import PlaceLimits
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-TIMEOUTS = TimeoutsConfig(connect=5, response=60, idle=60, total=600)
+TIMEOUTS = timeouts_of(connect=5, response=60, idle=60, total=600)
 SIZE = 8
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 REPLIES = (

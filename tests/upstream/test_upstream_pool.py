@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import timeouts_of
 from fake_time import MovableClock
 from faults import (
     DEADLINE_S,
@@ -23,7 +24,6 @@ from faults import (
     until,
 )
 
-from gateway.config import TimeoutsConfig
 from gateway.errors import (
     ConnectFailed,
     ConnectTimeout,
@@ -34,15 +34,14 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 from gateway.upstream.dial import Lookup
 
 GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
 
 
-async def get(
-    pool: UpstreamPool, timeouts: TimeoutsConfig, method: str = "GET"
-) -> Reply:
+async def get(pool: UpstreamPool, timeouts: Timeouts, method: str = "GET") -> Reply:
     return await pool.exchange(GET, method=method, timeouts=timeouts)
 
 
@@ -68,7 +67,7 @@ def resolved(*addresses: str) -> list[Any]:
 
 
 async def test_u16_the_limit_holds_and_waiting_requests_get_free_connections(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """With a limit of 4, 40 requests use 4 connections, and each gets its reply."""
     busy = most = 0
@@ -94,7 +93,7 @@ async def test_u16_the_limit_holds_and_waiting_requests_get_free_connections(
 
 
 async def test_u16_waiting_ends_with_503_and_other_targets_are_not_affected(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A request that gets no connection in `connect` is 503, and isn't sent.
 
@@ -108,8 +107,7 @@ async def test_u16_waiting_ends_with_503_and_other_targets_are_not_affected(
         held = [asyncio.create_task(get(pool, timeouts)) for _ in range(2)]
         await until(lambda: len(hung.requests) == 2)
         queue = [
-            asyncio.create_task(get(pool, TimeoutsConfig(connect=0.05)))
-            for _ in range(10)
+            asyncio.create_task(get(pool, timeouts_of(connect=0.05))) for _ in range(10)
         ]
         await asyncio.sleep(0)
         assert pool.waiting == 10
@@ -127,7 +125,7 @@ async def test_u16_waiting_ends_with_503_and_other_targets_are_not_affected(
 
 
 async def test_a_waiting_request_dials_when_a_connection_has_closed(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, closed_port: int
+    upstreams: Upstreams, timeouts: Timeouts, closed_port: int
 ) -> None:
     """At the limit, the next request dials when a connection has closed or failed."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -146,7 +144,7 @@ async def test_a_waiting_request_dials_when_a_connection_has_closed(
 
 
 async def test_a_replay_at_the_limit_gets_a_fresh_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """At the limit, requests whose connection is reset are replayed and answered."""
     async with FaultUpstream(FAULTS["reset second request"]) as upstream:
@@ -159,7 +157,7 @@ async def test_a_replay_at_the_limit_gets_a_fresh_connection(
 
 
 async def test_a_cancelled_waiter_loses_no_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A request is cancelled in the queue, or just when it was given the connection.
 
@@ -196,7 +194,7 @@ async def test_a_cancelled_waiter_loses_no_connection(
 
 
 async def test_a_cancelled_waiter_loses_no_permission_to_dial(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A request is cancelled just when it may dial: the next one dials instead."""
     go_on = asyncio.Event()
@@ -223,7 +221,7 @@ async def test_a_cancelled_waiter_loses_no_permission_to_dial(
 
 
 async def test_the_limit_can_be_lowered(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A lower limit, as after a reload, closes no connection and dials none."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -239,7 +237,7 @@ async def test_the_limit_can_be_lowered(
 
 
 async def test_the_connection_used_last_is_used_first(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """The connection used last is used first, so that the others can expire."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -263,7 +261,7 @@ async def test_the_connection_used_last_is_used_first(
 )
 async def test_idle_connections_expire(
     clock: MovableClock,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     keepalive_s: float,
     field: bytes,
     kept: bool,
@@ -299,7 +297,7 @@ async def test_idle_connections_expire(
 )
 async def test_the_gateway_closes_an_idle_connection_first(
     clock: MovableClock,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     keep_alive: float | None,
     field: bytes,
     left_s: float,
@@ -330,7 +328,7 @@ async def test_the_gateway_closes_an_idle_connection_first(
 
 
 async def test_the_time_after_which_a_service_closes_is_learned(
-    clock: MovableClock, timeouts: TimeoutsConfig
+    clock: MovableClock, timeouts: Timeouts
 ) -> None:
     """Two idle connections closed by the service after the same time set the pool's."""
     close = asyncio.Event()
@@ -368,7 +366,7 @@ def test_what_is_learned_never_lengthens(idle_s: float, learned_s: float) -> Non
 
 
 async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A deadline sooner than the idle timer's is kept: the timer is moved."""
 
@@ -384,7 +382,7 @@ async def test_a_long_idle_time_doesnt_lengthen_the_next_deadline(
         started = time.monotonic()
         with pytest.raises(UpstreamTimeout):
             async with asyncio.timeout(DEADLINE_S):
-                await get(pool, TimeoutsConfig(response=0.05))
+                await get(pool, timeouts_of(response=0.05))
         assert time.monotonic() - started > 0.04
 
 
@@ -405,7 +403,7 @@ async def test_an_idle_connection_expires_after_its_last_use(
     async with FaultUpstream(behaviour) as upstream:
         pool = upstreams.pool(UpstreamTarget.parse(upstream.url))
         for _ in range(uses):
-            reply = await get(pool, TimeoutsConfig(response=response_s))
+            reply = await get(pool, timeouts_of(response=response_s))
             assert reply.read_now() == b"ok"
             await clock.pass_time(25)
             assert pool.idle == 1
@@ -417,7 +415,7 @@ async def test_an_idle_connection_expires_after_its_last_use(
 
 
 async def test_an_idle_connection_that_was_just_closed_isnt_used(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """An aborted connection isn't used, even before the loop notifies the pool."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -429,7 +427,7 @@ async def test_an_idle_connection_that_was_just_closed_isnt_used(
 
 
 async def test_an_idle_connection_that_the_upstream_closes_is_dropped(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A connection that the upstream has closed counts neither as open nor as idle."""
     async with FaultUpstream(FAULTS["close after reply"]) as upstream:
@@ -442,7 +440,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_dropped(
 
 
 async def test_u14_a_name_is_looked_up_once_per_ttl(
-    clock: MovableClock, timeouts: TimeoutsConfig
+    clock: MovableClock, timeouts: Timeouts
 ) -> None:
     """Concurrent requests share one look-up; its result is used until it expires."""
     lookups: list[tuple[str, int]] = []
@@ -464,7 +462,7 @@ async def test_u14_a_name_is_looked_up_once_per_ttl(
             assert len(lookups) == 2
 
 
-async def test_u14_a_name_that_isnt_known_is_502(timeouts: TimeoutsConfig) -> None:
+async def test_u14_a_name_that_isnt_known_is_502(timeouts: Timeouts) -> None:
     """A name that doesn't resolve is 502, and is looked up again for each request."""
     lookups = 0
 
@@ -484,7 +482,7 @@ async def test_u14_a_name_that_isnt_known_is_502(timeouts: TimeoutsConfig) -> No
         assert (lookups, pool.open) == (3, 0)
 
 
-async def test_u14_slow_dns_is_504(timeouts: TimeoutsConfig) -> None:
+async def test_u14_slow_dns_is_504(timeouts: Timeouts) -> None:
     """A request waits `connect` for a look-up; a later one may use its result."""
     answered = asyncio.Event()
 
@@ -496,14 +494,14 @@ async def test_u14_slow_dns_is_504(timeouts: TimeoutsConfig) -> None:
         url = f"http://api.test:{upstream.port}"
         pool = upstreams.pool(UpstreamTarget.parse(url))
         with pytest.raises(ConnectTimeout):
-            await get(pool, TimeoutsConfig(connect=0.05))
+            await get(pool, timeouts_of(connect=0.05))
         later = asyncio.create_task(get(pool, timeouts))
         await asyncio.sleep(0)
         answered.set()
         assert (await later).read_now() == b"ok"
 
 
-async def test_u14_a_name_that_moves_is_followed(timeouts: TimeoutsConfig) -> None:
+async def test_u14_a_name_that_moves_is_followed(timeouts: Timeouts) -> None:
     """After a failed connect, the name is looked up again before its TTL has passed."""
     addresses = ["127.0.0.1"]
 
@@ -524,7 +522,7 @@ async def test_u14_a_name_that_moves_is_followed(timeouts: TimeoutsConfig) -> No
 
 
 async def test_u14_a_name_that_moves_is_followed_though_the_old_server_runs(
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
 ) -> None:
     """When a name has moved, new requests go to the new address, as in blue/green.
 
@@ -593,7 +591,7 @@ async def test_u14_a_name_that_moves_is_followed_though_the_old_server_runs(
 
 
 async def test_every_address_is_tried_within_the_connect_timeout(
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
 ) -> None:
     """One address refuses, the next is silent, the third answers: 200 in `connect`."""
 
@@ -605,13 +603,11 @@ async def test_every_address_is_tried_within_the_connect_timeout(
         async with well, looking_up(lookup) as upstreams:
             pool = upstreams.pool(UpstreamTarget.parse(f"http://api.test:{port}"))
             # The silent address takes a second; the next one has another second.
-            reply = await get(pool, TimeoutsConfig(connect=2))
+            reply = await get(pool, timeouts_of(connect=2))
             assert reply.read_now() == b"ok"
 
 
-async def test_the_systems_resolver(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
-) -> None:
+async def test_the_systems_resolver(upstreams: Upstreams, timeouts: Timeouts) -> None:
     """`localhost` is resolved by the system, and one of its addresses answers."""
     async with FaultUpstream(answer(OK)) as upstream:
         url = upstream.url.replace("127.0.0.1", "localhost")
@@ -623,7 +619,7 @@ async def test_the_systems_resolver(
 
 
 async def test_a_unix_socket(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, tmp_path: Path
+    upstreams: Upstreams, timeouts: Timeouts, tmp_path: Path
 ) -> None:
     """A Unix socket is used like any target; a missing one is `ConnectFailed`."""
     path = str(tmp_path / "app.sock")
@@ -637,7 +633,7 @@ async def test_a_unix_socket(
         await get(missing, timeouts)
 
 
-async def test_p4_no_file_descriptor_left_is_503(timeouts: TimeoutsConfig) -> None:
+async def test_p4_no_file_descriptor_left_is_503(timeouts: Timeouts) -> None:
     """EMFILE is 503, not 502: this process is at its limit, not the upstream."""
 
     async def lookup(host: str, port: int) -> list[Any]:
@@ -650,7 +646,7 @@ async def test_p4_no_file_descriptor_left_is_503(timeouts: TimeoutsConfig) -> No
         assert (caught.value.status, caught.value.side) == (503, Side.GATEWAY)
 
 
-async def test_closing_ends_every_exchange(timeouts: TimeoutsConfig) -> None:
+async def test_closing_ends_every_exchange(timeouts: Timeouts) -> None:
     """`close` ends exchanges that reply, wait, dial or look up, and idle connections.
 
     A later request is `UpstreamBusy`.
@@ -674,7 +670,7 @@ async def test_closing_ends_every_exchange(timeouts: TimeoutsConfig) -> None:
         reply = await get(upstreams.pool(UpstreamTarget.parse(cut.url)), timeouts)
         tasks = [asyncio.create_task(get(pool, timeouts)) for _ in range(2)]
         tasks += [
-            asyncio.create_task(get(there, TimeoutsConfig(connect=0.3)))
+            asyncio.create_task(get(there, timeouts_of(connect=0.3)))
             for there in (dark, nowhere)
         ]
         await hung.got_request.wait()
@@ -695,7 +691,7 @@ async def test_closing_ends_every_exchange(timeouts: TimeoutsConfig) -> None:
 
 
 async def test_a_connection_that_is_made_after_closing_is_closed(
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
 ) -> None:
     """A request that was dialling when the pool was closed fails and isn't sent."""
     go_on = asyncio.Event()
@@ -722,7 +718,7 @@ async def test_a_connection_that_is_made_after_closing_is_closed(
 
 
 async def test_cancelling_a_request_doesnt_cancel_a_shared_look_up(
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
 ) -> None:
     """Two requests share a look-up; when one is cancelled, the other goes on."""
     go_on = asyncio.Event()
@@ -744,7 +740,7 @@ async def test_cancelling_a_request_doesnt_cancel_a_shared_look_up(
         assert pool.open == 1
 
 
-async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
+async def test_no_socket_is_left(timeouts: Timeouts) -> None:
     """After each fault, this process has as many open files and tasks as before."""
 
     def open_files() -> int:
@@ -754,7 +750,7 @@ async def test_no_socket_is_left(timeouts: TimeoutsConfig) -> None:
         pass  # libuv opens a file of its own with the first server
     before = open_files()
     upstreams = Upstreams()
-    short = TimeoutsConfig(connect=0.05, response=0.05, idle=0.05)
+    short = timeouts_of(connect=0.05, response=0.05, idle=0.05)
 
     served = 0
 
@@ -804,9 +800,7 @@ class RecordedEvents:
         self.events.append(("closed", target.port, exchanges))
 
 
-async def test_events_of_connections(
-    timeouts: TimeoutsConfig, closed_port: int
-) -> None:
+async def test_events_of_connections(timeouts: Timeouts, closed_port: int) -> None:
     """There are events for connects, failed connects, replays and closed connections.
 
     A closed connection's event has its number of exchanges.
@@ -848,9 +842,7 @@ async def test_events_of_connections(
     await upstreams.close()
 
 
-async def test_repr_of_a_connection(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
-) -> None:
+async def test_repr_of_a_connection(upstreams: Upstreams, timeouts: Timeouts) -> None:
     """A connection's `repr` has target, state, number of exchanges and deadline."""
 
     async def slower(peer: Peer) -> None:

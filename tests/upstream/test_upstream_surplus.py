@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from compiled import timeouts_of
 from faults import CHUNKED_HEAD, OK, FaultUpstream, answer, until
 from gateway_under_test import gateway
 from wire import Wire, connect, request
 
-from gateway.config import TimeoutsConfig
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.upstream.connection import UpstreamConnection
 
@@ -235,7 +235,7 @@ async def test_a_whole_reply_is_delivered_whatever_follows_it(
     and a whole 200 became a 502.
     """
     method, whole, body = WHOLE[reply]
-    heads, timeouts = ReplyHeadReader(), TimeoutsConfig()
+    heads, timeouts = ReplyHeadReader(), timeouts_of()
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
         for data, cut in (

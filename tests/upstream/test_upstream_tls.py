@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import timeouts_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, answer_and_close
 
-from gateway.config import TimeoutsConfig, TlsConfig
+from gateway.config import TlsConfig
 from gateway.errors import ConnectFailed, ConnectTimeout
+from gateway.timeouts import Timeouts
 from gateway.upstream import Upstreams, UpstreamTarget
 
 GET = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
@@ -143,7 +145,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 )
 async def test_a_good_certificate(
     upstreams: Upstreams,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     authority: Authority,
     names: tuple[str, ...],
     server_name: str | None,
@@ -189,7 +191,7 @@ async def test_a_good_certificate(
 )
 async def test_u15_bad_certificates_are_502(
     upstreams: Upstreams,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     authority: Authority,
     names: tuple[str, ...],
     expired: bool,
@@ -227,7 +229,7 @@ async def test_u15_bad_certificates_are_502(
 )
 async def test_a_connection_is_shared_only_by_services_with_the_same_tls(
     upstreams: Upstreams,
-    timeouts: TimeoutsConfig,
+    timeouts: Timeouts,
     authority: Authority,
     tmp_path: Path,
     stricter: dict[str, Any],
@@ -255,7 +257,7 @@ async def test_a_connection_is_shared_only_by_services_with_the_same_tls(
 
 
 async def test_a_certificate_that_doesnt_name_its_authority(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
 ) -> None:
     """From Python 3.13 on, it is refused with the missing extension as the reason.
 
@@ -274,7 +276,7 @@ async def test_a_certificate_that_doesnt_name_its_authority(
 
 
 async def test_a_refused_certificate_isnt_tried_at_the_next_address(
-    timeouts: TimeoutsConfig, authority: Authority
+    timeouts: Timeouts, authority: Authority
 ) -> None:
     """A refused certificate ends the dial: the next address would hide the reason."""
 
@@ -294,7 +296,7 @@ async def test_a_refused_certificate_isnt_tried_at_the_next_address(
 
 
 async def test_tls_to_a_server_that_speaks_none(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A server at `https://` that speaks plain HTTP is `ConnectFailed`."""
 
@@ -322,12 +324,12 @@ async def test_a_handshake_that_hangs_ends_with_the_connect_timeout(
         url = upstream.url.replace("http:", "https:")
         pool = upstreams.pool(UpstreamTarget.parse(url))
         with pytest.raises(ConnectTimeout):
-            await pool.exchange(GET, method="GET", timeouts=TimeoutsConfig(connect=0.1))
+            await pool.exchange(GET, method="GET", timeouts=timeouts_of(connect=0.1))
         await upstream.lost.wait()
 
 
 async def test_a_body_until_close_over_tls(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
 ) -> None:
     """A body that the TLS close ends is complete."""
     server = authority.server("127.0.0.1")
@@ -343,7 +345,7 @@ async def test_a_body_until_close_over_tls(
 
 
 async def test_a_tunnel_over_tls(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, authority: Authority
+    upstreams: Upstreams, timeouts: Timeouts, authority: Authority
 ) -> None:
     """An upgraded TLS connection carries bytes both ways; our EOF closes it.
 

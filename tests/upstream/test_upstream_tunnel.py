@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from faults import FAULTS, OK, FaultUpstream, Peer, answer, until, until_stopped
 
-from gateway.config import TimeoutsConfig
 from gateway.errors import BadReply, UpstreamClosed
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 
 GET = b"GET /ws HTTP/1.1\r\nHost: up\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
@@ -17,12 +17,12 @@ def pool_of(upstreams: Upstreams, upstream: FaultUpstream) -> UpstreamPool:
     return upstreams.pool(UpstreamTarget.parse(upstream.url))
 
 
-async def upgrade(pool: UpstreamPool, timeouts: TimeoutsConfig) -> Reply:
+async def upgrade(pool: UpstreamPool, timeouts: Timeouts) -> Reply:
     return await pool.exchange(GET, method="GET", timeouts=timeouts, upgrade=True)
 
 
 async def test_bytes_go_both_ways_until_both_ends_are_closed(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Bytes that came with the 101 are read first; both EOFs close the connection."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -45,7 +45,7 @@ async def test_bytes_go_both_ways_until_both_ends_are_closed(
 
 
 async def test_an_upstream_that_ends_its_side_still_gets_ours(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """After the upstream's EOF, the tunnel can still write to it."""
     received = bytearray()
@@ -71,7 +71,7 @@ async def test_an_upstream_that_ends_its_side_still_gets_ours(
 
 
 async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """C24: a 200 has a framed body and no tunnel, and its connection is kept."""
     async with FaultUpstream(answer(OK)) as upstream:
@@ -83,7 +83,7 @@ async def test_a_200_to_an_upgrade_is_a_reply_like_any_other(
 
 
 async def test_a_reset_is_no_clean_end(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """After a reset, `read` and `drain` raise `UpstreamClosed`; writes are dropped."""
     cut = asyncio.Event()
@@ -110,7 +110,7 @@ async def test_a_reset_is_no_clean_end(
 
 
 async def test_a_101_without_a_tunnel_is_closed(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Closing a 101 reply whose `upgrade` wasn't called closes its connection."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -121,7 +121,7 @@ async def test_a_101_without_a_tunnel_is_closed(
 
 
 async def test_closing_the_pools_closes_tunnels(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Closing the pools closes connections that tunnels use."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:
@@ -135,7 +135,7 @@ async def test_closing_the_pools_closes_tunnels(
 
 
 async def test_back_pressure_holds_in_both_directions(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """Each direction holds under 16 MiB while its reader pauses, and loses nothing."""
     size = 24 * 1024**2
@@ -188,7 +188,7 @@ async def test_back_pressure_holds_in_both_directions(
 
 @pytest.mark.parametrize("status", [b"200 OK", b"403 No"])
 async def test_101_after_another_reply_is_never_a_tunnel(
-    upstreams: Upstreams, timeouts: TimeoutsConfig, status: bytes
+    upstreams: Upstreams, timeouts: Timeouts, status: bytes
 ) -> None:
     """A 101 after a final reply is surplus, and closes the connection."""
     data = b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok" + SWITCH
@@ -200,7 +200,7 @@ async def test_101_after_another_reply_is_never_a_tunnel(
 
 
 async def test_a_101_without_an_upgrade_is_refused(
-    upstreams: Upstreams, timeouts: TimeoutsConfig
+    upstreams: Upstreams, timeouts: Timeouts
 ) -> None:
     """A 101 to a request without an Upgrade field is `BadReply` (RFC 9110 §7.8)."""
     async with FaultUpstream(FAULTS["upgrade echo"]) as upstream:

@@ -10,17 +10,18 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from compiled import timeouts_of
 from faults import OK, FaultUpstream, Peer, until
 
 from gateway.clients import Clients
-from gateway.config import TimeoutsConfig
 from gateway.errors import ClientSlow, GatewayError, UpstreamBusy
+from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, UpstreamPool, Upstreams, UpstreamTarget
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
-LONG = TimeoutsConfig(connect=20)
-SHORT = TimeoutsConfig(connect=0.05)
+LONG = timeouts_of(connect=20)
+SHORT = timeouts_of(connect=0.05)
 
 
 class SlowClient:
@@ -48,7 +49,7 @@ class SlowClient:
 
 
 async def ask(
-    pool: UpstreamPool, timeouts: TimeoutsConfig = LONG, address: str = "192.0.2.99"
+    pool: UpstreamPool, timeouts: Timeouts = LONG, address: str = "192.0.2.99"
 ) -> bytes:
     reply = await pool.exchange(HEAD, "GET", timeouts, client=SlowClient(address))
     return await reply.read()
@@ -228,7 +229,7 @@ async def test_one_client_leaves_places_to_others(upstreams: Upstreams) -> None:
                 await go.wait()
             await peer.send(OK)
 
-    async def send(address: str, timeouts: TimeoutsConfig = LONG) -> bytes:
+    async def send(address: str, timeouts: Timeouts = LONG) -> bytes:
         head = f"GET / HTTP/1.1\r\nHost: {address}\r\n\r\n".encode()
         reply = await pool.exchange(head, "GET", timeouts, client=SlowClient(address))
         return await reply.read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field
@@ -85,11 +84,6 @@ class RetryConfig(Model):
     reply's head. The last one has `timeouts.response`. Unset: a slow reply is no reason
     to send the request again.
     """
-
-    @cached_property
-    def statuses(self) -> frozenset[int]:
-        """The statuses in `on`."""
-        return frozenset(int(one) for one in self.on if one.isdigit())
 
 
 class TlsConfig(Model):
