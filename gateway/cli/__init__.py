@@ -3,7 +3,7 @@
 Slow imports (the SDK's takes half a second) are in the functions that need them, so
 that `gateway --help` answers at once.
 Exit codes: 0 success, 1 a problem with a message, 2 a wrong command line.
-`status` and `stop` also exit with 3: no gateway runs.
+`reload`, `status` and `stop` also exit with 3: no gateway runs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gateway.cli import (
     dev,
     doctor,
     health,
+    reload,
     routes,
     schema,
     serve,
@@ -47,6 +48,7 @@ for _command in (
     dev.dev,
     doctor.doctor,
     health.health,
+    reload.reload,
     routes.routes,
     schema.schema,
     serve.serve,

@@ -1,20 +1,28 @@
 """PURE. What differs between two configurations: which keys, and never their values.
 
 A route is known by its name, else by its paths and methods, so one that was inserted
-changes no other. A group counts as a whole.
+changes no other. A group counts as a whole. A configuration can be compared by its
+fingerprints, too, which are shorter, and show no value to those without the key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Final, Literal
+
+from pydantic import BaseModel
 
 from gateway.config.models.config import Config
 from gateway.config.models.routes import GroupConfig, RouteConfig
 
 _MAX_SHOWN: Final = 6
 """Of the changes in one line."""
+_FINGERPRINT_BYTES: Final = 12
+
+Parts = tuple[Mapping[str, object], ...]
+"""Routes, groups, services, and the other keys: name → value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +33,36 @@ class ConfigChange:
     what: str
     """Such as `route orders`, `service users` or `gateway.limits.memory`."""
 
+    def __str__(self) -> str:
+        return f"{self.what} {self.how}"
 
-def changes(before: Config, after: Config) -> tuple[ConfigChange, ...]:
+
+def parts(config: Config) -> Parts:
+    """Return what `changes` compares of *config*."""
+    return (
+        _routes(config.routes),
+        _groups(config.groups),
+        _services(config),
+        _keys(config),
+    )
+
+
+def fingerprints(config: Config, key: bytes) -> tuple[dict[str, str], ...]:
+    """Return the `parts` of *config*, with a hash in place of each value.
+
+    The *key*, of up to 64 bytes, keeps those who don't have it from guessing values.
+    """
+    return tuple(
+        {name: _fingerprint(value, key) for name, value in part.items()}
+        for part in parts(config)
+    )
+
+
+def changes(before: Parts, after: Parts) -> tuple[ConfigChange, ...]:
     """Return the differences: routes, groups and services, then the other keys."""
     return tuple(
         ConfigChange(how, what)
-        for old, new in (
-            (_routes(before.routes), _routes(after.routes)),
-            (_groups(before.groups), _groups(after.groups)),
-            (_services(before), _services(after)),
-            (_keys(before), _keys(after)),
-        )
+        for old, new in zip(before, after, strict=True)
         for what, how in _compared(old, new)
     )
 
@@ -44,7 +71,7 @@ def in_words(found: Sequence[ConfigChange]) -> str:
     """Return the differences in one line."""
     if not found:
         return "nothing has changed"
-    shown = [f"{each.what} {each.how}" for each in found[:_MAX_SHOWN]]
+    shown = list(map(str, found[:_MAX_SHOWN]))
     if len(found) > _MAX_SHOWN:
         shown.append(f"and {len(found) - _MAX_SHOWN} more changes")
     return ", ".join(shown)
@@ -111,3 +138,24 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, object]]:
             yield from _leaves(f"{name}.{key}" if name else str(key), inner)
     else:
         yield name, value
+
+
+def _fingerprint(value: object, key: bytes) -> str:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_defaults=True)  # a tenth of the whole
+    text = _canonical(value).encode(errors="surrogatepass")
+    return blake2b(text, key=key, digest_size=_FINGERPRINT_BYTES).hexdigest()
+
+
+def _canonical(value: object) -> str:
+    """Return *value* as text that is the same in each process, unlike a set's."""
+    match value:
+        case Mapping():
+            items = (f"{key!r}:{_canonical(item)}" for key, item in value.items())
+            return f"{{{','.join(sorted(items))}}}"
+        case set() | frozenset():
+            return f"<{','.join(sorted(map(_canonical, value)))}>"
+        case list() | tuple():
+            return f"[{','.join(map(_canonical, value))}]"
+        case _:
+            return repr(value)

@@ -38,6 +38,8 @@ class Reloaded:
     """The generation that serves now."""
     problems: tuple[str, ...]
     """Why another one doesn't; empty: this is the new one."""
+    changes: tuple[str, ...] = ()
+    """What it has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ def to_json(message: AdminMessage) -> dict[str, object]:
             return {"describe": [generation, dict(parts)]}
         case ReloadWanted(wanted):
             return {"reload": wanted}
-        case Reloaded(wanted, generation, problems):
-            return {"reloaded": [wanted, generation, *problems]}
+        case Reloaded(wanted, generation, problems, changes):
+            return {"reloaded": [wanted, generation, [*problems], [*changes]]}
         case DrainWanted():
             return {"leave": True}
         case never:
@@ -75,9 +77,15 @@ def from_json(value: object) -> AdminMessage:
             return Describe(to_number(generation), named)
         case {"reload": wanted, **rest} if not rest:
             return ReloadWanted(to_number(wanted))
-        case {"reloaded": [wanted, generation, *problems], **rest} if not rest:
+        case {
+            "reloaded": [wanted, generation, list() as problems, list() as changes],
+            **rest,
+        } if not rest:
             return Reloaded(
-                to_number(wanted), to_number(generation), tuple(map(_text, problems))
+                to_number(wanted),
+                to_number(generation),
+                tuple(map(_text, problems)),
+                tuple(map(_text, changes)),
             )
         case {"leave": True, **rest} if not rest:
             return DrainWanted()

@@ -129,7 +129,9 @@ class HubAdmin:
             return AdminAnswer(
                 422, {"generation": done.generation, "problems": [*done.problems]}
             )
-        return AdminAnswer(200, {"generation": done.generation})
+        return AdminAnswer(
+            200, {"generation": done.generation, "changes": [*done.changes]}
+        )
 
     def drain(self) -> AdminAnswer:
         """Have the gateway stop as on SIGTERM."""

@@ -99,7 +99,7 @@ class PidFile:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         """Use `claim` instead."""
-        self._path = path
+        self.path = path
         self._descriptor = descriptor
 
     def close(self) -> None:
@@ -112,13 +112,22 @@ class PidFile:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Remove the file, unless it is another process's by now, and unlock it."""
+        """Remove the file and the state beside it, and unlock it.
+
+        Both stay if they are another process's by now.
+        """
         if self._descriptor < 0:
             return
         with contextlib.suppress(OSError):
-            if _is_at(self._descriptor, self._path):
-                self._path.unlink()
+            if _is_at(self._descriptor, self.path):
+                state_path(self.path).unlink(missing_ok=True)
+                self.path.unlink()
         self.close()
+
+
+def state_path(pidfile: Path) -> Path:
+    """Return where the gateway that holds this pidfile keeps its `ReloadState`."""
+    return pidfile.with_name(f"{pidfile.name}.state")
 
 
 def claim(path: Path) -> PidFile:

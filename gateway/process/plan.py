@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.config.diff import ConfigChange, in_words
 from gateway.events import Fact, RuntimeEvent
 from gateway.pace import backoff_s
 from gateway.process import plan_lines
@@ -71,6 +72,7 @@ from gateway.process.plan_events import (
     Load,
     LoadedFile,
     LogLine,
+    NoteReload,
     NotStarted,
     Now,
     Received,
@@ -623,10 +625,10 @@ class Plan:
         self._drain(previous)
         self._notices = plan_lines.Notices()  # they may have gone, or still be true
         path = generation.config.path
-        changes = generation.config.changes
-        text = f"reloaded {path}" + (f": {changes}" if changes else "")
+        changes = in_words(generation.config.changes)
+        text = f"reloaded {path}: {changes}"
         self._log(RuntimeEvent.RELOAD_DONE, text, file=path, changes=changes)
-        self._answer_reloads(())
+        self._end_reload(changes=generation.config.changes)
         self._loaded = True, self._now.epoch
         self._actions += plan_lines.restart_needed(previous.config, generation.config)
 
@@ -818,15 +820,20 @@ class Plan:
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
         self._loaded = False, self._loaded[1]
         self._actions += plan_lines.not_reloaded(tuple(problems))
-        self._answer_reloads(problems)
+        self._end_reload(problems)
 
     def _send_all(self, sends: Iterable[Send]) -> None:
         for send in sends:
             if (child := self._children.get(send.child)) is not None:
                 self._send(child, send.message)
 
-    def _answer_reloads(self, problems: Sequence[str]) -> None:
-        """Tell the hub the outcome of the reload that has ended, if it asked for it."""
+    def _end_reload(
+        self, problems: Sequence[str] = (), changes: tuple[ConfigChange, ...] = ()
+    ) -> None:
+        """Note the outcome of a reload; tell the hub, if it has asked for it."""
+        self._actions.append(NoteReload(tuple(problems), changes))
         if (hub := self._hub.child) is not None:
-            for answer in self._reloads.end(hub.number, self.generation, problems):
+            for answer in self._reloads.end(
+                hub.number, self.generation, problems, changes
+            ):
                 self._send(hub, answer)

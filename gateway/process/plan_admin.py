@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from gateway.config.diff import ConfigChange
 from gateway.process.admin_messages import Reloaded
 
 _MAX_ASKED: Final = 100
@@ -13,6 +14,10 @@ _MAX_PROBLEMS: Final = 100
 """Of a refused file, in an answer. All of them are on standard error."""
 _MAX_PROBLEM: Final = 2000
 """Of one problem, in characters."""
+_MAX_CHANGES: Final = 200
+"""In an answer."""
+_MAX_CHANGE: Final = 500
+"""Of one change, in characters."""
 
 
 class AskedReloads:
@@ -40,7 +45,11 @@ class AskedReloads:
         self._next.clear()
 
     def end(
-        self, hub: int, generation: int, problems: Sequence[str]
+        self,
+        hub: int,
+        generation: int,
+        problems: Sequence[str],
+        changes: Sequence[ConfigChange] = (),
     ) -> Iterator[Reloaded]:
         """Yield the answers to *hub*: the reload that ran has ended.
 
@@ -48,6 +57,7 @@ class AskedReloads:
         """
         running, self._running = self._running, []
         told = tuple(problem[:_MAX_PROBLEM] for problem in problems[:_MAX_PROBLEMS])
+        changed = tuple(str(change)[:_MAX_CHANGE] for change in changes[:_MAX_CHANGES])
         for asker, number in running:
             if asker == hub:
-                yield Reloaded(number, generation, told)
+                yield Reloaded(number, generation, told, changed)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from gateway.config.diff import ConfigChange
 from gateway.events import Fact, RuntimeEvent
 from gateway.process.messages import Message
 
@@ -32,7 +33,7 @@ class LoadedFile:
     generation: int
     """The number under which the supervisor keeps the settings."""
     path: str
-    changes: str = ""
+    changes: tuple[ConfigChange, ...] = ()
     """What differs from the configuration that served when it was loaded."""
     listen: object
     """`gateway.listen`: only whether it has changed matters."""
@@ -193,6 +194,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteReload:
+    """Note for `gateway reload` that a reload has ended."""
+
+    problems: tuple[str, ...]
+    """Why the new configuration doesn't serve; empty: it does."""
+    changes: tuple[ConfigChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """Write a line for operators."""
 
@@ -218,4 +228,15 @@ class Exit:
     code: int
 
 
-Action = Fork | ForkHub | Send | Kill | Load | LogLine | Announce | CloseSockets | Exit
+Action = (
+    Fork
+    | ForkHub
+    | Send
+    | Kill
+    | Load
+    | NoteReload
+    | LogLine
+    | Announce
+    | CloseSockets
+    | Exit
+)

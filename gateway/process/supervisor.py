@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from gateway import supertokens
-from gateway.config.diff import changes, in_words
+from gateway.config.diff import changes, parts
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.channel import Channel, Hangup
@@ -45,6 +45,7 @@ from gateway.process.plan_events import (
     Load,
     LoadedFile,
     LogLine,
+    NoteReload,
     NotStarted,
     Now,
     Received,
@@ -54,6 +55,7 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.reload_state import Fingerprints, ReloadNotes
 from gateway.process.served import ServedSettings, served
 from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
@@ -150,6 +152,10 @@ class Supervisor:
         self._manager = manager
         self._settings = {1: settings}
         """By generation, for those whose workers may still be forked."""
+        self._notes = ReloadNotes(holdings.pidfile)
+        self._fingerprints: Fingerprints = self._notes.fingerprints(settings.config)
+        """Of the file that was loaded last."""
+        self._serving = self._fingerprints
         self._plan = Plan(
             _config(1, settings, self._description),
             workers=workers,
@@ -171,6 +177,7 @@ class Supervisor:
         """Supervise until no child is left; return the exit code."""
         has_had_terminal = has_terminal() and not has_nohup()
         with self._watching_signals():
+            self._notes.start(self._fingerprints)
             gc.enable()
             gc.freeze()
             while self._exit_code is None:
@@ -302,8 +309,8 @@ class Supervisor:
                 }
                 _share_memory()
                 config = _config(generation, settings, self._description)
-                before = self._settings[serving].config
-                found = in_words(changes(before, settings.config))
+                before = parts(self._settings[serving].config)
+                found = changes(before, parts(settings.config))
                 self._report(FileLoaded(replace(config, changes=found)))
             case problems:
                 self._report(FileRefused(problems))
@@ -327,9 +334,15 @@ class Supervisor:
                     os.kill(process.pid, signal.SIGKILL)
             case Load():
                 self._manager.reloading()
+                self._notes.begin()
                 # In a thread, since sign-outs mustn't wait: 10,000 routes take 3 s.
                 self._loading = threading.Thread(target=self._reload, daemon=True)
                 self._loading.start()
+            case NoteReload(problems, found):
+                if not problems:
+                    self._serving = self._fingerprints
+                generation = self._plan.generation
+                self._notes.end(generation, problems, found, self._serving)
             case LogLine(event, message, facts):
                 self._say(event, message, generation=self._plan.generation, **facts)
             case Announce():
@@ -425,6 +438,7 @@ class Supervisor:
             settings = self._load()
             supertokens.preload(settings.config.supertokens)
             self._description = self._describe(settings)
+            self._fingerprints = self._notes.fingerprints(settings.config)
             self._loaded = settings
         except ConfigError as error:
             self._loaded = tuple(map(str, error.problems))

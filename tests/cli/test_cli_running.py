@@ -1,4 +1,4 @@
-"""`gateway status` and `gateway stop`, of a real gateway."""
+"""`gateway status`, `reload` and `stop`, of a real gateway."""
 
 from __future__ import annotations
 
@@ -91,6 +91,49 @@ async def test_status_and_stop_find_the_gateway(start: Start, file: Path) -> Non
     assert (done.exit_code, done.output[:11]) == (3, "not running")
 
 
+async def test_a_reload_is_awaited(start: Start, file: Path) -> None:
+    """The command prints what has changed, or why nothing has; a refused file leaves
+    the old one in use."""
+    process, _ = await start()
+    pid, good = process.child.pid, file.read_text()  # noqa: ASYNC240
+    reload = ("reload", "-c", file, "--wait", "20")
+
+    done = await asyncio.to_thread(run, *reload)
+    expected = f"reloaded: pid {pid}, generation 2\nnothing has changed\n"
+    assert (done.exit_code, done.output) == (0, expected)
+
+    more = "  - {name: more, path: /more, service: up, protected: false}\n"
+    file.write_text(good + more)  # noqa: ASYNC240
+    done = await asyncio.to_thread(run, "reload", "-c", file, "--dry-run")
+    assert (done.exit_code, done.output) == (0, "route more added\n")
+    done = await asyncio.to_thread(run, *reload)
+    expected = f"reloaded: pid {pid}, generation 3\nroute more added\n"
+    assert (done.exit_code, done.output) == (0, expected)
+    done = await asyncio.to_thread(run, "reload", "-c", file, "--dry-run")
+    assert (done.exit_code, done.output) == (0, "nothing has changed\n")
+
+    file.write_text(good.replace("service: up", "service: none"))  # noqa: ASYNC240
+    pidfile = file.with_name("gateway.pid")
+    bad = ("reload", "--pidfile", pidfile, "--wait", "20")
+    done = await asyncio.to_thread(run, *bad)
+    assert done.exit_code == 1
+    assert f"{file}:10:" in done.output
+    assert "not reloaded: the old configuration stays in use" in done.output
+    done = await asyncio.to_thread(run, "reload", "-c", file, "--dry-run")
+    assert done.exit_code == 1
+
+    file.write_text(good)  # noqa: ASYNC240
+    done = await asyncio.to_thread(run, "reload", "-c", file)
+    assert (done.exit_code, done.output) == (0, f"reloading: pid {pid}\n")
+    await process.until_said(rb"reloaded .*route more removed")
+
+
+def test_a_reload_needs_a_gateway(file: Path) -> None:
+    for more in ((), ("--wait", "1"), ("--dry-run",)):
+        done = run("reload", "-c", file, *more)
+        assert (done.exit_code, done.output[:11]) == (3, "not running")
+
+
 async def test_a_second_gateway_is_refused(start: Start, file: Path) -> None:
     """With a message that names the first one, which goes on."""
     process, _ = await start()
@@ -154,7 +197,7 @@ async def test_a_drain_may_outlast_the_wait(tmp_path: Path, file: Path) -> None:
 def test_a_file_without_a_pidfile_is_named(tmp_path: Path) -> None:
     file = tmp_path / "routes.yaml"
     file.write_text("version: 1\n")
-    for name in ("stop", "status"):
+    for name in ("stop", "status", "reload"):
         done = run(name, "-c", file)
         assert done.exit_code == 1
         assert (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from gateway import config
-from gateway.config.diff import ConfigChange, changes, in_words
+from gateway.config.diff import ConfigChange, changes, fingerprints, in_words, parts
 
 BASE: dict[str, Any] = {
     "version": 1,
@@ -71,15 +75,65 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_each_difference_is_named_once(name: str) -> None:
     """By what an operator knows it by, and without its value."""
     sections, expected = CASES[name]
-    found = changes(parsed(), parsed(**sections))
+    found = changes(parts(parsed()), parts(parsed(**sections)))
     words = in_words(found)
     assert words == (", ".join(expected) or "nothing has changed")
     assert "secret" not in words
-    reverse = changes(parsed(**sections), parsed())
+    reverse = changes(parts(parsed(**sections)), parts(parsed()))
     opposite = {"added": "removed", "removed": "added", "changed": "changed"}
     assert {(each.what, opposite[each.how]) for each in reverse} == {
         (each.what, each.how) for each in found
     }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fingerprints_differ_where_values_do(name: str) -> None:
+    """They show the same differences, and no value."""
+    sections, _ = CASES[name]
+    before, after = parsed(), parsed(**sections)
+    hashed = changes(fingerprints(before, b"key"), fingerprints(after, b"key"))
+    assert hashed == changes(parts(before), parts(after))
+    assert "secret" not in json.dumps(fingerprints(after, b"key"))
+    assert fingerprints(before, b"other") != fingerprints(before, b"key")
+
+
+_PRINT = """
+import json, sys
+from gateway import config
+from gateway.config.diff import fingerprints
+print(json.dumps(fingerprints(config.parse(json.loads(sys.argv[1])), b"key")))
+"""
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_fingerprints_are_the_same_in_each_process(seed: str) -> None:
+    """Whatever the order of its sets, and where its objects are in memory."""
+    written = BASE | {
+        "cors": {"allow_origins": [f"https://{name}.example" for name in "abcdef"]},
+        "groups": [
+            {
+                "path": "/g",
+                "service": "shop",
+                "require": {"roles": {"any": ["admin", "editor", "viewer"]}},
+                "routes": [
+                    {
+                        "path": "/x",
+                        "methods": ["PUT", "GET", "POST", "DELETE"],
+                        "clients": {"allow": ["::1"]},
+                    }
+                ],
+            }
+        ],
+    }
+    printed = subprocess.run(
+        [sys.executable, "-c", _PRINT, json.dumps(written)],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    here = fingerprints(config.parse(written), b"key")
+    assert json.loads(printed.stdout) == [*here]
 
 
 def test_a_long_list_is_cut() -> None:

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.config.diff import ConfigChange
 from gateway.events import RuntimeEvent
 from gateway.observe.meters import Sample
 from gateway.process import plan_denials
@@ -66,6 +67,7 @@ from gateway.process.plan_events import (
     Load,
     LoadedFile,
     LogLine,
+    NoteReload,
     NotStarted,
     Now,
     Received,
@@ -188,6 +190,8 @@ class World(RuleBasedStateMachine):
         """The last keys that a hub has reported of the serving generation's core."""
         self.serving = 1
         self.denials = 0
+        self.is_outcome_due = False
+        """A reload has begun, and its outcome hasn't been noted."""
         self.unconfirmed: dict[tuple[int, int], set[int]] = {}
         """Source and number of a denial → those that haven't acknowledged it."""
         self.denial: tuple[int, int] | None = None
@@ -269,7 +273,11 @@ class World(RuleBasedStateMachine):
                 assert not self.is_loading
                 assert not self.is_stopping
                 assert self.leave_at is None
-                self.is_loading = True
+                assert not self.is_outcome_due
+                self.is_loading = self.is_outcome_due = True
+            case NoteReload():
+                assert self.is_outcome_due
+                self.is_outcome_due = False
             case CloseSockets():
                 is_early = (self.leave_at or 0.0) > self.monotonic
                 assert self.is_forced or not is_early
@@ -822,9 +830,14 @@ def lines_of(actions: list[Action]) -> list[str]:
 
 
 def shown(actions: list[Action]) -> list[Action | str]:
-    """Return *actions*, with the messages of lines in place of these."""
+    """Return *actions*, with the messages of lines in place of these.
+
+    Without the notes of reloads.
+    """
     return [
-        action.message if isinstance(action, LogLine) else action for action in actions
+        action.message if isinstance(action, LogLine) else action
+        for action in actions
+        if not isinstance(action, NoteReload)
     ]
 
 
@@ -1002,7 +1015,7 @@ def test_a_reload_takes_over_when_all_are_ready() -> None:
         Send(5, Accept((1,))),
         Send(1, Drain()),
         Send(2, Drain()),
-        "reloaded routes.yaml",
+        "reloaded routes.yaml: nothing has changed",
         "gateway.listen has changed: that needs a restart",
         "gateway.probes.listen has changed: that needs a restart",
         "gateway.pidfile has changed: that needs a restart",
@@ -1024,7 +1037,7 @@ def test_a_reload_takes_over_at_once_if_no_old_worker_serves() -> None:
     driver.receives(4, Ready())
     driver.on(Closed(1))
     assert Send(4, Accept((0, 1))) in driver.on(Closed(2))
-    assert lines_of(driver.actions) == ["reloaded routes.yaml"]
+    assert lines_of(driver.actions) == ["reloaded routes.yaml: nothing has changed"]
 
 
 @pytest.mark.parametrize("code", [1, -9])
@@ -1040,6 +1053,23 @@ def test_a_reload_whose_worker_ends_fails(code: int) -> None:
         "1:1: bad",
         lines[1],
     ]
+
+
+def test_the_outcome_of_each_reload_is_noted() -> None:
+    """Once: what it has changed, or why it hasn't taken over."""
+    driver = Driver()
+    driver.on(Signalled(Signal.RELOAD))
+    assert of(driver.on(FileRefused(("1:1: bad",))), NoteReload) == [
+        NoteReload(("1:1: bad",), ())
+    ]
+    driver.reloads()
+    (note,) = of(driver.exits(4, 1), NoteReload)
+    assert note.problems
+    assert driver.on(Signalled(Signal.RELOAD)) == [Load()]
+    found = (ConfigChange("added", "route a"),)
+    driver.on(FileLoaded(replace(config(3, "a:1"), changes=found)))
+    assert of(driver.receives(5, Ready()), NoteReload) == []
+    assert of(driver.receives(6, Ready()), NoteReload) == [NoteReload((), found)]
 
 
 def test_signals_during_a_reload_cause_one_more() -> None:
@@ -1145,7 +1175,7 @@ def test_keys_of_another_core_are_not_handed_over(source: KeySource, sdk: str) -
     driver.receives(4, Ready())
     driver.receives(5, KeysUntil(100.0))
     sent = driver.feed(Received(5, Ready()))
-    assert "reloaded routes.yaml" in lines_of(sent)
+    assert "reloaded routes.yaml: nothing has changed" in lines_of(sent)
     assert Send(3, fetch(source)) in sent
     if source != SOURCES[0]:
         driver.receives(3, keys)  # it was on its way
@@ -1161,7 +1191,9 @@ def test_keys_stay_if_a_reload_has_not_said_whose_it_needs() -> None:
     driver.receives(4, KeysUntil(100.0))
     driver.receives(4, Ready())
     driver.receives(5, KeysUntil(100.0))
-    assert "reloaded routes.yaml" in lines_of(driver.feed(Received(5, Ready())))
+    assert "reloaded routes.yaml: nothing has changed" in lines_of(
+        driver.feed(Received(5, Ready()))
+    )
     driver.exits(4)
     driver.on(Tick(), after_s=2.0)
     assert driver.receives(6, SOURCES[0]) == [Send(6, keys)]
@@ -1216,7 +1248,7 @@ def test_the_hub_asks_the_core_once_for_a_start_and_for_each_reload() -> None:
     driver.receives(6, Ready())
     driver.receives(7, ASKS[1])
     sent = driver.feed(Received(7, Ready()))
-    assert "reloaded routes.yaml" in lines_of(sent)
+    assert "reloaded routes.yaml: nothing has changed" in lines_of(sent)
     assert asked(sent) == [Send(5, ASKS[1])]
 
 
@@ -1264,9 +1296,11 @@ def test_a_reload_takes_over_when_nothing_is_lost(how: str) -> None:
         assert driver.receives(4, KeysUntil(100.0)) == []
         actions = driver.receives(5, KeysUntil(100.0))
     else:
-        assert "reloaded routes.yaml" not in lines_of(driver.on(Tick(), after_s=1.0))
+        assert "reloaded routes.yaml: nothing has changed" not in lines_of(
+            driver.on(Tick(), after_s=1.0)
+        )
         actions = driver.on(Tick(), after_s=1.0)
-    assert "reloaded routes.yaml" in lines_of(actions)
+    assert "reloaded routes.yaml: nothing has changed" in lines_of(actions)
 
 
 # --- the hub ----------------------------------------------------------------------

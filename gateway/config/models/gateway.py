@@ -170,8 +170,8 @@ class GatewayConfig(Model):
     """How long the gateway accepts connections after SIGTERM while `/readyz` is 503, so
     that load balancers can notice; unset: it stops accepting at once."""
     pidfile: AbsolutePath | None = None
-    """File with the process id of the running gateway, for `gateway stop` and
-    `gateway status`; unset: none. Its folder must be writable for the gateway, such as
+    """File with the process id of the running gateway, for `gateway reload`,
+    `gateway status` and `gateway stop`; unset: none. Its folder must be writable for the gateway, such as
     a `RuntimeDirectory` of systemd.
     """
     probes: ProbesConfig = ProbesConfig()
