@@ -187,6 +187,9 @@ def make(
 ) -> GatewayParts:
     """Return the gateway that `gateway` serves. The caller must close its `upstreams`.
 
+    Connections to the service are kept for a minute, unless *service* says otherwise,
+    so that a busy machine closes none of them during a test.
+
     The arguments are those of `gateway`.
     """
     loaded = config.parse(
@@ -199,7 +202,9 @@ def make(
             },
             "cors": {"allow_origins": [ORIGIN], **(cors or {})},
             "defaults": dict(defaults or {}),
-            "services": {"up": {"targets": list(targets), **(service or {})}},
+            "services": {
+                "up": {"targets": list(targets), "keep_alive": 60, **(service or {})}
+            },
             "routes": [
                 {"path": "/", "service": "up", "protected": False, **(route or {})},
                 *({"service": "up", **each} for each in more_routes),
