@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.events import RuntimeEvent, about
-from gateway.headers import ForwardedCache, Networks
+from gateway.headers import ForwardedCache, InboundPolicy, Networks, Traces
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Observer
@@ -172,6 +173,15 @@ def forwarded_cache(gateway: GatewayConfig) -> ForwardedCache:
     )
 
 
+def traces(config: Config) -> Traces:
+    """Return what begins the traces of this process's requests."""
+    return Traces(
+        random.Random().randbytes,  # noqa: S311 # ids name traces and protect nothing
+        Networks(config.gateway.trusted_proxies),
+        InboundPolicy(config.tracing.inbound),
+    )
+
+
 def readers(
     table: RouteTable, gateway: GatewayConfig
 ) -> tuple[RequestReader, ReplyHeadReader]:
@@ -306,6 +316,7 @@ async def open_app(
                 limits=limits,
                 forwarded=forwarded_cache(config.gateway),
                 make_id=make_id,
+                traces=traces(config),
                 pace=pace,
                 logs_user_agent=config.log.user_agent,
             )

@@ -20,7 +20,7 @@ from gateway import headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
-from gateway.headers import ForwardedCache, ForwardedFields
+from gateway.headers import HAS_TRACE, ForwardedCache, ForwardedFields, Traces
 from gateway.http import target
 from gateway.http.fields import Fields, first
 from gateway.http.lines import Line
@@ -240,6 +240,7 @@ class Decider:
         policy: Cors,
         forwarded: ForwardedCache,
         make_id: Callable[[], str],
+        traces: Traces,
         logs_user_agent: bool = False,
     ) -> None:
         """*logs_user_agent*: the record has the request's User-Agent."""
@@ -249,6 +250,8 @@ class Decider:
         self._cors = policy
         self._forwarded_cache = forwarded
         self._make_id = make_id
+        self._traces = traces
+        self._new_traces = traces.new
 
     def decide(
         self,
@@ -278,6 +281,10 @@ class Decider:
         else:
             record.request_id = made = self._make_id()
             request.id = made.encode()
+        if head.marks & HAS_TRACE:
+            record.trace = self._traces.begin(head, peer)
+        else:
+            record.trace = next(self._new_traces)
         resource = resources.known.get(
             (method, head.target, head.host)
         ) or resources.find(method, head.target, head.host)

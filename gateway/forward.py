@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from time import perf_counter
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from gateway import headers, responses, websocket
 from gateway.decide import Forward, Request, Respond, answered
+from gateway.downstream.client_side import Downstream
 from gateway.errors import (
     BadReply,
-    GatewayError,
     SessionEnded,
     Stage,
     UpstreamError,
@@ -46,79 +46,6 @@ _PUBLIC = Protection.PUBLIC
 _SIGNED_OUT = "the session was signed out or revoked"
 
 
-class Downstream(Protocol):
-    """The client's side: the body is read from it, and the reply written to it."""
-
-    keep_alive: bool
-    """False once the connection can't take another request."""
-    client_address: str
-    """The client's address in the access log, set before the request is sent."""
-    bytes_in: int
-    bytes_out: int
-
-    def cut(self, error: GatewayError) -> None:
-        """Abort the client's connection; *error* is the reason in the access log."""
-        ...
-
-    def body_now(self, max_size: int) -> bytes | None:
-        """Return the whole body if all of it has arrived, else None.
-
-        Raises:
-            ContentTooLarge: the body has more than *max_size* bytes.
-            BadRequest: its framing is broken.
-        """
-        ...
-
-    def body(self, max_size: int) -> AsyncIterator[bytes]:
-        """Yield the body's pieces as they arrive.
-
-        Raises:
-            ContentTooLarge, RequestTimeout, BadRequest: when the next piece is read.
-        """
-        ...
-
-    def start(
-        self, head: bytes, status: int, size: int | None, first: bytes, complete: bool
-    ) -> bool:
-        """Write a reply's head, and *first*, the available part of its body.
-
-        Returns the same as `write`. *head* is the status line and the fields, each with
-        CRLF, without framing fields and without the empty line at the end. *size* is
-        the length of the whole body in bytes, None if it isn't known. *complete* means
-        that *first* is the whole body.
-        """
-        ...
-
-    def write(self, chunk: bytes) -> bool:
-        """Write a piece of the body; return False if `drain` must be awaited next.
-
-        The caller awaits nothing else before that, so an implementation that can't
-        write immediately may keep the piece until `drain`.
-        """
-        ...
-
-    async def drain(self) -> None:
-        """Return when more may be written.
-
-        Raises:
-            ConnectionError: the client is gone.
-        """
-        ...
-
-    def finish(self) -> None:
-        """End a complete body. `drain` follows if the last `write` returned False."""
-        ...
-
-    def upgrade(self, head: bytes) -> None:
-        """Write the head of a 101: status line and fields, each with CRLF."""
-        ...
-
-    @property
-    def connection(self) -> Any:
-        """The client's connection, for `websocket.Tunnel`."""
-        ...
-
-
 async def whole_body(downstream: Downstream, max_size: int) -> bytes:
     """Return the whole body, once it has arrived.
 
@@ -142,11 +69,17 @@ class Forwarder:
     """Forwards requests to the services of one configuration."""
 
     def __init__(
-        self, services: Mapping[str, ServiceTargets], *, verifier: Verifier, pace: Pace
+        self,
+        services: Mapping[str, ServiceTargets],
+        *,
+        verifier: Verifier,
+        pace: Pace,
+        traces: headers.Traces,
     ) -> None:
         self._services = services
         self._pace = pace
         self._verifier = verifier
+        self._traces = traces
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, Principal | None] = {}
         """Open WebSockets, each with whose it is; None: it ends with no session."""
@@ -228,7 +161,7 @@ class Forwarder:
             timeouts = timeouts.of_a_try(retry.per_try)
         try:
             reply = await _exchange(
-                forward, fields, body, pools[0], timeouts, downstream
+                forward, fields, body, pools[0], timeouts, downstream, record
             )
         except UpstreamError as error:
             service.failed(pools[0], error)
@@ -421,9 +354,16 @@ class Forwarder:
                 self._check_session(forward)  # it may have waited for long (`hold`)
                 record.note, record.target = note, pool.name
                 record.retries += 1
+                record.trace = self._traces.again(record.trace)
                 try:
                     failure = await _exchange(
-                        forward, fields, body, pool, tries.timeouts(), downstream
+                        forward,
+                        fields,
+                        body,
+                        pool,
+                        tries.timeouts(),
+                        downstream,
+                        record,
                     )
                 except UpstreamError as error:
                     failure = error
@@ -533,11 +473,15 @@ def _session_handle(principal: Principal) -> str:
 
 
 def _message(
-    request: Request, route: Route, pool: UpstreamPool, fields: bytes
+    request: Request,
+    route: Route,
+    pool: UpstreamPool,
+    fields: bytes,
+    trace: bytes,
 ) -> bytes:
     """Return the head of a request, as sent to one of the service's targets.
 
-    *fields* are all fields but Host, each with CRLF.
+    *fields* are all fields but Host and those in *trace*, each with CRLF.
     """
     target = request.target
     path = route.upstream_path(target.path)
@@ -557,6 +501,7 @@ def _message(
             b" HTTP/1.1\r\nHost: ",
             authority,
             b"\r\n",
+            trace,
             fields,
             b"\r\n",
         )
@@ -570,6 +515,7 @@ def _exchange(
     pool: UpstreamPool,
     timeouts: Timeouts,
     client: Downstream,
+    record: Record,
 ) -> Coroutine[Any, Any, Reply]:
     """Return a coroutine that sends the request to a target and returns its reply.
 
@@ -578,7 +524,7 @@ def _exchange(
     """
     request, route = forward.request, forward.route
     return pool.exchange(
-        _message(request, route, pool, fields),
+        _message(request, route, pool, fields, record.trace),
         request.method,
         timeouts,
         body,

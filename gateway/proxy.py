@@ -19,11 +19,12 @@ from typing import Protocol
 from gateway import websocket
 from gateway.config import LimitsConfig
 from gateway.decide import Decider, Forward, Respond, Router
+from gateway.downstream.client_side import Downstream
 from gateway.downstream.cors import Cors
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.events import RuntimeEvent, about
-from gateway.forward import Downstream, Forwarder, whole_body
-from gateway.headers import ForwardedCache
+from gateway.forward import Forwarder, whole_body
+from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Principal, Verifier
@@ -97,6 +98,7 @@ class Dependencies:
     forwarded: ForwardedCache
     """What says where requests come from."""
     make_id: Callable[[], str]
+    traces: Traces
     pace: Pace
     logs_user_agent: bool = False
     """Whether records have the requests' User-Agent (`log.user_agent`)."""
@@ -113,12 +115,14 @@ class Proxy:
             policy=parts.cors,
             forwarded=parts.forwarded,
             make_id=parts.make_id,
+            traces=parts.traces,
             logs_user_agent=parts.logs_user_agent,
         )
         self.forwarder = Forwarder(
             parts.services,
             verifier=parts.verifier,
             pace=parts.pace,
+            traces=parts.traces,
         )
 
     @property

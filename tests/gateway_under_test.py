@@ -24,7 +24,7 @@ from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes
-from gateway.app import App, forwarded_cache, readers, service_targets
+from gateway.app import App, forwarded_cache, readers, service_targets, traces
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
@@ -182,6 +182,7 @@ def make(
     settings: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
     cors: Mapping[str, Any] | None = None,
+    tracing: Mapping[str, Any] | None = None,
     drain_timeout: float = 5,
     pace: Pace = PACE,
 ) -> GatewayParts:
@@ -201,6 +202,7 @@ def make(
                 **(settings or {}),
             },
             "cors": {"allow_origins": [ORIGIN], **(cors or {})},
+            "tracing": dict(tracing or {}),
             "defaults": dict(defaults or {}),
             "services": {
                 "up": {"targets": list(targets), "keep_alive": 60, **(service or {})}
@@ -255,6 +257,7 @@ def make(
             limits=limits,
             forwarded=forwarded_cache(loaded.gateway),
             make_id=make_id,
+            traces=traces(loaded),
             pace=pace,
         )
     )
@@ -278,10 +281,10 @@ async def gateway(
 ) -> AsyncIterator[UnderTest]:
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
-    The *options* are those of `make`: *route*, *service*, *defaults*, *cors* and
-    *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to the
-    same service. The route is public by default. With *log_expected* warnings in the
-    log don't fail the test.
+    The *options* are those of `make`: *route*, *service*, *defaults*, *cors*, *tracing*
+    and *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to
+    the same service. The route is public by default. With *log_expected* warnings in
+    the log don't fail the test.
     """
     parts = make(*targets, **options)
     app = parts.app

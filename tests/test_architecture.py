@@ -36,7 +36,7 @@ PURE: dict[str, str] = {
 EDGES: dict[str, str] = {
     "running": "",
     "seams": "errors",
-    "observe": "config errors events routes",
+    "observe": "config errors events headers routes",
     "settings": "config routes",
     "upstream": "clients config errors events http running timeouts",
     "websocket": "errors http responses running",
@@ -55,8 +55,8 @@ EDGES: dict[str, str] = {
         " supertokens websocket"
     ),
     "forward": (
-        "config decide errors headers http identity observe pace responses routes"
-        " running timeouts upstream websocket"
+        "config decide downstream errors headers http identity observe pace responses"
+        " routes running timeouts upstream websocket"
     ),
     "proxy": (
         "config decide downstream errors events forward headers http identity observe"

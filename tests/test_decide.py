@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Awaitable
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from gateway.decide import (
 )
 from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
-from gateway.headers import ForwardedCache, Networks
+from gateway.headers import ForwardedCache, Networks, Traces
 from gateway.http.fields import Fields, first
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 from gateway.identity import (
@@ -175,6 +176,7 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
         ),
         forwarded=ForwardedCache(Networks(trusted)),
         make_id=lambda: "made",
+        traces=Traces(random.Random(1).randbytes, Networks(trusted)),
     )
 
 

@@ -37,7 +37,7 @@ from bench.rig import interpreter
 from bench.rig.report import Table
 from bench.rig.stage import ROOT, TOOLS
 from gateway import config, headers, responses, routes
-from gateway.app import id_maker, readers
+from gateway.app import id_maker, readers, traces
 from gateway.clients import Clients
 from gateway.decide import Forward, Router
 from gateway.downstream.cors import Cors
@@ -232,6 +232,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
             limits=limits,
             forwarded=ForwardedCache(Networks(())),
             make_id=make_id,
+            traces=traces(loaded),
             pace=PACE,
         )
     )

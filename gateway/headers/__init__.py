@@ -14,7 +14,8 @@ Facts that the rules rest on
   decoded to be examined, never to be sent.
 
 `names` has the rule of each name, `cookies` and `attach` (identity fields) handle
-values, `forwarded` the peer, `public_urls` redirects; `filters` combines them.
+values, `forwarded` the peer, `trace_context` the trace, `public_urls` redirects;
+`filters` combines them.
 """
 
 from gateway.headers.attach import (
@@ -42,6 +43,7 @@ from gateway.headers.forwarded import (
 )
 from gateway.headers.hash_by import HashBy
 from gateway.headers.names import (
+    HAS_TRACE,
     IDENTITY_NAMES,
     SETS_SESSION,
     Reserved,
@@ -49,8 +51,10 @@ from gateway.headers.names import (
     reserved,
 )
 from gateway.headers.public_urls import MapPolicy, Public, authority
+from gateway.headers.trace_context import InboundPolicy, Traces, trace_id
 
 __all__ = [
+    "HAS_TRACE",
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
     "SETS_SESSION",
@@ -61,10 +65,12 @@ __all__ = [
     "HashBy",
     "HeaderPolicy",
     "IdentityTooLarge",
+    "InboundPolicy",
     "MapPolicy",
     "Networks",
     "Public",
     "Reserved",
+    "Traces",
     "authority",
     "compile_edits",
     "escaped",
@@ -77,5 +83,6 @@ __all__ = [
     "session_cookies",
     "to_client",
     "to_upstream",
+    "trace_id",
     "without_session_cookies",
 ]

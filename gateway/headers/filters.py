@@ -33,6 +33,7 @@ from gateway.headers.names import (
     HAS_FORWARDED,
     HAS_LOCATION,
     HAS_ODD,
+    HAS_TRACE,
     HAS_TRUSTED,
     IS_DATED,
     KEEP,
@@ -46,6 +47,8 @@ from gateway.headers.names import (
     SETS_COOKIE,
     SETS_SESSION,
     SUBPROTOCOLS,
+    TRACEPARENT,
+    TRACESTATE,
     TRUSTED,
     VARIES,
     VARY,
@@ -110,6 +113,8 @@ _REQUEST_MARKS: Mapping[Rule, int] = {
     FORWARDED_HOST: HAS_FORWARDED,
     FORWARDED_PORT: HAS_FORWARDED,
     FORWARDED_PREFIX: HAS_FORWARDED,
+    TRACEPARENT: HAS_TRACE,
+    TRACESTATE: HAS_TRACE,
 }
 _MAY_HOLD_A_TOKEN = frozenset({ODD, TRUSTED, FORWARDED_PORT, FORWARDED_PREFIX})
 
@@ -138,6 +143,7 @@ def request_rules(
        subprotocols and schemes stay.
     4. Forwarded fields are removed, or some stay if the peer is trusted; For, Proto and
        Host are made anew, and Port and Prefix with a rewrite (`ForwardedCache`).
+    5. The fields of a trace are removed: the gateway sends its own (`trace_context`).
 
     Source: RFC 9110 §7.6.1, §7.8; attack table A1 to A19.
     """
@@ -232,8 +238,9 @@ def to_upstream(
 
     *head* was read with `request_rules`. With a rewrite, *prefix* is the beginning of
     the public paths that the upstream doesn't get, empty if there is none. The sender
-    adds Host, the framing fields and an upgrade. Fields that the rules allow stay in
-    order. The gateway's own fields follow: set, never appended to a client's value.
+    adds Host, the trace, the framing fields and an upgrade. Fields that the rules allow
+    stay in order. The gateway's own fields follow: set, never appended to a client's
+    value.
 
     Raises:
         IdentityTooLarge: the identity fields exceed `MAX_IDENTITY_BYTES`.

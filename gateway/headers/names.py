@@ -44,6 +44,9 @@ class Rule(Enum):
     LOCATION = auto()
     """A URL that is mapped to the public one, like the next one's."""
     REFRESH = auto()
+    TRACEPARENT = auto()
+    """Read (`trace_context`) and never forwarded, like the next one."""
+    TRACESTATE = auto()
     EXPOSE = auto()
     """Names that are added to those that the gateway exposes."""
 
@@ -61,12 +64,13 @@ FORWARDED_PORT, FORWARDED_PREFIX = Rule.FORWARDED_PORT, Rule.FORWARDED_PREFIX
 SET_COOKIE, VARY, CACHE = Rule.SET_COOKIE, Rule.VARY, Rule.CACHE
 DATE, LOCATION, REFRESH = Rule.DATE, Rule.LOCATION, Rule.REFRESH
 EXPOSE = Rule.EXPOSE
+TRACEPARENT, TRACESTATE = Rule.TRACEPARENT, Rule.TRACESTATE
 
 # Marks of lines, by which a head needs a closer look (`http.lines.Line.marks`).
 LISTS, HAS_CREDENTIALS, HAS_ODD, HAS_TRUSTED, HAS_FORWARDED = 1, 2, 4, 8, 16
 RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
 HAS_LOCATION, SETS_COOKIE, HAS_BEARER, EXPOSES = 512, 1024, 2048, 4096
-EDITED = 8192
+EDITED, HAS_TRACE = 8192, 16384
 
 IDENTITY_NAMES = (
     "X-User-Id",
@@ -117,6 +121,8 @@ REQUEST_RULES = {
     # The gateway makes these anew.
     b"host": DROP,
     b"x-request-id": DROP,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
     # For this hop: the gateway itself answers with 100 (Continue).
     b"expect": DROP,
     b"proxy-authorization": DROP,

@@ -51,18 +51,19 @@ _log = logging.getLogger("gateway.observe")
 def text_line(record: Record, now: float, more: str = "") -> str:
     """Return the record as a line for people, with control characters escaped.
 
-    *more* is written after the request id.
+    *more* is written after the ids.
     """
     who = f" user={record.user_id}" if record.user_id else ""
     why = f" ({record.reason})" if record.reason else ""
     to = f" -> {record.upstream}" if record.upstream else ""
     note = f" | {record.note}" if record.note else ""
+    trace = f" trace={record.trace_id}" if record.trace else ""
     level = "ERROR" if record.status >= _FAILED else "INFO"
     line = (
         f"{stamp(now)} {level} {record.status or '-'} {record.method} {record.path}"
         f" [{record.route or '-'}] {record.decision}{why}{who}{to}"
         f" {record.duration_ms:.1f}ms in={record.bytes_in} out={record.bytes_out}"
-        f" {record.client} {record.request_id}{more}{note}"
+        f" {record.client} {record.request_id}{trace}{more}{note}"
     )
     return line if line.isprintable() else line.encode("unicode_escape").decode()
 
@@ -86,6 +87,7 @@ def json_line(record: Record, now: float, more: str = "") -> str:
         f'{{"time":"{stamp(now)}"'
         f"{_LEVELS[record.status >= _FAILED]}"
         f',"request_id":{_quoted(record.request_id)}'
+        f',"trace_id":{_quoted_or_null(record.trace_id)}'
         f',"client":{_quoted(record.client)}'
         f"{_site(record.host, record.is_secure, record.protocol)}"
         f"{outcome}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.errors import Side, Stage
+from gateway.headers import trace_id
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,9 @@ class Record:
     """The client's side is https, directly or according to a trusted proxy."""
     protocol: str = "HTTP/1.1"
     request_id: str = "-"
+    trace: bytes = b""
+    """The trace fields that the service was sent last, or would have been, each with
+    CRLF; empty: the head couldn't be read."""
     user_agent: str | None = None
     """The beginning of the field's value, if `log.user_agent` is set."""
     stage: Stage = Stage.ACCEPT
@@ -65,6 +69,11 @@ class Record:
     bytes_out: int = 0
     note: str = ""
     """Details for the operator: dropped cookies, the cause of a failure."""
+
+    @property
+    def trace_id(self) -> str | None:
+        """The id of the trace; None: there is none."""
+        return trace_id(self.trace) if self.trace else None
 
     @property
     def verify_ms(self) -> float | None:

@@ -828,6 +828,31 @@ def test_bad_log_settings(log: dict[str, object], path: str, message: str) -> No
     assert message in found.message
 
 
+# --- traces -----------------------------------------------------------------
+
+
+def test_tracing_defaults() -> None:
+    """Clients don't choose the ids of traces."""
+    assert parse().tracing.inbound == "restart"
+
+
+@pytest.mark.parametrize(
+    ("tracing", "path", "message"),
+    [
+        ({"inbound": "trust"}, "tracing.inbound", "expected 'restart' or 'continue'"),
+        ({"inbound": True}, "tracing.inbound", "expected 'restart' or 'continue'"),
+        ({"exporter": "otlp"}, "tracing.exporter", "unknown key"),
+        ("restart", "tracing", "expected a mapping"),
+    ],
+    ids=str,
+)
+def test_bad_tracing_settings(tracing: object, path: str, message: str) -> None:
+    """Each mistake has its place and says what is expected."""
+    found = finding(tracing=tracing)
+    assert found.path == path
+    assert message in found.message
+
+
 def test_statuses_may_be_numbers() -> None:
     """`upstream_401: 403`, which is a number in YAML, means the text `403`."""
     assert parse(routes=[route(upstream_401=403)]).routes[0].upstream_401 == "403"

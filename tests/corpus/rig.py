@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,7 +21,7 @@ from gateway.clients import Clients
 from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
-from gateway.headers import ForwardedCache, Networks
+from gateway.headers import ForwardedCache, Networks, Traces
 from gateway.http.fields import first
 from gateway.identity import (
     Allowed,
@@ -460,6 +461,7 @@ async def running(
                 limits=settings.gateway.limits,
                 forwarded=ForwardedCache(Networks(trusted)),
                 make_id=make_id,
+                traces=Traces(random.Random(1).randbytes, Networks(trusted)),
                 pace=pace,
             )
         )

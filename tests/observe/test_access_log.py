@@ -40,6 +40,7 @@ RECORD = Record(
     method="GET",
     path="/orders/7",
     request_id="abc",
+    trace=b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00\r\n",
     stage=Stage.COPY,
     status=200,
     route="orders",
@@ -69,6 +70,7 @@ def test_json_line() -> None:
         "level": "info",
         "event": "request",
         "request_id": "abc",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
         "client": "203.0.113.7",
         "host": "api.example.com:8443",
         "scheme": "https",
@@ -100,11 +102,12 @@ def test_json_line() -> None:
 def test_text_line() -> None:
     """The text line has time, status, request, route, decision, user and upstream.
 
-    Duration, sizes, client and request id follow, and a note if there is one.
+    Duration, sizes, client and ids follow, and a note if there is one.
     """
     assert text_line(RECORD, NOON) == (
         "2023-11-14T22:13:20.500Z INFO 200 GET /orders/7 [orders] allowed (cached)"
         " user=u-1 -> orders 1.2ms in=3 out=140 203.0.113.7 abc"
+        " trace=4bf92f3577b34da6a3ce929d0e0e4736"
     )
     failed = replace(RECORD, status=502)
     assert text_line(failed, NOON).startswith("2023-11-14T22:13:20.500Z ERROR 502 ")
@@ -162,6 +165,7 @@ def dumped(record: Record, now: float) -> str:
             "level": "info" if record.status < 500 else "error",
             "event": "request",
             "request_id": record.request_id,
+            "trace_id": record.trace[16:48].decode() or None,
             "client": record.client,
             "host": record.host,
             "scheme": "https" if record.is_secure else "http",
@@ -210,6 +214,7 @@ def printed(record: Record, now: float) -> str:
         f"out={record.bytes_out}",
         record.client,
         record.request_id,
+        *([f"trace={record.trace[16:48].decode()}"] if record.trace else []),
         *(["|", record.note] if record.note else []),
     ]
     line = " ".join(words)
@@ -236,6 +241,7 @@ filled = st.fixed_dictionaries(
         ),
         "user_agent": st.none() | any_texts.filter(bool),
         "host": any_texts,
+        "trace": st.just(b"") | st.just(RECORD.trace),
         "is_secure": st.booleans(),
         "retries": st.integers(0, 5),
         "upstream_status": st.none() | st.integers(100, 599),
@@ -454,12 +460,12 @@ def test_sampled_lines_say_the_share() -> None:
 
 
 def test_text_lines_say_the_share() -> None:
-    """It follows the request id."""
+    """It follows the ids."""
     stream = io.StringIO()
     log = AccessLog("text", stream, selection=Selection(LogConfig(sample=0.5)))
     log.observe(replace(RECORD, status=503))
     log.close()
-    assert stream.getvalue().endswith(" abc sample=1.0\n")
+    assert stream.getvalue().endswith("0e4736 sample=1.0\n")
 
 
 def test_every_json_line_has_its_process() -> None:

@@ -26,6 +26,7 @@ from gateway.config.models import (
     routes,
     services,
     supertokens,
+    tracing,
 )
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
@@ -68,6 +69,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     admin,
     gateway,
     log,
+    tracing,
     supertokens,
     cors,
     policies,

@@ -18,6 +18,7 @@ from gateway.config.models.routes import (
 )
 from gateway.config.models.services import ServiceConfig
 from gateway.config.models.supertokens import SuperTokensConfig
+from gateway.config.models.tracing import TracingConfig
 
 
 class Config(Model):
@@ -32,6 +33,7 @@ class Config(Model):
     """
     gateway: GatewayConfig = GatewayConfig()
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
     defaults: DefaultsConfig = DefaultsConfig()
