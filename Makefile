@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients sign-in-burst core-stalls day-two soak mutants screenshots bench \
 	bench-instructions bench-pieces \
-	bench-quick bench-routes bench-startup bench-verify bench-workers clean
+	bench-quick bench-routes bench-startup bench-tls bench-verify bench-workers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -191,6 +191,9 @@ bench-routes: $(VENV)/.run ## the cost of a route match by the number of routes
 
 bench-startup: $(VENV)/.run ## time from start to the first answer, and memory
 	@$(BIN)/python -m bench.scripts.startup $(ARGS)
+
+bench-tls: $(VENV)/.run ## the cost of TLS, compared with nginx, HAProxy and Caddy (two minutes)
+	@$(BIN)/python -m bench.scripts.tls $(ARGS)
 
 bench-verify: $(VENV)/.run ## microseconds per verification, compared with the SDK
 	@$(BIN)/python -m bench.scripts.verify $(ARGS)

@@ -35,6 +35,7 @@ from bench.rig import (
 )
 from bench.rig.core_stage import Clients, Reply
 from bench.rig.interpreter import Interpreter
+from bench.rig.load import Sample
 from bench.rig.processes import (
     Cpu,
     Machine,
@@ -47,7 +48,7 @@ from bench.rig.processes import (
 )
 from bench.rig.stage import forged
 from bench.rig.visitors import Outcomes, Visitor
-from bench.scripts import instructions
+from bench.scripts import instructions, tls
 from bench.scripts.instructions import Figure
 from bench.scripts.soak import Memory
 
@@ -939,3 +940,41 @@ def test_sockets_and_descriptors_of_a_process() -> None:
             assert held == {"LISTEN": 1, "CLOSE-WAIT": 1}
             assert descriptors(os.getpid()) == descriptors_before + 2
     assert sockets_of(os.getpid()) == before
+
+
+# --- TLS ----------------------------------------------------------------------------
+
+
+def _sample(cpu_us: float, *, wrong: int = 0) -> Sample:
+    return Sample(
+        requests=1,
+        per_s=1.0,
+        cpu_us=cpu_us,
+        user_us=0.0,
+        system_us=0.0,
+        busy=1.0,
+        p50_us=1,
+        p99_us=1,
+        wrong=wrong,
+        errors=0,
+    )
+
+
+def test_the_cost_of_tls_is_taken_within_a_round() -> None:
+    """The difference of two loads of one round, not of two medians; wrong answers of
+    any load are shown."""
+    rounds = [
+        {
+            "kept, plain": _sample(10.0),
+            "kept, TLS": _sample(15.0),
+            "a handshake each": _sample(100.0, wrong=2),
+        },
+        {
+            "kept, plain": _sample(50.0),
+            "kept, TLS": _sample(56.0),
+            "a handshake each": _sample(90.0),
+        },
+    ]
+    (row,) = tls.table({"nginx": rounds}).rows
+    assert row[0] == "nginx"
+    assert row[3:6] == ("5.5 (5.0 to 6.0)", "95.0 (90.0 to 100.0)", "2")

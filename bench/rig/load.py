@@ -77,6 +77,7 @@ def run(
     has: str | None = None,
     length: int | None = None,
     cores: Sequence[int] = (LOAD_CORE,),
+    is_tls: bool = False,
 ) -> Sample:
     """Send *message*, a whole request, for *seconds*; return the cost to *pids*.
 
@@ -99,7 +100,7 @@ def run(
         f"-c{connections}",
         f"-d{max(1, round(seconds))}s",
         f"-s{script}",
-        f"http://127.0.0.1:{port}/",
+        f"{'https' if is_tls else 'http'}://127.0.0.1:{port}/",
     ]
     told_to = {"BENCH_MESSAGE": sent, "BENCH_HAS": has, "BENCH_LENGTH": length}
     before, begun = cpu(pids), time.monotonic()
