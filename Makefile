@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients sign-in-burst core-stalls day-two soak mutants screenshots bench \
+	slow-clients sign-in-burst core-stalls dashboard day-two soak mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-startup bench-tls bench-verify bench-workers clean
 
@@ -191,6 +191,9 @@ bench-routes: $(VENV)/.run ## the cost of a route match by the number of routes
 
 bench-startup: $(VENV)/.run ## time from start to the first answer, and memory
 	@$(BIN)/python -m bench.scripts.startup $(ARGS)
+
+dashboard: $(VENV)/.run ## draw the dashboard from a real scrape (a minute and a half)
+	@$(BIN)/python -m bench.scripts.dashboard $(ARGS)
 
 bench-tls: $(VENV)/.run ## the cost of TLS, compared with nginx, HAProxy and Caddy (two minutes)
 	@$(BIN)/python -m bench.scripts.tls $(ARGS)

@@ -27,6 +27,7 @@ from bench.rig import (
     builds,
     frames,
     goals,
+    lines,
     loads,
     mirror_upstream,
     plot,
@@ -978,3 +979,28 @@ def test_the_cost_of_tls_is_taken_within_a_round() -> None:
     (row,) = tls.table({"nginx": rounds}).rows
     assert row[0] == "nginx"
     assert row[3:6] == ("5.5 (5.0 to 6.0)", "95.0 (90.0 to 100.0)", "2")
+
+
+# --- line charts --------------------------------------------------------------------
+
+
+def test_a_line_ends_where_samples_are_missing() -> None:
+    """A gap is longer than the time between samples; a single sample is a dot."""
+    points = [(0.0, 1.0), (1.0, 2.0), (9.0, 3.0)]
+    assert [*lines.pieces(points, 3.0)] == [points[:2], points[2:]]
+    assert [*lines.pieces([], 3.0)] == []
+
+
+def test_a_page_of_panels_is_valid_and_shows_what_happened() -> None:
+    """Texts are escaped; an empty panel is drawn, too."""
+    panels = [
+        lines.Panel(title="a < b", unit="s", series={"x": [(0.0, 0.5), (2.0, 0.25)]}),
+        lines.Panel(title="empty", unit="", series={}),
+    ]
+    moments = [lines.Moment(at_s=1.0, what="a reload & more")]
+    page = lines.svg("Panels", panels, moments, seconds=2.0, gap_s=3.0)
+    root = ET.fromstring(page)  # our own text
+    texts = [each.text for each in root.iter() if each.text]
+    assert "a < b" in texts
+    assert "1 s: a reload & more" in texts
+    assert "500 ms" in texts

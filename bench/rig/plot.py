@@ -20,7 +20,7 @@ _GROUP_TITLE, _GROUP_GAP = 24, 14
 _LEGEND_STEP = 19
 _TICKS = 6
 
-_COLOURS = (
+COLOURS = (
     ("#d55e00", "#e8761f"),
     ("#0072b2", "#4aa3df"),
     ("#009e73", "#1fb88d"),
@@ -66,7 +66,7 @@ def svg(chart: Chart) -> str:
         ValueError: there are no bars, or more series than colours.
     """
     bars = [bar for group in chart.groups for bar in group.bars.values()]
-    if not bars or len(chart.series) > len(_COLOURS):
+    if not bars or len(chart.series) > len(COLOURS):
         raise ValueError(f"{len(bars)} bars of {len(chart.series)} series")
     ticks = ticks_to(max(bar.high for bar in bars))
     top = 56 + _LEGEND_STEP * len(chart.series)
@@ -115,7 +115,7 @@ def _style(count: int) -> str:
             f".page{{fill:{page}}}text{{fill:{ink};stroke:{page}}}.faint{{fill:{faint}}}"
             f".grid{{stroke:{grid}}}.range{{stroke:{ink}}}"
             + "".join(
-                f".s{place}{{fill:{_COLOURS[place][number]}}}" for place in range(count)
+                f".s{place}{{fill:{COLOURS[place][number]}}}" for place in range(count)
             )
         )
 

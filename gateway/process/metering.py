@@ -107,7 +107,6 @@ class Metering:
         yield _gauge("sign_ins_waiting", app.sdk.sign_ins_waiting)
         yield _gauge("remembered", app.sessions.remembered)
         yield _gauge("denied", app.sessions.denied)
-        yield _gauge("keys_usable_s", app.keys.usable_for_s())
         if keys.age_s is not None:
             yield _gauge("keys_age_s", keys.age_s)
         for pool in app.upstreams.pools:

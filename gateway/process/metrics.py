@@ -6,6 +6,7 @@ Rendering takes 0.1 ms for each histogram, so it happens here and not in a worke
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -107,7 +108,7 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "keys_usable_seconds": (
         "gauge",
         (),
-        "How long every worker can verify tokens with the keys that it has.",
+        "How long every worker that accepts can verify tokens with its keys.",
     ),
     "token_cache_entries": ("gauge", (), "Tokens that are remembered as verified."),
     "denylist_entries": ("gauge", (), "Sessions that are refused since a sign-out."),
@@ -285,7 +286,13 @@ class _Metrics(Collector):
     def _workers(self) -> Iterator[Metric]:
         status = self._status
         yield from self._one("keys_age_seconds", "keys_age_s", max)
-        yield from self._one("keys_usable_seconds", "keys_usable_s", min)
+        # Not the workers' own words: one that starts has no keys yet, and no clients.
+        usable: Values = {}
+        if "accepting" in status.slots:
+            until = status.keys_until
+            left_s = 0.0 if until is None else until - time.monotonic()
+            usable = {(): max(0.0, left_s)}
+        yield _family("keys_usable_seconds", usable)
         yield from self._one("token_cache_entries", "remembered", sum)
         yield from self._one("denylist_entries", "denied", max)
         yield _family("cert_not_after_seconds", self._totals.least(CERTIFICATE))

@@ -171,8 +171,8 @@ class GatewayConfig(Model):
     that load balancers can notice; unset: it stops accepting at once."""
     pidfile: AbsolutePath | None = None
     """File with the process id of the running gateway, for `gateway reload`,
-    `gateway status` and `gateway stop`; unset: none. Its folder must be writable for the gateway, such as
-    a `RuntimeDirectory` of systemd.
+    `gateway status` and `gateway stop`; unset: none. Its folder must be writable for
+    the gateway, such as a `RuntimeDirectory` of systemd.
     """
     probes: ProbesConfig = ProbesConfig()
     admin: AdminConfig = AdminConfig()
