@@ -61,6 +61,13 @@ _MAX_WORKERS = 512
     help="Number of worker processes. Default: one for each usable CPU.",
 )
 @click.option(
+    "--watch",
+    "is_watched",
+    is_flag=True,
+    help="Read the configuration again when one of its files changes, looked at every"
+    " 5 s or at gateway.watch.interval.",
+)
+@click.option(
     "--outbox",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
@@ -76,6 +83,8 @@ def serve(
     pidfile: Path | None,
     workers: int | None,
     outbox: Path | None,
+    *,
+    is_watched: bool,
 ) -> None:
     """Run the gateway with the core that the file names.
 
@@ -87,6 +96,7 @@ def serve(
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
     from gateway.observe import RuntimeLog
+    from gateway.process.config_files import ConfigFiles
     from gateway.process.cpus import usable_cpus
     from gateway.process.holding import Overrides
     from gateway.process.pidfile import PidFileError
@@ -97,13 +107,16 @@ def serve(
 
     # The problems of a file are printed for people unless JSON is asked for.
     refusals = RuntimeLog("json") if log_format == "json" else None
-    settings = load(config_paths, is_to_serve=True, log=refusals)
+    files = ConfigFiles(is_forced=is_watched)
+    settings = files.load(lambda: load(config_paths, is_to_serve=True, log=refusals))
     log_format = log_format or settings.config.log.format
     log = RuntimeLog(log_format)
 
     def warn(text: str) -> None:
         log.say(RuntimeEvent.CONFIG_WARNING, text)
 
+    if files.doubt is not None:
+        warn(files.doubt)
     warn_of_embedded_core(settings.config.supertokens, warn)
     count = workers or usable_cpus()
 
@@ -122,8 +135,10 @@ def serve(
         )
 
     def read_again() -> Settings:
-        again = read(config_paths, is_to_serve=True)
+        again = files.load(lambda: read(config_paths, is_to_serve=True))
         _warn(again, log)
+        if files.doubt is not None:
+            warn(files.doubt)
         return again
 
     email: EmailSender | None = None
@@ -150,6 +165,7 @@ def serve(
             ),
             run=run,
             load=read_again,
+            watch=files.watch,
             say=log.say,
             on_ready=ready,
             email=email,

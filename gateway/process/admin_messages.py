@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from gateway.process.message_values import BadMessage, to_number
+from gateway.process.message_values import BadMessage, to_number, to_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,25 @@ class DrainWanted:
     """From the hub: stop as on SIGTERM."""
 
 
-AdminMessage = Describe | ReloadWanted | Reloaded | DrainWanted
+@dataclass(frozen=True, slots=True)
+class WatchFiles:
+    """To the hub: compare these files with what was loaded."""
+
+    names: tuple[str, ...]
+    """As `settings.files_read` has them; none: compare nothing."""
+    loaded: str
+    """The digest of what was loaded, or refused."""
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FilesChanged:
+    """From the hub: a watched file has changed, and is to be loaded."""
+
+
+AdminMessage = (
+    Describe | ReloadWanted | Reloaded | DrainWanted | WatchFiles | FilesChanged
+)
 
 
 def to_json(message: AdminMessage) -> dict[str, object]:
@@ -61,6 +79,10 @@ def to_json(message: AdminMessage) -> dict[str, object]:
             return {"reloaded": [wanted, generation, [*problems], [*changes]]}
         case DrainWanted():
             return {"leave": True}
+        case WatchFiles(names, loaded, interval_s):
+            return {"watch": [loaded, interval_s, *names]}
+        case FilesChanged():
+            return {"files_changed": True}
         case never:
             assert_never(never)
 
@@ -89,6 +111,12 @@ def from_json(value: object) -> AdminMessage:
             )
         case {"leave": True, **rest} if not rest:
             return DrainWanted()
+        case {"watch": [loaded, interval_s, *names], **rest} if not rest:
+            return WatchFiles(
+                tuple(map(_text, names)), _text(loaded), to_time(interval_s)
+            )
+        case {"files_changed": True, **rest} if not rest:
+            return FilesChanged()
         case _:
             raise BadMessage("a message of an unknown kind")
 

@@ -35,9 +35,10 @@ from gateway.config import KeysConfig
 from gateway.observe import Origin, has_colours, messages
 from gateway.observe.meters import CERTIFICATE
 from gateway.process import probes
-from gateway.process.admin_messages import Describe, Reloaded
+from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
+from gateway.process.hub_watch import HubWatcher
 from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
     MAX_KEY_SET,
@@ -79,6 +80,7 @@ class Hub:
         self._pipe = Pipe(self)
         self._admin_listener = admin
         self._admin = HubAdmin(self._pipe.send, self._facts)
+        self._watcher = HubWatcher(self._pipe.send)
         self._changed = asyncio.Event()
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
@@ -124,6 +126,7 @@ class Hub:
                     await store.aclose()
                     self._store = await self._start(fetches)
                     store.push_async_callback(self._store.close)
+        self._watcher.close()
         for server in self._servers:
             server.close()
 
@@ -282,6 +285,8 @@ class Hub:
                 self._changed.set()
             case Describe():
                 self._admin.describe(message)
+            case WatchFiles():
+                self._watcher.watch(message)
             case DenyDone() | Reloaded():
                 self._admin.answered(message)
             case Drain():

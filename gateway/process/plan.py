@@ -32,7 +32,12 @@ from gateway.config.diff import ConfigChange, in_words
 from gateway.events import Fact, RuntimeEvent
 from gateway.pace import backoff_s
 from gateway.process import plan_lines
-from gateway.process.admin_messages import Describe, DrainWanted, ReloadWanted
+from gateway.process.admin_messages import (
+    Describe,
+    DrainWanted,
+    FilesChanged,
+    ReloadWanted,
+)
 from gateway.process.messages import (
     RESTART_CAUSES,
     Accept,
@@ -92,6 +97,7 @@ from gateway.process.plan_state import (
     state_in,
     state_of,
 )
+from gateway.process.plan_watch import HubWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +185,7 @@ class Plan:
         """The last `FetchKeys`, and the hub that it was sent to."""
         self._hub_describes: tuple[int, Describe] | None = None
         """The last `Describe`, and the hub that it was sent to."""
+        self._watch = HubWatch(config.watch)
         self._hub_asks: tuple[int, int] | None = None
         """The hub that `AskCore` was sent to last, and the generation of it."""
         self._notices = plan_lines.Notices()
@@ -254,8 +261,10 @@ class Plan:
                 self._on_signal(signal)
             case FileLoaded(config):
                 self._on_loaded(config)
-            case FileRefused(problems):
+            case FileRefused(problems, watch):
+                self._watch.want(watch)
                 self._on_refused(problems)
+                self._direct_hub()
         self._advance()
         self._update_hub()
         actions, self._actions = self._actions, []
@@ -318,6 +327,10 @@ class Plan:
                 child is self._hub.child and self._current.config.description
             ):
                 self._on_admin(child, message)
+            case FilesChanged() if child is self._hub.child and self._watch.may_ask(
+                child.number
+            ):
+                self._reload_requested = True
             case DenyDone(number) if isinstance(child, WorkerChild):
                 self._send_all(self._denials.acknowledge(number, child))
             case KeySource() if (
@@ -388,6 +401,8 @@ class Plan:
         if config.description and self._hub_describes != described:
             self._hub_describes = described
             self._send(hub, described[1])
+        for watch in self._watch.told(hub.number):
+            self._send(hub, watch)
         if core is not None and self._hub_asks != (hub.number, config.generation):
             self._hub_asks = hub.number, config.generation
             self._send(hub, core)
@@ -491,6 +506,8 @@ class Plan:
 
     def _on_loaded(self, config: LoadedFile) -> None:
         self._is_loading = False
+        self._watch.want(config.watch)
+        self._direct_hub()
         if not self._is_leaving:
             self._next = self._new_generation(config)
             self._next.places[0].due = self._now.monotonic

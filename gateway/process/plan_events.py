@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from gateway.config.diff import ConfigChange
 from gateway.events import Fact, RuntimeEvent
+from gateway.process.admin_messages import WatchFiles
 from gateway.process.messages import Message
 
 # --- events -----------------------------------------------------------------------
@@ -57,6 +58,8 @@ class LoadedFile:
     """`log.format`."""
     admin: object = None
     """`gateway.admin`."""
+    watch: WatchFiles | None = None
+    """The files that were read, to be watched; None: they aren't."""
     description: Mapping[str, str] = field(default_factory=dict)
     """What the hub tells operators of the file; empty: nothing."""
 
@@ -139,6 +142,8 @@ class FileRefused:
     """The file was reloaded and can't be served."""
 
     problems: tuple[str, ...]
+    watch: WatchFiles | None = None
+    """The files that were read."""
 
 
 Event = (

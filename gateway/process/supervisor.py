@@ -23,6 +23,7 @@ from gateway import supertokens
 from gateway.config.diff import changes, parts
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.admin_listen import description_of, listener_of
+from gateway.process.admin_messages import WatchFiles
 from gateway.process.channel import Channel, Hangup
 from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
@@ -131,6 +132,7 @@ class Supervisor:
         on_ready: Callable[[], None],
         manager: ServiceManager,
         describe: Callable[[Settings], Mapping[str, str]] = lambda _settings: {},
+        watch: Callable[[], WatchFiles | None] = lambda: None,
         pace: SupervisorPace | None = None,
     ) -> None:
         """*work* runs a worker in a forked process, with the settings, its end of the
@@ -139,9 +141,10 @@ class Supervisor:
         in a thread, and raises `ConfigError` if it can't be served. *say* writes a line
         for operators. *on_ready* is called when the first worker is ready, and
         *manager* is told of it. *describe* returns what the hub shows of a file; it is
-        called in the thread that reads it.
+        called in the thread that reads it. *watch* returns which files were read last.
         """
         self._describe = describe
+        self._watch_files = watch
         self._description = describe(settings)
         self._holdings = holdings
         self._work = work
@@ -157,7 +160,7 @@ class Supervisor:
         """Of the file that was loaded last."""
         self._serving = self._fingerprints
         self._plan = Plan(
-            _config(1, settings, self._description),
+            replace(_config(1, settings, self._description), watch=watch()),
             workers=workers,
             sockets=socket_count(holdings.listens),
             pace=pace,
@@ -311,9 +314,10 @@ class Supervisor:
                 config = _config(generation, settings, self._description)
                 before = parts(self._settings[serving].config)
                 found = changes(before, parts(settings.config))
-                self._report(FileLoaded(replace(config, changes=found)))
+                watch = self._watch_files()
+                self._report(FileLoaded(replace(config, changes=found, watch=watch)))
             case problems:
-                self._report(FileRefused(problems))
+                self._report(FileRefused(problems, self._watch_files()))
         self._loaded = ()
 
     # --- actions --------------------------------------------------------------
@@ -494,6 +498,7 @@ def supervise(
     load: Callable[[], Settings],
     say: Say,
     on_ready: Callable[[str, str | None], None],
+    watch: Callable[[], WatchFiles | None] = lambda: None,
     email: EmailSender | None = None,
     pace: SupervisorPace | None = None,
 ) -> int:
@@ -501,8 +506,9 @@ def supervise(
 
     *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
     line to standard error; a line is dropped if it would block. *on_ready* gets the
-    URL, and that of the probes, when the first worker is ready. *email* sends all mail
-    of the workers in place of `supertokens.email_delivery`.
+    URL, and that of the probes, when the first worker is ready. *watch* returns which
+    files were read last, if they are to be watched. *email* sends all mail of the
+    workers in place of `supertokens.email_delivery`.
 
     Raises:
         ListenError: an address can't be listened on.
@@ -560,6 +566,7 @@ def supervise(
                 end, holdings.probes, operators, log_format=log_format
             ),
             load=lambda: serve(load()),
+            watch=watch,
             say=say_if_read,
             on_ready=lambda: on_ready(holdings.url, holdings.probes_url),
             describe=(lambda _settings: {}) if operators is None else description_of,

@@ -12,7 +12,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Final
 
-from gateway.settings import yaml_reader
+from gateway.settings import files_read, yaml_reader
 from gateway.settings.problems import ConfigError
 from gateway.settings.source import STDIN, Node, YamlSource
 
@@ -60,6 +60,8 @@ def _included(source: YamlSource) -> list[tuple[str, Node]]:
             continue
         pattern = str(start / str(node.data))
         names = sorted(glob(pattern)) if has_magic(pattern) else [pattern]  # noqa: PTH207 # Path.glob takes no absolute pattern
+        if has_magic(pattern):
+            files_read.note_pattern(pattern, names)
         for name in names:
             if name in found or name == source.file:
                 source.add(

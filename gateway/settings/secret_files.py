@@ -6,6 +6,7 @@ import os
 import stat
 from typing import Final
 
+from gateway.settings import files_read
 from gateway.settings.environment import BadVariable
 
 MAX_BYTES: Final = 64 * 1024
@@ -27,7 +28,9 @@ def read_secret(path: str) -> str:
             data = os.read(descriptor, MAX_BYTES + 1) if is_regular else b""
         finally:
             os.close(descriptor)
+        files_read.note(path, data if is_regular else None)
     except (OSError, ValueError) as error:
+        files_read.note(path, None)
         reason = error.strerror if isinstance(error, OSError) else "a wrong path"
         raise BadVariable(
             f"the file {path} can't be read: {reason}",

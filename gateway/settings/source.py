@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from gateway import config
 from gateway.config import Finding, Loc
+from gateway.settings import files_read
 from gateway.settings.problems import ConfigError, Problem
 
 STDIN: Final = "-"
@@ -147,7 +148,9 @@ class YamlSource:
             else:
                 with Path(self.file).open("rb") as stream:
                     raw = stream.read(_MAX_FILE_BYTES + 1)
+                files_read.note(self.file, raw)
         except OSError as exc:
+            files_read.note(self.file, None)
             self.stop(1, 1, f"the file can't be read: {exc.strerror}")
         if len(raw) > _MAX_FILE_BYTES:
             self.stop(1, 1, f"the file is larger than {_MAX_FILE_BYTES // 1024**2} MiB")

@@ -24,8 +24,10 @@ from gateway.process import messages
 from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
+    FilesChanged,
     Reloaded,
     ReloadWanted,
+    WatchFiles,
 )
 from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
@@ -144,6 +146,13 @@ some_messages = st.one_of(
         st.lists(st.text(max_size=20), max_size=3).map(tuple),
     ),
     st.just(DrainWanted()),
+    st.builds(
+        WatchFiles,
+        st.lists(st.text(max_size=20), max_size=3).map(tuple),
+        st.text(max_size=20),
+        times,
+    ),
+    st.just(FilesChanged()),
     st.builds(FetchKeys, sources, times, times),
     st.builds(Keys, sources, times, st.text()),
     st.builds(Accept, st.lists(st.integers()).map(tuple)),

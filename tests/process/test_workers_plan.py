@@ -28,8 +28,10 @@ from gateway.process import plan_denials
 from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
+    FilesChanged,
     Reloaded,
     ReloadWanted,
+    WatchFiles,
 )
 from gateway.process.messages import (
     Accept,
@@ -1630,6 +1632,21 @@ def test_a_reload_is_answered_when_it_serves() -> None:
     actions = driver.feed(Received(5, Ready()))
     assert Send(driver.hub, Describe(2, {"config": "y"})) in actions
     assert Send(driver.hub, Reloaded(6, 2, ())) in actions
+
+
+def test_the_hub_asks_for_a_reload_if_it_watches() -> None:
+    """It watches what was read last, served or refused; otherwise, it is killed."""
+    driver = Driver()
+    assert Kill(driver.hub) in driver.feed(Received(driver.hub, FilesChanged()))
+
+    first, second = (WatchFiles(("=:a",), digest, 5.0) for digest in "12")
+    driver = Driver()
+    driver.on(Signalled(Signal.RELOAD))
+    assert Send(driver.hub, first) in driver.feed(FileRefused(("no",), first))
+    assert driver.feed(Received(driver.hub, FilesChanged())) == [Load()]
+    actions = driver.feed(FileLoaded(replace(config(generation=2), watch=second)))
+    assert Send(driver.hub, second) in actions
+    assert Kill(1) in driver.feed(Received(1, FilesChanged()))
 
 
 def test_an_operator_stops_the_gateway() -> None:

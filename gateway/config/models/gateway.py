@@ -25,6 +25,8 @@ from gateway.config.models.admin import AdminConfig
 from gateway.config.models.base import Model
 from gateway.config.models.listens import ListenConfig, short_listens
 
+_MIN_INTERVAL_S = 0.1
+
 
 class PerClientConfig(Model):
     """What one client may take of what all clients share.
@@ -142,6 +144,23 @@ class ProbesConfig(Model):
     without them, so that public routes are served while the core is away."""
 
 
+class WatchConfig(Model):
+    """Reloads without a signal."""
+
+    interval: Seconds = 5.0
+    """How often the files of the configuration are compared with what was loaded. They
+    are loaded when a change has been seen twice; at least 100 ms."""
+
+    def conflicts(self) -> Iterator[Finding]:
+        """Yield a finding for an interval that would only cost."""
+        if self.interval < _MIN_INTERVAL_S:
+            yield Finding(
+                loc=("interval",),
+                message="this is less than 100 ms",
+                hint="Write 1s, or leave it out for 5 s",
+            )
+
+
 class GatewayConfig(Model):
     """The gateway itself: its address, its own path, trusted proxies and limits."""
 
@@ -174,6 +193,9 @@ class GatewayConfig(Model):
     `gateway status` and `gateway stop`; unset: none. Its folder must be writable for
     the gateway, such as a `RuntimeDirectory` of systemd.
     """
+    watch: WatchConfig | None = None
+    """Load the configuration again when one of its files changes; unset: on SIGHUP
+    only. `{}` is every 5 s."""
     probes: ProbesConfig = ProbesConfig()
     admin: AdminConfig = AdminConfig()
     near_misses: Literal["refuse", "forward"] = "refuse"
