@@ -6,7 +6,10 @@ They are parsed only here: the configuration, the command line and the sockets u
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv6Address
+from posixpath import normpath
 from typing import Final
 
 from gateway.config.findings import wrong
@@ -14,6 +17,7 @@ from gateway.config.urls import address, host_and_port
 from gateway.http import target
 
 _EXPECTED: Final = "expected host:port, such as 127.0.0.1:8000 or [::1]:8000"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]"})
 _ANY: Final = ("0.0.0.0", "[::]")  # noqa: S104 - compared, not listened on
 
 
@@ -40,19 +44,35 @@ class ListenAddress:
     def overlaps(self, other: ListenAddress) -> bool:
         """Return whether only one of the two can be listened on.
 
-        Every address of the machine contains each of them. Port 0 is another port each
-        time.
+        Every address of the machine contains each of them, and `localhost` is both
+        loopback addresses (RFC 6761 §6.3). Port 0 is another port each time. Links in
+        the path of a Unix socket aren't followed.
         """
         if self.is_unix or other.is_unix:
-            return self.socket_path == other.socket_path
+            if not (self.is_unix and other.is_unix):
+                return False
+            return normpath(self.socket_path) == normpath(other.socket_path)
         if self.port != other.port or self.port == 0:
             return False
-        return self.host == other.host or self.is_everywhere or other.is_everywhere
+        if self.is_everywhere or other.is_everywhere:
+            return True
+        return not _hosts(self.host).isdisjoint(_hosts(other.host))
 
     def __str__(self) -> str:
         if self.is_unix:
             return f"unix:{self.socket_path}"
         return f"{self.host}:{self.port}"
+
+
+def _hosts(name: str) -> frozenset[str]:
+    """Return the addresses that are known to be those of *name*, or the name."""
+    if name == "localhost":
+        return _LOOPBACK
+    with suppress(ValueError):
+        mapped = IPv6Address(name.strip("[]")).ipv4_mapped
+        if mapped is not None:
+            return frozenset({str(mapped)})
+    return frozenset({name})
 
 
 def listen_address(text: str) -> ListenAddress:

@@ -60,6 +60,13 @@ def test_a_socket_has_an_absolute_path(text: str) -> None:
         ("unix:/a", "unix:/a", True),
         ("unix:/a", "unix:/b", False),
         ("unix:/a", "127.0.0.1:80", False),
+        ("unix:/a/b", "unix:/a//./b", True),
+        ("localhost:80", "127.0.0.1:80", True),
+        ("localhost:80", "[::1]:80", True),
+        ("localhost:80", "10.0.0.1:80", False),
+        ("localhost:80", "127.0.0.1:81", False),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", True),
+        ("[::ffff:127.0.0.1]:80", "[::1]:80", False),
     ],
 )
 def test_overlaps(one: str, other: str, is_shared: bool) -> None:
