@@ -28,7 +28,7 @@ from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
-from gateway.config.models.gateway import GatewayConfig, LimitsConfig
+from gateway.config.models.gateway import GatewayConfig, LimitsConfig, WatchConfig
 from gateway.config.models.listens import HstsConfig, ListenConfig, ListenTlsConfig
 from gateway.config.models.log import LogConfig, LogExclusionConfig
 from gateway.config.models.matching import (
@@ -139,6 +139,7 @@ __all__ = [
     "TimeoutsConfig",
     "TimeoutsPatch",
     "TlsConfig",
+    "WatchConfig",
     "WebSocketConfig",
     "address",
     "core_addresses",

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.config import Config
+from gateway.config import Config, WatchConfig
 from gateway.process.admin_messages import WatchFiles
 from gateway.settings import Settings
 from gateway.settings.files_read import Found, joined, note_file, recording
-
-_DEFAULT_S: Final = 5.0
-"""The interval of `--watch`; `gateway.watch.interval` has the same default."""
 
 _MAX_NAMES: Final = 150_000
 """Of all paths, in bytes. As JSON, they may be six times as long."""
@@ -41,9 +38,9 @@ class ConfigFiles:
                 raise
         self._found = found
         watch = settings.config.gateway.watch
-        self._interval_s = _DEFAULT_S if self._is_forced else None
-        if watch is not None:
-            self._interval_s = watch.interval
+        if watch is None and self._is_forced:
+            watch = WatchConfig()
+        self._interval_s = None if watch is None else watch.interval
         return settings
 
     @property
