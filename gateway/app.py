@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,10 +23,16 @@ from gateway.config import path as config_path
 from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.events import RuntimeEvent, about
-from gateway.headers import ForwardedCache, InboundPolicy, Networks, Traces
+from gateway.headers import (
+    ForwardedCache,
+    InboundPolicy,
+    Networks,
+    Sampler,
+    Traces,
+)
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestReader
-from gateway.observe import Observer
+from gateway.observe import Observer, spans
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
 from gateway.routes import RouteTable, Service, unmet_requirements
@@ -173,12 +180,16 @@ def forwarded_cache(gateway: GatewayConfig) -> ForwardedCache:
     )
 
 
-def traces(config: Config) -> Traces:
-    """Return what begins the traces of this process's requests."""
+def traces(config: Config, sampler: Sampler | None = None) -> Traces:
+    """Return what begins the traces of this process's requests.
+
+    *sampler* decides which are recorded; None: none.
+    """
     return Traces(
         random.Random().randbytes,  # noqa: S311 # ids name traces and protect nothing
         Networks(config.gateway.trusted_proxies),
         InboundPolicy(config.tracing.inbound),
+        sampler,
     )
 
 
@@ -254,6 +265,11 @@ async def open_app(
     """
     async with contextlib.AsyncExitStack() as stack:
         aiohttp_seams.check()
+        recorder, sampler = observer, spans.exporting(os.environ)
+        if sampler is not None:
+            exported = spans.Spans(has_user_id=config.tracing.user_id)
+            stack.push_async_callback(exported.close)
+            recorder = spans.SpanObserver(observer, exported)
         sdk = supertokens.start(config.supertokens, email=email)
         stack.push_async_callback(sdk.close)
         for finding in unmet_requirements(config, sdk.recipes()):
@@ -312,11 +328,11 @@ async def open_app(
                     method_allowed=resources.method_allowed,
                     routes=table.routes,
                 ),
-                observer=observer,
+                observer=recorder,
                 limits=limits,
                 forwarded=forwarded_cache(config.gateway),
                 make_id=make_id,
-                traces=traces(config),
+                traces=traces(config, sampler),
                 pace=pace,
                 logs_user_agent=config.log.user_agent,
             )

@@ -20,7 +20,7 @@ from gateway import headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
-from gateway.headers import HAS_TRACE, ForwardedCache, ForwardedFields, Traces
+from gateway.headers import ForwardedCache, ForwardedFields, Traces
 from gateway.http import target
 from gateway.http.fields import Fields, first
 from gateway.http.lines import Line
@@ -37,7 +37,7 @@ from gateway.identity import (
     Verdict,
     Verifier,
 )
-from gateway.observe import Record
+from gateway.observe import Record, Recording
 from gateway.responses import Response
 from gateway.routes import (
     Conditional,
@@ -252,6 +252,7 @@ class Decider:
         self._make_id = make_id
         self._traces = traces
         self._new_traces = traces.new
+        self._least_marks = traces.least_marks
 
     def decide(
         self,
@@ -281,8 +282,12 @@ class Decider:
         else:
             record.request_id = made = self._make_id()
             request.id = made.encode()
-        if head.marks & HAS_TRACE:
-            record.trace = self._traces.begin(head, peer)
+        if head.marks >= self._least_marks:
+            record.trace, parent = self._traces.begin(head, peer)
+            if parent is not None:
+                record.recording = Recording(
+                    headers.span_id(record.trace), parent.decode()
+                )
         else:
             record.trace = next(self._new_traces)
         resource = resources.known.get(

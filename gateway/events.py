@@ -73,6 +73,8 @@ class RuntimeEvent(Enum):
     LOG_LINES_LOST = "log_lines_lost", _WARNING, ("reason",)
     LOG_LINES_COUNTED = "log_lines_counted", _WARNING, ("count",)
     MESSAGES_LOST = "messages_lost", _WARNING, ("count",)
+    SPANS_LOST = "spans_lost", _WARNING, ()
+    SPANS_EXPORTED = "spans_exported", _INFO, ()
     MAIL_WITHHELD = "mail_withheld", _WARNING, ("kind",)
     REQUEST_FAILED = "request_failed", _ERROR, ("request_id",)
     CONNECTION_FAILED = "connection_failed", _ERROR, ()

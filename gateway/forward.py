@@ -29,7 +29,7 @@ from gateway.identity import (
     SessionIdentity,
     Verifier,
 )
-from gateway.observe import Record
+from gateway.observe import Record, Try, recorded
 from gateway.pace import Pace
 from gateway.routes import Route
 from gateway.running import ensure_task
@@ -80,6 +80,7 @@ class Forwarder:
         self._pace = pace
         self._verifier = verifier
         self._traces = traces
+        self._exchange = self._recorded_exchange if traces.records else _exchange
         self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, Principal | None] = {}
         """Open WebSockets, each with whose it is; None: it ends with no session."""
@@ -160,7 +161,7 @@ class Forwarder:
         if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
             timeouts = timeouts.of_a_try(retry.per_try)
         try:
-            reply = await _exchange(
+            reply = await self._exchange(
                 forward, fields, body, pools[0], timeouts, downstream, record
             )
         except UpstreamError as error:
@@ -202,6 +203,28 @@ class Forwarder:
         finally:
             if not reply.complete:
                 reply.close()
+
+    def _recorded_exchange(
+        self,
+        forward: Forward,
+        fields: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
+        pool: UpstreamPool,
+        timeouts: Timeouts,
+        client: Downstream,
+        record: Record,
+    ) -> Coroutine[Any, Any, Reply]:
+        """Return the same as `_exchange`, noted if the request is recorded."""
+        recording = record.recording
+        if recording is None:
+            return _exchange(forward, fields, body, pool, timeouts, client, record)
+        if not recording.tries:  # the fields still have the id of the gateway's span
+            record.trace = self._traces.again(record.trace)
+        path = forward.route.upstream_path(forward.request.target.path)
+        span_id = headers.span_id(record.trace)
+        a_try = Try(span_id, pool.name, path, perf_counter())
+        exchange = _exchange(forward, fields, body, pool, timeouts, client, record)
+        return recorded(exchange, recording, a_try, perf_counter)
 
     async def _late_body(
         self, forward: Forward, downstream: Downstream, sent_at: float
@@ -356,7 +379,7 @@ class Forwarder:
                 record.retries += 1
                 record.trace = self._traces.again(record.trace)
                 try:
-                    failure = await _exchange(
+                    failure = await self._exchange(
                         forward,
                         fields,
                         body,

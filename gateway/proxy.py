@@ -28,7 +28,7 @@ from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Principal, Verifier
-from gateway.observe import Observer, Record
+from gateway.observe import Observer, Record, current
 from gateway.pace import Pace
 from gateway.responses import Response
 from gateway.running import ensure_task
@@ -173,6 +173,7 @@ class Proxy:
                 pending = decision
                 try:
                     await ensure_task()  # the SDK and the core's deadlines need a task
+                    current.set(record.recording)
                     decision = await pending
                 finally:
                     pending.close()  # in case it was never awaited
@@ -187,6 +188,7 @@ class Proxy:
                 await self._write(client, decision, record)
             else:
                 await ensure_task()
+                current.set(record.recording)
                 body = await _whole_body(client)
                 response = await self.decider.call(decision, body, record)
                 await self._write(client, response, record)

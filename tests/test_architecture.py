@@ -48,7 +48,8 @@ EDGES: dict[str, str] = {
     "session": "config errors events http identity pace",
     "verify": "identity session",
     "supertokens": (
-        "config errors events http identity pace responses running seams session"
+        "config errors events http identity observe pace responses running seams"
+        " session"
     ),
     "decide": (
         "downstream errors headers http identity observe responses routes session"
@@ -92,6 +93,7 @@ LIBRARIES: dict[str, str] = {
     "httpx": "seams supertokens",
     "jwt": "seams supertokens",
     "multidict": "aiohttp_app downstream",
+    "opentelemetry": "observe",
     "prometheus_client": "process",
     "pydantic": "config supertokens",
     "pydantic_core": "config",

@@ -90,12 +90,19 @@ def _summary(count: int, paths: Sequence[Path]) -> str:
 def doubts(settings: Settings) -> tuple[Problem, ...]:
     """Return valid settings that are probably mistakes, with their places."""
     from gateway import supertokens, tls
+    from gateway.observe import spans
 
     config = settings.config
     doubtful = supertokens.doubtful_domains(config.supertokens)
     return (
         *settings.warnings,
-        *settings.problems((*doubtful, *tls.warnings(config.gateway.listen))),
+        *settings.problems(
+            (
+                *doubtful,
+                *tls.warnings(config.gateway.listen),
+                *spans.doubts(os.environ),
+            )
+        ),
     )
 
 

@@ -51,7 +51,13 @@ from gateway.headers.names import (
     reserved,
 )
 from gateway.headers.public_urls import MapPolicy, Public, authority
-from gateway.headers.trace_context import InboundPolicy, Traces, trace_id
+from gateway.headers.trace_context import (
+    InboundPolicy,
+    Sampler,
+    Traces,
+    span_id,
+    trace_id,
+)
 
 __all__ = [
     "HAS_TRACE",
@@ -70,6 +76,7 @@ __all__ = [
     "Networks",
     "Public",
     "Reserved",
+    "Sampler",
     "Traces",
     "authority",
     "compile_edits",
@@ -81,6 +88,7 @@ __all__ = [
     "request_rules",
     "reserved",
     "session_cookies",
+    "span_id",
     "to_client",
     "to_upstream",
     "trace_id",

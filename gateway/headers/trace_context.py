@@ -8,15 +8,16 @@ Source: https://www.w3.org/TR/trace-context/ (level 1).
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from binascii import hexlify
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import chain
 from typing import Final, NamedTuple
 
-from gateway.headers.names import TRACEPARENT, TRACESTATE
+from gateway.headers.names import HAS_TRACE, TRACEPARENT, TRACESTATE
 from gateway.http.request_head import RequestHead
 
 _TRACEPARENT = re.compile(
@@ -41,12 +42,18 @@ _BATCH: Final = 256
 """Traces that are made at once, in 9 KB."""
 
 _ID = slice(len("traceparent: 00-"), len("traceparent: 00-") + 32)
+_RANDOM = slice(_ID.stop - 16, _ID.stop)
 _SPAN_ID = slice(_ID.stop + 1, _ID.stop + 17)
 
 
 def trace_id(trace: bytes) -> str:
     """Return the id of the trace whose fields these are, as `Traces` returns them."""
     return trace[_ID].decode()
+
+
+def span_id(trace: bytes) -> str:
+    """Return the span id in these fields."""
+    return trace[_SPAN_ID].decode()
 
 
 class InboundTrace(NamedTuple):
@@ -114,6 +121,66 @@ class InboundPolicy(StrEnum):
     """The client's trace goes on, without its flag and its state."""
 
 
+class Sampler(NamedTuple):
+    """Which traces are recorded."""
+
+    share: float
+    """Of the traces that begin here."""
+    follows_parent: bool
+    """A trace that goes on here is recorded if it was before."""
+
+    def samples(self, low_bits: int, parent: bool | None) -> bool:
+        """Return whether to record a trace; *low_bits* are 64 random ones.
+
+        *parent*: whether it is recorded where it comes from; None: that doesn't count.
+        """
+        if self.follows_parent and parent is not None:
+            return parent
+        return low_bits < self.share * 2**64
+
+
+DEFAULT_SHARE: Final = 0.01
+"""Of the traces that begin here, if no variable names a sampler."""
+
+_SAMPLERS: Mapping[str, tuple[float | None, bool]] = {
+    "always_on": (1.0, False),
+    "always_off": (0.0, False),
+    "traceidratio": (None, False),
+    "parentbased_always_on": (1.0, True),
+    "parentbased_always_off": (0.0, True),
+    "parentbased_traceidratio": (None, True),
+}
+
+
+def sampler(name: str | None, argument: str | None) -> Sampler:
+    """Return the sampler that OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG name.
+
+    None: the variable isn't set.
+
+    Raises:
+        ValueError: it names none, or its share isn't a number from 0 to 1.
+    Source: OpenTelemetry, "Environment variable specification".
+    """
+    chosen = _SAMPLERS.get(name or "parentbased_traceidratio")
+    if chosen is None:
+        known = ", ".join(_SAMPLERS)
+        raise ValueError(f"OTEL_TRACES_SAMPLER: expected one of {known}")
+    share, follows_parent = chosen
+    if share is None:
+        share = 1.0 if name is not None else DEFAULT_SHARE
+        if argument is not None:
+            share = _share(argument)
+    return Sampler(share, follows_parent)
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        share = float(text)
+        if 0 <= share <= 1:
+            return share
+    raise ValueError("OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1")
+
+
 class Traces:
     """Begins the traces of requests."""
 
@@ -122,14 +189,20 @@ class Traces:
         randbytes: Callable[[int], bytes],
         trusted: Container[str] = (),
         policy: InboundPolicy = InboundPolicy.RESTART,
+        sampler: Sampler | None = None,
     ) -> None:
         """*randbytes* returns so many random bytes. Ids name traces and protect
         nothing, but two processes must not make the same ones.
 
-        *trusted* are the peers whose traces go on.
+        *trusted* are the peers whose traces go on. *sampler* decides what is recorded;
+        None: the gateway records nothing.
         """
         self._trusted = trusted
         self._continues_all = policy is InboundPolicy.CONTINUE
+        self._sampler = sampler
+        self.least_marks = HAS_TRACE if sampler is None else 0
+        """`begin` is needed for heads with such marks, or larger ones (it does no harm
+        for others). HAS_TRACE is the largest mark."""
         digits = chain.from_iterable(_batches(randbytes))
         line = b"traceparent: 00-%b%%b-00\r\n" % hexlify(randbytes(8))
         self.new: Iterator[bytes] = map(line.__mod__, digits)
@@ -138,33 +211,47 @@ class Traces:
         of the id is that of this process."""
         next(self.new)  # the first batch is made now
 
-    def begin(self, head: RequestHead, peer: str) -> bytes:
-        """Return the trace fields, each with CRLF, for a request that has some itself.
+    @property
+    def records(self) -> bool:
+        """Whether some traces are recorded."""
+        return self._sampler is not None
+
+    def begin(self, head: RequestHead, peer: str) -> tuple[bytes, bytes | None]:
+        """Return the trace fields, each with CRLF, for a request, and its parent.
+
+        The parent is the span id before the gateway's, empty if there is none. It is
+        None if the request isn't recorded.
 
         The trace of a trusted peer goes on with its flag and its state. No other client
-        can have anything recorded.
+        can have anything recorded: its flag doesn't count, and neither do the digits of
+        its trace id.
         """
-        new = next(self.new)
+        fields = next(self.new)
+        low_bits = int(fields[_RANDOM], 16) if self._sampler is not None else 0
         is_trusted = peer in self._trusted
-        if not is_trusted and not self._continues_all:
-            return new
-        lines = head.lines
-        before = inbound(
-            [line.value for line in lines if line.rule is TRACEPARENT],
-            [line.value for line in lines if line.rule is TRACESTATE],
-        )
+        before = None
+        if is_trusted or self._continues_all:
+            before = _before(head)
         if before is None:
-            return new
-        flags = b"01" if is_trusted and before.is_sampled else b"00"
+            if self._sampler is not None and self._sampler.samples(low_bits, None):
+                return _with_flag(fields), b""
+            return fields, None
+        parent = before.is_sampled if is_trusted else None
+        is_recorded = self._sampler is not None and self._sampler.samples(
+            low_bits, parent
+        )
+        # A trace that isn't recorded here may be elsewhere, as long as nothing decides.
+        is_sampled = is_recorded or (self._sampler is None and bool(parent))
         state = b""
         if is_trusted and before.state:
             state = b"tracestate: %b\r\n" % before.state
-        return b"traceparent: 00-%b-%b-%b\r\n%b" % (
+        fields = b"traceparent: 00-%b-%b-%b\r\n%b" % (
             before.trace_id,
-            new[_SPAN_ID],
-            flags,
+            fields[_SPAN_ID],
+            b"01" if is_sampled else b"00",
             state,
         )
+        return fields, before.span_id if is_recorded else None
 
     def again(self, trace: bytes) -> bytes:
         """Return the fields *trace* with a new span id, for another try.
@@ -173,6 +260,18 @@ class Traces:
         """
         start, end = _SPAN_ID.start, _SPAN_ID.stop
         return trace[:start] + next(self.new)[_SPAN_ID] + trace[end:]
+
+
+def _before(head: RequestHead) -> InboundTrace | None:
+    lines = head.lines
+    return inbound(
+        [line.value for line in lines if line.rule is TRACEPARENT],
+        [line.value for line in lines if line.rule is TRACESTATE],
+    )
+
+
+def _with_flag(fields: bytes) -> bytes:
+    return b"%b01\r\n" % fields[: _SPAN_ID.stop + 1]
 
 
 def _batches(randbytes: Callable[[int], bytes]) -> Iterator[Iterator[tuple[bytes]]]:

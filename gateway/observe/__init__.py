@@ -2,7 +2,8 @@
 
 `record` is what is recorded, and `access_log` writes it. `runtime` makes the lines
 about the gateway itself, and `stderr` writes them. `streams` is how both reach a pipe
-without mixing lines. `selection` chooses the requests that have a line.
+without mixing lines. `selection` chooses the requests that have a line. `recording` is
+what is noted for spans, and `spans` exports them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from gateway.observe.access_log import (
     text_line,
 )
 from gateway.observe.record import Observer, Record
+from gateway.observe.recording import Recording, Try, current, recorded
 from gateway.observe.runtime import Origin, RuntimeLog, Say, has_colours, runtime_line
 from gateway.observe.selection import Selection
 from gateway.observe.stderr import Messages, messages
@@ -32,14 +34,18 @@ __all__ = [
     "Observer",
     "Origin",
     "Record",
+    "Recording",
     "RuntimeLog",
     "Say",
     "Selection",
+    "Try",
     "Unbuffered",
+    "current",
     "fitting_line",
     "has_colours",
     "json_line",
     "messages",
+    "recorded",
     "runtime_line",
     "text_line",
 ]

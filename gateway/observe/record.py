@@ -10,6 +10,7 @@ from typing import Protocol
 
 from gateway.errors import Side, Stage
 from gateway.headers import trace_id
+from gateway.observe.recording import Recording
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,8 @@ class Record:
     trace: bytes = b""
     """The trace fields that the service was sent last, or would have been, each with
     CRLF; empty: the head couldn't be read."""
+    recording: Recording | None = None
+    """What else is noted; None: its spans aren't exported."""
     user_agent: str | None = None
     """The beginning of the field's value, if `log.user_agent` is set."""
     stage: Stage = Stage.ACCEPT

@@ -27,11 +27,13 @@ from collections.abc import (
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.config import Finding, SuperTokensConfig
 from gateway.http.fields import Fields
 from gateway.identity import Denied, SessionIdentity, SessionRequest
+from gateway.observe import current
 from gateway.seams import supertokens as seams
 from gateway.supertokens import sites
 from gateway.supertokens.recipes import RecipeError, check
@@ -134,6 +136,8 @@ class Sdk:
     def _called(self, path: str, outcome: str, took_s: float) -> None:
         if self.on_core_call is not None:
             self.on_core_call(path, outcome, took_s)
+        if (recording := current.get()) is not None:
+            recording.core_called(path, outcome, took_s, perf_counter())
 
     @property
     def sign_ins_waiting(self) -> int:

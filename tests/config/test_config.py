@@ -832,8 +832,9 @@ def test_bad_log_settings(log: dict[str, object], path: str, message: str) -> No
 
 
 def test_tracing_defaults() -> None:
-    """Clients don't choose the ids of traces."""
-    assert parse().tracing.inbound == "restart"
+    """Clients don't choose the ids of traces, and spans don't say who it is."""
+    tracing = parse().tracing
+    assert (tracing.inbound, tracing.user_id) == ("restart", False)
 
 
 @pytest.mark.parametrize(
@@ -842,6 +843,7 @@ def test_tracing_defaults() -> None:
         ({"inbound": "trust"}, "tracing.inbound", "expected 'restart' or 'continue'"),
         ({"inbound": True}, "tracing.inbound", "expected 'restart' or 'continue'"),
         ({"exporter": "otlp"}, "tracing.exporter", "unknown key"),
+        ({"user_id": "yes"}, "tracing.user_id", "true or false"),
         ("restart", "tracing", "expected a mapping"),
     ],
     ids=str,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import headers
-from gateway.headers import InboundPolicy, Traces, trace_id
-from gateway.headers.trace_context import MAX_STATE, InboundTrace, inbound
+from gateway.headers import InboundPolicy, Sampler, Traces, trace_id
+from gateway.headers.trace_context import MAX_STATE, InboundTrace, inbound, sampler
 from gateway.http.request_head import HeadLimits, RequestHead, RequestReader
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -26,8 +26,12 @@ READER = RequestReader(
 is_own = re.compile(rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00\r\n").fullmatch
 
 
-def traces(policy: InboundPolicy = InboundPolicy.RESTART, seed: int = 1) -> Traces:
-    return Traces(random.Random(seed).randbytes, {PROXY}, policy)
+def traces(
+    policy: InboundPolicy = InboundPolicy.RESTART,
+    seed: int = 1,
+    sampler: Sampler | None = None,
+) -> Traces:
+    return Traces(random.Random(seed).randbytes, {PROXY}, policy, sampler)
 
 
 def head(*fields: bytes) -> RequestHead:
@@ -159,7 +163,7 @@ def test_a_long_state_loses_whole_members(sent: bytes, state: bytes | None) -> N
 def test_the_trace_of_a_trusted_proxy_goes_on(policy: InboundPolicy) -> None:
     """With its flag and state, and with another parent id."""
     request = head(b"TraceParent: " + PARENT, b"tracestate: a=1", b"TRACESTATE: b=2")
-    sent = traces(policy).begin(request, PROXY)
+    sent, _ = traces(policy).begin(request, PROXY)
     found = re.fullmatch(rb"traceparent: 00-(\w{32})-(\w{16})-01\r\n(.*\r\n)", sent)
     assert found is not None
     assert found[1] == TRACE.encode()
@@ -171,7 +175,7 @@ def test_the_trace_of_a_trusted_proxy_goes_on(policy: InboundPolicy) -> None:
 def test_a_client_can_t_have_its_trace_recorded(policy: InboundPolicy) -> None:
     """Neither its flag nor its state counts, whatever happens to its trace id."""
     request = head(b"traceparent: " + PARENT, b"tracestate: dd=s:2")
-    sent = traces(policy).begin(request, CLIENT)
+    sent, _ = traces(policy).begin(request, CLIENT)
     assert is_own(sent)
     assert (trace_id(sent) == TRACE) == (policy is InboundPolicy.CONTINUE)
     assert SPAN.encode() not in sent
@@ -193,7 +197,7 @@ def test_no_field_of_a_client_breaks_ours(
             assert re.fullmatch(
                 rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\r\n"
                 rb"(tracestate: [ -~]+\r\n)?",
-                traces(policy).begin(request, peer),
+                traces(policy).begin(request, peer)[0],
             )
 
 
@@ -210,7 +214,7 @@ def test_what_isn_t_valid_begins_a_trace(
     fields: tuple[bytes, ...], policy: InboundPolicy
 ) -> None:
     """Even from a trusted proxy; a state without a parent says nothing."""
-    sent = traces(policy).begin(head(*fields), PROXY)
+    sent, _ = traces(policy).begin(head(*fields), PROXY)
     assert is_own(sent)
     assert trace_id(sent) != TRACE
 
@@ -232,7 +236,76 @@ def test_each_try_has_its_own_span() -> None:
     """The trace, its flag and its state stay. Source: §4.3."""
     own = traces()
     fields = head(b"traceparent: " + PARENT, b"tracestate: a=1")
-    first = own.begin(fields, PROXY)
+    first, _ = own.begin(fields, PROXY)
     second = own.again(first)
     assert (first[:49], first[65:]) == (second[:49], second[65:])
     assert first[49:65] != second[49:65]
+
+
+# --- what is recorded ---
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "expected"),
+    [
+        (None, None, Sampler(0.01, True)),
+        (None, "0.5", Sampler(0.5, True)),
+        ("always_on", None, Sampler(1.0, False)),
+        ("always_off", "1", Sampler(0.0, False)),
+        ("traceidratio", "0.25", Sampler(0.25, False)),
+        ("traceidratio", None, Sampler(1.0, False)),
+        ("parentbased_always_on", None, Sampler(1.0, True)),
+        ("parentbased_always_off", None, Sampler(0.0, True)),
+        ("parentbased_traceidratio", "0", Sampler(0.0, True)),
+    ],
+)
+def test_samplers(name: str | None, argument: str | None, expected: Sampler) -> None:
+    """They are OpenTelemetry's; the default is 1 % of the traces that begin here."""
+    assert sampler(name, argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("jaeger_remote", None),
+        ("traceidratio", "2"),
+        ("traceidratio", "-0.1"),
+        ("traceidratio", "nan"),
+        ("parentbased_traceidratio", "half"),
+    ],
+)
+def test_bad_samplers(name: str, argument: str | None) -> None:
+    """The error names the variable and what is expected."""
+    with pytest.raises(ValueError, match=r"^OTEL_TRACES_SAMPLER(_ARG)?: expected "):
+        sampler(name, argument)
+
+
+def test_a_share_of_the_traces_is_recorded() -> None:
+    """About that share, by the digits of the id. The flag says so."""
+    own = traces(sampler=Sampler(0.1, follows_parent=True))
+    found = [own.begin(head(), CLIENT) for _ in range(5000)]
+    recorded = [sent for sent, before in found if before is not None]
+    assert 400 < len(recorded) < 600
+    assert all((b"-01\r\n" in sent) == (before == b"") for sent, before in found)
+    assert all(int(trace_id(sent)[16:], 16) < 2**64 / 10 for sent in recorded)
+
+
+@pytest.mark.parametrize("is_sampled", [True, False])
+def test_a_trusted_parent_decides(is_sampled: bool) -> None:
+    """With a parent-based sampler; others decide for themselves."""
+    request = head(f"traceparent: 00-{TRACE}-{SPAN}-0{int(is_sampled)}".encode())
+    for share in (0.0, 1.0):
+        for follows, expected in ((True, is_sampled), (False, share == 1.0)):
+            own = traces(sampler=Sampler(share, follows_parent=follows))
+            sent, before = own.begin(request, PROXY)
+            assert before == (SPAN.encode() if expected else None)
+            assert sent.endswith(b"-0%d\r\n" % expected)
+
+
+def test_a_client_s_digits_don_t_decide() -> None:
+    """An id that a sampler by digits would always record."""
+    low = f"00-{'0' * 31}1-{SPAN}-01"
+    own = traces(InboundPolicy.CONTINUE, sampler=Sampler(0.1, follows_parent=True))
+    request = head(f"traceparent: {low}".encode())
+    found = [own.begin(request, CLIENT)[1] for _ in range(1000)]
+    assert 50 < sum(before is not None for before in found) < 200
