@@ -35,7 +35,7 @@ from gateway.routes import Route
 from gateway.running import ensure_task
 from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, ServiceTargets, UpstreamPool
-from gateway.upstream.retry import Attempts, Budget
+from gateway.upstream.retry import Attempts
 from gateway.upstream.stream import Stream
 from gateway.upstream.tries import Tries
 
@@ -81,7 +81,6 @@ class Forwarder:
         self._verifier = verifier
         self._traces = traces
         self._exchange = self._recorded_exchange if traces.records else _exchange
-        self.retries = Budget()
         self.tunnels: dict[websocket.Tunnel, Principal | None] = {}
         """Open WebSockets, each with whose it is; None: it ends with no session."""
         self.streams: dict[Stream, Principal] = {}
@@ -152,12 +151,13 @@ class Forwarder:
                 fields += b"Transfer-Encoding: chunked\r\n"
         if head.content_length is not None:
             fields += b"Content-Length: %d\r\n" % head.content_length
-        self.retries.earn()
         by = route.service.hash_by
-        pools = service.in_turn(None if by is None else _hash_key(by, forward))
+        key = None if by is None else _hash_key(by, forward)
+        pools = service.in_turn(key, request.method)
         record.target = pools[0].name
         downstream.client_address = request.forwarded.client
         retry, timeouts = route.retry, route.timeouts
+        service.retries.earn(retry.budget)
         if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
             timeouts = timeouts.of_a_try(retry.per_try)
         try:
@@ -356,7 +356,7 @@ class Forwarder:
         route = forward.route
         service = self._services[route.service.name]
         attempts = Attempts(
-            self.retries,
+            service.retries,
             route.retry,
             targets=len(pools),
             is_safe=_is_safe(forward, body),

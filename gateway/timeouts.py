@@ -51,6 +51,8 @@ class Retry:
     """The statuses in `on`."""
     per_try: float | None
     """How many seconds each try may take to the reply's head. None: `response`."""
+    budget: float
+    """How many retries each request allows its service, in the long run: 0 to 1."""
 
     @classmethod
     def of(cls, retry: config.RetryConfig) -> Retry:
@@ -60,4 +62,5 @@ class Retry:
             on=frozenset(retry.on),
             statuses=frozenset(int(one) for one in retry.on if one.isdigit()),
             per_try=retry.per_try,
+            budget=retry.budget,
         )

@@ -92,8 +92,8 @@ class UpstreamPool:
         """The target's URL, for people."""
         self._heads = heads
         self._events = events
-        self._dialer = Dialer(target, resolver)
-        self._is_named = self._dialer.is_named
+        self.dialer = Dialer(target, resolver)
+        self._is_named = self.dialer.is_named
         self._idle: list[UpstreamConnection] = []
         self._connections: set[UpstreamConnection] = set()
         self._places = 0
@@ -321,7 +321,7 @@ class UpstreamPool:
         key = None if client is None else self._clients.key(client.client_address)
         self._dialling.append(key)
         try:
-            made = await self._dialer.dial(
+            made = await self.dialer.dial(
                 lambda: UpstreamConnection(self, self.name, self._heads, loop),
                 deadline,
             )
@@ -489,7 +489,7 @@ class UpstreamPool:
 
         It is closed if its name has moved, or if more connections are open than may be.
         """
-        if self._is_named and self._dialer.leads_away(connection.address):
+        if self._is_named and self.dialer.leads_away(connection.address):
             connection.abort()
         elif self._places > self.limits.max_connections and self._is_over_limit():
             self.on_closed(connection)  # at once: the next one may stay

@@ -17,18 +17,14 @@ from typing import Final
 from gateway.errors import UpstreamClosed, UpstreamError, UpstreamTimeout
 from gateway.timeouts import Retry
 
-SHARE: Final = 0.2
-"""Retries allowed per request in the long run. More of them would keep an overloaded
-service from recovering; Envoy's and Finagle's budgets use the same value."""
-
 RESERVE: Final = 100.0
 """Retries allowed in a burst: a target that restarts fails about as many requests."""
 
 
 class Budget:
-    """The number of retries that may still be made, shared by all routes.
+    """The number of retries that a service may still get.
 
-    Every request adds `SHARE`, up to `RESERVE`.
+    Every request adds its share (`retry.budget`), up to `RESERVE` in all.
     """
 
     __slots__ = ("left",)
@@ -36,10 +32,10 @@ class Budget:
     def __init__(self) -> None:
         self.left = RESERVE
 
-    def earn(self) -> None:
-        """Add the share of one request."""
+    def earn(self, share: float) -> None:
+        """Add the *share* of one request."""
         if self.left < RESERVE:
-            self.left += SHARE
+            self.left += share
 
     def spend(self) -> bool:
         """Return whether a retry is allowed now; if so, subtract it."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from random import Random
 from time import monotonic
 
-from gateway.errors import ConnectFailed, UpstreamClosed, UpstreamError
+from gateway.errors import (
+    ConnectFailed,
+    OutOfDescriptors,
+    UpstreamClosed,
+    UpstreamError,
+)
 from gateway.events import RuntimeEvent, about
+from gateway.http.methods import SAFE_METHODS
 from gateway.upstream.balance import (
     Balancer,
     LeastRequests,
@@ -18,7 +25,9 @@ from gateway.upstream.balance import (
 )
 from gateway.upstream.ejection import EjectionRules, Ejections
 from gateway.upstream.hold import Hold
+from gateway.upstream.knock import knock
 from gateway.upstream.pool import UpstreamPool
+from gateway.upstream.retry import Budget
 
 _log = logging.getLogger("gateway.upstream")
 
@@ -57,6 +66,9 @@ class ServiceTargets:
         self.name = name
         self.pools = tuple(pools)
         self.hold = hold
+        self.retries = Budget()
+        """The retries that the service may still get from this worker."""
+        self._knocks: set[asyncio.Task[None]] = set()
         self._weights = tuple(weights) or (1.0,) * len(pools)
         self._names = [str(pool.target).encode() for pool in pools]
         self._all = tuple(range(len(pools)))
@@ -82,11 +94,14 @@ class ServiceTargets:
         pool = self.pools[number]
         return pool.in_use + pool.waiting
 
-    def in_turn(self, key: bytes | None = None) -> Sequence[UpstreamPool]:
+    def in_turn(
+        self, key: bytes | None = None, method: str = ""
+    ) -> Sequence[UpstreamPool]:
         """Return all pools in the order in which they are to be tried.
 
         Requests with the same *key* go to the same target while it is there. Ejected
-        targets come last.
+        targets come last, but a request whose *method* is safe may be the one that
+        tries a target again.
         """
         pools = self.pools
         if len(pools) == 1:
@@ -97,6 +112,9 @@ class ServiceTargets:
         if ejections is not None and self.is_watched:
             now = self._clock()
             tried = ejections.trial(now)
+            if tried is not None and method not in SAFE_METHODS:
+                self._knock(tried)
+                tried = None
             usable = ejections.usable()
             weights = tuple(
                 self._weights[number] * ejections.share(number, now)
@@ -116,6 +134,22 @@ class ServiceTargets:
         if len(usable) < len(self.pools):
             rest += [n for n in self._all if n != first and n not in usable]
         return [self.pools[number] for number in (first, *rest)]
+
+    def _knock(self, number: int) -> None:
+        """Try a target with a connection alone: the request at hand must not fail."""
+        task = asyncio.create_task(self._knocked(self.pools[number]))
+        self._knocks.add(task)
+        task.add_done_callback(self._knocks.discard)
+
+    async def _knocked(self, pool: UpstreamPool) -> None:
+        try:
+            await knock(pool.dialer)
+        except UpstreamError as error:
+            self.failed(pool, error)
+        except OutOfDescriptors:
+            pass  # it says nothing about the target, which is tried again later
+        else:
+            self.answered(pool)
 
     def failed(self, pool: UpstreamPool, error: UpstreamError) -> None:
         """Note that a request to one of the targets has failed."""

@@ -231,3 +231,21 @@ async def test_without_hold_nothing_waits(closed_port: int) -> None:
     ):
         assert (await gw.ask("GET", "/a")).status == 502
         assert held(gw) == 0
+
+
+async def test_a_wait_ends_with_the_drain(closed_port: int) -> None:
+    """A request that waits when the worker drains gets its 503 at the drain's end."""
+    async with (
+        gateway(
+            f"http://127.0.0.1:{closed_port}",
+            service={"hold": "60s"},
+            settings={"drain_timeout": "150ms"},
+        ) as gw,
+        gw.connect() as wire,
+    ):
+        await wire.send(request("POST", "/a"))
+        await until(lambda: held(gw) == 1)
+        await gw.stop()
+        reply = await wire.reply()
+        assert (reply.status, reply.json()["code"]) == (503, "shutting_down")
+        assert held(gw) == 0

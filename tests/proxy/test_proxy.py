@@ -302,10 +302,22 @@ async def test_retries_are_limited_by_a_budget() -> None:
         FaultUpstream(FAULTS["close before reply"]) as upstream,
         gateway(upstream.url) as gw,
     ):
-        gw.proxy.forwarder.retries.left = 3
+        gw.proxy.dependencies.services["up"].retries.left = 3
         for _ in range(10):
             assert (await gw.ask("GET", "/a")).status == 502
         assert len(upstream.requests) == 10 + 3 + 2
+
+
+async def test_the_budget_is_the_routes_and_counts_for_the_service() -> None:
+    """With `budget: 1`, each request may be repeated, also after the reserve."""
+    async with (
+        FaultUpstream(FAULTS["close before reply"]) as upstream,
+        gateway(upstream.url, service={"retry": {"budget": 1}}) as gw,
+    ):
+        gw.proxy.dependencies.services["up"].retries.left = 0
+        for _ in range(10):
+            assert (await gw.ask("GET", "/a")).status == 502
+        assert len(upstream.requests) == 20
 
 
 async def test_total_bounds_all_attempts_together(

@@ -98,6 +98,57 @@ async def test_a_target_comes_back() -> None:
         assert [pool for pool, is_up in services(gw) if is_up] == [*gw.pools]
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_no_post_is_a_trial(comes_back: bool) -> None:
+    """A request that can't be repeated tries no target: a connection alone does.
+
+    With *comes_back* the target takes connections again. It gets no request before, so
+    none fails by it.
+    """
+    async with FaultUpstream(answer()) as gone:
+        url = gone.url
+    port = int(url.rpartition(":")[2])
+    passive = {"failures": 1, "eject": "20ms", "max_eject": "20ms"}
+    async with (
+        FaultUpstream(answer()) as good,
+        gateway(
+            url,
+            good.url,
+            service=TURNS | {"health": {"passive": passive}},
+            log_expected=True,
+        ) as gw,
+    ):
+
+        def is_logged(text: str) -> bool:
+            return any(text in line for line in gw.log.lines)
+
+        while not is_logged("is ejected"):
+            assert (await gw.ask("POST", "/a")).status == 200
+        if not comes_back:
+            before = len(gw.log.lines)
+            while len(gw.log.lines) < before + 2:  # two trials have failed
+                assert (await gw.ask("POST", "/a")).status == 200
+                await asyncio.sleep(0.005)
+            records = [await gw.record() for _ in good.requests]
+            assert sum(bool(record.note) for record in records) == 1
+            return
+        took: list[bytes] = []
+
+        async def note(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            took.append(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(note, "127.0.0.1", port)
+        async with server:
+            while not is_logged("is back"):
+                assert (await gw.ask("POST", "/a")).status == 200
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(0)
+            assert set(took) <= {b""}
+
+
 def services(gw: UnderTest) -> Any:
     return gw.proxy.dependencies.services["up"].up()
 

@@ -18,7 +18,7 @@ from gateway.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from gateway.upstream.retry import RESERVE, SHARE, Attempts, Budget
+from gateway.upstream.retry import RESERVE, Attempts, Budget
 
 
 @pytest.mark.parametrize(
@@ -100,30 +100,30 @@ def test_every_request_comes_to_an_end(
     assert retries <= targets - 1 + attempts
 
 
-@given(st.lists(st.booleans(), max_size=3000))
-def test_retries_are_a_fifth_of_the_requests(events: list[bool]) -> None:
-    """Retries are at most the reserve and a fifth of the requests, in any order."""
+@given(st.lists(st.booleans(), max_size=3000), st.floats(0.001, 1))
+def test_retries_are_a_share_of_the_requests(events: list[bool], share: float) -> None:
+    """Retries are at most the reserve and the share of the requests, in any order."""
     budget = Budget()
     requests = retries = 0
     for is_request in events:
         if is_request:
             requests += 1
-            budget.earn()
+            budget.earn(share)
         else:
             retries += budget.spend()
-    assert retries <= RESERVE + SHARE * requests + 1e-6
+    assert retries <= RESERVE + share * requests + 1e-6
 
 
 def test_a_spent_budget_refuses_until_requests_earn_more() -> None:
     """Five requests earn one retry; the budget saves up 100 at most."""
     budget = Budget()
     for _ in range(1000):
-        budget.earn()
+        budget.earn(retry_of().budget)
     assert sum(budget.spend() for _ in range(1000)) in (100, 101)
     attempts = Attempts(budget, retry_of(attempts=5), targets=1, is_safe=True)
     assert not attempts.again(UpstreamClosed())
     for _ in range(5):
-        budget.earn()
+        budget.earn(retry_of().budget)
     assert attempts.again(UpstreamClosed())
     assert not attempts.again(UpstreamClosed())
 

@@ -236,7 +236,7 @@ class Model:
         self.loop = asyncio.get_running_loop()
         self.pool = pool
         self.dialer = FakeDialer(self.loop)
-        pool._dialer = cast("Any", self.dialer)
+        pool.dialer = cast("Any", self.dialer)
         self.clients: list[FakeClient] = []
         self.flaws: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.flaws.append(context))

@@ -84,6 +84,11 @@ class RetryConfig(Model):
     reply's head. The last one has `timeouts.response`. Unset: a slow reply is no reason
     to send the request again.
     """
+    budget: Share = 0.2
+    """How many retries there are for each request to the service in the long run, in
+    each worker; 100 more may come at once. More of them would keep an overloaded
+    service from recovering.
+    """
 
 
 class TlsConfig(Model):
