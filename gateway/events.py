@@ -62,6 +62,8 @@ class RuntimeEvent(Enum):
         ("service", "target", "reason", "ejected_s"),
     )
     TARGET_BACK = "target_back", _INFO, ("service", "target")
+    TARGET_DOWN = "target_down", _WARNING, ("service", "target", "reason")
+    TARGET_UP = "target_up", _INFO, ("service", "target")
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
     ADMIN_ACTION = "admin_action", _INFO, ("peer", "action", "status")
     CONNECTIONS_CLOSED = (

@@ -66,8 +66,7 @@ EDGES: dict[str, str] = {
     "admin": "config events routes",
     "process": (
         "admin app clients config downstream events http observe pace seams session"
-        " settings"
-        " supertokens tls"
+        " routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"

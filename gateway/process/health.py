@@ -42,6 +42,8 @@ class Facts:
     """On the monotonic clock."""
     certificate_left_s: float | None = None
     """Until the first certificate expires; None: there is none, or it isn't known."""
+    services_down: tuple[str, ...] = ()
+    """The services of which all targets fail their checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,16 @@ def _certificates(facts: Facts) -> CheckResult:
     return CheckResult(Level.DEGRADED, f"a certificate expires in {days} days")
 
 
+def _services(facts: Facts) -> CheckResult:
+    down = facts.services_down
+    if not down:
+        return _OK
+    others = f" and {len(down) - 1} more" if len(down) > 1 else ""
+    return CheckResult(
+        Level.DEGRADED, f"all targets of service {down[0]}{others} fail their checks"
+    )
+
+
 def _started(facts: Facts) -> CheckResult:
     status = facts.status
     if status.is_started:
@@ -130,12 +142,13 @@ CHECKS: Final[Mapping[str, Callable[[Facts], CheckResult]]] = {
     "keys": _keys,
     "core": _core,
     "certificates": _certificates,
+    "services": _services,
     "started": _started,
 }
 
 PROBES: Final[Mapping[str, tuple[str, ...]]] = {
     "/livez": ("supervisor", "workers"),
-    "/readyz": ("accepting", "draining", "keys", "core", "certificates"),
+    "/readyz": ("accepting", "draining", "keys", "core", "certificates", "services"),
     "/startupz": ("started",),
 }
 """Path → the checks that it answers for."""

@@ -13,6 +13,9 @@ the `Status` that the supervisor sends each time that it changes, and from what 
 of the core itself. So health is answered even if all workers hang. `/metrics` has what
 the workers count, which the supervisor relays.
 
+It checks the targets of services (`health.active`), for all workers together, and tells
+the supervisor what is down.
+
 If `gateway.admin.listen` is set, it shows operators the gateway, and acts for them.
 
 No running worker depends on the hub: when it dies it is restarted, and workers are not
@@ -56,10 +59,12 @@ from gateway.process.messages import (
     Status,
 )
 from gateway.process.pipe import Pipe
+from gateway.process.target_messages import CheckTargets, TargetsDown
 from gateway.process.totals import Totals
 from gateway.session.key_reports import KeyReports
 from gateway.session.keys import KeySet, KeyStore
 from gateway.supertokens.core_check import CoreCheck, CoreVerdict
+from gateway.upstream.checks import TargetChecker
 
 _RENDER_S = 0.25
 """How long rendered metrics are answered: many clients must not keep the hub busy."""
@@ -102,6 +107,9 @@ class Hub:
         self._rendered: dict[str, tuple[float, bytes]] = {}
         """Media type → when the metrics were rendered last, and the result."""
         self._servers: list[asyncio.Server] = []
+        self._checker = TargetChecker(
+            lambda service, down: self._pipe.send(TargetsDown(service, down))
+        )
 
     async def run(self, end: socket.socket) -> None:
         """Run until the supervisor sends `Drain` or its end of the channel closes."""
@@ -110,6 +118,7 @@ class Hub:
         async with (
             contextlib.AsyncExitStack() as store,
             contextlib.AsyncExitStack() as check,
+            contextlib.aclosing(self._checker),
         ):
             while not self._is_stopped:
                 await self._changed.wait()
@@ -199,6 +208,7 @@ class Hub:
             core_trouble=self._core_trouble(),
             now=time.monotonic(),
             certificate_left_s=self._certificate_left_s(),
+            services_down=tuple(self._checker.services_down()),
         )
         self._board.update(facts, time.time())
         if self._reports is not None and status.keys_until is not None:
@@ -289,6 +299,13 @@ class Hub:
                 self._watcher.watch(message)
             case DenyDone() | Reloaded():
                 self._admin.answered(message)
+            case CheckTargets(check):
+                if check is None:
+                    self._checker.begin()
+                else:
+                    self._checker.add(check)
+            case TargetsDown(service, targets):
+                self._checker.know(service, targets)
             case Drain():
                 self._stop()
             case _:

@@ -13,6 +13,10 @@ from gateway.session.deny_list import UserDenial, UserScope
 MAX_HANDLE = 1024
 """Of a session handle or an id, in characters. SuperTokens' have less than 100."""
 
+_MAX_HOSTS = 64
+_MAX_URL = 4096
+"""Of a core's address, of its API key and of an issuer, in characters."""
+
 
 class BadMessage(ValueError):
     """The other end has sent an invalid message. The text quotes nothing of it."""
@@ -67,4 +71,25 @@ def to_number(value: object) -> int:
     """Return *value*, a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadMessage("an invalid number")
+    return value
+
+
+def to_hosts(value: list[object]) -> tuple[str, ...]:
+    """Return *value*, the addresses of a core."""
+    if len(value) > _MAX_HOSTS:
+        raise BadMessage("too many hosts")
+    return tuple(map(to_url, value))
+
+
+def to_api_key(value: object) -> str | None:
+    """Return *value*, a core's API key or None."""
+    if value is not None and (not isinstance(value, str) or len(value) > _MAX_URL):
+        raise BadMessage("an invalid API key")
+    return value
+
+
+def to_url(value: object) -> str:
+    """Return *value*, an address or an issuer."""
+    if not isinstance(value, str) or len(value) > _MAX_URL:
+        raise BadMessage("an invalid URL")
     return value

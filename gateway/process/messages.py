@@ -14,17 +14,21 @@ from typing import Final
 
 from gateway.events import ONCE_CODES, RuntimeEvent
 from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
-from gateway.process import admin_messages
+from gateway.process import admin_messages, target_messages
 from gateway.process.admin_messages import AdminMessage
 from gateway.process.message_values import (
     BadMessage,
     one_of,
+    to_api_key,
     to_handle,
+    to_hosts,
     to_number,
     to_time,
+    to_url,
     to_user,
     user_to_json,
 )
+from gateway.process.target_messages import CheckTargets, TargetMessage, TargetsDown
 from gateway.session.deny_list import UserDenial
 
 _MAX_LINE_BYTES = 1024 * 1024
@@ -34,10 +38,7 @@ _BATCH_BYTES = 64 * 1024
 long."""
 _BATCH_USERS = 32
 """Of about the same length, as an id has up to 1,024 characters."""
-_MAX_HOSTS = 64
 _MAX_SAMPLES = 4 * MAX_ROWS
-_MAX_URL = 4096
-"""Of a core's address, of its API key and of an issuer, in characters."""
 MAX_KEY_SET = 256 * 1024
 """Of a key set, in characters. A core's usual set has 2,000."""
 
@@ -230,6 +231,7 @@ Message = (
     | Status
     | Report
     | AdminMessage
+    | TargetMessage
 )
 
 
@@ -280,6 +282,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"status": [getattr(message, name) for name in _STATUS_FIELDS]}
         case Report(child, slot, inner):
             return {"child": child, "slot": slot, "report": _to_json(inner)}
+        case CheckTargets() | TargetsDown():
+            return target_messages.to_json(message)
         case admin:
             return admin_messages.to_json(admin)
 
@@ -356,7 +360,7 @@ def _simple_message(value: object) -> Message:
         case {"key_source": source, **rest} if not rest:
             return _source(source)
         case {"ask_core": [timeout_s, api_key, *hosts], **rest} if not rest:
-            return AskCore(_hosts(hosts), _api_key(api_key), to_time(timeout_s))
+            return AskCore(to_hosts(hosts), to_api_key(api_key), to_time(timeout_s))
         case {"keys_until": until, **rest} if not rest:
             return KeysUntil(to_time(until))
         case {"fetch_keys": [source, refresh_s, timeout_s], **rest} if not rest:
@@ -371,6 +375,8 @@ def _simple_message(value: object) -> Message:
             return Snapshot(_samples(samples))
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
+        case {"check_targets": _} | {"targets_down": _}:
+            return target_messages.from_json(value)
         case _:
             return admin_messages.from_json(value)
 
@@ -458,27 +464,9 @@ def _counts(names: Sequence[str], value: dict[str, object]) -> dict[str, int]:
 def _source(value: object) -> KeySource:
     match value:
         case [str(issuer), *hosts]:
-            return KeySource(_hosts(hosts), _url(issuer))
+            return KeySource(to_hosts(hosts), to_url(issuer))
         case _:
             raise BadMessage("an invalid source of keys")
-
-
-def _hosts(value: list[object]) -> tuple[str, ...]:
-    if len(value) > _MAX_HOSTS:
-        raise BadMessage("too many hosts")
-    return tuple(map(_url, value))
-
-
-def _api_key(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or len(value) > _MAX_URL):
-        raise BadMessage("an invalid API key")
-    return value
-
-
-def _url(value: object) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_URL:
-        raise BadMessage("an invalid URL")
-    return value
 
 
 def _ends(value: dict[str, object]) -> dict[str, float]:

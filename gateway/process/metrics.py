@@ -37,7 +37,7 @@ from gateway.observe.meters import (
 )
 from gateway.process.messages import WORKER_STATES, Status
 from gateway.process.metering import usage
-from gateway.process.plan import name_of
+from gateway.process.plan_places import name_of
 from gateway.process.totals import Totals
 
 Values = Mapping[tuple[str, ...], float]

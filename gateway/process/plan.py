@@ -17,7 +17,8 @@ These rules hold after every event, in any order of events:
 - The hub asks the core once for each generation that serves, with what the generation's
   first worker has reported before it met a client.
 - A reload takes over only when its workers have keys, or the old ones have none.
-- The hub has the `Status` of the present.
+- The hub has the `Status` of the present, and checks the targets of the configuration
+  that serves. What it finds reaches all workers that have these checks, new ones too.
 - After a signal to stop, workers accept for `gateway.shutdown_delay`, and are replaced.
 """
 
@@ -87,6 +88,7 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.plan_places import name_of, shares
 from gateway.process.plan_state import (
     Child,
     ChildPlace,
@@ -97,7 +99,9 @@ from gateway.process.plan_state import (
     state_in,
     state_of,
 )
+from gateway.process.plan_targets import TargetStates
 from gateway.process.plan_watch import HubWatch
+from gateway.process.target_messages import TargetsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,27 +137,6 @@ class SupervisorPace:
         return backoff_s(self.first_delay_s, failures, self.max_delay_s)
 
 
-def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """Return the numbers of the sockets that each of *slots* accepts from.
-
-    *slots* are those with a ready worker. A slot's own socket comes first. The sockets
-    of the other slots are distributed in turn. A single socket is shared by all.
-    """
-    if sockets == 1:
-        return dict.fromkeys(slots, (0,))
-    dealt = {slot: [slot] for slot in slots}
-    if slots:
-        orphans = (number for number in range(sockets) if number not in dealt)
-        for turn, number in enumerate(orphans):
-            dealt[slots[turn % len(slots)]].append(number)
-    return {slot: tuple(numbers) for slot, numbers in dealt.items()}
-
-
-def name_of(slot: int) -> str:
-    """Return the name of a slot's worker in messages to operators."""
-    return f"worker {slot + 1}"
-
-
 class Plan:
     """Turns events into actions, from the start of a supervisor to its exit."""
 
@@ -177,6 +160,7 @@ class Plan:
         self._children: dict[int, Child] = {}
         self._last_number = 0
         self._denials = Denials()
+        self._targets = TargetStates()
         self._reloads = AskedReloads()
         """Those that the hub has asked for."""
         self._keys: Keys | None = None
@@ -352,6 +336,11 @@ class Plan:
                 self._assign_sockets()
             case Keys() if not isinstance(child, WorkerChild):
                 self._on_keys(message)
+            case TargetsDown() if child is self._hub.child:
+                config = self._current.config
+                self._send_all(
+                    self._targets.found(message, config, self._all_workers())
+                )
             case Notice() if isinstance(child, WorkerChild):
                 self._actions += self._notices.lines(message)
             case Snapshot() if isinstance(child, WorkerChild):
@@ -403,6 +392,8 @@ class Plan:
             self._send(hub, described[1])
         for watch in self._watch.told(hub.number):
             self._send(hub, watch)
+        for message in self._targets.direct(hub, config):
+            self._send(hub, message)
         if core is not None and self._hub_asks != (hub.number, config.generation):
             self._hub_asks = hub.number, config.generation
             self._send(hub, core)
@@ -435,11 +426,7 @@ class Plan:
         if isinstance(source, WorkerChild):
             for part in batches(denial.ends.items()):
                 self._report(source, part)
-        others = [
-            child
-            for child in self._children.values()
-            if isinstance(child, WorkerChild) and child is not source
-        ]
+        others = [worker for worker in self._all_workers() if worker is not source]
         self._send_all(self._denials.add(source, denial, others, self._now.epoch))
 
     def _on_ready(self, generation: Generation) -> None:
@@ -579,6 +566,8 @@ class Plan:
             self._actions.append(Fork(worker.number, slot, config.generation))
             for denied in self._denials.live(self._now.epoch):
                 self._send(worker, denied)
+            for known in self._targets.known(config):
+                self._send(worker, known)
 
     def _fork_hub(self) -> None:
         hub = Child(
@@ -772,9 +761,9 @@ class Plan:
     def _status(self) -> Status:
         current = self._current
         others = Counter(
-            state_of(child)
-            for child in self._children.values()
-            if isinstance(child, WorkerChild) and child.generation is not current
+            state_of(worker)
+            for worker in self._all_workers()
+            if worker.generation is not current
         )
         until = min(
             (worker.keys_until for worker in current.accepting()), default=-math.inf
@@ -782,11 +771,7 @@ class Plan:
         is_loaded, loaded_at = self._loaded
         return Status(
             generation=current.config.generation,
-            children=tuple(
-                number
-                for number, child in self._children.items()
-                if isinstance(child, WorkerChild)
-            ),
+            children=tuple(worker.number for worker in self._all_workers()),
             slots=tuple(map(state_in, current.places)),
             others=dict(others),
             is_started=self._is_started,
@@ -809,6 +794,11 @@ class Plan:
         yield from self._current.places
         if self._next is not None:
             yield from self._next.places
+
+    def _all_workers(self) -> list[WorkerChild]:
+        """Return the workers of all generations that haven't exited."""
+        children = self._children.values()
+        return [child for child in children if isinstance(child, WorkerChild)]
 
     def _remove(self, child: Child) -> None:
         del self._children[child.number]

@@ -13,6 +13,7 @@ from gateway.config.diff import ConfigChange
 from gateway.events import Fact, RuntimeEvent
 from gateway.process.admin_messages import WatchFiles
 from gateway.process.messages import Message
+from gateway.upstream.checked import ServiceCheck
 
 # --- events -----------------------------------------------------------------------
 
@@ -62,6 +63,8 @@ class LoadedFile:
     """The files that were read, to be watched; None: they aren't."""
     description: Mapping[str, str] = field(default_factory=dict)
     """What the hub tells operators of the file; empty: nothing."""
+    checks: tuple[ServiceCheck, ...] = ()
+    """How targets are checked."""
 
 
 @dataclass(frozen=True, slots=True)

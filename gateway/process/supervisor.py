@@ -29,7 +29,7 @@ from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
 from gateway.process.listening import socket_count
 from gateway.process.messages import Message
-from gateway.process.plan import Plan, SupervisorPace, name_of
+from gateway.process.plan import Plan, SupervisorPace
 from gateway.process.plan_events import (
     Action,
     Announce,
@@ -56,10 +56,12 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.plan_places import name_of
 from gateway.process.reload_state import Fingerprints, ReloadNotes
 from gateway.process.served import ServedSettings, served
 from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
+from gateway.process.target_checks import service_checks
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 from gateway.tls import BadTls
@@ -475,6 +477,7 @@ def _config(
         log_format=settings.config.log.format,
         admin=gateway.admin,
         description=description,
+        checks=service_checks(settings.config, settings.table),
     )
 
 

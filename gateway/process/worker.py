@@ -49,6 +49,7 @@ from gateway.process.serve import (
     hosting,
     settle_garbage,
 )
+from gateway.process.target_messages import TargetsDown
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
 from gateway.supertokens import RecipeError
@@ -172,6 +173,10 @@ class Worker:
                 self._changed.set()
             case Keys(source, fetched_at, jwks) if source == self._key_source:
                 self._app.keys.adopt(jwks.encode(), fetched_at)
+            case TargetsDown(service, targets):
+                services = self._app.proxy.dependencies.services
+                if service in services:
+                    services[service].set_down(targets)
             case Drain():
                 self._drain()
             case _:

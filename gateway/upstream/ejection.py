@@ -9,7 +9,7 @@ that all of them share ejects few.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,18 +63,26 @@ class Ejections:
             if target.out_until is None
         )
 
-    def trial(self, now: float) -> int | None:
+    def trial(self, now: float, but: Collection[int] = ()) -> int | None:
         """Return an ejected target that the next request shall try; None: none.
 
+        None of *but*: they are known to be out of order.
         Nobody else gets it until that request is answered or has failed, or until
         `eject_s` has passed, if neither is ever told.
         """
         for number, target in enumerate(self._targets):
+            if number in but:
+                continue
             if target.out_until is not None and now >= target.out_until:
                 target.out_until = now + self._rules.eject_s
                 target.is_on_trial = True
                 return number
         return None
+
+    def restart(self, number: int, now: float) -> None:
+        """Give a target less than its share for a while: it is well again."""
+        self._targets[number].back_at = now
+        self.is_troubled = True
 
     def share(self, number: int, now: float) -> float:
         """Return the part of its usual requests that a target gets: 0.1 to 1."""

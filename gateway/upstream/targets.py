@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from time import monotonic
 
@@ -68,6 +68,8 @@ class ServiceTargets:
         self.hold = hold
         self.retries = Budget()
         """The retries that the service may still get from this worker."""
+        self._down: frozenset[int] = frozenset()
+        """The targets that their checks have found down."""
         self._knocks: set[asyncio.Task[None]] = set()
         self._weights = tuple(weights) or (1.0,) * len(pools)
         self._names = [str(pool.target).encode() for pool in pools]
@@ -109,13 +111,16 @@ class ServiceTargets:
         ejections = self._ejections
         usable: Sequence[int] = self._all
         weights: Sequence[float] = self._weights
-        if ejections is not None and self.is_watched:
+        if self.is_watched and ejections is None:
+            usable = self._well(usable)
+            weights = [self._weights[number] for number in usable]
+        elif ejections is not None and self.is_watched:
             now = self._clock()
-            tried = ejections.trial(now)
+            tried = ejections.trial(now, self._down)
             if tried is not None and method not in SAFE_METHODS:
                 self._knock(tried)
                 tried = None
-            usable = ejections.usable()
+            usable = self._well(ejections.usable())
             weights = tuple(
                 self._weights[number] * ejections.share(number, now)
                 for number in usable
@@ -125,6 +130,26 @@ class ServiceTargets:
         if key is None:
             return self._after(self._balancer.first(usable, weights), usable)
         return self._after(rendezvous(key, usable, weights, self._names), usable)
+
+    def _well(self, usable: Sequence[int]) -> Sequence[int]:
+        """Return those of *usable* that aren't down; all targets if none is left."""
+        if not self._down:
+            return usable
+        return [one for one in usable if one not in self._down] or self._all
+
+    def set_down(self, down: Collection[str]) -> None:
+        """Send no requests to these targets, which their checks have found down.
+
+        They are known by their URLs. It replaces what was said before. Targets that are
+        up again get less than their share for a while.
+        """
+        before = self._down
+        self._down = frozenset(n for n in self._all if self.pools[n].name in down)
+        ejections = self._ejections
+        if ejections is not None:
+            for number in before - self._down:
+                ejections.restart(number, self._clock())
+        self.is_watched |= before != self._down
 
     def _after(self, first: int, usable: Sequence[int]) -> Sequence[UpstreamPool]:
         """Return the pools: *first*, then the least used ones, then the ejected."""
@@ -181,7 +206,7 @@ class ServiceTargets:
         delaying requests until its trial.
         """
         hold, ejections = self.hold, self._ejections
-        self.is_watched = hold is not None and len(hold) > 0
+        self.is_watched = bool(self._down) or (hold is not None and len(hold) > 0)
         if hold is not None:
             hold.open()
         if ejections is None:
@@ -205,6 +230,10 @@ class ServiceTargets:
         """Return each target's pool, and whether it gets requests."""
         ejections = self._ejections
         return [
-            (pool, ejections is None or not ejections.is_ejected(number))
+            (
+                pool,
+                number not in self._down
+                and (ejections is None or not ejections.is_ejected(number)),
+            )
             for number, pool in enumerate(self.pools)
         ]

@@ -334,6 +334,16 @@ def test_paths_exact_is_all_of_the_stricter_values() -> None:
         ({"retry": {"on": [500]}}, "retry.on[0]", "expected 'connect', 'reset'", ""),
         ({"retry": {"on": "503"}}, "retry.on", "expected a list", ""),
         ({"retry": {"per_try": -1}}, "retry.per_try", "must be", ""),
+        ({"health": {"active": {}}}, "health.active", "path", ""),
+        ({"health": {"active": {"path": "ok"}}}, "health.active.path", "begin", ""),
+        (
+            {"health": {"active": {"path": "/ok", "down": 0}}},
+            *("health.active.down", "must be at least 1", ""),
+        ),
+        (
+            {"health": {"active": {"path": "/ok", "interval": "often"}}},
+            *("health.active.interval", "expected a duration", ""),
+        ),
         ({"retry": {"budget": 0}}, "retry.budget", "must be", ""),
         ({"retry": {"budget": 1.5}}, "retry.budget", "must be at most 1", ""),
         ({"retry": {"budget": "20%"}}, "retry.budget", "expected a number", ""),

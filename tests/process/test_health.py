@@ -45,6 +45,10 @@ CASES: dict[str, tuple[Facts, Level, Level, Level]] = {
         replace(FACTS, certificate_left_s=-1.0),
         *(OK, DEGRADED, OK),
     ),
+    "all targets of a service are down": (
+        replace(FACTS, services_down=("app",)),
+        *(OK, DEGRADED, OK),
+    ),
     "a bad file": (with_status(is_loaded=False), OK, OK, OK),
     "the start isn't over": (
         with_status(is_started=False, keys_until=None),
@@ -99,7 +103,7 @@ def test_a_check_that_is_excluded_does_not_count() -> None:
     assert probed(board, "/readyz", "draining").level is DEGRADED
     health = probed(board, "/readyz", "draining", "keys")
     assert health.level is OK
-    assert list(health.checks) == ["accepting", "core", "certificates"]
+    assert list(health.checks) == ["accepting", "core", "certificates", "services"]
     assert probed(board, "/livez", *PROBES["/livez"]).level is OK
 
 

@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from checked_services import check
 from faults import until
+from health_facts import WELL
 
 from gateway.dev.core import ThreadedCore
 from gateway.process import hub
+from gateway.process.health import Level
 from gateway.process.hub import Hub
 from gateway.process.messages import (
     AskCore,
@@ -30,6 +33,7 @@ from gateway.process.messages import (
     Report,
     encode,
 )
+from gateway.process.target_messages import CheckTargets, TargetsDown
 from gateway.session.keys import KeySet, key_set
 from gateway.supertokens.core_check import CoreVerdict
 
@@ -142,6 +146,27 @@ async def test_it_asks_the_core_that_it_is_told(
         supervisor.send(Drain())
     assert len(caplog.records) == 1
     assert "secret" not in caplog.text
+
+
+async def test_it_checks_the_targets_that_it_is_told(closed_port: int) -> None:
+    """It reports what is down; if all targets of a service are, it is degraded."""
+    url = f"http://127.0.0.1:{closed_port}"
+    here = Hub()
+    async with running(here) as supervisor:
+        assert await supervisor.receive() == [Ready()]
+        supervisor.send(
+            WELL,
+            CheckTargets(None),
+            CheckTargets(check(targets=(url,), interval_s=0.01)),
+        )
+        assert await supervisor.receive() == [TargetsDown("up", (url,))]
+        readiness = here._health("/readyz", frozenset()).checks["services"]
+        assert readiness.finding.level is Level.DEGRADED
+        supervisor.send(CheckTargets(None), Ping())
+        assert await supervisor.receive() == [Ping()]
+        readiness = here._health("/readyz", frozenset()).checks["services"]
+        assert readiness.is_ok
+        supervisor.send(Drain())
 
 
 def is_usable(here: Hub) -> bool:

@@ -52,7 +52,7 @@ from gateway.process.messages import (
     Snapshot,
     Status,
 )
-from gateway.process.plan import Plan, SupervisorPace, shares
+from gateway.process.plan import Plan, SupervisorPace
 from gateway.process.plan_events import (
     Action,
     Announce,
@@ -79,6 +79,7 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.plan_places import shares
 from gateway.session.deny_list import UserDenial, UserScope
 
 EPOCH = 1_700_000_000.0

@@ -13,6 +13,7 @@ from gateway.config.forms import (
     HashKey,
     HostHeader,
     HostName,
+    Path,
     Positive,
     Protected,
     RetryOn,
@@ -164,6 +165,23 @@ class PassiveHealthConfig(Model):
     """The greatest part of the targets that is left out. The last one always stays."""
 
 
+class ActiveHealthConfig(Model):
+    """Each target is asked regularly, by one process for all workers. A target that
+    fails is left out until it is good again. If all targets fail, all get requests.
+    """
+
+    path: Path
+    """What is asked for, with GET. A status from 200 to 399 is good."""
+    interval: Seconds = 10.0
+    """From one check of a target to the next; up to a tenth less or more, at random."""
+    timeout: Seconds = 2.0
+    """For the whole check, the connection included."""
+    up: Positive = 2
+    """Good checks in a row after which a target is up."""
+    down: Positive = 2
+    """Failed checks in a row after which a target is down."""
+
+
 def _short_passive(value: object) -> object:
     return {"enabled": value} if isinstance(value, bool) else value
 
@@ -178,6 +196,8 @@ class HealthConfig(Model):
         ),
     ] = PassiveHealthConfig()
     """By the requests themselves."""
+    active: ActiveHealthConfig | None = None
+    """By checks. Unset: there are none."""
 
 
 def _short_target(value: object) -> object:

@@ -1,0 +1,116 @@
+"""What checks have found: it reaches whom it concerns, over reloads and new hubs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from checked_services import check, loaded
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.process.messages import Message
+from gateway.process.plan_events import LoadedFile
+from gateway.process.plan_state import Child, ChildPlace, Generation, WorkerChild
+from gateway.process.plan_targets import TargetStates
+from gateway.process.target_messages import CheckTargets, TargetsDown
+
+A, B = "http://a:80", "http://b:80"
+CHECK = check(service="up", targets=(A, B))
+
+
+def checked(generation: int, *targets: str) -> LoadedFile:
+    """Return a configuration that checks these *targets* of one service; or nothing."""
+    checks = (replace(CHECK, targets=targets),) if targets else ()
+    return loaded(generation, *checks)
+
+
+def hub(number: int) -> Child:
+    return Child(number=number, name="hub", place=ChildPlace(), since=0, drain_s=1)
+
+
+def worker(number: int, of: LoadedFile) -> WorkerChild:
+    return WorkerChild(
+        number=number,
+        name="worker",
+        place=ChildPlace(),
+        since=0,
+        drain_s=1,
+        generation=Generation(of, ()),
+        slot=0,
+    )
+
+
+def test_without_checks_nobody_is_told_anything() -> None:
+    """Not at the start, not after a reload, and no hub that replaces another."""
+    here = TargetStates()
+    for number, generation in ((1, 1), (1, 2), (2, 2)):
+        assert not [*here.direct(hub(number), checked(generation))]
+    assert not [*here.found(TargetsDown("up", (A,)), checked(2), [])]
+    assert not [*here.known(checked(2))]
+
+
+def test_a_hub_is_told_once_what_to_check() -> None:
+    """And what is known already; a configuration without checks ends them."""
+    here, of = TargetStates(), checked(1, A, B)
+    assert [*here.direct(hub(1), of)] == [
+        *(CheckTargets(None), CheckTargets(of.checks[0]))
+    ]
+    assert not [*here.direct(hub(1), of)]
+    down = TargetsDown("up", (A,))
+    assert not [*here.found(down, of, [])]
+    expected = [CheckTargets(None), down, CheckTargets(of.checks[0])]
+    assert [*here.direct(hub(2), of)] == expected
+    assert [*here.direct(hub(2), checked(2))] == [CheckTargets(None)]
+    assert not [*here.direct(hub(2), checked(3))]
+    assert [*here.direct(hub(2), checked(4, A, B))] == expected[::2]
+
+
+def test_workers_are_told_of_the_targets_that_their_file_checks() -> None:
+    """One of a file without checks would never hear that a target is up again."""
+    here, old, new, none = (
+        *(TargetStates(), checked(1, A, B), checked(2, B), checked(3)),
+    )
+    workers = [worker(7, old), worker(8, new), worker(9, none)]
+    sent = [*here.found(TargetsDown("up", (A,)), old, workers)]
+    told: dict[int, Message] = {send.child: send.message for send in sent}
+    assert told == {7: TargetsDown("up", (A,)), 8: TargetsDown("up", ())}
+    assert [*here.known(old)] == [TargetsDown("up", (A,))]
+    assert [*here.known(new)] == [TargetsDown("up", ())]
+    assert not [*here.known(none)]
+
+
+targets = st.lists(st.sampled_from([A, B]), unique=True, max_size=2).map(tuple)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("found"), targets),
+            st.tuples(st.just("reload"), targets),
+            st.tuples(st.just("hub"), targets),
+        ),
+        max_size=30,
+    )
+)
+def test_the_last_word_counts(events: list[tuple[str, tuple[str, ...]]]) -> None:
+    """A worker that starts knows what one that has run since the same file knows."""
+    here, serving, number = TargetStates(), checked(1, A, B), 1
+    [*here.direct(hub(number), serving)]
+    running: set[str] = set()
+    for generation, (what, named) in enumerate(events, start=2):
+        match what:
+            case "found":
+                one = worker(1, serving)
+                for send in here.found(TargetsDown("up", named), serving, [one]):
+                    assert isinstance(send.message, TargetsDown)
+                    running = {*send.message.targets}
+            case "reload":
+                serving = checked(generation, *named)
+                running = {t for known in here.known(serving) for t in known.targets}
+                assert running <= {*named}
+                [*here.direct(hub(number), serving)]
+            case _:
+                number += 1
+                [*here.direct(hub(number), serving)]
+        new = {t for known in here.known(serving) for t in known.targets}
+        assert new == running

@@ -1,0 +1,137 @@
+"""Checks of real targets: what is sent, what counts as down, and what is reported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from checked_services import check
+from faults import FAULTS, OK, FaultUpstream, Peer, answer, black_hole, until
+
+from gateway import __version__
+from gateway.upstream.checks import TargetChecker
+
+BUSY = OK.replace(b"200 OK", b"503 Busy")
+SOON: dict[str, Any] = {"interval_s": 0.01}
+
+
+@asynccontextmanager
+async def checking() -> AsyncIterator[tuple[TargetChecker, list[Any]]]:
+    """Yield a checker, and the reports that it makes."""
+    reports: list[Any] = []
+    here = TargetChecker(lambda *report: reports.append(report))
+    try:
+        yield here, reports
+    finally:
+        await here.aclose()
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [answer(BUSY), FAULTS["close before reply"], FAULTS["hang before head"]],
+    ids=["503", "closes", "hangs"],
+)
+async def test_a_target_that_fails_is_down_and_the_others_are_not(
+    behaviour: Any,
+) -> None:
+    """It is reported once, while its checks go on."""
+    async with (
+        FaultUpstream(behaviour) as bad,
+        FaultUpstream(answer()) as good,
+        checking() as (here, reports),
+    ):
+        here.add(check(targets=(bad.url, good.url), timeout_s=0.2, **SOON))
+        await until(lambda: reports and len(bad.requests) >= 4)
+        assert reports == [("up", (bad.url,))]
+        assert here.down("up") == [bad.url]
+        assert not here.services_down()
+
+
+async def test_a_target_that_takes_no_connection_is_down(closed_port: int) -> None:
+    """It refuses, or never answers; as both do so, the whole service is down."""
+    async with black_hole() as port, checking() as (here, reports):
+        urls = f"http://127.0.0.1:{closed_port}", f"http://127.0.0.1:{port}"
+        here.add(check(targets=urls, timeout_s=0.1, **SOON))
+        await until(lambda: len(reports) == 2)
+        assert set(here.down("up")) == {*urls}
+        assert here.services_down() == ["up"]
+
+
+async def test_a_target_that_is_well_again_is_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each change is reported and logged with its event."""
+    is_well = False
+
+    async def flaps(peer: Peer) -> None:
+        await answer(OK if is_well else BUSY)(peer)
+
+    async with FaultUpstream(flaps) as upstream, checking() as (here, reports):
+        here.add(check(targets=(upstream.url,), **SOON))
+        await until(lambda: len(reports) == 1)
+        is_well = True
+        await until(lambda: len(reports) == 2)
+        assert reports == [("up", (upstream.url,)), ("up", ())]
+        assert not here.services_down()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"service up: target {upstream.url} is down: its check fails: status 503",
+        f"service up: target {upstream.url} is up: its check succeeds",
+    ]
+
+
+@pytest.mark.parametrize("host", [None, "app.internal"])
+async def test_what_is_sent(host: str | None) -> None:
+    """A GET without a body on a connection of its own, with the service's Host."""
+    async with FaultUpstream(answer()) as upstream, checking() as (here, _):
+        here.add(check(targets=(upstream.url,), host=host, **SOON))
+        await until(lambda: len(upstream.requests) >= 3)
+    authority = upstream.url.removeprefix("http://") if host is None else host
+    assert (
+        upstream.requests[0].head
+        == (
+            f"GET /healthz HTTP/1.1\r\nHost: {authority}\r\n"
+            f"User-Agent: supertokens-gateway/{__version__}\r\n"
+            "Accept: */*\r\nConnection: close\r\n\r\n"
+        ).encode()
+    )
+    connections = [request.connection for request in upstream.requests]
+    assert len(set(connections)) == len(connections)
+
+
+async def test_states_outlive_a_configuration_and_are_told_to_a_new_checker() -> None:
+    """What the checker has found itself counts more than what it is told."""
+    async with FaultUpstream(answer(BUSY)) as bad, checking() as (here, reports):
+        here.add(check(targets=(bad.url,), **SOON))
+        await until(lambda: reports)
+        here.begin()
+        here.know("up", ())
+        slow = check(targets=(bad.url, "http://b:80"), interval_s=3600.0)
+        here.add(slow)
+        assert here.down("up") == [bad.url]
+        async with checking() as (other, _):
+            other.begin()
+            other.know("up", ["http://b:80"])
+            other.add(slow)
+            assert other.down("up") == ["http://b:80"]
+
+
+async def test_what_is_no_longer_configured_is_not_checked() -> None:
+    async with FaultUpstream(answer()) as upstream, checking() as (here, _):
+        here.add(check(targets=(upstream.url,), **SOON))
+        await until(lambda: upstream.requests)
+        here.begin()
+        await asyncio.sleep(0.02)  # a check that is on its way
+        seen = len(upstream.requests)
+        await asyncio.sleep(0.05)
+        assert len(upstream.requests) == seen
+
+
+async def test_gateways_that_start_together_do_not_check_together() -> None:
+    """The first check is at any point of an interval."""
+    async with FaultUpstream(answer()) as upstream, checking() as (here, _):
+        here.add(check(targets=(upstream.url,) * 1, interval_s=3600.0))
+        await asyncio.sleep(0.05)
+        assert not upstream.requests
