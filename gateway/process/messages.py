@@ -28,7 +28,12 @@ from gateway.process.message_values import (
     to_user,
     user_to_json,
 )
-from gateway.process.target_messages import CheckTargets, TargetMessage, TargetsDown
+from gateway.process.target_messages import (
+    CheckTargets,
+    TargetEjected,
+    TargetMessage,
+    TargetsDown,
+)
 from gateway.session.deny_list import UserDenial
 
 _MAX_LINE_BYTES = 1024 * 1024
@@ -282,7 +287,7 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"status": [getattr(message, name) for name in _STATUS_FIELDS]}
         case Report(child, slot, inner):
             return {"child": child, "slot": slot, "report": _to_json(inner)}
-        case CheckTargets() | TargetsDown():
+        case CheckTargets() | TargetsDown() | TargetEjected():
             return target_messages.to_json(message)
         case admin:
             return admin_messages.to_json(admin)
@@ -375,7 +380,7 @@ def _simple_message(value: object) -> Message:
             return Snapshot(_samples(samples))
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
-        case {"check_targets": _} | {"targets_down": _}:
+        case {"check_targets": _} | {"targets_down": _} | {"target_ejected": _}:
             return target_messages.from_json(value)
         case _:
             return admin_messages.from_json(value)

@@ -19,6 +19,7 @@ These rules hold after every event, in any order of events:
 - A reload takes over only when its workers have keys, or the old ones have none.
 - The hub has the `Status` of the present, and checks the targets of the configuration
   that serves. What it finds reaches all workers that have these checks, new ones too.
+- An ejection that a worker tells of reaches all others, and new ones until it ends.
 - After a signal to stop, workers accept for `gateway.shutdown_delay`, and are replaced.
 """
 
@@ -99,9 +100,9 @@ from gateway.process.plan_state import (
     state_in,
     state_of,
 )
-from gateway.process.plan_targets import TargetStates
+from gateway.process.plan_targets import SharedEjections, TargetStates
 from gateway.process.plan_watch import HubWatch
-from gateway.process.target_messages import TargetsDown
+from gateway.process.target_messages import TargetEjected, TargetsDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,7 @@ class Plan:
         self._last_number = 0
         self._denials = Denials()
         self._targets = TargetStates()
+        self._ejections = SharedEjections()
         self._reloads = AskedReloads()
         """Those that the hub has asked for."""
         self._keys: Keys | None = None
@@ -341,6 +343,9 @@ class Plan:
                 self._send_all(
                     self._targets.found(message, config, self._all_workers())
                 )
+            case TargetEjected() if isinstance(child, WorkerChild):
+                now, workers = self._now.monotonic, self._all_workers()
+                self._send_all(self._ejections.add(message, child, workers, now))
             case Notice() if isinstance(child, WorkerChild):
                 self._actions += self._notices.lines(message)
             case Snapshot() if isinstance(child, WorkerChild):
@@ -568,6 +573,8 @@ class Plan:
                 self._send(worker, denied)
             for known in self._targets.known(config):
                 self._send(worker, known)
+            for told in self._ejections.live(self._now.monotonic):
+                self._send(worker, told)
 
     def _fork_hub(self) -> None:
         hub = Child(

@@ -1,16 +1,26 @@
-"""PURE. The targets that checks have found down: what is kept, and who is told.
+"""PURE. The targets that are out of order: what is kept, and who is told.
 
-They are kept over reloads, and over the end of the hub that found them. A worker is
-told only about services that its own configuration has checked.
+Those that checks have found down are kept over reloads, and over the end of the hub
+that found them. A worker is told only about services that its own configuration has
+checked. Ejections are kept until they end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from gateway.process.plan_events import LoadedFile, Send
 from gateway.process.plan_state import Child, WorkerChild
-from gateway.process.target_messages import CheckTargets, TargetMessage, TargetsDown
+from gateway.process.target_messages import (
+    CheckTargets,
+    TargetEjected,
+    TargetMessage,
+    TargetsDown,
+)
+
+MAX_EJECTED: Final = 1000
+"""Ejections that are kept for new workers. Workers could tell of any names."""
 
 
 class TargetStates:
@@ -60,6 +70,37 @@ class TargetStates:
             for check in worker.generation.config.checks:
                 if check.service == found.service:
                     yield Send(worker.number, _within(found, check.targets))
+
+
+class SharedEjections:
+    """The targets that workers have ejected. What was told last about each counts."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], TargetEjected] = {}
+
+    def add(
+        self,
+        told: TargetEjected,
+        source: WorkerChild,
+        workers: Iterable[WorkerChild],
+        now: float,
+    ) -> Iterator[Send]:
+        """Keep what a worker has *told*; yield how all others are told."""
+        name = told.service, told.target
+        self._last.pop(name, None)
+        if len(self._last) >= MAX_EJECTED:
+            self._last = {(one.service, one.target): one for one in self.live(now)}
+        if told.until is not None and len(self._last) < MAX_EJECTED:
+            self._last[name] = told
+        for worker in workers:
+            if worker is not source:
+                yield Send(worker.number, told)
+
+    def live(self, now: float) -> Iterator[TargetEjected]:
+        """Yield the ejections that aren't over, for a new worker."""
+        for told in self._last.values():
+            if told.until is not None and told.until > now:
+                yield told
 
 
 def _within(found: TargetsDown, targets: tuple[str, ...]) -> TargetsDown:

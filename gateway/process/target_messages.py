@@ -1,7 +1,10 @@
-"""PURE. The messages about checks of targets (`health.active`).
+"""PURE. The messages about targets: checks (`health.active`), and ejections.
 
 The supervisor tells the hub what to check. The hub tells it what is down, and it tells
 the workers. It believes no worker about this.
+
+Workers tell each other which targets they have ejected, through the supervisor. Each
+keeps to its own bounds, so none can have another eject all targets.
 """
 
 from __future__ import annotations
@@ -34,7 +37,17 @@ class TargetsDown:
     targets: tuple[str, ...]
 
 
-TargetMessage = CheckTargets | TargetsDown
+@dataclass(frozen=True, slots=True)
+class TargetEjected:
+    """From a worker, and to the others: its requests have shown how a target is."""
+
+    service: str
+    target: str
+    until: float | None
+    """When one may try it, on the monotonic clock; None: it is back."""
+
+
+TargetMessage = CheckTargets | TargetsDown | TargetEjected
 
 
 def to_json(message: TargetMessage) -> dict[str, object]:
@@ -46,6 +59,8 @@ def to_json(message: TargetMessage) -> dict[str, object]:
             return {"check_targets": [getattr(check, name) for name in _FIELDS]}
         case TargetsDown(service, targets):
             return {"targets_down": [service, *targets]}
+        case TargetEjected(service, target, until):
+            return {"target_ejected": [service, target, until]}
         case never:
             assert_never(never)
 
@@ -63,6 +78,9 @@ def from_json(value: object) -> TargetMessage:
             return CheckTargets(_check(values))
         case {"targets_down": [service, *targets], **rest} if not rest:
             return TargetsDown(_short(service), tuple(map(_short, targets)))
+        case {"target_ejected": [service, target, until], **rest} if not rest:
+            at = None if until is None else to_time(until)
+            return TargetEjected(_short(service), _short(target), at)
         case _:
             raise BadMessage("a message of an unknown kind")
 

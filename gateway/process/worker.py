@@ -49,7 +49,7 @@ from gateway.process.serve import (
     hosting,
     settle_garbage,
 )
-from gateway.process.target_messages import TargetsDown
+from gateway.process.target_messages import TargetEjected, TargetsDown
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
 from gateway.supertokens import RecipeError
@@ -100,6 +100,9 @@ class Worker:
         app.sdk.confirm_revoked = self._confirm
         self._key_source = KeySource(app.sdk.config.core_uris, app.sdk.config.issuer)
         app.sessions.subscribe(self._denied)
+        self._services = app.proxy.dependencies.services
+        for service in self._services.values():
+            service.tell = self._tell
 
     async def run(self, end: socket.socket) -> None:
         """Serve until the supervisor sends `Drain` or the channel ends.
@@ -174,9 +177,11 @@ class Worker:
             case Keys(source, fetched_at, jwks) if source == self._key_source:
                 self._app.keys.adopt(jwks.encode(), fetched_at)
             case TargetsDown(service, targets):
-                services = self._app.proxy.dependencies.services
-                if service in services:
-                    services[service].set_down(targets)
+                if service in self._services:
+                    self._services[service].set_down(targets)
+            case TargetEjected(service, target, until):
+                if service in self._services:
+                    self._services[service].heard(target, until)
             case Drain():
                 self._drain()
             case _:
@@ -192,6 +197,10 @@ class Worker:
     def _drain(self) -> None:
         self._is_draining = True
         self._changed.set()
+
+    def _tell(self, service: str, target: str, until: float | None) -> None:
+        """Have the other workers eject a target, or take it back."""
+        self._pipe.send(TargetEjected(service, target, until))
 
     def _report_keys(self) -> None:
         """Report until when the keys can be used; they have just come."""

@@ -39,6 +39,8 @@ class _TargetHealth:
     """They are forgotten, one for each `eject_s` without another one."""
     out_until: float | None = None
     is_on_trial: bool = False
+    is_heard: bool = False
+    """Other workers have ejected it, and not this one."""
     back_at: float = -math.inf
 
 
@@ -105,7 +107,7 @@ class Ejections:
         healthy_s = now - target.back_at
         forgotten = 0 if target.is_on_trial else healthy_s / rules.eject_s
         target.ejections += 1 - int(min(forgotten, target.ejections))
-        target.is_on_trial = False
+        target.is_on_trial = target.is_heard = False
         length_s = min(rules.max_eject_s, rules.eject_s * target.ejections)
         target.out_until = now + length_s
         return length_s
@@ -118,15 +120,38 @@ class Ejections:
         target = self._targets[number]
         is_back = target.is_on_trial or (in_need and target.out_until is not None)
         if is_back:
-            target.out_until, target.is_on_trial = None, False
-            target.back_at = now
+            self._return(target, now)
         if target.out_until is None:
             target.failures = 0
             self.is_troubled = any(
-                other.failures or now - other.back_at < SLOW_START_S
+                other.failures
+                or other.out_until is not None
+                or now - other.back_at < SLOW_START_S
                 for other in self._targets
             )
         return is_back
+
+    def heard(self, number: int, until: float | None, now: float) -> None:
+        """Note that another worker has ejected a target *until* then; None: it is back.
+
+        What this worker has found itself stays: a target that it has ejected isn't back
+        by another's word, nor earlier, and the bounds of `failed` hold.
+        """
+        self.is_troubled = True
+        target = self._targets[number]
+        if until is None:
+            if target.is_heard and target.out_until is not None:
+                self._return(target, now)
+            return
+        until = min(until, now + self._rules.max_eject_s)
+        if target.out_until is not None:
+            target.out_until = max(target.out_until, until)
+        elif until > now and self.ejected < self._most:
+            target.out_until, target.is_heard = until, True
+
+    def _return(self, target: _TargetHealth, now: float) -> None:
+        target.out_until, target.is_on_trial, target.is_heard = None, False, False
+        target.back_at = now
 
     def is_ejected(self, number: int) -> bool:
         """Return whether a target takes no requests."""

@@ -68,6 +68,9 @@ class ServiceTargets:
         self.hold = hold
         self.retries = Budget()
         """The retries that the service may still get from this worker."""
+        self.tell: Callable[[str, str, float | None], None] | None = None
+        """Called with the service, a target that this worker has ejected, and until
+        when (on the clock); None: it is back. Other workers get it as `heard`."""
         self._down: frozenset[int] = frozenset()
         """The targets that their checks have found down."""
         self._knocks: set[asyncio.Task[None]] = set()
@@ -151,6 +154,16 @@ class ServiceTargets:
                 ejections.restart(number, self._clock())
         self.is_watched |= before != self._down
 
+    def heard(self, target: str, until: float | None) -> None:
+        """Note what another worker has told about a target, which has this URL."""
+        ejections = self._ejections
+        if ejections is None:
+            return
+        for number, pool in enumerate(self.pools):
+            if pool.name == target:
+                ejections.heard(number, until, self._clock())
+                self.is_watched = True
+
     def _after(self, first: int, usable: Sequence[int]) -> Sequence[UpstreamPool]:
         """Return the pools: *first*, then the least used ones, then the ejected."""
         rest = [number for number in usable if number != first]
@@ -184,6 +197,8 @@ class ServiceTargets:
         out_s = self._ejections.failed(number, self._clock())
         self.is_watched = True
         if out_s is not None:
+            if self.tell is not None:
+                self.tell(self.name, pool.name, self._clock() + out_s)
             reason = error.detail or error.code
             _log.warning(
                 "service %s: target %s is ejected for %g s, after failures in a row:"
@@ -216,6 +231,8 @@ class ServiceTargets:
         )
         self.is_watched |= ejections.is_troubled
         if is_back:
+            if self.tell is not None:
+                self.tell(self.name, pool.name, None)
             _log.warning(
                 "service %s: target %s is back",
                 *(self.name, pool.target),

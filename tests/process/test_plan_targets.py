@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from gateway.process.messages import Message
 from gateway.process.plan_events import LoadedFile
 from gateway.process.plan_state import Child, ChildPlace, Generation, WorkerChild
-from gateway.process.plan_targets import TargetStates
-from gateway.process.target_messages import CheckTargets, TargetsDown
+from gateway.process.plan_targets import MAX_EJECTED, SharedEjections, TargetStates
+from gateway.process.target_messages import CheckTargets, TargetEjected, TargetsDown
 
 A, B = "http://a:80", "http://b:80"
 CHECK = check(service="up", targets=(A, B))
@@ -114,3 +114,53 @@ def test_the_last_word_counts(events: list[tuple[str, tuple[str, ...]]]) -> None
                 [*here.direct(hub(number), serving)]
         new = {t for known in here.known(serving) for t in known.targets}
         assert new == running
+
+
+def test_an_ejection_is_told_to_all_other_workers() -> None:
+    here, of = SharedEjections(), checked(1)
+    one, other = worker(7, of), worker(8, of)
+    told = TargetEjected("up", A, 20.0)
+    sent = [*here.add(told, one, [one, other], 10.0)]
+    assert [(send.child, send.message) for send in sent] == [(8, told)]
+    assert [*here.live(19.9)] == [told]
+    assert not [*here.live(20.0)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([A, B]),
+            st.none() | st.floats(0, 100),
+            st.floats(0, 20),
+        ),
+        max_size=20,
+    )
+)
+def test_the_last_that_was_told_counts(
+    events: list[tuple[str, float | None, float]],
+) -> None:
+    """A new worker is told of each target what was told last, if it isn't over."""
+    here, one, now = SharedEjections(), worker(1, checked(1)), 0.0
+    last: dict[str, float | None] = {}
+    for target, until, passed in events:
+        now += passed
+        last[target] = until
+        assert not [*here.add(TargetEjected("up", target, until), one, [one], now)]
+        live = {told.target: told.until for told in here.live(now)}
+        assert live == {t: at for t, at in last.items() if at is not None and at > now}
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """Those that are over make room; others are relayed without being kept."""
+    here, of = SharedEjections(), checked(1)
+    one, other = worker(1, of), worker(2, of)
+
+    def add(name: str, until: float, now: float) -> int:
+        told = TargetEjected("up", name, until)
+        return len([*here.add(told, one, [one, other], now)])
+
+    for number in range(MAX_EJECTED + 10):
+        assert add(str(number), 10.0, 0.0) == 1
+    assert len([*here.live(0.0)]) == MAX_EJECTED
+    assert add("new", 30.0, 20.0) == 1
+    assert [told.target for told in here.live(20.0)] == ["new"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.process.message_values import BadMessage
 from gateway.process.messages import Decoder, Message, encode
-from gateway.process.target_messages import CheckTargets, TargetsDown
+from gateway.process.target_messages import CheckTargets, TargetEjected, TargetsDown
 from gateway.upstream.checked import ServiceCheck
 
 texts = st.text(max_size=20)
@@ -30,8 +30,10 @@ checks = st.builds(
     server_name=st.none() | texts,
     verify=st.booleans(),
 )
-some_messages = st.builds(CheckTargets, st.none() | checks) | st.builds(
-    TargetsDown, texts, lists
+some_messages = st.one_of(
+    st.builds(CheckTargets, st.none() | checks),
+    st.builds(TargetsDown, texts, lists),
+    st.builds(TargetEjected, texts, texts, st.none() | times),
 )
 
 
@@ -53,6 +55,10 @@ def test_messages_arrive_unchanged(sent: list[Message]) -> None:
         {"targets_down": ["up", 1]},
         {"targets_down": ["x" * 8193]},
         {"targets_down": "up"},
+        {"target_ejected": ["up", "http://a:80"]},
+        {"target_ejected": ["up", "http://a:80", "soon"]},
+        {"target_ejected": ["up", "x" * 8193, 1.0]},
+        {"target_ejected": ["up", "http://a:80", 1.0], "more": 1},
         {"child": 1, "slot": 0, "report": {"targets_down": ["up"]}},
     ],
     ids=str,

@@ -113,3 +113,45 @@ async def test_results_reach_all_workers_and_outlive_the_hub_and_a_reload(
                     pass
             gateway.signal(signal.SIGTERM)
             assert await gateway.ended() == 0
+
+
+EJECTING = ROUTES.replace(
+    "active: {path: /healthz, interval: 100ms, up: 1, down: 1}",
+    "passive: {eject: 1h, max_eject: 1h}",
+)
+
+
+async def test_an_ejection_reaches_all_workers_and_outlives_a_reload(
+    tmp_path: Path, st_core: ThreadedCore, closed_port: int
+) -> None:
+    """One worker has found it, after three failures. No other has to, old or new."""
+    (tmp_path / "routes.yaml").write_text(EJECTING)
+    async with FaultUpstream(answer()) as other:
+        environ = {
+            "CORE": st_core.url,
+            "ONE": f"http://127.0.0.1:{closed_port}",
+            "OTHER": other.url,
+            "GATEWAY_WORKERS": "2",
+        }
+        async with command(
+            "serve", "-c", "routes.yaml", cwd=tmp_path, environ=environ
+        ) as gateway:
+            port = await serving(gateway)
+
+            async def ask_once() -> None:
+                assert (await ask(port, "GET", "/open")).status == 200
+
+            async with asyncio.timeout(DEADLINE_S):
+                while b"is ejected" not in gateway.err:
+                    await ask_once()
+            await asyncio.sleep(0.2)  # the message is on its way
+            for _ in range(60):
+                await ask_once()
+            (tmp_path / "routes.yaml").write_text(EJECTING + "  # changed\n")
+            gateway.signal(signal.SIGHUP)
+            await gateway.until_said(rb"reloaded")
+            for _ in range(60):
+                await ask_once()
+            assert gateway.err.count(b"is ejected") == 1
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.ended() == 0

@@ -257,3 +257,27 @@ async def test_an_ejected_target_that_answers_in_need_is_back() -> None:
         before = len(second.requests)
         assert (await gw.ask("POST", "/a")).status == 200
         assert len(second.requests) == before
+
+
+async def test_workers_tell_each_other_of_ejections(closed_port: int) -> None:
+    """What one tells, another takes over without a failed request of its own."""
+    told: list[tuple[str, str, float | None]] = []
+    closed = f"http://127.0.0.1:{closed_port}"
+    async with (
+        FaultUpstream(answer()) as good,
+        gateway(closed, good.url, service=TURNS, log_expected=True) as gw,
+        gateway(closed, good.url, service=TURNS, log_expected=True) as other,
+    ):
+        gw.proxy.dependencies.services["up"].tell = lambda *one: told.append(one)
+        for _ in range(10):
+            assert (await gw.ask("POST", "/a")).status == 200
+        ((name, target, until),) = told
+        assert (name, target) == ("up", closed)
+        there = other.proxy.dependencies.services["up"]
+        there.heard(target, until)
+        there.heard("http://unknown:80", until)
+        for _ in range(10):
+            assert (await other.ask("POST", "/a")).status == 200
+        assert not any([(await other.record()).note for _ in range(10)])
+        there.heard(target, None)
+        assert all(up for _, up in there.up())

@@ -132,11 +132,58 @@ def test_a_target_that_is_back_starts_slowly() -> None:
     assert not here.is_troubled
 
 
+def test_another_worker_ejects() -> None:
+    """Until the time that it has told; then one request of this worker is a trial."""
+    here = Ejections(2, RULES)
+    here.heard(0, 15, 5)
+    assert here.usable() == (1,)
+    here.answered(1, 6)
+    assert here.is_troubled
+    assert here.trial(14.9) is None
+    assert here.trial(15) == 0
+    assert here.answered(0, 15)
+
+
+def test_another_worker_takes_back_what_it_has_ejected() -> None:
+    """The target starts slowly here, too."""
+    here = Ejections(2, RULES)
+    here.heard(0, 15, 5)
+    here.heard(0, None, 6)
+    assert here.usable() == (0, 1)
+    assert here.share(0, 6) == 0.1
+
+
+def test_what_a_worker_has_found_itself_stays() -> None:
+    """Another may prolong an ejection, not shorten it or end it."""
+    here = Ejections(2, RULES)
+    eject(here, 0, now=0)
+    here.heard(0, None, 1)
+    here.heard(0, 2, 1)
+    assert here.usable() == (1,)
+    assert here.trial(9.9) is None
+    here.heard(0, 20, 9.9)
+    assert here.trial(19.9) is None
+    assert here.trial(20) == 0
+
+
+@pytest.mark.parametrize("until", [1e12, 100.0])
+def test_another_worker_can_eject_no_more_than_this_one(until: float) -> None:
+    """Not the last target, nor for longer than `max_eject`; not for times gone by."""
+    here = Ejections(2, RULES)
+    here.heard(0, until, 0)
+    here.heard(1, until, 0)
+    assert here.usable() == (1,)
+    assert here.trial(RULES.max_eject_s) == 0
+    here = Ejections(2, RULES)
+    here.heard(0, 1, 1)
+    assert here.usable() == (0, 1)
+
+
 @given(
     st.integers(1, 5),
     st.lists(
         st.tuples(
-            st.sampled_from(["failed", "answered", "trial"]),
+            st.sampled_from(["failed", "answered", "trial", "heard", "heard back"]),
             st.integers(0, 4),
             st.floats(0, 40),
         ),
@@ -157,6 +204,10 @@ def test_in_any_order_of_events(
                 assert out_s is None or 0 < out_s <= RULES.max_eject_s
             case "answered":
                 here.answered(number % targets, now)
+            case "heard":
+                here.heard(number % targets, now + 10 * passed, now)
+            case "heard back":
+                here.heard(number % targets, None, now)
             case _:
                 tried = here.trial(now)
                 assert tried is None or here.is_ejected(tried)

@@ -148,7 +148,8 @@ def _short_balance(value: object) -> object:
 class PassiveHealthConfig(Model):
     """A target that takes no connections, or breaks new ones, is left out for a time.
 
-    Each worker judges by its own requests. Then one request tries the target again.
+    Each worker judges by its own requests, and tells the others. Then one request tries
+    the target again.
     """
 
     enabled: Flag = True
