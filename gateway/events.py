@@ -39,6 +39,8 @@ class RuntimeEvent(Enum):
     START_REFUSED = "start_refused", _ERROR, ("problems",)
     RELOAD_DONE = "reload_done", _INFO, ("file", "changes")
     RELOAD_REFUSED = "reload_refused", _ERROR, ("problems",)
+    UPGRADE_DONE = "upgrade_done", _INFO, ()
+    UPGRADE_REFUSED = "upgrade_refused", _ERROR, ("reason",)
     RESTART_NEEDED = "restart_needed", _WARNING, ("key",)
     WORKER_LOST = (
         "worker_lost",

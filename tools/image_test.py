@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.config import GatewayConfig
-from gateway.process.plan import SupervisorPace
+from gateway.process.plan_pace import SupervisorPace
 from tools import container
 from tools.container import ROOT, STORE, Container, Image, Network
 

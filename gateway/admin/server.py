@@ -12,6 +12,7 @@ import json
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ _REQUEST_S: Final = 10.0
 """Until a request is whole, and for all of a GET."""
 _ANSWER_S: Final = 300.0
 """For what a POST asks for."""
+
+_CLEANS_UP: Final = sys.version_info >= (3, 13)
+"""Whether event loops remove the file of a Unix socket unless they are told not to."""
 
 _log = logging.getLogger("gateway.admin")
 _quiet = logging.getLogger("gateway.admin.http")
@@ -291,5 +295,7 @@ async def serve(
     server = AdminServer(backend, hosts=hosts, token_file=token_file)
     loop = asyncio.get_running_loop()
     if sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(server, sock=sock)
+        # The file is the supervisor's: the next hub listens on it, too.
+        keeps: dict[str, Any] = {"cleanup_socket": False} if _CLEANS_UP else {}
+        return await loop.create_unix_server(server, sock=sock, **keeps)
     return await loop.create_server(server, sock=sock)

@@ -3,7 +3,7 @@
 Slow imports (the SDK's takes half a second) are in the functions that need them, so
 that `gateway --help` answers at once.
 Exit codes: 0 success, 1 a problem with a message, 2 a wrong command line.
-`reload`, `status` and `stop` also exit with 3: no gateway runs.
+`reload`, `status`, `stop` and `upgrade` also exit with 3: no gateway runs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gateway.cli import (
     sessions,
     status,
     stop,
+    upgrade,
 )
 from gateway.cli.terminal import open_closed_streams
 
@@ -55,5 +56,6 @@ for _command in (
     sessions.sessions,
     status.status,
     stop.stop,
+    upgrade.upgrade,
 ):
     main.add_command(_command)

@@ -89,7 +89,8 @@ def serve(
     """Run the gateway with the core that the file names.
 
     On SIGTERM or Ctrl-C, requests in flight are finished before it exits; on a
-    second one, it exits at once. On SIGHUP, it reads the file again.
+    second one, it exits at once. On SIGHUP, it reads the file again. On SIGUSR2, it
+    starts a gateway in its place, as it is installed now.
     """
     # Objects allocated at start are kept, and collections would take a sixth of the
     # start's time.
@@ -99,6 +100,7 @@ def serve(
     from gateway.process.config_files import ConfigFiles
     from gateway.process.cpus import usable_cpus
     from gateway.process.holding import Overrides
+    from gateway.process.inheriting import NotHandedOver
     from gateway.process.pidfile import PidFileError
     from gateway.process.sockets import ListenError
     from gateway.process.supervisor import supervise
@@ -170,7 +172,9 @@ def serve(
             on_ready=ready,
             email=email,
         )
-    except (BadTls, LibraryChanged, ListenError, PidFileError) as error:
+    except (
+        *(BadTls, LibraryChanged, ListenError, NotHandedOver, PidFileError),
+    ) as error:
         if log_format != "json":
             fail(str(error))
         log.say(RuntimeEvent.START_REFUSED, str(error))

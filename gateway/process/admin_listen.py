@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.admin import views
@@ -16,8 +16,13 @@ _ONLY_ITS_USER: Final = "0600"
 """The mode of the socket: whoever can connect to it can stop the gateway."""
 
 
-def open_admin(config: AdminConfig) -> BoundListen | None:
+def open_admin(
+    config: AdminConfig,
+    found: Callable[[ListenConfig], BoundListen | None] = lambda _listen: None,
+) -> BoundListen | None:
     """Listen as *config* asks; None: it asks for nothing.
+
+    *found* returns what is listened on already.
 
     Raises:
         ListenError: the address can't be listened on.
@@ -25,6 +30,8 @@ def open_admin(config: AdminConfig) -> BoundListen | None:
     if config.listen is None:
         return None
     listen = ListenConfig(address=config.listen, mode=_ONLY_ITS_USER)
+    if (inherited := found(listen)) is not None:
+        return inherited
     if listen.parsed.is_unix:
         (bound,) = open_listens((listen,), 1)
         return bound

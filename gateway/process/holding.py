@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, ListenConfig
 from gateway.process.admin_listen import open_admin
+from gateway.process.inheriting import Inheritance
 from gateway.process.listening import (
     BoundListen,
     close_listens,
@@ -34,7 +35,7 @@ class Overrides:
     """`--pidfile`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Holdings:
     """Open until `close_all`."""
 
@@ -44,6 +45,11 @@ class Holdings:
     admin: BoundListen | None
     """Where the hub answers operators."""
     pidfile: PidFile | None
+    probes_address: str | None = None
+    """What `probes` is bound to, as it was configured."""
+    pidfile_path: Path | None = None
+    before: Inheritance | None = None
+    """What a gateway has left that still has the files and the pidfile."""
 
     @property
     def url(self) -> str:
@@ -54,6 +60,40 @@ class Holdings:
     def probes_url(self) -> str | None:
         """Where probes connect."""
         return None if self.probes is None else url_of(self.probes)
+
+    def for_next(self) -> list[BoundListen]:
+        """Return all that the next gateway of an upgrade can listen on."""
+        rest = list(self.listens)
+        if self.probes is not None and self.probes_address is not None:
+            config = ListenConfig(address=self.probes_address)
+            rest.append(BoundListen(config=config, sockets=(self.probes,)))
+        if self.admin is not None:
+            rest.append(self.admin)
+        return rest
+
+    def hand_over(self) -> None:
+        """Leave sockets' files to the next gateway, which replaces the pidfile."""
+        self.listens = [replace(listen, file=None) for listen in self.listens]
+        if self.admin is not None:
+            self.admin = replace(self.admin, file=None)
+
+    def take_over(self) -> None:
+        """Own the files of inherited sockets, and write the pidfile.
+
+        Files of Unix sockets that only the gateway before has named are removed.
+
+        Raises:
+            PidFileError: the pidfile can't be written. The rest is done.
+        """
+        before, self.before = self.before, None
+        if before is None:
+            return
+        self.listens = [before.with_file(listen) for listen in self.listens]
+        if self.admin is not None:
+            self.admin = before.with_file(self.admin)
+        before.remove_rest()
+        if self.pidfile_path is not None:
+            self.pidfile = claim(self.pidfile_path, before=before.pid)
 
     def close_listeners(self) -> None:
         """Close this process's copies of what clients connect to."""
@@ -81,8 +121,16 @@ class Holdings:
             self.pidfile.remove()
 
 
-def hold(gateway: GatewayConfig, overrides: Overrides, workers: int) -> Holdings:
+def hold(
+    gateway: GatewayConfig,
+    overrides: Overrides,
+    workers: int,
+    before: Inheritance | None = None,
+) -> Holdings:
     """Listen where *gateway* or *overrides* say, then write the pidfile.
+
+    With *before*, in an upgrade, only new addresses are bound, and the pidfile is
+    written by `Holdings.take_over`.
 
     Raises:
         ListenError: an address can't be listened on.
@@ -91,20 +139,38 @@ def hold(gateway: GatewayConfig, overrides: Overrides, workers: int) -> Holdings
     path = overrides.pidfile or (gateway.pidfile and Path(gateway.pidfile)) or None
     if path is not None:
         # A second start says this, not that a port is in use.
-        refuse_if_held(path)
+        refuse_if_held(path, before=None if before is None else before.pid)
     named = gateway.listen
     if overrides.listen is not None:
         named = overriding(overrides.listen)
+    found = _nothing if before is None else before.take
     with contextlib.ExitStack() as undo:
-        listens = open_listens(named, workers)
+        listens = open_listens(named, workers, found)
         undo.callback(close_listens, listens)
         probes = None
         if (address := overrides.probes or gateway.probes.listen) is not None:
-            probes = bind(address, keys="gateway.probes.listen or --probes-listen")
+            probes = None if before is None else before.take_at(address)
+            probes = probes or bind(
+                address, keys="gateway.probes.listen or --probes-listen"
+            )
             undo.callback(probes.close)
-        admin = open_admin(gateway.admin)
+        admin = open_admin(gateway.admin, found)
         if admin is not None:
             undo.callback(close_listens, (admin,))
-        pidfile = None if path is None else claim(path)
+        pidfile = None if path is None or before is not None else claim(path)
+        if before is not None:
+            before.close_rest()
         undo.pop_all()
-    return Holdings(listens=listens, probes=probes, admin=admin, pidfile=pidfile)
+    return Holdings(
+        listens=listens,
+        probes=probes,
+        admin=admin,
+        pidfile=pidfile,
+        probes_address=address,
+        pidfile_path=path,
+        before=before,
+    )
+
+
+def _nothing(_listen: ListenConfig) -> None:
+    """Return what a gateway before has left: nothing."""

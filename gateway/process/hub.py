@@ -66,6 +66,9 @@ from gateway.session.keys import KeySet, KeyStore
 from gateway.supertokens.core_check import CoreCheck, CoreVerdict
 from gateway.upstream.checks import TargetChecker
 
+_LAST_PROBES_S = 0.2
+"""For answers to connections that were accepted before the end: after an upgrade, the
+next hub answers those that wait in the socket's queue."""
 _RENDER_S = 0.25
 """How long rendered metrics are answered: many clients must not keep the hub busy."""
 NAME = "gateway hub"
@@ -138,6 +141,8 @@ class Hub:
         self._watcher.close()
         for server in self._servers:
             server.close()
+        if self._servers:
+            await asyncio.sleep(_LAST_PROBES_S)
 
     async def _listen(self) -> None:
         """Answer probes and operators from now on, if the status is known."""

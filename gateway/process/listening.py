@@ -13,7 +13,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,8 +53,14 @@ def overriding(listen: str) -> tuple[ListenConfig, ...]:
     return (ListenConfig(address=listen),)
 
 
-def open_listens(listens: Iterable[ListenConfig], workers: int) -> list[BoundListen]:
+def open_listens(
+    listens: Iterable[ListenConfig],
+    workers: int,
+    found: Callable[[ListenConfig], BoundListen | None] = lambda _listen: None,
+) -> list[BoundListen]:
     """Listen on all of *listens*, for *workers* processes.
+
+    *found* returns what is listened on already; None: bind it.
 
     Raises:
         ListenError: one of them can't be listened on. None is then.
@@ -62,7 +68,8 @@ def open_listens(listens: Iterable[ListenConfig], workers: int) -> list[BoundLis
     opened: list[BoundListen] = []
     try:
         for listen in listens:
-            opened.append(_open(listen, workers))  # noqa: PERF401 - closed on failure
+            bound = found(listen) or _open(listen, workers)
+            opened.append(bound)
     except ListenError:
         close_listens(opened)
         raise
@@ -132,10 +139,16 @@ def close_listens(listens: Iterable[BoundListen]) -> None:
     """
     for listen in listens:
         path = listen.config.parsed.socket_path
-        if listen.file is not None and _identity(path) == listen.file:
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
+        if listen.file is not None:
+            remove_file(path, listen.file)
         close_sockets((listen,))
+
+
+def remove_file(path: str, file: tuple[int, ...]) -> None:
+    """Remove the file of a Unix socket, if it is still this *file*."""
+    if _identity(path) == file:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
 
 
 def _identity(path: str) -> tuple[int, ...] | None:

@@ -130,10 +130,11 @@ def state_path(pidfile: Path) -> Path:
     return pidfile.with_name(f"{pidfile.name}.state")
 
 
-def claim(path: Path) -> PidFile:
+def claim(path: Path, *, before: int | None = None) -> PidFile:
     """Write this process's id to the file at *path*, with mode 0644, and lock it.
 
-    Readers see the whole file or none. A file that a gateway left behind is replaced.
+    Readers see the whole file or none. A file that a gateway left behind is replaced,
+    and so is one that process *before* holds, which hands over to this one.
 
     Raises:
         PidFileError: a running gateway holds the file, it isn't a pidfile, or its
@@ -148,7 +149,7 @@ def claim(path: Path) -> PidFile:
         os.fchmod(descriptor, _MODE)
         os.write(descriptor, b"%d\n" % os.getpid())
         _try_lock(descriptor, fcntl.LOCK_EX)
-        while not _put(new, path):
+        while not _put(new, path, before):
             pass  # another process was faster: judge its file
     except OSError as error:
         os.close(descriptor)
@@ -162,17 +163,17 @@ def claim(path: Path) -> PidFile:
     return PidFile(path, descriptor)
 
 
-def refuse_if_held(path: Path) -> None:
+def refuse_if_held(path: Path, *, before: int | None = None) -> None:
     """Do nothing if `claim` may succeed.
 
     Raises:
         PidFileError: a running gateway holds the file at *path*; or as `running`.
     """
-    if (gateway := running(path)) is not None:
+    if (gateway := running(path)) is not None and gateway.pid != before:
         raise _held(path, gateway.pid)
 
 
-def _put(new: Path, path: Path) -> bool:
+def _put(new: Path, path: Path, before: int | None) -> bool:
     """Move *new* to *path*; return False if *path* has changed meanwhile.
 
     Raises:
@@ -188,8 +189,9 @@ def _put(new: Path, path: Path) -> bool:
         return True
     try:
         pid = _read_pid(old, path)
-        # Whoever replaces the file holds its lock, so only one process can.
-        if not _lock_in_time(old):
+        # Whoever replaces the file holds its lock, so only one process can. The one
+        # before holds it, and lets only this process replace the file.
+        if pid != before and not _lock_in_time(old):
             raise _held(path, pid)
         if not _is_at(old, path):
             return False

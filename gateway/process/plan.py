@@ -21,18 +21,17 @@ These rules hold after every event, in any order of events:
   that serves. What it finds reaches all workers that have these checks, new ones too.
 - An ejection that a worker tells of reaches all others, and new ones until it ends.
 - After a signal to stop, workers accept for `gateway.shutdown_delay`, and are replaced.
+- Of two gateways in an upgrade, one accepts. See `plan_upgrade`.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gateway.config.diff import ConfigChange, in_words
 from gateway.events import Fact, RuntimeEvent
-from gateway.pace import backoff_s
 from gateway.process import plan_lines
 from gateway.process.admin_messages import (
     Describe,
@@ -41,7 +40,6 @@ from gateway.process.admin_messages import (
     ReloadWanted,
 )
 from gateway.process.messages import (
-    RESTART_CAUSES,
     Accept,
     AskCore,
     Deny,
@@ -75,6 +73,7 @@ from gateway.process.plan_events import (
     FileRefused,
     Fork,
     ForkHub,
+    Inherited,
     Kill,
     Load,
     LoadedFile,
@@ -89,53 +88,22 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of, shares
 from gateway.process.plan_state import (
     Child,
     ChildPlace,
     ChildState,
     Generation,
+    Peer,
     Phase,
     WorkerChild,
-    state_in,
-    state_of,
 )
+from gateway.process.plan_status import GatewayCondition
 from gateway.process.plan_targets import SharedEjections, TargetStates
+from gateway.process.plan_upgrade import Upgrade
 from gateway.process.plan_watch import HubWatch
 from gateway.process.target_messages import TargetEjected, TargetsDown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorPace:
-    """The times and counts that a plan uses."""
-
-    tick_s: float = 1.0
-    """Between two pings."""
-    silent_ticks: int = 15
-    """Unanswered pings after which a child is killed: a worker that hangs serves no
-    requests and misses sign-outs. Counted, not timed, so that no child is late after
-    the machine has slept."""
-    start_ticks: int = 60
-    """The same while a child starts: a `config_module` may be slow."""
-    drain_extra_s: float = 10.0
-    """Beyond `drain_timeout`, to end cancelled requests and write the log. Then a
-    worker is killed."""
-    first_delay_s: float = 0.1
-    """The delay before a child that ended is replaced, doubled each time
-    (`backoff_s`)."""
-    max_delay_s: float = 30.0
-    """The longest such delay."""
-    keys_extra_s: float = 5.0
-    """Beyond `keys.timeout`, for the workers of a reload to fetch their first keys.
-    Then the reload fails."""
-    hub_end_s: float = 2.0
-    """For the hub to exit when no worker is left. Then it is killed."""
-    steady_s: float = 30.0
-    """The uptime of a child that resets the delay to `first_delay_s`."""
-
-    def delay_s(self, failures: int) -> float:
-        """Return the delay after *failures* children of a place ended in a row."""
-        return backoff_s(self.first_delay_s, failures, self.max_delay_s)
 
 
 class Plan:
@@ -148,8 +116,13 @@ class Plan:
         workers: int,
         sockets: int,
         pace: SupervisorPace | None = None,
+        is_upgrade: bool = False,
     ) -> None:
-        """The first `Tick` forks the first worker."""
+        """The first `Tick` forks the first worker.
+
+        With *is_upgrade*, the first event is `Inherited`, and child 1 is the gateway
+        before.
+        """
         self._pace = pace or SupervisorPace()
         self._workers = workers
         self._sockets = sockets
@@ -159,7 +132,9 @@ class Plan:
         """The generation that takes over when its workers are ready."""
         self._hub = ChildPlace()
         self._children: dict[int, Child] = {}
-        self._last_number = 0
+        self._upgrade = Upgrade(self._pace, 1 if is_upgrade else None)
+        self._children.update((peer.number, peer) for peer in self._upgrade.peers)
+        self._last_number = len(self._children)
         self._denials = Denials()
         self._targets = TargetStates()
         self._ejections = SharedEjections()
@@ -175,14 +150,7 @@ class Plan:
         self._hub_asks: tuple[int, int] | None = None
         """The hub that `AskCore` was sent to last, and the generation of it."""
         self._notices = plan_lines.Notices()
-        self._restarts = dict.fromkeys(RESTART_CAUSES, 0)
-        self._hub_restarts = 0
-        self._loaded: tuple[bool, float] = (True, 0.0)
-        """Whether the file could be served when it was read last, and when one that
-        could took over, in seconds since the epoch."""
-        self._is_started = False
-        self._startup_ends: float | None = None
-        """When the start is over even without keys, on the monotonic clock."""
+        self._condition = GatewayCondition()
         self._hub_status: tuple[int, Status] | None = None
         """The last `Status`, and the hub that it was sent to."""
         self._stop_at: float | None = None
@@ -208,7 +176,9 @@ class Plan:
             return Phase.STOPPING
         if self._is_loading or self._next is not None:
             return Phase.RELOADING
-        return Phase.RUNNING if self._current.is_proven else Phase.STARTING
+        if self._current.is_proven and not self._upgrade.is_waiting:
+            return Phase.RUNNING
+        return Phase.STARTING
 
     @property
     def due(self) -> float:
@@ -228,6 +198,9 @@ class Plan:
         match event:
             case Tick():
                 self._on_tick()
+            case Inherited(denied):
+                self._keys = self._upgrade.inherit(event)
+                self._denials.keep(denied, now.epoch)
             case Received(number, message):
                 if child := self._children.get(number):
                     self._on_message(child, message)
@@ -265,6 +238,9 @@ class Plan:
             return
         self._next_tick = now + self._pace.tick_s
         for child in tuple(self._children.values()):
+            if isinstance(child, Peer):
+                self._actions += self._upgrade.on_tick(child, now)
+                continue
             child.silent_ticks += 1
             if child.silent_ticks > self._max_silent_ticks(child):
                 child.place.is_hung = True
@@ -299,6 +275,10 @@ class Plan:
         match message:
             case Ping():
                 pass  # an answer; the count of silent ticks is reset above
+            case Ready() | Accept() if isinstance(child, Peer):
+                self._on_peer(child, message)
+            case Deny() if isinstance(child, Peer):
+                self._on_denial(child, message)
             case Ready() if child.state is ChildState.STARTING:
                 child.state = ChildState.READY
                 child.place.is_hung = False
@@ -317,7 +297,7 @@ class Plan:
                 child.number
             ):
                 self._reload_requested = True
-            case DenyDone(number) if isinstance(child, WorkerChild):
+            case DenyDone(number) if isinstance(child, WorkerChild | Peer):
                 self._send_all(self._denials.acknowledge(number, child))
             case KeySource() if (
                 isinstance(child, WorkerChild) and child.state is ChildState.STARTING
@@ -353,9 +333,23 @@ class Plan:
             case Failed(reason) if isinstance(child, WorkerChild):
                 self._report(child, message)
                 child.reason = reason
+            case _ if isinstance(child, Peer):
+                self._on_peer_closed(child, "it sent a message that none sends")
             case _:
                 kind = "worker" if isinstance(child, WorkerChild) else "hub"
                 self._kill(child, f"it sent a message that a {kind} doesn't send")
+
+    def _on_peer(self, peer: Peer, message: Ready | Accept) -> None:
+        """Go when the next gateway could accept; accept when the one before goes."""
+        if not self._is_leaving and (actions := self._upgrade.hand_over(peer, message)):
+            self._actions += actions
+            self._stop()
+            if self._hub.child is not None:  # the next gateway answers from now on
+                self._start_drain(self._hub.child)
+        elif actions := self._upgrade.take_over(peer, message):
+            self._actions += actions
+            self._hub.due = self._now.monotonic
+            self._assign_sockets()
 
     def _on_key_source(self, worker: WorkerChild, source: KeySource) -> None:
         """Note whose keys a new worker needs; send it those that are at hand.
@@ -427,11 +421,18 @@ class Plan:
                 self._leave()
 
     def _on_denial(self, source: Child, denial: Deny) -> None:
-        """Keep a denial, and relay it: a worker's to the hub, all to other workers."""
+        """Keep a denial, and relay it: a worker's to the hub, all to other workers.
+
+        The other gateway of an upgrade gets it, too, and sends its own.
+        """
         if isinstance(source, WorkerChild):
             for part in batches(denial.ends.items()):
                 self._report(source, part)
-        others = [worker for worker in self._all_workers() if worker is not source]
+        others = [
+            child
+            for child in self._children.values()
+            if isinstance(child, WorkerChild | Peer) and child is not source
+        ]
         self._send_all(self._denials.add(source, denial, others, self._now.epoch))
 
     def _on_ready(self, generation: Generation) -> None:
@@ -441,17 +442,37 @@ class Plan:
             for place in generation.places[1:]:
                 place.due = self._now.monotonic
             if generation is self._current:
-                self._loaded = True, self._now.epoch
-                self._actions.append(Announce())
-                self._hub.due = self._now.monotonic
+                self._condition.loaded = True, self._now.epoch
+                if not self._upgrade.is_waiting:
+                    self._actions.append(Announce())
+                    self._hub.due = self._now.monotonic
         self._assign_sockets()
 
     def _on_closed(self, child: Child, reason: str | None) -> None:
         child.is_closed = True
         child.silent_ticks = 0
+        if isinstance(child, Peer):
+            self._on_peer_closed(child, reason)
+            return
         if reason is not None:
             self._kill(child, reason)
         self._mark_lost(child)
+
+    def _on_peer_closed(self, peer: Peer, reason: str | None) -> None:
+        """Go on without the gateway before; have a next one without channel exit."""
+        if peer is self._upgrade.before:
+            self._lose(peer, reason or "it ended")
+        else:
+            self._actions += self._upgrade.end_next(reason, self._now.monotonic)
+
+    def _lose(self, peer: Peer, reason: str) -> None:
+        """Forget another gateway; exit if it has never let this one accept."""
+        if peer.number in self._children:
+            self._remove(peer)
+        self._actions += self._upgrade.lost(peer, reason)
+        if self._upgrade.is_waiting and self._upgrade.before is None:
+            self._exit_code = 1
+            self._stop()
 
     def _on_unread(self, child: Child) -> None:
         """Kill a hub that doesn't read. A worker has until its silent ticks are up."""
@@ -460,7 +481,9 @@ class Plan:
 
     def _on_not_started(self, child: Child, reason: str) -> None:
         self._remove(child)
-        if child.state is not ChildState.ENDING:
+        if isinstance(child, Peer):
+            self._lose(child, f"the new gateway can't be started: {reason}")
+        elif child.state is not ChildState.ENDING:
             child.cause = "fork"
             self._replace(child, f"{child.name} can't be started: {reason}")
 
@@ -469,7 +492,9 @@ class Plan:
         ending = f"{child.name} (pid {exited.pid}) {exited.how}"
         if child.reason is not None:
             ending = f"{ending}: {child.reason}"
-        if child.state is ChildState.ENDING:
+        if isinstance(child, Peer):
+            self._lose(child, ending)
+        elif child.state is ChildState.ENDING:
             if exited.code != 0 and not child.is_discarded:
                 self._log_lost(child, ending, exited.pid)
         elif (
@@ -488,11 +513,17 @@ class Plan:
         match signal:
             case Signal.RELOAD:
                 self._reload_requested = True
+            case Signal.UPGRADE:
+                self._actions += self._upgrade.request(is_leaving=self._is_leaving)
+            case Signal.STOP if self._upgrade.is_first_signal():
+                pass
             case Signal.STOP if self._is_leaving:
                 self._stop()
                 self._exit_code = 130
+                self._actions += self._upgrade.kill_next()
                 for child in tuple(self._children.values()):
-                    self._discard(child)
+                    if not isinstance(child, Peer):
+                        self._discard(child)
             case Signal.STOP | Signal.HANG_UP:
                 self._leave()
 
@@ -524,17 +555,33 @@ class Plan:
             if self._take_due(self._hub):
                 self._fork_hub()
             can_load = (
-                self._current.is_proven and self._next is None and not self._is_leaving
+                self._current.is_proven
+                and self._next is None
+                and not self._is_leaving
+                and not self._upgrade.is_waiting
+                and self._upgrade.next is None
             )
+            if self._upgrade.is_requested and can_load:
+                can_load = False
+                self._start_upgrade()
             if self._reload_requested and can_load:
                 self._reload_requested = False
                 self._is_loading = True
                 self._reloads.begin()
                 self._actions.append(Load())
 
+    def _start_upgrade(self) -> None:
+        number, denied = self._new_number(), self._denials.live(self._now.epoch)
+        self._actions += self._upgrade.start(
+            number, self._now.monotonic, denied, self._keys
+        )
+        self._children.update((peer.number, peer) for peer in self._upgrade.peers)
+
     def _exit_when_empty(self) -> None:
         """When no worker is left, end the hub; when it has exited, exit."""
         if any(isinstance(child, WorkerChild) for child in self._children.values()):
+            return
+        if self._upgrade.is_under_way:
             return
         hub = self._hub.child
         if hub is None:
@@ -601,6 +648,10 @@ class Plan:
             self._switch_to(self._next)
             return
         workers = self._current.ready()
+        if self._upgrade.is_waiting:
+            if self._is_complete(self._current, self._upgrade.must_have_keys):
+                self._actions += self._upgrade.offer()
+            return
         for slot, numbers in shares(self._sockets, tuple(workers)).items():
             child = workers[slot]
             if child.sockets != numbers:
@@ -616,14 +667,19 @@ class Plan:
         ready, serving = generation.ready().values(), self._current.ready().values()
         if not serving:
             return bool(ready)
+        now = self._now.monotonic
+        return self._is_complete(
+            generation, any(worker.keys_until > now for worker in serving)
+        )
+
+    def _is_complete(self, generation: Generation, must_have_keys: bool) -> bool:
+        """Return whether all workers of *generation* are ready, perhaps with keys."""
+        ready, now = generation.ready().values(), self._now.monotonic
         if len(ready) < self._workers:
             return False
-        now = self._now.monotonic
         if generation.complete_at is None:
             generation.complete_at = now
-        return all(worker.keys_until > now for worker in ready) or not any(
-            worker.keys_until > now for worker in serving
-        )
+        return not must_have_keys or all(worker.keys_until > now for worker in ready)
 
     def _switch_to(self, generation: Generation) -> None:
         """Make *generation* accept, and the previous one drain."""
@@ -642,7 +698,7 @@ class Plan:
         text = f"reloaded {path}: {changes}"
         self._log(RuntimeEvent.RELOAD_DONE, text, file=path, changes=changes)
         self._end_reload(changes=generation.config.changes)
-        self._loaded = True, self._now.epoch
+        self._condition.loaded = True, self._now.epoch
         self._actions += plan_lines.restart_needed(previous.config, generation.config)
 
     def _give_up(self, generation: Generation, reason: str) -> None:
@@ -666,9 +722,9 @@ class Plan:
             self._log_lost(child, ending, pid)
             return
         if isinstance(child, WorkerChild):
-            self._restarts[child.cause or "exit"] += 1
+            self._condition.restarts[child.cause or "exit"] += 1
         else:
-            self._hub_restarts += 1
+            self._condition.hub_restarts += 1
         place = child.place
         place.failures += 1
         wait_s = self._pace.delay_s(place.failures)
@@ -717,6 +773,7 @@ class Plan:
         delay_s = self._current.config.shutdown_delay_s
         if self._is_leaving:
             return
+        self._actions += self._upgrade.abandon(self._now.monotonic)
         if not self._current.ready():
             delay_s = 0.0
         self._actions.append(plan_lines.stopping(self._current.config, delay_s))
@@ -730,6 +787,7 @@ class Plan:
         if self._is_stopping:
             return
         self._is_stopping = True
+        self._actions += self._upgrade.abandon(self._now.monotonic)
         self._actions.append(CloseSockets())
         next_generation, self._next = self._next, None
         self._drain(self._current)
@@ -745,50 +803,17 @@ class Plan:
 
     def _update_hub(self) -> None:
         """Send the hub the status, if it has changed or the hub is new."""
-        self._check_startup()
+        self._condition.check_startup(self._current, self._now.monotonic)
         hub = self._hub.child
         if hub is None:
             return
-        sent = hub.number, self._status()
+        status = self._condition.status(
+            self._current, self._children, is_draining=self._is_leaving
+        )
+        sent = hub.number, status
         if self._hub_status != sent:
             self._hub_status = sent
             self._send(hub, sent[1])
-
-    def _check_startup(self) -> None:
-        """Note the end of the start: a worker accepts and has keys, or time is up."""
-        if self._is_started:
-            return
-        now, config = self._now.monotonic, self._current.config
-        if self._startup_ends is None:
-            self._startup_ends = now + config.startup_timeout_s
-        accepting = self._current.accepting()
-        has_keys = any(worker.keys_until > now for worker in accepting)
-        self._is_started = bool(accepting) and (has_keys or now >= self._startup_ends)
-
-    def _status(self) -> Status:
-        current = self._current
-        others = Counter(
-            state_of(worker)
-            for worker in self._all_workers()
-            if worker.generation is not current
-        )
-        until = min(
-            (worker.keys_until for worker in current.accepting()), default=-math.inf
-        )
-        is_loaded, loaded_at = self._loaded
-        return Status(
-            generation=current.config.generation,
-            children=tuple(worker.number for worker in self._all_workers()),
-            slots=tuple(map(state_in, current.places)),
-            others=dict(others),
-            is_started=self._is_started,
-            is_draining=self._is_leaving,
-            keys_until=until if math.isfinite(until) else None,
-            is_loaded=is_loaded,
-            loaded_at=loaded_at,
-            restarts=dict(self._restarts),
-            hub_restarts=self._hub_restarts,
-        )
 
     # --- helpers ------------------------------------------------------------------
 
@@ -832,7 +857,7 @@ class Plan:
         )
 
     def _log_not_reloaded(self, problems: Sequence[str]) -> None:
-        self._loaded = False, self._loaded[1]
+        self._condition.loaded = False, self._condition.loaded[1]
         self._actions += plan_lines.not_reloaded(tuple(problems))
         self._end_reload(problems)
 

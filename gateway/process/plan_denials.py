@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gateway.process.messages import Deny, DenyDone, batches
 from gateway.process.plan_events import Send
-from gateway.process.plan_state import Child, ChildState, WorkerChild
+from gateway.process.plan_state import Child, ChildState
 from gateway.session.deny_list import DenyList
 
 MAX_UNCONFIRMED = 10_000
@@ -17,7 +17,7 @@ isn't told, and its answer goes out after `Pace.confirm_s`."""
 
 @dataclass(slots=True, eq=False)
 class _Unconfirmed:
-    """A denial that some workers haven't acknowledged."""
+    """A denial that some workers, or another gateway, haven't acknowledged."""
 
     source: Child
     number: int
@@ -39,8 +39,15 @@ class Denials:
         """Yield all denials in force, for a new worker."""
         return batches(self._denied.live(now), self._denied.live_users(now))
 
+    def keep(self, denials: Iterable[Deny], now: float) -> None:
+        """Keep *denials* of the gateway before; no child is there yet."""
+        for denial in denials:
+            self._denied.add(denial.ends, now)
+            for user in denial.users:
+                self._denied.add_user(user, now)
+
     def add(
-        self, source: Child, denial: Deny, others: Sequence[WorkerChild], now: float
+        self, source: Child, denial: Deny, others: Sequence[Child], now: float
     ) -> Iterator[Send]:
         """Keep a denial; yield how it is relayed to all *others* than its *source*.
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from gateway.config.diff import ConfigChange
 from gateway.events import Fact, RuntimeEvent
 from gateway.process.admin_messages import WatchFiles
-from gateway.process.messages import Message
+from gateway.process.messages import Deny, Keys, Message
 from gateway.upstream.checked import ServiceCheck
 
 # --- events -----------------------------------------------------------------------
@@ -119,6 +119,8 @@ class Signal(Enum):
     """The meaning of a signal."""
 
     RELOAD = auto()
+    UPGRADE = auto()
+    """Start another gateway, and exit when that one serves."""
     STOP = auto()
     """Drain; the second time, exit at once."""
     HANG_UP = auto()
@@ -149,8 +151,19 @@ class FileRefused:
     """The files that were read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """The first event of a gateway that an upgrade has started."""
+
+    denied: tuple[Deny, ...]
+    keys: Keys | None
+    must_have_keys: bool
+    """The gateway before has keys, so that this one must not accept without."""
+
+
 Event = (
     Tick
+    | Inherited
     | Received
     | Closed
     | Unread
@@ -230,6 +243,32 @@ class CloseSockets:
 
 
 @dataclass(frozen=True, slots=True)
+class ForkGateway:
+    """Start the next gateway, with a channel. `NotStarted` reports a failure."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndGateway:
+    """Have the next gateway exit, as SIGTERM does."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Leave the files of sockets, the pidfile and the service manager to a gateway."""
+
+    child: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """They are this gateway's from now on: write the pidfile."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Exit with *code*: no child is left."""
 
@@ -239,6 +278,10 @@ class Exit:
 Action = (
     Fork
     | ForkHub
+    | ForkGateway
+    | EndGateway
+    | HandOver
+    | TakeOver
     | Send
     | Kill
     | Load

@@ -10,12 +10,12 @@ def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
 
     *slots* are those with a ready worker. A slot's own socket comes first. The sockets
     of the other slots are distributed in turn. A single socket is shared by all.
+    After an upgrade there may be fewer sockets than workers: these share them, too.
     """
-    if sockets == 1:
-        return dict.fromkeys(slots, (0,))
-    dealt = {slot: [slot] for slot in slots}
+    dealt = {slot: [slot % sockets] for slot in slots}
     if slots:
-        orphans = (number for number in range(sockets) if number not in dealt)
+        own = {slot % sockets for slot in slots}
+        orphans = (number for number in range(sockets) if number not in own)
         for turn, number in enumerate(orphans):
             dealt[slots[turn % len(slots)]].append(number)
     return {slot: tuple(numbers) for slot, numbers in dealt.items()}

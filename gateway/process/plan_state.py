@@ -118,6 +118,14 @@ class WorkerChild(Child):
     """Until when it has keys, on the monotonic clock."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Peer(Child):
+    """The other gateway of an upgrade: the next one, or the one before.
+
+    Denials pass between the two until one has exited.
+    """
+
+
 def state_of(worker: WorkerChild) -> str:
     """Return the state of *worker* as one of `WORKER_STATES`."""
     match worker.state:

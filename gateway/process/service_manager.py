@@ -34,6 +34,8 @@ class ServiceManager:
         """*address* is a path, or `@` and the name of an abstract socket; None: send
         nothing. *watchdog_s* is how long the manager waits between two signs of life.
         """
+        self._name = address
+        self._watchdog_s = watchdog_s
         self._address = None if address is None else _to_bytes(address)
         self._socket: socket.socket | None = None
         if self._address is not None:
@@ -73,10 +75,29 @@ class ServiceManager:
             case _:
                 self._send(_status(phase))
 
+    def environ(self) -> dict[str, str]:
+        """Return the variables with which the next gateway of an upgrade is told."""
+        variables = {}
+        if self._name is not None:
+            variables["NOTIFY_SOCKET"] = self._name
+        if self._watchdog_s is not None:
+            variables["WATCHDOG_USEC"] = str(round(self._watchdog_s * 1e6))
+        return variables
+
+    def hand_over(self, pid: int) -> None:
+        """Report that process *pid* is the service from now on, and nothing more.
+
+        That one says when it is ready. Until it does, the service counts as running.
+        """
+        self._send(f"MAINPID={pid}", "STATUS=upgraded")
+        self._due, self._every_s = math.inf, None
+        self.close()
+
     def close(self) -> None:
-        """Close this process's socket."""
+        """Close this process's socket; what follows isn't sent."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
 
     def _send(self, *lines: str) -> None:
         if self._socket is not None and self._address is not None:

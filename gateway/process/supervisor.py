@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import select
 import selectors
 import signal
 import socket
@@ -17,34 +16,41 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway import supertokens
 from gateway.config.diff import changes, parts
+from gateway.events import RuntimeEvent
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.admin_messages import WatchFiles
 from gateway.process.channel import Channel, Hangup
 from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
+from gateway.process.inheriting import inherited, run_next
 from gateway.process.listening import socket_count
+from gateway.process.loaded import loaded_file, sdk_digest
 from gateway.process.messages import Message
-from gateway.process.plan import Plan, SupervisorPace
+from gateway.process.pidfile import PidFileError
+from gateway.process.plan import Plan
 from gateway.process.plan_events import (
     Action,
     Announce,
     Closed,
     CloseSockets,
+    EndGateway,
     Event,
     Exit,
     Exited,
     FileLoaded,
     FileRefused,
     Fork,
+    ForkGateway,
     ForkHub,
+    HandOver,
+    Inherited,
     Kill,
     Load,
-    LoadedFile,
     LogLine,
     NoteReload,
     NotStarted,
@@ -53,15 +59,18 @@ from gateway.process.plan_events import (
     Send,
     Signal,
     Signalled,
+    TakeOver,
     Tick,
     Unread,
 )
+from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of
+from gateway.process.plan_upgrade import refused
 from gateway.process.reload_state import Fingerprints, ReloadNotes
 from gateway.process.served import ServedSettings, served
 from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
-from gateway.process.target_checks import service_checks
+from gateway.process.surroundings import has_terminal, how_it_ended, is_read
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 from gateway.tls import BadTls
@@ -69,43 +78,8 @@ from gateway.tls import BadTls
 if TYPE_CHECKING:
     from gateway.supertokens.delivery import EmailSender
 
-_NOT_SDK = ("keys", "cache", "core")
-"""The sections below `supertokens` that say nothing about what a token means."""
 _MAX_UNREAD_BYTES = 4 * 1024 * 1024
 """The unsent bytes of a child beyond which the plan gets `Unread`."""
-
-
-def how_it_ended(code: int) -> str:
-    """Return in words how a process ended.
-
-    *code* is the result of `os.waitstatus_to_exitcode`.
-    """
-    if code >= 0:
-        return f"ended with exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"was ended by signal {-code}"
-
-
-def has_terminal() -> bool:
-    """Return whether the process has a controlling terminal that is still open."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
-
-
-def is_read(stream: TextIO) -> bool:
-    """Return whether a line can be written to *stream* without blocking.
-
-    The supervisor must not block, and has no thread that could write instead.
-    """
-    try:
-        _, ready, _ = select.select((), (stream,), (), 0)
-    except (OSError, ValueError):  # no descriptor, or one that never blocks
-        return True
-    return bool(ready)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +88,8 @@ class _Process:
 
     child: int
     """Its number in the plan."""
-    pid: int
+    pid: int | None
+    """None: it is the gateway before, which is no child."""
     channel: Channel
 
 
@@ -162,11 +137,13 @@ class Supervisor:
         """Of the file that was loaded last."""
         self._serving = self._fingerprints
         self._plan = Plan(
-            replace(_config(1, settings, self._description), watch=watch()),
+            replace(loaded_file(1, settings, self._description), watch=watch()),
             workers=workers,
             sockets=socket_count(holdings.listens),
             pace=pace,
+            is_upgrade=holdings.before is not None,
         )
+        self._has_nohup = False
         self._events: deque[Event] = deque()
         self._processes: dict[int, _Process] = {}
         """By the child's number in the plan."""
@@ -180,11 +157,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until no child is left; return the exit code."""
-        has_had_terminal = has_terminal() and not has_nohup()
+        self._has_nohup = has_nohup()
+        has_had_terminal = has_terminal() and not self._has_nohup
         with self._watching_signals():
             self._notes.start(self._fingerprints)
             gc.enable()
             gc.freeze()
+            self._inherit()
             while self._exit_code is None:
                 self._report(Tick())
                 self._manager.tick(now := time.monotonic())
@@ -212,6 +191,21 @@ class Supervisor:
                 self._perform(action)
             self._events.popleft()
         self._manager.update(self._plan.phase)
+
+    def _inherit(self) -> None:
+        """Report what the gateway before knows; from now on it is child 1."""
+        before = self._holdings.before
+        if before is None:
+            return
+        handed = before.handed()
+        process = _Process(child=1, pid=None, channel=before.channel)
+        self._processes[1] = process
+        self._selector.register(process.channel, selectors.EVENT_READ, process)
+        is_same = before.sdk == sdk_digest(self._settings[1])
+        keys = handed.keys if is_same else None
+        self._report(Inherited(handed.denied, keys, handed.keys is not None))
+        for message in handed.later:
+            self._report(Received(1, message))
 
     @contextlib.contextmanager
     def _watching_signals(self) -> Iterator[None]:
@@ -241,6 +235,10 @@ class Supervisor:
         match number:
             case signal.SIGCHLD:
                 pass  # it has woken the selector; `_reap` follows
+            case signal.SIGUSR2 if os.getpid() == 1:
+                self._perform(refused("process 1 can't be replaced in its container"))
+            case signal.SIGUSR2:
+                self._report(Signalled(Signal.UPGRADE))
             case signal.SIGHUP if is_terminal_lost:
                 self._report(Signalled(Signal.HANG_UP))
             case signal.SIGHUP:
@@ -287,16 +285,16 @@ class Supervisor:
                 return
             for process in tuple(self._processes.values()):
                 if process.pid == pid:
-                    self._on_exit(process, os.waitstatus_to_exitcode(status))
+                    self._on_exit(process, pid, os.waitstatus_to_exitcode(status))
             # Any other is an orphan, inherited because this is process 1.
 
-    def _on_exit(self, process: _Process, code: int) -> None:
+    def _on_exit(self, process: _Process, pid: int, code: int) -> None:
         while self._receive(process):
             pass  # messages sent before the exit
         if process.channel.is_open:
             self._close(process)
         del self._processes[process.child]
-        self._report(Exited(process.child, process.pid, code, how_it_ended(code)))
+        self._report(Exited(process.child, pid, code, how_it_ended(code)))
 
     def _collect_loaded(self) -> None:
         """Report the result of a reload when its thread has ended."""
@@ -313,7 +311,7 @@ class Supervisor:
                     generation: settings,
                 }
                 _share_memory()
-                config = _config(generation, settings, self._description)
+                config = loaded_file(generation, settings, self._description)
                 before = parts(self._settings[serving].config)
                 found = changes(before, parts(settings.config))
                 watch = self._watch_files()
@@ -335,9 +333,18 @@ class Supervisor:
                 self._fork(child, self._be_hub)
             case Send(child, message):
                 self._send(child, message)
+            case ForkGateway(child):
+                self._fork(child, self._be_gateway)
+            case HandOver(child):
+                self._holdings.hand_over()
+                if (pid := self._pid_of(child)) is not None:
+                    self._manager.hand_over(pid)
+            case TakeOver():
+                self._take_over()
             case Kill(child):
-                if process := self._processes.get(child):
-                    os.kill(process.pid, signal.SIGKILL)
+                self._signal(child, signal.SIGKILL)
+            case EndGateway(child):
+                self._signal(child, signal.SIGTERM)
             case Load():
                 self._manager.reloading()
                 self._notes.begin()
@@ -357,6 +364,24 @@ class Supervisor:
                 self._holdings.close_listeners()
             case Exit(code):
                 self._exit_code = code
+
+    def _pid_of(self, child: int) -> int | None:
+        process = self._processes.get(child)
+        return None if process is None else process.pid
+
+    def _signal(self, child: int, number: signal.Signals) -> None:
+        if (pid := self._pid_of(child)) is not None:
+            os.kill(pid, number)
+
+    def _take_over(self) -> None:
+        try:
+            self._holdings.take_over()
+        except PidFileError as error:
+            self._say(RuntimeEvent.OTHER, str(error))
+        self._notes = ReloadNotes(self._holdings.pidfile)
+        self._fingerprints = self._notes.fingerprints(self._settings[1].config)
+        self._serving = self._fingerprints
+        self._notes.start(self._fingerprints)
 
     def _send(self, child: int, message: Message) -> None:
         process = self._processes.get(child)
@@ -438,6 +463,16 @@ class Supervisor:
         self._holdings.close_listeners()
         return self._hub(end)
 
+    def _be_gateway(self, end: socket.socket) -> NoReturn:
+        """Run the program again, with what it inherits. Only in a forked process."""
+        run_next(
+            self._holdings.for_next(),
+            end,
+            sdk=sdk_digest(self._settings[self._plan.generation]),
+            environ=self._manager.environ(),
+            keeps_hangup=self._has_nohup,
+        )
+
     def _reload(self) -> None:
         """Reload the file, in a thread; keep the result for `_collect_loaded`."""
         try:
@@ -455,30 +490,6 @@ class Supervisor:
         finally:
             with contextlib.suppress(OSError):  # the supervisor has ended
                 self._wakes[1].send(b"\0")
-
-
-def _config(
-    generation: int, settings: Settings, description: Mapping[str, str]
-) -> LoadedFile:
-    """Return the facts about *settings* that the plan needs."""
-    gateway, sdk = settings.config.gateway, settings.config.supertokens
-    return LoadedFile(
-        generation=generation,
-        path=str(settings.path),
-        listen=[(one.address, one.mode, one.owner) for one in gateway.listen],
-        probes=gateway.probes.listen,
-        pidfile=gateway.pidfile,
-        drain_s=gateway.drain_timeout,
-        shutdown_delay_s=gateway.shutdown_delay or 0.0,
-        startup_timeout_s=gateway.probes.startup_timeout,
-        sdk=sdk.model_copy(update=dict.fromkeys(_NOT_SDK)),
-        keys_refresh_s=sdk.keys.refresh_interval,
-        keys_timeout_s=sdk.keys.timeout,
-        log_format=settings.config.log.format,
-        admin=gateway.admin,
-        description=description,
-        checks=service_checks(settings.config, settings.table),
-    )
 
 
 def _share_memory() -> None:
@@ -518,8 +529,9 @@ def supervise(
         PidFileError: a running gateway has the pidfile, or it can't be written.
         BadTls: the certificates of an address can't be used.
         LibraryChanged: a library isn't as the gateway needs it.
+        NotHandedOver: the gateway before an upgrade hasn't left what this one needs.
     """
-    holdings = hold(settings.config.gateway, overrides, workers)
+    holdings = hold(settings.config.gateway, overrides, workers, inherited())
     operators = listener_of(settings.config.gateway.admin, holdings.admin)
     manager = service_manager(os.environ)
 

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 _HANDOVER_S = 0.05
 """How long a worker still accepts while it drains. By then the other processes have
 closed the sockets too, so no connection is left in a queue."""
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """The signals that a terminal or a service manager sends to all processes of a
 group."""
 

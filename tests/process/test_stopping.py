@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.config import GatewayConfig
-from gateway.process.plan import SupervisorPace
+from gateway.process.plan_pace import SupervisorPace
 from gateway.process.stopping import longest_stop_s
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.process.cpus import usable_cpus
-from gateway.process.supervisor import how_it_ended, is_read
+from gateway.process.surroundings import how_it_ended, is_read
 
 # --- number of workers ----------------------------------------------------------
 

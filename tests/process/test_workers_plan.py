@@ -52,19 +52,22 @@ from gateway.process.messages import (
     Snapshot,
     Status,
 )
-from gateway.process.plan import Plan, SupervisorPace
+from gateway.process.plan import Plan
 from gateway.process.plan_events import (
     Action,
     Announce,
     Closed,
     CloseSockets,
+    EndGateway,
     Event,
     Exit,
     Exited,
     FileLoaded,
     FileRefused,
     Fork,
+    ForkGateway,
     ForkHub,
+    HandOver,
     Kill,
     Load,
     LoadedFile,
@@ -76,9 +79,11 @@ from gateway.process.plan_events import (
     Send,
     Signal,
     Signalled,
+    TakeOver,
     Tick,
     Unread,
 )
+from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import shares
 from gateway.session.deny_list import UserDenial, UserScope
 
@@ -289,6 +294,8 @@ class World(RuleBasedStateMachine):
                 assert not self.processes
                 assert self.is_stopping
                 self.code = code
+            case ForkGateway() | EndGateway() | HandOver() | TakeOver():
+                raise AssertionError("nobody has asked for an upgrade")
             case Announce() | LogLine():
                 pass
         return []

@@ -66,7 +66,7 @@ SHORT_PACE = """\
 from functools import partial
 from gateway.cli import main
 from gateway.process import supervisor
-from gateway.process.plan import SupervisorPace
+from gateway.process.plan_pace import SupervisorPace
 
 pace = SupervisorPace(tick_s=0.1, silent_ticks=20, start_ticks=600, keys_extra_s=0.5)
 supervisor.supervise = partial(supervisor.supervise, pace=pace)
@@ -706,7 +706,7 @@ MISBEHAVING = """\
 import sys, time
 from gateway import settings
 from gateway.process.holding import Holdings
-from gateway.process.plan import SupervisorPace
+from gateway.process.plan_pace import SupervisorPace
 from gateway.process.service_manager import service_manager
 from gateway.process.supervisor import Supervisor
 

@@ -1,0 +1,42 @@
+"""edge. What the supervisor asks the system: of its terminal, streams and children."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from typing import TextIO
+
+
+def how_it_ended(code: int) -> str:
+    """Return in words how a process ended.
+
+    *code* is the result of `os.waitstatus_to_exitcode`.
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
+def has_terminal() -> bool:
+    """Return whether the process has a controlling terminal that is still open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def is_read(stream: TextIO) -> bool:
+    """Return whether a line can be written to *stream* without blocking.
+
+    The supervisor must not block, and has no thread that could write instead.
+    """
+    try:
+        _, ready, _ = select.select((), (stream,), (), 0)
+    except (OSError, ValueError):  # no descriptor, or one that never blocks
+        return True
+    return bool(ready)
