@@ -68,6 +68,7 @@ async def command(
     cwd: Path,
     environ: Mapping[str, str] | None = None,
     program: Sequence[str | Path] = (GATEWAY,),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Process]:
     """Run a command for the block; it is killed at the end if it still runs.
 
@@ -80,6 +81,7 @@ async def command(
         env={**os.environ, "GATEWAY_WORKERS": "1", **(environ or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=pass_fds,
     )
     process = Process(child)
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.config import GatewayConfig, ListenConfig
+from gateway.process.activation import GivenSockets
 from gateway.process.admin_listen import open_admin
 from gateway.process.inheriting import Inheritance
 from gateway.process.listening import (
@@ -126,11 +127,12 @@ def hold(
     overrides: Overrides,
     workers: int,
     before: Inheritance | None = None,
+    given: GivenSockets | None = None,
 ) -> Holdings:
     """Listen where *gateway* or *overrides* say, then write the pidfile.
 
     With *before*, in an upgrade, only new addresses are bound, and the pidfile is
-    written by `Holdings.take_over`.
+    written by `Holdings.take_over`. What a service manager has bound is *given*.
 
     Raises:
         ListenError: an address can't be listened on.
@@ -143,20 +145,25 @@ def hold(
     named = gateway.listen
     if overrides.listen is not None:
         named = overriding(overrides.listen)
-    found = _nothing if before is None else before.take
+    given = given or GivenSockets([])
+
+    def found(listen: ListenConfig) -> BoundListen | None:
+        inherited = None if before is None else before.take(listen)
+        return inherited or given.take(listen)
+
     with contextlib.ExitStack() as undo:
         listens = open_listens(named, workers, found)
         undo.callback(close_listens, listens)
         probes = None
         if (address := overrides.probes or gateway.probes.listen) is not None:
-            probes = None if before is None else before.take_at(address)
-            probes = probes or bind(
+            probes = _one(found(ListenConfig(address=address))) or bind(
                 address, keys="gateway.probes.listen or --probes-listen"
             )
             undo.callback(probes.close)
         admin = open_admin(gateway.admin, found)
         if admin is not None:
             undo.callback(close_listens, (admin,))
+        given.refuse_rest()
         pidfile = None if path is None or before is not None else claim(path)
         if before is not None:
             before.close_rest()
@@ -172,5 +179,10 @@ def hold(
     )
 
 
-def _nothing(_listen: ListenConfig) -> None:
-    """Return what a gateway before has left: nothing."""
+def _one(bound: BoundListen | None) -> socket.socket | None:
+    """Return one of the sockets, and close the others: nobody would accept there."""
+    if bound is None:
+        return None
+    for another in bound.sockets[1:]:
+        another.close()
+    return bound.sockets[0]

@@ -82,15 +82,6 @@ class Inheritance:
             return BoundListen(config=listen, sockets=bound.sockets)
         return None
 
-    def take_at(self, address: str) -> socket.socket | None:
-        """Return the one socket that is listened on at *address*, once; or None."""
-        bound = self.take(ListenConfig(address=address))
-        if bound is None:
-            return None
-        for another in bound.sockets[1:]:
-            another.close()
-        return bound.sockets[0]
-
     def with_file(self, bound: BoundListen) -> BoundListen:
         """Return *bound* with its file, if it is one that the gateway before made."""
         file = bound.file or self.files.get(bound.config.parsed.socket_path)

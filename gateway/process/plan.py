@@ -571,10 +571,9 @@ class Plan:
                 self._actions.append(Load())
 
     def _start_upgrade(self) -> None:
-        number, denied = self._new_number(), self._denials.live(self._now.epoch)
-        self._actions += self._upgrade.start(
-            number, self._now.monotonic, denied, self._keys
-        )
+        number, now = self._new_number(), self._now
+        denied = self._denials.live(now.epoch)
+        self._actions += self._upgrade.start(number, now.monotonic, denied, self._keys)
         self._children.update((peer.number, peer) for peer in self._upgrade.peers)
 
     def _exit_when_empty(self) -> None:

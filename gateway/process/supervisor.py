@@ -22,6 +22,7 @@ from gateway import supertokens
 from gateway.config.diff import changes, parts
 from gateway.events import RuntimeEvent
 from gateway.observe import Origin, Say, has_colours
+from gateway.process.activation import given_sockets
 from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.admin_messages import WatchFiles
 from gateway.process.channel import Channel, Hangup
@@ -70,7 +71,12 @@ from gateway.process.reload_state import Fingerprints, ReloadNotes
 from gateway.process.served import ServedSettings, served
 from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
-from gateway.process.surroundings import has_terminal, how_it_ended, is_read
+from gateway.process.surroundings import (
+    has_terminal,
+    how_it_ended,
+    is_read,
+    share_memory,
+)
 from gateway.process.worker import SIGNALS, run_worker
 from gateway.settings import ConfigError, Settings
 from gateway.tls import BadTls
@@ -310,7 +316,7 @@ class Supervisor:
                     serving: self._settings[serving],
                     generation: settings,
                 }
-                _share_memory()
+                share_memory()
                 config = loaded_file(generation, settings, self._description)
                 before = parts(self._settings[serving].config)
                 found = changes(before, parts(settings.config))
@@ -492,16 +498,6 @@ class Supervisor:
                 self._wakes[1].send(b"\0")
 
 
-def _share_memory() -> None:
-    """Exempt all objects from collection, so that workers share their memory.
-
-    The collector would write to the objects, and so copy their pages.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
-
-
 def supervise(
     settings: Settings,
     *,
@@ -531,7 +527,8 @@ def supervise(
         LibraryChanged: a library isn't as the gateway needs it.
         NotHandedOver: the gateway before an upgrade hasn't left what this one needs.
     """
-    holdings = hold(settings.config.gateway, overrides, workers, inherited())
+    given = given_sockets(os.environ)
+    holdings = hold(settings.config.gateway, overrides, workers, inherited(), given)
     operators = listener_of(settings.config.gateway.admin, holdings.admin)
     manager = service_manager(os.environ)
 

@@ -1,8 +1,9 @@
-"""edge. What the supervisor asks the system: of its terminal, streams and children."""
+"""edge. The supervisor's terminal, streams, ended children, and memory."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -40,3 +41,13 @@ def is_read(stream: TextIO) -> bool:
     except (OSError, ValueError):  # no descriptor, or one that never blocks
         return True
     return bool(ready)
+
+
+def share_memory() -> None:
+    """Exempt all objects from collection, so that workers share their memory.
+
+    The collector would write to the objects, and so copy their pages.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
