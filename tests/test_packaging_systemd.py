@@ -12,10 +12,11 @@ import click
 import pytest
 
 from gateway.cli import main
-from gateway.config import GatewayConfig, LimitsConfig
+from gateway.config import GatewayConfig, LimitsConfig, ListenConfig
 from gateway.process.stopping import longest_stop_s
 
 UNIT = Path(__file__).parents[1] / "deploy" / "systemd" / "gateway.service"
+SOCKET = UNIT.with_suffix(".socket")
 PROGRAM = "/opt/gateway/bin/gateway"
 MOST_EXPOSED = 1.5
 """Of systemd's score from 0 (nothing allowed) to 10. Measured: 1.4."""
@@ -46,6 +47,22 @@ def test_systemd_reads_the_unit(analyze: tuple[str, Path]) -> None:
     program, unit = analyze
     done = run(program, "verify", "--man=no", unit)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_reads_the_socket(analyze: tuple[str, Path]) -> None:
+    """Beside the service that it starts."""
+    program, unit = analyze
+    sockets = unit.with_suffix(".socket")
+    sockets.write_text(SOCKET.read_text("utf-8"), "utf-8")
+    done = run(program, "verify", "--man=no", sockets, unit)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_socket_is_an_address_of_the_gateway() -> None:
+    """As it is spelled in the file, so that the gateway takes it."""
+    text = SOCKET.read_text("utf-8")
+    for address in re.findall(r"^ListenStream=(.*)$", text, re.MULTILINE):
+        assert ListenConfig(address=address).address == address
 
 
 def test_systemd_finds_little_exposed(analyze: tuple[str, Path]) -> None:
