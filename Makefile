@@ -165,7 +165,7 @@ core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (thr
 soak: $(VENV)/.run ## mixed load with faults in the middle (ten minutes; ARGS=60 for an hour)
 	@$(BIN)/python -m bench.scripts.soak $(ARGS)
 
-day-two: $(VENV)/.run ## reloads, kills and a stop under load: requests lost (two minutes; ARGS=--quick)
+day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: requests lost (two minutes; ARGS=--quick)
 	@$(BIN)/python -m bench.scripts.day_two $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)

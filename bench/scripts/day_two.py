@@ -1,8 +1,8 @@
 """What an operator does on the second day, under load: `make day-two`.
 
-Clients with and without sessions call a gateway without pause while it is reloaded,
-its workers are killed, its core is away, and it is stopped. One line is printed for
-each: requests sent, requests lost, and the longest time without any answer.
+Clients with and without sessions call a gateway without pause while it is reloaded and
+upgraded, its workers are killed, its core is away, and it is stopped. One line is
+printed for each: requests sent, requests lost, and the longest time without any answer.
 
 Goal: no request is lost. A worker that is killed breaks the connections it has; their
 requests are sent once more, as a client may do with a GET, and must be answered then.
@@ -28,7 +28,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.rig.callers import Callers, Outcomes
-from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, Stage, clients, staged
+from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, clients, staged
 from bench.rig.innocent import free_port
 from bench.rig.processes import worker_pids
 
@@ -41,6 +41,7 @@ _ROUTES = f"""version: 1
 gateway:
   listen: "127.0.0.1:{{port}}"
   probes: {{{{listen: "127.0.0.1:PROBES"}}}}
+  pidfile: PIDFILE
   shutdown_delay: {_DELAY_S}s
   drain_timeout: 10s
 supertokens:
@@ -58,9 +59,14 @@ routes:
 class Operator:
     """Looks at the gateway as an operator does, and acts."""
 
-    stage: Stage
+    pidfile: Path
     probes: int
     http: aiohttp.ClientSession
+
+    @property
+    def pid(self) -> int:
+        """The process id of the gateway that serves: an upgrade changes it."""
+        return int(self.pidfile.read_text())
 
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of a metric with these labels."""
@@ -82,8 +88,18 @@ class Operator:
     async def reload(self) -> None:
         """Reload, and wait until no worker of the old generation is left."""
         before = await self.metric("gateway_config_generation")
-        os.kill(self.stage.pid, signal.SIGHUP)
+        os.kill(self.pid, signal.SIGHUP)
         await until(lambda: self._is_past(before))
+
+    async def upgrade(self) -> None:
+        """Upgrade, and wait until the gateway before has ended."""
+        before = self.pid
+        os.kill(before, signal.SIGUSR2)
+
+        async def is_replaced() -> bool:
+            return self.pid != before and not is_running(before)
+
+        await until(is_replaced)
 
     async def _is_past(self, generation: float) -> bool:
         return await self.metric(
@@ -92,7 +108,7 @@ class Operator:
 
     async def kill_a_worker(self, workers: int) -> None:
         """Kill a worker, and wait until all *workers* accept again."""
-        killed = min(worker_pids(self.stage.pid))
+        killed = min(worker_pids(self.pid))
         restarts = await self.metric("gateway_worker_restarts_total")
         os.kill(killed, signal.SIGKILL)
 
@@ -100,7 +116,7 @@ class Operator:
             return (
                 await self.metric("gateway_worker_restarts_total") > restarts
                 and await self.metric("gateway_workers", state="accepting") == workers
-                and len(worker_pids(self.stage.pid) - {killed}) == workers
+                and len(worker_pids(self.pid) - {killed}) == workers
             )
 
         await until(is_replaced)
@@ -140,7 +156,7 @@ async def stop(report: Report, callers: Callers, operator: Operator) -> None:
     """
     what = f"SIGTERM with `shutdown_delay: {_DELAY_S}s`, until not ready"
     async with watched(report, callers, what):
-        os.kill(operator.stage.pid, signal.SIGTERM)
+        os.kill(operator.pid, signal.SIGTERM)
 
         async def is_unready() -> bool:
             return not await operator.is_ready()
@@ -156,16 +172,24 @@ async def measure(report: Report, times: float, workers: int) -> None:
 
     probes = free_port()
     with tempfile.TemporaryDirectory() as folder:
+        pidfile = Path(folder) / "gateway.pid"
         routes = _ROUTES.replace("PROBES", str(probes))
+        routes = routes.replace("PIDFILE", str(pidfile))
         with staged(Path(folder), workers=workers, tree=None, routes=routes) as stage:
             async with clients(stage) as here, aiohttp.ClientSession() as http:
-                operator = Operator(stage, probes, http)
+                operator = Operator(pidfile, probes, http)
                 callers = Callers(stage.port, await _bearer(here), kept=8, fresh=4)
                 n = often(20)
                 what = f"{workers} workers: reload {n} times"
                 async with watched(report, callers, what):
                     for _ in range(n):
                         await operator.reload()
+                n = often(5)
+                async with watched(
+                    report, callers, f"{workers} workers: upgrade {n} times"
+                ):
+                    for _ in range(n):
+                        await operator.upgrade()
                 if workers == 1:
                     return
                 n = often(10)
@@ -181,6 +205,14 @@ async def measure(report: Report, times: float, workers: int) -> None:
                             await operator.reload()
                             await operator.kill_a_worker(workers)
                 await stop(report, callers, operator)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process has not ended; one that waits for its parent has."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
