@@ -45,14 +45,14 @@ class GivenSockets:
         Raises:
             ListenError: nothing in the file is listened on with one of them.
         """
-        addresses = [_address_of(sock) for sock in self._sockets]
+        bound = [_address_of(sock) for sock in self._sockets]
         for sock in self._sockets:
             sock.close()
-        if addresses:
+        for where in bound:
             raise ListenError(
-                f"a socket from LISTEN_FDS is bound to {addresses[0]}, which isn't an"
-                " address in gateway.listen: add it there, or remove it from the .socket"
-                " unit"
+                f"a socket from LISTEN_FDS is bound to {where}, which isn't an"
+                " address in gateway.listen: add it there, or remove it from the"
+                " .socket unit"
             )
 
 

@@ -12,9 +12,10 @@ def shares(sockets: int, slots: Sequence[int]) -> dict[int, tuple[int, ...]]:
     of the other slots are distributed in turn. A single socket is shared by all.
     After an upgrade there may be fewer sockets than workers: these share them, too.
     """
-    dealt = {slot: [slot % sockets] for slot in slots}
+    own_of = {slot: slot % (sockets or 1) for slot in slots}
+    dealt = {slot: [number] for slot, number in own_of.items()}
     if slots:
-        own = {slot % sockets for slot in slots}
+        own = {*own_of.values()}
         orphans = (number for number in range(sockets) if number not in own)
         for turn, number in enumerate(orphans):
             dealt[slots[turn % len(slots)]].append(number)

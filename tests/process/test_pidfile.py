@@ -159,3 +159,21 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     assert running(path) is None
     with pytest.raises(PidFileError, match="can't be used: No such file or directory"):
         claim(path)
+
+
+def test_a_file_passes_from_one_gateway_to_the_next(path: Path) -> None:
+    """While the one before holds it, and to that one's successor only.
+
+    Nobody sees the file missing or unlocked, and the one before doesn't remove it.
+    """
+    with holder(path) as before:
+        refuse_if_held(path, before=before.pid)
+        with pytest.raises(PidFileError, match="is running already"):
+            claim(path, before=before.pid + 1)
+        held = claim(path, before=before.pid)
+        found = running(path)
+        assert found is not None
+        assert found.pid == os.getpid()
+    assert running(path) == found
+    held.remove()
+    assert not path.exists()

@@ -734,6 +734,15 @@ def test_a_single_socket_is_shared_by_all() -> None:
     assert shares(1, (0, 2)) == {0: (0,), 2: (0,)}
 
 
+@given(st.integers(1, 9), st.sets(st.integers(0, 19), min_size=1))
+def test_fewer_sockets_than_workers_are_shared(sockets: int, ready: set[int]) -> None:
+    """As after an upgrade to more workers: no socket and no worker is left out."""
+    dealt = shares(sockets, sorted(ready))
+    assert dealt.keys() == ready
+    assert {number for share in dealt.values() for number in share} == {*range(sockets)}
+    assert all(share for share in dealt.values())
+
+
 def test_restarts_after_crashes_are_delayed() -> None:
     """The delay doubles from 0.1 s to 30 s."""
     waits = [SupervisorPace().delay_s(failures) for failures in range(1, 2000)]
