@@ -81,17 +81,16 @@ class Forwarder:
         self._verifier = verifier
         self._traces = traces
         self._exchange = self._recorded_exchange if traces.records else _exchange
-        self.tunnels: dict[websocket.Tunnel, Principal | None] = {}
-        """Open WebSockets, each with whose it is; None: it ends with no session."""
+        self.tunnels = websocket.OpenTunnels[Principal]()
         self.streams: dict[Stream, Principal] = {}
         """Replies in progress that end with their session, each with whose it is."""
         self.draining = False
 
-    def drain(self) -> None:
-        """Close all WebSockets now, and every other connection after its reply."""
+    def drain(self, *, keeps_websockets: bool = False) -> None:
+        """Close every connection after its reply, and all WebSockets now or later."""
         self.draining = True
-        for tunnel in self.tunnels:
-            tunnel.end(websocket.GOING_AWAY, "shutting down")
+        if not keeps_websockets:
+            self.tunnels.close()
 
     def session_ended(self, handle: str) -> None:
         """Close the WebSockets and streams of a session: signed out, or revoked."""
@@ -102,9 +101,7 @@ class Forwarder:
         self._end(self._verifier.has_ended)
 
     def _end(self, is_over: Callable[[Principal], bool]) -> None:
-        for tunnel, principal in self.tunnels.items():
-            if principal is not None and is_over(principal):
-                tunnel.end(websocket.SESSION_ENDED, "session ended")
+        self.tunnels.end_sessions(is_over)
         for stream, principal in tuple(self.streams.items()):
             if is_over(principal):
                 stream.end(_SIGNED_OUT)
@@ -442,16 +439,11 @@ class Forwarder:
                 linger_s=self._pace.websocket_linger_s,
             ),
         )
-        self.tunnels[tunnel] = principal
         try:
-            if self.draining:
-                tunnel.end(websocket.GOING_AWAY, "shutting down")
-            # The session may have ended before the service replied.
-            if principal is not None and self._verifier.has_ended(principal):
-                tunnel.end(websocket.SESSION_ENDED, "session ended")
-            record.reason = await tunnel.run()
+            record.reason = await self.tunnels.run(
+                tunnel, principal, self._verifier.has_ended
+            )
         finally:
-            del self.tunnels[tunnel]
             downstream.bytes_in += tunnel.bytes_in
             downstream.bytes_out += tunnel.bytes_out
 

@@ -128,16 +128,20 @@ class Proxy:
     @property
     def tunnels(self) -> Mapping[websocket.Tunnel, Principal | None]:
         """Open WebSockets, each with whose it is; None: it ends with no session."""
-        return self.forwarder.tunnels
+        return self.forwarder.tunnels.owners
 
     @property
     def draining(self) -> bool:
         """Whether every connection is closed after its response."""
         return self.forwarder.draining
 
-    def drain(self) -> None:
-        """Close all WebSockets now, and every other connection after its response."""
-        self.forwarder.drain()
+    def drain(self, *, keeps_websockets: bool = False) -> None:
+        """Close every connection after its response, and all WebSockets now.
+
+        With *keeps_websockets* these stay, and new ones open, until `drain` is called
+        without it.
+        """
+        self.forwarder.drain(keeps_websockets=keeps_websockets)
 
     def session_ended(self, handle: str) -> None:
         """Close the WebSockets and streams of a session: signed out, or revoked."""

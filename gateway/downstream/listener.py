@@ -19,7 +19,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Final, Protocol, cast
 
@@ -36,6 +35,7 @@ from gateway.downstream.exchange import (
 )
 from gateway.downstream.memory import CONNECTION_BYTES, Held, Ledger, Standing
 from gateway.downstream.read_progress import ReadProgress
+from gateway.downstream.refusal import refusal
 from gateway.downstream.rejections import Rejections
 from gateway.downstream.reset import reset_on_close
 from gateway.downstream.send_queue import unreceived
@@ -48,7 +48,7 @@ from gateway.http.request_head import (
     RequestReader,
     check_begun,
 )
-from gateway.observe import Observer, Record
+from gateway.observe import Observer
 from gateway.pace import Pace
 from gateway.running import Runner, Wait, turns_of
 
@@ -522,6 +522,11 @@ class ClientConnection(Runner, asyncio.Protocol):
         return Standing.VERIFIED if self._exchange is None else Standing.SERVED
 
     @property
+    def is_tunnel(self) -> bool:
+        """Whether bytes are passed on without being parsed as HTTP."""
+        return self._tunnel is not None
+
+    @property
     def is_serving(self) -> bool:
         """Whether a request is in progress."""
         return self._exchange is not None
@@ -711,44 +716,42 @@ class Listener:
 
     def refused(self, error: GatewayError, client: str) -> responses.Response:
         """Record a request whose head was refused; return the response."""
-        request_id = self._make_id()
-        self._observer.observe(
-            Record(
-                started=time.perf_counter(),
-                client=client,
-                request_id=request_id,
-                status=error.status,
-                side=error.side,
-                reason=error.code,
-                note=error.detail,
-            )
-        )
-        answer = responses.failure(error, request_id)
-        id_field = (b"X-Request-Id", request_id.encode())
-        return replace(answer, fields=(*answer.fields, id_field))
+        return refusal(error, client, self._make_id(), self._observer)
 
-    async def close(self, timeout_s: float) -> None:
+    async def close(self, timeout_s: float, *, keeps_tunnels: bool = False) -> None:
         """Let requests in flight finish within *timeout_s* seconds, then cancel them.
 
         Before this is called, the sockets must have stopped accepting, and the handler
-        must close each connection after its response.
+        must close each connection after its response. With *keeps_tunnels*, tunnels
+        are left as they are, and `close` is called once more.
         """
         self._closing = True
         for connection in tuple(self._open):
             connection.close_if_idle()
-        await self._wait_until_empty(timeout_s)
+        await self.wait_until_empty(timeout_s)
         for connection in tuple(self._open):
-            connection.abort()
-        await self._wait_until_empty(self.pace.cut_s)
-        self._sweep.cancel()
+            if not (keeps_tunnels and connection.is_tunnel):
+                connection.abort()
+        await self.wait_until_empty(self.pace.cut_s)
         for connection in tuple(self._open):
-            connection.end()
+            if not (keeps_tunnels and connection.is_tunnel):
+                connection.end()
+        if not keeps_tunnels:
+            self._sweep.cancel()
 
-    async def _wait_until_empty(self, timeout_s: float) -> None:
-        """Return when no client is connected, or after *timeout_s* seconds."""
+    async def wait_until_empty(
+        self,
+        timeout_s: float | None = None,
+        *,
+        unless: asyncio.Future[float] | None = None,
+    ) -> None:
+        """Return when no client is connected, *timeout_s* is over, or *unless* is."""
         if self._open:
             self._emptied = self._loop.create_future()
-            await asyncio.wait((self._emptied,), timeout=timeout_s)
+            ends = {self._emptied, unless or self._emptied}
+            await asyncio.wait(
+                ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
 
     def _check_connections(self) -> None:
         # First, so that later sweeps happen even if this one fails.

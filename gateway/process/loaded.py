@@ -27,6 +27,7 @@ def loaded_file(
         probes=gateway.probes.listen,
         pidfile=gateway.pidfile,
         drain_s=gateway.drain_timeout,
+        websocket_drain_s=gateway.websocket_drain,
         shutdown_delay_s=gateway.shutdown_delay or 0.0,
         startup_timeout_s=gateway.probes.startup_timeout,
         sdk=_meaning(sdk),

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
 from gateway.session.deny_list import UserDenial, UserScope
 
+_MAX_SAMPLES = 4 * MAX_ROWS
 MAX_HANDLE = 1024
 """Of a session handle or an id, in characters. SuperTokens' have less than 100."""
 
@@ -93,3 +95,36 @@ def to_url(value: object) -> str:
     if not isinstance(value, str) or len(value) > _MAX_URL:
         raise BadMessage("an invalid URL")
     return value
+
+
+def to_samples(values: list[object]) -> tuple[Sample, ...]:
+    """Return *values* as what a worker has counted."""
+    if len(values) > _MAX_SAMPLES:
+        raise BadMessage("too many samples")
+    return tuple(map(_sample, values))
+
+
+def _sample(value: object) -> Sample:
+    match value:
+        case [str(kind), list() as labels, list() as numbers]:
+            sample = Sample(
+                kind, tuple(map(_label, labels)), tuple(map(_amount, numbers))
+            )
+            if is_sample(sample):
+                return sample
+        case _:
+            pass
+    raise BadMessage("an invalid sample")
+
+
+def _label(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_LABEL:
+        raise BadMessage("an invalid label")
+    return value
+
+
+def _amount(value: object) -> float:
+    amount = to_time(value)
+    if amount < 0:
+        raise BadMessage("a negative amount")
+    return amount

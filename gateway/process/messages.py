@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final
 
 from gateway.events import ONCE_CODES, RuntimeEvent
-from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
+from gateway.observe.meters import Sample
 from gateway.process import admin_messages, target_messages
 from gateway.process.admin_messages import AdminMessage
 from gateway.process.message_values import (
@@ -23,6 +23,7 @@ from gateway.process.message_values import (
     to_handle,
     to_hosts,
     to_number,
+    to_samples,
     to_time,
     to_url,
     to_user,
@@ -43,7 +44,6 @@ _BATCH_BYTES = 64 * 1024
 long."""
 _BATCH_USERS = 32
 """Of about the same length, as an id has up to 1,024 characters."""
-_MAX_SAMPLES = 4 * MAX_ROWS
 MAX_KEY_SET = 256 * 1024
 """Of a key set, in characters. A core's usual set has 2,000."""
 
@@ -82,7 +82,13 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To a child: stop accepting, finish the requests in flight, and exit."""
+    """To a child: stop accepting, finish the requests in flight, and exit.
+
+    Sent again to a worker that keeps WebSockets, it closes them.
+    """
+
+    websockets_s: float = 0.0
+    """How long WebSockets stay open; 0: they are closed now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,8 +267,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"denied": number}
         case Accept(sockets):
             return {"accept": sockets}
-        case Drain():
-            return {"drain": True}
+        case Drain(websockets_s):
+            return {"drain": websockets_s}
         case Ping():
             return {"ping": True}
         case Ready():
@@ -354,8 +360,8 @@ def _simple_message(value: object) -> Message:
             return DenyDone(to_number(number))
         case {"accept": list() as sockets, **rest} if not rest:
             return Accept(tuple(map(to_number, sockets)))
-        case {"drain": True, **rest} if not rest:
-            return Drain()
+        case {"drain": websockets_s, **rest} if not rest:
+            return Drain(to_time(websockets_s))
         case {"ping": True, **rest} if not rest:
             return Ping()
         case {"ready": True, **rest} if not rest:
@@ -377,7 +383,7 @@ def _simple_message(value: object) -> Message:
         case {"notice": [str(code), str(text), dict() as facts], **rest} if not rest:
             return _notice(code, text, facts)
         case {"snapshot": list() as samples, **rest} if not rest:
-            return Snapshot(_samples(samples))
+            return Snapshot(to_samples(samples))
         case {"status": list() as values, **rest} if not rest:
             return _status(values)
         case {"check_targets": _} | {"targets_down": _} | {"target_ejected": _}:
@@ -396,38 +402,6 @@ def _notice(code: str, text: str, facts: dict[str, object]) -> Notice:
     ):
         raise BadMessage("an invalid notice")
     return Notice(event, text, {name: str(facts[name]) for name in facts})
-
-
-def _samples(values: list[object]) -> tuple[Sample, ...]:
-    if len(values) > _MAX_SAMPLES:
-        raise BadMessage("too many samples")
-    return tuple(map(_sample, values))
-
-
-def _sample(value: object) -> Sample:
-    match value:
-        case [str(kind), list() as labels, list() as numbers]:
-            sample = Sample(
-                kind, tuple(map(_label, labels)), tuple(map(_amount, numbers))
-            )
-            if is_sample(sample):
-                return sample
-        case _:
-            pass
-    raise BadMessage("an invalid sample")
-
-
-def _label(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_LABEL:
-        raise BadMessage("an invalid label")
-    return value
-
-
-def _amount(value: object) -> float:
-    amount = to_time(value)
-    if amount < 0:
-        raise BadMessage("a negative amount")
-    return amount
 
 
 def _status(values: list[object]) -> Status:

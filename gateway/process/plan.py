@@ -27,12 +27,12 @@ These rules hold after every event, in any order of events:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from gateway.config.diff import ConfigChange, in_words
 from gateway.events import Fact, RuntimeEvent
-from gateway.process import plan_lines
+from gateway.process import plan_drains, plan_lines
 from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
@@ -44,7 +44,6 @@ from gateway.process.messages import (
     AskCore,
     Deny,
     DenyDone,
-    Drain,
     Failed,
     FetchKeys,
     Keys,
@@ -242,10 +241,11 @@ class Plan:
                 self._actions += self._upgrade.on_tick(child, now)
                 continue
             child.silent_ticks += 1
-            if child.silent_ticks > self._max_silent_ticks(child):
+            is_starting = child.state is ChildState.STARTING
+            if child.silent_ticks > self._pace.most_silent(is_starting=is_starting):
                 child.place.is_hung = True
                 self._kill(child, "it didn't answer", cause="hang")
-            elif child.state is ChildState.ENDING and now > child.since + child.drain_s:
+            elif plan_drains.is_overdue(child, now):
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
@@ -264,11 +264,6 @@ class Plan:
             self._give_up(
                 waiting, "the new workers can't fetch the core's signing keys"
             )
-
-    def _max_silent_ticks(self, child: Child) -> int:
-        if child.state is ChildState.STARTING:
-            return self._pace.start_ticks
-        return self._pace.silent_ticks
 
     def _on_message(self, child: Child, message: Message) -> None:
         child.silent_ticks = 0
@@ -690,7 +685,8 @@ class Plan:
             self._keys = self._hub_fetches = None
         self._direct_hub()
         self._assign_sockets()
-        self._drain(previous)
+        self._drain(previous, previous.config.websocket_drain_s)
+        self._close_websockets(plan_drains.beyond_bound)
         self._notices = plan_lines.Notices()  # they may have gone, or still be true
         path = generation.config.path
         changes = in_words(generation.config.changes)
@@ -754,18 +750,21 @@ class Plan:
             child.is_killed = True
             self._actions.append(Kill(child.number))
 
-    def _drain(self, generation: Generation) -> None:
+    def _drain(self, generation: Generation, websockets_s: float = 0.0) -> None:
         """Drain the ready workers of *generation*; kill the others."""
         for worker in tuple(generation.workers()):
             if worker.state is ChildState.READY:
-                self._start_drain(worker)
+                self._start_drain(worker, websockets_s)
             elif worker.state is not ChildState.ENDING:
                 self._discard(worker)
 
-    def _start_drain(self, child: Child) -> None:
-        child.state = ChildState.ENDING
-        child.since = self._now.monotonic
-        self._send(child, Drain())
+    def _start_drain(self, child: Child, websockets_s: float = 0.0) -> None:
+        self._send(child, plan_drains.begin(child, self._now.monotonic, websockets_s))
+
+    def _close_websockets(self, chosen: Callable[..., list[WorkerChild]]) -> None:
+        """Have the workers that are *chosen* close their WebSockets."""
+        for worker in chosen(self._children.values(), self._now.monotonic):
+            self._start_drain(worker)
 
     def _leave(self) -> None:
         """Stop when the shutdown delay is over, or now if no worker can serve."""
@@ -789,6 +788,7 @@ class Plan:
         self._actions += self._upgrade.abandon(self._now.monotonic)
         self._actions.append(CloseSockets())
         next_generation, self._next = self._next, None
+        self._close_websockets(plan_drains.keeping)
         self._drain(self._current)
         if next_generation is not None:
             self._drain(next_generation)

@@ -45,6 +45,8 @@ class LoadedFile:
     """`gateway.pidfile`."""
     drain_s: float
     """`gateway.drain_timeout`."""
+    websocket_drain_s: float = 0.0
+    """`gateway.websocket_drain`."""
     shutdown_delay_s: float
     """`gateway.shutdown_delay`."""
     startup_timeout_s: float

@@ -42,3 +42,7 @@ class SupervisorPace:
     def delay_s(self, failures: int) -> float:
         """Return the delay after *failures* children of a place ended in a row."""
         return backoff_s(self.first_delay_s, failures, self.max_delay_s)
+
+    def most_silent(self, *, is_starting: bool) -> int:
+        """Return how many pings a child may leave unanswered."""
+        return self.start_ticks if is_starting else self.silent_ticks

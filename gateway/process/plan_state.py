@@ -91,7 +91,7 @@ class Child:
     since: float
     """When it was forked or, later, started to drain, on the monotonic clock."""
     drain_s: float
-    """How long it may drain before it is killed."""
+    """How long it may drain before it is killed, after its WebSockets were closed."""
     state: ChildState = ChildState.STARTING
     silent_ticks: int = 0
     """Ticks since its last message."""
@@ -116,6 +116,8 @@ class WorkerChild(Child):
     """The numbers of the sockets in the last `Accept` sent to it."""
     keys_until: float = -math.inf
     """Until when it has keys, on the monotonic clock."""
+    websockets_s: float = 0.0
+    """How long it may keep WebSockets while it drains, from `since` on."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -91,6 +91,8 @@ class ServerSockets:
         )
         self._stores = {store.listen: store for store in stores}
         self._entry_points: dict[ListenConfig, EntryPoint] = {}
+        self._websockets_over = asyncio.get_running_loop().create_future()
+        """When WebSockets were told to close, as loop time."""
         self._servers: dict[asyncio.Server, tuple[socket.socket, EntryPoint]] = {}
         """The servers that accept, each with a duplicate of its socket."""
 
@@ -157,10 +159,12 @@ class ServerSockets:
         sock, _ = self._servers.pop(server)
         sock.close()
 
-    async def close(self) -> None:
-        """Stop accepting, close WebSockets with 1001, and end all connections.
+    async def close(self, websockets_s: float = 0.0) -> None:
+        """Stop accepting, and end all connections.
 
-        Requests in flight have `gateway.drain_timeout` to finish.
+        Requests in flight have `gateway.drain_timeout` to finish. WebSockets stay for
+        *websockets_s* seconds, or until `close_websockets`. Then they are closed with
+        1001, and have `gateway.drain_timeout` as well.
         """
         servers = tuple(self._servers)
         for server in servers:
@@ -172,16 +176,31 @@ class ServerSockets:
             for client in _close_socket(sock)
         ]
         self._servers.clear()
-        self._proxy.drain()
+        self._proxy.drain(keeps_websockets=websockets_s > 0)
         loop = asyncio.get_running_loop()
+        over = self._websockets_over
+        timer = loop.call_later(websockets_s, self.close_websockets)
         for client, entry_point in waiting:
             await loop.connect_accepted_socket(entry_point, client)
         await self._linger()
         for entry_point in self._entry_points.values():
             entry_point.close()
-        await self._listener.close(self._drain_s - self._linger_s)
+        drain_s = self._drain_s - self._linger_s
+        if websockets_s:
+            await self._listener.close(drain_s, keeps_tunnels=True)
+            await self._listener.wait_until_empty(unless=over)
+            since = over.result() if over.done() else loop.time()
+            drain_s = max(0.0, since + self._drain_s - loop.time())
+        await self._listener.close(drain_s)
+        timer.cancel()
         for server in servers:
             await server.wait_closed()
+
+    def close_websockets(self) -> None:
+        """Close all WebSockets with 1001 now, although `close` was to keep them."""
+        if not self._websockets_over.done():
+            self._websockets_over.set_result(asyncio.get_running_loop().time())
+        self._proxy.drain()
 
     async def _linger(self) -> None:
         """Wait until all connections are closed, at most `linger_s` seconds."""

@@ -91,6 +91,8 @@ class Worker:
         self._assigned: tuple[int, ...] = ()
         self._changed = asyncio.Event()
         self._is_draining = False
+        self._websockets_s = 0.0
+        """How long WebSockets stay open while this worker drains."""
         self._is_relaying = False
         self._last_denial = 0
         self._confirmed = 0
@@ -123,7 +125,7 @@ class Worker:
                 await self._accept()
             close_sockets(self._listens)
             await asyncio.sleep(_HANDOVER_S)
-            await self._server_sockets.close()
+            await self._server_sockets.close(self._websockets_s)
         await self._pipe.close()
 
     def _metering(self) -> AbstractAsyncContextManager[None]:
@@ -182,20 +184,29 @@ class Worker:
             case TargetEjected(service, target, until):
                 if service in self._services:
                     self._services[service].heard(target, until)
-            case Drain():
-                self._drain()
+            case Drain(websockets_s):
+                self._drain(websockets_s)
             case _:
                 raise BadMessage("not for a worker")
 
     def closed(self) -> None:
-        """Drain: the supervisor has exited. Signals end this process from now on."""
-        if not self._is_draining:
+        """Drain: the supervisor has exited. Signals end this process from now on.
+
+        WebSockets are closed now: nobody would report a sign-out to this worker.
+        """
+        if not self._is_draining or self._websockets_s:
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            self._drain()
+            self._drain(0.0)
 
-    def _drain(self) -> None:
+    def _drain(self, websockets_s: float) -> None:
+        """Drain; the second time, close the WebSockets that were to stay."""
+        if self._is_draining:
+            self._websockets_s = 0.0
+            self._server_sockets.close_websockets()
+            return
         self._is_draining = True
+        self._websockets_s = websockets_s
         self._changed.set()
 
     def _tell(self, service: str, target: str, until: float | None) -> None:

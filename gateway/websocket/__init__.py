@@ -22,6 +22,7 @@ from gateway.websocket.handshake import (
     refuse_handshake,
     wants_upgrade,
 )
+from gateway.websocket.open_tunnels import OpenTunnels
 from gateway.websocket.tunnel import (
     Socket,
     Tunnel,
@@ -35,6 +36,7 @@ __all__ = [
     "SESSION_ENDED",
     "UPGRADE",
     "FrameTracker",
+    "OpenTunnels",
     "Socket",
     "Tunnel",
     "TunnelClient",

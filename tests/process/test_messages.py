@@ -156,7 +156,7 @@ some_messages = st.one_of(
     st.builds(FetchKeys, sources, times, times),
     st.builds(Keys, sources, times, st.text()),
     st.builds(Accept, st.lists(st.integers()).map(tuple)),
-    st.sampled_from([Drain(), Ping()]),
+    st.sampled_from([Drain(), Drain(600.0), Ping()]),
     st.builds(Report, st.integers(), st.integers(), reported),
 )
 
@@ -193,9 +193,11 @@ def test_an_api_key_is_not_shown() -> None:
         b"{",
         b'"drain"',
         b'{"drain":false}',
-        b'{"drain":1}',
-        b'{"drain":true,"more":1}',
-        b'{"drain":true,"ping":true}',
+        b'{"drain":true}',
+        b'{"drain":"1"}',
+        b'{"drain":Infinity}',
+        b'{"drain":1,"more":1}',
+        b'{"drain":1,"ping":true}',
         b'{"stop":true}',
         b'{"deny":["a"]}',
         b'{"deny":{"a":"1"}}',

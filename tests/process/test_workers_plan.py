@@ -53,6 +53,7 @@ from gateway.process.messages import (
     Status,
 )
 from gateway.process.plan import Plan
+from gateway.process.plan_drains import MAX_DRAINING
 from gateway.process.plan_events import (
     Action,
     Announce,
@@ -90,6 +91,7 @@ from gateway.session.deny_list import UserDenial, UserScope
 EPOCH = 1_700_000_000.0
 PACE = SupervisorPace(silent_ticks=3, start_ticks=6, drain_extra_s=2, steady_s=5)
 DRAIN_S = 4.0
+WEBSOCKETS_S = 30.0
 DELAY_S = 3.0
 STARTUP_S = 6.0
 HUB = 0
@@ -111,6 +113,7 @@ def config(
     pidfile: str | None = None,
     sdk: object = "one",
     shutdown_delay_s: float = 0.0,
+    websocket_drain_s: float = 0.0,
 ) -> LoadedFile:
     return LoadedFile(
         generation=generation,
@@ -119,6 +122,7 @@ def config(
         probes=probes,
         pidfile=pidfile,
         drain_s=DRAIN_S,
+        websocket_drain_s=websocket_drain_s,
         shutdown_delay_s=shutdown_delay_s,
         startup_timeout_s=STARTUP_S,
         sdk=sdk,
@@ -145,6 +149,8 @@ class Process:
     is_closed: bool = False
     is_killed: bool = False
     is_draining: bool = False
+    keeps_until: float = 0.0
+    """Until when it keeps WebSockets although it drains."""
     accepts: tuple[int, ...] = ()
     denied: dict[str, float] = field(default_factory=dict)
     unacknowledged: list[int] = field(default_factory=list)
@@ -222,13 +228,17 @@ class World(RuleBasedStateMachine):
         workers=st.integers(1, 3),
         is_shared=st.booleans(),
         delay_s=st.sampled_from([0.0, DELAY_S]),
+        websockets_s=st.sampled_from([0.0, WEBSOCKETS_S]),
     )
-    def begin(self, workers: int, is_shared: bool, delay_s: float) -> None:
+    def begin(
+        self, workers: int, is_shared: bool, delay_s: float, websockets_s: float
+    ) -> None:
         self.workers = workers
         self.sockets = 1 if is_shared else workers
         self.delay_s = delay_s
+        self.websockets_s = websockets_s
         self.plan = Plan(
-            config(shutdown_delay_s=delay_s),
+            config(shutdown_delay_s=delay_s, websocket_drain_s=websockets_s),
             workers=workers,
             sockets=self.sockets,
             pace=PACE,
@@ -309,8 +319,14 @@ class World(RuleBasedStateMachine):
                 self.note_serving(process)
                 assert all(number in range(self.sockets) for number in sockets)
                 process.accepts = sockets
-            case Drain():
+            case Drain(websockets_s):
+                if process.is_draining:
+                    assert process.keeps_until > self.monotonic
+                    assert websockets_s == 0
+                    assert self.is_stopping or len(self.keeping()) > MAX_DRAINING
                 process.is_draining = True
+                process.keeps_until = self.monotonic + websockets_s
+                assert not self.is_stopping or not websockets_s
                 assert not process.is_hub or not self.workers_left()
             case Deny(ends, number):
                 assert not process.is_hub
@@ -347,6 +363,14 @@ class World(RuleBasedStateMachine):
                 assert self.processes[child].slot == slot
             case _:
                 assert message == Ping()
+
+    def keeping(self) -> set[int]:
+        """Return the generations that keep WebSockets although they drain."""
+        return {
+            process.generation
+            for process in self.processes.values()
+            if process.keeps_until > self.monotonic and not process.is_killed
+        }
 
     def note_serving(self, process: Process) -> None:
         """Note the generation of a worker that is told to accept."""
@@ -566,7 +590,12 @@ class World(RuleBasedStateMachine):
         if is_good:
             self.generations += 1
             self.settings[self.generations] = (source, sdk)
-            loaded = config(self.generations, sdk=sdk, shutdown_delay_s=self.delay_s)
+            loaded = config(
+                self.generations,
+                sdk=sdk,
+                shutdown_delay_s=self.delay_s,
+                websocket_drain_s=self.websockets_s,
+            )
             self.feed(FileLoaded(loaded))
         else:
             self.feed(FileRefused(("routes.yaml:1:1: bad",)))
@@ -609,6 +638,15 @@ class World(RuleBasedStateMachine):
     def one_generation_accepts(self) -> None:
         accepting = {p.generation for p in self.processes.values() if p.accepting}
         assert len(accepting) <= 1
+
+    @invariant()
+    def few_generations_keep_websockets_and_none_after_a_stop(self) -> None:
+        keeping = {
+            process.generation
+            for process in self.processes.values()
+            if process.keeps_until > self.monotonic and process.works
+        }
+        assert len(keeping) <= (0 if self.is_stopping else MAX_DRAINING)
 
     @invariant()
     def a_socket_of_several_is_one_worker_s(self) -> None:

@@ -719,7 +719,7 @@ def babbles(end):
     end.sendall(b"no message\\n")
 
 def commands(end):
-    end.sendall(b'{"drain":true}\\n')
+    end.sendall(b'{"drain":0}\\n')
 
 def floods(end):
     while True:

@@ -558,6 +558,32 @@ async def test_p7_draining_closes_all_sockets_on_both_ends() -> None:
         await stopping
 
 
+async def test_sockets_are_kept_until_a_second_drain() -> None:
+    """As of a worker that a reload has replaced: also those that open while it drains.
+
+    They still end with their session and their access token.
+    """
+    async with (
+        service() as up,
+        gateway(up.url, route={"protected": "optional"}) as gw,
+        dial(gw) as anonymous,
+        dial(gw, additional_headers={"Authorization": "Bearer ann"}) as ann,
+    ):
+        gw.proxy.drain(keeps_websockets=True)
+        gw.verifier.expires_in_s = 0.2
+        bearer = {"Authorization": "Bearer bob"}
+        async with dial(gw, additional_headers=bearer) as bob, dial(gw) as late:
+            gw.proxy.session_ended("session-ann")
+            assert await closed(ann) == (4401, "session ended")
+            assert await closed(bob) == (4401, "session ended")
+            for socket in (anonymous, late):
+                await socket.send("still here")
+                assert await socket.recv() == "still here"
+            gw.proxy.drain()
+            for socket in (anonymous, late):
+                assert await closed(socket) == (1001, "shutting down")
+
+
 END_OF_IDLE = ({"websocket": {"idle_timeout": 0.05}}, 1001, "idle")
 END_OF_LIFE = ({"websocket": {"max_lifetime": 0.05}}, 1001, "lifetime")
 END_OF_SESSION = ({"protected": True}, 4401, "session ended")

@@ -185,6 +185,9 @@ class GatewayConfig(Model):
     forwarded: ForwardedConfig = ForwardedConfig()
     drain_timeout: Seconds = 30.0
     """How long requests in flight may run after SIGTERM or a reload."""
+    websocket_drain: Seconds = 600.0
+    """How long open WebSockets stay with the old workers after a reload. Then, and at
+    SIGTERM at once, they are closed with 1001."""
     shutdown_delay: Seconds | None = None
     """How long the gateway accepts connections after SIGTERM while `/readyz` is 503, so
     that load balancers can notice; unset: it stops accepting at once."""
