@@ -4,10 +4,11 @@ Clients with and without sessions call a gateway without pause while it is reloa
 upgraded, its workers are killed, its core is away, and it is stopped. One line is
 printed for each: requests sent, requests lost, and the longest time without any answer.
 
-Goal: no request is lost. A worker that is killed breaks the connections it has; their
-requests are sent once more, as a client may do with a GET, and must be answered then.
+Goal: no request is lost, and no WebSocket by a reload. A worker that is killed breaks
+the connections it has; their requests are sent once more, as a client may do with a
+GET, and must be answered then.
 
-Exits with 1 if a request is lost, and with 130 at Ctrl-C. No process is left.
+Exits with 1 if one is lost, and with 130 at Ctrl-C. No process is left.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ import aiohttp
 from bench.rig.callers import Callers, Outcomes
 from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, clients, staged
 from bench.rig.innocent import free_port
-from bench.rig.processes import worker_pids
+from bench.rig.processes import CORES, running, worker_pids
 
 _PATIENCE_S = 60.0
 """A step that isn't done by then has failed."""
 _SETTLE_S = 0.5
 """Load before the first action of a step, and after the last."""
 _DELAY_S = 2
+_WEBSOCKETS = 20
 _ROUTES = f"""version: 1
 gateway:
   listen: "127.0.0.1:{{port}}"
@@ -49,7 +51,9 @@ supertokens:
   recipes: {{{{emailpassword: {{{{}}}}}}}}
 services:
   up: {{{{targets: ["http://127.0.0.1:{{upstream}}"]}}}}
+  echo: {{{{targets: ["http://127.0.0.1:ECHO"]}}}}
 routes:
+  - {{{{path: /echo, service: echo, protected: false}}}}
   - {{{{path: /open, service: up, protected: false}}}}
   - {{{{path: /, service: up}}}}
 """
@@ -85,11 +89,14 @@ class Operator:
         async with self.http.get(f"http://127.0.0.1:{self.probes}/readyz") as reply:
             return reply.status == 200
 
-    async def reload(self) -> None:
-        """Reload, and wait until no worker of the old generation is left."""
+    async def reload(self, keeping: int = 0) -> None:
+        """Reload, and wait until no worker of the old generation is left.
+
+        *keeping* workers may be left, which keep WebSockets.
+        """
         before = await self.metric("gateway_config_generation")
         os.kill(self.pid, signal.SIGHUP)
-        await until(lambda: self._is_past(before))
+        await until(lambda: self._is_past(before, keeping))
 
     async def upgrade(self) -> None:
         """Upgrade, and wait until the gateway before has ended."""
@@ -101,10 +108,11 @@ class Operator:
 
         await until(is_replaced)
 
-    async def _is_past(self, generation: float) -> bool:
-        return await self.metric(
-            "gateway_config_generation"
-        ) > generation and not await self.metric("gateway_workers", state="draining")
+    async def _is_past(self, generation: float, keeping: int) -> bool:
+        return (
+            await self.metric("gateway_config_generation") > generation
+            and await self.metric("gateway_workers", state="draining") <= keeping
+        )
 
     async def kill_a_worker(self, workers: int) -> None:
         """Kill a worker, and wait until all *workers* accept again."""
@@ -149,6 +157,38 @@ async def watched(
     )
 
 
+async def keep_websockets(
+    report: Report, callers: Callers, operator: Operator, url: str, times: int
+) -> None:
+    """Reload so many *times*; WebSockets that were opened before echo after each.
+
+    The workers that have them are left, and no others.
+    """
+    kept = _WEBSOCKETS
+    async with contextlib.AsyncExitStack() as opened:
+        sockets = [
+            await opened.enter_async_context(operator.http.ws_connect(url))
+            for _ in range(_WEBSOCKETS)
+        ]
+        holding = len(worker_pids(operator.pid))
+        what = f"reload {times} times with {_WEBSOCKETS} WebSockets"
+        async with watched(report, callers, what):
+            for _ in range(times):
+                await operator.reload(holding)
+                kept = min(kept, sum([await echoes(socket) for socket in sockets]))
+    text = f"{kept} of {_WEBSOCKETS} WebSockets have survived {times} reloads"
+    report.goal(text, reached=kept == _WEBSOCKETS)
+
+
+async def echoes(socket: aiohttp.ClientWebSocketResponse) -> bool:
+    """Return whether a message comes back."""
+    try:
+        await socket.send_str("hello")
+        return await socket.receive_str(timeout=_PATIENCE_S) == "hello"
+    except (TypeError, ConnectionError, TimeoutError):  # another kind of message
+        return False
+
+
 async def stop(report: Report, callers: Callers, operator: Operator) -> None:
     """Stop the gateway; the clients go when it says that it isn't ready.
 
@@ -170,11 +210,11 @@ async def measure(report: Report, times: float, workers: int) -> None:
     def often(number: int) -> int:
         return max(1, round(number * times))
 
-    probes = free_port()
-    with tempfile.TemporaryDirectory() as folder:
+    probes, echo = free_port(), free_port()
+    with tempfile.TemporaryDirectory() as folder, _echo(echo, Path(folder)):
         pidfile = Path(folder) / "gateway.pid"
         routes = _ROUTES.replace("PROBES", str(probes))
-        routes = routes.replace("PIDFILE", str(pidfile))
+        routes = routes.replace("PIDFILE", str(pidfile)).replace("ECHO", str(echo))
         with staged(Path(folder), workers=workers, tree=None, routes=routes) as stage:
             async with clients(stage) as here, aiohttp.ClientSession() as http:
                 operator = Operator(pidfile, probes, http)
@@ -184,6 +224,8 @@ async def measure(report: Report, times: float, workers: int) -> None:
                 async with watched(report, callers, what):
                     for _ in range(n):
                         await operator.reload()
+                url = f"http://127.0.0.1:{stage.port}/echo"
+                await keep_websockets(report, callers, operator, url, often(5))
                 n = often(5)
                 async with watched(
                     report, callers, f"{workers} workers: upgrade {n} times"
@@ -205,6 +247,15 @@ async def measure(report: Report, times: float, workers: int) -> None:
                             await operator.reload()
                             await operator.kill_a_worker(workers)
                 await stop(report, callers, operator)
+
+
+@contextlib.contextmanager
+def _echo(port: int, folder: Path) -> Iterator[None]:
+    """Run a WebSocket service while the block runs."""
+    log = folder / "echo.log"
+    command = [sys.executable, "-m", "bench.rig.echo_upstream", str(port)]
+    with running(command, core=CORES, port=port, log=log):
+        yield
 
 
 def is_running(pid: int) -> bool:
