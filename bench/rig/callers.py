@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -51,8 +52,20 @@ class Outcomes:
 class Callers:
     """Clients of one gateway: some keep their connection, others don't."""
 
-    def __init__(self, port: int, bearer: bytes, *, kept: int, fresh: int) -> None:
-        """*bearer* is an access token for `/private`; half of the clients send it."""
+    def __init__(
+        self,
+        port: int,
+        bearer: bytes,
+        *,
+        kept: int,
+        fresh: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """*bearer* is an access token for `/private`; half of the clients send it.
+
+        *tls*: they connect with it.
+        """
+        self._tls = tls
         self._port = port
         self._bearer = bearer
         self._kinds = [*(True,) * kept, *(False,) * fresh]
@@ -89,7 +102,7 @@ class Callers:
     async def _client(
         self, head: bytes, outcomes: Outcomes, over: asyncio.Event, *, repeat: bool
     ) -> None:
-        connection = _Connection(self._port)
+        connection = _Connection(self._port, self._tls)
         while not over.is_set():
             outcomes.sent += 1
             for is_last in (not repeat, True):
@@ -115,8 +128,9 @@ class Callers:
 class _Connection:
     """One connection at a time, made when it is needed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None) -> None:
         self._port = port
+        self._tls = tls
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, head: bytes) -> bytes:
@@ -126,7 +140,9 @@ class _Connection:
             OSError, IncompleteReadError: there is no whole reply.
         """
         if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+            self._streams = await asyncio.open_connection(
+                "127.0.0.1", self._port, ssl=self._tls
+            )
         reader, writer = self._streams
         writer.write(head)
         reply = (await reader.readuntil(b"\r\n\r\n")).lower()

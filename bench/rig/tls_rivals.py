@@ -31,8 +31,13 @@ def tls_port(rival: Rival) -> int:
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Return a certificate for 127.0.0.1 and its key, as files that are made once."""
     cert, key = folder / "tls.crt", folder / "tls.key"
-    if cert.exists():
-        return cert, key
+    if not cert.exists():
+        renew(cert, key)
+    return cert, key
+
+
+def renew(cert: Path, key: Path) -> int:
+    """Write a new certificate and its key, each file at once; return its number."""
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = dt.datetime.now(dt.UTC)
@@ -45,16 +50,20 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .sign(private, hashes.SHA256())
     )
-    key.touch(mode=0o600)
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+    secret = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
-    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return cert, key
+    for path, data in (
+        (key, secret),
+        (cert, made.public_bytes(serialization.Encoding.PEM)),
+    ):
+        new = path.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_bytes(data)
+        new.replace(path)
+    return made.serial_number
 
 
 def _nginx(stage: Stage, program: str) -> list[str]:

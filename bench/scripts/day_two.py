@@ -1,8 +1,9 @@
 """What an operator does on the second day, under load: `make day-two`.
 
 Clients with and without sessions call a gateway without pause while it is reloaded and
-upgraded, its workers are killed, its core is away, and it is stopped. One line is
-printed for each: requests sent, requests lost, and the longest time without any answer.
+upgraded, its workers are killed, its core is away, its certificate and the folder of
+its file are swapped, and it is stopped. One line is printed for each: requests sent,
+requests lost, and the longest time without any answer.
 
 Goal: no request is lost, and no WebSocket by a reload. A worker that is killed breaks
 the connections it has; their requests are sent once more, as a client may do with a
@@ -19,6 +20,7 @@ import contextlib
 import os
 import re
 import signal
+import ssl
 import sys
 import tempfile
 import time
@@ -27,11 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from cryptography import x509
 
 from bench.rig.callers import Callers, Outcomes
 from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, clients, staged
 from bench.rig.innocent import free_port
 from bench.rig.processes import CORES, running, worker_pids
+from bench.rig.tls_rivals import certificate, renew
 
 _PATIENCE_S = 60.0
 """A step that isn't done by then has failed."""
@@ -41,7 +45,10 @@ _DELAY_S = 2
 _WEBSOCKETS = 20
 _ROUTES = f"""version: 1
 gateway:
-  listen: "127.0.0.1:{{port}}"
+  listen:
+    - "127.0.0.1:{{port}}"
+    - {{{{address: "127.0.0.1:TLS", tls: {{{{certificates: [CERTIFICATE]}}}}}}}}
+  watch: {{{{interval: 200ms}}}}
   probes: {{{{listen: "127.0.0.1:PROBES"}}}}
   pidfile: PIDFILE
   shutdown_delay: {_DELAY_S}s
@@ -96,7 +103,11 @@ class Operator:
         """
         before = await self.metric("gateway_config_generation")
         os.kill(self.pid, signal.SIGHUP)
-        await until(lambda: self._is_past(before, keeping))
+        await self.until_past(before, keeping)
+
+    async def until_past(self, generation: float, keeping: int = 0) -> None:
+        """Wait until a later generation serves, and no other worker is left."""
+        await until(lambda: self._is_past(generation, keeping))
 
     async def upgrade(self) -> None:
         """Upgrade, and wait until the gateway before has ended."""
@@ -204,21 +215,84 @@ async def stop(report: Report, callers: Callers, operator: Operator) -> None:
         await until(is_unready)
 
 
+async def swap_certificates(
+    report: Report, port: int, bearer: bytes, files: tuple[Path, Path], times: int
+) -> None:
+    """Replace the certificate while clients connect; each time, wait until it is used.
+
+    No reload is needed for it.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    async def serial() -> int:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return x509.load_der_x509_certificate(shown).serial_number
+
+    callers = Callers(port, bearer, kept=4, fresh=4, tls=context)
+    async with watched(report, callers, f"certificate replaced {times} times, TLS"):
+        for _ in range(times):
+            new = renew(*files)
+
+            async def is_shown(new: int = new) -> bool:
+                return await serial() == new
+
+            await until(is_shown)
+
+
+async def swap_data(
+    report: Report, callers: Callers, operator: Operator, file: Path, times: int
+) -> None:
+    """Swap the folder behind the configuration file, as Kubernetes does."""
+    folder = file.parent
+    text = await asyncio.to_thread(file.read_text)
+
+    def put(number: int) -> None:
+        behind = folder / f"..{number}"
+        behind.mkdir()
+        name = "{{name: swapped, path: /swapped/{}, service: up}}"
+        (behind / file.name).write_text(f"{text}  - {name.format(number)}\n")
+        link = folder / "..new"
+        link.symlink_to(behind.name)
+        link.replace(folder / "..data")
+
+    async def swap(number: int) -> None:
+        before = await operator.metric("gateway_config_generation")
+        put(number)
+        if number == 0:
+            link = folder / "link"
+            link.symlink_to(Path("..data") / file.name)
+            link.replace(file)
+        await operator.until_past(before)
+
+    await swap(0)
+    async with watched(report, callers, f"`..data` swapped {times} times"):
+        for number in range(1, times + 1):
+            await swap(number)
+
+
 async def measure(report: Report, times: float, workers: int) -> None:
     """Do everything with a gateway of *workers* workers, and report it."""
 
     def often(number: int) -> int:
         return max(1, round(number * times))
 
-    probes, echo = free_port(), free_port()
+    probes, echo, tls = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder, _echo(echo, Path(folder)):
         pidfile = Path(folder) / "gateway.pid"
         routes = _ROUTES.replace("PROBES", str(probes))
         routes = routes.replace("PIDFILE", str(pidfile)).replace("ECHO", str(echo))
+        files = certificate(Path(folder))
+        names = f'{{{{cert: "{files[0]}", key: "{files[1]}"}}}}'
+        routes = routes.replace("TLS", str(tls)).replace("CERTIFICATE", names)
         with staged(Path(folder), workers=workers, tree=None, routes=routes) as stage:
             async with clients(stage) as here, aiohttp.ClientSession() as http:
                 operator = Operator(pidfile, probes, http)
-                callers = Callers(stage.port, await _bearer(here), kept=8, fresh=4)
+                bearer = await _bearer(here)
+                callers = Callers(stage.port, bearer, kept=8, fresh=4)
                 n = often(20)
                 what = f"{workers} workers: reload {n} times"
                 async with watched(report, callers, what):
@@ -246,6 +320,9 @@ async def measure(report: Report, times: float, workers: int) -> None:
                         for _ in range(n):
                             await operator.reload()
                             await operator.kill_a_worker(workers)
+                await swap_certificates(report, tls, bearer, files, often(5))
+                file = Path(folder) / "routes.yaml"
+                await swap_data(report, callers, operator, file, often(3))
                 await stop(report, callers, operator)
 
 
