@@ -67,7 +67,7 @@ FIELDS = {
     "side",
     "note",
     *("level", "event", "host", "scheme", "protocol", "tenant_id", "target"),
-    *("upstream_status", "attempts", "pid", "worker", "generation"),
+    *("upstream_status", "attempts", "pid", "worker", "generation", "trace_id"),
 }
 
 
