@@ -446,9 +446,10 @@ async def until(condition: Callable[[], object]) -> None:
     """Return soon after *condition* has become true, if no event reports it.
 
     Most conditions are true after a few turns of the loop. After 20 turns they are
-    checked rarely, so that waiting tests leave the CPU to others.
+    checked rarely, so that waiting tests leave the CPU to others. The limit is long
+    enough for a process to start or end on a busy machine.
     """
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(3 * DEADLINE_S):
         turns = 0
         while not condition():
             turns += 1

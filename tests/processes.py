@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from wire import connect
+
+from gateway.process import hub
 
 GATEWAY = Path(sys.executable).with_name("gateway")
 """The installed command."""
@@ -96,6 +98,40 @@ async def serving(process: Process) -> int:
     """Wait until `gateway serve` listens; return its port."""
     match = await process.until_said(rb" on http://127\.0\.0\.1:(\d+), routes from ")
     return int(match[1])
+
+
+def children(pid: int) -> set[int]:
+    """Return the child processes of *pid*; none if it has ended."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found |= {*map(int, path.read_text().split())}
+    return found
+
+
+def hubs(supervisor: int) -> set[int]:
+    """Return the hub of a gateway; for a moment there may be none, or two."""
+    return {pid for pid in children(supervisor) if comm(pid) == hub.NAME}
+
+
+def workers(supervisor: int) -> set[int]:
+    """Return the workers of a gateway that haven't ended."""
+    return {pid for pid in children(supervisor) if comm(pid) not in ("", hub.NAME)}
+
+
+def comm(pid: int) -> str:
+    """Return the system's name of a process; nothing if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def has_ended(pid: int) -> bool:
+    """Return whether a process has ended, waited for or not."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
 
 
 async def until_refused(port: int) -> None:

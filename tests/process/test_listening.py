@@ -14,7 +14,7 @@ import pytest
 from cryptography.x509 import load_pem_x509_certificate
 from faults import FaultUpstream
 from gateway_under_test import gateway
-from processes import command
+from processes import command, workers
 from tls_rig import Authority, Pair
 from wire import DEADLINE_S, Wire, ask, request
 
@@ -287,16 +287,6 @@ async def until_exposed(probes: int, pair: Pair) -> None:
             await asyncio.sleep(0.1)
 
 
-def workers_of(pid: int) -> list[int]:
-    """Return the processes of the workers of `gateway serve`."""
-    (children,) = Path(f"/proc/{pid}/task").glob("*/children")
-    return [
-        int(child)
-        for child in children.read_text().split()
-        if "hub" not in Path(f"/proc/{child}/comm").read_text()
-    ]
-
-
 def serial_in(pair: Pair) -> int:
     return load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
 
@@ -323,7 +313,7 @@ async def test_a_worker_starts_with_the_last_good_certificate(tmp_path: Path) ->
         await until_exposed(probes, pair)
 
         pair.key.write_bytes(other.key.read_bytes())
-        for worker in workers_of(process.child.pid):
+        for worker in workers(process.child.pid):
             os.kill(worker, signal.SIGKILL)
         await process.until_said(rb"worker 1 \(.*\) was ended by SIGKILL")
         await process.until_said(rb"worker 2 \(.*\) was ended by SIGKILL")

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer
 from gateway_under_test import until_cut
-from processes import DEADLINE_S, Process, command, serving
+from processes import DEADLINE_S, Process, command, serving, workers
 from stack import Gateway, Records, User
 from wire import Wire, WireReply, connect, request
 
@@ -83,12 +83,9 @@ class Administered:
             return None
         return stat.S_ISSOCK(mode), stat.S_IMODE(mode)
 
-    def workers(self) -> list[int]:
-        """Return the process ids of all children but the hub."""
-        pid = self.process.child.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        names = {int(c): Path(f"/proc/{c}/comm").read_text() for c in children}
-        return [child for child, name in names.items() if "hub" not in name]
+    def workers(self) -> set[int]:
+        """Return the process ids of the workers."""
+        return workers(self.process.child.pid)
 
     async def ask(
         self, method: str, target: str, body: dict[str, str] | None = None

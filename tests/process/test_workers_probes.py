@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+import processes
 import pytest
 from click.testing import CliRunner
 from faults import FaultUpstream
@@ -25,7 +26,7 @@ from wire import WireReply, ask
 
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
-from gateway.process import hub, metrics
+from gateway.process import metrics
 
 ROOT = Path(__file__).parents[2]
 ROUTES = """\
@@ -76,19 +77,11 @@ class Probed:
 
     @property
     def children(self) -> set[int]:
-        pid = self.process.child.pid
-        return {
-            int(child)
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        }
+        return processes.children(self.process.child.pid)
 
     @property
     def hubs(self) -> set[int]:
-        return {
-            pid
-            for pid in self.children
-            if Path(f"/proc/{pid}/comm").read_text().strip() == hub.NAME
-        }
+        return processes.hubs(self.process.child.pid)
 
     async def probe(self, path: str) -> WireReply:
         return await ask(self.probes, "GET", path)

@@ -22,18 +22,26 @@ from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
 from typing import cast
 
+import processes
 import pytest
 from click.testing import CliRunner
-from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer
+from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, until
 from gateway_under_test import until_cut
-from processes import DEADLINE_S, GATEWAY, Process, command, serving, until_refused
+from processes import (
+    DEADLINE_S,
+    GATEWAY,
+    Process,
+    command,
+    has_ended,
+    serving,
+    until_refused,
+)
 from stack import Gateway, Records, User, form
 from wire import Wire, WireReply, ask, connect, request
 
 from gateway.app import App
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
-from gateway.process import hub
 from gateway.process.sockets import bind, share
 from gateway.session.keys import JWKS_PATH
 from gateway.supertokens.api import UNCONFIRMED
@@ -148,11 +156,11 @@ class Workers:
     @property
     def hubs(self) -> set[int]:
         """The process id of the hub, if it has set its name."""
-        return {pid for pid in self.children if comm(pid) == hub.NAME}
+        return processes.hubs(self.process.child.pid)
 
     @property
     def children(self) -> set[int]:
-        return children(self.process.child.pid)
+        return processes.children(self.process.child.pid)
 
     def write(self, text: str) -> None:
         """Replace the configuration file atomically."""
@@ -221,33 +229,6 @@ async def connect_from(port: int, source: int) -> AsyncIterator[Wire]:
         )
         writer.transport.abort()
         await writer.wait_closed()
-
-
-def children(pid: int) -> set[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return {*map(int, text.split())}
-
-
-def comm(pid: int) -> str:
-    """Return the system's name of a process, or nothing if it has ended."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return ""
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, waited for or not."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return when *condition* holds, for states of processes without an event."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 class StartBarrier:

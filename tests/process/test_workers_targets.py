@@ -8,11 +8,10 @@ import signal
 from pathlib import Path
 
 from faults import OK, FaultUpstream, Peer, answer, until
-from processes import DEADLINE_S, command, serving
+from processes import DEADLINE_S, command, hubs, serving
 from wire import ask
 
 from gateway.dev.core import ThreadedCore
-from gateway.process import hub
 
 ROUTES = """\
 version: 1
@@ -49,15 +48,6 @@ class Ailing(FaultUpstream):
     def asked(self) -> int:
         """The requests that aren't checks."""
         return sum(b"/open" in one.line for one in self.requests)
-
-
-def hubs(pid: int) -> set[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {
-        int(child)
-        for child in children
-        if Path(f"/proc/{child}/comm").read_text().strip() == hub.NAME
-    }
 
 
 async def test_results_reach_all_workers_and_outlive_the_hub_and_a_reload(

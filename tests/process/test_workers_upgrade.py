@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 from click.testing import CliRunner
-from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, free_ports
+from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, free_ports, until
 from gateway_under_test import until_cut
 from processes import DEADLINE_S, Process, command
 from stack import Gateway, Records, User
@@ -96,13 +96,6 @@ class Upgradable:
 
 
 Start = Callable[..., Awaitable[Upgradable]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return when *condition* holds, for states of processes without an event."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 def is_there(pid: int) -> bool:

@@ -10,11 +10,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE_S, Process, command, serving
+from processes import DEADLINE_S, Process, command, hubs, serving
 from wire import ask
 
 from gateway.dev.core import ThreadedCore
-from gateway.process.hub import NAME
 from gateway.settings import ConfigError, load
 
 ROUTES = """\
@@ -44,20 +43,6 @@ async def gateway(
         yield process, await serving(process)
 
 
-def hub_of(process: Process) -> int:
-    """Return the process id of the hub."""
-    tasks = Path(f"/proc/{process.child.pid}/task").iterdir()
-    children = [
-        pid for task in tasks for pid in (task / "children").read_text().split()
-    ]
-    (hub,) = [
-        int(pid)
-        for pid in children
-        if Path(f"/proc/{pid}/comm").read_text().strip() == NAME
-    ]
-    return hub
-
-
 async def test_a_swapped_folder_is_loaded_and_a_broken_file_told_once(
     gateway: tuple[Process, int], tmp_path: Path
 ) -> None:
@@ -74,7 +59,7 @@ async def test_a_swapped_folder_is_loaded_and_a_broken_file_told_once(
     good = file.read_text()
     file.write_text("version: [\n")
     await process.until_said(rb"not reloaded")
-    hub = hub_of(process)
+    (hub,) = hubs(process.child.pid)
     os.kill(hub, signal.SIGKILL)
     await process.until_said(rb"hub \(pid %d\) was ended by SIGKILL" % hub)
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import processes
 import pytest
-from processes import DEADLINE_S, Process, command, serving
+from faults import until
+from processes import DEADLINE_S, Process, command, has_ended, serving
 from stack import ORIGIN, Gateway, Records, User
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -29,7 +31,6 @@ from wire import request as wire_request
 
 from gateway.app import App
 from gateway.dev.core import ThreadedCore
-from gateway.process.hub import NAME
 from gateway.process.plan_drains import MAX_DRAINING
 from gateway.settings import ConfigError, load
 
@@ -96,10 +97,8 @@ class Reloadable:
         """The worker of the last reload, as in request ids; empty: there was none."""
 
     def workers(self) -> set[int]:
-        """Return the process ids of all children but the hub."""
-        pid = self.process.child.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return {int(child) for child in children if comm(child) not in ("", NAME)}
+        """Return the process ids of the workers that haven't ended."""
+        return processes.workers(self.process.child.pid)
 
     async def reload(self) -> None:
         """Reload, with a new route, and return when that is served."""
@@ -144,29 +143,6 @@ def worker_of(request_id: str | None) -> str:
     """Return the part of a request id that is the same for all ids of a worker."""
     assert request_id is not None
     return request_id[:16]
-
-
-def comm(pid: str) -> str:
-    """Return the system's name of a process; nothing if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def has_ended(pid: int) -> bool:
-    """Return whether a process has ended, waited for or not."""
-    try:
-        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Return when *condition* holds, for states of processes without an event."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def echoes(socket: ClientConnection) -> bool:
