@@ -53,7 +53,7 @@ def fingerprints(config: Config, key: bytes) -> tuple[dict[str, str], ...]:
     The *key*, of up to 64 bytes, keeps those who don't have it from guessing values.
     """
     return tuple(
-        {name: _fingerprint(value, key) for name, value in part.items()}
+        {name: fingerprint(value, key) for name, value in part.items()}
         for part in parts(config)
     )
 
@@ -140,7 +140,11 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, object]]:
         yield name, value
 
 
-def _fingerprint(value: object, key: bytes) -> str:
+def fingerprint(value: object, key: bytes = b"") -> str:
+    """Return a digest of *value*, secrets included, that is the same in each process.
+
+    Without a *key*, a short secret in it can be guessed: it isn't for other eyes.
+    """
     if isinstance(value, BaseModel):
         value = value.model_dump(exclude_defaults=True)  # a tenth of the whole
     text = _canonical(value).encode(errors="surrogatepass")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 
 from gateway.config import SuperTokensConfig
+from gateway.config.diff import fingerprint
 from gateway.process.plan_events import LoadedFile
 from gateway.process.target_checks import service_checks
 from gateway.settings import Settings
@@ -45,8 +45,7 @@ def sdk_digest(settings: Settings) -> str:
 
     Different ones have different digests, so keys never pass between them.
     """
-    meaning = repr(_meaning(settings.config.supertokens))
-    return hashlib.sha256(meaning.encode()).hexdigest()
+    return fingerprint(_meaning(settings.config.supertokens))
 
 
 def _meaning(sdk: SuperTokensConfig) -> SuperTokensConfig:
