@@ -45,6 +45,13 @@ _MAX_WORKERS = 512
     help="Overrides gateway.probes.listen.",
 )
 @click.option(
+    "--admin-listen",
+    metavar="ADDRESS",
+    envvar="GATEWAY_ADMIN_LISTEN",
+    show_envvar=True,
+    help="Overrides gateway.admin.listen: unix:/path or a loopback host:port.",
+)
+@click.option(
     "--pidfile",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
@@ -80,6 +87,7 @@ def serve(
     log_format: str | None,
     listen: str | None,
     probes_listen: str | None,
+    admin_listen: str | None,
     pidfile: Path | None,
     workers: int | None,
     outbox: Path | None,
@@ -163,6 +171,7 @@ def serve(
             overrides=Overrides(
                 listen=chosen_listen(listen, settings.config.gateway),
                 probes=probes_listen,
+                admin=admin_listen,
                 pidfile=None if pidfile is None else pidfile.absolute(),
             ),
             run=run,

@@ -1,8 +1,7 @@
 """edge. Development only: `make dev`, which starts and stops everything on loopback.
 
-The gateway runs in this process; the embedded core and the demo services run in a
-child (`gateway.dev.services`). The gateway is an argument, so this module doesn't
-depend on how it is built.
+The embedded core and the demo services run in one child (`gateway.dev.services`), the
+gateway in another one (`gateway.dev.gateway_process`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from gateway.dev.outbox import Outbox
+from gateway.dev.gateway_process import GatewayEnded, admin_socket
 from gateway.dev.ports import (
     LOOPBACK,
     BadPort,
@@ -47,6 +46,7 @@ supertokens-gateway for development, on this machine only
   whoami   http://{host}:{whoami:<5}  behind /whoami, protected, and /hello, optional
   page     http://{host}:{page:<5}  behind /
   users and keys are kept in {state}/, mails in {state}/outbox/
+  a changed route table is loaded within 5 s{admin}
 
 Paste into another terminal: a refused request, a sign-up, and an accepted request.
 
@@ -60,8 +60,12 @@ Ctrl-C stops all of it.
 """
 
 
+_ADMIN = """, and the admin listener shows what the gateway does:
+  curl --unix-socket {path} http://localhost/workers"""
+
+
 class ServeGateway(Protocol):
-    """Runs the gateway until it is cancelled; sets *ready* when it listens.
+    """Runs the gateway until it is cancelled; calls *ready* when it serves.
 
     It must not install signal handlers: Ctrl-C cancels it.
     """
@@ -71,8 +75,9 @@ class ServeGateway(Protocol):
         config: Sequence[Path],
         environ: Mapping[str, str],
         *,
-        outbox: Outbox,
-        ready: asyncio.Event,
+        outbox: Path,
+        admin: Path | None,
+        ready: Callable[[], None],
     ) -> None: ...
 
 
@@ -118,8 +123,9 @@ async def run(
     """Run everything until SIGINT or SIGTERM; return the exit code.
 
     A port in use, a bad port variable or a child that fails prints one line to
-    standard error and returns 1. An exception of *serve_gateway* is raised after
-    everything has stopped. *core_settings* are keyword arguments for `CoreSettings`,
+    standard error and returns 1. A gateway that ends by itself has said why; its exit
+    code is returned. Any other exception of *serve_gateway* is raised after everything
+    has stopped. *core_settings* are keyword arguments for `CoreSettings`,
     without the database. *say* prints to standard output, *complain* to standard
     error.
     """
@@ -145,6 +151,10 @@ async def run(
     except (BadPort, PortInUse, ChildFailed) as exc:
         complain(f"error: {exc}")
         return 1
+    except GatewayEnded as exc:
+        if exc.code < 0:  # a signal: it has said nothing
+            complain(f"error: {exc}")
+        return exc.code if exc.code > 0 else 1
     finally:
         for number in _STOP_SIGNALS:
             loop.remove_signal_handler(number)
@@ -162,12 +172,16 @@ async def _run(
     """Run the child and the gateway until one of them ends or this is cancelled."""
     ports = with_free_ports(Ports.of(environ), environ)
     check_free(ports)
-    outbox = Outbox(state / "outbox", say)
+    admin = admin_socket(state, ports.gateway)
     ready = asyncio.Event()
     async with _child(environ, ports, core_settings, state) as child:
         gateway = asyncio.create_task(
             serve_gateway(
-                config, gateway_environ(environ, ports), outbox=outbox, ready=ready
+                config,
+                gateway_environ(environ, ports),
+                outbox=state / "outbox",
+                admin=admin,
+                ready=ready.set,
             )
         )
         listens = asyncio.create_task(ready.wait())
@@ -176,7 +190,10 @@ async def _run(
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if listens.done():
-                say(_BANNER.format(host=LOOPBACK, state=state, **dict(ports)))
+                path = None if admin is None else state / admin.name
+                more = "" if path is None else _ADMIN.format(path=path)
+                facts = {"host": LOOPBACK, "state": state, "admin": more}
+                say(_BANNER.format(**facts, **dict(ports)))
                 await asyncio.wait(
                     {gateway, exited}, return_when=asyncio.FIRST_COMPLETED
                 )

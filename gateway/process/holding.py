@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.config import GatewayConfig, ListenConfig
+from gateway.config import AdminConfig, GatewayConfig, ListenConfig, listen_address
 from gateway.process.activation import GivenSockets
 from gateway.process.admin_listen import open_admin
 from gateway.process.inheriting import Inheritance
@@ -21,7 +21,7 @@ from gateway.process.listening import (
     urls,
 )
 from gateway.process.pidfile import PidFile, claim, refuse_if_held
-from gateway.process.sockets import bind, url_of
+from gateway.process.sockets import ListenError, bind, url_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,30 @@ class Overrides:
     """`--listen`."""
     probes: str | None = None
     """`--probes-listen`."""
+    admin: str | None = None
+    """`--admin-listen`."""
     pidfile: Path | None = None
     """`--pidfile`."""
+
+    def admin_of(self, config: AdminConfig) -> AdminConfig:
+        """Return what counts in place of *config*.
+
+        Raises:
+            ListenError: `--admin-listen` is no address, or needs a token.
+        """
+        if self.admin is None:
+            return config
+        try:
+            listen_address(self.admin)
+        except ValueError as exc:
+            raise ListenError(f"can't listen on {self.admin}: {exc}") from exc
+        result = config.model_copy(update={"listen": self.admin})
+        for finding in result.conflicts():
+            raise ListenError(
+                f"can't listen on {self.admin}: {finding.message}. Set"
+                " gateway.admin.token_file, or use 127.0.0.1 or unix:/path"
+            )
+        return result
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -160,7 +182,7 @@ def hold(
                 address, keys="gateway.probes.listen or --probes-listen"
             )
             undo.callback(probes.close)
-        admin = open_admin(gateway.admin, found)
+        admin = open_admin(overrides.admin_of(gateway.admin), found)
         if admin is not None:
             undo.callback(close_listens, (admin,))
         given.refuse_rest()

@@ -272,36 +272,19 @@ async def run(
         await stopped.wait()
 
 
-async def serve_until_cancelled(
-    settings: Settings,
-    *,
-    log_format: str,
-    on_ready: Callable[[str], None],
-    email: EmailSender | None = None,
-) -> None:
-    """Serve until the task is cancelled; signals are left to the caller.
-
-    Raises: as `run`.
-    """
-    async with _running(settings, log_format=log_format, email=email) as url:
-        on_ready(url)
-        await asyncio.Event().wait()
-
-
 @contextlib.asynccontextmanager
 async def _running(
     settings: Settings,
     *,
     log_format: str,
-    listen: str | None = None,
-    email: EmailSender | None = None,
+    listen: str | None,
 ) -> AsyncIterator[str]:
     named = settings.config.gateway.listen if listen is None else overriding(listen)
     listens = open_listens(named, 1)
     names = urls(listens)
     try:
         async with (
-            hosting(settings, log_format=log_format, email=email) as app,
+            hosting(settings, log_format=log_format) as app,
             core_check.asking(app.sdk, timeout_s=app.config.supertokens.core.timeout),
             serving(app, listens, linger_s=LAST_REQUESTS_S),
         ):

@@ -529,7 +529,9 @@ def supervise(
     """
     given = given_sockets(os.environ)
     holdings = hold(settings.config.gateway, overrides, workers, inherited(), given)
-    operators = listener_of(settings.config.gateway.admin, holdings.admin)
+    operators = listener_of(
+        overrides.admin_of(settings.config.gateway.admin), holdings.admin
+    )
     manager = service_manager(os.environ)
 
     def serve(settings: Settings) -> ServedSettings:

@@ -9,7 +9,9 @@ import pty
 import re
 import signal
 import socket
+import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,12 +19,21 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from faults import FaultUpstream, Peer, free_ports
-from processes import GATEWAY, command, serving, until_refused
+from faults import FaultUpstream, Peer, free_ports, until
+from processes import (
+    DEADLINE_S,
+    GATEWAY,
+    children,
+    command,
+    has_ended,
+    serving,
+    until_refused,
+)
 from wire import ask, connect, request
 
 from gateway import __version__, settings
 from gateway.cli import main
+from gateway.cli.admin_client import AdminAddress, post
 from gateway.cli.options import chosen_listen
 from gateway.dev.core import ThreadedCore
 
@@ -544,6 +555,52 @@ async def test_dev_names_the_port_in_use(
     (line,) = dev.err.decode().splitlines()
     assert str(taken) in line
     assert name in line
+
+
+async def test_dev_runs_the_gateway_of_production(
+    tmp_path: Path, ports: dict[str, str]
+) -> None:
+    """A changed file is loaded, and the admin listener answers; both end with `dev`."""
+    path = tmp_path / "routes.yaml"
+    path.write_text(SAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    port = int(ports["GATEWAY_PORT"])
+    # A short path, as that of a socket must be.
+    with tempfile.TemporaryDirectory() as folder:
+        admin = Path(folder) / ".gateway" / f"admin-{port}.sock"
+        async with command("dev", "-c", path, cwd=Path(folder), environ=ports) as dev:
+            await dev.until_said(rb"curl --unix-socket [^\n]*sock")
+            assert stat.S_IMODE(admin.stat().st_mode) == 0o600
+            text = path.read_text(encoding="utf-8")
+            new = "routes:\n  - {path: /new, respond: {status: 204}, protected: false}"
+            path.write_text(text.replace("\nroutes:", f"\n{new}"), encoding="utf-8")
+            status, _ = await asyncio.to_thread(
+                post, AdminAddress(f"unix:{admin}", None), "/reload", {}
+            )
+            assert status == 200
+            async with asyncio.timeout(DEADLINE_S):
+                # The old worker accepts for another moment.
+                while (await ask(port, "GET", "/new")).status != 204:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            dev.signal(signal.SIGTERM)
+            assert await dev.ended() == 0
+        assert not admin.exists()
+
+
+async def test_nothing_outlives_a_killed_dev(
+    tmp_path: Path, ports: dict[str, str]
+) -> None:
+    """The gateway and the services end, though nobody has told them to."""
+    async with command("dev", "-c", SAMPLE, cwd=tmp_path, environ=ports) as dev:
+        await dev.until_said(rb"Ctrl-C stops all of it")
+        family = children(dev.child.pid)
+        assert len(family) == 2
+        dev.signal(signal.SIGKILL)
+        await dev.child.wait()
+        await until(lambda: all(map(has_ended, family)))
+        await dev.ended()
+    for port in ports.values():
+        with pytest.raises(ConnectionRefusedError):
+            await ask(int(port), "GET", "/")
 
 
 async def test_dev_with_a_bad_file(tmp_path: Path, ports: dict[str, str]) -> None:

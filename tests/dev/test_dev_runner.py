@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from aiohttp import ClientSession
 from faults import free_ports
 
 from gateway.dev import runner
+from gateway.dev.gateway_process import GatewayEnded
 from gateway.dev.outbox import Outbox
 from gateway.dev.ports import (
     BadPort,
@@ -152,6 +153,7 @@ class FakeGateway:
     def __init__(self, fails: Exception | None = None) -> None:
         self.fails = fails
         self.environ: Mapping[str, str] = {}
+        self.admin: Path | None = None
         self.started = asyncio.Event()
         self.stopped = False
 
@@ -160,13 +162,14 @@ class FakeGateway:
         config: Sequence[Path],
         environ: Mapping[str, str],
         *,
-        outbox: Outbox,
-        ready: asyncio.Event,
+        outbox: Path,
+        admin: Path | None,
+        ready: Callable[[], None],
     ) -> None:
-        self.environ = environ
+        self.environ, self.admin = environ, admin
         if self.fails:
             raise self.fails
-        ready.set()
+        ready()
         self.started.set()
         try:
             await asyncio.Event().wait()
@@ -204,7 +207,7 @@ async def test_everything_runs_until_ctrl_c(
         assert await running == 0
     assert gateway.stopped
     assert all(str(port) in output[0] for _, port in ports)
-    assert output[0].count("\n  curl ") == 3
+    assert output[0].count("\n  curl ") == 3 + (gateway.admin is not None)
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     check_free(ports)
 
@@ -238,6 +241,27 @@ async def test_failure_of_the_gateway_stops_the_rest(
     failing = FakeGateway(fails=ValueError("bad route table"))
     with pytest.raises(ValueError, match="bad route table"):
         await run([Path("routes.yaml")], environ, failing, state=tmp_path)
+    check_free(Ports.of(environ))
+
+
+@pytest.mark.parametrize(
+    ("ended", "code", "said"),
+    [
+        (1, 1, []),
+        (70, 70, []),
+        (-9, 1, ["error: the gateway has ended (exit code -9)"]),
+    ],
+)
+async def test_a_gateway_that_ends_by_itself(
+    environ: dict[str, str], tmp_path: Path, ended: int, code: int, said: list[str]
+) -> None:
+    """Its code is that of `gateway dev`; it has said why, unless it was killed."""
+    errors: list[str] = []
+    failing = FakeGateway(fails=GatewayEnded(ended))
+    found = await run(
+        [Path("routes.yaml")], environ, failing, state=tmp_path, complain=errors.append
+    )
+    assert (found, errors) == (code, said)
     check_free(Ports.of(environ))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import GatewayConfig
+from gateway.config import AdminConfig, GatewayConfig
 from gateway.process.holding import Overrides, hold
 from gateway.process.pidfile import PidFileError, claim
 from gateway.process.sockets import ListenError
@@ -74,3 +74,24 @@ def test_a_running_gateway_is_named_before_its_port(tmp_path: Path) -> None:
         hold(gateway, Overrides(), 1)
     held.close_all()
     claim(tmp_path / "gateway.pid").remove()
+
+
+def test_the_admin_listener_of_the_command_line(tmp_path: Path) -> None:
+    """It counts in place of the file's, and has the file's token."""
+    path = tmp_path / "admin.sock"
+    overrides = Overrides(admin=f"unix:{path}")
+    holdings = hold(config(tmp_path, admin={"listen": "127.0.0.1:0"}), overrides, 1)
+    assert holdings.admin is not None
+    assert holdings.admin.config.address == f"unix:{path}"
+    assert path.is_socket()
+    holdings.close_all()
+    changed = overrides.admin_of(AdminConfig(token_file="/token"))
+    assert (changed.listen, changed.token_file) == (f"unix:{path}", "/token")
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:1", "nonsense"])
+def test_an_admin_listener_that_is_refused(tmp_path: Path, listen: str) -> None:
+    """Without a token, the network must not reach it. Nothing is left open."""
+    with pytest.raises(ListenError, match="can't listen on"):
+        hold(config(tmp_path), Overrides(admin=listen), 1)
+    assert not [*tmp_path.iterdir()]

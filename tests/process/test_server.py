@@ -413,9 +413,7 @@ async def test_log_is_written_without_another_request(
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     run = asyncio.create_task(
-        serve.serve_until_cancelled(
-            loaded, log_format="text", on_ready=ready.set_result
-        )
+        serve.run(loaded, log_format="text", listen=None, on_ready=ready.set_result)
     )
     url = await asyncio.wait_for(ready, DEADLINE_S)
     await ask(int(url.rpartition(":")[2]), "GET", "/quiet")
@@ -436,14 +434,12 @@ async def test_one_process_asks_the_core_too(
     upstream: FaultUpstream,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Without a supervisor (`gateway dev`), the process itself reports a refusal."""
+    """Without a supervisor, the process itself reports a refusal."""
     st_core.core.faults.error(401, "/apiversion", text="Invalid API key")
     loaded = settings.load(path, {"CORE": st_core.url, "UPSTREAM": upstream.url})
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     run = asyncio.create_task(
-        serve.serve_until_cancelled(
-            loaded, log_format="none", on_ready=ready.set_result
-        )
+        serve.run(loaded, log_format="none", listen=None, on_ready=ready.set_result)
     )
     await asyncio.wait_for(ready, DEADLINE_S)
     await until(lambda: "it refuses the API key" in caplog.text)
