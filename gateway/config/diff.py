@@ -21,8 +21,12 @@ _MAX_SHOWN: Final = 6
 """Of the changes in one line."""
 _FINGERPRINT_BYTES: Final = 12
 
-Parts = tuple[Mapping[str, object], ...]
-"""Routes, groups, services, and the other keys: name → value."""
+Item = Mapping[str, object]
+"""The keys that a route, a group or a service sets, and their values: a key that is set
+to its default replaces what the route would inherit. Another key has one, ITSELF."""
+ITSELF: Final = ""
+Parts = tuple[Mapping[str, Item], ...]
+"""Routes, groups, services, and the other keys: name → item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,12 @@ class ConfigChange:
     how: Literal["added", "removed", "changed"]
     what: str
     """Such as `route orders`, `service users` or `gateway.limits.memory`."""
+    keys: tuple[str, ...] = ()
+    """Those that have changed in it, been added or removed; none if it is a key."""
 
     def __str__(self) -> str:
-        return f"{self.what} {self.how}"
+        keys = f" ({', '.join(self.keys)})" if self.keys else ""
+        return f"{self.what} {self.how}{keys}"
 
 
 def parts(config: Config) -> Parts:
@@ -47,13 +54,16 @@ def parts(config: Config) -> Parts:
     )
 
 
-def fingerprints(config: Config, key: bytes) -> tuple[dict[str, str], ...]:
+def fingerprints(config: Config, key: bytes) -> tuple[dict[str, dict[str, str]], ...]:
     """Return the `parts` of *config*, with a hash in place of each value.
 
     The *key*, of up to 64 bytes, keeps those who don't have it from guessing values.
     """
     return tuple(
-        {name: fingerprint(value, key) for name, value in part.items()}
+        {
+            name: {each: fingerprint(value, key) for each, value in item.items()}
+            for name, item in part.items()
+        }
         for part in parts(config)
     )
 
@@ -61,9 +71,9 @@ def fingerprints(config: Config, key: bytes) -> tuple[dict[str, str], ...]:
 def changes(before: Parts, after: Parts) -> tuple[ConfigChange, ...]:
     """Return the differences: routes, groups and services, then the other keys."""
     return tuple(
-        ConfigChange(how, what)
+        change
         for old, new in zip(before, after, strict=True)
-        for what, how in _compared(old, new)
+        for change in _compared(old, new)
     )
 
 
@@ -78,30 +88,46 @@ def in_words(found: Sequence[ConfigChange]) -> str:
 
 
 def _compared(
-    old: Mapping[str, object], new: Mapping[str, object]
-) -> Iterator[tuple[str, Literal["added", "removed", "changed"]]]:
+    old: Mapping[str, Item], new: Mapping[str, Item]
+) -> Iterator[ConfigChange]:
     for name in new.keys() - old.keys():
-        yield name, "added"
-    for name, value in old.items():
+        yield ConfigChange("added", name)
+    for name, item in old.items():
         if name not in new:
-            yield name, "removed"
-        elif new[name] != value:
-            yield name, "changed"
+            yield ConfigChange("removed", name)
+        elif (keys := _unequal(item, new[name])) is not None:
+            yield ConfigChange("changed", name, keys)
 
 
-def _numbered(labels: Sequence[str], values: Sequence[object]) -> dict[str, object]:
-    """Return the values by label; equal labels get a number."""
-    named: dict[str, object] = {}
-    for label, value in zip(labels, values, strict=True):
+def _unequal(old: Item, new: Item) -> tuple[str, ...] | None:
+    """Return which keys differ, but for ITSELF; None: none."""
+    if old == new:
+        return None
+    missing = object()
+    return tuple(
+        sorted(
+            key
+            for key in old.keys() | new.keys()
+            if key != ITSELF and old.get(key, missing) != new.get(key, missing)
+        )
+    )
+
+
+def _numbered(
+    labels: Sequence[str], models: Sequence[BaseModel]
+) -> dict[str, dict[str, object]]:
+    """Return the items of the models by label; equal labels get a number."""
+    named: dict[str, dict[str, object]] = {}
+    for label, model in zip(labels, models, strict=True):
         number, name = 1, label
         while name in named:
             number += 1
             name = f"{label} ({number})"
-        named[name] = value
+        named[name] = _item(model)
     return named
 
 
-def _routes(routes: Sequence[RouteConfig]) -> dict[str, object]:
+def _routes(routes: Sequence[RouteConfig]) -> dict[str, dict[str, object]]:
     return _numbered([f"route {_route_label(route)}" for route in routes], routes)
 
 
@@ -117,19 +143,23 @@ def _route_label(route: RouteConfig) -> str:
     return label or "without a path"
 
 
-def _groups(groups: Sequence[GroupConfig]) -> dict[str, object]:
+def _groups(groups: Sequence[GroupConfig]) -> dict[str, dict[str, object]]:
     labels = [f"group {group.path or 'without a path'}" for group in groups]
     return _numbered(labels, groups)
 
 
-def _services(config: Config) -> dict[str, object]:
-    return {f"service {name}": each for name, each in config.services.items()}
+def _services(config: Config) -> dict[str, dict[str, object]]:
+    return {f"service {name}": _item(each) for name, each in config.services.items()}
 
 
-def _keys(config: Config) -> dict[str, object]:
+def _keys(config: Config) -> dict[str, dict[str, object]]:
     """Return the values of all other keys, by their dotted names."""
     dumped = config.model_dump(exclude={"routes", "groups", "services"})
-    return dict(_leaves("", dumped))
+    return {name: {ITSELF: value} for name, value in _leaves("", dumped)}
+
+
+def _item(model: BaseModel) -> dict[str, object]:
+    return {name: getattr(model, name) for name in sorted(model.model_fields_set)}
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, object]]:

@@ -23,7 +23,7 @@ _MAX_BYTES = 64 * 1024 * 1024
 """10,000 routes take less than 1 MiB."""
 _KEY_BYTES = 32
 
-Fingerprints = tuple[Mapping[str, str], ...]
+Fingerprints = tuple[Mapping[str, Mapping[str, str]], ...]
 """As `config.diff.fingerprints` returns them."""
 
 
@@ -155,5 +155,8 @@ def _parsed(value: Any) -> ReloadState:
         problems=tuple(map(str, value["problems"])),
         changes=tuple(map(str, value["changes"])),
         key=str(value["key"]),
-        serving=tuple(dict(part) for part in value["serving"]),
+        serving=tuple(
+            {name: dict(item) for name, item in part.items()}
+            for part in value["serving"]
+        ),
     )

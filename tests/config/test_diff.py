@@ -38,11 +38,25 @@ def route(number: int, **keys: Any) -> dict[str, Any]:
 
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "nothing": ({}, []),
-    "a route by its name": (route(0, protected=False), ["route orders changed"]),
-    "a route by its path": (route(1, protected=False), ["route /a changed"]),
+    "a route by its name": (
+        route(0, protected=False),
+        ["route orders changed (protected)"],
+    ),
+    "a route by its path": (
+        route(1, protected=False),
+        ["route /a changed (protected)"],
+    ),
     "a route by its method": (
         route(2, protected=False),
-        ["route POST /a changed"],
+        ["route POST /a changed (protected)"],
+    ),
+    "several keys of a route": (
+        route(0, protected=False, timeouts={"connect": 1}),
+        ["route orders changed (protected, timeouts)"],
+    ),
+    "a key that is set to its default": (
+        route(0, protected=True),
+        ["route orders changed (protected)"],
     ),
     "a route that is inserted": (
         {"routes": [{"path": "/new", "service": "shop"}, *BASE["routes"]]},
@@ -58,7 +72,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a service": (
         {"services": {"shop": {"targets": ["http://shop:1", "http://shop:2"]}}},
-        ["service shop changed"],
+        ["service shop changed (targets)"],
     ),
     "a setting": (
         {"gateway": {"limits": {"max_connections": 7}}},
@@ -84,6 +98,7 @@ def test_each_difference_is_named_once(name: str) -> None:
     assert {(each.what, opposite[each.how]) for each in reverse} == {
         (each.what, each.how) for each in found
     }
+    assert {each.keys for each in reverse} == {each.keys for each in found}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -30,19 +30,23 @@ def pidfile(tmp_path: Path) -> Iterator[PidFile]:
 def test_each_reload_is_counted(pidfile: PidFile) -> None:
     """A reload that has begun has the outcome of the one before until it ends."""
     notes, path, pid = ReloadNotes(pidfile), pidfile.path, os.getpid()
-    notes.start(({"route a": "1"},))
+    notes.start(({"route a": {"path": "1"}},))
     state = read(path, pid)
     assert (state.begun, state.ended, state.generation) == (0, 0, 1)
     notes.begin()
     state = read(path, pid)
-    assert (state.begun, state.ended, state.serving) == (1, 0, ({"route a": "1"},))
-    notes.end(2, (), (CHANGE,), ({"route a": "2"},))
+    assert (state.begun, state.ended, state.serving) == (
+        1,
+        0,
+        ({"route a": {"path": "1"}},),
+    )
+    notes.end(2, (), (CHANGE,), ({"route a": {"path": "2"}},))
     state = read(path, pid)
     assert (state.begun, state.ended, state.generation) == (1, 1, 2)
     assert (state.problems, state.changes) == ((), ("route orders added",))
-    assert state.serving == ({"route a": "2"},)
+    assert state.serving == ({"route a": {"path": "2"}},)
     notes.begin()
-    notes.end(2, ("1:1: bad",), (), ({"route a": "2"},))
+    notes.end(2, ("1:1: bad",), (), ({"route a": {"path": "2"}},))
     state = read(path, pid)
     assert (state.begun, state.ended, state.generation) == (2, 2, 2)
     assert (state.problems, state.changes) == (("1:1: bad",), ())
