@@ -22,6 +22,7 @@ GETS: Final = (
     "/config",
     "/routes",
     "/services",
+    "/targets",
     "/keys",
     "/workers",
     "/version",

@@ -41,6 +41,7 @@ from gateway.process import probes
 from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
+from gateway.process.hub_targets import targets_shown
 from gateway.process.hub_watch import HubWatcher
 from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
@@ -174,6 +175,7 @@ class Hub:
             if self._store is None
             else {**asdict(self._store.state()), "ids": self._store.ids()},
             health=probes.to_json(health, is_verbose=True),
+            targets=targets_shown(self._totals, self._checker.found()),
         )
 
     def _health(self, path: str, exclude: frozenset[str]) -> Health:

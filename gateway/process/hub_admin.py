@@ -208,6 +208,8 @@ class HubFacts:
     """The hub's own, as JSON."""
     health: Mapping[str, object]
     """All checks of `/readyz`, as JSON."""
+    targets: Sequence[Mapping[str, object]]
+    """Those of all services, as JSON."""
 
 
 def _outcome(*, denied: bool, core: int | str) -> AdminAnswer:
@@ -266,6 +268,7 @@ def _keys(facts: HubFacts) -> object:
 _OWN: Final[Mapping[str, Callable[[HubFacts], object]]] = {
     "/keys": _keys,
     "/workers": _workers,
+    "/targets": lambda facts: facts.targets,
     "/version": _version,
 }
 

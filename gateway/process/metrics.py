@@ -85,7 +85,7 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "upstream_target_up": (
         "gauge",
         ("service", "target"),
-        "1 if workers send requests to the target, 0 if it is ejected in all of them.",
+        "1 if workers send requests to the target, 0 if none does.",
     ),
     "upstream_connections": (
         "gauge",

@@ -561,7 +561,7 @@ def supervise(
                 log_format=log_format,
                 origin=origin,
                 email=email,
-                is_metered=holdings.probes is not None,
+                is_metered=holdings.probes is not None or operators is not None,
             )
         )
 

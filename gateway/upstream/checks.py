@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -93,6 +93,13 @@ class TargetChecker:
         """Return the targets of *service* that are down."""
         states = self._states.get(service, {})
         return [url for url, state in states.items() if state.is_down]
+
+    def found(self) -> Mapping[str, Mapping[str, bool]]:
+        """Return by service and target whether it is up."""
+        return {
+            service: {url: not state.is_down for url, state in states.items()}
+            for service, states in self._states.items()
+        }
 
     def services_down(self) -> Sequence[str]:
         """Return the services of which all targets are down."""

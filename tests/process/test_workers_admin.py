@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
-from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer
+from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, until
 from gateway_under_test import until_cut
 from processes import DEADLINE_S, Process, command, serving, workers
 from stack import Gateway, Records, User
@@ -267,8 +267,11 @@ async def test_a_worker_that_starts_later_knows_a_denied_user(
     st_core.core.faults.disconnect("*/recipe/session/user")
     assert (await gateway.command("--user", user.id)).exit_code == 1
     st_core.core.faults.clear()
+    before = gateway.workers()
     reply = await gateway.ask("POST", "/reload")
     assert (reply.status, reply.json()["generation"]) == (200, 2)
+    # They accept for another moment, and close connections without a request.
+    await until(lambda: not before & gateway.workers())
     async with gateway.each(1) as workers:
         for (wire,) in workers:
             assert (await get(wire, "/private", user.bearer)).status == 401
@@ -287,7 +290,9 @@ async def test_it_shows_no_secret(start: Start) -> None:
         )
     )
     dump = await gateway.show("/support-dump")
-    for path in ("config", "routes", "services", "keys", "workers", "version"):
+    for path in (
+        *("config", "routes", "services", "targets", "keys", "workers", "version"),
+    ):
         shown = await gateway.show(f"/{path}")
         assert shown.keys() == dump[path].keys() if isinstance(shown, dict) else shown
     assert "sk_live" not in json.dumps(dump)
@@ -319,6 +324,20 @@ async def test_a_reload_is_answered_when_it_serves(start: Start) -> None:
     assert reply.status == 422
     assert reply.json()["generation"] == 2
     assert "there is no service of this name" in reply.json()["problems"][0]
+
+
+async def test_targets_are_shown_as_the_workers_see_them(start: Start) -> None:
+    """Without probes, too. Workers report every second."""
+    gateway = await start()
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            shown = await gateway.show("/targets")
+            if shown and shown[0]["workers_that_send"] == 2:
+                break
+            await asyncio.sleep(0.05)
+    (target,) = shown
+    assert (target["service"], target["check"]) == ("up", None)
+    assert target["connections"].keys() == {"in_use", "idle", "waiting"}
 
 
 async def test_it_answers_while_all_workers_hang_and_drains(start: Start) -> None:
