@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients sign-in-burst core-stalls dashboard day-two soak mutants screenshots bench \
 	bench-instructions bench-pieces \
-	bench-quick bench-routes bench-startup bench-tls bench-verify bench-workers clean
+	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -198,6 +198,9 @@ bench-startup: $(VENV)/.run ## time from start to the first answer, and memory
 
 dashboard: $(VENV)/.run ## draw the dashboard from a real scrape (a minute and a half)
 	@$(BIN)/python -m bench.scripts.dashboard $(ARGS)
+
+bench-scrape: $(VENV)/.run ## the cost of metrics, with a real Prometheus (a minute and a half)
+	@$(BIN)/python -m bench.scripts.scrape $(ARGS)
 
 bench-tls: $(VENV)/.run ## the cost of TLS, compared with nginx, HAProxy and Caddy (two minutes)
 	@$(BIN)/python -m bench.scripts.tls $(ARGS)

@@ -49,7 +49,7 @@ from bench.rig.processes import (
 )
 from bench.rig.stage import forged
 from bench.rig.visitors import Outcomes, Visitor
-from bench.scripts import instructions, tls
+from bench.scripts import instructions, scrape, tls
 from bench.scripts.instructions import Figure
 from bench.scripts.soak import Memory
 
@@ -979,6 +979,33 @@ def test_the_cost_of_tls_is_taken_within_a_round() -> None:
     (row,) = tls.table({"nginx": rounds}).rows
     assert row[0] == "nginx"
     assert row[3:6] == ("5.5 (5.0 to 6.0)", "95.0 (90.0 to 100.0)", "2")
+
+
+# --- the cost of metrics ------------------------------------------------------------
+
+
+def test_the_cost_of_metrics_is_taken_within_a_round() -> None:
+    """In percent of the same round's load without probes."""
+    taken = {
+        scrape.NONE: [_sample(100.0), _sample(200.0)],
+        scrape.SCRAPED: [_sample(103.0), _sample(202.0, wrong=1)],
+    }
+    base, scraped = scrape.table(taken).rows
+    assert base[2:] == ("0.0", "0")
+    assert scraped[0] == scrape.SCRAPED
+    assert scraped[2:] == ("2.0 (1.0 to 3.0)", "1")
+
+
+def test_series_are_counted_by_route() -> None:
+    """A comment is no series, and a series without a route is in the sum only."""
+    found = scrape.scrape(
+        "# TYPE gateway_x counter\n"
+        'gateway_x_total{route="a",code="200"} 1.0\n'
+        'gateway_x_total{code="200",route="a"} 1.0\n'
+        'gateway_y{route="b"} 1.0\n'
+        "gateway_up 1.0\n"
+    )
+    assert (found.series, found.by_route) == (4, {"a": 2, "b": 1})
 
 
 # --- line charts --------------------------------------------------------------------

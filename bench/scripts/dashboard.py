@@ -31,6 +31,7 @@ from typing import Any
 
 import aiohttp
 
+from bench.rig import prometheus
 from bench.rig.callers import Callers
 from bench.rig.core_stage import PASSWORD, Clients, Seen, Stage, clients, staged
 from bench.rig.innocent import free_port
@@ -147,34 +148,6 @@ def _stopped(pid: int) -> Any:
 # --- Prometheus ---------------------------------------------------------------------
 
 
-def _prometheus(folder: Path, port: int, probes: int) -> list[str]:
-    config = folder / "prometheus.yaml"
-    config.write_text(
-        json.dumps(
-            {
-                "global": {
-                    "scrape_interval": f"{_SCRAPE_S}s",
-                    "evaluation_interval": f"{_SCRAPE_S}s",
-                },
-                "rule_files": [str(_ALERTS)],
-                "scrape_configs": [
-                    {
-                        "job_name": "gateway",
-                        "static_configs": [{"targets": [f"127.0.0.1:{probes}"]}],
-                    }
-                ],
-            }
-        )
-    )
-    return [
-        "prometheus",
-        f"--config.file={config}",
-        f"--storage.tsdb.path={folder / 'prometheus'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        "--log.level=warn",
-    ]
-
-
 async def _series(
     http: aiohttp.ClientSession, port: int, query: str, began: float, ended: float
 ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
@@ -262,7 +235,9 @@ async def _record(folder: Path, times: float) -> tuple[list[Panel], Recording, f
     with (
         staged(folder, workers=2, tree=None, routes=routes) as stage,
         running(
-            _prometheus(folder, port, probes),
+            prometheus.command(
+                folder, port=port, probes=probes, every_s=_SCRAPE_S, rules=(_ALERTS,)
+            ),
             core=CORES,
             port=port,
             log=folder / "prometheus.log",
