@@ -51,6 +51,7 @@ from gateway.upstream import (
 )
 from gateway.upstream.ejection import EjectionRules
 from gateway.upstream.hold import Hold
+from gateway.upstream.in_flight import InFlight
 from gateway.upstream.places import WAITING_PER_CONNECTION
 from gateway.verify import Engine
 
@@ -90,7 +91,9 @@ class BadService(ValueError):
     """A service can't be set up; the message has its YAML path."""
 
 
-def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTargets]:
+def _services(
+    table: RouteTable, upstreams: Upstreams, clients: Clients
+) -> dict[str, ServiceTargets]:
     """Return the services of *table* by name, with the pools of their targets.
 
     Services that name the same target share one pool for it. The pool has the smallest
@@ -132,12 +135,17 @@ def _services(table: RouteTable, upstreams: Upstreams) -> dict[str, ServiceTarge
             ]
         except ValueError as exc:
             raise BadService(f"services.{name}.tls.ca_file: {exc}") from exc
-        services[name] = service_targets(by_name[name], pools)
+        services[name] = service_targets(by_name[name], pools, clients)
     return services
 
 
-def service_targets(service: Service, pools: Sequence[UpstreamPool]) -> ServiceTargets:
-    """Return the targets of *service*, whose pools these are."""
+def service_targets(
+    service: Service, pools: Sequence[UpstreamPool], clients: Clients | None = None
+) -> ServiceTargets:
+    """Return the targets of *service*, whose pools these are.
+
+    *clients* tells apart those whose requests wait.
+    """
     passive = service.health.passive
     rules = None
     if passive.enabled:
@@ -150,6 +158,16 @@ def service_targets(service: Service, pools: Sequence[UpstreamPool]) -> ServiceT
     hold = None
     if service.hold is not None:
         hold = Hold(service.hold, service.max_connections * len(pools))
+    in_flight = None
+    if service.limits is not None:
+        limits = service.limits
+        in_flight = InFlight(
+            service.name,
+            limits.in_flight,
+            limits.pending,
+            hold_s=service.hold or 0.0,
+            clients=clients,
+        )
     return ServiceTargets(
         service.name,
         pools,
@@ -157,6 +175,7 @@ def service_targets(service: Service, pools: Sequence[UpstreamPool]) -> ServiceT
         balance=service.balance,
         rules=rules,
         hold=hold,
+        in_flight=in_flight,
     )
 
 
@@ -306,7 +325,7 @@ async def open_app(
         )
         upstreams = Upstreams(replies, clients=clients, share=limits.per_client.share)
         stack.push_async_callback(upstreams.close)
-        services = _services(table, upstreams)
+        services = _services(table, upstreams, clients)
         make_id = id_maker()
         resources = Router(
             table=table,

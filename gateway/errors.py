@@ -156,7 +156,8 @@ class ClientGone(GatewayError):
 class SessionEnded(GatewayError):
     """The session ended before the request was sent.
 
-    Its body was awaited (`request.buffer`), or its service (`services.<name>.hold`).
+    Its body was awaited (`request.buffer`), or its service (`services.<name>.hold`, or
+    `limits`).
     """
 
     side = Side.CLIENT
@@ -245,6 +246,20 @@ class UpstreamBusy(UpstreamError):
     status = 503
     code = "upstream_busy"
     title = "The upstream service is at its connection limit"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, unsent=True)
+
+
+class ServiceOverloaded(UpstreamError):
+    """The service has all the requests that it may have (`services.<name>.limits`).
+
+    Too many others wait for a place, or none became free in time.
+    """
+
+    status = 503
+    code = "service_overloaded"
+    title = "The upstream service has too many requests"
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail, unsent=True)

@@ -12,15 +12,15 @@ from time import perf_counter
 from typing import Any, assert_never
 
 from gateway import headers, responses, websocket
-from gateway.decide import Forward, Request, Respond, answered
+from gateway.decide import Forward, Respond, answered
 from gateway.downstream.client_side import Downstream
+from gateway.downstream.whole_body import whole_body
 from gateway.errors import (
     BadReply,
     SessionEnded,
     Stage,
     UpstreamError,
 )
-from gateway.http import pieces
 from gateway.http.reply_head import ReplyHead
 from gateway.identity import (
     SAFE_METHODS,
@@ -31,10 +31,10 @@ from gateway.identity import (
 )
 from gateway.observe import Record, Try, recorded
 from gateway.pace import Pace
-from gateway.routes import Route
 from gateway.running import ensure_task
 from gateway.timeouts import Timeouts
 from gateway.upstream import Reply, ServiceTargets, UpstreamPool
+from gateway.upstream.in_flight import InFlight, InFlightPlace
 from gateway.upstream.retry import Attempts
 from gateway.upstream.stream import Stream
 from gateway.upstream.tries import Tries
@@ -44,25 +44,6 @@ _TO_UPSTREAM, _SEND = Stage.TO_UPSTREAM, Stage.SEND
 _TO_CLIENT, _COPY = Stage.TO_CLIENT, Stage.COPY
 _PUBLIC = Protection.PUBLIC
 _SIGNED_OUT = "the session was signed out or revoked"
-
-
-async def whole_body(downstream: Downstream, max_size: int) -> bytes:
-    """Return the whole body, once it has arrived.
-
-    Raises:
-        ContentTooLarge, RequestTimeout, BadRequest: as `Downstream.body`.
-    """
-    connection = downstream.connection
-    collected: list[bytes] = []
-    size = 0
-    try:
-        async for piece in downstream.body(max_size):
-            pieces.append(collected, piece)
-            size += len(piece)
-            connection.collected(size)
-        return b"".join(collected)
-    finally:
-        connection.collected(0)
 
 
 class Forwarder:
@@ -144,62 +125,85 @@ class Forwarder:
             body = downstream.body_now(route.max_body_size)
             if body is None:
                 body, sent_at = await self._late_body(forward, downstream, sent_at)
-            if head.content_length is None:
-                fields += b"Transfer-Encoding: chunked\r\n"
         if head.content_length is not None:
             fields += b"Content-Length: %d\r\n" % head.content_length
-        by = route.service.hash_by
-        key = None if by is None else _hash_key(by, forward)
-        pools = service.in_turn(key, request.method)
-        record.target = pools[0].name
+        elif head.has_body:
+            fields += b"Transfer-Encoding: chunked\r\n"
         downstream.client_address = request.forwarded.client
         retry, timeouts = route.retry, route.timeouts
-        service.retries.earn(retry.budget)
-        if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
-            timeouts = timeouts.of_a_try(retry.per_try)
+        place: InFlightPlace | None = None
+        if service.in_flight is not None:
+            place = await self._place(forward, service.in_flight, record)
+            body, timeouts = place.while_sent(body), timeouts.after(place.waited_s)
+        reply: Reply | None = None
         try:
-            reply = await self._exchange(
-                forward, fields, body, pools[0], timeouts, downstream, record
-            )
-        except UpstreamError as error:
-            service.failed(pools[0], error)
-            reply = await self._send_again(
-                error, forward, fields, body, pools, downstream, record, sent_at
-            )
-        else:
-            if service.is_watched:
-                service.answered(pools[0])
-            if retry.statuses and reply.head.status in retry.statuses:
-                reply = await self._send_again(
-                    reply, forward, fields, body, pools, downstream, record, sent_at
+            by = route.service.hash_by
+            key = None if by is None else _hash_key(by, forward)
+            pools = service.in_turn(key, request.method)
+            record.target = pools[0].name
+            service.retries.earn(retry.budget)
+            if retry.per_try is not None and retry.attempts and _is_safe(forward, body):
+                timeouts = timeouts.of_a_try(retry.per_try)
+            try:
+                reply = await self._exchange(
+                    forward, fields, body, pools[0], timeouts, downstream, record
                 )
-        try:
+            except UpstreamError as error:
+                service.failed(pools[0], error)
+                reply = await self._send_again(
+                    error, forward, fields, body, pools, downstream, record, sent_at
+                )
+            else:
+                if service.is_watched:
+                    service.answered(pools[0])
+                if retry.statuses and reply.head.status in retry.statuses:
+                    reply = await self._send_again(
+                        reply, forward, fields, body, pools, downstream, record, sent_at
+                    )
             # 8 headers to the client
             record.stage = _TO_CLIENT
             record.replied_at = perf_counter()
-            record.connect_ms = reply.connect_ms
+            if reply.connect_ms is not None:
+                record.connect_ms = reply.connect_ms + (record.connect_ms or 0.0)
             record.status = record.upstream_status = status = reply.head.status
             if upgrade and status == 101:
-                await self._tunnel(forward, reply, downstream, record)
+                await self._tunnel(forward, reply, downstream, record, place)
                 return None
-            if (
-                status == 401
-                and verdict.principal is not None
-                and route.upstream_401 != "pass"
-            ):
+            if status == 401 and _replaces_401(forward):
                 return _instead_of_401(forward, record)
             # 9 copy
             full = self._start(forward, reply, downstream, record)
-            if reply.complete and not reply.size:
-                downstream.finish()
-                if full:
-                    await downstream.drain()
+            if full or reply.size or not reply.complete:
+                await self._copy_rest(forward, reply, downstream, full, place)
             else:
-                await self._copy_rest(forward, reply, downstream, full)
+                downstream.finish()
             return None
         finally:
-            if not reply.complete:
+            if reply is not None and not reply.complete:
                 reply.close()
+            if place is not None:
+                place.leave()
+
+    async def _place(
+        self, forward: Forward, queue: InFlight, record: Record
+    ) -> InFlightPlace:
+        """Return a place of the service, at once or when it is the request's turn.
+
+        Raises:
+            ServiceOverloaded: too many others wait, or no place is free in time.
+            SessionEnded: the session has ended meanwhile.
+        """
+        if (place := queue.take()) is not None:
+            return place
+        route, client = forward.route, forward.request.forwarded.client
+        place = await queue.wait(client, route.timeouts, is_critical=route.critical)
+        record.connect_ms = place.waited_s * 1000
+        try:
+            self._check_session(forward)
+        except SessionEnded:
+            place.leave()
+            raise
+        return place
 
     def _recorded_exchange(
         self,
@@ -281,11 +285,17 @@ class Forwarder:
         )
 
     async def _copy_rest(
-        self, forward: Forward, reply: Reply, downstream: Downstream, full: bool
+        self,
+        forward: Forward,
+        reply: Reply,
+        downstream: Downstream,
+        full: bool,
+        place: InFlightPlace | None,
     ) -> None:
         """Copy the part of a reply's body that wasn't there with its head.
 
-        *full* means that `drain` must be awaited first.
+        *full* means that `drain` must be awaited first. The request gives *place* up
+        for that time.
 
         Raises:
             GatewayError: the service failed, or the session has ended.
@@ -301,12 +311,18 @@ class Forwarder:
                     # Before waiting for the next piece: a downstream that keeps its
                     # pieces (`Downstream.write`) drops them now.
                     reply.begin_wait()
+                    if place is not None:
+                        place.begin_wait()
                     await downstream.drain()
                     reply.end_wait()
+                    if place is not None:
+                        place.end_wait()
                 chunk = await reply.read()
                 full = bool(chunk) and not downstream.write(chunk)
                 del chunk  # or it would be pinned while the client is slow
             downstream.finish()
+            if place is not None:
+                place.leave()
             if full:
                 await downstream.drain()
         finally:
@@ -395,9 +411,16 @@ class Forwarder:
             del failure  # an error references this frame: avoid a cycle
 
     async def _tunnel(
-        self, forward: Forward, reply: Reply, downstream: Downstream, record: Record
+        self,
+        forward: Forward,
+        reply: Reply,
+        downstream: Downstream,
+        record: Record,
+        place: InFlightPlace | None,
     ) -> None:
         """Relay a WebSocket after the upstream's 101, until it ends.
+
+        It leaves *place*: an open WebSocket isn't a request in progress.
 
         Raises:
             BadReply: the 101 doesn't open the WebSocket that the client asked for.
@@ -406,6 +429,8 @@ class Forwarder:
         flaw = websocket.flaw_of_switch(forward.request.head.fields, reply.head.fields)
         if flaw is not None:
             raise BadReply(f"the 101 is not valid: {flaw}")
+        if place is not None:
+            place.leave()
         await ensure_task()  # a tunnel makes tasks
         options = forward.route.websocket
         principal = forward.verdict.principal if options.close_on_session_end else None
@@ -487,42 +512,6 @@ def _session_handle(principal: Principal) -> str:
             assert_never(never)
 
 
-def _message(
-    request: Request,
-    route: Route,
-    pool: UpstreamPool,
-    fields: bytes,
-    trace: bytes,
-) -> bytes:
-    """Return the head of a request, as sent to one of the service's targets.
-
-    *fields* are all fields but Host and those in *trace*, each with CRLF.
-    """
-    target = request.target
-    path = route.upstream_path(target.path)
-    host = route.host_header
-    if host == "upstream":
-        authority = pool.authority
-    elif host == "preserve":
-        authority = (target.authority or target.host).encode() or pool.authority
-    else:
-        authority = host.encode()
-    return b"".join(
-        (
-            request.method.encode(),
-            b" ",
-            path.encode(),
-            target.query,
-            b" HTTP/1.1\r\nHost: ",
-            authority,
-            b"\r\n",
-            trace,
-            fields,
-            b"\r\n",
-        )
-    )
-
-
 def _exchange(
     forward: Forward,
     fields: bytes,
@@ -539,7 +528,9 @@ def _exchange(
     """
     request, route = forward.request, forward.route
     return pool.exchange(
-        _message(request, route, pool, fields, record.trace),
+        route.upstream_head(
+            request.method, request.target, pool.authority, record.trace + fields
+        ),
         request.method,
         timeouts,
         body,
@@ -555,6 +546,12 @@ def _note_cookies(reply: ReplyHead, record: Record) -> None:
     record.note = f"the upstream tried to set {', '.join(names)}"
 
 
+def _replaces_401(forward: Forward) -> bool:
+    """Return whether the client gets another status than a service's 401."""
+    principal = forward.verdict.principal
+    return principal is not None and forward.route.upstream_401 != "pass"
+
+
 def _instead_of_401(forward: Forward, record: Record) -> Respond:
     """Return the response in place of an upstream's 401 to a valid session.
 
@@ -563,10 +560,5 @@ def _instead_of_401(forward: Forward, record: Record) -> Respond:
     """
     record.reason = "upstream_401"
     record.note = "the upstream answered 401 to a valid session"
-    answer = responses.problem(
-        status=int(forward.route.upstream_401),
-        code="upstream_401",
-        title="The service refused this user, whose session is valid",
-        request_id=record.request_id,
-    )
+    answer = responses.upstream_401(int(forward.route.upstream_401), record.request_id)
     return answered(forward, answer)

@@ -21,9 +21,10 @@ from gateway.config import LimitsConfig
 from gateway.decide import Decider, Forward, Respond, Router
 from gateway.downstream.client_side import Downstream
 from gateway.downstream.cors import Cors
+from gateway.downstream.whole_body import whole_body
 from gateway.errors import GatewayError, ShuttingDown
 from gateway.events import RuntimeEvent, about
-from gateway.forward import Forwarder, whole_body
+from gateway.forward import Forwarder
 from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader

@@ -142,6 +142,16 @@ def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
     )
 
 
+def upstream_401(status: int, request_id: str) -> Response:
+    """Return what takes the place of a service's 401 to a valid session."""
+    return problem(
+        status=status,
+        code="upstream_401",
+        title="The service refused this user, whose session is valid",
+        request_id=request_id,
+    )
+
+
 def fixed(
     status: int,
     fields: Fields,

@@ -38,6 +38,12 @@ class Timeouts:
         """Return the timeouts of a try that can be repeated."""
         return replace(self, response=min(self.response, per_try_s))
 
+    def after(self, waited_s: float) -> Timeouts:
+        """Return what is left of them for a request that has waited to be sent."""
+        if self.total is None or not waited_s:
+            return self
+        return replace(self, total=max(0.0, self.total - waited_s))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:

@@ -65,8 +65,8 @@ EDGES: dict[str, str] = {
     ),
     "admin": "config events routes",
     "process": (
-        "admin app clients config downstream events http observe pace seams session"
-        " routes settings supertokens tls upstream"
+        "admin app clients config downstream errors events http observe pace seams"
+        " session routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"

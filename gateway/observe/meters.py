@@ -60,7 +60,8 @@ POOL: Final = "pool"
 CERTIFICATE: Final = "certificate"
 """When a certificate expires, in seconds since the epoch, by address and name."""
 TARGET: Final = "target"
-GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET))
+SERVICE: Final = "service"
+GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET, SERVICE))
 """The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
     REQUESTS: (6, BUCKETS + 3),
@@ -70,6 +71,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     POOL: (1, len(POOL_STATES)),
     CERTIFICATE: (2, 1),
     TARGET: (2, 1),
+    SERVICE: (1, 2),
     "counter": (1, 1),
     "gauge": (1, 1),
 }
@@ -80,7 +82,8 @@ status, decision, reason and service, and after the duration the bytes in and ou
 `counter` never falls in the life of a worker, a `gauge` may. `core` has the path of a
 call to the core and its outcome, `pool` a target and the `POOL_STATES` of its
 connections, `target` a service and its target, with 1 if the worker sends it requests,
-else 0.
+else 0. `service` has a service with limits, and the numbers of its requests that are in
+progress and that wait.
 """
 
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.app import App
-from gateway.observe.meters import CERTIFICATE, POOL, TARGET, Meters, Sample, shown
+from gateway.observe.meters import (
+    CERTIFICATE,
+    POOL,
+    SERVICE,
+    TARGET,
+    Meters,
+    Sample,
+    shown,
+)
 from gateway.process.messages import Snapshot
 from gateway.tls import Certificate
 
@@ -113,6 +121,9 @@ class Metering:
             states = pool.in_use, pool.idle, pool.waiting
             yield Sample(POOL, (shown(str(pool.target)),), states)
         for service in app.proxy.dependencies.services.values():
+            if (queue := service.in_flight) is not None:
+                numbers = max(0, queue.count), queue.pending
+                yield Sample(SERVICE, (shown(service.name),), numbers)
             for pool, is_up in service.up():
                 labels = shown(service.name), shown(str(pool.target))
                 yield Sample(TARGET, labels, (int(is_up),))

@@ -22,6 +22,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.errors import ServiceOverloaded
 from gateway.observe.meters import (
     BOUNDS_MS,
     BUCKETS,
@@ -31,6 +32,7 @@ from gateway.observe.meters import (
     POOL,
     POOL_STATES,
     REQUESTS,
+    SERVICE,
     TARGET,
     UPSTREAMS,
     Numbers,
@@ -91,6 +93,16 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         "gauge",
         ("target", "state"),
         "Connections to targets, and requests that wait for one.",
+    ),
+    "service_in_flight": (
+        "gauge",
+        ("service",),
+        "Requests in progress, of services with limits.",
+    ),
+    "service_pending": (
+        "gauge",
+        ("service",),
+        "Requests that wait for one of these to end.",
     ),
     "core_requests": ("counter", ("path", "outcome"), "Calls to the core."),
     "core_request_duration_seconds": (
@@ -215,7 +227,8 @@ def _upstream(labels: Sequence[str]) -> tuple[str, ...] | None:
 
 def _failure(labels: Sequence[str]) -> tuple[str, ...] | None:
     *_, reason, service = labels
-    return (service, reason) if service and reason.startswith("upstream_") else None
+    is_failure = reason.startswith("upstream_") or reason == ServiceOverloaded.code
+    return (service, reason) if service and is_failure else None
 
 
 class _Metrics(Collector):
@@ -266,6 +279,9 @@ class _Metrics(Collector):
         yield _family("upstream_connections", connections)
         up = self._totals.of(TARGET)
         yield _family("upstream_target_up", {name: n > 0 for name, (n,) in up.items()})
+        limited = self._totals.of(SERVICE).items()
+        yield _family("service_in_flight", {name: n for name, (n, _) in limited})
+        yield _family("service_pending", {name: n for name, (_, n) in limited})
 
     def _core(self) -> Iterator[Metric]:
         counts: dict[tuple[str, ...], float] = {}

@@ -103,6 +103,7 @@ def _route(
             repeated=not route.request.merge_slashes,
         ),
         close_streams=defaults.session.close_streams if closes is None else closes,
+        critical=route.critical,
     )
 
 
@@ -128,6 +129,7 @@ _NO_SERVICE = Service(
     hash_by=None,
     health=config.HealthConfig(),
     hold=None,
+    limits=None,
     tls=config.TlsConfig(),
     max_connections=0,
     max_waiting=None,
@@ -196,6 +198,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         hash_by=None if by is None else headers.HashBy.parse(by),
         health=service.health,
         hold=service.hold,
+        limits=service.limits,
     )
 
 

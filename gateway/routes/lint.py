@@ -9,7 +9,7 @@ from gateway.config import Address, Config, EffectiveRoute, Finding
 from gateway.config.findings import did_you_mean
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
-from gateway.routes import remarks
+from gateway.routes import pressure, remarks
 from gateway.routes.route import Conditional, Matched, Route, shape
 from gateway.routes.strictness import is_stricter
 from gateway.routes.table import RouteTable
@@ -160,6 +160,8 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
         *_no_core(settings, table),
         *_hidden_by_user_path(settings, table),
         *_doubtful_services(settings, table),
+        *pressure.doubtful_limits(settings),
+        *pressure.doubtful_priorities(table),
         *_overlaps(table),
         *_lost_methods(table),
         *_spellings(settings, table),

@@ -11,7 +11,7 @@ from gateway.config import Address
 from gateway.headers import Edits, HashBy, HeaderPolicy, MapPolicy, Networks
 from gateway.http.fields import Fields
 from gateway.http.redirect_template import RedirectTemplate
-from gateway.http.target import Slashes
+from gateway.http.target import Slashes, Target
 from gateway.identity import SessionPolicy
 from gateway.routes.answer import Answer
 from gateway.routes.condition import Condition
@@ -45,6 +45,8 @@ class Service:
     health: config.HealthConfig
     hold: float | None
     """How many seconds a request waits while no target takes connections."""
+    limits: config.ServiceLimitsConfig | None
+    """How many requests it may have in progress. None: any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +156,39 @@ class Route:
     """Which slashes of a path are kept, and sent to the service."""
     close_streams: bool
     """Whether replies in progress end with their session."""
+    critical: bool
+    """Whether its requests come before others where requests wait or are refused."""
 
     def upstream_path(self, path: str) -> str:
         """Return the upstream's path for the canonical *path* of a request."""
         return path if self.rewrite is None else self.rewrite(path)
+
+    def upstream_head(
+        self, method: str, target: Target, authority: bytes, fields: bytes
+    ) -> bytes:
+        """Return the head of a request, as sent to one of the service's targets.
+
+        *authority* is the target's own. *fields* are all fields but Host, each with
+        CRLF.
+        """
+        host = self.host_header
+        if host == "preserve":
+            authority = (target.authority or target.host).encode() or authority
+        elif host != "upstream":
+            authority = host.encode()
+        return b"".join(
+            (
+                method.encode(),
+                b" ",
+                self.upstream_path(target.path).encode(),
+                target.query,
+                b" HTTP/1.1\r\nHost: ",
+                authority,
+                b"\r\n",
+                fields,
+                b"\r\n",
+            )
+        )
 
 
 def shape(form: Form, path: str) -> str:

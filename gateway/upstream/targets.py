@@ -25,6 +25,7 @@ from gateway.upstream.balance import (
 )
 from gateway.upstream.ejection import EjectionRules, Ejections
 from gateway.upstream.hold import Hold
+from gateway.upstream.in_flight import InFlight
 from gateway.upstream.knock import knock
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.retry import Budget
@@ -56,16 +57,19 @@ class ServiceTargets:
         balance: str = "least_requests",
         rules: EjectionRules | None = None,
         hold: Hold | None = None,
+        in_flight: InFlight | None = None,
         rng: Random | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """*balance* is `least_requests`, `round_robin` or `random`; with a key,
         `in_turn` hashes instead. *weights* are 1 by default. *rules* None: no target is
         ejected. *hold* None: no request waits for a target that takes connections.
+        *in_flight* None: any number of requests may be in progress.
         """
         self.name = name
         self.pools = tuple(pools)
         self.hold = hold
+        self.in_flight = in_flight
         self.retries = Budget()
         """The retries that the service may still get from this worker."""
         self.tell: Callable[[str, str, float | None], None] | None = None

@@ -348,6 +348,20 @@ def test_paths_exact_is_all_of_the_stricter_values() -> None:
         ({"retry": {"budget": 1.5}}, "retry.budget", "must be at most 1", ""),
         ({"retry": {"budget": "20%"}}, "retry.budget", "expected a number", ""),
         ({"hold": "soon"}, "hold", "expected", ""),
+        ({"limits": {}}, "limits", "in_flight", ""),
+        ({"limits": 512}, "limits", "expected", ""),
+        (
+            {"limits": {"in_flight": 0}},
+            *("limits.in_flight", "must be at least 1", ""),
+        ),
+        (
+            {"limits": {"in_flight": 1, "pending": -1}},
+            *("limits.pending", "must be at least 0", ""),
+        ),
+        (
+            {"limits": {"in_flight": 1, "pendng": 1}},
+            *("limits.pendng", "unknown key", "pending"),
+        ),
         (
             {"targets": [{"url": "http://a", "weight": 1001}]},
             *("targets[0].weight", "must be at most 1000", ""),

@@ -383,3 +383,15 @@ def test_lists_without_brackets_have_a_remedy() -> None:
     assert finding.hint == "Put it in brackets: methods: […]"
     finding = findings(groups=[group({"path": "/a"}, require={"roles": "admin"})])[0]
     assert finding.hint == "Its keys are any, all"
+
+
+def test_a_group_makes_its_routes_critical() -> None:
+    """A route's own value counts before its group's; without both it is false."""
+    found = parsed(
+        groups=[
+            group({"path": "/a"}, {"path": "/b", "critical": False}, critical=True)
+        ],
+        routes=[{"service": "app", "path": "/c"}],
+    )
+    critical = {one.path: one.settings.critical for one in found}
+    assert critical == {"/a": True, "/b": False, "/c": False}

@@ -8,7 +8,7 @@ import pytest
 from health_facts import with_status
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.observe.meters import Sample
+from gateway.observe.meters import BUCKETS, Sample
 from gateway.process.messages import Status
 from gateway.process.metrics import form_of, render
 from gateway.process.totals import Totals
@@ -52,3 +52,19 @@ def test_nothing_is_known_of_the_keys_while_no_worker_accepts() -> None:
     status = with_status(slots=("starting",), keys_until=None).status
     assert status is not None
     assert values(status, Totals(), "gateway_keys_usable_seconds") == []
+
+
+def test_services_with_limits_have_the_sums_of_all_workers() -> None:
+    """A worker that has ended has none; a refusal is a failure of the service."""
+    totals = Totals()
+    for child, numbers in enumerate([(3.0, 1.0), (2.0, 0.0), (9.0, 9.0)]):
+        totals.update(child, child, [Sample("service", ("app",), numbers)])
+    totals.keep((0, 1))
+    labels = ("r", "GET", "503", "allowed", "service_overloaded", "app")
+    refused = Sample("requests", labels, (4.0, *(0.0,) * (BUCKETS + 2)))
+    totals.update(2, 2, [refused])
+    status = with_status(slots=("accepting",)).status
+    assert status is not None
+    assert values(status, totals, "gateway_service_in_flight") == [5]
+    assert values(status, totals, "gateway_service_pending") == [1]
+    assert values(status, totals, "gateway_upstream_failures_total") == [4]

@@ -1316,7 +1316,7 @@ FAULTY: dict[str, tuple[tuple[Any, ...], bytes, str, int]] = {
     "downstream.cors.Cors.preflight": (_PREFLIGHT, b"", "preflight", 0),
     "decide._note_allowed": (_GET, b"", "verify", 0),
     "headers.to_upstream": (_GET, b"", "to_upstream", 0),
-    "forward._message": (_GET, b"", "send", 0),
+    "routes.Route.upstream_head": (_GET, b"", "send", 0),
     "downstream.exchange.Exchange.body_now": (("POST", "/a"), b"hi", "send", 0),
     "routes.Route.upstream_path": (_GET, b"", "send", 0),
     "upstream.UpstreamPool.exchange": (_GET, b"", "send", 0),

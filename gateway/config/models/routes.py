@@ -151,6 +151,10 @@ class RouteSettings(Model):
     on_unauthenticated: OnUnauthenticatedConfig | None = None
     retry: RetryConfig = RetryConfig()
     clients: ClientsConfig = ClientsConfig()
+    critical: Flag = False
+    """True: its requests come before others where requests wait for a service
+    (`services.<name>.limits`), and are the last to be refused.
+    """
 
 
 _NO_MATCH = MatchConfig()

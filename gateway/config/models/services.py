@@ -13,6 +13,7 @@ from gateway.config.forms import (
     HashKey,
     HostHeader,
     HostName,
+    NotNegative,
     Path,
     Positive,
     Protected,
@@ -201,6 +202,21 @@ class HealthConfig(Model):
     """By checks. Unset: there are none."""
 
 
+class ServiceLimitsConfig(Model):
+    """How many requests a service gets at a time from each worker."""
+
+    in_flight: Positive
+    """Most requests in progress, with all targets together: from before a request is
+    sent until its reply has arrived. One that waits for its client doesn't count
+    meanwhile, nor does an open WebSocket.
+    """
+    pending: NotNegative = 256
+    """Most requests that wait for one of them to end; 0: none waits. They wait as long
+    as `timeouts.connect` allows, or `hold` if that is longer. More of them get 503 at
+    once, and so do those that have waited in vain.
+    """
+
+
 def _short_target(value: object) -> object:
     return {"url": value} if isinstance(value, str) else value
 
@@ -272,6 +288,10 @@ class ServiceConfig(Model):
     hold: Seconds | None = None
     """How long a request waits while no target takes connections, instead of failing:
     the service may be restarting. Unset: it doesn't wait.
+    """
+    limits: ServiceLimitsConfig | None = None
+    """How many requests the service gets at a time from each worker. Unset: any number,
+    as far as connections allow.
     """
     timeouts: TimeoutsPatch = TimeoutsPatch()
     retry: RetryConfig = RetryConfig()
