@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import headers, supertokens
+from gateway import headers, overload, supertokens
 from gateway.clients import Clients
 from gateway.config import Config, GatewayConfig
 from gateway.config import path as config_path
@@ -355,6 +355,9 @@ async def open_app(
                 pace=pace,
                 logs_user_agent=config.log.user_agent,
             )
+        )
+        await stack.enter_async_context(
+            overload.watching(config.gateway.overload, proxy.decider)
         )
         sessions.subscribe(lambda handle, _until: proxy.session_ended(handle))
         sessions.on_user_denied = proxy.sessions_ended

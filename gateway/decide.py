@@ -16,7 +16,7 @@ from enum import Enum, auto
 from time import perf_counter
 from typing import Any, Final, NamedTuple, assert_never
 
-from gateway import headers, responses, websocket
+from gateway import errors, headers, responses, websocket
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
@@ -51,6 +51,7 @@ from gateway.routes import (
 )
 from gateway.routes.answer import Answer, opens_a_page
 from gateway.session.credentials import credentials
+from gateway.shedding import Shedding
 from gateway.supertokens.api import Auth, user
 
 # Looking up an enumeration's member takes three times as long as assigning it.
@@ -253,6 +254,8 @@ class Decider:
         self._traces = traces
         self._new_traces = traces.new
         self._least_marks = traces.least_marks
+        self.shedding: Shedding | None = None
+        """Which requests are refused now; None: none is."""
 
     def decide(
         self,
@@ -269,8 +272,9 @@ class Decider:
         decision and the stage reached are noted in *record*.
 
         Raises:
-            GatewayError: the request is refused before a route is known, or its body
-                is too large for its route. `failed` makes the response.
+            GatewayError: the request is refused before a route is known, its body is
+                too large for its route, or the worker is overloaded. `failed` makes the
+                response.
         """
         # 2 target, 3 match
         record.stage = _TARGET
@@ -324,6 +328,8 @@ class Decider:
         record.route = route.name
         if route.clients is not None and not route.clients.allows(forwarded.client):
             return self._refused_client(request, route, record)
+        if self.shedding is not None and route.answer is None:
+            self._shed(is_critical=route.critical)
         length = head.content_length
         if length is not None and length > route.max_body_size:
             raise ContentTooLarge
@@ -347,9 +353,12 @@ class Decider:
         policy = self._cors
         match outcome:
             case GatewayResource.USER:
+                self._shed()
                 return self._user(request, record)
             case GatewayResource.AUTH:
                 record.route = "/auth"
+                if self.shedding is not None:
+                    self._shed(is_critical=self._resources.auth.is_first(request.path))
                 return AuthCall(request)
             case GatewayResource.ASTERISK:
                 answer = Response(status=204)
@@ -366,17 +375,18 @@ class Decider:
                 answer = responses.no_route(record.request_id)
         return self._respond(request, answer, policy=policy)
 
+    def _shed(self, *, is_critical: bool = False) -> None:
+        """Raise `GatewayOverloaded` if the request is one of those that are refused."""
+        shedding = self.shedding
+        if shedding is not None and not is_critical and shedding.refuses():
+            raise errors.GatewayOverloaded
+
     def _refused_client(
         self, request: Request, route: Route, record: Record
     ) -> Decision | Coroutine[Any, Any, Decision]:
         """Return the refusal of a client by its address (`clients` of the route)."""
         record.decision, record.reason = "denied", "client_refused"
-        answer = responses.problem(
-            status=403,
-            code="client_refused",
-            title="This route isn't open to your address",
-            request_id=record.request_id,
-        )
+        answer = responses.client_refused(record.request_id)
         return self._respond(request, answer, policy=self._cors.of(route))
 
     async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
@@ -503,13 +513,7 @@ class Decider:
         """Return the refusal of a WebSocket handshake; None if it is allowed."""
         head, request_id = request.head, record.request_id
         if not route.websocket.enabled:
-            return responses.problem(
-                status=403,
-                code="websocket_disabled",
-                title="This route takes no WebSockets",
-                request_id=request_id,
-                close=True,
-            )
+            return responses.websocket_disabled(request_id)
         refused = websocket.refuse_handshake(
             head.method, head.fields, request_id, http10=head.http10
         )
@@ -521,13 +525,7 @@ class Decider:
             self._cors.of(route).origins if allowed is None else frozenset(allowed),
             by_cookie=bool(credentials(head.credential_lines).access_cookies),
         ):
-            return responses.problem(
-                status=403,
-                code="websocket_origin",
-                title="This origin may not open a WebSocket here",
-                request_id=request_id,
-                close=True,
-            )
+            return responses.websocket_origin(request_id)
         return None
 
     # --- answers --------------------------------------------------------------

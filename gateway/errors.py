@@ -61,6 +61,17 @@ class ShuttingDown(GatewayError):
     close = True
 
 
+class GatewayOverloaded(GatewayError):
+    """This worker can't keep up, and refuses a share of the requests.
+
+    See `gateway.overload`.
+    """
+
+    status = 503
+    code = "gateway_overloaded"
+    title = "The gateway has too many requests"
+
+
 class OutOfDescriptors(GatewayError):
     """This process has no file descriptor left for a connection (`ulimit -n`)."""
 

@@ -73,6 +73,8 @@ class RuntimeEvent(Enum):
         _WARNING,
         ("limit", "count", "client"),
     )
+    OVERLOADED = "overloaded", _WARNING, ("lag_s",)
+    OVERLOAD_OVER = "overload_over", _INFO, ()
     OUT_OF_DESCRIPTORS = "out_of_descriptors", _ERROR, ()
     LOG_LINES_LOST = "log_lines_lost", _WARNING, ("reason",)
     LOG_LINES_COUNTED = "log_lines_counted", _WARNING, ("count",)

@@ -142,6 +142,38 @@ def method_not_allowed(allow: tuple[str, ...], request_id: str) -> Response:
     )
 
 
+def client_refused(request_id: str) -> Response:
+    """Return the 403 of a client whose address the route doesn't serve."""
+    return problem(
+        status=403,
+        code="client_refused",
+        title="This route isn't open to your address",
+        request_id=request_id,
+    )
+
+
+def websocket_disabled(request_id: str) -> Response:
+    """Return the 403 of a handshake at a route without WebSockets."""
+    return problem(
+        status=403,
+        code="websocket_disabled",
+        title="This route takes no WebSockets",
+        request_id=request_id,
+        close=True,
+    )
+
+
+def websocket_origin(request_id: str) -> Response:
+    """Return the 403 of a handshake of a page that may not open a WebSocket."""
+    return problem(
+        status=403,
+        code="websocket_origin",
+        title="This origin may not open a WebSocket here",
+        request_id=request_id,
+        close=True,
+    )
+
+
 def upstream_401(status: int, request_id: str) -> Response:
     """Return what takes the place of a service's 401 to a valid session."""
     return problem(

@@ -22,6 +22,7 @@ PURE: dict[str, str] = {
     "errors": "",
     "events": "",
     "pace": "",
+    "shedding": "",
     "http": "errors",
     "identity": "http",
     "responses": "errors http identity",
@@ -53,8 +54,9 @@ EDGES: dict[str, str] = {
     ),
     "decide": (
         "downstream errors headers http identity observe responses routes session"
-        " supertokens websocket"
+        " shedding supertokens websocket"
     ),
+    "overload": "config decide events observe shedding",
     "forward": (
         "config decide downstream errors headers http identity observe pace responses"
         " routes running timeouts upstream websocket"

@@ -28,7 +28,12 @@ from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
-from gateway.config.models.gateway import GatewayConfig, LimitsConfig, WatchConfig
+from gateway.config.models.gateway import (
+    GatewayConfig,
+    LimitsConfig,
+    OverloadConfig,
+    WatchConfig,
+)
 from gateway.config.models.listens import HstsConfig, ListenConfig, ListenTlsConfig
 from gateway.config.models.log import LogConfig, LogExclusionConfig
 from gateway.config.models.matching import (
@@ -120,6 +125,7 @@ __all__ = [
     "LogExclusionConfig",
     "MatchConfig",
     "OnUnauthenticatedConfig",
+    "OverloadConfig",
     "PathForm",
     "PathMatchConfig",
     "PathsConfig",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.app import App
+from gateway.observe.loop_lag import lag
 from gateway.observe.meters import (
     CERTIFICATE,
     POOL,
@@ -90,14 +91,11 @@ class Metering:
             self._snapshot()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             self._snapshot()
             self._lag_s = 0.0
             for _ in range(round(_SNAPSHOT_S / _LOOK_S)):
-                due = loop.time() + _LOOK_S
-                await asyncio.sleep(_LOOK_S)
-                self._lag_s = max(self._lag_s, loop.time() - due)
+                self._lag_s = max(self._lag_s, await lag(_LOOK_S))
 
     def _snapshot(self) -> None:
         self._send(Snapshot((*self._meters.samples(), *self._gauges(), *usage())))
@@ -109,6 +107,8 @@ class Metering:
         yield Sample("counter", ("keys_fetched",), (keys.fetches - keys.failures,))
         yield Sample("counter", ("key_fetches_failed",), (keys.failures,))
         yield _gauge("lag_s", self._lag_s)
+        shedding = app.proxy.decider.shedding
+        yield _gauge("refused_share", 0.0 if shedding is None else shedding.share)
         yield _gauge("connections", self._clients.connections)
         yield _gauge("active", self._clients.active)
         yield _gauge("websockets", len(app.proxy.tunnels))

@@ -141,6 +141,11 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         ("worker",),
         "The longest delay of a timer in the last 2 s.",
     ),
+    "overload_refused_share": (
+        "gauge",
+        ("worker",),
+        "The share of requests that a worker refuses, as it can't keep up.",
+    ),
     "log_lines_lost": ("counter", (), "Lines of the access log that were lost."),
     "workers": ("gauge", ("state",), "Workers by state."),
     "worker_restarts": ("counter", ("cause",), "Workers that were replaced."),
@@ -316,6 +321,7 @@ class _Metrics(Collector):
         yield from self._one("http_active_requests", "active", sum)
         yield from self._one("websockets_active", "websockets", sum)
         yield _family("event_loop_lag_seconds", self._by_worker("lag_s"))
+        yield _family("overload_refused_share", self._by_worker("refused_share"))
         yield _family("log_lines_lost", {(): self._counter("log_lines_lost")})
         states = [*status.slots]
         yield _family(

@@ -36,6 +36,11 @@ class Auth:
         """
         return path.startswith(self._below) or path == self._base
 
+    @staticmethod
+    def is_first(path: str) -> bool:
+        """Return whether *path* renews or ends a session: it comes before others."""
+        return path.endswith(_FIRST)
+
     async def handle(
         self,
         *,
@@ -62,7 +67,7 @@ class Auth:
         """
         from gateway.supertokens.binding import SdkRequest
 
-        if not path.endswith(_FIRST):
+        if not self.is_first(path):
             await turns_of(asyncio.get_running_loop()).next()
         reply = await self._sdk.respond(
             SdkRequest(

@@ -116,6 +116,21 @@ class LimitsConfig(Model):
                 )
 
 
+class OverloadConfig(Model):
+    """What a worker does when it gets more requests than it can serve.
+
+    It refuses a share of them with 503 and Retry-After, before it checks their
+    sessions. The share grows while the overload lasts, and shrinks afterwards. Requests
+    of critical routes, refreshes of sessions and sign-outs are never refused.
+    """
+
+    lag: Seconds = 0.25
+    """How long requests wait for the worker, at the shortest in a second, before some
+    are refused: the delay of its event loop."""
+    max_share: Share = 0.9
+    """The greatest share of the other requests that is refused."""
+
+
 class ForwardedConfig(Model):
     """Fields that tell services where a request comes from, besides X-Forwarded-*.
 
@@ -209,6 +224,9 @@ class GatewayConfig(Model):
     every service that reads paths more loosely than the route table.
     """
     limits: LimitsConfig = LimitsConfig()
+    overload: OverloadConfig | None = None
+    """Refuse some requests rather than serve all of them late; unset: none is refused.
+    `{}` has the defaults."""
 
     def https_port(self, listen: ListenConfig) -> int | None:
         """Return the port to which *listen* redirects, None if it doesn't."""

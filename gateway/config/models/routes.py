@@ -153,7 +153,8 @@ class RouteSettings(Model):
     clients: ClientsConfig = ClientsConfig()
     critical: Flag = False
     """True: its requests come before others where requests wait for a service
-    (`services.<name>.limits`), and are the last to be refused.
+    (`services.<name>.limits`), and are the last to be refused. They are never refused
+    because of `gateway.overload`.
     """
 
 
