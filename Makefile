@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients sign-in-burst core-stalls dashboard day-two soak mutants screenshots bench \
+	slow-clients overload sign-in-burst core-stalls dashboard day-two soak mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -174,6 +174,9 @@ day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: request
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)
+
+overload: $(VENV)/.run ## a service with three times its requests, with and without limits (half a minute)
+	@$(BIN)/python -m bench.scripts.overload $(ARGS)
 
 fairness: $(VENV)/.run ## what one busy client costs another (two minutes; ARGS=--rivals)
 	@$(BIN)/python -m bench.scripts.fairness $(ARGS)
