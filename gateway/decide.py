@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from enum import Enum, auto
+from random import random
 from time import perf_counter
 from typing import Any, Final, NamedTuple, assert_never
 
@@ -599,8 +600,13 @@ def _apply_verdict(
             answer = _sign_in(request, route.sign_in, answer)
         return Respond(answer, _common_fields(request.id, cors_fields, ()))
     _note_allowed(verdict, record)
-    if route.answer is not None:
-        return _answered(request, route, route.answer, verdict, cors_fields)
+    detour = route.detour
+    if detour is not None:
+        if isinstance(detour, Answer):
+            return _answered(request, route, detour, verdict, cors_fields)
+        principal, client = verdict.principal, request.forwarded.client
+        if detour.takes(request.head.fields, principal, client, random):
+            route = detour.route
     # The class's own constructor takes twice the time.
     return tuple.__new__(Forward, (request, route, verdict, cors_fields, upgrade))
 

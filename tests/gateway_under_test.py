@@ -179,6 +179,7 @@ def make(
     route: Mapping[str, Any] | None = None,
     more_routes: Sequence[Mapping[str, Any]] = (),
     service: Mapping[str, Any] | None = None,
+    more_services: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
     cors: Mapping[str, Any] | None = None,
@@ -205,7 +206,8 @@ def make(
             "tracing": dict(tracing or {}),
             "defaults": dict(defaults or {}),
             "services": {
-                "up": {"targets": list(targets), "keep_alive": 60, **(service or {})}
+                "up": {"targets": list(targets), "keep_alive": 60, **(service or {})},
+                **(more_services or {}),
             },
             "routes": [
                 {"path": "/", "service": "up", "protected": False, **(route or {})},
@@ -282,9 +284,9 @@ async def gateway(
     """Run a gateway with one route, `/`, to one service with these *targets*.
 
     The *options* are those of `make`: *route*, *service*, *defaults*, *cors*, *tracing*
-    and *settings* (`gateway:`) are keys of `routes.yaml`, and *more_routes* forward to
-    the same service. The route is public by default. With *log_expected* warnings in
-    the log don't fail the test.
+    and *settings* (`gateway:`) are keys of `routes.yaml`. *more_routes* forward to the
+    same service unless they name one of *more_services*. The route is public by
+    default. With *log_expected* warnings in the log don't fail the test.
     """
     parts = make(*targets, **options)
     app = parts.app

@@ -47,17 +47,16 @@ def hash_of(effective: object) -> str:
 def _services(table: RouteTable) -> list[dict[str, Any]]:
     services: dict[str, dict[str, Any]] = {}
     for route in table.routes:
-        if route.answer is not None:
-            continue
-        service = services.setdefault(
-            route.service.name,
-            {
-                "name": route.service.name,
-                "targets": [str(target) for target in route.service.targets],
-                "routes": [],
-            },
-        )
-        service["routes"].append(route.name)
+        for one in route.services:
+            service = services.setdefault(
+                one.name,
+                {
+                    "name": one.name,
+                    "targets": [str(target) for target in one.targets],
+                    "routes": [],
+                },
+            )
+            service["routes"].append(route.name)
     return list(services.values())
 
 

@@ -270,8 +270,7 @@ def _origins(settings: Settings, sdk: Sdk) -> list[Diagnosis]:
 
 
 def _services(settings: Settings) -> list[Service]:
-    services = (route.service for route in settings.table.routes)
-    return list({each.name: each for each in services if each is not None}.values())
+    return list(settings.table.services())
 
 
 def _ask(

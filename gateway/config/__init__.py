@@ -75,6 +75,7 @@ from gateway.config.models.services import (
     TimeoutsPatch,
     TlsConfig,
 )
+from gateway.config.models.splits import SplitConfig
 from gateway.config.models.supertokens import (
     CacheConfig,
     CookieConfig,
@@ -142,6 +143,7 @@ __all__ = [
     "SessionConfig",
     "SessionPatch",
     "SmtpConfig",
+    "SplitConfig",
     "SuperTokensConfig",
     "TargetConfig",
     "TimeoutsConfig",
@@ -249,13 +251,18 @@ def _contradictions(data: object) -> Iterator[Finding]:
     names: dict[object, Loc] = {}
     for loc, keys in _raw_routes(data):
         service = keys.get("service")
-        if isinstance(service, str) and service not in services:
-            yield Finding(
-                loc=(*loc, "service"),
-                message="there is no service of this name",
-                hint=did_you_mean(service, map(str, services))
-                or "Add it to services, or use upstream with a URL",
-            )
+        to = _mapping(keys.get("split")).get("to")
+        or_else = "Add it to services"
+        for at, named, hint in (
+            (("service",), service, f"{or_else}, or use upstream with a URL"),
+            (("split", "to"), to, or_else),
+        ):
+            if isinstance(named, str) and named not in services:
+                yield Finding(
+                    loc=(*loc, *at),
+                    message="there is no service of this name",
+                    hint=did_you_mean(named, map(str, services)) or hint,
+                )
         name = keys.get("name")
         if isinstance(name, str):
             if name in names:

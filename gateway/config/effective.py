@@ -7,8 +7,8 @@ order in which a key is looked up: route, group, service, `defaults`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final, Literal, TypeVar
 
@@ -21,6 +21,7 @@ from gateway.config.models.messages import EditsConfig
 from gateway.config.models.policies import RequireConfig
 from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
 from gateway.config.models.services import ServiceConfig
+from gateway.config.splits import flaws
 from gateway.http.path_pattern import BadPattern, Pattern
 
 _MAX_SEGMENTS: Final = 64
@@ -115,6 +116,7 @@ class _Route:
             self._levels.append(_Level(loc[:2], group))
         self._settings = self._merged(config)
         self._protect(config.defaults.protected)
+        self._check_split(config.services)
         origins = self._settings.cors.allow_origins or ()
         if "*" in origins and self._protected is not False:
             level = next(x for x in self._levels if _allows_any_origin(x.values))
@@ -161,9 +163,16 @@ class _Route:
                     self._loc,
                     "expected exactly one of upstream, service, respond and redirect",
                 )
+            if self._route.split is not None:
+                self._found(
+                    (*self._loc, "split"),
+                    "the gateway answers this route itself, so there is nothing to"
+                    " split",
+                    "Remove split",
+                )
             return self._rewritten(
                 _merge(RouteSettings, [level.values for level in self._levels]),
-                {"upstream": None, "service": None},
+                {"upstream": None, "service": None, "split": None},
             )
         where = next((x for x in self._levels if x.has("upstream", "service")), None)
         values = None if where is None else where.values
@@ -226,6 +235,19 @@ class _Route:
                     else f"a route of it needs no session: {self._name()}",
                     "Set protected: true, or remove require",
                 )
+
+    def _check_split(self, services: Mapping[str, ServiceConfig]) -> None:
+        level = next((x for x in self._levels if x.has("split")), None)
+        split = self._settings.split
+        if split is None or level is None:
+            return
+        own = self._settings.service
+        for finding in flaws(split, own, services, reads_session=bool(self._protected)):
+            loc = (*level.loc, "split", *finding.loc)
+            message = finding.message
+            if level.loc != self._loc and finding.loc != ("to",):
+                message += f": {self._name()}"
+            self.findings.append(replace(finding, loc=loc, message=message))
 
     def _name(self) -> str:
         return self._route.name or ".".join(map(str, self._loc))

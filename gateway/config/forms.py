@@ -116,6 +116,7 @@ Positive = Annotated[int, Field(ge=1), BeforeValidator(number)]
 UpToFive = Annotated[int, Field(ge=0, le=5), BeforeValidator(number)]
 Weight = Annotated[int, Field(ge=1, le=1000), BeforeValidator(number)]
 Share = Annotated[float, Field(gt=0, le=1), BeforeValidator(number)]
+Part = Annotated[float, Field(ge=0, le=1), BeforeValidator(number)]
 Port = Annotated[int, Field(ge=1, le=target.MAX_PORT), BeforeValidator(number)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -231,17 +232,23 @@ Recipe = Annotated[str, AfterValidator(_recipe), WithJsonSchema({"enum": [*RECIP
 _HASH_KEYS = ("session", "user", "tenant", "client", "cookie:NAME", "header:NAME")
 
 
-def _hash_key(text: str) -> str:
+def hash_key(text: str, *others: str) -> str:
+    """Return *text*, a part of a request that `headers.HashBy` reads.
+
+    Raises:
+        ValueError: it is none. The message names the *others*, too.
+    """
     kind, colon, name = text.partition(":")
     if kind in ("cookie", "header") and colon:
         _field_name(name)
     elif text not in _HASH_KEYS:
-        expected = f"expected {', '.join(_HASH_KEYS[:-1])} or {_HASH_KEYS[-1]}"
-        raise wrong(expected, did_you_mean(text, _HASH_KEYS))
+        known = (*others, *_HASH_KEYS)
+        expected = f"expected {', '.join(known[:-1])} or {known[-1]}"
+        raise wrong(expected, did_you_mean(text, known))
     return text
 
 
-HashKey = Annotated[str, AfterValidator(_hash_key)]
+HashKey = Annotated[str, AfterValidator(hash_key)]
 FieldName = Annotated[str, AfterValidator(_field_name)]
 Method = Annotated[str, AfterValidator(_method)]
 Dotted = Annotated[str, AfterValidator(_dotted)]

@@ -76,6 +76,7 @@ def _stand_in(loc: Loc) -> dict[str, Any] | None:
     route = {
         "path": {"exact": f"/.invalid/{'/'.join(map(str, loc))}"},
         "upstream": _NOWHERE,
+        "split": None,
         "protected": True,
         "require": {},
     }

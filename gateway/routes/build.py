@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway import config, headers
 from gateway.config import Config, EffectiveRoute, InvalidConfig
 from gateway.headers import HeaderPolicy, MapPolicy
@@ -20,6 +22,7 @@ from gateway.routes import lint
 from gateway.routes.answer import Answer
 from gateway.routes.condition import condition
 from gateway.routes.route import ClientRule, Rewrite, Route, Service
+from gateway.routes.split import Split
 from gateway.routes.table import RouteTable
 from gateway.timeouts import Retry, Timeouts
 
@@ -42,7 +45,7 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         name: _service(name, service) for name, service in settings.services.items()
     }
     routes = [
-        _route(settings, services, index, route)
+        _split(_route(settings, services, index, route), route, services)
         for index, route in enumerate(effective)
     ]
     try:
@@ -94,7 +97,7 @@ def _route(
         max_body_size=settings.gateway.limits.max_body_size if body is None else body,
         buffer=defaults.request.buffer if buffer is None else buffer,
         retry=Retry.of(route.retry),
-        answer=_answer(effective),
+        detour=_answer(effective),
         sign_in=_sign_in(
             route.on_unauthenticated or defaults.on_unauthenticated,
         ),
@@ -105,6 +108,28 @@ def _route(
         close_streams=defaults.session.close_streams if closes is None else closes,
         critical=route.critical,
     )
+
+
+def _split(
+    route: Route, effective: EffectiveRoute, services: dict[str, Service]
+) -> Route:
+    """Return *route*, some requests of which go to another service if it is split."""
+    split = effective.settings.split
+    if split is None or (split.weight == 0 and split.override is None):
+        return route
+    service = services[split.to]
+    mapping = _mapping(
+        effective.settings.rewrite, route.rewrite, service, route.host_header
+    )
+    other = replace(route, service=service, mapping=mapping)
+    by, override = split.sticky, split.override
+    detour = Split(
+        route=other,
+        weight=split.weight,
+        sticky=None if by == "none" else headers.HashBy.parse(by),
+        override=None if override is None else headers.HashBy.parse(override),
+    )
+    return replace(route, detour=detour)
 
 
 def _service_of(effective: EffectiveRoute, services: dict[str, Service]) -> Service:

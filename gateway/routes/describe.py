@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.identity import CheckDatabase, Requirements, SessionPolicy
 from gateway.routes.remarks import remarks
 from gateway.routes.route import Route
+from gateway.routes.split import Split
 from gateway.routes.table import RouteTable
 
 
@@ -48,7 +49,11 @@ def rows(table: RouteTable) -> list[Row]:
 
 def _upstream(route: Route) -> str:
     if route.answer is None:
-        return ", ".join(map(str, route.service.targets))
+        shown = ", ".join(map(str, route.service.targets))
+        if isinstance(route.detour, Split):
+            other = ", ".join(map(str, route.detour.route.service.targets))
+            shown += f"; {route.detour.weight:.4g} to {other}"
+        return shown
     verb = "responds" if route.answer.location is None else "redirects"
     return f"({verb} with {route.answer.status})"
 

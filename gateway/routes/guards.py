@@ -106,8 +106,7 @@ def by_route(routes: Sequence[Route]) -> dict[Route, Guards]:
     """
     guards: dict[Route, Guards] = {}
     refusing = [route for route in routes if _refuses(route)]
-    services_of = [route.service for route in routes if route.answer is None]
-    for services in _same_targets(dict.fromkeys(services_of)):
+    for services in _same_targets(route.services for route in routes):
         ours = [route for route in routes if route.service in services]
         laxer = tuple(ours if refusing else _laxer(ours))
         ours += refusing
@@ -144,16 +143,23 @@ def _place(route: Route) -> tuple[str, str]:
     return route.form, shape(route.form, route.path)
 
 
-def _same_targets(services: Iterable[Service]) -> list[frozenset[Service]]:
-    """Return groups of services that share a target, directly or through others."""
+def _same_targets(
+    services_of: Iterable[tuple[Service, ...]],
+) -> list[frozenset[Service]]:
+    """Return groups of services that share a target, directly or through others.
+
+    *services_of* has the services of each route. Those of one route count as sharing a
+    target: its guards must hold for both.
+    """
     groups: dict[Service, set[Service]] = {}
     by_target: dict[object, list[Service]] = defaultdict(list)
-    for service in services:
+    splits = dict.fromkeys(services_of)
+    for service in dict.fromkeys(one for services in splits for one in services):
         groups[service] = {service}
         for target in service.targets:
             key = (config.same_host(target.host), target.port, target.socket_path)
             by_target[key].append(service)
-    for sharing in by_target.values():
+    for sharing in (*by_target.values(), *filter(None, splits)):
         whole = set().union(*(groups[service] for service in sharing))
         for service in whole:
             groups[service] = whole

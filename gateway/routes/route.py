@@ -15,6 +15,7 @@ from gateway.http.target import Slashes, Target
 from gateway.identity import SessionPolicy
 from gateway.routes.answer import Answer
 from gateway.routes.condition import Condition
+from gateway.routes.split import Split
 from gateway.timeouts import Retry, Timeouts
 
 Form = config.PathForm
@@ -148,8 +149,9 @@ class Route:
     """Bodies up to this size in bytes arrive whole before the service is asked."""
     """In bytes."""
     retry: Retry
-    answer: Answer | None
-    """The gateway's own answer; None: the service's."""
+    detour: Answer | Split | None
+    """The gateway's own answer, or what sends requests to another service, too; None:
+    the service gets all of them."""
     sign_in: RedirectTemplate | None
     """Where a browser that opens a page is sent in place of a 401."""
     slashes: Slashes
@@ -158,6 +160,18 @@ class Route:
     """Whether replies in progress end with their session."""
     critical: bool
     """Whether its requests come before others where requests wait or are refused."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """The gateway's own answer; None: a service's."""
+        return self.detour if isinstance(self.detour, Answer) else None
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """The services that its requests go to."""
+        if isinstance(self.detour, Split):
+            return self.service, self.detour.route.service
+        return () if isinstance(self.detour, Answer) else (self.service,)
 
     def upstream_path(self, path: str) -> str:
         """Return the upstream's path for the canonical *path* of a request."""

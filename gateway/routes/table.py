@@ -131,9 +131,7 @@ class RouteTable:
     def services(self) -> tuple[Service, ...]:
         """Return each service that a route leads to, once."""
         return tuple(
-            dict.fromkeys(
-                route.service for route in self.routes if route.answer is None
-            )
+            dict.fromkeys(one for route in self.routes for one in route.services)
         )
 
     def _refused(

@@ -25,6 +25,7 @@ from gateway.config.models import (
     rewrites,
     routes,
     services,
+    splits,
     supertokens,
     tracing,
 )
@@ -78,6 +79,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     services,
     rewrites,
     matching,
+    splits,
     routes,
     config,
 )

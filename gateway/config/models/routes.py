@@ -51,6 +51,7 @@ from gateway.config.models.services import (
     TimeoutsConfig,
     TimeoutsPatch,
 )
+from gateway.config.models.splits import SplitConfig
 
 
 class WebSocketConfig(Model):
@@ -119,6 +120,8 @@ class RouteSettings(Model):
     """Short for a service with this one target."""
     service: str | None = None
     """Name of a service from `services`."""
+    split: SplitConfig | None = None
+    """Unset: all requests go to the one service."""
     protected: Protected | None = None
     """`optional`: a request without a session is anonymous. Unset: as in `defaults`.
 
