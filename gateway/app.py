@@ -49,6 +49,7 @@ from gateway.upstream import (
     Upstreams,
     UpstreamTarget,
 )
+from gateway.upstream.discovery import Discovery
 from gateway.upstream.ejection import EjectionRules
 from gateway.upstream.hold import Hold
 from gateway.upstream.in_flight import InFlight
@@ -326,6 +327,11 @@ async def open_app(
         upstreams = Upstreams(replies, clients=clients, share=limits.per_client.share)
         stack.push_async_callback(upstreams.close)
         services = _services(table, upstreams, clients)
+        discovery = Discovery(upstreams)
+        stack.push_async_callback(discovery.aclose)
+        for service in table.services():
+            if service.resolve_s is not None:
+                discovery.add(services[service.name], service.resolve_s)
         make_id = id_maker()
         resources = Router(
             table=table,

@@ -66,6 +66,13 @@ class RuntimeEvent(Enum):
     TARGET_BACK = "target_back", _INFO, ("service", "target")
     TARGET_DOWN = "target_down", _WARNING, ("service", "target", "reason")
     TARGET_UP = "target_up", _INFO, ("service", "target")
+    NAME_LOST = "name_lost", _WARNING, ("service", "target", "reason", "addresses")
+    NAME_BACK = "name_back", _INFO, ("service", "target")
+    ADDRESSES_LEFT_OUT = (
+        "addresses_left_out",
+        _WARNING,
+        ("service", "target", "addresses"),
+    )
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
     ADMIN_ACTION = "admin_action", _INFO, ("peer", "action", "status")
     CONNECTIONS_CLOSED = (

@@ -13,6 +13,7 @@ def check(**changes: Any) -> ServiceCheck:
     facts: dict[str, Any] = {
         "service": "up",
         "targets": ("http://a:80",),
+        "resolve_s": None,
         "path": "/healthz",
         "interval_s": 10.0,
         "timeout_s": 2.0,

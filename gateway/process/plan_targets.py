@@ -18,6 +18,7 @@ from gateway.process.target_messages import (
     TargetMessage,
     TargetsDown,
 )
+from gateway.upstream.checked import ServiceCheck
 
 MAX_EJECTED: Final = 1000
 """Ejections that are kept for new workers. Workers could tell of any names."""
@@ -36,7 +37,7 @@ class TargetStates:
         """Yield what a child is told that begins with *config*."""
         for check in config.checks:
             if (known := self._down.get(check.service)) is not None:
-                yield _within(known, check.targets)
+                yield _within(known, check)
 
     def direct(self, hub: Child, config: LoadedFile) -> Iterator[TargetMessage]:
         """Yield what *hub* is to be told about *config*, once for each of the two.
@@ -69,7 +70,7 @@ class TargetStates:
         for worker in workers:
             for check in worker.generation.config.checks:
                 if check.service == found.service:
-                    yield Send(worker.number, _within(found, check.targets))
+                    yield Send(worker.number, _within(found, check))
 
 
 class SharedEjections:
@@ -103,7 +104,13 @@ class SharedEjections:
                 yield told
 
 
-def _within(found: TargetsDown, targets: tuple[str, ...]) -> TargetsDown:
-    """Return what *found* says of *targets*."""
-    down = tuple(target for target in found.targets if target in targets)
+def _within(found: TargetsDown, check: ServiceCheck) -> TargetsDown:
+    """Return what *found* says of the targets of *check*.
+
+    Of names that are looked up, whatever was found counts: nobody knows here which
+    addresses they have.
+    """
+    if check.resolve_s is not None:
+        return found
+    down = tuple(target for target in found.targets if target in check.targets)
     return TargetsDown(found.service, down)

@@ -28,6 +28,7 @@ def service_checks(config: Config, table: RouteTable) -> tuple[ServiceCheck, ...
             ServiceCheck(
                 service=service.name,
                 targets=tuple(str(UpstreamTarget.of(one)) for one in service.targets),
+                resolve_s=service.resolve_s,
                 path=active.path,
                 interval_s=active.interval,
                 timeout_s=active.timeout,

@@ -90,6 +90,7 @@ def _check(values: list[object]) -> ServiceCheck:
         case [
             service,
             list() as targets,
+            resolve_s,
             path,
             interval_s,
             timeout_s,
@@ -103,6 +104,7 @@ def _check(values: list[object]) -> ServiceCheck:
             return ServiceCheck(
                 service=_short(service),
                 targets=tuple(map(_short, targets)),
+                resolve_s=None if resolve_s is None else to_time(resolve_s),
                 path=_short(path),
                 interval_s=to_time(interval_s),
                 timeout_s=to_time(timeout_s),

@@ -153,6 +153,7 @@ _NO_SERVICE = Service(
     balance="least_requests",
     hash_by=None,
     health=config.HealthConfig(),
+    resolve_s=None,
     hold=None,
     limits=None,
     tls=config.TlsConfig(),
@@ -222,6 +223,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         balance=service.balance.policy,
         hash_by=None if by is None else headers.HashBy.parse(by),
         health=service.health,
+        resolve_s=service.resolve_interval if service.resolve == "each" else None,
         hold=service.hold,
         limits=service.limits,
     )

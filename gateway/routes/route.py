@@ -44,6 +44,9 @@ class Service:
     hash_by: HashBy | None
     """The part of a request that decides before that."""
     health: config.HealthConfig
+    resolve_s: float | None
+    """How often the names of targets are looked up, each of whose addresses is a target
+    then; None: a name is one target."""
     hold: float | None
     """How many seconds a request waits while no target takes connections."""
     limits: config.ServiceLimitsConfig | None

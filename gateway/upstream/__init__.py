@@ -47,10 +47,11 @@ Reuse of connections
 
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.events import Events
-from gateway.upstream.pool import UpstreamPool, Upstreams
+from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.reply import Reply
 from gateway.upstream.targets import ServiceTargets
 from gateway.upstream.tunnel import UpstreamTunnel
+from gateway.upstream.upstreams import Upstreams
 
 __all__ = [
     "Events",

@@ -24,6 +24,8 @@ class UpstreamTarget:
     path: str = ""
     """The socket's path; empty for all but `unix`."""
     tls: TlsConfig = field(default_factory=TlsConfig)
+    at: str = ""
+    """The one address of the name `host` that is meant; empty: all of them."""
 
     @classmethod
     def of(cls, address: Address, tls: TlsConfig | None = None) -> UpstreamTarget:
@@ -48,7 +50,7 @@ class UpstreamTarget:
     @property
     def is_address(self) -> bool:
         """True when the host is an IP address and needs no look-up."""
-        return ":" in self.host or is_ip(self.host)
+        return bool(self.at) or ":" in self.host or is_ip(self.host)
 
     @property
     def authority(self) -> bytes:
@@ -58,8 +60,9 @@ class UpstreamTarget:
         return address.authority.encode()
 
     def __str__(self) -> str:
-        """Return the URL, for logs."""
+        """Return the URL, for logs: with the address, if it is one of several."""
         if self.scheme == "unix":
             return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = self.at or self.host
+        host = f"[{host}]" if ":" in host else host
         return f"{self.scheme}://{host}:{self.port}"

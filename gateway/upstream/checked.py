@@ -22,6 +22,9 @@ class ServiceCheck:
     service: str
     targets: tuple[str, ...]
     """Their URLs."""
+    resolve_s: float | None
+    """How often names are looked up for all their addresses, each of which is checked;
+    None: a name is one target."""
     path: str
     interval_s: float
     timeout_s: float

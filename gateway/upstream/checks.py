@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from gateway import __version__
 from gateway.config import TlsConfig
@@ -19,7 +19,10 @@ from gateway.events import RuntimeEvent, about
 from gateway.timeouts import Timeouts
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.checked import CheckedTarget, ServiceCheck, is_good
-from gateway.upstream.pool import UpstreamPool, Upstreams
+from gateway.upstream.dial import Lookup
+from gateway.upstream.discovery import Names
+from gateway.upstream.pool import UpstreamPool
+from gateway.upstream.upstreams import Upstreams
 
 _AT_ONCE: Final = 64
 """Checks at a time, of all services."""
@@ -40,12 +43,14 @@ class TargetChecker:
         report: Callable[[str, tuple[str, ...]], None],
         *,
         rng: Random | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         """*report* is called with a service and all of its targets that are down, each
-        time that they change."""
+        time that they change. *lookup* replaces the system's resolver."""
         self._report = report
         self._rng = rng or Random()  # noqa: S311 - no secret
-        self._upstreams = Upstreams()
+        self._lookup = lookup
+        self._upstreams = Upstreams(lookup=lookup)
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._down: dict[str, frozenset[str]] = {}
@@ -62,7 +67,7 @@ class TargetChecker:
         self._states.clear()
         for task in self._tasks:
             task.cancel()
-        self._upstreams = Upstreams()
+        self._upstreams = Upstreams(lookup=self._lookup)
 
     def know(self, service: str, down: Collection[str]) -> None:
         """Begin with these targets of a *service* down, when it is added.
@@ -74,20 +79,54 @@ class TargetChecker:
     def add(self, check: ServiceCheck) -> None:
         """Check the targets of a service from now on."""
         down = self._down.pop(check.service, frozenset())
-        states = self._states[check.service] = {}
+        self._states[check.service] = {}
         tls = TlsConfig(
             ca_file=check.ca_file, server_name=check.server_name, verify=check.verify
         )
+        pools: list[UpstreamPool] = []
         for url in check.targets:
-            state = states[url] = CheckedTarget(check, is_down=url in down)
             try:
                 target = UpstreamTarget.parse(url, tls)
                 pool = self._upstreams.pool(target, keepalive_s=_KEEP_S)
             except ValueError:
-                continue  # its CA file: no worker starts with it, either
-            task = asyncio.create_task(self._watch(check, pool, state))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+                # Its CA file: no worker starts with it, either.
+                self._states[check.service][url] = CheckedTarget(
+                    check, is_down=url in down
+                )
+                continue
+            pools.append(pool)
+        self._follow(check, pools, down)
+
+    def _follow(
+        self, check: ServiceCheck, pools: Sequence[UpstreamPool], down: frozenset[str]
+    ) -> None:
+        """Check the targets that have *pools*, or all addresses of their names."""
+        states, tasks = self._states[check.service], dict[str, asyncio.Task[None]]()
+        names = Names(
+            *(check.service, pools, self._upstreams), check.resolve_s, self._rng
+        )
+
+        def changed() -> None:
+            now = {pool.name: pool for _, pool in names.current()}
+            gone = [states.pop(url).is_down for url in tasks.keys() - now.keys()]
+            for url in tasks.keys() - now.keys():
+                tasks.pop(url).cancel()
+            for url, pool in now.items():
+                if url not in tasks:
+                    state = states[url] = CheckedTarget(check, is_down=url in down)
+                    tasks[url] = self._start(self._watch(check, pool, state))
+            if any(gone):
+                self._report(check.service, tuple(self.down(check.service)))
+
+        changed()
+        for watch in names.watches(changed):
+            _ = self._start(watch)  # `_tasks` holds it
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def down(self, service: str) -> Sequence[str]:
         """Return the targets of *service* that are down."""

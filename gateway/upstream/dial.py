@@ -62,10 +62,18 @@ class Resolver:
             OSError: the name can't be resolved (`socket.gaierror`), or `close` was
                 called.
         """
-        key = (host, port)
-        cached = self._cache.get(key)
+        cached = self._cache.get((host, port))
         if cached is not None and asyncio.get_running_loop().time() < cached[0]:
             return cached[1]
+        return await self.look_up(host, port)
+
+    async def look_up(self, host: str, port: int) -> list[str]:
+        """Return the same as `addresses`, of a look-up that ends now.
+
+        Raises:
+            OSError: as `addresses`.
+        """
+        key = (host, port)
         task = self._lookups.get(key) or self._start_lookup(key)
         try:
             return await asyncio.shield(task)
@@ -158,12 +166,28 @@ def _report_no_files(now: float) -> None:
 class Dialer:
     """Makes connections to one target."""
 
-    def __init__(self, target: UpstreamTarget, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        target: UpstreamTarget,
+        resolver: Resolver,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        """*context* is that of the target's TLS settings; None: it is made.
+
+        Raises:
+            ValueError: the target's `ca_file` can't be read.
+        """
         self._target = target
         self._resolver = resolver
         self.is_named = target.scheme != "unix" and not target.is_address
         """The target is a host name, whose addresses may change."""
-        self._context = tls_context(target.tls) if target.scheme == "https" else None
+        self._context = context
+        if target.scheme == "https" and context is None:
+            self._context = tls_context(target.tls)
+
+    def at(self, target: UpstreamTarget) -> Dialer:
+        """Return the dialer of *target*: this one's, at one of its addresses."""
+        return Dialer(target, self._resolver, self._context)
 
     async def dial(
         self, factory: Callable[[], asyncio.Protocol], deadline: float
@@ -208,7 +232,7 @@ class Dialer:
             _, protocol = await loop.create_unix_connection(factory, target.path)
             return protocol
         if target.is_address:
-            return await self._connect(factory, target.host)
+            return await self._connect(factory, target.at or target.host)
         addresses = await self._resolver.addresses(target.host, target.port)
         failure: OSError | None = None
         for number, address in enumerate(addresses):

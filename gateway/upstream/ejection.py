@@ -57,6 +57,23 @@ class Ejections:
         self.is_troubled = False
         """False: no target has failed since it was answered last, and none is new."""
 
+    def renumbered(self, before: Sequence[int | None]) -> Ejections:
+        """Return the state of other targets, of which some were targets before.
+
+        *before* has the former number of each, None for a new one. Targets that are
+        ejected are taken back if they would be too great a part of all.
+        """
+        other = Ejections(len(before), self._rules)
+        other._targets = tuple(
+            _TargetHealth() if number is None else self._targets[number]
+            for number in before
+        )
+        out = [one for one in other._targets if one.out_until is not None]
+        for target in out[other._most :]:
+            target.out_until, target.is_on_trial, target.is_heard = None, False, False
+        other.is_troubled = self.is_troubled
+        return other
+
     def usable(self) -> Sequence[int]:
         """Return the targets that requests may be sent to, at least one."""
         return tuple(

@@ -1,4 +1,4 @@
-"""edge. The pool of connections to one target, and the owner of all pools.
+"""edge. The pool of connections to one target.
 
 Each target has its own limit of connections, so a target that hangs doesn't delay
 requests to other targets. A *place* is one connection of that limit, open or dialling.
@@ -28,23 +28,16 @@ from gateway.running import ensure_task
 from gateway.timeouts import Timeouts
 from gateway.upstream.address import UpstreamTarget
 from gateway.upstream.connection import Client, State, UpstreamConnection
-from gateway.upstream.dial import DNS_TTL_S, Dialer, Lookup, Resolver
-from gateway.upstream.events import Events, NoEvents
+from gateway.upstream.dial import Dialer
+from gateway.upstream.events import Events
 from gateway.upstream.places import (
     RANKED,
     RANKED_S,
-    WAITING_PER_CONNECTION,
     ClientWait,
     PlaceLimits,
     slowest,
 )
 from gateway.upstream.reply import Reply
-
-KEEPALIVE_S: Final = 4.0
-"""How long an idle connection is kept by default. The gateway should close first, or a
-request can cross the service's FIN. uvicorn and Node.js close after 5 s, and uvicorn
-doesn't announce it; nginx, Gunicorn's workers, Go and Tomcat keep connections longer or
-announce it."""
 
 _SAME_S: Final = 0.2
 """Two times within which a service closed idle connections are taken for the same."""
@@ -65,16 +58,12 @@ class UpstreamPool:
         *,
         heads: ReplyHeadReader,
         events: Events,
-        resolver: Resolver,
+        dialer: Dialer,
         limits: PlaceLimits,
         clients: Clients,
         keepalive_s: float,
     ) -> None:
-        """Make a pool without connections; `exchange` dials them.
-
-        Raises:
-            ValueError: the target's `ca_file` can't be read.
-        """
+        """Make a pool without connections; *dialer* makes them for `exchange`."""
         self.target = target
         self.authority = target.authority
         """The default value of the Host field."""
@@ -92,8 +81,10 @@ class UpstreamPool:
         """The target's URL, for people."""
         self._heads = heads
         self._events = events
-        self.dialer = Dialer(target, resolver)
-        self._is_named = self.dialer.is_named
+        self.dialer = dialer
+        self._may_leave = dialer.is_named
+        """Whether a connection can be one to close after its exchange."""
+        self._is_retired = False
         self._idle: list[UpstreamConnection] = []
         self._connections: set[UpstreamConnection] = set()
         self._places = 0
@@ -489,7 +480,9 @@ class UpstreamPool:
 
         It is closed if its name has moved, or if more connections are open than may be.
         """
-        if self._is_named and self.dialer.leads_away(connection.address):
+        if self._may_leave and (
+            self._is_retired or self.dialer.leads_away(connection.address)
+        ):
             connection.abort()
         elif self._places > self.limits.max_connections and self._is_over_limit():
             self.on_closed(connection)  # at once: the next one may stay
@@ -498,6 +491,12 @@ class UpstreamPool:
             self._idle.append(connection)
             if self._waiters or self._over_share:
                 self._serve_waiters()
+
+    def retire(self) -> None:
+        """Close connections as soon as they are idle: the target gets no requests."""
+        self._is_retired = self._may_leave = True
+        for connection in tuple(self._idle):
+            connection.abort()
 
     def on_idle_end(self, idle_s: float) -> None:
         """Note that the service closed a connection that was idle for *idle_s*.
@@ -537,80 +536,6 @@ class UpstreamPool:
         if self._places:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=_CLOSE_TIMEOUT_S)
-
-
-class Upstreams:
-    """All pools of a worker, one per target; `app` makes it and closes it."""
-
-    def __init__(
-        self,
-        heads: ReplyHeadReader | None = None,
-        *,
-        events: Events | None = None,
-        keepalive_s: float = KEEPALIVE_S,
-        dns_ttl_s: float = DNS_TTL_S,
-        lookup: Lookup | None = None,
-        clients: Clients | None = None,
-        share: float = 1.0,
-    ) -> None:
-        """*heads* reads the replies' heads; by default, it keeps all fields.
-
-        *lookup* replaces the system's resolver. *share* is the part of a target's
-        connections, up to 1, that each of *clients* is sure of.
-        """
-        self._clients = clients or Clients()
-        self._share = share
-        self._heads = heads or ReplyHeadReader()
-        self._events = events or NoEvents()
-        self._keepalive_s = keepalive_s
-        self._resolver = Resolver(ttl_s=dns_ttl_s, lookup=lookup)
-        self._pools: dict[UpstreamTarget, UpstreamPool] = {}
-
-    def pool(
-        self,
-        target: UpstreamTarget,
-        *,
-        max_connections: int = 256,
-        max_waiting: int | None = None,
-        keepalive_s: float | None = None,
-    ) -> UpstreamPool:
-        """Return the pool of *target*, the same one each time, with the given limits.
-
-        *max_waiting* is `WAITING_PER_CONNECTION` times *max_connections* by default.
-        *keepalive_s* is how long an idle connection is kept.
-        Call it at load only: it may read a CA bundle, which blocks.
-
-        Raises:
-            ValueError: the target's `ca_file` can't be read.
-        """
-        if max_waiting is None:
-            max_waiting = WAITING_PER_CONNECTION * max_connections
-        limits = PlaceLimits(max_connections, max_waiting, self._share)
-        pool = self._pools.get(target)
-        if pool is None:
-            pool = self._pools[target] = UpstreamPool(
-                target,
-                heads=self._heads,
-                events=self._events,
-                resolver=self._resolver,
-                limits=limits,
-                clients=self._clients,
-                keepalive_s=self._keepalive_s,
-            )
-        pool.set_limits(limits)
-        if keepalive_s is not None:
-            pool.keepalive_s = keepalive_s
-        return pool
-
-    @property
-    def pools(self) -> tuple[UpstreamPool, ...]:
-        """Every pool, for metrics."""
-        return tuple(self._pools.values())
-
-    async def close(self) -> None:
-        """Close every connection of every pool, and cancel all look-ups."""
-        await self._resolver.close()
-        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
 
 def _framed(body: bytes, content_length: int | None) -> bytes:

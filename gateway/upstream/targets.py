@@ -75,29 +75,57 @@ class ServiceTargets:
         self.tell: Callable[[str, str, float | None], None] | None = None
         """Called with the service, a target that this worker has ejected, and until
         when (on the clock); None: it is back. Other workers get it as `heard`."""
-        self._down: frozenset[int] = frozenset()
+        self._down: frozenset[int]
         """The targets that their checks have found down."""
         self._knocks: set[asyncio.Task[None]] = set()
-        self._weights = tuple(weights) or (1.0,) * len(pools)
-        self._names = [str(pool.target).encode() for pool in pools]
-        self._all = tuple(range(len(pools)))
-        self._balancer = self._made(balance, rng or Random())  # noqa: S311 - no secret
-        self._ejections = None
-        if rules is not None and len(pools) > 1:
-            self._ejections = Ejections(len(pools), rules)
+        self._down_names: frozenset[str] = frozenset()
+        """The same by their URLs; some may not be targets (yet)."""
+        self._balance, self._rules = balance, rules
+        self._rng = rng or Random()  # noqa: S311 - no secret
+        self._ejections: Ejections | None = None
+        self._number(tuple(weights) or (1.0,) * len(pools))
         self._clock = clock
         self.is_watched = False
         """Whether `answered` must be called: a target has failed, or is new again, or
         requests wait for one."""
 
-    def _made(self, balance: str, rng: Random) -> Balancer:
-        match balance:
+    def _number(self, weights: Sequence[float]) -> None:
+        """Prepare what depends on the number of targets, for `pools` as they are."""
+        count = len(self.pools)
+        self.weights = tuple(weights)
+        """Of the `pools`."""
+        self._names = [str(pool.target).encode() for pool in self.pools]
+        self._all = tuple(range(count))
+        self._balancer = self._made(count)
+        self._down = frozenset(
+            n for n in self._all if self.pools[n].name in self._down_names
+        )
+        if self._rules is None or count == 1:
+            self._ejections = None
+        elif self._ejections is None:
+            self._ejections = Ejections(count, self._rules)
+
+    def _made(self, count: int) -> Balancer:
+        match self._balance:
             case "round_robin":
-                return RoundRobin(len(self.pools))
+                return RoundRobin(count)
             case "random":
-                return RandomTarget(rng)
+                return RandomTarget(self._rng)
             case _:
-                return LeastRequests(self._requests, rng)
+                return LeastRequests(self._requests, self._rng)
+
+    def replace(self, pools: Sequence[UpstreamPool], weights: Sequence[float]) -> None:
+        """Have these targets from now on, at least one, each with its weight.
+
+        Those that stay keep their state. Requests that are in progress with one that
+        leaves go on, and say nothing about a target any more.
+        """
+        before = {pool: number for number, pool in enumerate(self.pools)}
+        self.pools = tuple(pools)
+        if self._ejections is not None and len(pools) > 1:
+            self._ejections = self._ejections.renumbered([*map(before.get, pools)])
+        self._number(weights)
+        self.is_watched |= bool(self._down)
 
     def _requests(self, number: int) -> int:
         pool = self.pools[number]
@@ -117,10 +145,10 @@ class ServiceTargets:
             return pools
         ejections = self._ejections
         usable: Sequence[int] = self._all
-        weights: Sequence[float] = self._weights
+        weights: Sequence[float] = self.weights
         if self.is_watched and ejections is None:
             usable = self._well(usable)
-            weights = [self._weights[number] for number in usable]
+            weights = [self.weights[number] for number in usable]
         elif ejections is not None and self.is_watched:
             now = self._clock()
             tried = ejections.trial(now, self._down)
@@ -129,8 +157,7 @@ class ServiceTargets:
                 tried = None
             usable = self._well(ejections.usable())
             weights = tuple(
-                self._weights[number] * ejections.share(number, now)
-                for number in usable
+                self.weights[number] * ejections.share(number, now) for number in usable
             )
             if tried is not None:
                 return self._after(tried, usable)
@@ -151,6 +178,7 @@ class ServiceTargets:
         up again get less than their share for a while.
         """
         before = self._down
+        self._down_names = frozenset(down)
         self._down = frozenset(n for n in self._all if self.pools[n].name in down)
         ejections = self._ejections
         if ejections is not None:
@@ -197,6 +225,8 @@ class ServiceTargets:
         """Note that a request to one of the targets has failed."""
         if self._ejections is None or not is_targets_fault(error):
             return
+        if pool not in self.pools:
+            return  # its address has left the service
         number = self.pools.index(pool)
         out_s = self._ejections.failed(number, self._clock())
         self.is_watched = True
@@ -228,7 +258,7 @@ class ServiceTargets:
         self.is_watched = bool(self._down) or (hold is not None and len(hold) > 0)
         if hold is not None:
             hold.open()
-        if ejections is None:
+        if ejections is None or pool not in self.pools:
             return
         is_back = ejections.answered(
             self.pools.index(pool), self._clock(), in_need=in_need

@@ -319,6 +319,19 @@ def test_paths_exact_is_all_of_the_stricter_values() -> None:
 @pytest.mark.parametrize(
     ("settings", "path", "message", "hint"),
     [
+        ({"resolve": "all"}, "resolve", "expected 'one' or 'each'", ""),
+        (
+            {
+                "targets": ["http://127.0.0.1:1", "http://[::1]:1", "unix:/run/s"],
+                "resolve": "each",
+            },
+            *("resolve", "no target has a name", "Write the service's name"),
+        ),
+        ({"resolve_interval": "5s"}, "resolve_interval", "nothing is", "resolve: each"),
+        (
+            {"resolve": "each", "resolve_interval": "500ms"},
+            *("resolve_interval", "must be at least 1s", ""),
+        ),
         ({"balance": "fastest"}, "balance", "expected least_requests, round_robin", ""),
         ({"balance": {"by": "user"}}, "balance.by", "unknown key 'by'", ""),
         (

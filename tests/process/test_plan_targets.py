@@ -65,6 +65,15 @@ def test_a_hub_is_told_once_what_to_check() -> None:
     assert [*here.direct(hub(2), checked(4, A, B))] == expected[::2]
 
 
+def test_workers_are_told_of_any_address_of_names_that_they_look_up() -> None:
+    """The supervisor looks nothing up: it can't tell which addresses a name has."""
+    of = loaded(1, replace(CHECK, resolve_s=10.0))
+    here, down = TargetStates(), TargetsDown("up", ("http://10.0.0.1:80",))
+    (sent,) = here.found(down, of, [worker(7, of)])
+    assert sent.message == down
+    assert [*here.known(of)] == [down]
+
+
 def test_workers_are_told_of_the_targets_that_their_file_checks() -> None:
     """One of a file without checks would never hear that a target is up again."""
     here, old, new, none = (

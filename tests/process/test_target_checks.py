@@ -74,3 +74,19 @@ def test_tls_of_a_check(tmp_path: Path) -> None:
     (check,) = checks(tmp_path, service)
     assert check.targets == ("https://up:443",)
     assert (check.ca_file, check.server_name, check.verify) == tuple(tls.values())
+
+
+@pytest.mark.parametrize(
+    ("service", "resolve_s"),
+    [
+        ({}, None),
+        ({"resolve": "each"}, 10),
+        ({"resolve": "each", "resolve_interval": "3s"}, 3),
+    ],
+)
+def test_names_are_looked_up_as_for_requests(
+    tmp_path: Path, service: dict[str, Any], resolve_s: float | None
+) -> None:
+    """Each address is checked if each is a target."""
+    (check,) = checks(tmp_path, ACTIVE | service)
+    assert check.resolve_s == resolve_s

@@ -20,6 +20,7 @@ checks = st.builds(
     ServiceCheck,
     service=texts,
     targets=lists,
+    resolve_s=st.none() | times,
     path=texts,
     interval_s=times,
     timeout_s=times,
@@ -49,7 +50,7 @@ def test_messages_arrive_unchanged(sent: list[Message]) -> None:
     "value",
     [
         {"check_targets": []},
-        {"check_targets": [1] * 11},
+        {"check_targets": [1] * 12},
         {"check_targets": None, "more": 1},
         {"targets_down": []},
         {"targets_down": ["up", 1]},

@@ -13,16 +13,19 @@ from faults import FAULTS, OK, FaultUpstream, Peer, answer, black_hole, until
 
 from gateway import __version__
 from gateway.upstream.checks import TargetChecker
+from gateway.upstream.dial import Lookup
 
 BUSY = OK.replace(b"200 OK", b"503 Busy")
 SOON: dict[str, Any] = {"interval_s": 0.01}
 
 
 @asynccontextmanager
-async def checking() -> AsyncIterator[tuple[TargetChecker, list[Any]]]:
+async def checking(
+    lookup: Lookup | None = None,
+) -> AsyncIterator[tuple[TargetChecker, list[Any]]]:
     """Yield a checker, and the reports that it makes."""
     reports: list[Any] = []
-    here = TargetChecker(lambda *report: reports.append(report))
+    here = TargetChecker(lambda *report: reports.append(report), lookup=lookup)
     try:
         yield here, reports
     finally:
@@ -135,3 +138,48 @@ async def test_gateways_that_start_together_do_not_check_together() -> None:
         here.add(check(targets=(upstream.url,) * 1, interval_s=3600.0))
         await asyncio.sleep(0.05)
         assert not upstream.requests
+
+
+async def test_each_address_of_a_name_is_checked() -> None:
+    """With `resolve: each`. One that leaves is no longer down, and not checked."""
+    addresses = ["127.0.0.1", "127.0.0.2"]
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        return [(2, 1, 6, "", (address, port)) for address in addresses]
+
+    async with (
+        FaultUpstream(answer()) as good,
+        FaultUpstream(answer(BUSY), host="127.0.0.2", port=good.port) as bad,
+        checking(lookup) as (here, reports),
+    ):
+        here.know("up", ())
+        url = f"http://app.test:{good.port}"
+        here.add(check(targets=(url,), resolve_s=0.005, **SOON))
+        await until(lambda: reports)
+        assert reports == [("up", (bad.url,))]
+        assert here.down("up") == [bad.url]
+        assert not here.services_down()
+        authority = f"app.test:{good.port}".encode()
+        assert bad.requests[0].field(b"host") == authority
+        addresses.pop()
+        await until(lambda: len(reports) == 2)
+        assert reports[1] == ("up", ())
+        before = len(bad.requests), len(good.requests)
+        await until(lambda: len(good.requests) > before[1] + 3)
+        assert len(bad.requests) <= before[0] + 1  # a check that was on its way
+
+
+async def test_an_address_that_was_down_before_a_reload_stays_down() -> None:
+    """It is known before its name is looked up."""
+
+    async def lookup(host: str, port: int) -> list[Any]:
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    async with checking(lookup) as (here, reports):
+        here.begin()
+        here.know("up", ["http://127.0.0.1:81"])
+        name = "http://app.test:81"
+        here.add(check(targets=(name,), resolve_s=3600.0, interval_s=3600.0))
+        await until(lambda: here.down("up"))
+        assert here.services_down() == ["up"]
+        assert not reports

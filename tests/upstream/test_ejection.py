@@ -217,3 +217,28 @@ def test_in_any_order_of_events(
     ejected = here.ejected
     tried_again = {here.trial(now + RULES.max_eject_s) for _ in range(targets)}
     assert len(tried_again - {None}) == ejected
+
+
+def test_targets_that_stay_keep_their_state() -> None:
+    """New ones begin without failures; numbers are those of the new order."""
+    here = Ejections(3, RULES)
+    eject(here, 1, now=0)
+    here.failed(2, 0)
+    here.failed(2, 0)
+    other = here.renumbered([2, None, 1, None])
+    assert other.usable() == (0, 1, 3)
+    assert other.is_troubled
+    assert other.failed(0, 1) == 10
+    assert other.failed(1, 1) is None
+    assert other.trial(10) == 2
+
+
+@pytest.mark.parametrize(("before", "usable"), [([0, 1], (1,)), ([0, 1, 2], (1, 2))])
+def test_no_more_than_the_greatest_part_stays_ejected(
+    before: list[int | None], usable: tuple[int, ...]
+) -> None:
+    """When the targets that were well have left, ejected ones are taken back."""
+    here = Ejections(4, RULES)
+    eject(here, 0, now=0)
+    eject(here, 1, now=0)
+    assert here.renumbered(before).usable() == usable

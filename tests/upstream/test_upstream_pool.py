@@ -514,7 +514,7 @@ async def test_u14_a_name_that_moves_is_followed(timeouts: Timeouts) -> None:
         pool = upstreams.pool(UpstreamTarget.parse(url))
         assert (await get(pool, timeouts)).read_now() == b"ok"
         addresses[:] = ["127.0.0.2"]  # no server listens there
-        upstreams._resolver.forget("api.test", upstream.port)
+        upstreams.resolver.forget("api.test", upstream.port)
         with pytest.raises(ConnectFailed):
             await get(pool, timeouts)
         addresses[:] = ["127.0.0.1"]
@@ -561,7 +561,7 @@ async def test_u14_a_name_that_moves_is_followed_though_the_old_server_runs(
 
             def expire() -> None:
                 """Let the TTL of the name pass."""
-                cache = upstreams._resolver._cache
+                cache = upstreams.resolver._cache
                 cache.update({key: (0.0, known) for key, (_, known) in cache.items()})
 
             assert await ask() == b"old"
@@ -580,7 +580,7 @@ async def test_u14_a_name_that_moves_is_followed_though_the_old_server_runs(
             for _ in range(3):  # the resolver is slow
                 assert await ask() == b"old"
             slow.set()
-            await until(lambda: not upstreams._resolver._lookups)
+            await until(lambda: not upstreams.resolver._lookups)
             replies = [await ask() for _ in range(3)]
             assert replies == [b"old", b"ok", b"ok"]
             finish.set()

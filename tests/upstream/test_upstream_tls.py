@@ -93,6 +93,10 @@ class Authority:
         context.load_cert_chain(file)
         return context
 
+    def remove(self) -> None:
+        """Remove the file of the authority's certificate."""
+        Path(self.ca_file).unlink()
+
     def _builder(
         self,
         subject: x509.Name,
@@ -292,6 +296,33 @@ async def test_a_refused_certificate_isnt_tried_at_the_next_address(
         pool = upstreams.pool(UpstreamTarget.parse(url, tls))
         with pytest.raises(ConnectFailed, match="certificate refused"):
             await pool.exchange(GET, method="GET", timeouts=timeouts)
+    await upstreams.close()
+
+
+@pytest.mark.parametrize("certificate", ["a.test", "b.test"])
+async def test_the_certificate_at_one_address_of_a_name_is_the_names(
+    timeouts: Timeouts, tmp_path: Path, certificate: str
+) -> None:
+    """With `resolve: each`. The CA file isn't read again for each address."""
+    authority = Authority(tmp_path)
+    upstreams = Upstreams()
+    async with FaultUpstream(
+        answer(OK), tls=authority.server(certificate), host="127.0.0.2"
+    ) as upstream:
+        url, tls = (
+            f"https://a.test:{upstream.port}",
+            TlsConfig(ca_file=authority.ca_file),
+        )
+        named = upstreams.pool(UpstreamTarget.parse(url, tls))
+        authority.remove()
+        pool = upstreams.pool_at(named, "127.0.0.2")
+        assert pool.authority == named.authority
+        if certificate == "a.test":
+            reply = await pool.exchange(GET, method="GET", timeouts=timeouts)
+            assert reply.read_now() == b"ok"
+        else:
+            with pytest.raises(ConnectFailed, match="certificate refused"):
+                await pool.exchange(GET, method="GET", timeouts=timeouts)
     await upstreams.close()
 
 

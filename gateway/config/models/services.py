@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
-from gateway.config.findings import did_you_mean, wrong
+from gateway.config.findings import Finding, did_you_mean, wrong
 from gateway.config.forms import (
     Flag,
     HashKey,
@@ -35,6 +35,8 @@ from gateway.config.models.policies import (
     RequireConfig,
     SessionPatch,
 )
+from gateway.config.urls import address
+from gateway.http.target import is_ip
 
 
 class TimeoutsConfig(Model):
@@ -277,6 +279,15 @@ class ServiceConfig(Model):
         Field(min_length=1),
     ]
     """Addresses of the service."""
+    resolve: Literal["one", "each"] = "one"
+    """`each`: every address that a target's name has is a target of its own, such as
+    the pods of a headless service in Kubernetes. `one`: a name is one target, whose
+    addresses are tried in turn.
+    """
+    resolve_interval: Seconds = 10.0
+    """With `resolve: each`, from one look-up of a name to the next, in each worker; up
+    to a tenth less or more, at random.
+    """
     balance: Annotated[
         BalanceConfig,
         BeforeValidator(
@@ -344,3 +355,33 @@ class ServiceConfig(Model):
 
     Risk: with `preserve`, the client chooses the host.
     """
+
+    def conflicts(self) -> Iterator[Finding]:
+        """Yield findings about names that are to be looked up."""
+        if self.resolve == "each" and not any(_is_named(one) for one in self.targets):
+            yield Finding(
+                loc=("resolve",),
+                message="no target has a name that could be looked up",
+                hint="Write the service's name in place of its address, or remove"
+                " resolve",
+            )
+        if self.resolve != "each" and "resolve_interval" in self.model_fields_set:
+            yield Finding(
+                loc=("resolve_interval",),
+                message="nothing is looked up regularly",
+                hint="Add resolve: each, or remove it",
+            )
+        elif self.resolve_interval < _MIN_RESOLVE_S:
+            yield Finding(
+                loc=("resolve_interval",),
+                message=f"must be at least {_MIN_RESOLVE_S:g}s",
+            )
+
+
+_MIN_RESOLVE_S: Final = 1.0
+"""More look-ups than that would be a load for the DNS, and tell no news."""
+
+
+def _is_named(target: TargetConfig) -> bool:
+    at = address(target.url)
+    return at.scheme != "unix" and not is_ip(at.host)
