@@ -32,6 +32,7 @@ from gateway.headers import (
 )
 from gateway.http.reply_head import ReplyHeadReader
 from gateway.http.request_head import HeadLimits, RequestReader
+from gateway.mirroring import Mirroring
 from gateway.observe import Observer, spans
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
@@ -223,6 +224,8 @@ def readers(
     ]
     if gateway.forwarded.real_ip:
         names.append("X-Real-IP")
+    if any(service.mirror is not None for service in table.services()):
+        names.append(headers.SHADOW_NAME)
     reserved = headers.reserved(names)
     rules = headers.request_rules(
         reserved,
@@ -332,6 +335,9 @@ async def open_app(
         for service in table.services():
             if service.resolve_s is not None:
                 discovery.add(services[service.name], service.resolve_s)
+        mirroring = Mirroring.of(table, services)
+        if mirroring is not None:
+            stack.push_async_callback(mirroring.aclose)
         make_id = id_maker()
         resources = Router(
             table=table,
@@ -359,6 +365,7 @@ async def open_app(
                 make_id=make_id,
                 traces=traces(config, sampler),
                 pace=pace,
+                mirroring=mirroring,
                 logs_user_agent=config.log.user_agent,
             )
         )

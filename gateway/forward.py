@@ -29,6 +29,7 @@ from gateway.identity import (
     SessionIdentity,
     Verifier,
 )
+from gateway.mirroring import Exchange, Mirroring
 from gateway.observe import Record, Try, recorded
 from gateway.pace import Pace
 from gateway.running import ensure_task
@@ -56,12 +57,16 @@ class Forwarder:
         verifier: Verifier,
         pace: Pace,
         traces: headers.Traces,
+        mirroring: Mirroring | None = None,
     ) -> None:
         self._services = services
         self._pace = pace
         self._verifier = verifier
         self._traces = traces
-        self._exchange = self._recorded_exchange if traces.records else _exchange
+        exchange: Exchange = self._recorded_exchange if traces.records else _exchange
+        if mirroring is not None:
+            exchange = mirroring.around(exchange, _exchange)
+        self._exchange = exchange
         self.tunnels = websocket.OpenTunnels[Principal]()
         self.streams: dict[Stream, Principal] = {}
         """Replies in progress that end with their session, each with whose it is."""
@@ -212,7 +217,7 @@ class Forwarder:
         body: bytes | AsyncIterator[bytes] | None,
         pool: UpstreamPool,
         timeouts: Timeouts,
-        client: Downstream,
+        client: Downstream | None,
         record: Record,
     ) -> Coroutine[Any, Any, Reply]:
         """Return the same as `_exchange`, noted if the request is recorded."""
@@ -518,7 +523,7 @@ def _exchange(
     body: bytes | AsyncIterator[bytes] | None,
     pool: UpstreamPool,
     timeouts: Timeouts,
-    client: Downstream,
+    client: Downstream | None,
     record: Record,
 ) -> Coroutine[Any, Any, Reply]:
     """Return a coroutine that sends the request to a target and returns its reply.

@@ -29,6 +29,7 @@ from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Principal, Verifier
+from gateway.mirroring import Mirroring
 from gateway.observe import Observer, Record, current
 from gateway.pace import Pace
 from gateway.responses import Response
@@ -101,6 +102,8 @@ class Dependencies:
     make_id: Callable[[], str]
     traces: Traces
     pace: Pace
+    mirroring: Mirroring | None = None
+    """Sends copies of requests; None: there are none."""
     logs_user_agent: bool = False
     """Whether records have the requests' User-Agent (`log.user_agent`)."""
 
@@ -124,6 +127,7 @@ class Proxy:
             verifier=parts.verifier,
             pace=parts.pace,
             traces=parts.traces,
+            mirroring=parts.mirroring,
         )
 
     @property

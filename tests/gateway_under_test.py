@@ -39,6 +39,7 @@ from gateway.identity import (
     SessionRequest,
     Verdict,
 )
+from gateway.mirroring import Mirroring
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.process import listening, serve
@@ -237,6 +238,7 @@ def make(
         )
         for each in table.services()
     }
+    mirroring = Mirroring.of(table, services)
     numbers = itertools.count(1)
 
     def make_id() -> str:
@@ -260,6 +262,7 @@ def make(
             forwarded=forwarded_cache(loaded.gateway),
             make_id=make_id,
             traces=traces(loaded),
+            mirroring=mirroring,
             pace=pace,
         )
     )
@@ -330,6 +333,8 @@ async def gateway(
         )
     finally:
         await stop()
+        if (mirroring := app.proxy.dependencies.mirroring) is not None:
+            await mirroring.aclose()
         await parts.upstreams.close()
         listening.close_listens(listens)
         logging.getLogger().removeHandler(log)

@@ -57,13 +57,15 @@ EDGES: dict[str, str] = {
         " shedding supertokens websocket"
     ),
     "overload": "config decide events observe shedding",
+    "mirroring": ("decide downstream errors headers observe routes timeouts upstream"),
     "forward": (
-        "config decide downstream errors headers http identity observe pace responses"
+        "config decide downstream errors headers http identity mirroring observe pace"
+        " responses"
         " routes running timeouts upstream websocket"
     ),
     "proxy": (
-        "config decide downstream errors events forward headers http identity observe"
-        " pace responses running upstream websocket"
+        "config decide downstream errors events forward headers http identity mirroring"
+        " observe pace responses running upstream websocket"
     ),
     "admin": "config events routes",
     "process": (

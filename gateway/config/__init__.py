@@ -24,6 +24,7 @@ from gateway.config.findings import (
 )
 from gateway.config.forms import RECIPES
 from gateway.config.listens import ListenAddress, listen_address
+from gateway.config.mirrors import mirror_flaws
 from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.config import Config
@@ -249,6 +250,7 @@ def _contradictions(data: object) -> Iterator[Finding]:
     """
     services = _mapping(_mapping(data).get("services"))
     names: dict[object, Loc] = {}
+    yield from mirror_flaws(services)
     for loc, keys in _raw_routes(data):
         service = keys.get("service")
         to = _mapping(keys.get("split")).get("to")

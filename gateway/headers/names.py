@@ -72,6 +72,9 @@ RULES_CACHES, VARIES, SETS_SESSION, IS_DATED = 32, 64, 128, 256
 HAS_LOCATION, SETS_COOKIE, HAS_BEARER, EXPOSES = 512, 1024, 2048, 4096
 EDITED, HAS_TRACE = 8192, 16384
 
+SHADOW_NAME = "X-Shadow"
+"""Marks copies of requests (`mirror`): their replies reach nobody."""
+
 IDENTITY_NAMES = (
     "X-User-Id",
     "X-Recipe-User-Id",

@@ -61,6 +61,7 @@ CERTIFICATE: Final = "certificate"
 """When a certificate expires, in seconds since the epoch, by address and name."""
 TARGET: Final = "target"
 SERVICE: Final = "service"
+MIRRORED: Final = "mirrored"
 GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET, SERVICE))
 """The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
@@ -72,6 +73,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     CERTIFICATE: (2, 1),
     TARGET: (2, 1),
     SERVICE: (1, 2),
+    MIRRORED: (3, 1),
     "counter": (1, 1),
     "gauge": (1, 1),
 }
@@ -83,7 +85,8 @@ status, decision, reason and service, and after the duration the bytes in and ou
 call to the core and its outcome, `pool` a target and the `POOL_STATES` of its
 connections, `target` a service and its target, with 1 if the worker sends it requests,
 else 0. `service` has a service with limits, and the numbers of its requests that are in
-progress and that wait.
+progress and that wait. `mirrored` counts copies: of a service, to another one, by
+outcome.
 """
 
 

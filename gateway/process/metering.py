@@ -16,6 +16,7 @@ from gateway.app import App
 from gateway.observe.loop_lag import lag
 from gateway.observe.meters import (
     CERTIFICATE,
+    MIRRORED,
     POOL,
     SERVICE,
     TARGET,
@@ -127,6 +128,9 @@ class Metering:
             for pool, is_up in service.up():
                 labels = shown(service.name), shown(str(pool.target))
                 yield Sample(TARGET, labels, (int(is_up),))
+        if app.proxy.dependencies.mirroring is not None:
+            for *names, count in app.proxy.dependencies.mirroring.counts():
+                yield Sample(MIRRORED, tuple(map(shown, names)), (count,))
         for labels, not_after in _ends(self._clients.certificates).items():
             yield Sample(CERTIFICATE, labels, (not_after,))
 

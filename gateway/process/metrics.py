@@ -29,6 +29,7 @@ from gateway.observe.meters import (
     CERTIFICATE,
     CHECKS,
     CORE,
+    MIRRORED,
     POOL,
     POOL_STATES,
     REQUESTS,
@@ -83,6 +84,11 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         "counter",
         ("service", "reason"),
         "Requests that failed because of their service.",
+    ),
+    "mirrored_requests": (
+        "counter",
+        ("service", "to", "outcome"),
+        "Copies of requests to another service.",
     ),
     "upstream_target_up": (
         "gauge",
@@ -282,6 +288,8 @@ class _Metrics(Collector):
             for state, number in zip(POOL_STATES, numbers, strict=True)
         }
         yield _family("upstream_connections", connections)
+        copies = self._totals.of(MIRRORED)
+        yield _family("mirrored_requests", {name: n for name, (n,) in copies.items()})
         up = self._totals.of(TARGET)
         yield _family("upstream_target_up", {name: n > 0 for name, (n,) in up.items()})
         limited = self._totals.of(SERVICE).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gateway import config, headers
@@ -21,7 +22,7 @@ from gateway.identity import (
 from gateway.routes import lint
 from gateway.routes.answer import Answer
 from gateway.routes.condition import condition
-from gateway.routes.route import ClientRule, Rewrite, Route, Service
+from gateway.routes.route import ClientRule, Mirror, Rewrite, Route, Service
 from gateway.routes.split import Split
 from gateway.routes.table import RouteTable
 from gateway.timeouts import Retry, Timeouts
@@ -49,7 +50,11 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         for index, route in enumerate(effective)
     ]
     try:
-        table = RouteTable(routes, near_misses=settings.gateway.near_misses)
+        table = RouteTable(
+            routes,
+            near_misses=settings.gateway.near_misses,
+            shadows=_shadows(routes, services),
+        )
     except InvalidConfig as exc:
         findings += exc.findings
     else:
@@ -110,6 +115,15 @@ def _route(
     )
 
 
+def _shadows(
+    routes: Iterable[Route], services: Mapping[str, Service]
+) -> tuple[Service, ...]:
+    """Return the services that get copies of requests on *routes*."""
+    used = dict.fromkeys(one for route in routes for one in route.services)
+    names = dict.fromkeys(one.mirror.service for one in used if one.mirror is not None)
+    return tuple(services[name] for name in names)
+
+
 def _split(
     route: Route, effective: EffectiveRoute, services: dict[str, Service]
 ) -> Route:
@@ -156,6 +170,7 @@ _NO_SERVICE = Service(
     resolve_s=None,
     hold=None,
     limits=None,
+    mirror=None,
     tls=config.TlsConfig(),
     max_connections=0,
     max_waiting=None,
@@ -226,6 +241,14 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
         resolve_s=service.resolve_interval if service.resolve == "each" else None,
         hold=service.hold,
         limits=service.limits,
+        mirror=None
+        if service.mirror is None
+        else Mirror(
+            service=service.mirror.service,
+            share=service.mirror.share,
+            methods=frozenset(service.mirror.methods),
+            in_flight=service.mirror.in_flight,
+        ),
     )
 
 

@@ -149,7 +149,8 @@ def _same_targets(
     """Return groups of services that share a target, directly or through others.
 
     *services_of* has the services of each route. Those of one route count as sharing a
-    target: its guards must hold for both.
+    target, and so do those of which one gets copies of the other's requests: guards
+    must hold for both.
     """
     groups: dict[Service, set[Service]] = {}
     by_target: dict[object, list[Service]] = defaultdict(list)
@@ -159,7 +160,13 @@ def _same_targets(
         for target in service.targets:
             key = (config.same_host(target.host), target.port, target.socket_path)
             by_target[key].append(service)
-    for sharing in (*by_target.values(), *filter(None, splits)):
+    by_name = {service.name: service for service in groups}
+    mirrors = [
+        (one, by_name[one.mirror.service])
+        for one in groups
+        if one.mirror is not None and one.mirror.service in by_name
+    ]
+    for sharing in (*by_target.values(), *filter(None, splits), *mirrors):
         whole = set().union(*(groups[service] for service in sharing))
         for service in whole:
             groups[service] = whole

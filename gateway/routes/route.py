@@ -21,6 +21,19 @@ from gateway.timeouts import Retry, Timeouts
 Form = config.PathForm
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """Which requests to a service are also sent to another one."""
+
+    service: str
+    """The name of the other one."""
+    share: float
+    """From 0 to 1."""
+    methods: frozenset[str]
+    in_flight: int
+    """Most copies in progress, in each worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Service:
     """An upstream. Routes that name the same one share this object."""
@@ -51,6 +64,8 @@ class Service:
     """How many seconds a request waits while no target takes connections."""
     limits: config.ServiceLimitsConfig | None
     """How many requests it may have in progress. None: any number."""
+    mirror: Mirror | None
+    """None: no request is copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

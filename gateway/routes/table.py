@@ -28,15 +28,24 @@ _NO_ROUTE = NoRoute()
 class RouteTable:
     """The compiled routes. `compile` makes it; it never changes afterwards."""
 
-    __slots__ = ("_as_read", "_as_sent", "_guards", "refuses_near_misses", "routes")
+    __slots__ = (
+        "_as_read",
+        "_as_sent",
+        "_guards",
+        "_services",
+        "refuses_near_misses",
+        "routes",
+    )
 
     def __init__(
         self,
         routes: Sequence[Route],
         *,
         near_misses: Literal["refuse", "forward"] = "refuse",
+        shadows: Iterable[Service] = (),
     ) -> None:
-        """
+        """*shadows* are services that get copies of requests.
+
         Raises:
             InvalidConfig: no request can reach one of the routes.
         """
@@ -53,6 +62,8 @@ class RouteTable:
                 place.close()
         self.routes = tuple(sorted(routes, key=self._order))
         """In the order of matching."""
+        services = [one for route in self.routes for one in route.services]
+        self._services = tuple(dict.fromkeys((*services, *shadows)))
         self._guards = guards.by_route(routes)
         self.refuses_near_misses = near_misses == "refuse"
         if self.refuses_near_misses:
@@ -129,10 +140,8 @@ class RouteTable:
         return self._as_sent.find_all(host, path)
 
     def services(self) -> tuple[Service, ...]:
-        """Return each service that a route leads to, once."""
-        return tuple(
-            dict.fromkeys(one for route in self.routes for one in route.services)
-        )
+        """Return each service that gets requests or copies of them, once."""
+        return self._services
 
     def _refused(
         self, method: str, host: str, path: str, outcome: Outcome | Conditional

@@ -13,6 +13,8 @@ from gateway.config.forms import (
     HashKey,
     HostHeader,
     HostName,
+    Method,
+    Name,
     NotNegative,
     Path,
     Positive,
@@ -263,6 +265,28 @@ def _short_paths(value: object) -> object:
     }
 
 
+class MirrorConfig(Model):
+    """A share of the requests is also sent to another service, whose replies are
+    dropped. Nothing waits for it. See docs/proxying.md.
+    """
+
+    service: Name
+    """Name of the other service."""
+    share: Share = 1.0
+    """Of the requests, at random."""
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = (
+        "GET",
+        "HEAD",
+        "OPTIONS",
+    )
+    """Which requests are sent. Others than these have effects.
+
+    Risk: with `POST`, for example, the other service acts on each of them, too.
+    """
+    in_flight: Positive = 32
+    """Most of these requests in progress, in each worker. More are dropped."""
+
+
 class ServiceConfig(Model):
     """An upstream that routes name."""
 
@@ -304,6 +328,8 @@ class ServiceConfig(Model):
     """How many requests the service gets at a time from each worker. Unset: any number,
     as far as connections allow.
     """
+    mirror: MirrorConfig | None = None
+    """Unset: no other service gets its requests."""
     timeouts: TimeoutsPatch = TimeoutsPatch()
     retry: RetryConfig = RetryConfig()
     """For the routes to this service."""
