@@ -15,8 +15,9 @@ from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
-from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, until
+from faults import FaultUpstream, until
 from gateway_under_test import until_cut
+from open_streams import HANDSHAKE, SESSION_ENDED, serve_upstream
 from processes import DEADLINE_S, Process, command, serving, workers
 from stack import Gateway, Records, User
 from wire import Wire, WireReply, connect, request
@@ -37,33 +38,6 @@ routes:
   - {name: open, path: /open, service: up, protected: false}
   - {name: private, path: /private, service: up}
 """
-HANDSHAKE = (
-    ("Connection", "Upgrade"),
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ("Origin", "http://localhost:8000"),
-)
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
-    b"Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
-SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
-
-
-async def serve_upstream(peer: Peer) -> None:
-    """Upgrade, stream, or answer 200."""
-    while True:
-        received = await peer.request()
-        if received.field(b"upgrade"):
-            await peer.send(SWITCH)
-            await peer.gone()
-            return
-        if b"/events" in received.line:
-            await peer.send(CHUNKED_HEAD + b"2\r\n1\n\r\n")
-            await peer.gone()
-            return
-        await peer.send(OK)
 
 
 class Administered:
