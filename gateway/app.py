@@ -87,6 +87,7 @@ class App:
     upstreams: Upstreams
     sdk: supertokens.Sdk
     make_id: Callable[[], str]
+    engine: Engine
 
 
 class BadService(ValueError):
@@ -344,14 +345,13 @@ async def open_app(
             auth=Auth(sdk),
             user_path=config.gateway.user_path,
         )
+        engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
         proxy = Proxy(
             Dependencies(
                 reader=reader,
                 resources=resources,
                 services=services,
-                verifier=Engine(
-                    (sessions,), unauthorised=sessions.refusals.unauthorised
-                ),
+                verifier=engine,
                 cors=Cors(
                     config.cors,
                     website_domain=config.supertokens.website_domain,
@@ -383,4 +383,5 @@ async def open_app(
             upstreams=upstreams,
             sdk=sdk,
             make_id=make_id,
+            engine=engine,
         )

@@ -10,7 +10,7 @@ Whatever goes wrong is `Undecided`, so nothing is let through unverified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from gateway.identity import (
@@ -22,14 +22,19 @@ from gateway.identity import (
     Protection,
     SessionPolicy,
     SessionRequest,
+    Undecided,
     Verdict,
 )
-from gateway.session.failures import Failures
+from gateway.session.failures import Failures, undecided
 
 _PUBLIC = Allowed(principal=None, reason="public")
 _ANONYMOUS = Allowed(principal=None, reason="anonymous")
 # Looking a member up in its enumeration costs more than all the rest of the test.
 _IS_PUBLIC = Protection.PUBLIC
+_UNCONFIRMED = undecided("denials_unknown")
+
+Judge = Callable[[SessionRequest, SessionPolicy], Verdict | Absent | Pending]
+"""`Authenticator.judge`."""
 
 
 class Authenticator(Protocol):
@@ -49,6 +54,19 @@ class Authenticator(Protocol):
         ...
 
 
+def _doubting(judge: Judge) -> Judge:
+    """Return *judge*, without its approval."""
+
+    def doubt(
+        request: SessionRequest, policy: SessionPolicy
+    ) -> Verdict | Absent | Pending:
+        outcome = judge(request, policy)
+        is_refused = isinstance(outcome, Absent | Denied | Undecided)
+        return outcome if is_refused else _UNCONFIRMED
+
+    return doubt
+
+
 class Engine:
     """Implements `identity.Verifier` with a chain of authenticators."""
 
@@ -60,12 +78,24 @@ class Engine:
         *unauthorised* refuses a request that shows no credential where one is required.
         """
         self._authenticators = tuple(authenticators)
-        # The first one is called without a loop: it decides nearly always.
-        first, *others = (each.judge for each in self._authenticators)
-        self._judge_first = first
-        self._judge_next = tuple(others)
+        self._use(each.judge for each in self._authenticators)
         self._unauthorised = unauthorised
         self._failures = Failures()
+
+    def _use(self, judges: Iterable[Judge]) -> None:
+        # The first one is called without a loop: it decides nearly always.
+        first, *others = judges
+        self._judge_first = first
+        self._judge_next = tuple(others)
+
+    def refuse_sessions(self, *, is_on: bool) -> None:
+        """Allow no credential from now on, or again: it isn't known which have ended.
+
+        Those that are refused anyway still are, and requests without one are anonymous
+        where the route allows that.
+        """
+        judges = (each.judge for each in self._authenticators)
+        self._use(map(_doubting, judges) if is_on else judges)
 
     def verify_now(
         self, request: SessionRequest, policy: SessionPolicy

@@ -275,6 +275,7 @@ def make(
         upstreams=upstreams,
         sdk=None,  # type: ignore[arg-type] # the same
         make_id=make_id,
+        engine=None,  # type: ignore[arg-type] # the same
     )
     pools = services["up"].pools
     return GatewayParts(app, verifier, observer.records, upstreams, pools)

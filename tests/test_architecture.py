@@ -68,15 +68,16 @@ EDGES: dict[str, str] = {
         " observe pace responses running upstream websocket"
     ),
     "admin": "config events routes",
+    "shared": "config events pace session",
     "process": (
         "admin app clients config downstream errors events http observe pace seams"
-        " session routes settings supertokens tls upstream"
+        " session shared routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"
         " supertokens"
     ),
-    "doctor": "config routes supertokens upstream",
+    "doctor": "config routes shared supertokens upstream",
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
@@ -84,7 +85,7 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The composition root imports all rooms but those above it; the commands import all.
 ROOMS["app"] = frozenset(ROOMS) - {
-    *("admin", "aiohttp_app", "dev", "doctor", "process"),
+    *("admin", "aiohttp_app", "dev", "doctor", "process", "shared"),
 }
 ROOMS["cli"] = frozenset(ROOMS)
 
@@ -100,6 +101,7 @@ LIBRARIES: dict[str, str] = {
     "prometheus_client": "process",
     "pydantic": "config supertokens",
     "pydantic_core": "config",
+    "redis": "shared",
     "rich": "cli",
     "supertokens_python": "seams supertokens",
     "tldextract": "supertokens",

@@ -38,6 +38,7 @@ ENVIRON = {
     "SUPERTOKENS_API_KEY": "0123456789abcdefghij",
     "GOOGLE_CLIENT_ID": "id",
     "GOOGLE_CLIENT_SECRET": "secret",
+    "REDIS_URL": "redis://redis:6379",
     "SMTP_USERNAME": "user",
     "SMTP_PASSWORD": "secret",
 }

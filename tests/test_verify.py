@@ -268,3 +268,28 @@ def test_any_authenticator_may_report_that_a_principal_has_ended() -> None:
     engine, _, _ = fake_chain()
     ended = [engine.has_ended(identity(sub=name)) for name in ("a", "b", "c")]
     assert ended == [True, True, False]
+
+
+@pytest.mark.parametrize("is_pending", [False, True])
+async def test_no_credential_is_allowed_while_denials_are_unknown(
+    is_pending: bool,
+) -> None:
+    """What is refused anyway still is; a request without a credential is as before."""
+    engine, a, _ = fake_chain(is_pending=is_pending)
+    unknown = Undecided(reason="denials_unknown")
+    engine.refuse_sessions(is_on=True)
+    for names in ("a", "b", "ab"):
+        for policy in (REQUIRED, OPTIONAL):
+            shown = request(**dict.fromkeys(names, "x"))
+            assert engine.verify_now(shown, policy) == unknown
+            assert await engine.verify(shown, policy) == unknown
+    shown = request()
+    assert engine.verify_now(shown, REQUIRED) == UNAUTHORISED
+    assert reason(await engine.verify(shown, OPTIONAL)) == "anonymous"
+    shown = request(a="x")
+    assert reason(await engine.verify(shown, PUBLIC)) == "public"
+    a.verdict = REFUSED
+    expected = unknown if is_pending else REFUSED
+    assert await engine.verify(shown, REQUIRED) == expected
+    engine.refuse_sessions(is_on=False)
+    assert await engine.verify(shown, REQUIRED) == REFUSED

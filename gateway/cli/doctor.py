@@ -279,12 +279,14 @@ def _ask(
     """Ask all peers, and show on a terminal how many have answered."""
     from gateway.config import SmtpConfig
     from gateway.doctor.examination import Peers, examine
+    from gateway.shared.place import place_of
 
     delivery = settings.config.supertokens.email_delivery
     peers = Peers(
         core=sdk.config,
         services=_services(settings),
         smtp=delivery if isinstance(delivery, SmtpConfig) else None,
+        store=place_of(settings.config),
     )
 
     async def work() -> list[Diagnosis]:

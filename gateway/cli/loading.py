@@ -33,11 +33,13 @@ def read(
     from gateway import supertokens, tls
     from gateway.admin import tokens
     from gateway.settings import load
+    from gateway.shared import store
 
     def more(config: Config) -> Iterator[Finding]:
         # Problems that only the adapter of the SDK can find, before the SDK starts.
         yield from supertokens.check(config.supertokens.recipes)
         yield from tokens.check(config.gateway.admin)
+        yield from store.check(config.gateway.shared)
         if is_to_serve:
             yield from tls.findings(config.gateway.listen)
 

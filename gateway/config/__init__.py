@@ -76,6 +76,7 @@ from gateway.config.models.services import (
     TimeoutsPatch,
     TlsConfig,
 )
+from gateway.config.models.shared import SharedConfig
 from gateway.config.models.splits import SplitConfig
 from gateway.config.models.supertokens import (
     CacheConfig,
@@ -87,6 +88,7 @@ from gateway.config.models.supertokens import (
 )
 from gateway.config.pruning import is_within, pruned
 from gateway.config.schema import json_schema
+from gateway.config.stores import StoreAddress
 from gateway.config.urls import (
     Address,
     address,
@@ -143,8 +145,10 @@ __all__ = [
     "ServiceLimitsConfig",
     "SessionConfig",
     "SessionPatch",
+    "SharedConfig",
     "SmtpConfig",
     "SplitConfig",
+    "StoreAddress",
     "SuperTokensConfig",
     "TargetConfig",
     "TimeoutsConfig",

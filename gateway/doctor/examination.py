@@ -14,6 +14,8 @@ from gateway.doctor.diagnosis import Diagnosis, fail, ok
 from gateway.doctor.mail import visit
 from gateway.doctor.peers import PeerAddress, connect
 from gateway.routes import Service
+from gateway.shared import store as shared_store
+from gateway.shared.place import StorePlace
 from gateway.supertokens import SdkConfig
 from gateway.supertokens.core_check import CoreCheck, CoreVerdict
 from gateway.supertokens.core_examination import ask_for_keys, trusted_by_core_calls
@@ -31,6 +33,7 @@ class Peers:
     core: SdkConfig
     services: Sequence[Service]
     smtp: SmtpConfig | None = None
+    store: StorePlace | None = None
 
 
 _Work = Coroutine[Any, Any, list[Diagnosis]]
@@ -47,6 +50,8 @@ async def examine(
     places = asyncio.Semaphore(_MOST_AT_ONCE)
     work: list[_Work] = [_core(peers.core, timeout_s)]
     work += (_service(each, timeout_s, places) for each in peers.services)
+    if peers.store is not None:
+        work.append(_store(peers.store, timeout_s))
     if peers.smtp is not None:
         work.append(_mail(peers.smtp, timeout_s))
     tasks = [asyncio.create_task(each) for each in work]
@@ -106,7 +111,7 @@ def _core_address(uri: str, context: Any) -> PeerAddress:
     )
 
 
-# --- services and mail ---
+# --- services, the shared store and mail ---
 
 
 async def _service(
@@ -139,6 +144,12 @@ async def _service(
     if is_https and not service.tls.verify:
         result.append(judgments.unverified(check))
     return result
+
+
+async def _store(place: StorePlace, timeout_s: float) -> list[Diagnosis]:
+    trouble = await shared_store.ask(place, timeout_s=timeout_s)
+    at, refuses = str(place.address), place.grace_s is not None
+    return [judgments.shared_store(at, place.key, trouble, refuses=refuses)]
 
 
 async def _mail(smtp: SmtpConfig, timeout_s: float) -> list[Diagnosis]:

@@ -186,6 +186,23 @@ def proxies(gateway: GatewayConfig, api_domain: str) -> Diagnosis:
     return ok("trusted_proxies", "as the scheme of api_domain needs")
 
 
+# --- the shared store ---
+
+
+def shared_store(at: str, key: str, trouble: str | None, *, refuses: bool) -> Diagnosis:
+    """Return whether the store at *at* can be used, where gateways share denials.
+
+    *refuses*: without it, requests with a session are refused.
+    """
+    if trouble is None:
+        return ok("shared", f"{at} answers; the stream is {key}")
+    return (fail if refuses else warn)(
+        "shared",
+        f"{at}: {trouble}",
+        "Correct gateway.shared; docs/replicas.md has the rights that the user needs",
+    )
+
+
 # --- mail ---
 
 

@@ -44,6 +44,9 @@ class Facts:
     """Until the first certificate expires; None: there is none, or it isn't known."""
     services_down: tuple[str, ...] = ()
     """The services of which all targets fail their checks."""
+    store_trouble: str | None = None
+    """Why the store that gateways share can't be used, without its address; None: it
+    can, or there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,14 @@ def _services(facts: Facts) -> CheckResult:
     )
 
 
+def _shared(facts: Facts) -> CheckResult:
+    if facts.store_trouble is None:
+        return _OK
+    return CheckResult(
+        Level.DEGRADED, f"the shared store can't be used: {facts.store_trouble}"
+    )
+
+
 def _started(facts: Facts) -> CheckResult:
     status = facts.status
     if status.is_started:
@@ -143,12 +154,16 @@ CHECKS: Final[Mapping[str, Callable[[Facts], CheckResult]]] = {
     "core": _core,
     "certificates": _certificates,
     "services": _services,
+    "shared": _shared,
     "started": _started,
 }
 
 PROBES: Final[Mapping[str, tuple[str, ...]]] = {
     "/livez": ("supervisor", "workers"),
-    "/readyz": ("accepting", "draining", "keys", "core", "certificates", "services"),
+    "/readyz": (
+        *("accepting", "draining", "keys", "core", "certificates", "services"),
+        "shared",
+    ),
     "/startupz": ("started",),
 }
 """Path → the checks that it answers for."""

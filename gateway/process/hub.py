@@ -16,6 +16,8 @@ the workers count, which the supervisor relays.
 It checks the targets of services (`health.active`), for all workers together, and tells
 the supervisor what is down.
 
+It shares denials with other gateways over a store, if `gateway.shared` is set.
+
 If `gateway.admin.listen` is set, it shows operators the gateway, and acts for them.
 
 No running worker depends on the hub: when it dies it is restarted, and workers are not
@@ -41,6 +43,7 @@ from gateway.process import probes
 from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
+from gateway.process.hub_shared import HubSharing
 from gateway.process.hub_targets import targets_shown
 from gateway.process.hub_watch import HubWatcher
 from gateway.process.message_values import BadMessage
@@ -60,6 +63,7 @@ from gateway.process.messages import (
     Status,
 )
 from gateway.process.pipe import Pipe
+from gateway.process.shared_messages import ShareDenials, ShareWith
 from gateway.process.target_messages import CheckTargets, TargetsDown
 from gateway.process.totals import Totals
 from gateway.session.key_reports import KeyReports
@@ -90,6 +94,7 @@ class Hub:
         self._admin_listener = admin
         self._admin = HubAdmin(self._pipe.send, self._facts)
         self._watcher = HubWatcher(self._pipe.send)
+        self._sharing = HubSharing(self._pipe.send)
         self._changed = asyncio.Event()
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
@@ -144,6 +149,7 @@ class Hub:
             server.close()
         if self._servers:
             await asyncio.sleep(_LAST_PROBES_S)
+        await self._sharing.close()
 
     async def _listen(self) -> None:
         """Answer probes and operators from now on, if the status is known."""
@@ -194,7 +200,8 @@ class Hub:
         rendered_at, rendered = self._rendered.get(form, (-math.inf, b""))
         if now - rendered_at >= _RENDER_S:
             rendered = metrics.render(
-                self._status, self._totals, form, self._all_fetches()
+                *(self._status, self._totals, form, self._all_fetches()),
+                self._sharing.counts,
             )
             self._rendered[form] = now, rendered
         return rendered, form
@@ -216,6 +223,7 @@ class Hub:
             now=time.monotonic(),
             certificate_left_s=self._certificate_left_s(),
             services_down=tuple(self._checker.services_down()),
+            store_trouble=self._sharing.trouble,
         )
         self._board.update(facts, time.time())
         if self._reports is not None and status.keys_until is not None:
@@ -306,6 +314,8 @@ class Hub:
                 self._watcher.watch(message)
             case DenyDone() | Reloaded():
                 self._admin.answered(message)
+            case ShareWith() | ShareDenials():
+                self._sharing.receive(message)
             case CheckTargets(check):
                 if check is None:
                     self._checker.begin()

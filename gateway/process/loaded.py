@@ -10,6 +10,7 @@ from gateway.config.diff import fingerprint
 from gateway.process.plan_events import LoadedFile
 from gateway.process.target_checks import service_checks
 from gateway.settings import Settings
+from gateway.shared.place import place_of
 
 _NOT_SDK: Final = ("keys", "cache", "core")
 """The sections below `supertokens` that say nothing about what a token means."""
@@ -37,6 +38,7 @@ def loaded_file(
         admin=gateway.admin,
         description=description,
         checks=service_checks(settings.config, settings.table),
+        shared=place_of(settings.config),
     )
 
 

@@ -6,15 +6,12 @@ Each function raises `BadMessage` if the value isn't what it returns.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
-from gateway.session.deny_list import UserDenial, UserScope
+from gateway.session.deny_list import MAX_HANDLE, UserDenial, UserScope
 
 _MAX_SAMPLES = 4 * MAX_ROWS
-MAX_HANDLE = 1024
-"""Of a session handle or an id, in characters. SuperTokens' have less than 100."""
-
 _MAX_HOSTS = 64
 _MAX_URL = 4096
 """Of a core's address, of its API key and of an issuer, in characters."""
@@ -54,6 +51,11 @@ def to_handle(value: str) -> str:
     if len(value) > MAX_HANDLE:
         raise BadMessage("an invalid handle or id")
     return value
+
+
+def to_ends(value: Mapping[str, object]) -> dict[str, float]:
+    """Return *value*, the ends of denials by session handle."""
+    return {to_handle(name): to_time(until) for name, until in value.items()}
 
 
 def to_time(value: object) -> float:

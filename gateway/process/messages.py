@@ -14,13 +14,13 @@ from typing import Final
 
 from gateway.events import ONCE_CODES, RuntimeEvent
 from gateway.observe.meters import Sample
-from gateway.process import admin_messages, target_messages
+from gateway.process import admin_messages, shared_messages, target_messages
 from gateway.process.admin_messages import AdminMessage
 from gateway.process.message_values import (
     BadMessage,
     one_of,
     to_api_key,
-    to_handle,
+    to_ends,
     to_hosts,
     to_number,
     to_samples,
@@ -28,6 +28,13 @@ from gateway.process.message_values import (
     to_url,
     to_user,
     user_to_json,
+)
+from gateway.process.shared_messages import (
+    RefuseSessions,
+    ShareDenials,
+    SharedMessage,
+    ShareWith,
+    StoreState,
 )
 from gateway.process.target_messages import (
     CheckTargets,
@@ -243,6 +250,7 @@ Message = (
     | Report
     | AdminMessage
     | TargetMessage
+    | SharedMessage
 )
 
 
@@ -295,6 +303,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return {"child": child, "slot": slot, "report": _to_json(inner)}
         case CheckTargets() | TargetsDown() | TargetEjected():
             return target_messages.to_json(message)
+        case ShareWith() | ShareDenials() | StoreState() | RefuseSessions():
+            return shared_messages.to_json(message)
         case admin:
             return admin_messages.to_json(admin)
 
@@ -348,14 +358,14 @@ def _simple_message(value: object) -> Message:
     """Return any message but a report, since reports don't nest."""
     match value:
         case {"deny": dict() as ends, **rest} if not rest:
-            return Deny(_ends(ends))
+            return Deny(to_ends(ends))
         case {"deny": dict() as ends, "number": number, **rest} if not rest:
-            return Deny(_ends(ends), to_number(number))
+            return Deny(to_ends(ends), to_number(number))
         case {"deny": dict() as ends, "users": list() as users, **rest} if (
             rest.keys() <= {"number"}
         ):
             denial = to_number(rest.get("number", 0))
-            return Deny(_ends(ends), denial, tuple(map(to_user, users)))
+            return Deny(to_ends(ends), denial, tuple(map(to_user, users)))
         case {"denied": number, **rest} if not rest:
             return DenyDone(to_number(number))
         case {"accept": list() as sockets, **rest} if not rest:
@@ -388,6 +398,13 @@ def _simple_message(value: object) -> Message:
             return _status(values)
         case {"check_targets": _} | {"targets_down": _} | {"target_ejected": _}:
             return target_messages.from_json(value)
+        case (
+            {"share_with": _}
+            | {"shared": _}
+            | {"store_known": _}
+            | {"refuse_sessions": _}
+        ):
+            return shared_messages.from_json(value)
         case _:
             return admin_messages.from_json(value)
 
@@ -446,10 +463,6 @@ def _source(value: object) -> KeySource:
             return KeySource(to_hosts(hosts), to_url(issuer))
         case _:
             raise BadMessage("an invalid source of keys")
-
-
-def _ends(value: dict[str, object]) -> dict[str, float]:
-    return {to_handle(name): to_time(until) for name, until in value.items()}
 
 
 def batches(

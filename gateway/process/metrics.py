@@ -42,6 +42,7 @@ from gateway.process.messages import WORKER_STATES, Status
 from gateway.process.metering import usage
 from gateway.process.plan_places import name_of
 from gateway.process.totals import Totals
+from gateway.shared.sharing import SharingCounts
 
 Values = Mapping[tuple[str, ...], float]
 Durations = Mapping[tuple[str, ...], Numbers]
@@ -156,6 +157,31 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "workers": ("gauge", ("state",), "Workers by state."),
     "worker_restarts": ("counter", ("cause",), "Workers that were replaced."),
     "hub_restarts": ("counter", (), "Hubs that were replaced."),
+    "shared_store_connected": (
+        "gauge",
+        (),
+        "1 while the gateway has all denials of the shared store, else 0.",
+    ),
+    "shared_denials": (
+        "counter",
+        ("direction",),
+        "Denials sent to the shared store, and received of other gateways.",
+    ),
+    "shared_entries_skipped": (
+        "counter",
+        (),
+        "Entries of the shared store that aren't of this gateway's format.",
+    ),
+    "shared_denials_waiting": (
+        "gauge",
+        (),
+        "Denials of this gateway that the shared store doesn't have yet.",
+    ),
+    "shared_lag_seconds": (
+        "gauge",
+        (),
+        "From a denial until it was read in the shared store, the last time.",
+    ),
     "config_generation": ("gauge", (), "The number of the configuration that serves."),
     "config_last_reload_success": (
         "gauge",
@@ -174,6 +200,9 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
     "process_max_fds": ("gauge", ("process",), "The limit of file descriptors."),
 }
 """Name without prefix → type, labels and text. Names of counters get `_total`."""
+
+
+_SHARED: Final = tuple(name for name in SERIES if name.startswith("shared_"))
 
 
 def _name(name: str) -> str:
@@ -246,8 +275,13 @@ class _Metrics(Collector):
     """Collects all series from the status and the totals."""
 
     def __init__(
-        self, status: Status, totals: Totals, fetches: tuple[int, int]
+        self,
+        status: Status,
+        totals: Totals,
+        fetches: tuple[int, int],
+        shared: SharingCounts | None,
     ) -> None:
+        self._shared = shared
         self._status = status
         self._fetches = fetches
         self._totals = totals
@@ -258,6 +292,7 @@ class _Metrics(Collector):
         yield from self._targets()
         yield from self._core()
         yield from self._workers()
+        yield from self._sharing()
         yield from self._configuration()
         yield from self._processes()
 
@@ -343,6 +378,21 @@ class _Metrics(Collector):
         yield _family("worker_restarts", {(cause,): n for cause, n in restarts})
         yield _family("hub_restarts", {(): status.hub_restarts})
 
+    def _sharing(self) -> Iterator[Metric]:
+        """Yield the families of the shared store; they are empty without one."""
+        counts = self._shared
+        values: list[Values] = [{}] * len(_SHARED)
+        if counts is not None:
+            values = [
+                {(): counts.is_connected},
+                {("sent",): counts.sent, ("received",): counts.received},
+                {(): counts.skipped},
+                {(): counts.waiting},
+                {} if counts.lag_s is None else {(): counts.lag_s},
+            ]
+        for name, value in zip(_SHARED, values, strict=True):
+            yield _family(name, value)
+
     def _configuration(self) -> Iterator[Metric]:
         status = self._status
         name = "config_last_reload_success"
@@ -395,14 +445,19 @@ def form_of(accept: str) -> str:
 
 
 def render(
-    status: Status, totals: Totals, form: str, fetches: tuple[int, int]
+    status: Status,
+    totals: Totals,
+    form: str,
+    fetches: tuple[int, int],
+    shared: SharingCounts | None = None,
 ) -> bytes:
     """Return the metrics in one of the media types of `form_of`.
 
-    *fetches* are the hub's own fetches of keys: the good and the failed ones.
+    *fetches* are the hub's own fetches of keys: the good and the failed ones. *shared*
+    is what it counts of the shared store, if there is one.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(status, totals, fetches))
+    registry.register(_Metrics(status, totals, fetches, shared))
     if form == _OPENMETRICS:
         encoded: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call] # the library has no types there
         return encoded

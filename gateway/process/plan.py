@@ -20,6 +20,8 @@ These rules hold after every event, in any order of events:
 - The hub has the `Status` of the present, and checks the targets of the configuration
   that serves. What it finds reaches all workers that have these checks, new ones too.
 - An ejection that a worker tells of reaches all others, and new ones until it ends.
+- With `gateway.shared`, no worker accepts before the hub has read the store's denials
+  or has found the store away. Each denial of this gateway reaches the hub.
 - After a signal to stop, workers accept for `gateway.shutdown_delay`, and are replaced.
 - Of two gateways in an upgrade, one accepts. See `plan_upgrade`.
 """
@@ -29,12 +31,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from gateway.config.diff import ConfigChange, in_words
 from gateway.events import Fact, RuntimeEvent
 from gateway.process import plan_drains, plan_lines
 from gateway.process.admin_messages import (
-    Describe,
     DrainWanted,
     FilesChanged,
     ReloadWanted,
@@ -45,7 +47,6 @@ from gateway.process.messages import (
     Deny,
     DenyDone,
     Failed,
-    FetchKeys,
     Keys,
     KeySource,
     KeysUntil,
@@ -87,8 +88,10 @@ from gateway.process.plan_events import (
     Tick,
     Unread,
 )
+from gateway.process.plan_hub import HubDirections
 from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of, shares
+from gateway.process.plan_shared import StorePlan
 from gateway.process.plan_state import (
     Child,
     ChildPlace,
@@ -102,6 +105,7 @@ from gateway.process.plan_status import GatewayCondition
 from gateway.process.plan_targets import SharedEjections, TargetStates
 from gateway.process.plan_upgrade import Upgrade
 from gateway.process.plan_watch import HubWatch
+from gateway.process.shared_messages import ShareDenials, StoreState
 from gateway.process.target_messages import TargetEjected, TargetsDown
 
 
@@ -135,19 +139,15 @@ class Plan:
         self._children.update((peer.number, peer) for peer in self._upgrade.peers)
         self._last_number = len(self._children)
         self._denials = Denials()
+        self._store = StorePlan(config, is_upgrade=is_upgrade)
         self._targets = TargetStates()
         self._ejections = SharedEjections()
         self._reloads = AskedReloads()
         """Those that the hub has asked for."""
         self._keys: Keys | None = None
         """The last keys of the core of the current generation."""
-        self._hub_fetches: tuple[int, FetchKeys] | None = None
-        """The last `FetchKeys`, and the hub that it was sent to."""
-        self._hub_describes: tuple[int, Describe] | None = None
-        """The last `Describe`, and the hub that it was sent to."""
+        self._directions = HubDirections()
         self._watch = HubWatch(config.watch)
-        self._hub_asks: tuple[int, int] | None = None
-        """The hub that `AskCore` was sent to last, and the generation of it."""
         self._notices = plan_lines.Notices()
         self._condition = GatewayCondition()
         self._hub_status: tuple[int, Status] | None = None
@@ -175,7 +175,7 @@ class Plan:
             return Phase.STOPPING
         if self._is_loading or self._next is not None:
             return Phase.RELOADING
-        if self._current.is_proven and not self._upgrade.is_waiting:
+        if self._current.is_proven and not self._is_held:
             return Phase.RUNNING
         return Phase.STARTING
 
@@ -225,6 +225,7 @@ class Plan:
                 self._direct_hub()
         self._advance()
         self._update_hub()
+        self._send_all(self._store.update(self._all_workers(), now.monotonic))
         actions, self._actions = self._actions, []
         return actions
 
@@ -249,6 +250,9 @@ class Plan:
                 self._kill(child, "it didn't finish in time")
             else:
                 self._send(child, Ping())
+        if self._store.give_up_waiting(now):
+            self._announce()
+            self._assign_sockets()
         self._check_next()
 
     def _check_next(self) -> None:
@@ -313,6 +317,10 @@ class Plan:
                 self._assign_sockets()
             case Keys() if not isinstance(child, WorkerChild):
                 self._on_keys(message)
+            case ShareDenials(shared) if child is self._hub.child:
+                self._relay(child, Deny(shared.ends, users=shared.users))
+            case StoreState(is_known) if child is self._hub.child:
+                self._on_store_state(is_known=is_known)
             case TargetsDown() if child is self._hub.child:
                 config = self._current.config
                 self._send_all(
@@ -372,31 +380,19 @@ class Plan:
             self._keys = replace(keys, fetched_at=at)
 
     def _direct_hub(self) -> None:
-        """Have the hub fetch the keys of the current generation's core, and ask it.
-
-        It is asked once for each generation, and by each hub.
-        """
-        hub, source, core = self._hub.child, self._current.source, self._current.core
-        config = self._current.config
+        """Tell the hub what has changed of what it does for the current generation."""
+        hub, config = self._hub.child, self._current.config
         if hub is None:
             return
-        described = hub.number, Describe(config.generation, config.description)
-        if config.description and self._hub_describes != described:
-            self._hub_describes = described
-            self._send(hub, described[1])
-        for watch in self._watch.told(hub.number):
-            self._send(hub, watch)
-        for message in self._targets.direct(hub, config):
+        now, denied = self._now.monotonic, self._denials.live(self._now.epoch)
+        told: tuple[Iterable[Message], ...] = (
+            self._watch.told(hub.number),
+            self._targets.direct(hub, config),
+            self._store.direct(hub, config, denied, now),
+            self._directions.direct(hub, self._current),
+        )
+        for message in chain.from_iterable(told):
             self._send(hub, message)
-        if core is not None and self._hub_asks != (hub.number, config.generation):
-            self._hub_asks = hub.number, config.generation
-            self._send(hub, core)
-        if source is None:
-            return
-        fetch = FetchKeys(source, config.keys_refresh_s, config.keys_timeout_s)
-        if self._hub_fetches != (hub.number, fetch):
-            self._hub_fetches = hub.number, fetch
-            self._send(hub, fetch)
 
     def _report(
         self, worker: WorkerChild, message: Deny | Ready | Failed | Snapshot
@@ -423,6 +419,11 @@ class Plan:
         if isinstance(source, WorkerChild):
             for part in batches(denial.ends.items()):
                 self._report(source, part)
+        self._send_all(self._store.share(denial, self._hub.child))
+        self._relay(source, denial)
+
+    def _relay(self, source: Child, denial: Deny) -> None:
+        """Keep a denial, and relay it to all workers and other gateways."""
         others = [
             child
             for child in self._children.values()
@@ -439,9 +440,28 @@ class Plan:
             if generation is self._current:
                 self._condition.loaded = True, self._now.epoch
                 if not self._upgrade.is_waiting:
-                    self._actions.append(Announce())
+                    self._store.start_waiting(self._now.monotonic)
                     self._hub.due = self._now.monotonic
+                self._announce()
         self._assign_sockets()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether workers that are ready may not accept yet."""
+        return self._upgrade.is_waiting or self._store.is_awaited
+
+    def _announce(self) -> None:
+        """Report that the gateway is ready, unless it must not accept yet."""
+        if not self._is_held:
+            self._actions.append(Announce())
+
+    def _on_store_state(self, *, is_known: bool) -> None:
+        """Note how the shared store is; accept, if only that was awaited."""
+        was_held = self._is_held
+        self._store.heard(is_known=is_known, now=self._now.monotonic)
+        if was_held:
+            self._announce()
+            self._assign_sockets()
 
     def _on_closed(self, child: Child, reason: str | None) -> None:
         child.is_closed = True
@@ -610,12 +630,14 @@ class Plan:
             )
             self._children[worker.number] = place.child = worker
             self._actions.append(Fork(worker.number, slot, config.generation))
-            for denied in self._denials.live(self._now.epoch):
-                self._send(worker, denied)
-            for known in self._targets.known(config):
-                self._send(worker, known)
-            for told in self._ejections.live(self._now.monotonic):
-                self._send(worker, told)
+            told: tuple[Iterable[Message], ...] = (
+                self._store.begin(),
+                self._denials.live(self._now.epoch),
+                self._targets.known(config),
+                self._ejections.live(self._now.monotonic),
+            )
+            for message in chain.from_iterable(told):
+                self._send(worker, message)
 
     def _fork_hub(self) -> None:
         hub = Child(
@@ -638,12 +660,15 @@ class Plan:
 
         While no worker is ready, clients wait in the sockets' queues.
         """
+        if self._store.is_awaited:
+            return
         if self._next is not None and self._can_take_over(self._next):
             self._switch_to(self._next)
             return
         workers = self._current.ready()
         if self._upgrade.is_waiting:
-            if self._is_complete(self._current, self._upgrade.must_have_keys):
+            needs_keys, now = self._upgrade.must_have_keys, self._now.monotonic
+            if self._current.is_complete(now, must_have_keys=needs_keys):
                 self._actions += self._upgrade.offer()
             return
         for slot, numbers in shares(self._sockets, tuple(workers)).items():
@@ -662,18 +687,8 @@ class Plan:
         if not serving:
             return bool(ready)
         now = self._now.monotonic
-        return self._is_complete(
-            generation, any(worker.keys_until > now for worker in serving)
-        )
-
-    def _is_complete(self, generation: Generation, must_have_keys: bool) -> bool:
-        """Return whether all workers of *generation* are ready, perhaps with keys."""
-        ready, now = generation.ready().values(), self._now.monotonic
-        if len(ready) < self._workers:
-            return False
-        if generation.complete_at is None:
-            generation.complete_at = now
-        return not must_have_keys or all(worker.keys_until > now for worker in ready)
+        must_have_keys = any(worker.keys_until > now for worker in serving)
+        return generation.is_complete(now, must_have_keys=must_have_keys)
 
     def _switch_to(self, generation: Generation) -> None:
         """Make *generation* accept, and the previous one drain."""
@@ -682,7 +697,8 @@ class Plan:
         before, after = previous.config.sdk, generation.config.sdk
         # Unknown if no worker has said it: each is compared when it says it.
         if before != after or generation.source not in (None, previous.source):
-            self._keys = self._hub_fetches = None
+            self._keys = None
+            self._directions.forget_fetches()
         self._direct_hub()
         self._assign_sockets()
         self._drain(previous, previous.config.websocket_drain_s)

@@ -13,6 +13,7 @@ from gateway.config.diff import ConfigChange
 from gateway.events import Fact, RuntimeEvent
 from gateway.process.admin_messages import WatchFiles
 from gateway.process.messages import Deny, Keys, Message
+from gateway.shared.place import StorePlace
 from gateway.upstream.checked import ServiceCheck
 
 # --- events -----------------------------------------------------------------------
@@ -67,6 +68,8 @@ class LoadedFile:
     """What the hub tells operators of the file; empty: nothing."""
     checks: tuple[ServiceCheck, ...] = ()
     """How targets are checked."""
+    shared: StorePlace | None = field(default=None, repr=False)
+    """Where gateways share denials (`gateway.shared`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,15 @@ class Generation:
             if worker.state is ChildState.READY
         }
 
+    def is_complete(self, now: float, *, must_have_keys: bool) -> bool:
+        """Return whether all of its workers are ready, perhaps with keys."""
+        ready = self.ready().values()
+        if len(ready) < len(self.places):
+            return False
+        if self.complete_at is None:
+            self.complete_at = now
+        return not must_have_keys or all(worker.keys_until > now for worker in ready)
+
     def accepting(self) -> list[WorkerChild]:
         """Return the workers that accept."""
         return [worker for worker in self.ready().values() if worker.sockets]

@@ -49,6 +49,7 @@ from gateway.process.serve import (
     hosting,
     settle_garbage,
 )
+from gateway.process.shared_messages import RefuseSessions
 from gateway.process.target_messages import TargetEjected, TargetsDown
 from gateway.seams.library import LibraryChanged
 from gateway.settings import Settings
@@ -178,6 +179,8 @@ class Worker:
                 self._changed.set()
             case Keys(source, fetched_at, jwks) if source == self._key_source:
                 self._app.keys.adopt(jwks.encode(), fetched_at)
+            case RefuseSessions(is_on):
+                self._app.engine.refuse_sessions(is_on=is_on)
             case TargetsDown(service, targets):
                 if service in self._services:
                     self._services[service].set_down(targets)

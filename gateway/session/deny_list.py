@@ -6,6 +6,7 @@ time. The second kind also covers sessions whose handles nobody knows here.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ MAX_SESSIONS = 100_000
 """About 200 bytes each."""
 MAX_DENY_S: Final = 7 * 86_400.0
 """The longest that a session is remembered, whatever the life of its tokens."""
+MAX_HANDLE: Final = 1024
+"""Of a session handle or an id from another process, in characters. SuperTokens' have
+less than 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,19 @@ class DenyList:
             for user_id in {identity.user_id, identity.recipe_user_id}
             for tenant_id in (None, identity.tenant_id)
             if (denial := self._users.get(UserScope(user_id, tenant_id))) is not None
+        )
+
+    def covers(self, handle: str, until: float) -> bool:
+        """Return whether the session is denied until then, or longer."""
+        return self._ends.get(handle, -math.inf) >= until
+
+    def covers_user(self, denial: UserDenial) -> bool:
+        """Return whether the user is denied so, or more."""
+        known = self._users.get(denial.scope)
+        return (
+            known is not None
+            and known.before >= denial.before
+            and known.until >= denial.until
         )
 
     def live(self, now: float) -> Iterator[tuple[str, float]]:

@@ -24,6 +24,8 @@ NOTES: Final[Mapping[str, str]] = {
     " (core.max_concurrent)",
     "core_timeout": "the core didn't answer in time",
     "core_unavailable": "the core can't be reached",
+    "denials_unknown": "the store that gateways share is away (gateway.shared), so it"
+    " isn't known which sessions have ended",
     "internal_error": "verification failed: standard error says where",
 }
 """Reason → what the log says about it."""

@@ -83,6 +83,7 @@ async def serve(proxy: Proxy, settings: Config) -> Serving:
         upstreams=None,  # type: ignore[arg-type] # the same
         sdk=None,  # type: ignore[arg-type] # the same
         make_id=proxy.dependencies.make_id,
+        engine=None,  # type: ignore[arg-type] # the same
     )
 
     @asynccontextmanager

@@ -168,3 +168,21 @@ def test_mail(facts: MailFacts, severity: str) -> None:
     """Without TLS, links and the password can be read on the way."""
     found: Diagnosis = judgments.mail("smtp:587", facts)
     assert found.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("trouble", "refuses", "severity"),
+    [
+        (None, True, "ok"),
+        ("it doesn't answer", False, "warn"),
+        ("it doesn't answer", True, "fail"),
+    ],
+)
+def test_a_store_that_is_away_is_as_bad_as_what_follows(
+    trouble: str | None, refuses: bool, severity: str
+) -> None:
+    """With `on_failure: refuse`, requests with a session are refused without it."""
+    found = judgments.shared_store("r:6379", "k", trouble, refuses=refuses)
+    assert (found.check, found.severity) == ("shared", severity)
+    assert found.text.startswith("r:6379")
+    assert bool(found.remedy) is (trouble is not None)

@@ -49,6 +49,10 @@ CASES: dict[str, tuple[Facts, Level, Level, Level]] = {
         replace(FACTS, services_down=("app",)),
         *(OK, DEGRADED, OK),
     ),
+    "the shared store is away": (
+        replace(FACTS, store_trouble="it doesn't answer"),
+        *(OK, DEGRADED, OK),
+    ),
     "a bad file": (with_status(is_loaded=False), OK, OK, OK),
     "the start isn't over": (
         with_status(is_started=False, keys_until=None),
@@ -103,7 +107,8 @@ def test_a_check_that_is_excluded_does_not_count() -> None:
     assert probed(board, "/readyz", "draining").level is DEGRADED
     health = probed(board, "/readyz", "draining", "keys")
     assert health.level is OK
-    assert list(health.checks) == ["accepting", "core", "certificates", "services"]
+    left = ["accepting", "core", "certificates", "services", "shared"]
+    assert list(health.checks) == left
     assert probed(board, "/livez", *PROBES["/livez"]).level is OK
 
 

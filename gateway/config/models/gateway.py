@@ -24,6 +24,7 @@ from gateway.config.listens import listen_address
 from gateway.config.models.admin import AdminConfig
 from gateway.config.models.base import Model
 from gateway.config.models.listens import ListenConfig, short_listens
+from gateway.config.models.shared import SharedConfig
 
 _MIN_INTERVAL_S = 0.1
 
@@ -216,6 +217,9 @@ class GatewayConfig(Model):
     only. `{}` is every 5 s."""
     probes: ProbesConfig = ProbesConfig()
     admin: AdminConfig = AdminConfig()
+    shared: SharedConfig | None = None
+    """Where replicas learn of each other's sessions that have ended; unset: nowhere. A
+    sign-out at one is known at another only when the access token has expired."""
     near_misses: Literal["refuse", "forward"] = "refuse"
     """What happens to a request whose path its service may read as that of a stricter
     route, such as `/Admin` for `/admin`. See docs/security.md.
