@@ -22,7 +22,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients overload sign-in-burst core-stalls dashboard day-two soak mutants screenshots bench \
+	slow-clients overload sign-in-burst core-stalls dashboard day-two replicas soak mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -171,6 +171,9 @@ soak: $(VENV)/.run ## mixed load with faults in the middle (ten minutes; ARGS=60
 
 day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: requests lost (two minutes; ARGS=--quick)
 	@$(BIN)/python -m bench.scripts.day_two $(ARGS)
+
+replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that fails (a minute; ARGS=--quick)
+	@$(BIN)/python -m bench.scripts.replicas $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)
