@@ -116,7 +116,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --python-version 3.13 \
 
 lock: $(VENV)/.run ## the image's dependencies with their hashes (ARGS=--upgrade for newer ones)
 	@$(PIP) install --quiet --group packages
-	@$(LOCK) pyproject.toml -o deploy/requirements.txt
+	@$(LOCK) --extra redis pyproject.toml -o deploy/requirements.txt
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))\
 	  ["build-system"]["requires"], sep="\n")' | $(LOCK) - -o deploy/requirements-build.txt
 

@@ -137,10 +137,14 @@ def pins(name: str) -> Iterator[tuple[Requirement, int]]:
             yield Requirement(requirement.strip()), len(hashes)
 
 
+REDIS = PYPROJECT["project"]["optional-dependencies"]["redis"]
+"""The extra that the image has."""
+
+
 @pytest.mark.parametrize(
     ("file", "wanted"),
     [
-        ("requirements.txt", PYPROJECT["project"]["dependencies"]),
+        ("requirements.txt", [*PYPROJECT["project"]["dependencies"], *REDIS]),
         ("requirements-build.txt", PYPROJECT["build-system"]["requires"]),
     ],
 )
