@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,6 @@ from gateway import headers, overload, supertokens
 from gateway.clients import Clients
 from gateway.config import Config, GatewayConfig
 from gateway.config import path as config_path
-from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.events import RuntimeEvent, about
 from gateway.headers import (
@@ -36,6 +36,8 @@ from gateway.mirroring import Mirroring
 from gateway.observe import Observer, spans
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
+from gateway.rate_limits import AuthLimits, Limiter, LocalStore
+from gateway.resources import Router
 from gateway.routes import RouteTable, Service, unmet_requirements
 from gateway.seams import aiohttp as aiohttp_seams
 from gateway.session import keys
@@ -366,6 +368,8 @@ async def open_app(
                 traces=traces(config, sampler),
                 pace=pace,
                 mirroring=mirroring,
+                limiter=Limiter(LocalStore(time.monotonic_ns)),
+                auth_limits=AuthLimits.of(config),
                 logs_user_agent=config.log.user_agent,
             )
         )

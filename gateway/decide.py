@@ -12,25 +12,23 @@ has to wait for the core, for its keys or for the CORS policy.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from enum import Enum, auto
 from random import random
 from time import perf_counter
-from typing import Any, Final, NamedTuple, assert_never
+from typing import Any, assert_never
 
 from gateway import errors, headers, responses, websocket
+from gateway.decisions import AuthCall, Decision, Forward, Request, Respond
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
-from gateway.headers import ForwardedCache, ForwardedFields, Traces
-from gateway.http import target
+from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields, first
-from gateway.http.lines import Line
 from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.request_head import RequestHead
-from gateway.http.target import Form, Target
 from gateway.identity import (
     Allowed,
     Denied,
+    Principal,
     Protection,
     SessionIdentity,
     SessionPolicy,
@@ -39,6 +37,9 @@ from gateway.identity import (
     Verifier,
 )
 from gateway.observe import Record, Recording
+from gateway.rate_limits import Asking, AuthLimits, Caller, Limited, Limiter
+from gateway.rate_limits.auth_calls import accounts, auth_call
+from gateway.resources import USER_METHODS, GatewayResource, Router
 from gateway.responses import Response
 from gateway.routes import (
     Conditional,
@@ -47,13 +48,11 @@ from gateway.routes import (
     NearMiss,
     Outcome,
     Route,
-    RouteTable,
-    slashes,
 )
 from gateway.routes.answer import Answer, opens_a_page
 from gateway.session.credentials import credentials
 from gateway.shedding import Shedding
-from gateway.supertokens.api import Auth, user
+from gateway.supertokens.api import user
 
 # Looking up an enumeration's member takes three times as long as assigning it.
 _TARGET, _MATCH = Stage.TARGET, Stage.MATCH
@@ -61,174 +60,12 @@ _PREFLIGHT, _VERIFY = Stage.PREFLIGHT, Stage.VERIFY
 
 _new = object.__new__
 
-_USER_METHODS = ("GET", "HEAD")
-
-KNOWN_MAX_BYTES: Final = 512
-"""Target and Host together must not be longer, in bytes, to be remembered. Targets with
-a query are never remembered, as they may hold a secret."""
 _MAX_USER_AGENT = 256
 """Characters of a User-Agent that are logged."""
-_KNOWN_MAX = 4096
-"""Resources that are remembered: their keys take up to 2 MiB in total."""
-
 _EXPOSE = b"access-control-expose-headers"
 """Removed from the SDK's responses: `cors` exposes the same names on each response."""
 
 _ANY_SESSION = SessionPolicy(protection=Protection.REQUIRED)
-
-
-class Request:
-    """A request with one meaning only, made by step 2 from a head.
-
-    It doesn't change once it is made. Verification reads the request through it
-    (`identity.SessionRequest`).
-    """
-
-    __slots__ = ("credential_lines", "forwarded", "head", "id", "method", "target")
-
-    head: RequestHead
-    target: Target
-    forwarded: ForwardedFields
-    id: bytes
-    method: str
-    credential_lines: tuple[Line, ...]
-
-    @property
-    def path(self) -> str:
-        return self.target.path
-
-    @property
-    def authority(self) -> str:
-        return self.target.authority
-
-    @property
-    def is_secure(self) -> bool:
-        return self.forwarded.is_secure
-
-    @property
-    def fields(self) -> Fields:
-        return self.head.fields
-
-
-class Respond(NamedTuple):
-    """The gateway responds itself; the request is not forwarded."""
-
-    answer: Response
-    fields: Fields
-    """Fields to add to those of `answer`: new tokens, CORS, `X-Request-Id`."""
-
-
-class AuthCall(NamedTuple):
-    """A call of the SDK's API. `Decider.call` makes it, with the request's body."""
-
-    request: Request
-
-
-class Forward(NamedTuple):
-    """The request may be forwarded to the route's service."""
-
-    request: Request
-    route: Route
-    verdict: Allowed
-    cors: Fields
-    """The Access-Control-* fields of the reply."""
-    upgrade: bool
-    """Whether the request opens a WebSocket."""
-
-
-Decision = Respond | AuthCall | Forward
-
-
-class Resource:
-    """The resource that a request names. It doesn't change once it is made."""
-
-    __slots__ = ("outcome", "route", "target")
-
-    target: Target
-    route: Route | None
-    """The route that applies; None: see `outcome`."""
-    outcome: Outcome | Conditional | GatewayResource
-
-
-class GatewayResource(Enum):
-    """Resources of the gateway itself."""
-
-    USER = auto()
-    AUTH = auto()
-    ASTERISK = auto()
-    """`OPTIONS *`: the gateway as a whole."""
-
-
-class Router:
-    """Finds resources: `/user`, the SDK's API, `OPTIONS *` and the route table."""
-
-    def __init__(self, *, table: RouteTable, auth: Auth, user_path: str) -> None:
-        self.table = table
-        self.auth = auth
-        self.user_path = user_path
-        self._kept_slashes = slashes.readings(table.routes)
-        self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
-        """Results of `find` by its arguments. Callers look here first."""
-
-    def find(self, method: str, raw: bytes, host: bytes | None) -> Resource:
-        """Return the resource that a method, a raw target and a Host name.
-
-        Raises:
-            BadTarget: readers could take it for different resources (`target.parse`).
-        """
-        resource: Resource = _new(Resource)
-        outcome: Outcome | Conditional | GatewayResource
-        if self._kept_slashes and target.has_odd_slash(raw):
-            request_target, outcome = slashes.find(
-                raw, method, host, self._kept_slashes, self._outcome
-            )
-        else:
-            request_target = target.parse(raw, method, host)
-            outcome = self._outcome(method, request_target)
-        resource.target = request_target
-        resource.outcome = outcome
-        resource.route = None
-        if isinstance(outcome, Matched):
-            resource.route = outcome.route
-        if not request_target.query and len(raw) + len(host or b"") <= KNOWN_MAX_BYTES:
-            if len(self.known) >= _KNOWN_MAX:
-                self.known.clear()
-            self.known[method, raw, host] = resource
-        return resource
-
-    def method_allowed(self, request_target: Target, method: str) -> bool:
-        """Return whether the resource of *request_target* supports *method*."""
-        match self._outcome(method, request_target):
-            case GatewayResource.USER:
-                return method in _USER_METHODS
-            case Conditional():
-                return True
-            case outcome:
-                return not isinstance(outcome, MethodNotAllowed)
-
-    def route_for(self, request_target: Target, method: str) -> Route | None:
-        """Return the route that *method* on a target takes; None if none does.
-
-        Of routes with conditions, it is the one without, or else the first.
-        """
-        outcome = self._outcome(method, request_target)
-        if isinstance(outcome, Conditional):
-            options = (outcome.otherwise, *(one for _, one in outcome.options))
-            matched = (one for one in options if isinstance(one, Matched))
-            return next((one.route for one in matched), None)
-        return outcome.route if isinstance(outcome, Matched) else None
-
-    def _outcome(
-        self, method: str, request_target: Target
-    ) -> Outcome | Conditional | GatewayResource:
-        path = request_target.path
-        if path == self.user_path:
-            return GatewayResource.USER
-        if self.auth.owns(path):
-            return GatewayResource.AUTH
-        if request_target.form is Form.ASTERISK:
-            return GatewayResource.ASTERISK
-        return self.table.match(method, request_target.host, path)
 
 
 class Decider:
@@ -243,9 +80,16 @@ class Decider:
         forwarded: ForwardedCache,
         make_id: Callable[[], str],
         traces: Traces,
+        limiter: Limiter,
+        auth_limits: AuthLimits | None = None,
         logs_user_agent: bool = False,
     ) -> None:
-        """*logs_user_agent*: the record has the request's User-Agent."""
+        """*auth_limits* are those of the SDK's API; None: it has none.
+
+        *logs_user_agent*: the record has the request's User-Agent.
+        """
+        self._limiter = limiter
+        self._auth_limits = auth_limits
         self._resources = resources
         self._logs_user_agent = logs_user_agent
         self._verifier = verifier
@@ -337,6 +181,8 @@ class Decider:
         upgrade = head.has_upgrade and websocket.wants_upgrade(head.fields)
         if upgrade and (refused := self._refused_upgrade(request, route, record)):
             return self._respond(request, refused, policy=self._cors.of(route))
+        if route.limits is not None:
+            return self._decide_limited(request, route, record, upgrade)
         # 5 verify
         record.stage = _VERIFY
         record.verify_at = perf_counter()
@@ -360,6 +206,8 @@ class Decider:
                 record.route = "/auth"
                 if self.shedding is not None:
                     self._shed(is_critical=self._resources.auth.is_first(request.path))
+                if self._auth_limits is not None:
+                    return self._auth_limited(request, self._auth_limits, record)
                 return AuthCall(request)
             case GatewayResource.ASTERISK:
                 answer = Response(status=204)
@@ -397,6 +245,16 @@ class Decider:
             GatewayError: the core can't be reached, or the SDK failed.
         """
         request, head = auth.request, auth.request.head
+        if (limits := self._auth_limits) is not None:
+            name = auth_call(request.method, request.path)
+            uses = () if name is None else limits.after[name]
+            limited = await _answered_limit(
+                self._limiter.judge(uses, _caller(request, name, accounts(body)))
+                if uses
+                else None
+            )
+            if limited is not None:
+                return await _awaited(self._too_many(request, limited, record))
         reply = await self._resources.auth.handle(
             method=head.method,
             path=request.path,
@@ -466,8 +324,8 @@ class Decider:
     ) -> Respond | Coroutine[Any, Any, Respond]:
         """Return the response of `/user`: the information in the request's session."""
         record.route = "/user"
-        if request.head.method not in _USER_METHODS:
-            answer = responses.method_not_allowed(_USER_METHODS, record.request_id)
+        if request.head.method not in USER_METHODS:
+            answer = responses.method_not_allowed(USER_METHODS, record.request_id)
             return self._respond(request, answer)
         return self._user_response(request, record)
 
@@ -507,6 +365,116 @@ class Decider:
             return await self._verifier.verify(request, policy)
         finally:
             record.verified_at = perf_counter()
+
+    # --- rate limits ----------------------------------------------------------
+
+    def _decide_limited(
+        self, request: Request, route: Route, record: Record, upgrade: bool
+    ) -> Decision | Coroutine[Any, Any, Decision]:
+        """Return the decision for a *route* with limits, or a coroutine.
+
+        What needs no session is judged before it is verified, and the rest after.
+        """
+        limits = route.limits
+        assert limits is not None, "the caller has looked"
+        judged = self._limiter.judge(limits.before, _caller(request, route.name))
+        if isinstance(judged, Limited):
+            return self._too_many(request, judged, record, self._cors.of(route))
+        if judged is not None:
+            return self._decide_limited_async(request, route, record, upgrade, judged)
+        record.stage = _VERIFY
+        record.verify_at = perf_counter()
+        verdict = self._verifier.verify_now(request, route.session)
+        record.verified_at = perf_counter()
+        if verdict is None:
+            return self._decide_limited_async(request, route, record, upgrade)
+        judged = self._judge_principal(request, route, verdict)
+        if isinstance(judged, Limited):
+            return self._too_many(request, judged, record, self._cors.of(route))
+        origins = request.head.origins
+        cors_fields = self._cors.of(route).known(origins) if origins else ()
+        if judged is not None or cors_fields is None:
+            return self._decide_limited_async(
+                request, route, record, upgrade, judged, verdict
+            )
+        return _apply_verdict(request, route, verdict, cors_fields, record, upgrade)
+
+    def _judge_principal(
+        self, request: Request, route: Route, verdict: Verdict
+    ) -> Limited | Asking | None:
+        """Judge what needs the session, if the request has been allowed."""
+        assert route.limits is not None, "the caller has looked"
+        if not isinstance(verdict, Allowed) or not route.limits.after:
+            return None
+        caller = _caller(request, route.name, principal=verdict.principal)
+        return self._limiter.judge(route.limits.after, caller)
+
+    async def _decide_limited_async(
+        self,
+        request: Request,
+        route: Route,
+        record: Record,
+        upgrade: bool,
+        asking: Asking | None = None,
+        verdict: Verdict | None = None,
+    ) -> Decision:
+        """Return the decision for a *route* with limits, when *asking* is answered.
+
+        With *verdict*, *asking* is what needs the session.
+        """
+        limited = await _answered_limit(asking)
+        if limited is None and verdict is None:
+            verdict = await self._verified(request, route.session, record)
+            limited = await _answered_limit(
+                self._judge_principal(request, route, verdict)
+            )
+        if limited is not None:
+            policy = self._cors.of(route)
+            return await _awaited(self._too_many(request, limited, record, policy))
+        assert verdict is not None, "it was verified above, or before"
+        fields: Fields = ()
+        if request.head.origins:
+            fields = await self._cors.of(route).fields(request.head.origins)
+        return _apply_verdict(request, route, verdict, fields, record, upgrade)
+
+    def _auth_limited(
+        self, request: Request, limits: AuthLimits, record: Record
+    ) -> Decision | Coroutine[Any, Any, Decision]:
+        """Return the call of the SDK's API, or its refusal by a limit."""
+        name = auth_call(request.method, request.path)
+        uses = () if name is None else limits.before[name]
+        judged = self._limiter.judge(uses, _caller(request, name)) if uses else None
+        if isinstance(judged, Limited):
+            return self._too_many(request, judged, record)
+        if judged is None:
+            return AuthCall(request)
+
+        async def decided() -> Decision:
+            limited = await _answered_limit(judged)
+            if limited is None:
+                return AuthCall(request)
+            return await _awaited(self._too_many(request, limited, record))
+
+        return decided()
+
+    def _too_many(
+        self,
+        request: Request,
+        limited: Limited,
+        record: Record,
+        policy: Cors | None = None,
+    ) -> Respond | Coroutine[Any, Any, Respond]:
+        """Return the 429. Frontends keep the session: only a 401 ends it for them."""
+        record.decision, record.reason = "denied", "rate_limited"
+        record.note = f"rate limit {limited.policy.name}"
+        answer = responses.problem(
+            status=429,
+            code="rate_limited",
+            title="Too many requests",
+            request_id=record.request_id,
+            fields=limited.fields,
+        )
+        return self._respond(request, answer, policy=policy)
 
     def _refused_upgrade(
         self, request: Request, route: Route, record: Record
@@ -685,6 +653,23 @@ def _refusal(verdict: Denied | Undecided, record: Record) -> Response:
             return responses.undecided(verdict, record.request_id)
         case _:
             assert_never(verdict)
+
+
+def _caller(
+    request: Request,
+    route: str | None,
+    accounts: tuple[str, ...] = (),
+    principal: Principal | None = None,
+) -> Caller:
+    """Return what limits know of the client of a request; *route* is its name."""
+    return Caller(
+        request.forwarded.client, request.head.fields, route or "", principal, accounts
+    )
+
+
+async def _answered_limit(judged: Limited | Asking | None) -> Limited | None:
+    """Return the refusal of a request, if it has one; ask for it, if need be."""
+    return await judged.answer() if isinstance(judged, Asking) else judged
 
 
 async def _awaited(response: Respond | Coroutine[Any, Any, Respond]) -> Respond:

@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Any, assert_never
 
 from gateway import headers, responses, websocket
-from gateway.decide import Forward, Respond, answered
+from gateway.decide import answered
+from gateway.decisions import Forward, Respond
 from gateway.downstream.client_side import Downstream
 from gateway.downstream.whole_body import whole_body
 from gateway.errors import (

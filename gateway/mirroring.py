@@ -17,7 +17,7 @@ from dataclasses import replace
 from random import random
 from typing import Any, Final
 
-from gateway.decide import Forward
+from gateway.decisions import Forward
 from gateway.downstream.client_side import Downstream
 from gateway.errors import GatewayError, UpstreamError
 from gateway.headers import SHADOW_NAME

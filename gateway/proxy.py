@@ -18,7 +18,8 @@ from typing import Protocol
 
 from gateway import websocket
 from gateway.config import LimitsConfig
-from gateway.decide import Decider, Forward, Respond, Router
+from gateway.decide import Decider
+from gateway.decisions import Forward, Respond
 from gateway.downstream.client_side import Downstream
 from gateway.downstream.cors import Cors
 from gateway.downstream.whole_body import whole_body
@@ -32,6 +33,8 @@ from gateway.identity import Principal, Verifier
 from gateway.mirroring import Mirroring
 from gateway.observe import Observer, Record, current
 from gateway.pace import Pace
+from gateway.rate_limits import AuthLimits, Limiter
+from gateway.resources import Router
 from gateway.responses import Response
 from gateway.running import ensure_task
 from gateway.upstream import ServiceTargets
@@ -102,6 +105,10 @@ class Dependencies:
     make_id: Callable[[], str]
     traces: Traces
     pace: Pace
+    limiter: Limiter
+    """Judges requests by the limits of their routes."""
+    auth_limits: AuthLimits | None = None
+    """The limits of the SDK's API; None: it has none."""
     mirroring: Mirroring | None = None
     """Sends copies of requests; None: there are none."""
     logs_user_agent: bool = False
@@ -120,6 +127,8 @@ class Proxy:
             forwarded=parts.forwarded,
             make_id=parts.make_id,
             traces=parts.traces,
+            limiter=parts.limiter,
+            auth_limits=parts.auth_limits,
             logs_user_agent=parts.logs_user_agent,
         )
         self.forwarder = Forwarder(

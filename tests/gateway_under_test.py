@@ -25,7 +25,6 @@ from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
 from gateway import config, routes
 from gateway.app import App, forwarded_cache, readers, service_targets, traces
-from gateway.decide import Router
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
 from gateway.http.fields import first
@@ -44,6 +43,8 @@ from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.process import listening, serve
 from gateway.proxy import Dependencies, Proxy
+from gateway.rate_limits import Limiter, LocalStore
+from gateway.resources import Router
 from gateway.supertokens.api import Auth
 from gateway.upstream import UpstreamPool, Upstreams, UpstreamTarget
 
@@ -246,6 +247,7 @@ def make(
 
     proxy = Proxy(
         Dependencies(
+            limiter=Limiter(LocalStore(time.monotonic_ns)),
             reader=reader,
             resources=resources,
             services=services,

@@ -30,7 +30,9 @@ PURE: dict[str, str] = {
     "clients": "headers",
     "config": "errors headers http",
     "timeouts": "config",
-    "routes": "config errors headers http identity timeouts",
+    "rate_limits": "clients config http identity",
+    "routes": "config errors headers http identity rate_limits timeouts",
+    "decisions": "headers http identity responses routes",
 }
 """Pure rooms: name → the rooms that it may import. They use no socket and no clock."""
 
@@ -52,26 +54,29 @@ EDGES: dict[str, str] = {
         "config errors events http identity observe pace responses running seams"
         " session"
     ),
+    "resources": "http routes supertokens",
     "decide": (
-        "downstream errors headers http identity observe responses routes session"
-        " shedding supertokens websocket"
+        "decisions downstream errors headers http identity observe rate_limits"
+        " resources responses routes session shedding supertokens websocket"
     ),
     "overload": "config decide events observe shedding",
-    "mirroring": ("decide downstream errors headers observe routes timeouts upstream"),
+    "mirroring": (
+        "decisions downstream errors headers observe routes timeouts upstream"
+    ),
     "forward": (
-        "config decide downstream errors headers http identity mirroring observe pace"
-        " responses"
-        " routes running timeouts upstream websocket"
+        "config decide decisions downstream errors headers http identity mirroring"
+        " observe pace responses routes running timeouts upstream websocket"
     ),
     "proxy": (
-        "config decide downstream errors events forward headers http identity mirroring"
-        " observe pace responses running upstream websocket"
+        "config decide decisions downstream errors events forward headers http identity"
+        " mirroring observe pace rate_limits resources responses running upstream"
+        " websocket"
     ),
     "admin": "config events routes",
     "shared": "config events pace session",
     "process": (
-        "admin app clients config downstream errors events http observe pace seams"
-        " session shared routes settings supertokens tls upstream"
+        "admin app clients config downstream errors events http observe pace"
+        " rate_limits seams session shared routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (
         "app config downstream errors http observe pace responses seams settings"
@@ -129,6 +134,8 @@ TESTED_IN: dict[str, str] = {
     "errors": "test_responses.py",
     "seams": "test_seams.py",
     "proxy": "proxy/test_proxy.py",
+    "decisions": "test_decide.py",
+    "resources": "test_decide.py",
 }
 
 

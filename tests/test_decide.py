@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Awaitable
 from typing import Any, NamedTuple, cast
 
 import pytest
 
 from gateway import config, headers, routes
-from gateway.decide import (
-    AuthCall,
-    Decider,
-    Decision,
-    Forward,
-    Respond,
-    Router,
-)
+from gateway.decide import Decider
+from gateway.decisions import AuthCall, Decision, Forward, Respond
 from gateway.downstream.cors import Cors
 from gateway.errors import BadTarget, ContentTooLarge, CoreUnavailable, GatewayError
 from gateway.headers import ForwardedCache, Networks, Traces
@@ -35,6 +30,8 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
+from gateway.rate_limits import Limiter, LocalStore
+from gateway.resources import Router
 from gateway.responses import Response
 from gateway.session.credentials import CREDENTIAL_FIELDS
 from gateway.session.tokens import holds_token, is_session_text
@@ -166,6 +163,7 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
         user_path="/user",
     )
     return Decider(
+        limiter=Limiter(LocalStore(time.monotonic_ns)),
         resources=resources,
         verifier=sessions,
         policy=Cors(

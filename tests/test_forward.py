@@ -18,7 +18,7 @@ import pytest
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, answer
 from gateway_under_test import gateway
 
-from gateway.decide import Forward
+from gateway.decisions import Forward
 from gateway.http.request_head import HeadLimits, RequestReader
 from gateway.observe import Record
 

@@ -39,7 +39,7 @@ from bench.rig.stage import ROOT, TOOLS
 from gateway import config, headers, responses, routes
 from gateway.app import id_maker, readers, traces
 from gateway.clients import Clients
-from gateway.decide import Forward, Router
+from gateway.decisions import Forward
 from gateway.downstream.cors import Cors
 from gateway.downstream.exchange import NO_BODY, Exchange
 from gateway.downstream.listener import ClientConnection, Listener
@@ -47,6 +47,8 @@ from gateway.headers import ForwardedCache, Networks
 from gateway.observe import NoLog, Record
 from gateway.pace import PACE
 from gateway.proxy import Dependencies, Proxy
+from gateway.rate_limits import Limiter, LocalStore
+from gateway.resources import Router
 from gateway.session import tokens
 from gateway.session.authenticator import SessionAuthenticator
 from gateway.session.rules import SessionRules
@@ -218,6 +220,7 @@ async def _count(counter: Counter) -> list[tuple[str, float]]:
     make_id = id_maker()
     proxy = Proxy(
         Dependencies(
+            limiter=Limiter(LocalStore(time.monotonic_ns)),
             reader=reader,
             resources=resources,
             services={"orders": ServiceTargets("orders", [pool])},

@@ -58,6 +58,11 @@ from gateway.config.models.policies import (
     SessionConfig,
     SessionPatch,
 )
+from gateway.config.models.rate_limits import (
+    AuthRateLimitsConfig,
+    RateLimitConfig,
+    RateUseConfig,
+)
 from gateway.config.models.routes import (
     DefaultsConfig,
     GroupConfig,
@@ -87,6 +92,7 @@ from gateway.config.models.supertokens import (
     SuperTokensConfig,
 )
 from gateway.config.pruning import is_within, pruned
+from gateway.config.rate_names import unknown_limits
 from gateway.config.schema import json_schema
 from gateway.config.stores import StoreAddress
 from gateway.config.urls import (
@@ -102,6 +108,7 @@ __all__ = [
     "Address",
     "AdminConfig",
     "AnyAll",
+    "AuthRateLimitsConfig",
     "CacheConfig",
     "ClaimConfig",
     "ClientsConfig",
@@ -133,6 +140,8 @@ __all__ = [
     "PathForm",
     "PathMatchConfig",
     "PathsConfig",
+    "RateLimitConfig",
+    "RateUseConfig",
     "ReplyEditsConfig",
     "RequestConfig",
     "RequestEditsConfig",
@@ -255,6 +264,10 @@ def _contradictions(data: object) -> Iterator[Finding]:
     services = _mapping(_mapping(data).get("services"))
     names: dict[object, Loc] = {}
     yield from mirror_flaws(services)
+    own: list[tuple[Loc, Mapping[Any, Any]]] = [
+        (("services", str(name)), _mapping(keys)) for name, keys in services.items()
+    ]
+    yield from unknown_limits(_mapping(data), [*own, *_raw_routes(data)])
     for loc, keys in _raw_routes(data):
         service = keys.get("service")
         to = _mapping(keys.get("split")).get("to")

@@ -1,7 +1,7 @@
 """PURE. What is left of a file without its mistakes, so that others are found, too.
 
-A route, group or service with a mistake is replaced by a stand-in, which keeps the
-places of all others; any other value with a mistake is left out.
+A route, group, service or rate limit with a mistake is replaced by a stand-in, which
+keeps the places of all others; any other value with a mistake is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def is_within(loc: Loc, places: Iterable[Loc]) -> bool:
 def _replaced(loc: Loc) -> Loc:
     """Return the place that is removed for a finding at *loc*."""
     match loc:
-        case ("routes", int(), *_) | ("services", str(), *_):
+        case ("routes", int(), *_) | ("services" | "rate_limits", str(), *_):
             return loc[:2]
         case ("groups", int(), "routes", int(), *_):
             return loc[:4]
@@ -72,7 +72,7 @@ def _remove(data: Any, loc: Loc) -> None:
 
 
 def _stand_in(loc: Loc) -> dict[str, Any] | None:
-    """Return a value for the place of a route, group or service; None for others."""
+    """Return a value for the place of a route, service, …; None for others."""
     route = {
         "path": {"exact": f"/.invalid/{'/'.join(map(str, loc))}"},
         "upstream": _NOWHERE,
@@ -87,5 +87,7 @@ def _stand_in(loc: Loc) -> dict[str, Any] | None:
             return {"routes": [route]}
         case ("services", str()):
             return {"targets": [_NOWHERE]}
+        case ("rate_limits", str()):
+            return {"rate": "1/s"}
         case _:
             return None

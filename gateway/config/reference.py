@@ -23,12 +23,14 @@ _FORMS: Mapping[str, str] = {
     "Any": "any value",
     "AllowedField": "field name",
     "ApiKey": "text",
+    "Burst": "number from 1",
     "Bytes": "size",
     "Cidr": "network",
     "ClaimPath": "claim",
     "CookieDomain": "domain",
     "CookieDomainChange": "`remove`, `keep` or a domain",
     "CoreUri": "URLs",
+    "Cost": "number from 1",
     "Dotted": "dotted name",
     "EditedReplyField": "field name",
     "EditedRequestField": "field name",
@@ -42,6 +44,7 @@ _FORMS: Mapping[str, str] = {
     "IdentityHeader": "field name",
     "IdentityTemplate": "template",
     "Listen": "host:port",
+    "LimitKey": "`client`, `user`, …",
     "ListenPlace": "address",
     "LoggedStatus": "status or class",
     "Mail": "mail address",
@@ -59,6 +62,8 @@ _FORMS: Mapping[str, str] = {
     "Prefix": "path",
     "Protected": "true, false or `optional`",
     "Recipe": "recipe",
+    "Rate": "rate",
+    "RateUses": "name, or a list of names",
     "RedirectTarget": "URL with places",
     "Regex": "regex",
     "RetryOn": "`connect`, `reset`, `502`, `503` or `504`",
@@ -88,9 +93,11 @@ _ELSEWHERE: Mapping[type[BaseModel], tuple[type[BaseModel], ...]] = {
     models.ServiceConfig: (
         models.ClientsConfig,
         models.IdentityConfig,
+        models.RateUseConfig,
         models.RequireConfig,
         models.SessionPatch,
     ),
+    models.AuthRateLimitsConfig: (models.RateUseConfig,),
 }
 """Models whose keys are listed elsewhere, by the model with a key for them."""
 
@@ -189,6 +196,8 @@ def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
                 return models.PathMatchConfig, ""
             if node.id == "Rewrite":
                 return models.RewriteConfig, ""
+            if node.id == "RateUses":
+                return models.RateUseConfig, "[]"
             for file in models.FILES:
                 model = getattr(file, node.id, None)
                 if isinstance(model, type) and issubclass(model, BaseModel):

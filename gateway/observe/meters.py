@@ -62,6 +62,8 @@ CERTIFICATE: Final = "certificate"
 TARGET: Final = "target"
 SERVICE: Final = "service"
 MIRRORED: Final = "mirrored"
+RATE_LIMITED: Final = "rate_limited"
+"""The requests that a rate limit has refused, by its name."""
 GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET, SERVICE))
 """The kinds that may fall: they say nothing once their worker has ended."""
 SHAPES: Final[dict[str, tuple[int, int]]] = {
@@ -74,6 +76,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     TARGET: (2, 1),
     SERVICE: (1, 2),
     MIRRORED: (3, 1),
+    RATE_LIMITED: (1, 1),
     "counter": (1, 1),
     "gauge": (1, 1),
 }

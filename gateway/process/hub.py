@@ -13,6 +13,8 @@ the `Status` that the supervisor sends each time that it changes, and from what 
 of the core itself. So health is answered even if all workers hang. `/metrics` has what
 the workers count, which the supervisor relays.
 
+It has the buckets of rate limits, from which workers draw leases.
+
 It checks the targets of services (`health.active`), for all workers together, and tells
 the supervisor what is down.
 
@@ -44,8 +46,10 @@ from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
 from gateway.process.hub_shared import HubSharing
+from gateway.process.hub_leases import LeaseBook
 from gateway.process.hub_targets import targets_shown
 from gateway.process.hub_watch import HubWatcher
+from gateway.process.lease_messages import DrawLeases
 from gateway.process.message_values import BadMessage
 from gateway.process.messages import (
     MAX_KEY_SET,
@@ -95,6 +99,7 @@ class Hub:
         self._admin = HubAdmin(self._pipe.send, self._facts)
         self._watcher = HubWatcher(self._pipe.send)
         self._sharing = HubSharing(self._pipe.send)
+        self._lease_book = LeaseBook()
         self._changed = asyncio.Event()
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
@@ -304,6 +309,9 @@ class Hub:
             case FetchKeys():
                 self._fetches = message
                 self._changed.set()
+            case DrawLeases():
+                answers = self._lease_book.draw(message, time.monotonic_ns())
+                self._pipe.send(answers)
             case AskCore():
                 self._admin.use_core(message)
                 self._asks = message

@@ -14,8 +14,14 @@ from typing import Final
 
 from gateway.events import ONCE_CODES, RuntimeEvent
 from gateway.observe.meters import Sample
-from gateway.process import admin_messages, shared_messages, target_messages
+from gateway.process import (
+    admin_messages,
+    lease_messages,
+    shared_messages,
+    target_messages,
+)
 from gateway.process.admin_messages import AdminMessage
+from gateway.process.lease_messages import DrawLeases, LeaseMessage, LeasesDrawn
 from gateway.process.message_values import (
     BadMessage,
     one_of,
@@ -251,6 +257,7 @@ Message = (
     | AdminMessage
     | TargetMessage
     | SharedMessage
+    | LeaseMessage
 )
 
 
@@ -305,6 +312,8 @@ def _to_json(message: Message) -> dict[str, object]:
             return target_messages.to_json(message)
         case ShareWith() | ShareDenials() | StoreState() | RefuseSessions():
             return shared_messages.to_json(message)
+        case DrawLeases() | LeasesDrawn():
+            return lease_messages.to_json(message)
         case admin:
             return admin_messages.to_json(admin)
 
@@ -405,6 +414,8 @@ def _simple_message(value: object) -> Message:
             | {"refuse_sessions": _}
         ):
             return shared_messages.from_json(value)
+        case {"draw": _} | {"drawn": _}:
+            return lease_messages.from_json(value)
         case _:
             return admin_messages.from_json(value)
 

@@ -18,6 +18,7 @@ from gateway.observe.meters import (
     CERTIFICATE,
     MIRRORED,
     POOL,
+    RATE_LIMITED,
     SERVICE,
     TARGET,
     Meters,
@@ -107,6 +108,8 @@ class Metering:
         yield Sample("counter", ("log_lines_lost",), (lost,))
         yield Sample("counter", ("keys_fetched",), (keys.fetches - keys.failures,))
         yield Sample("counter", ("key_fetches_failed",), (keys.failures,))
+        for policy, count in app.proxy.dependencies.limiter.refused.items():
+            yield Sample(RATE_LIMITED, (shown(policy),), (count,))
         yield _gauge("lag_s", self._lag_s)
         shedding = app.proxy.decider.shedding
         yield _gauge("refused_share", 0.0 if shedding is None else shedding.share)

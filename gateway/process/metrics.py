@@ -32,6 +32,7 @@ from gateway.observe.meters import (
     MIRRORED,
     POOL,
     POOL_STATES,
+    RATE_LIMITED,
     REQUESTS,
     SERVICE,
     TARGET,
@@ -141,6 +142,11 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         "gauge",
         (),
         "Requests in progress, open WebSockets included.",
+    ),
+    "rate_limited": (
+        "counter",
+        ("policy",),
+        "Requests that a rate limit has refused.",
     ),
     "websockets_active": ("gauge", (), "Open WebSockets."),
     "event_loop_lag_seconds": (
@@ -315,6 +321,8 @@ class _Metrics(Collector):
             "upstream_request_duration_seconds", self._totals.of(UPSTREAMS)
         )
         yield _family("upstream_failures", requests.by(_failure))
+        limited = self._totals.of(RATE_LIMITED)
+        yield _family("rate_limited", {policy: n for policy, (n,) in limited.items()})
 
     def _targets(self) -> Iterator[Metric]:
         connections: dict[tuple[str, ...], float] = {

@@ -41,6 +41,7 @@ from gateway.process.admin_messages import (
     FilesChanged,
     ReloadWanted,
 )
+from gateway.process.lease_messages import DrawLeases, LeasesDrawn
 from gateway.process.messages import (
     Accept,
     AskCore,
@@ -89,6 +90,7 @@ from gateway.process.plan_events import (
     Unread,
 )
 from gateway.process.plan_hub import HubDirections
+from gateway.process.plan_leases import relayed
 from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of, shares
 from gateway.process.plan_shared import StorePlan
@@ -195,6 +197,11 @@ class Plan:
         """Return the actions that follow from *event*, in order."""
         self._now = now
         match event:
+            case Received(number, DrawLeases() | LeasesDrawn() as leases) if (
+                sender := self._children.get(number)
+            ) and (sends := relayed(leases, sender, self._hub.child, self._children)):
+                sender.silent_ticks = 0
+                return [*sends]
             case Tick():
                 self._on_tick()
             case Inherited(denied):

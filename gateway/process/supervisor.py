@@ -562,6 +562,7 @@ def supervise(
                 origin=origin,
                 email=email,
                 is_metered=holdings.probes is not None or operators is not None,
+                workers=workers,
             )
         )
 

@@ -18,6 +18,8 @@ from gateway.observe import Messages as MessageHandler
 from gateway.observe import Origin
 from gateway.observe.meters import Meters
 from gateway.process import messages
+from gateway.process.lease_messages import LeasesDrawn
+from gateway.process.lease_store import LeaseStore
 from gateway.process.listening import (
     BoundListen,
     assigned,
@@ -76,9 +78,10 @@ class Worker:
         listens: Sequence[BoundListen],
         meters: Meters | None,
         stores: Sequence[CertificateStore] = (),
+        workers: int = 1,
     ) -> None:
         """*meters* counts requests; None: nothing does. *stores* have the certificates
-        of *listens*."""
+        of *listens*. *workers* share the rate limits."""
         self._app = app
         self._meters = meters
         self._listens = listens
@@ -106,6 +109,8 @@ class Worker:
         self._services = app.proxy.dependencies.services
         for service in self._services.values():
             service.tell = self._tell
+        self._lease_store = LeaseStore(self._pipe.send, workers=workers)
+        app.proxy.dependencies.limiter.store = self._lease_store
 
     async def run(self, end: socket.socket) -> None:
         """Serve until the supervisor sends `Drain` or the channel ends.
@@ -181,6 +186,8 @@ class Worker:
                 self._app.keys.adopt(jwks.encode(), fetched_at)
             case RefuseSessions(is_on):
                 self._app.engine.refuse_sessions(is_on=is_on)
+            case LeasesDrawn():
+                self._lease_store.receive(message)
             case TargetsDown(service, targets):
                 if service in self._services:
                     self._services[service].set_down(targets)
@@ -272,13 +279,14 @@ async def run_worker(
     log_format: str,
     origin: Origin,
     is_metered: bool,
+    workers: int,
     email: EmailSender | None = None,
 ) -> int:
     """Run a worker in this process; return the exit code.
 
     *end* is its end of the channel; *origin* is what its log lines have in common.
     *stores* have the certificates of *listens*. With *is_metered*, it counts requests
-    for metrics. *email* sends all mail in place of
+    for metrics. It is one of *workers*. *email* sends all mail in place of
     `supertokens.email_delivery`.
     """
     # The hub reports outages of the core, once for all workers.
@@ -299,7 +307,7 @@ async def run_worker(
             end.setblocking(True)
             end.sendall(messages.encode(Failed(str(error))))
             return 1
-        worker = Worker(app, listens, meters, stores)
+        worker = Worker(app, listens, meters, stores, workers)
         settle_garbage()
         await worker.run(end)
     return 0

@@ -19,7 +19,8 @@ from gateway.identity import (
     SessionPolicy,
     together,
 )
-from gateway.routes import lint
+from gateway.rate_limits import RatePolicy, RouteLimits, policies_of
+from gateway.routes import lint, rate_lint
 from gateway.routes.answer import Answer
 from gateway.routes.condition import condition
 from gateway.routes.route import ClientRule, Mirror, Rewrite, Route, Service
@@ -41,12 +42,14 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         *lint.ways_to_the_core(settings),
         *lint.unmet_requirements(settings),
         *lint.no_tenant(effective),
+        *rate_lint.unusable(settings),
     ]
+    policies = policies_of(settings)
     services = {
         name: _service(name, service) for name, service in settings.services.items()
     }
     routes = [
-        _split(_route(settings, services, index, route), route, services)
+        _split(_route(settings, services, policies, index, route), route, services)
         for index, route in enumerate(effective)
     ]
     try:
@@ -66,6 +69,7 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
 def _route(
     settings: Config,
     services: dict[str, Service],
+    policies: Mapping[str, RatePolicy],
     index: int,
     effective: EffectiveRoute,
 ) -> Route:
@@ -85,6 +89,7 @@ def _route(
         hosts=effective.hosts,
         condition=condition(effective.match.headers, effective.match.query),
         clients=_clients(route.clients),
+        limits=RouteLimits.of(route.rate_limit, policies),
         service=service,
         session=_session(defaults, effective),
         says_protected=effective.says_protected,

@@ -10,6 +10,7 @@ from gateway.config.findings import did_you_mean
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
 from gateway.routes import pressure, remarks
+from gateway.routes.rate_lint import rate_warnings
 from gateway.routes.route import Conditional, Matched, Route, shape
 from gateway.routes.strictness import is_stricter
 from gateway.routes.table import RouteTable
@@ -166,6 +167,7 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
         *_lost_methods(table),
         *_spellings(settings, table),
         *_unknown_exclusions(settings, table),
+        *rate_warnings(settings),
     ]
 
 

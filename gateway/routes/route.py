@@ -13,6 +13,7 @@ from gateway.http.fields import Fields
 from gateway.http.redirect_template import RedirectTemplate
 from gateway.http.target import Slashes, Target
 from gateway.identity import SessionPolicy
+from gateway.rate_limits import RouteLimits
 from gateway.routes.answer import Answer
 from gateway.routes.condition import Condition
 from gateway.routes.split import Split
@@ -145,6 +146,8 @@ class Route:
     """What else must hold for a request to match."""
     clients: ClientRule | None
     """Which clients may ask. None: all."""
+    limits: RouteLimits | None
+    """How often they may. None: there is no limit."""
     service: Service
     session: SessionPolicy
     says_protected: bool

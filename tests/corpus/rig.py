@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from typing import Any, cast
 from gateway import config, routes
 from gateway.app import readers
 from gateway.clients import Clients
-from gateway.decide import Router
 from gateway.downstream import listener
 from gateway.downstream.cors import Cors
 from gateway.headers import ForwardedCache, Networks, Traces
@@ -36,6 +36,8 @@ from gateway.identity import (
 from gateway.observe import Record
 from gateway.pace import PACE, Pace
 from gateway.proxy import Dependencies, Proxy
+from gateway.rate_limits import Limiter, LocalStore
+from gateway.resources import Router
 from gateway.supertokens.api import Auth
 from gateway.upstream import ServiceTargets, Upstreams, UpstreamTarget
 
@@ -434,6 +436,7 @@ async def running(
 
         proxy = Proxy(
             Dependencies(
+                limiter=Limiter(LocalStore(time.monotonic_ns)),
                 reader=reader,
                 resources=resources,
                 services={

@@ -46,7 +46,7 @@ from gateway_under_test import ORIGIN, gateway, until_cut
 from object_lifetime import collector_off
 from wire import Wire, WireReply, connect, request
 
-from gateway.decide import Request
+from gateway.decisions import Request
 from gateway.downstream.exchange import Exchange
 from gateway.downstream.listener import ClientConnection
 from gateway.observe import Record

@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gateway import config, routes
-from gateway.decide import Router
 from gateway.errors import BadTarget
+from gateway.resources import Router
 from gateway.routes import Matched
 
 KEEP = {"request": {"encoded_slash": "keep"}}

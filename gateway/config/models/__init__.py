@@ -22,6 +22,7 @@ from gateway.config.models import (
     matching,
     messages,
     policies,
+    rate_limits,
     rewrites,
     routes,
     services,
@@ -44,11 +45,13 @@ from gateway.config.models.policies import (
     RequireConfig,
     SessionPatch,
 )
+from gateway.config.models.rate_limits import AuthRateLimitsConfig, RateUseConfig
 from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
 from gateway.config.models.services import ServiceConfig
 
 __all__ = [
     "FILES",
+    "AuthRateLimitsConfig",
     "ClientsConfig",
     "ConditionsConfig",
     "Config",
@@ -57,6 +60,7 @@ __all__ = [
     "MatchConfig",
     "Model",
     "PathMatchConfig",
+    "RateUseConfig",
     "RequireConfig",
     "RewriteConfig",
     "RouteConfig",
@@ -73,6 +77,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     gateway,
     log,
     tracing,
+    rate_limits,
     supertokens,
     cors,
     policies,

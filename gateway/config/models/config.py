@@ -11,6 +11,7 @@ from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
 from gateway.config.models.log import LogConfig
+from gateway.config.models.rate_limits import READY, RateLimitConfig
 from gateway.config.models.routes import (
     DefaultsConfig,
     GroupConfig,
@@ -37,6 +38,9 @@ class Config(Model):
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
     defaults: DefaultsConfig = DefaultsConfig()
+    rate_limits: dict[Name, RateLimitConfig] = Field(default_factory=dict)
+    """Name → how often requests may come. A limit counts where it is attached:
+    `rate_limit` of routes, groups and services, and `supertokens.rate_limits`."""
     services: dict[Name, ServiceConfig] = Field(default_factory=dict)
     """Name → an upstream that routes share."""
     groups: tuple[GroupConfig, ...] = ()
@@ -44,6 +48,11 @@ class Config(Model):
     routes: tuple[RouteConfig, ...] = ()
     """The route table. `gateway routes` prints it in the order of matching."""
     _kept: Any = PrivateAttr(default=None)
+
+    @property
+    def all_rate_limits(self) -> dict[str, RateLimitConfig]:
+        """The limits by name, the ready-made ones included."""
+        return READY | self.rate_limits
 
     @property
     def kept(self) -> Any:

@@ -46,6 +46,7 @@ from gateway.config.models.policies import (
     SessionConfig,
     SessionPatch,
 )
+from gateway.config.models.rate_limits import RateUses
 from gateway.config.models.services import (
     RetryConfig,
     TimeoutsConfig,
@@ -158,6 +159,11 @@ class RouteSettings(Model):
     """True: its requests come before others where requests wait for a service
     (`services.<name>.limits`), and are the last to be refused. They are never refused
     because of `gateway.overload`.
+    """
+    rate_limit: RateUses = ()
+    """Names of limits in `rate_limits`; all of them count. Each may be written as
+    `{policy: NAME, cost: N}`. The nearest list counts: that of the route, else of its
+    group, else of its service; `[]` is none.
     """
 
 

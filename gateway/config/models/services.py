@@ -37,6 +37,7 @@ from gateway.config.models.policies import (
     RequireConfig,
     SessionPatch,
 )
+from gateway.config.models.rate_limits import RateUses
 from gateway.config.urls import address
 from gateway.http.target import is_ip
 
@@ -349,6 +350,8 @@ class ServiceConfig(Model):
     """For the routes to this service."""
     clients: ClientsConfig = ClientsConfig()
     """For the routes to this service."""
+    rate_limit: RateUses = ()
+    """Limits of the routes to this service, as `rate_limit` of a route."""
     max_connections: Positive = 256
     """Most connections of each worker to one target.
 

@@ -27,6 +27,7 @@ from gateway.config.forms import (
     Text,
 )
 from gateway.config.models.base import Model
+from gateway.config.models.rate_limits import AuthRateLimitsConfig
 from gateway.config.secret import SECRET
 
 
@@ -200,6 +201,7 @@ class SuperTokensConfig(Model):
     keys: KeysConfig = KeysConfig()
     cache: CacheConfig = CacheConfig()
     core: CoreConfig = CoreConfig()
+    rate_limits: AuthRateLimitsConfig = AuthRateLimitsConfig()
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding if both the file and a module define recipes."""
