@@ -22,7 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients overload sign-in-burst core-stalls dashboard day-two replicas soak mutants screenshots bench \
+	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas soak \
+	mutants screenshots bench \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -162,6 +163,9 @@ faults: $(VENV)/.run ## how a failing core affects other requests, measured
 
 sign-in-burst: $(VENV)/.run ## what many sign-ins at once cost, measured (two minutes)
 	@$(BIN)/python -m bench.scripts.sign_in_burst $(ARGS)
+
+sign-in-flood: $(VENV)/.run ## sign-ins from one address, and against one account, with and without limits
+	@$(BIN)/python -m bench.scripts.sign_in_flood $(ARGS)
 
 core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (three minutes)
 	@$(BIN)/python -m bench.scripts.core_stalls $(ARGS)

@@ -45,8 +45,8 @@ from gateway.process import probes
 from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
-from gateway.process.hub_shared import HubSharing
 from gateway.process.hub_leases import LeaseBook
+from gateway.process.hub_shared import HubSharing
 from gateway.process.hub_targets import targets_shown
 from gateway.process.hub_watch import HubWatcher
 from gateway.process.lease_messages import DrawLeases
