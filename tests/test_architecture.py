@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -321,6 +322,12 @@ def test_every_room_has_its_tests() -> None:
             f"{name}/**/test_*.py" if (PACKAGE / name).is_dir() else f"test_{name}.py"
         )
         assert sorted(TESTS.glob(TESTED_IN.get(name, place))), f"nothing tests {name}"
+
+
+def test_no_test_file_has_the_name_of_another() -> None:
+    """pytest imports them by their names alone, so it would refuse the second one."""
+    names = Counter(path.name for path in TESTS.glob("**/test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_rooms_have_no_import_cycle() -> None:

@@ -212,7 +212,9 @@ async def test_a_wait_counts_as_part_of_total() -> None:
         replies = await asyncio.gather(*(gw.ask("GET", f"/{n}") for n in range(2)))
         codes = [reply.json()["code"] for reply in replies]
         assert "upstream_timeout" in codes
-        assert {*codes} <= {"service_overloaded", "upstream_timeout"}
+        # The other one may get its place so late that no time is left to connect.
+        ends = {"service_overloaded", "upstream_connect_timeout", "upstream_timeout"}
+        assert {*codes} <= ends
 
 
 @pytest.mark.parametrize(
