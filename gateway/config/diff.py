@@ -163,10 +163,11 @@ def _item(model: BaseModel) -> dict[str, object]:
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, object]]:
+    """Yield the keys below *name* that aren't unset, with their values."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _leaves(f"{name}.{key}" if name else str(key), inner)
-    else:
+    elif value is not None:
         yield name, value
 
 

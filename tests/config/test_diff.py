@@ -78,6 +78,14 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"gateway": {"limits": {"max_connections": 7}}},
         ["gateway.limits.max_connections changed"],
     ),
+    "a key that was unset": (
+        {"gateway": {"pidfile": "/run/gateway.pid"}},
+        ["gateway.pidfile added"],
+    ),
+    "a section that was unset": (
+        {"gateway": {"watch": {"interval": "7s"}}},
+        ["gateway.watch.interval added"],
+    ),
     "a secret": (
         {"supertokens": BASE["supertokens"] | {"api_key": "new-secret"}},
         ["supertokens.api_key changed"],
