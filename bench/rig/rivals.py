@@ -460,7 +460,10 @@ def gateway_config(
 gateway:
   listen: "127.0.0.1:{PORTS[name]}"
   trusted_proxies: {json.dumps(trusted_proxies)}
-  limits: {{max_body_size: 8589934592, max_connections: 20000}}
+  limits:
+    max_body_size: 8589934592
+    max_connections: 20000
+    per_client: {{connections: 20000}}
 supertokens:
   connection_uri: http://127.0.0.1:{PORTS["core"]}
   api_domain: {origin}
