@@ -1,7 +1,11 @@
-"""PURE. Times that have no setting: how long, and how often, the gateway waits."""
+"""PURE. Times that have no setting: how long, and how often, the gateway waits.
+
+And what is a time, where another process has written it.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +37,23 @@ class Pace:
     """How soon a failed fetch of the signing keys is repeated; doubled each time."""
     keys_max_retry_s: float = 30.0
     """The longest pause between two fetches, reached by doubling."""
+
+
+def finite_s(value: object) -> float:
+    """Return *value*, which a message or an entry has as a time in seconds.
+
+    Raises:
+        ValueError: it isn't a finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("an invalid time")
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
+        raise ValueError("an invalid time")
+    return result
 
 
 PACE: Final = Pace()

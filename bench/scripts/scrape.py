@@ -8,12 +8,9 @@ three in turn. Then the series of one scrape are counted, by route.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import urllib.request
@@ -22,13 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.rig import client, interpreter, prometheus
+from bench.rig import client, prometheus
 from bench.rig.innocent import free_port
 from bench.rig.load import Sample, run
-from bench.rig.processes import LOAD_CORE, DidNotStart, PortInUse, running
+from bench.rig.processes import LOAD_CORE, running
 from bench.rig.report import Table, spread
 from bench.rig.rivals import ONE_WORKER, PORTS, Rival, Stage, gateway_config
-from bench.rig.stage import NotVerified, in_turn, install, opened, say
+from bench.rig.script import measured, parsed
 
 CONNECTIONS = 64
 _EVERY_S = 1
@@ -88,14 +85,25 @@ def _asked() -> Scrape:
 class Measurement:
     """Measures one gateway after the other."""
 
-    def __init__(self, stage: Stage, seconds: float) -> None:
-        self._stage = stage
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.last: Scrape | None = None
         """What was answered after the last load."""
 
-    def sample(self, rival: Rival, pids: tuple[int, ...]) -> Sample:
+    def sample(self, stage: Stage, rival: Rival, pids: tuple[int, ...]) -> Sample:
         """Return the sample of a running gateway."""
+
+        def load(seconds: float) -> Sample:
+            return run(
+                rival.port,
+                client.head(rival.port, "/orders", token=stage.token),
+                pids=pids,
+                has=f'"user":"{stage.user}"',
+                seconds=seconds,
+                connections=CONNECTIONS,
+                folder=stage.folder,
+            )
+
         with contextlib.ExitStack() as stack:
             if rival.name == SCRAPED:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -110,22 +118,11 @@ class Measurement:
                         log=folder / "log",
                     )
                 )
-            self._load(rival, pids, 1)  # warm
-            sample = self._load(rival, pids, self._seconds)
+            load(1)  # warm
+            sample = load(self._seconds)
             if rival.name == SCRAPED:
                 self.last = _asked()
         return sample
-
-    def _load(self, rival: Rival, pids: tuple[int, ...], seconds: float) -> Sample:
-        return run(
-            rival.port,
-            client.head(rival.port, "/orders", token=self._stage.token),
-            pids=pids,
-            has=f'"user":"{self._stage.user}"',
-            seconds=seconds,
-            connections=CONNECTIONS,
-            folder=self._stage.folder,
-        )
 
 
 def table(taken: dict[str, list[Sample]]) -> Table:
@@ -143,39 +140,13 @@ def table(taken: dict[str, list[Sample]]) -> Table:
 
 
 def main() -> int:
-    """Measure, and print two tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.scripts.scrape",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--seconds", type=float, default=5, help="of a load; default 5")
-    options = parser.parse_args()
+    """Measure, and print the table, and what is in a scrape."""
+    options = parsed("bench.scripts.scrape", __doc__, seconds=5)
     if shutil.which("prometheus") is None:
         print("missing: prometheus (Debian: apt install prometheus)", file=sys.stderr)
         return 1
-    # A signal that stops this process must stop its children, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        install()
-        python = interpreter.choose()
-        say(f"the gateway runs on {python}")
-        os.sched_setaffinity(0, {LOAD_CORE})
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            opened(Path(folder), python) as stage,
-        ):
-            measurement = Measurement(stage, options.seconds)
-            turns = in_turn(
-                GATEWAYS, stage, rounds=options.rounds, measure=measurement.sample
-            )
-    except (PortInUse, NotVerified, DidNotStart, client.Failed) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    measurement = Measurement(options.seconds)
+    turns = measured(GATEWAYS, measurement.sample, rounds=options.rounds)
     print(*table(turns.taken).markdown(), *turns.missing, sep="\n")
     if (found := measurement.last) is not None:
         print(f"\nOne scrape: {found.series} series, {found.size} bytes.")

@@ -9,19 +9,13 @@ of a handshake with one request. Rounds go through all proxies in turn.
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
-import tempfile
-from pathlib import Path
 
-from bench.rig import client, interpreter
+from bench.rig import client
 from bench.rig.load import Sample, run
-from bench.rig.processes import LOAD_CORE, DidNotStart, PortInUse
 from bench.rig.report import Table, spread
 from bench.rig.rivals import Rival, Stage
-from bench.rig.stage import NotVerified, in_turn, install, opened, say
+from bench.rig.script import measured, parsed
 from bench.rig.tls_rivals import RIVALS, tls_port
 
 CONNECTIONS = 64
@@ -86,39 +80,13 @@ def table(taken: dict[str, list[dict[str, Sample]]]) -> Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.scripts.tls",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    """Measure, and print the table."""
+    options = parsed("bench.scripts.tls", __doc__, seconds=3)
+    turns = measured(
+        RIVALS,
+        lambda stage, rival, pids: _samples(rival, pids, stage, options.seconds),
+        rounds=options.rounds,
     )
-    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
-    parser.add_argument("--seconds", type=float, default=3, help="of a load; default 3")
-    options = parser.parse_args()
-    # A signal that stops this process must stop its children, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        install()
-        python = interpreter.choose()
-        say(f"the gateway runs on {python}")
-        os.sched_setaffinity(0, {LOAD_CORE})
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            opened(Path(folder), python) as stage,
-        ):
-            turns = in_turn(
-                RIVALS,
-                stage,
-                rounds=options.rounds,
-                measure=lambda rival, pids: _samples(
-                    rival, pids, stage, options.seconds
-                ),
-            )
-    except (PortInUse, NotVerified, DidNotStart, client.Failed) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
     print(*table(turns.taken).markdown(), *turns.missing, sep="\n")
     return 1 if turns.missing else 0
 

@@ -31,20 +31,26 @@ class AdminAddress:
 
 
 def address(
-    paths: Sequence[Path], url: str | None, token_file: str | None
+    paths: Sequence[Path],
+    url: str | None,
+    token_file: str | None,
+    *,
+    listen: str | None = None,
 ) -> AdminAddress:
     """Return *url*, or what the files at *paths* say; exit with 1 if they say nothing.
 
-    The token is that of *token_file*, or of the files if the address is, too.
+    *listen* is what the gateway listens on in place of the files' address. The token is
+    that of *token_file*, or of the files unless *url* is given.
     """
     if url is None:
         admin = load(paths).config.gateway.admin
-        if admin.listen is None:
+        listen = listen or admin.listen
+        if listen is None:
             fail("the file has no gateway.admin.listen: set it, or use --admin")
         token_file = token_file or admin.token_file
-        host, colon, port = admin.listen.rpartition(":")
-        if admin.listen.startswith("unix:"):
-            url = admin.listen
+        host, colon, port = listen.rpartition(":")
+        if listen.startswith("unix:"):
+            url = listen
         else:
             url = f"http://{_ANY_ADDRESS.get(host, host)}{colon}{port}"
     return AdminAddress(url, None if token_file is None else _token(token_file))

@@ -30,7 +30,10 @@ def sessions() -> None:
     envvar="GATEWAY_ADMIN",
     show_envvar=True,
     help="The admin listener: http://host:port or unix:/path. Default:"
-    " gateway.admin.listen in the file.",
+    " GATEWAY_ADMIN_LISTEN, or gateway.admin.listen in the file.",
+)
+@click.option(
+    "--admin-listen", envvar="GATEWAY_ADMIN_LISTEN", hidden=True, default=None
 )
 @click.option(
     "--token-file",
@@ -43,6 +46,7 @@ def revoke(
     user_id: str | None,
     tenant: str | None,
     url: str | None,
+    admin_listen: str | None,
     token_file: str | None,
 ) -> None:
     """Sign a session or a user out at once.
@@ -56,7 +60,7 @@ def revoke(
     if tenant is not None and user_id is None:
         raise click.UsageError("--tenant needs --user")
     body = {"session": handle, "user": user_id, "tenant": tenant}
-    where = address(config_paths, url, token_file)
+    where = address(config_paths, url, token_file, listen=admin_listen)
     status, answer = post(
         where,
         "/sessions/revoke",

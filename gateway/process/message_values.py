@@ -5,10 +5,10 @@ Each function raises `BadMessage` if the value isn't what it returns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from gateway.observe.meters import MAX_LABEL, MAX_ROWS, Sample, is_sample
+from gateway.pace import finite_s
 from gateway.session.deny_list import MAX_HANDLE, UserDenial, UserScope
 
 _MAX_SAMPLES = 4 * MAX_ROWS
@@ -60,15 +60,10 @@ def to_ends(value: Mapping[str, object]) -> dict[str, float]:
 
 def to_time(value: object) -> float:
     """Return *value*, a finite number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadMessage("an invalid time")
     try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise BadMessage("an invalid time")
-    return result
+        return finite_s(value)
+    except ValueError as error:
+        raise BadMessage(str(error)) from None
 
 
 def to_number(value: object) -> int:

@@ -16,11 +16,11 @@ no more: no denial outlasts `MAX_DENY_S`, and none concerns sessions of the futu
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from gateway.pace import finite_s
 from gateway.session.deny_list import MAX_DENY_S, MAX_HANDLE, UserDenial, UserScope
 
 VERSION: Final = "1"
@@ -153,12 +153,7 @@ def _end(value: object, now: float) -> float:
 
 
 def _time(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise NotAnEntry("an invalid time")
     try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise NotAnEntry("an invalid time")
-    return result
+        return finite_s(value)
+    except ValueError as error:
+        raise NotAnEntry(str(error)) from None

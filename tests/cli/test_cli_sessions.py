@@ -122,6 +122,29 @@ def test_the_token_is_that_of_the_file(listener: Listener, tmp_path: Path) -> No
     assert "gateway.admin.token_file" in checked.output
 
 
+@pytest.mark.parametrize("file_has_one", [False, True])
+def test_the_variable_of_serve_replaces_the_address(
+    listener: Listener, tmp_path: Path, file_has_one: bool
+) -> None:
+    """The gateway listens there, with the token of the file. `--admin` counts more."""
+    listener.answer = (200, DONE)
+    token, file = tmp_path / "token", tmp_path / "routes.yaml"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    listen = "listen: '127.0.0.1:1', " if file_has_one else ""
+    file.write_text(
+        f"version: 1\ngateway: {{admin: {{{listen}token_file: '{token}'}}}}\n"
+    )
+    environ = {"GATEWAY_ADMIN_LISTEN": f"127.0.0.1:{listener.server_port}"}
+    words = ["sessions", "revoke", "-c", str(file), "--session", "h"]
+    done = CliRunner().invoke(main, words, env=environ)
+    assert done.exit_code == 0, done.output
+    assert [received[1] for received in listener.received] == [f"Bearer {TOKEN}"]
+    other = CliRunner().invoke(main, [*words, "--admin", "x"], env=environ)
+    assert other.exit_code == 1
+    assert len(listener.received) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "code"),
     [

@@ -6,9 +6,10 @@ test_workers_upgrade.py upgrades real processes.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
+from checked_services import loaded
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -69,19 +70,7 @@ BEFORE = 1
 
 
 def config() -> LoadedFile:
-    return LoadedFile(
-        generation=1,
-        path="routes.yaml",
-        listen="a:1",
-        probes=None,
-        pidfile=None,
-        drain_s=4.0,
-        shutdown_delay_s=0.0,
-        startup_timeout_s=6.0,
-        sdk="one",
-        keys_refresh_s=300.0,
-        keys_timeout_s=3.0,
-    )
+    return replace(loaded(1), drain_s=4.0, startup_timeout_s=6.0)
 
 
 @dataclass(slots=True, eq=False)

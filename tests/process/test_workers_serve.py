@@ -27,6 +27,7 @@ import pytest
 from click.testing import CliRunner
 from faults import CHUNKED_HEAD, OK, FaultUpstream, Peer, until
 from gateway_under_test import until_cut
+from open_streams import HANDSHAKE, SESSION_ENDED, SWITCH
 from processes import (
     DEADLINE_S,
     GATEWAY,
@@ -56,19 +57,6 @@ routes:
   - {path: /private, service: up}
 """
 MORE_ROUTES = ROUTES + "  - {path: /new, service: up, protected: false}\n"
-
-HANDSHAKE = (
-    ("Connection", "Upgrade"),
-    ("Upgrade", "websocket"),
-    ("Sec-WebSocket-Version", "13"),
-    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-    ("Origin", "http://localhost:8000"),
-)
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
-    b"Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
-SESSION_ENDED = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"session ended"
 
 SHORT_PACE = """\
 from functools import partial
