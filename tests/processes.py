@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from faults import until
 from wire import connect
 
-from gateway.process import hub
+from gateway.process.surroundings import HUB_NAME, WORKER_NAME
 
 GATEWAY = Path(sys.executable).with_name("gateway")
 """The installed command."""
@@ -110,13 +111,22 @@ def children(pid: int) -> set[int]:
 
 
 def hubs(supervisor: int) -> set[int]:
-    """Return the hub of a gateway; for a moment there may be none, or two."""
-    return {pid for pid in children(supervisor) if comm(pid) == hub.NAME}
+    """Return the hub of a gateway; for a moment there may be none, or two.
+
+    A child that has just been forked has no name of its own yet.
+    """
+    return {pid for pid in children(supervisor) if comm(pid) == HUB_NAME}
+
+
+async def hub_of(supervisor: int) -> int:
+    """Return the hub of a gateway, once it has one."""
+    await until(lambda: hubs(supervisor))
+    return min(hubs(supervisor))
 
 
 def workers(supervisor: int) -> set[int]:
     """Return the workers of a gateway that haven't ended."""
-    return {pid for pid in children(supervisor) if comm(pid) not in ("", hub.NAME)}
+    return {pid for pid in children(supervisor) if comm(pid) == WORKER_NAME}
 
 
 def comm(pid: int) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-HUB = "gateway hub"
-"""The name of the gateway's process that serves no clients."""
+WORKER = "gateway worker"
+"""The name of a process of the gateway that serves clients."""
 
 CORES = sorted(os.sched_getaffinity(0))
 """The CPU cores that the harness may use. A child of the harness has only one."""
@@ -187,9 +187,9 @@ def family(pids: Sequence[int]) -> set[int]:
 
 
 def worker_pids(pid: int) -> set[int]:
-    """Return the workers of a `gateway serve`: its children but the hub."""
+    """Return the workers of a `gateway serve`."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {int(child) for child in children if _name(int(child)) != HUB}
+    return {int(child) for child in children if _name(int(child)) == WORKER}
 
 
 def _name(pid: int) -> str:

@@ -35,7 +35,6 @@ import math
 import socket
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 from gateway.admin import server as admin_server
 from gateway.config import KeysConfig
@@ -80,8 +79,6 @@ _LAST_PROBES_S = 0.2
 next hub answers those that wait in the socket's queue."""
 _RENDER_S = 0.25
 """How long rendered metrics are answered: many clients must not keep the hub busy."""
-NAME = "gateway hub"
-"""The name of the process in `ps -o comm` and `top`."""
 
 
 class Hub:
@@ -357,8 +354,6 @@ def be_hub(
     *end* is its end of the channel; it answers probes on *listening*, and operators on
     *admin*.
     """
-    with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/comm").write_text(NAME)
     # Not uvloop: a few messages a minute don't justify the import.
     with messages(Origin(form=log_format, has_colours=has_colours())):
         asyncio.run(Hub(listening, admin).run(end))

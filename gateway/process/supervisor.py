@@ -72,9 +72,12 @@ from gateway.process.served import ServedSettings, served
 from gateway.process.service_manager import ServiceManager, service_manager
 from gateway.process.signals import has_nohup
 from gateway.process.surroundings import (
+    HUB_NAME,
+    WORKER_NAME,
     has_terminal,
     how_it_ended,
     is_read,
+    set_name,
     share_memory,
 )
 from gateway.process.worker import SIGNALS, run_worker
@@ -333,14 +336,16 @@ class Supervisor:
             case Fork(child, slot, generation):
                 settings = self._settings[generation]
                 self._fork(
-                    child, lambda end: self._work(settings, end, slot, generation)
+                    child,
+                    WORKER_NAME,
+                    lambda end: self._work(settings, end, slot, generation),
                 )
             case ForkHub(child):
-                self._fork(child, self._be_hub)
+                self._fork(child, HUB_NAME, self._be_hub)
             case Send(child, message):
                 self._send(child, message)
             case ForkGateway(child):
-                self._fork(child, self._be_gateway)
+                self._fork(child, "", self._be_gateway)
             case HandOver(child):
                 self._holdings.hand_over()
                 if (pid := self._pid_of(child)) is not None:
@@ -408,8 +413,11 @@ class Supervisor:
         self._selector.unregister(process.channel)
         process.channel.close()
 
-    def _fork(self, child: int, run: Callable[[socket.socket], int]) -> None:
-        """Fork a child that calls *run* with its end of a new channel."""
+    def _fork(self, child: int, name: str, run: Callable[[socket.socket], int]) -> None:
+        """Fork a child that calls *run* with its end of a new channel.
+
+        It has *name* in the list of processes; its parent's if that is empty.
+        """
         ours, theirs = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):
@@ -420,7 +428,7 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 ours.close()
-                self._be_child(run, theirs)
+                self._be_child(name, run, theirs)
         except OSError as error:
             ours.close()
             self._report(NotStarted(child, error.strerror or "fork failed"))
@@ -433,7 +441,7 @@ class Supervisor:
         self._selector.register(process.channel, selectors.EVENT_READ, process)
 
     def _be_child(
-        self, run: Callable[[socket.socket], int], theirs: socket.socket
+        self, name: str, run: Callable[[socket.socket], int], theirs: socket.socket
     ) -> NoReturn:
         """Drop the supervisor's handlers and descriptors, call *run*, and exit.
 
@@ -441,6 +449,8 @@ class Supervisor:
         """
         code = 1
         try:
+            if name:
+                set_name(name)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number in SIGNALS:

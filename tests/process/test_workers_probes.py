@@ -76,8 +76,8 @@ class Probed:
         self.probes = probes
 
     @property
-    def children(self) -> set[int]:
-        return processes.children(self.process.child.pid)
+    def workers(self) -> set[int]:
+        return processes.workers(self.process.child.pid)
 
     @property
     def hubs(self) -> set[int]:
@@ -223,7 +223,7 @@ async def test_a_worker_that_dies_degrades_the_gateway(start: Start) -> None:
     gateway = await start()
     well = await gateway.until("/readyz?verbose", 200, WELL)
     before = well.json()["checks"]["accepting"]
-    (worker, *_) = sorted(gateway.children - gateway.hubs)
+    (worker, *_) = sorted(gateway.workers)
     os.kill(worker, signal.SIGSTOP)
     os.kill(worker, signal.SIGKILL)
     reply = await gateway.until("/readyz", 200, "1 of 2 workers accept")
@@ -315,7 +315,7 @@ async def test_counters_do_not_fall_when_a_worker_dies(start: Start) -> None:
     for _ in range(10):
         await ask(gateway.port, "GET", "/open")
     await gateway.until_counted(10)
-    for pid in gateway.children - gateway.hubs:
+    for pid in gateway.workers:
         os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(DEADLINE_S):
         while True:

@@ -8,12 +8,11 @@ import os
 import signal
 from pathlib import Path
 
-from faults import FaultUpstream, answer, until
-from processes import DEADLINE_S, command, serving
+from faults import FaultUpstream, answer
+from processes import DEADLINE_S, command, hub_of, serving
 from wire import ask
 
 from gateway.dev.core import ThreadedCore
-from gateway.process import hub
 
 ROUTES = """\
 version: 1
@@ -31,15 +30,6 @@ routes:
   - {path: /few, service: app, protected: false, rate_limit: few}
   - {path: /many, service: app, protected: false, rate_limit: many}
 """
-
-
-def hubs(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
-        int(child)
-        for child in children
-        if Path(f"/proc/{child}/comm").read_text().strip() == hub.NAME
-    ]
 
 
 async def test_two_workers_share_each_limit(
@@ -88,7 +78,7 @@ async def test_two_workers_share_each_limit(
                             return client
                 raise AssertionError
 
-            await until(lambda: len(hubs(gateway.child.pid)) == 1)
+            await hub_of(gateway.child.pid)
             await exhausted("/few", 6)
             client = await exhausted("/many", 60)
             (tmp_path / "routes.yaml").write_text(ROUTES + "# changed\n")
@@ -101,7 +91,7 @@ async def test_two_workers_share_each_limit(
                     await asyncio.sleep(0.1)  # workers report every 2 s
                     metrics = (await ask(probes, "GET", "/metrics")).body
             # A hub that hangs: each of the workers goes on with its half.
-            (child,) = hubs(gateway.child.pid)
+            child = await hub_of(gateway.child.pid)
             os.kill(child, signal.SIGSTOP)
             seen = (await statuses("/few", "203.0.113.1", 40)).count(200)
             assert 3 <= seen <= 6

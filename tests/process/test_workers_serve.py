@@ -138,8 +138,8 @@ class Workers:
 
     @property
     def workers(self) -> set[int]:
-        """The process ids of the workers that run, and of one that starts as hub."""
-        return self.children - self.hubs
+        """The process ids of the workers that run."""
+        return processes.workers(self.process.child.pid)
 
     @property
     def hubs(self) -> set[int]:
@@ -656,8 +656,8 @@ async def test_an_orphan_is_reaped(start: Start) -> None:
     """A supervisor that is process 1 reaps an orphan, without logging it."""
     gateway = await start(program=(sys.executable, "-c", ADOPTING, GATEWAY))
     orphan = int((await gateway.process.until_said(rb"orphan (\d+)"))[1])
-    assert orphan in gateway.workers
-    before = gateway.workers - {orphan}
+    assert orphan in gateway.children
+    before = gateway.workers
     worker = min(before)
     os.kill(orphan, signal.SIGKILL)
     await until(lambda: not Path(f"/proc/{orphan}").exists())

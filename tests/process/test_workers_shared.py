@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -188,7 +189,8 @@ async def test_nothing_is_lost_when_redis_is_killed_or_hangs(
     await there.until(401, users[1])
     await there.until_ready_says("ok")
     redis.hang()
-    await there.until_ready_says("degraded")
+    for replica in (here, there):
+        await replica.until_ready_says("degraded")
     assert (await users[2].sign_out()).status == 200
     assert (await there.get("/private", users[2])).status == 200
     redis.resume()
@@ -198,9 +200,9 @@ async def test_nothing_is_lost_when_redis_is_killed_or_hangs(
     later = await start()
     for user in users:
         assert (await later.get("/private", user)).status == 401
-    said = here.process.err.count(b"can't be used: ")
-    assert said == 2, here.process.err.decode()
-    assert here.process.err.count(b"is used: stream supertokens-gateway:") == 3
+    said = re.findall(rb"is used: stream|can't be used:", here.process.err)
+    is_used, is_not = b"is used: stream", b"can't be used:"
+    assert said[:5] == [is_used, is_not, is_used, is_not, is_used]
 
 
 async def test_without_redis_a_gateway_starts_with_what_it_has(

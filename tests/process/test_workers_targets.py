@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from faults import OK, FaultUpstream, Peer, answer, until
-from processes import DEADLINE_S, command, hubs, serving
+from processes import DEADLINE_S, command, hub_of, hubs, serving
 from wire import ask
 
 from gateway.dev.core import ThreadedCore
@@ -88,7 +88,7 @@ async def test_results_reach_all_workers_and_outlive_the_hub_and_a_reload(
             gateway.signal(signal.SIGHUP)
             await gateway.until_said(rb"reloaded")
             assert await ask_often() == 0
-            (first,) = hubs(gateway.child.pid)
+            first = await hub_of(gateway.child.pid)
             os.kill(first, signal.SIGKILL)
             await until(lambda: hubs(gateway.child.pid) - {first})
             seen = len(one.requests)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from processes import DEADLINE_S, Process, command, hubs, serving
+from processes import DEADLINE_S, Process, command, hub_of, serving
 from wire import ask
 
 from gateway.dev.core import ThreadedCore
@@ -59,7 +59,7 @@ async def test_a_swapped_folder_is_loaded_and_a_broken_file_told_once(
     good = file.read_text()
     file.write_text("version: [\n")
     await process.until_said(rb"not reloaded")
-    (hub,) = hubs(process.child.pid)
+    hub = await hub_of(process.child.pid)
     os.kill(hub, signal.SIGKILL)
     await process.until_said(rb"hub \(pid %d\) was ended by SIGKILL" % hub)
 
