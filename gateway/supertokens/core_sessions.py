@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
-import httpx
 from yarl import URL
 
 from gateway.seams import supertokens as seams
 from gateway.supertokens import core_answers
+from gateway.supertokens.core_check import authorities
 
 _MAX_BYTES: Final = 4 * 1024**2
 """Of an answer: 100,000 handles of 40 bytes."""
@@ -84,11 +84,9 @@ class CoreSessions:
     async def _call(self, method: str, path: str, **options: Any) -> Any:
         """Return the answer of the first host that answers: they share a database."""
         failed = CoreCallFailed("a network_interceptor changes calls to the core")
-        context: Any = True
-        if any(host.scheme == "https" for host in self._hosts):
-            context = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
+        context = await authorities(self._hosts)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=context),
+            connector=aiohttp.TCPConnector(ssl=context or True),
             cookie_jar=aiohttp.DummyCookieJar(),
         ) as http:
             for host in self._hosts:
