@@ -346,6 +346,7 @@ async def open_app(
             table=table,
             auth=Auth(sdk),
             user_path=config.gateway.user_path,
+            access_path=config.gateway.access_path,
         )
         engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
         proxy = Proxy(

@@ -1,9 +1,9 @@
 """edge. Steps 2 to 5: decides a request from its head alone.
 
 There is no socket here and no client, so the proxy and any other server of the same
-route table can use it. The decision is one of three: `Respond`, the gateway's own
-response; `AuthCall`, a call of the SDK's API, which needs the body; `Forward`, all that
-is known of a request that is forwarded to a service.
+route table can use it. The decision is one of these: `Respond`, the gateway's own
+response; `AuthCall` and `AccessCall`, which need the body; `Forward`, all that is known
+of a request that is forwarded to a service.
 
 `decide` returns the decision itself if it needs no call. It returns a coroutine if it
 has to wait for the core, for its keys or for the CORS policy.
@@ -16,8 +16,8 @@ from random import random
 from time import perf_counter
 from typing import Any, assert_never
 
-from gateway import errors, headers, responses, websocket
-from gateway.decisions import AuthCall, Decision, Forward, Request, Respond
+from gateway import access, errors, headers, responses, websocket
+from gateway.decisions import AccessCall, AuthCall, Decision, Forward, Request, Respond
 from gateway.downstream import cors
 from gateway.downstream.cors import Cors, is_preflight
 from gateway.errors import ContentTooLarge, GatewayError, Side, Stage
@@ -39,7 +39,7 @@ from gateway.identity import (
 from gateway.observe import Record, Recording
 from gateway.rate_limits import Asking, AuthLimits, Caller, Limited, Limiter
 from gateway.rate_limits.auth_calls import accounts, auth_call
-from gateway.resources import USER_METHODS, GatewayResource, Router
+from gateway.resources import ACCESS_METHODS, USER_METHODS, GatewayResource, Router
 from gateway.responses import Response
 from gateway.routes import (
     Conditional,
@@ -202,6 +202,9 @@ class Decider:
             case GatewayResource.USER:
                 self._shed()
                 return self._user(request, record)
+            case GatewayResource.ACCESS:
+                self._shed()
+                return self._access(request, record)
             case GatewayResource.AUTH:
                 record.route = "/auth"
                 if self.shedding is not None:
@@ -238,7 +241,19 @@ class Decider:
         answer = responses.client_refused(record.request_id)
         return self._respond(request, answer, policy=self._cors.of(route))
 
-    async def call(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
+    async def call(
+        self, call: AuthCall | AccessCall, body: bytes, record: Record
+    ) -> Respond:
+        """Return the response to a request whose decision needs its *body*.
+
+        Raises:
+            GatewayError: as `_call_sdk`.
+        """
+        if isinstance(call, AccessCall):
+            return await self._answer_access(call, body, record)
+        return await self._call_sdk(call, body, record)
+
+    async def _call_sdk(self, auth: AuthCall, body: bytes, record: Record) -> Respond:
         """Return the response of the SDK's API to a request with *body*.
 
         Raises:
@@ -343,6 +358,42 @@ class Decider:
                 assert_never(never)
         return await _awaited(
             self._respond(request, answer, new_tokens=verdict.new_tokens)
+        )
+
+    async def _access(self, request: Request, record: Record) -> Respond | AccessCall:
+        """Return the question of a session, or the refusal of a client without one."""
+        record.route = "/user"
+        if request.method not in ACCESS_METHODS:
+            answer = responses.method_not_allowed(ACCESS_METHODS, record.request_id)
+            return await _awaited(self._respond(request, answer))
+        if (request.head.content_length or 0) > access.MAX_BODY:
+            raise ContentTooLarge
+        verdict = await self._verified(request, _ANY_SESSION, record)
+        if not isinstance(verdict, Allowed):
+            return await _awaited(self._respond(request, _refusal(verdict, record)))
+        _note_allowed(verdict, record)
+        return AccessCall(request, verdict)
+
+    async def _answer_access(
+        self, call: AccessCall, body: bytes, record: Record
+    ) -> Respond:
+        """Return which of the requests in *body* the session may make."""
+        request = call.request
+        try:
+            items = access.asked(body)
+        except access.BadItems as error:
+            answer = responses.bad_items(str(error), record.request_id)
+            return await _awaited(
+                self._respond(request, answer, new_tokens=call.verdict.new_tokens)
+            )
+        judge = access.Access(request, self._resources, self._verifier)
+        results = [await judge.judge(item) for item in items]
+        return await _awaited(
+            self._respond(
+                request,
+                responses.user(access.body(results)),
+                new_tokens=judge.new_tokens or call.verdict.new_tokens,
+            )
         )
 
     async def _decide_async(

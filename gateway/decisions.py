@@ -61,6 +61,13 @@ class AuthCall(NamedTuple):
     request: Request
 
 
+class AccessCall(NamedTuple):
+    """A question about other requests, by a verified session. The body has them."""
+
+    request: Request
+    verdict: Allowed
+
+
 class Forward(NamedTuple):
     """The request may be forwarded to the route's service."""
 
@@ -73,4 +80,4 @@ class Forward(NamedTuple):
     """Whether the request opens a WebSocket."""
 
 
-Decision = Respond | AuthCall | Forward
+Decision = Respond | AuthCall | AccessCall | Forward

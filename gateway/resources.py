@@ -21,6 +21,7 @@ from gateway.supertokens.api import Auth
 _new = object.__new__
 
 USER_METHODS: Final = ("GET", "HEAD")
+ACCESS_METHODS: Final = ("POST",)
 
 KNOWN_MAX_BYTES: Final = 512
 """Target and Host together must not be longer, in bytes, to be remembered. Targets with
@@ -44,6 +45,8 @@ class GatewayResource(Enum):
     """Resources of the gateway itself."""
 
     USER = auto()
+    ACCESS = auto()
+    """What the session may ask for (`gateway.user_access`)."""
     AUTH = auto()
     ASTERISK = auto()
     """`OPTIONS *`: the gateway as a whole."""
@@ -52,10 +55,19 @@ class GatewayResource(Enum):
 class Router:
     """Finds resources: `/user`, the SDK's API, `OPTIONS *` and the route table."""
 
-    def __init__(self, *, table: RouteTable, auth: Auth, user_path: str) -> None:
+    def __init__(
+        self,
+        *,
+        table: RouteTable,
+        auth: Auth,
+        user_path: str,
+        access_path: str | None = None,
+    ) -> None:
+        """*access_path* is where clients ask what they may do; None: nowhere."""
         self.table = table
         self.auth = auth
         self.user_path = user_path
+        self._access_path = access_path
         self._kept_slashes = slashes.readings(table.routes)
         self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
         """Results of `find` by its arguments. Callers look here first."""
@@ -91,6 +103,8 @@ class Router:
         match self._outcome(method, request_target):
             case GatewayResource.USER:
                 return method in USER_METHODS
+            case GatewayResource.ACCESS:
+                return method in ACCESS_METHODS
             case Conditional():
                 return True
             case outcome:
@@ -114,6 +128,8 @@ class Router:
         path = request_target.path
         if path == self.user_path:
             return GatewayResource.USER
+        if path == self._access_path:
+            return GatewayResource.ACCESS
         if self.auth.owns(path):
             return GatewayResource.AUTH
         if request_target.form is Form.ASTERISK:

@@ -61,7 +61,7 @@ def date_line(at: int) -> bytes:
 
 
 def user(body: bytes) -> Response:
-    """Return the 200 of `/user`; no cache may keep it."""
+    """Return a 200 about a session, in JSON; no cache may keep it."""
     return Response(status=200, fields=(JSON, _NO_STORE), body=body)
 
 
@@ -106,6 +106,11 @@ def failure(error: GatewayError, request_id: str) -> Response:
         fields=fields,
         close=error.close,
     )
+
+
+def bad_items(title: str, request_id: str) -> Response:
+    """Return the 400 of a body that isn't what the resource takes."""
+    return problem(status=400, code="bad_body", title=title, request_id=request_id)
 
 
 def no_route(request_id: str) -> Response:

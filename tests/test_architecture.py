@@ -56,8 +56,9 @@ EDGES: dict[str, str] = {
         " session"
     ),
     "resources": "http routes supertokens",
+    "access": "decisions errors http identity resources routes",
     "decide": (
-        "decisions downstream errors headers http identity observe rate_limits"
+        "access decisions downstream errors headers http identity observe rate_limits"
         " resources responses routes session shedding supertokens websocket"
     ),
     "overload": "config decide events observe shedding",

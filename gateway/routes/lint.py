@@ -19,7 +19,7 @@ from gateway.routes.table import RouteTable
 def own_paths(settings: Config, routes: Sequence[EffectiveRoute]) -> Iterator[Finding]:
     """Yield a finding for each route whose path the gateway answers itself."""
     auth = settings.supertokens.api_base_path
-    user = settings.gateway.user_path
+    user, access = settings.gateway.user_path, settings.gateway.access_path
     if user == auth or user.startswith(f"{auth}/"):
         yield Finding(
             loc=("gateway", "user_path"),
@@ -31,7 +31,7 @@ def own_paths(settings: Config, routes: Sequence[EffectiveRoute]) -> Iterator[Fi
         form, path = route.form, route.path
         start = Pattern(path).literal_prefix if form == "regex" else path
         below = start.startswith(f"{auth}/") or (start == auth and form != "regex")
-        if below or (form == "exact" and path == user):
+        if below or (form == "exact" and path in (user, access)):
             yield Finding(
                 loc=route.loc,
                 message="this route can never match: the gateway answers this path",
@@ -201,20 +201,30 @@ def _hidden_by_user_path(settings: Config, table: RouteTable) -> Iterator[Findin
 
     The root is left out: everybody's route for all the rest would be found.
     """
-    path = settings.gateway.user_path
+    path, access = settings.gateway.user_path, settings.gateway.access_path
+    hint = "If the service needs it, set gateway.user_path to another path"
+    yield from _hidden(table, "GET", path, "user_path", hint)
+    if access is not None:
+        yield from _hidden(table, "POST", access, "user_access", hint)
+
+
+def _hidden(
+    table: RouteTable, method: str, path: str, key: str, hint: str
+) -> Iterator[Finding]:
+    """Yield a finding for a route that would take *path*, which *key* has answered."""
     hosts = dict.fromkeys(
         host.replace("*", "x", 1) for one in table.routes for host in one.hosts or ()
     )
     for host in ("", *hosts):
-        outcome = table.decide("GET", host, path)
+        outcome = table.decide(method, host, path)
         if isinstance(outcome, Conditional):
             outcome = outcome.otherwise
         if isinstance(outcome, Matched) and outcome.route.path != "/":
             yield Finding(
                 loc=outcome.route.loc,
                 message=f"this route doesn't get {path}: the gateway answers it"
-                " (gateway.user_path)",
-                hint="If the service needs it, set gateway.user_path to another path",
+                f" (gateway.{key})",
+                hint=hint,
             )
             return
 

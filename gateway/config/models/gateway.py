@@ -191,6 +191,9 @@ class GatewayConfig(Model):
     """Where to listen: `host:port`, `unix:/path`, or a list of these and of keys."""
     user_path: OwnPath = "/user"
     """Path at which the gateway answers with the session's user."""
+    user_access: Flag = False
+    """Answer `POST` at `user_path` followed by `/access`, too: which of a list of
+    requests the session may make."""
     trusted_proxies: tuple[TrustedPeer, ...] = ()
     """Networks of the proxies whose X-Forwarded-* fields are used. Empty: none. `unix`:
     all that connect to a Unix socket of the gateway.
@@ -231,6 +234,11 @@ class GatewayConfig(Model):
     overload: OverloadConfig | None = None
     """Refuse some requests rather than serve all of them late; unset: none is refused.
     `{}` has the defaults."""
+
+    @property
+    def access_path(self) -> str | None:
+        """Where clients ask what a session may do; None: nowhere."""
+        return f"{self.user_path.rstrip('/')}/access" if self.user_access else None
 
     def https_port(self, listen: ListenConfig) -> int | None:
         """Return the port to which *listen* redirects, None if it doesn't."""
