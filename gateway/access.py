@@ -44,7 +44,7 @@ class Asked(NamedTuple):
     """Path and query, as they would be sent."""
 
 
-class Answered(NamedTuple):
+class AccessResult(NamedTuple):
     """Whether it would be allowed, and if not, why."""
 
     status: int | None = None
@@ -53,7 +53,7 @@ class Answered(NamedTuple):
     """Of the refusal, as in the log."""
 
 
-_ALLOWED: Final = Answered()
+_ALLOWED: Final = AccessResult()
 
 
 class BadItems(ValueError):
@@ -89,7 +89,7 @@ def _item(item: object) -> Asked:
     raise BadItems("Each item of requests has a method, and a path that begins with /")
 
 
-def body(answers: Sequence[Answered]) -> bytes:
+def body(answers: Sequence[AccessResult]) -> bytes:
     """Return the JSON that answers, in the order of the items."""
     results: list[dict[str, Any]] = [
         {"allowed": True}
@@ -112,13 +112,13 @@ class Access:
         self.new_tokens: Fields = ()
         """Those of the last verification that issued some."""
 
-    async def judge(self, item: Asked) -> Answered:
+    async def judge(self, item: Asked) -> AccessResult:
         """Return whether the client may make the request of *item*."""
         head = self._request.head
         try:
             resource = self._router.find(item.method, item.target, head.host)
         except GatewayError as error:
-            return Answered(error.status, error.code)
+            return AccessResult(error.status, error.code)
         outcome = resource.outcome
         if isinstance(outcome, Conditional):
             outcome = outcome.resolve(head.fields, resource.target.query)
@@ -132,24 +132,26 @@ class Access:
             case GatewayResource.AUTH:
                 is_known = True  # the SDK's own answer decides
             case NearMiss():
-                return Answered(404, "near_miss")
+                return AccessResult(404, "near_miss")
             case MethodNotAllowed():
                 is_known = False
             case _:
-                return Answered(404, "no_route")
-        return _ALLOWED if is_known else Answered(405, "method_not_allowed")
+                return AccessResult(404, "no_route")
+        return _ALLOWED if is_known else AccessResult(405, "method_not_allowed")
 
-    async def _judge_route(self, item: Asked, target: Target, route: Route) -> Answered:
+    async def _judge_route(
+        self, item: Asked, target: Target, route: Route
+    ) -> AccessResult:
         client = self._request.forwarded.client
         if route.clients is not None and not route.clients.allows(client):
-            return Answered(403, "client_refused")
+            return AccessResult(403, "client_refused")
         match await self._verdict(item, target, route.session):
             case Allowed():
                 return _ALLOWED
             case Denied(status=status, reason=reason):
-                return Answered(status, reason)
+                return AccessResult(status, reason)
             case Undecided(reason=reason):
-                return Answered(503, reason)
+                return AccessResult(503, reason)
             case never:
                 assert_never(never)
 

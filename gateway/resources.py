@@ -98,6 +98,11 @@ class Router:
             self.known[method, raw, host] = resource
         return resource
 
+    def owns(self, path: str) -> bool:
+        """Return whether the gateway answers the canonical *path* itself."""
+        own = (self.user_path, self._access_path)
+        return path in own or self.auth.owns(path)
+
     def method_allowed(self, request_target: Target, method: str) -> bool:
         """Return whether the resource of *request_target* supports *method*."""
         match self._outcome(method, request_target):

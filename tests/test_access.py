@@ -10,7 +10,7 @@ import json
 
 import pytest
 
-from gateway.access import MAX_ITEMS, Answered, Asked, BadItems, asked, body
+from gateway.access import MAX_ITEMS, AccessResult, Asked, BadItems, asked, body
 
 
 def question(*items: object) -> bytes:
@@ -78,7 +78,7 @@ def test_any_other_body_is_refused(text: bytes, reason: str) -> None:
 
 def test_the_answer_has_the_order_of_the_items() -> None:
     """A refusal has the status and the reason that the request itself would get."""
-    answers = [Answered(), Answered(403, "invalid_claim")]
+    answers = [AccessResult(), AccessResult(403, "invalid_claim")]
     assert json.loads(body(answers)) == {
         "results": [
             {"allowed": True},

@@ -85,6 +85,10 @@ EDGES: dict[str, str] = {
         " supertokens"
     ),
     "doctor": "config routes shared supertokens upstream",
+    "explain": (
+        "config decide decisions downstream errors headers http identity observe"
+        " rate_limits resources routes session supertokens verify"
+    ),
     "dev": "",
 }
 ROOMS: dict[str, frozenset[str]] = {
@@ -92,7 +96,7 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The composition root imports all rooms but those above it; the commands import all.
 ROOMS["app"] = frozenset(ROOMS) - {
-    *("admin", "aiohttp_app", "dev", "doctor", "process", "shared"),
+    *("admin", "aiohttp_app", "dev", "doctor", "explain", "process", "shared"),
 }
 ROOMS["cli"] = frozenset(ROOMS)
 
@@ -106,7 +110,7 @@ LIBRARIES: dict[str, str] = {
     "multidict": "aiohttp_app downstream",
     "opentelemetry": "observe",
     "prometheus_client": "process",
-    "pydantic": "config supertokens",
+    "pydantic": "config explain supertokens",
     "pydantic_core": "config",
     "redis": "shared",
     "rich": "cli",

@@ -139,6 +139,23 @@ class RouteTable:
         """
         return self._as_sent.find_all(host, path)
 
+    def takes_host(self, route: Route, host: str) -> bool:
+        """Return whether *route* is looked at for requests to the canonical *host*."""
+        trees = [tree for tree in self._as_sent.levels(host) if tree is not None]
+        return any(self._as_sent.tree(one) in trees for one in route.hosts or (None,))
+
+    def ranked(self, host: str, path: str) -> Iterator[tuple[int, list[Place]]]:
+        """Yield all places for *path* as services read it, the deciding ones first.
+
+        Equal ones come together, with the number of their host's name: the most
+        specific one is 0.
+        """
+        for number, level in enumerate(self._levels(host, path)):
+            places = [place for tree, form in level for place in tree.find_all(form)]
+            places.sort(key=lambda place: place.rank)
+            for _, equal in groupby(places, key=lambda place: place.rank):
+                yield number, list(equal)
+
     def services(self) -> tuple[Service, ...]:
         """Return each service that gets requests or copies of them, once."""
         return self._services
@@ -167,7 +184,7 @@ class RouteTable:
         """
         options: list[tuple[Condition, Outcome]] = []
         otherwise: Outcome | None = None
-        for places in self._in_order(host, path):
+        for _, places in self.ranked(host, path):
             for place in places:
                 for route in place.choices(method):
                     assert route.condition is not None, "see Place.add"
@@ -197,14 +214,6 @@ class RouteTable:
                 if tree is not None
                 for form in forms
             ]
-
-    def _in_order(self, host: str, path: str) -> Iterator[list[Place]]:
-        """Yield all places for *path* as services read it, equal ones together."""
-        for level in self._levels(host, path):
-            places = [place for tree, form in level for place in tree.find_all(form)]
-            places.sort(key=lambda place: place.rank)
-            for _, equal in groupby(places, key=lambda place: place.rank):
-                yield list(equal)
 
     def _decide_as_read(
         self, method: str, host: str, path: str
