@@ -89,7 +89,7 @@ def spellings(table: RouteTable) -> Iterator[Remark]:
         if guard.service not in services:
             continue
         seen: set[Route] = set()
-        for host, path in _examples(guard):
+        for host, path in examples(guard):
             for spelling in _spellings(path, guard):
                 for method in dict.fromkeys((*(guard.methods or ()), *ONE_OF_EACH)):
                     miss = table.near_miss(method, host, spelling)
@@ -107,7 +107,7 @@ def spellings(table: RouteTable) -> Iterator[Remark]:
 
 def _below(table: RouteTable) -> Iterator[Remark]:
     for route in table.routes:
-        for host, path in _examples(route):
+        for host, path in examples(route):
             enclosing = _enclosing(table, route, host, path)
             if enclosing is None:
                 continue
@@ -149,7 +149,7 @@ def lost_methods(table: RouteTable) -> Iterator[Remark]:
     """
     seen: set[int] = set()
     for route in table.routes:
-        for host, path in _examples(route):
+        for host, path in examples(route):
             places = table.candidates(host, path)
             own = next((place for place in places if route in place.routes), None)
             if own is None or id(own) in seen or own.is_conditional:
@@ -186,7 +186,7 @@ def _other_hosts(table: RouteTable) -> Iterator[Remark]:
                 named.setdefault(host, route)
     for route in table.routes:
         wildcards = [host[1:] for host in route.hosts or () if host.startswith("*.")]
-        path = next((path for _, path in _examples(route)), None)
+        path = next((path for _, path in examples(route)), None)
         if not wildcards or path is None:
             continue
         for host, other in named.items():
@@ -202,7 +202,7 @@ def _other_hosts(table: RouteTable) -> Iterator[Remark]:
 # --- examples -----------------------------------------------------------------
 
 
-def _examples(route: Route) -> Iterator[tuple[str, str]]:
+def examples(route: Route) -> Iterator[tuple[str, str]]:
     """Yield a host and a path that the route matches, for each of its hosts."""
     path: str | None = route.path
     if route.form == "regex":

@@ -110,10 +110,12 @@ class Rewrite:
 class ClientRule:
     """The networks whose clients may ask, and those whose clients may not."""
 
-    __slots__ = ("_allow", "_deny")
+    __slots__ = ("_allow", "_deny", "written")
 
     def __init__(self, allow: Sequence[str], deny: Sequence[str]) -> None:
         """Raises: ValueError: an item isn't a network."""
+        self.written = frozenset(allow), frozenset(deny)
+        """Both lists, as the file has them."""
         self._allow = Networks(allow) if allow else None
         self._deny = Networks(deny)
 
