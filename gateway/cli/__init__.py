@@ -26,6 +26,7 @@ from gateway.cli import (
     sessions,
     status,
     stop,
+    test,
     upgrade,
 )
 from gateway.cli.terminal import open_closed_streams
@@ -60,6 +61,7 @@ for _command in (
     sessions.sessions,
     status.status,
     stop.stop,
+    test.test,
     upgrade.upgrade,
 ):
     main.add_command(_command)

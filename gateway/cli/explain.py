@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.explaining import explaining
 from gateway.cli.loading import load
 from gateway.cli.loop import run
 from gateway.cli.options import config_option
@@ -76,9 +77,13 @@ def explain(
     A session is taken as given: signature, anti-CSRF and sign-outs aren't judged.
     """
     from gateway.explain import words
+    from gateway.explain.questions import BadQuestion, asked
 
-    settings = load(config_paths)
-    answer = run(_answered(settings, _question(method, url, fields, who, client)))
+    try:
+        question = asked(method, url, _fields(fields), _given(who), client)
+    except BadQuestion as error:
+        raise click.BadParameter(str(error), param_hint="URL") from None
+    answer = run(_answered(load(config_paths), question))
     if is_json:
         click.echo(json.dumps(words.as_json(answer), indent=2, ensure_ascii=False))
     else:
@@ -88,42 +93,6 @@ def explain(
             out.print(line, markup=False)
     if expect is not None and expect != (found := words.outcome_of(answer)):
         fail(f"expected {expect}, got {found}")
-
-
-def _question(
-    method: str, url: str, fields: Sequence[str], who: str, client: str
-) -> Question:
-    from gateway.explain.questions import Question
-
-    scheme, mark, rest = url.partition("://")
-    host, target = "localhost", url
-    if mark:
-        if scheme not in ("http", "https"):
-            raise click.BadParameter("expected http:// or https://", param_hint="URL")
-        cut = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
-        host, target = rest[:cut], rest[cut:]
-    target = target.partition("#")[0]
-    if not target.startswith("/") and target != "*":
-        target = f"/{target}" if mark else target
-    if not target.startswith(("/", "*")):
-        raise click.BadParameter(
-            "expected a path that begins with /, or a whole URL", param_hint="URL"
-        )
-    pairs = []
-    for field in fields:
-        name, colon, value = field.partition(":")
-        if not colon:
-            raise click.BadParameter("expected NAME:VALUE", param_hint="-H")
-        pairs.append((name, value.strip()))
-    return Question(
-        method=method,
-        target=target,
-        host=host,
-        is_secure=scheme == "https" and bool(mark),
-        fields=pairs,
-        client=client,
-        given=_given(who),
-    )
 
 
 def _given(who: str) -> Given:
@@ -142,30 +111,16 @@ def _given(who: str) -> Given:
 
 
 async def _answered(settings: Settings, question: Question) -> Explained:
-    """Return the answer of the SDK and the route table as they would be served."""
-    from gateway import app, supertokens
-    from gateway.explain.answering import Explainer
-    from gateway.seams.library import LibraryChanged
-    from gateway.supertokens import session_check
-    from gateway.supertokens.api import Auth
-
-    config = settings.config
-    try:
-        sdk = supertokens.start(config.supertokens)
-    except (supertokens.RecipeError, LibraryChanged) as error:
-        fail(str(error))
-    try:
-        reader, _ = app.readers(settings.table, config.gateway)
-        explainer = Explainer(
-            config,
-            settings.table,
-            auth=Auth(sdk),
-            rules=session_check.rules(sdk),
-            reader=reader,
-            forwarded=app.forwarded_cache(config.gateway),
-            traces=app.traces(config),
-            sdk_headers=sdk.cors_headers(),
-        )
+    async with explaining(settings) as explainer:
         return await explainer.answer(question)
-    finally:
-        await sdk.close()
+
+
+def _fields(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the fields of `NAME:VALUE` options."""
+    pairs = []
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon:
+            raise click.BadParameter("expected NAME:VALUE", param_hint="-H")
+        pairs.append((name, value.strip()))
+    return pairs

@@ -91,6 +91,13 @@ from gateway.config.models.supertokens import (
     SmtpConfig,
     SuperTokensConfig,
 )
+from gateway.config.models.tests import (
+    NOBODY,
+    CaseConfig,
+    ExpectedConfig,
+    PersonConfig,
+    RouteTestsConfig,
+)
 from gateway.config.pruning import is_within, pruned
 from gateway.config.rate_names import unknown_limits
 from gateway.config.schema import json_schema
@@ -104,12 +111,14 @@ from gateway.config.urls import (
 )
 
 __all__ = [
+    "NOBODY",
     "RECIPES",
     "Address",
     "AdminConfig",
     "AnyAll",
     "AuthRateLimitsConfig",
     "CacheConfig",
+    "CaseConfig",
     "ClaimConfig",
     "ClientsConfig",
     "ConditionsConfig",
@@ -119,6 +128,7 @@ __all__ = [
     "CorsConfig",
     "DefaultsConfig",
     "EffectiveRoute",
+    "ExpectedConfig",
     "Finding",
     "GatewayConfig",
     "GroupConfig",
@@ -140,6 +150,7 @@ __all__ = [
     "PathForm",
     "PathMatchConfig",
     "PathsConfig",
+    "PersonConfig",
     "RateLimitConfig",
     "RateUseConfig",
     "ReplyEditsConfig",
@@ -150,6 +161,7 @@ __all__ = [
     "RewriteConfig",
     "RouteConfig",
     "RouteSettings",
+    "RouteTestsConfig",
     "ServiceConfig",
     "ServiceLimitsConfig",
     "SessionConfig",

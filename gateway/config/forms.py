@@ -636,6 +636,7 @@ LoggedStatus = Annotated[
         | Annotated[str, Field(pattern=f"^{_LOGGED_STATUS.pattern}$")],
     ),
 ]
+Status = Annotated[int, BeforeValidator(number), Field(ge=100, le=599)]
 AnswerStatus = Annotated[int, BeforeValidator(number), AfterValidator(_answer_status)]
 RedirectTarget = Annotated[str, AfterValidator(_redirect_target)]
 EditedRequestField = Annotated[str, AfterValidator(_edited(edits.check_request_edit))]

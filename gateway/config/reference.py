@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import NamedTuple
 
 from pydantic import BaseModel
@@ -27,6 +28,7 @@ _FORMS: Mapping[str, str] = {
     "Bytes": "size",
     "Cidr": "network",
     "ClaimPath": "claim",
+    "Case": "`METHOD PATH`: what it gets, or keys",
     "CookieDomain": "domain",
     "CookieDomainChange": "`remove`, `keep` or a domain",
     "CoreUri": "URLs",
@@ -36,6 +38,7 @@ _FORMS: Mapping[str, str] = {
     "EditedRequestField": "field name",
     "FieldName": "field name",
     "FieldValue": "text",
+    "Expects": "mapping",
     "Flag": "true or false",
     "HostHeader": "`upstream`, `preserve` or a host",
     "HostName": "host",
@@ -76,6 +79,7 @@ _FORMS: Mapping[str, str] = {
     "SocketOwner": "user:group",
     "TargetUrl": "URL",
     "Template": "template",
+    "Status": "status",
     "Text": "text",
     "TlsVersion": "`1.2` or `1.3`",
     "ToHttps": "true, false or a port",
@@ -167,7 +171,8 @@ def _rows(model: type[BaseModel], before: str) -> Iterator[_Row]:
         )
 
 
-def _annotations() -> dict[str, dict[str, ast.expr]]:
+@cache
+def _annotations() -> Mapping[str, Mapping[str, ast.expr]]:
     """Return the annotation of each field of each model: the names of its forms."""
     result: dict[str, dict[str, ast.expr]] = {}
     for node in definitions():
@@ -198,6 +203,10 @@ def _inner(written: ast.expr) -> tuple[type[BaseModel] | None, str]:
                 return models.RewriteConfig, ""
             if node.id == "RateUses":
                 return models.RateUseConfig, "[]"
+            if node.id == "Case":
+                return models.CaseConfig, "[]"
+            if node.id == "Expects":
+                return models.ExpectedConfig, ".<name>"
             for file in models.FILES:
                 model = getattr(file, node.id, None)
                 if isinstance(model, type) and issubclass(model, BaseModel):

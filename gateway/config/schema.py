@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -31,7 +32,8 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def docstrings() -> dict[str, dict[str, str]]:
+@cache
+def docstrings() -> Mapping[str, Mapping[str, str]]:
     """Return the documentation of each key, by the name of its model.
 
     pydantic can read it, too, when it builds the classes. That would add 70 ms to every
@@ -59,12 +61,15 @@ _ALIASES = {"any_of": "in", "audience": "for"}
 """Keys that are words of Python, by the names of their fields."""
 
 
-def definitions() -> Iterator[ast.ClassDef]:
-    """Yield the syntax tree of each model's class."""
-    for file in models.FILES:
-        for node in ast.parse(inspect.getsource(file)).body:
-            if isinstance(node, ast.ClassDef):
-                yield node
+@cache
+def definitions() -> tuple[ast.ClassDef, ...]:
+    """Return the syntax tree of each model's class."""
+    return tuple(
+        node
+        for file in models.FILES
+        for node in ast.parse(inspect.getsource(file)).body
+        if isinstance(node, ast.ClassDef)
+    )
 
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}

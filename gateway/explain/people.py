@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from gateway.config.forms import Flag, Seconds, Text
-from gateway.config.models.base import Model
+from gateway.config import PersonConfig
 from gateway.session import requirements
 
 _LIFETIME_S: Final = 3600
@@ -19,34 +18,18 @@ class BadPerson(ValueError):
     """The words don't describe a person. The text says why."""
 
 
-class Person(Model):
-    """What a session says about its user, such as `{"roles": ["admin"]}`."""
-
-    id: Text = "someone"
-    roles: tuple[Text, ...] | None = None
-    """None: the session has no such claim."""
-    permissions: tuple[Text, ...] | None = None
-    email_verified: Flag | None = None
-    mfa: Flag | None = None
-    tenant: Text = "public"
-    age: Seconds = 0.0
-    """How long ago the claims were fetched from the core."""
-    claims: dict[str, Any] = Field(default_factory=dict)
-    """Any others, as the access token has them."""
-
-
-def person(text: str) -> Person:
+def person(text: str) -> PersonConfig:
     """Return the person that the JSON in *text* describes.
 
     Raises:
         BadPerson: it describes none.
     """
     try:
-        return Person.model_validate(json.loads(text))
+        return PersonConfig.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        known = ", ".join(Person.model_fields)
+        known = ", ".join(PersonConfig.model_fields)
         raise BadPerson(
             f"{place or 'a person'}: {first['msg']} (a person has {known})"
         ) from None
@@ -56,7 +39,7 @@ def person(text: str) -> Person:
         ) from None
 
 
-def payload(one: Person, now: float) -> Mapping[str, Any]:
+def payload(one: PersonConfig, now: float) -> Mapping[str, Any]:
     """Return the payload of an access token of *one*; *now* in seconds."""
     at = int((now - one.age) * 1000)
     claims: dict[str, Any] = {

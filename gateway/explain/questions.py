@@ -77,3 +77,44 @@ class Explained:
     fields: tuple[tuple[bytes, bytes], ...]
     sent: Sent | None
     """None: no service gets it."""
+
+
+class BadQuestion(ValueError):
+    """A request can't be made of the words. The text says why."""
+
+
+def asked(
+    method: str,
+    url: str,
+    fields: Sequence[tuple[str, str]],
+    given: Given,
+    client: str,
+) -> Question:
+    """Return the question about a request to *url*: a path, or a whole URL.
+
+    Nothing in it is decoded or tidied, but for a fragment, which no client sends.
+
+    Raises:
+        BadQuestion: it is neither.
+    """
+    scheme, mark, rest = url.partition("://")
+    host, target = "localhost", url
+    if mark:
+        if scheme not in ("http", "https"):
+            raise BadQuestion("expected http:// or https://")
+        cut = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
+        host, target = rest[:cut], rest[cut:]
+    target = target.partition("#")[0]
+    if mark and not target.startswith("/"):
+        target = f"/{target}"
+    if not target.startswith("/") and target != "*":
+        raise BadQuestion("expected a path that begins with /, or a whole URL")
+    return Question(
+        method=method,
+        target=target,
+        host=host,
+        is_secure=scheme == "https" and bool(mark),
+        fields=fields,
+        client=client,
+        given=given,
+    )

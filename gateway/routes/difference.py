@@ -26,7 +26,7 @@ from gateway.routes.strictness import ONE_OF_EACH, is_stricter
 from gateway.routes.table import RouteTable
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """The kinds of differences, the gravest first."""
 
     PUBLIC = "becomes public"
@@ -40,16 +40,23 @@ class Kind(StrEnum):
     """With the same requirements, to another service, or with another path."""
 
 
-LAXER: Final = frozenset({Kind.PUBLIC, Kind.LESS, Kind.OTHER, Kind.OPENED})
+LAXER: Final = frozenset(
+    {
+        DifferenceKind.PUBLIC,
+        DifferenceKind.LESS,
+        DifferenceKind.OTHER,
+        DifferenceKind.OPENED,
+    }
+)
 """After these, some request may pass that didn't before."""
-_KINDS: Final = tuple(Kind)
+_KINDS: Final = tuple(DifferenceKind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """One way in which two tables differ, with an example."""
 
-    kind: Kind
+    kind: DifferenceKind
     old: Route | None
     """None: the old table refuses the request, as `was` says."""
     new: Route | None
@@ -116,13 +123,15 @@ def _route(outcome: Outcome) -> Route | None:
     return outcome.route if isinstance(outcome, Matched) else None
 
 
-def _kind(before: Outcome, after: Outcome, method: str, path: str) -> Kind | None:
+def _kind(
+    before: Outcome, after: Outcome, method: str, path: str
+) -> DifferenceKind | None:
     """Return how *after* differs from *before*; None: in nothing that is compared."""
     old, new = _route(before), _route(after)
     if new is None:
-        return None if old is None else Kind.GONE
+        return None if old is None else DifferenceKind.GONE
     if old is None:
-        return Kind.OPENED
+        return DifferenceKind.OPENED
     is_less = is_stricter(old.session, new.session, method)
     is_more = is_stricter(new.session, old.session, method)
     was = None if old.clients is None else old.clients.written
@@ -131,13 +140,13 @@ def _kind(before: Outcome, after: Outcome, method: str, path: str) -> Kind | Non
         is_less |= was is not None
         is_more |= now is not None
     if is_less and new.session.protection is Protection.PUBLIC and new.clients is None:
-        return Kind.PUBLIC
+        return DifferenceKind.PUBLIC
     if is_less:
-        return Kind.OTHER if is_more else Kind.LESS
+        return DifferenceKind.OTHER if is_more else DifferenceKind.LESS
     if is_more:
-        return Kind.MORE
+        return DifferenceKind.MORE
     if _destination(old, path) != _destination(new, path):
-        return Kind.MOVED
+        return DifferenceKind.MOVED
     return None
 
 

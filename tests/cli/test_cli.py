@@ -40,7 +40,7 @@ from gateway.dev.core import ThreadedCore
 SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
 COMMANDS = (
     *("serve", "check", "doctor", "health", "status", "stop", "reload", "upgrade"),
-    *("routes", "explain", "diff", "schema", "core", "dev", "sessions"),
+    *("routes", "explain", "diff", "test", "schema", "core", "dev", "sessions"),
 )
 
 GOOD = """\

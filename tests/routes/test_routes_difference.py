@@ -13,7 +13,7 @@ from test_routes import RULES, without_dead
 from gateway import config, routes
 from gateway.identity import Protection
 from gateway.routes import Conditional, Matched, RouteTable
-from gateway.routes.difference import LAXER, Kind, differences
+from gateway.routes.difference import LAXER, DifferenceKind, differences
 
 
 def table(*rules: dict[str, Any]) -> RouteTable:
@@ -36,48 +36,61 @@ PRIVATE = {"path": "/a"}
 PUBLIC = {"path": "/a", "protected": False}
 INSIDE = {"clients": {"allow": ["10.0.0.0/8"]}}
 
-CHANGES: dict[str, tuple[Any, Any, Kind | None]] = {
+CHANGES: dict[str, tuple[Any, Any, DifferenceKind | None]] = {
     "nothing": (PRIVATE, PRIVATE, None),
     "another name": (PRIVATE, PRIVATE | {"name": "b"}, None),
-    "no session needed": (PRIVATE, PUBLIC, Kind.PUBLIC),
-    "a session optional": (PRIVATE, PRIVATE | {"protected": "optional"}, Kind.LESS),
-    "a session needed": (PUBLIC, PRIVATE, Kind.MORE),
-    "a role needed": (PRIVATE, PRIVATE | ADMIN, Kind.MORE),
-    "a role more that is enough": (PRIVATE | ADMIN, PRIVATE | STAFF, Kind.LESS),
-    "a tenant in place of a role": (PRIVATE | ADMIN, PRIVATE | TENANT, Kind.OTHER),
+    "no session needed": (PRIVATE, PUBLIC, DifferenceKind.PUBLIC),
+    "a session optional": (
+        PRIVATE,
+        PRIVATE | {"protected": "optional"},
+        DifferenceKind.LESS,
+    ),
+    "a session needed": (PUBLIC, PRIVATE, DifferenceKind.MORE),
+    "a role needed": (PRIVATE, PRIVATE | ADMIN, DifferenceKind.MORE),
+    "a role more that is enough": (
+        PRIVATE | ADMIN,
+        PRIVATE | STAFF,
+        DifferenceKind.LESS,
+    ),
+    "a tenant in place of a role": (
+        PRIVATE | ADMIN,
+        PRIVATE | TENANT,
+        DifferenceKind.OTHER,
+    ),
     "the core not asked": (
         PRIVATE | {"session": {"check_database": "always"}},
         PRIVATE,
-        Kind.LESS,
+        DifferenceKind.LESS,
     ),
     "the core asked of writes": (
         PRIVATE,
         PRIVATE | {"session": {"check_database": "on_write"}},
-        Kind.MORE,
+        DifferenceKind.MORE,
     ),
-    "any address": (PUBLIC | INSIDE, PUBLIC, Kind.PUBLIC),
-    "any address, with a session": (PRIVATE | INSIDE, PRIVATE, Kind.LESS),
-    "some addresses": (PUBLIC, PUBLIC | INSIDE, Kind.MORE),
-    "another service": (PRIVATE, PRIVATE | {"service": "other"}, Kind.MOVED),
+    "any address": (PUBLIC | INSIDE, PUBLIC, DifferenceKind.PUBLIC),
+    "any address, with a session": (PRIVATE | INSIDE, PRIVATE, DifferenceKind.LESS),
+    "some addresses": (PUBLIC, PUBLIC | INSIDE, DifferenceKind.MORE),
+    "another service": (PRIVATE, PRIVATE | {"service": "other"}, DifferenceKind.MOVED),
     "another path": (
         PRIVATE,
         PRIVATE | {"rewrite": {"strip_prefix": "/a"}},
-        Kind.MOVED,
+        DifferenceKind.MOVED,
     ),
 }
 
 
 @pytest.mark.parametrize(("old", "new", "kind"), CHANGES.values(), ids=CHANGES)
-def test_kinds(old: Any, new: Any, kind: Kind | None) -> None:
+def test_kinds(old: Any, new: Any, kind: DifferenceKind | None) -> None:
     """Of the same path. The other way round, less becomes more."""
     found = differences(table(old), table(new))
     assert {one.kind for one in found} == (set() if kind is None else {kind})
     back = differences(table(new), table(old))
-    if kind is Kind.MOVED or kind is None:
+    if kind is DifferenceKind.MOVED or kind is None:
         assert {one.kind for one in back} == {one.kind for one in found}
     else:
         assert (kind in LAXER) is (
-            kind is Kind.OTHER or {one.kind for one in back} == {Kind.MORE}
+            kind is DifferenceKind.OTHER
+            or {one.kind for one in back} == {DifferenceKind.MORE}
         )
 
 
@@ -85,22 +98,22 @@ def test_a_route_that_is_gone_or_new() -> None:
     """What another route takes instead is compared with it; else it is refused."""
     both = {"path": "/a/b", **ADMIN}
     (gone,) = differences(table(PRIVATE, both), table(PRIVATE))
-    assert (gone.kind, gone.path) == (Kind.LESS, "/a/b")
+    assert (gone.kind, gone.path) == (DifferenceKind.LESS, "/a/b")
     assert (gone.was, gone.now) == (
         "required by 1:/a/b, to up as /a/b",
         "required by 0:/a, to up as /a/b",
     )
     (opened,) = differences(table(both), table(both, {"path": "/c"}))
-    assert (opened.kind, opened.was) == (Kind.OPENED, "404, no route")
+    assert (opened.kind, opened.was) == (DifferenceKind.OPENED, "404, no route")
     (refused,) = differences(table(both, {"path": "/c"}), table(both))
-    assert (refused.kind, refused.now) == (Kind.GONE, "404, no route")
+    assert (refused.kind, refused.now) == (DifferenceKind.GONE, "404, no route")
 
 
 def test_a_route_that_is_hidden_by_a_new_one() -> None:
     """A public prefix that is longer takes part of a protected one."""
     new = table(PRIVATE, {"path": "/a/x", "protected": False})
     (found,) = differences(table(PRIVATE), new)
-    assert (found.kind, found.path) == (Kind.PUBLIC, "/a/x")
+    assert (found.kind, found.path) == (DifferenceKind.PUBLIC, "/a/x")
 
 
 @hypothesis_settings(max_examples=150, deadline=None)
@@ -120,6 +133,6 @@ def test_every_difference_is_real(old: list[Any], new: list[Any]) -> None:
                 outcome = outcome.resolve((), b"")
             taken = outcome.route if isinstance(outcome, Matched) else None
             assert taken is route
-        if one.kind is Kind.PUBLIC:
+        if one.kind is DifferenceKind.PUBLIC:
             assert one.new is not None
             assert one.new.session.protection is Protection.PUBLIC

@@ -29,6 +29,7 @@ from gateway.config.models import (
     shared,
     splits,
     supertokens,
+    tests,
     tracing,
 )
 from gateway.config.models.base import Model
@@ -48,13 +49,16 @@ from gateway.config.models.policies import (
 from gateway.config.models.rate_limits import AuthRateLimitsConfig, RateUseConfig
 from gateway.config.models.routes import GroupConfig, RouteConfig, RouteSettings
 from gateway.config.models.services import ServiceConfig
+from gateway.config.models.tests import CaseConfig, ExpectedConfig
 
 __all__ = [
     "FILES",
     "AuthRateLimitsConfig",
+    "CaseConfig",
     "ClientsConfig",
     "ConditionsConfig",
     "Config",
+    "ExpectedConfig",
     "GroupConfig",
     "IdentityConfig",
     "MatchConfig",
@@ -88,6 +92,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     matching,
     splits,
     routes,
+    tests,
     config,
 )
 """The modules of the models. The JSON schema and the reference are made from them."""

@@ -19,6 +19,7 @@ from gateway.config.models.routes import (
 )
 from gateway.config.models.services import ServiceConfig
 from gateway.config.models.supertokens import SuperTokensConfig
+from gateway.config.models.tests import RouteTestsConfig
 from gateway.config.models.tracing import TracingConfig
 
 
@@ -47,6 +48,8 @@ class Config(Model):
     """Routes with something in common: a path, a service, what they require."""
     routes: tuple[RouteConfig, ...] = ()
     """The route table. `gateway routes` prints it in the order of matching."""
+    tests: RouteTestsConfig | None = None
+    """Requests, and what they are expected to get; `gateway test` compares."""
     _kept: Any = PrivateAttr(default=None)
 
     @property
