@@ -28,7 +28,7 @@ config_option = click.option(
 )
 log_option = click.option(
     "--log-format",
-    type=click.Choice(["text", "json", "none"]),
+    type=click.Choice(["text", "json", "ecs", "none"]),
     envvar="GATEWAY_LOG_FORMAT",
     show_envvar=True,
     help="Form of the access log on standard output, and of messages on standard error."

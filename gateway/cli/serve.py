@@ -104,7 +104,7 @@ def serve(
     # start's time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
-    from gateway.observe import RuntimeLog
+    from gateway.observe import STRUCTURED, RuntimeLog
     from gateway.process.config_files import ConfigFiles
     from gateway.process.cpus import usable_cpus
     from gateway.process.holding import Overrides
@@ -115,8 +115,8 @@ def serve(
     from gateway.seams.library import LibraryChanged
     from gateway.tls import BadTls
 
-    # The problems of a file are printed for people unless JSON is asked for.
-    refusals = RuntimeLog("json") if log_format == "json" else None
+    # The problems of a file are printed for people unless JSON or ECS is asked for.
+    refusals = RuntimeLog(log_format) if log_format in STRUCTURED else None
     files = ConfigFiles(is_forced=is_watched)
     settings = files.load(lambda: load(config_paths, is_to_serve=True, log=refusals))
     log_format = log_format or settings.config.log.format
@@ -184,7 +184,7 @@ def serve(
     except (
         *(BadTls, LibraryChanged, ListenError, NotHandedOver, PidFileError),
     ) as error:
-        if log_format != "json":
+        if log_format not in STRUCTURED:
             fail(str(error))
         log.say(RuntimeEvent.START_REFUSED, str(error))
         sys.exit(1)

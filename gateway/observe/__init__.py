@@ -1,7 +1,8 @@
 """edge. One typed Record for each request, the access log, and standard error.
 
 `record` is what is recorded, and `access_log` writes it. `runtime` makes the lines
-about the gateway itself, and `stderr` writes them. `streams` is how both reach a pipe
+about the gateway itself, and `stderr` writes them. `ecs` has both in the Elastic Common
+Schema. `streams` is how both reach a pipe
 without mixing lines. `selection` chooses the requests that have a line. `recording` is
 what is noted for spans, and `spans` exports them.
 """
@@ -17,15 +18,24 @@ from gateway.observe.access_log import (
     json_line,
     text_line,
 )
+from gateway.observe.ecs import ecs_line
 from gateway.observe.record import Observer, Record
 from gateway.observe.recording import Recording, Try, current, recorded
-from gateway.observe.runtime import Origin, RuntimeLog, Say, has_colours, runtime_line
+from gateway.observe.runtime import (
+    STRUCTURED,
+    Origin,
+    RuntimeLog,
+    Say,
+    has_colours,
+    runtime_line,
+)
 from gateway.observe.selection import Selection
 from gateway.observe.stderr import Messages, messages
 from gateway.observe.streams import LineWriter, Unbuffered
 
 __all__ = [
     "FORMATS",
+    "STRUCTURED",
     "AccessLog",
     "CountedOnly",
     "LineWriter",
@@ -41,6 +51,7 @@ __all__ = [
     "Try",
     "Unbuffered",
     "current",
+    "ecs_line",
     "fitting_line",
     "has_colours",
     "json_line",

@@ -1,4 +1,4 @@
-"""edge. The access log: a line for each record, in text or JSON.
+"""edge. The access log: a line for each record, in text, JSON or ECS (`ecs`).
 
 A thread of its own writes the lines: if the log isn't read, lines are lost, but no
 request waits. Several processes may write to one stream, so each line is short enough
@@ -21,6 +21,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 
 from gateway.config import LogConfig
 from gateway.events import RuntimeEvent, about
+from gateway.observe.ecs import ECS_RATE, ecs_common, ecs_line
 from gateway.observe.meters import METHODS, Meters
 from gateway.observe.record import Record
 from gateway.observe.runtime import Origin
@@ -161,7 +162,7 @@ def _milliseconds(value: float | None) -> str:
     return "null" if value is None else f"{value:.2f}"
 
 
-FORMATS = {"text": text_line, "json": json_line}
+FORMATS = {"text": text_line, "json": json_line, "ecs": ecs_line}
 
 
 def fitting_line(form: str, record: Record, now: float, more: str = "") -> str:
@@ -247,9 +248,13 @@ class AccessLog:
         """
         self._selection = selection or Selection(LogConfig())
         self._more, self._rate = "", " sample={}"
+        origin = origin or Origin()
         if form == "json":
-            self._more = common_fields(origin or Origin())
+            self._more = common_fields(origin)
             self._rate = ',"sample_rate":{}'
+        elif form == "ecs":
+            self._more = ecs_common(origin.pid, origin.worker, origin.generation)
+            self._rate = ECS_RATE
         self._meters = meters
         if meters is not None:
             meters.log = self

@@ -1,4 +1,4 @@
-"""edge. Lines about the gateway itself on standard error, as text or JSON.
+"""edge. Lines about the gateway itself on standard error, as text, JSON or ECS.
 
 `runtime_line` makes one. `RuntimeLog` writes it at once, for the supervisor and for
 commands, which have no event loop to delay. `stderr.Messages` is for other processes.
@@ -11,17 +11,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from gateway.events import Fact, RuntimeEvent, Severity
+from gateway.observe.ecs import ecs_message
 from gateway.observe.streams import WHOLE_BYTES, LineWriter, unbuffered
 from gateway.observe.times import stamp
 
 _CUTS: Final = (1024, 256, 64, 8)
 """Characters kept of long values, tried until the line is short enough."""
 _MAX_FACT_ITEMS: Final = 20
+_WRITERS: Final[Mapping[str, Callable[[dict[str, object]], str]]] = {
+    "json": json.dumps,
+    "ecs": ecs_message,
+}
+STRUCTURED: Final = frozenset(_WRITERS)
+"""The forms whose lines are for programs: there, problems of a file are events, too."""
 _COLOURS: Final = {Severity.ERROR: 31, Severity.WARNING: 33, Severity.INFO: 36}
 
 
@@ -30,7 +37,7 @@ class Origin:
     """The process that writes, and how it does."""
 
     form: str = "text"
-    """`json`, or any other word for text."""
+    """`json`, `ecs`, or any other word for text."""
     pid: int = field(default_factory=os.getpid)
     worker: int | None = None
     """The worker's number, from 1; None: it isn't a worker."""
@@ -59,12 +66,13 @@ def runtime_line(
 ) -> str:
     """Return the line of an event, without its newline. *trace* is a traceback.
 
-    In JSON it has at most 4096 bytes with its newline: longer values are cut, and end
-    with an ellipsis; a traceback keeps its end. In text, control characters are
+    In JSON and ECS it has at most 4096 bytes with its newline: longer values are cut,
+    and end with an ellipsis; a traceback keeps its end. In text, control characters are
     escaped, and all lines but the first are indented, so that no value can forge one.
     """
-    if origin.form != "json":
+    if origin.form not in _WRITERS:
         return _text_line(origin, now, event, message, trace)
+    write = _WRITERS[origin.form]
     fields: dict[str, object] = {
         "time": stamp(now),
         "level": event.severity,
@@ -77,11 +85,11 @@ def runtime_line(
     }
     if trace:
         fields["traceback"] = trace
-    line = json.dumps(fields)
+    line = write(fields)
     for length in _CUTS:
         if len(line) < WHOLE_BYTES:
             break
-        line = json.dumps({name: _cut(name, fields[name], length) for name in fields})
+        line = write({name: _cut(name, fields[name], length) for name in fields})
     return line
 
 
@@ -126,7 +134,7 @@ class RuntimeLog:
     """Writes lines to standard error at once, best effort."""
 
     def __init__(self, form: str, stream: LineWriter | None = None) -> None:
-        """*form* is `text` or `json`; *stream* is standard error by default."""
+        """*form* is as in `Origin`; *stream* is standard error by default."""
         self._origin = Origin(form=form, has_colours=has_colours())
         self._stream = stream
 

@@ -36,10 +36,10 @@ class LogExclusionConfig(Model):
 class LogConfig(Model):
     """The access log, and messages about the gateway itself; see docs/operations.md."""
 
-    format: Literal["text", "json", "none"] = "text"
+    format: Literal["text", "json", "ecs", "none"] = "text"
     """Form of the access log on standard output and of messages on standard error.
-    With `none` there is no access log, and messages are text. `--log-format` overrides
-    it. A change needs a restart."""
+    `ecs` is JSON in the Elastic Common Schema. With `none` there is no access log, and
+    messages are text. `--log-format` overrides it. A change needs a restart."""
     exclude: tuple[LogExclusionConfig, ...] = ()
     """Requests that are left out of the access log, such as health checks.
 
