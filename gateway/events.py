@@ -111,6 +111,16 @@ reports the first of equal ones."""
 ONCE_CODES: Final = {event.code: event for event in ONCE}
 
 
+_RANKS: Final = {severity: rank for rank, severity in enumerate(Severity)}
+_AT_EACH_LEVEL: Final = frozenset((RuntimeEvent.ADMIN_ACTION,))
+"""Who has acted on the gateway stays known, also if that was to write less."""
+
+
+def is_written(event: RuntimeEvent, least: Severity) -> bool:
+    """Return whether *event* has a line; *least* is the least severity that has one."""
+    return event in _AT_EACH_LEVEL or _RANKS[event.severity] >= _RANKS[least]
+
+
 def about(event: RuntimeEvent, **facts: Fact) -> dict[str, object]:
     """Return what a call of `logging` gets as *extra*: the event and its facts."""
     return {"event": event, "facts": facts}

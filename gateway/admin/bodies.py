@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from gateway.events import Severity
 
 MAX_ID: int = 256
 """Of a session handle or an id, in characters. SuperTokens' have less than 100."""
@@ -36,6 +38,21 @@ class RevokeUser:
 
 
 Revocation = RevokeSession | RevokeUser
+
+CONFIGURED: Final = "configured"
+"""As the file says."""
+LOG_LEVELS: Final = (*(severity.value for severity in Severity), CONFIGURED)
+LOG_REQUESTS: Final = ("all", CONFIGURED)
+
+
+@dataclass(frozen=True, slots=True)
+class LogChange:
+    """Log more or less than the file says."""
+
+    level: str | None = None
+    """The least severity of messages, one of `LOG_LEVELS`; None: as it is."""
+    requests: str | None = None
+    """Which requests have a line, one of `LOG_REQUESTS`; None: as it is."""
 
 
 def members(body: bytes, *names: str) -> Mapping[str, str]:
@@ -101,3 +118,19 @@ def revocation(body: bytes) -> Revocation:
             return RevokeUser(user_id, tenant_id)
         case _:
             raise BadBody("expected session, or user, or user and tenant")
+
+
+def log_change(body: bytes) -> LogChange:
+    """Return how to log from now on.
+
+    Raises:
+        BadBody: as `members`; or a value is none of those that there are, or there is
+            no member.
+    """
+    given = members(body, "level", "requests")
+    if not given:
+        raise BadBody("expected level, requests, or both")
+    for name, values in (("level", LOG_LEVELS), ("requests", LOG_REQUESTS)):
+        if given.get(name, CONFIGURED) not in values:
+            raise BadBody(f"{name} is one of {', '.join(values)}")
+    return LogChange(given.get("level"), given.get("requests"))

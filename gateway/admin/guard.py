@@ -26,11 +26,17 @@ GETS: Final = (
     "/keys",
     "/workers",
     "/version",
+    "/log-level",
     "/support-dump",
 )
-POSTS: Final = ("/reload", "/drain", "/sessions/revoke")
-PATHS: Final = {**dict.fromkeys(GETS, "GET"), **dict.fromkeys(POSTS, "POST")}
-"""Path → its method."""
+POSTS: Final = ("/reload", "/drain", "/sessions/revoke", "/log-level")
+PATHS: Final = {
+    path: tuple(
+        method for method, paths in (("GET", GETS), ("POST", POSTS)) if path in paths
+    )
+    for path in (*GETS, *POSTS)
+}
+"""Path → its methods."""
 MAX_BODY_BYTES: Final = 16 * 1024
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
@@ -146,11 +152,11 @@ def _token_refusal(head: AdminHead, token: bytes | None) -> AdminRefusal | None:
 
 def _path_refusal(head: AdminHead) -> AdminRefusal | None:
     path, mark, _ = head.target.partition("?")
-    method = PATHS.get(path)
-    if method is None:
+    methods = PATHS.get(path)
+    if methods is None:
         return _refuse(404, f"there are {', '.join(PATHS)}")
-    if head.method != method:
-        return _refuse(405, f"use {method}", Allow=method)
+    if head.method not in methods:
+        return _refuse(405, f"use {' or '.join(methods)}", Allow=", ".join(methods))
     if mark:
         return _refuse(400, "this path takes no query")
     return None

@@ -22,7 +22,14 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from gateway.admin import bodies, guard
-from gateway.admin.bodies import BadBody, Revocation, RevokeSession, RevokeUser
+from gateway.admin.bodies import (
+    CONFIGURED,
+    BadBody,
+    LogChange,
+    Revocation,
+    RevokeSession,
+    RevokeUser,
+)
 from gateway.admin.guard import AdminHead, AdminRefusal, GuardRules
 from gateway.admin.tokens import BadTokenFile, read_token
 from gateway.events import RuntimeEvent, about
@@ -71,6 +78,10 @@ class AdminBackend(Protocol):
 
     async def revoke(self, what: Revocation) -> AdminAnswer:
         """End sessions; return when no worker takes them any more."""
+        ...
+
+    async def log_as(self, change: LogChange) -> AdminAnswer:
+        """Log as *change* says; return when all processes are told."""
         ...
 
 
@@ -218,6 +229,9 @@ class AdminServer(web.Server):
         if path == "/sessions/revoke":
             revocation = bodies.revocation(body)
             return _words(revocation), partial(backend.revoke, revocation)
+        if path == "/log-level":
+            change = bodies.log_change(body)
+            return _change_in_words(change), partial(backend.log_as, change)
         bodies.members(body)
         if path == "/reload":
             return "reload", backend.reload
@@ -244,6 +258,19 @@ def _words(revocation: Revocation) -> str:
             return f"revoke the sessions of the user {user_id}"
         case RevokeUser(user_id, tenant_id):
             return f"revoke the sessions of the user {user_id} in {tenant_id}"
+
+
+def _change_in_words(change: LogChange) -> str:
+    words = []
+    if change.level == CONFIGURED:
+        words.append("write messages as log.level says")
+    elif change.level is not None:
+        words.append(f"write messages from {change.level} on")
+    if change.requests == CONFIGURED:
+        words.append("log requests as log.exclude and log.sample say")
+    elif change.requests is not None:
+        words.append(f"log {change.requests} requests")
+    return " and ".join(words)
 
 
 def peer_of(transport: asyncio.BaseTransport | None) -> str:

@@ -16,7 +16,7 @@ from gateway.cli.loading import doubts, load, read, say_problem
 from gateway.cli.loop import run
 from gateway.cli.options import chosen_listen, config_option, log_option
 from gateway.cli.terminal import fail
-from gateway.events import RuntimeEvent
+from gateway.events import RuntimeEvent, Severity
 
 if TYPE_CHECKING:
     from gateway.observe import RuntimeLog
@@ -120,7 +120,7 @@ def serve(
     files = ConfigFiles(is_forced=is_watched)
     settings = files.load(lambda: load(config_paths, is_to_serve=True, log=refusals))
     log_format = log_format or settings.config.log.format
-    log = RuntimeLog(log_format)
+    log = RuntimeLog(log_format, least=Severity(settings.config.log.level))
 
     def warn(text: str) -> None:
         log.say(RuntimeEvent.CONFIG_WARNING, text)
@@ -178,6 +178,7 @@ def serve(
             load=read_again,
             watch=files.watch,
             say=log.say,
+            write_from=log.write_from,
             on_ready=ready,
             email=email,
         )

@@ -30,7 +30,7 @@ from gateway.observe.runtime import (
     runtime_line,
 )
 from gateway.observe.selection import Selection
-from gateway.observe.stderr import Messages, messages
+from gateway.observe.stderr import Messages, messages, write_from
 from gateway.observe.streams import LineWriter, Unbuffered
 
 __all__ = [
@@ -59,4 +59,5 @@ __all__ = [
     "recorded",
     "runtime_line",
     "text_line",
+    "write_from",
 ]

@@ -247,6 +247,8 @@ class AccessLog:
         *selection* chooses those that have a line; *origin* is the process.
         """
         self._selection = selection or Selection(LogConfig())
+        self.is_complete = False
+        """Whether requests have a line that the selection would leave out."""
         self._more, self._rate = "", " sample={}"
         origin = origin or Origin()
         if form == "json":
@@ -349,7 +351,7 @@ class AccessLog:
     def _lines(self, batch: list[tuple[Record, float]]) -> Iterator[str]:
         """Yield the lines of the records that have one."""
         form, more, selection = self._form, self._more, self._selection
-        if selection.is_all:
+        if selection.is_all or self.is_complete:
             for record, at in batch:
                 yield f"{fitting_line(form, record, at, more)}\n"
             return

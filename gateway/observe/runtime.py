@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from gateway.events import Fact, RuntimeEvent, Severity
+from gateway.events import Fact, RuntimeEvent, Severity, is_written
 from gateway.observe.ecs import ecs_message
 from gateway.observe.streams import WHOLE_BYTES, LineWriter, unbuffered
 from gateway.observe.times import stamp
@@ -133,10 +133,21 @@ class Say(Protocol):
 class RuntimeLog:
     """Writes lines to standard error at once, best effort."""
 
-    def __init__(self, form: str, stream: LineWriter | None = None) -> None:
+    def __init__(
+        self,
+        form: str,
+        stream: LineWriter | None = None,
+        *,
+        least: Severity = Severity.INFO,
+    ) -> None:
         """*form* is as in `Origin`; *stream* is standard error by default."""
+        self._least = least
         self._origin = Origin(form=form, has_colours=has_colours())
         self._stream = stream
+
+    def write_from(self, least: Severity) -> None:
+        """Write events of this severity, and of higher ones, from now on."""
+        self._least = least
 
     def say(
         self,
@@ -147,6 +158,8 @@ class RuntimeLog:
         **facts: Fact,
     ) -> None:
         """Write the line of *event*. It may block until the stream is read."""
+        if not is_written(event, self._least):
+            return
         shown = facts if generation is None else {"generation": generation, **facts}
         line = runtime_line(self._origin, time.time(), event, message, shown)
         with contextlib.suppress(OSError, ValueError):

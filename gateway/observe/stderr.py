@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gateway.events import ONCE, Fact, RuntimeEvent
+from gateway.events import ONCE, Fact, RuntimeEvent, Severity, is_written
 from gateway.observe.runtime import Origin, runtime_line
 from gateway.observe.streams import LineWriter, unbuffered
 
@@ -29,9 +29,15 @@ class Messages(logging.Handler):
     """
 
     def __init__(
-        self, stream: LineWriter | None = None, *, origin: Origin | None = None
+        self,
+        stream: LineWriter | None = None,
+        *,
+        origin: Origin | None = None,
+        least: Severity = Severity.INFO,
     ) -> None:
         super().__init__(logging.WARNING)
+        self.least = least
+        """The least severity that is written. What is relayed is judged elsewhere."""
         self.relay: Relay | None = None
         """Takes the events of `ONCE` instead of the stream; None: nothing does."""
         self._origin = origin or Origin()
@@ -53,6 +59,10 @@ class Messages(logging.Handler):
         if event in ONCE and self.relay is not None:
             self.relay(event, message, facts)
             return
+        # Errors of libraries have no event of their own.
+        is_error = event is RuntimeEvent.OTHER and record.levelno >= logging.ERROR
+        if not is_error and not is_written(event, self.least):
+            return
         trace = ""
         if record.exc_info:
             trace = _FORMATTER.formatException(record.exc_info)
@@ -72,7 +82,8 @@ class Messages(logging.Handler):
         while (text := self._queue.get()) is not None:
             if self._lost:
                 lost, self._lost = self._lost, 0
-                text += f"{self._line_about(lost)}\n"
+                if is_written(RuntimeEvent.MESSAGES_LOST, self.least):
+                    text += f"{self._line_about(lost)}\n"
             with contextlib.suppress(OSError, ValueError):
                 self._stream.write(text)
                 self._stream.flush()
@@ -88,13 +99,21 @@ class Messages(logging.Handler):
 
 
 @contextlib.contextmanager
-def messages(origin: Origin | None = None) -> Iterator[Messages]:
+def messages(
+    origin: Origin | None = None, least: Severity = Severity.INFO
+) -> Iterator[Messages]:
     """Make `Messages` the handler of last resort, used if no other is configured."""
     before: Any = logging.lastResort
-    handler = logging.lastResort = Messages(origin=origin)
+    handler = logging.lastResort = Messages(origin=origin, least=least)
     try:
         yield handler
     finally:
         logging.lastResort = before
         handler.finish()
         handler.close()
+
+
+def write_from(least: Severity) -> None:
+    """Have this process's `Messages` write events of this severity, and higher ones."""
+    if isinstance(logging.lastResort, Messages):
+        logging.lastResort.least = least

@@ -6,11 +6,13 @@ supervisor takes none of these from a worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from gateway.process.message_values import BadMessage, to_number, to_time
+from gateway.admin.bodies import LOG_LEVELS, LOG_REQUESTS, LogChange
+from gateway.events import Severity
+from gateway.process.message_values import BadMessage, one_of, to_number, to_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,37 @@ class FilesChanged:
     """From the hub: a watched file has changed, and is to be loaded."""
 
 
+@dataclass(frozen=True, slots=True)
+class LogChangeWanted:
+    """From the hub: log as this says. `LogAs` answers it."""
+
+    number: int
+    change: LogChange
+
+
+@dataclass(frozen=True, slots=True)
+class LogAs:
+    """To a child: what is logged from now on."""
+
+    least: Severity = Severity.INFO
+    """The least severity of messages."""
+    is_least_set: bool = False
+    """An operator has set it, so that `log.level` doesn't count."""
+    all_requests: bool = False
+    """Every request has a line, whatever `log.exclude` and `log.sample` say."""
+    number: int = 0
+    """To the hub: that of the `LogChangeWanted` that this answers; 0: of none."""
+
+
 AdminMessage = (
-    Describe | ReloadWanted | Reloaded | DrainWanted | WatchFiles | FilesChanged
+    Describe
+    | ReloadWanted
+    | Reloaded
+    | DrainWanted
+    | WatchFiles
+    | FilesChanged
+    | LogChangeWanted
+    | LogAs
 )
 
 
@@ -83,6 +114,10 @@ def to_json(message: AdminMessage) -> dict[str, object]:
             return {"watch": [loaded, interval_s, *names]}
         case FilesChanged():
             return {"files_changed": True}
+        case LogChangeWanted(number, LogChange(level, requests)):
+            return {"log_change": [number, level, requests]}
+        case LogAs(least, is_least_set, all_requests, number):
+            return {"log_as": [least, is_least_set, all_requests, number]}
         case never:
             assert_never(never)
 
@@ -117,8 +152,23 @@ def from_json(value: object) -> AdminMessage:
             )
         case {"files_changed": True, **rest} if not rest:
             return FilesChanged()
+        case {"log_change": [number, level, requests], **rest} if not rest:
+            change = LogChange(
+                _choice(LOG_LEVELS, level), _choice(LOG_REQUESTS, requests)
+            )
+            return LogChangeWanted(to_number(number), change)
+        case {
+            "log_as": [least, bool(is_least_set), bool(all_requests), number],
+            **rest,
+        } if not rest:
+            level = Severity(one_of(tuple(Severity), least))
+            return LogAs(level, is_least_set, all_requests, to_number(number))
         case _:
             raise BadMessage("a message of an unknown kind")
+
+
+def _choice(names: Sequence[str], value: object) -> str | None:
+    return None if value is None else one_of(names, value)
 
 
 def _text(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import dataclass
 
 from gateway.process import messages
 from gateway.process.message_values import BadMessage
@@ -78,3 +79,14 @@ class Channel:
         """Close the channel; drop what is unsent."""
         self._socket.close()
         self._unsent.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChildProcess:
+    """A child that hasn't exited, as the supervisor has it."""
+
+    child: int
+    """Its number in the plan."""
+    pid: int | None
+    """None: it is the gateway before, which is no child."""
+    channel: Channel

@@ -38,10 +38,10 @@ from dataclasses import asdict
 
 from gateway.admin import server as admin_server
 from gateway.config import KeysConfig
-from gateway.observe import Origin, has_colours, messages
+from gateway.observe import Origin, has_colours, messages, write_from
 from gateway.observe.meters import CERTIFICATE
 from gateway.process import probes
-from gateway.process.admin_messages import Describe, Reloaded, WatchFiles
+from gateway.process.admin_messages import Describe, LogAs, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
 from gateway.process.hub_leases import LeaseBook
@@ -88,12 +88,17 @@ class Hub:
         self,
         listening: socket.socket | None = None,
         admin: AdminListener | None = None,
+        *,
+        has_access_log: bool = True,
     ) -> None:
         """*listening* is where it answers probes, *admin* operators; None: nowhere."""
+        self._log_as = LogAs()
         self._listening = listening
         self._pipe = Pipe(self)
         self._admin_listener = admin
-        self._admin = HubAdmin(self._pipe.send, self._facts)
+        self._admin = HubAdmin(
+            self._pipe.send, self._facts, has_access_log=has_access_log
+        )
         self._watcher = HubWatcher(self._pipe.send)
         self._sharing = HubSharing(self._pipe.send)
         self._lease_book = LeaseBook()
@@ -184,6 +189,7 @@ class Hub:
             else {**asdict(self._store.state()), "ids": self._store.ids()},
             health=probes.to_json(health, is_verbose=True),
             targets=targets_shown(self._totals, self._checker.found()),
+            log_as=self._log_as,
         )
 
     def _health(self, path: str, exclude: frozenset[str]) -> Health:
@@ -317,6 +323,10 @@ class Hub:
                 self._admin.describe(message)
             case WatchFiles():
                 self._watcher.watch(message)
+            case LogAs(least):
+                self._log_as = message
+                write_from(least)
+                self._admin.answered(message)
             case DenyDone() | Reloaded():
                 self._admin.answered(message)
             case ShareWith() | ShareDenials():
@@ -356,5 +366,6 @@ def be_hub(
     """
     # Not uvloop: a few messages a minute don't justify the import.
     with messages(Origin(form=log_format, has_colours=has_colours())):
-        asyncio.run(Hub(listening, admin).run(end))
+        hub = Hub(listening, admin, has_access_log=log_format != "none")
+        asyncio.run(hub.run(end))
     return 0

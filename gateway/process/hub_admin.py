@@ -20,11 +20,19 @@ from typing import Any, Final
 
 from gateway import __version__
 from gateway.admin import views
-from gateway.admin.bodies import Revocation, RevokeSession, RevokeUser
+from gateway.admin.bodies import (
+    CONFIGURED,
+    LogChange,
+    Revocation,
+    RevokeSession,
+    RevokeUser,
+)
 from gateway.admin.server import AdminAnswer
 from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
+    LogAs,
+    LogChangeWanted,
     Reloaded,
     ReloadWanted,
 )
@@ -37,6 +45,8 @@ _ACKNOWLEDGE_S: Final = 20.0
 exit counts as an acknowledgement."""
 _RELOAD_S: Final = 280.0
 """For a reload. A worker has 60 s to start, and the file may wait for another one."""
+_LOG_CHANGE_S: Final = 20.0
+"""For the supervisor to tell all processes how to log."""
 _PARTS: Final = {f"/{name}": name for name in views.PARTS}
 
 
@@ -54,9 +64,14 @@ class HubAdmin:
     """Implements `admin.server.AdminBackend`."""
 
     def __init__(
-        self, send: Callable[[Message], None], facts: Callable[[], HubFacts]
+        self,
+        send: Callable[[Message], None],
+        facts: Callable[[], HubFacts],
+        *,
+        has_access_log: bool = True,
     ) -> None:
         """*send* sends a message to the supervisor; *facts* is what is known now."""
+        self._has_access_log = has_access_log
         self._send = send
         self._facts = facts
         self._described: Describe | None = None
@@ -75,7 +90,7 @@ class HubAdmin:
         """End sessions at this core from now on."""
         self._core = message
 
-    def answered(self, message: DenyDone | Reloaded) -> None:
+    def answered(self, message: DenyDone | Reloaded | LogAs) -> None:
         """Note what the supervisor has answered."""
         future = self._waiting.get(message.number)
         if future is not None and not future.done():
@@ -137,6 +152,20 @@ class HubAdmin:
         """Have the gateway stop as on SIGTERM."""
         self._send(DrainWanted())
         return AdminAnswer(202, {"draining": True})
+
+    async def log_as(self, change: LogChange) -> AdminAnswer:
+        """Have all processes log as *change* says; return when they are told."""
+        if change.requests not in (None, CONFIGURED) and not self._has_access_log:
+            return AdminAnswer(
+                409, {"error": "there is no access log: the format is none"}
+            )
+        try:
+            now: LogAs = await self._ask(
+                lambda number: LogChangeWanted(number, change), _LOG_CHANGE_S
+            )
+        except TimeoutError:
+            return AdminAnswer(504, {"error": "the supervisor hasn't answered"})
+        return AdminAnswer(200, _log_shown(now))
 
     async def revoke(self, what: Revocation) -> AdminAnswer:
         """End sessions, in this gateway first, then at the core."""
@@ -210,6 +239,7 @@ class HubFacts:
     """All checks of `/readyz`, as JSON."""
     targets: Sequence[Mapping[str, object]]
     """Those of all services, as JSON."""
+    log_as: LogAs
 
 
 def _outcome(*, denied: bool, core: int | str) -> AdminAnswer:
@@ -227,6 +257,16 @@ def _outcome(*, denied: bool, core: int | str) -> AdminAnswer:
     else:
         body["core"]["error"] = core
     return AdminAnswer(200 if denied and isinstance(core, int) else 502, body)
+
+
+def _log_shown(now: LogAs) -> dict[str, Any]:
+    """Return what is logged; `until` is null if it is what the file says."""
+    is_set = now.is_least_set or now.all_requests
+    return {
+        "level": now.least,
+        "requests": "all" if now.all_requests else CONFIGURED,
+        "until": "the next reload or restart" if is_set else None,
+    }
 
 
 def _version(facts: HubFacts) -> object:
@@ -270,6 +310,7 @@ _OWN: Final[Mapping[str, Callable[[HubFacts], object]]] = {
     "/workers": _workers,
     "/targets": lambda facts: facts.targets,
     "/version": _version,
+    "/log-level": lambda facts: _log_shown(facts.log_as),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from gateway.config import SuperTokensConfig
 from gateway.config.diff import fingerprint
+from gateway.events import Severity
 from gateway.process.plan_events import LoadedFile
 from gateway.process.target_checks import service_checks
 from gateway.settings import Settings
@@ -35,6 +36,7 @@ def loaded_file(
         keys_refresh_s=sdk.keys.refresh_interval,
         keys_timeout_s=sdk.keys.timeout,
         log_format=settings.config.log.format,
+        log_level=Severity(settings.config.log.level),
         admin=gateway.admin,
         description=description,
         checks=service_checks(settings.config, settings.table),

@@ -39,6 +39,7 @@ from gateway.process import plan_drains, plan_lines
 from gateway.process.admin_messages import (
     DrainWanted,
     FilesChanged,
+    LogChangeWanted,
     ReloadWanted,
 )
 from gateway.process.lease_messages import DrawLeases, LeasesDrawn
@@ -91,6 +92,7 @@ from gateway.process.plan_events import (
 )
 from gateway.process.plan_hub import HubDirections
 from gateway.process.plan_leases import relayed
+from gateway.process.plan_logging import LoggingPlan
 from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of, shares
 from gateway.process.plan_shared import StorePlan
@@ -142,6 +144,7 @@ class Plan:
         self._last_number = len(self._children)
         self._denials = Denials()
         self._store = StorePlan(config, is_upgrade=is_upgrade)
+        self._logging = LoggingPlan(config)
         self._targets = TargetStates()
         self._ejections = SharedEjections()
         self._reloads = AskedReloads()
@@ -295,7 +298,7 @@ class Plan:
                 pass  # sent before it received Drain or was killed
             case Deny(users=()) if isinstance(child, WorkerChild):
                 self._on_denial(child, message)
-            case Deny() | ReloadWanted() | DrainWanted() if (
+            case Deny() | ReloadWanted() | DrainWanted() | LogChangeWanted() if (
                 child is self._hub.child and self._current.config.description
             ):
                 self._on_admin(child, message)
@@ -394,6 +397,7 @@ class Plan:
         now, denied = self._now.monotonic, self._denials.live(self._now.epoch)
         told: tuple[Iterable[Message], ...] = (
             self._watch.told(hub.number),
+            self._logging.direct(hub),
             self._targets.direct(hub, config),
             self._store.direct(hub, config, denied, now),
             self._directions.direct(hub, self._current),
@@ -408,7 +412,9 @@ class Plan:
         if self._hub.child is not None:
             self._send(self._hub.child, Report(worker.number, worker.slot, message))
 
-    def _on_admin(self, hub: Child, message: Deny | ReloadWanted | DrainWanted) -> None:
+    def _on_admin(
+        self, hub: Child, message: Deny | ReloadWanted | DrainWanted | LogChangeWanted
+    ) -> None:
         """Do what an operator has asked the hub for."""
         match message:
             case Deny():
@@ -417,6 +423,8 @@ class Plan:
                 self._reload_requested |= self._reloads.ask(hub.number, number)
             case DrainWanted():
                 self._leave()
+            case LogChangeWanted():
+                self._actions += self._logging.change(message, hub, self._all_workers())
 
     def _on_denial(self, source: Child, denial: Deny) -> None:
         """Keep a denial, and relay it: a worker's to the hub, all to other workers.
@@ -639,6 +647,7 @@ class Plan:
             self._actions.append(Fork(worker.number, slot, config.generation))
             told: tuple[Iterable[Message], ...] = (
                 self._store.begin(),
+                self._logging.begin(),
                 self._denials.live(self._now.epoch),
                 self._targets.known(config),
                 self._ejections.live(self._now.monotonic),
@@ -718,6 +727,8 @@ class Plan:
         self._end_reload(changes=generation.config.changes)
         self._condition.loaded = True, self._now.epoch
         self._actions += plan_lines.restart_needed(previous.config, generation.config)
+        hub, workers = self._hub.child, self._all_workers()
+        self._actions += self._logging.reloaded(generation.config, hub, workers)
 
     def _give_up(self, generation: Generation, reason: str) -> None:
         """Discard a configuration that can't be served; exit if it is the first."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from gateway.config.diff import ConfigChange
-from gateway.events import Fact, RuntimeEvent
+from gateway.events import Fact, RuntimeEvent, Severity
 from gateway.process.admin_messages import WatchFiles
 from gateway.process.messages import Deny, Keys, Message
 from gateway.shared.place import StorePlace
@@ -60,6 +60,8 @@ class LoadedFile:
     """`supertokens.keys.timeout`."""
     log_format: str = ""
     """`log.format`."""
+    log_level: Severity = Severity.INFO
+    """`log.level`."""
     admin: object = None
     """`gateway.admin`."""
     watch: WatchFiles | None = None
@@ -238,6 +240,13 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteFrom:
+    """Write lines for operators of this severity, and of higher ones, from now on."""
+
+    least: Severity
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Report that the gateway is ready."""
 
@@ -292,6 +301,7 @@ Action = (
     | Load
     | NoteReload
     | LogLine
+    | WriteFrom
     | Announce
     | CloseSockets
     | Exit

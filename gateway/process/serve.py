@@ -18,6 +18,7 @@ from gateway.downstream.arrival import Handler
 from gateway.downstream.entry_point import EntryPoint
 from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener
+from gateway.events import Severity
 from gateway.observe import (
     AccessLog,
     CountedOnly,
@@ -317,7 +318,7 @@ async def hosting(
         log = AccessLog(log_format, meters=meters, selection=selection, origin=origin)
     else:
         log = NoLog() if meters is None else CountedOnly(meters)
-    with messages(origin):
+    with messages(origin, Severity(settings.config.log.level)):
         try:
             async with (
                 open_app(

@@ -15,17 +15,17 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway import supertokens
 from gateway.config.diff import changes, parts
-from gateway.events import RuntimeEvent
+from gateway.events import RuntimeEvent, Severity
 from gateway.observe import Origin, Say, has_colours
 from gateway.process.activation import given_sockets
 from gateway.process.admin_listen import description_of, listener_of
 from gateway.process.admin_messages import WatchFiles
-from gateway.process.channel import Channel, Hangup
+from gateway.process.channel import Channel, ChildProcess, Hangup
 from gateway.process.holding import Holdings, Overrides, hold
 from gateway.process.hub import be_hub
 from gateway.process.inheriting import inherited, run_next
@@ -63,6 +63,7 @@ from gateway.process.plan_events import (
     TakeOver,
     Tick,
     Unread,
+    WriteFrom,
 )
 from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import name_of
@@ -91,17 +92,6 @@ _MAX_UNREAD_BYTES = 4 * 1024 * 1024
 """The unsent bytes of a child beyond which the plan gets `Unread`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Process:
-    """A child that hasn't exited."""
-
-    child: int
-    """Its number in the plan."""
-    pid: int | None
-    """None: it is the gateway before, which is no child."""
-    channel: Channel
-
-
 class Supervisor:
     """Performs the actions of a plan until the plan exits."""
 
@@ -115,6 +105,7 @@ class Supervisor:
         hub: Callable[[socket.socket], int],
         load: Callable[[], Settings],
         say: Say,
+        write_from: Callable[[Severity], None] = lambda _least: None,
         on_ready: Callable[[], None],
         manager: ServiceManager,
         describe: Callable[[Settings], Mapping[str, str]] = lambda _settings: {},
@@ -125,7 +116,8 @@ class Supervisor:
         channel, and the numbers of its slot and its generation; it returns the exit
         code. *hub* runs the hub, with its end of the channel. *load* reloads the file,
         in a thread, and raises `ConfigError` if it can't be served. *say* writes a line
-        for operators. *on_ready* is called when the first worker is ready, and
+        for operators, of the severity that *write_from* was given last, or higher.
+        *on_ready* is called when the first worker is ready, and
         *manager* is told of it. *describe* returns what the hub shows of a file; it is
         called in the thread that reads it. *watch* returns which files were read last.
         """
@@ -137,6 +129,7 @@ class Supervisor:
         self._hub = hub
         self._load = load
         self._say = say
+        self._write_from = write_from
         self._on_ready = on_ready
         self._manager = manager
         self._settings = {1: settings}
@@ -154,7 +147,7 @@ class Supervisor:
         )
         self._has_nohup = False
         self._events: deque[Event] = deque()
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, ChildProcess] = {}
         """By the child's number in the plan."""
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
@@ -207,7 +200,7 @@ class Supervisor:
         if before is None:
             return
         handed = before.handed()
-        process = _Process(child=1, pid=None, channel=before.channel)
+        process = ChildProcess(child=1, pid=None, channel=before.channel)
         self._processes[1] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         is_same = before.sdk == sdk_digest(self._settings[1])
@@ -255,7 +248,7 @@ class Supervisor:
             case _:
                 self._report(Signalled(Signal.STOP))
 
-    def _on_channel_ready(self, process: _Process | None, events: int) -> None:
+    def _on_channel_ready(self, process: ChildProcess | None, events: int) -> None:
         if process is None:
             with contextlib.suppress(BlockingIOError):
                 while self._wakes[0].recv(4096):
@@ -267,7 +260,7 @@ class Supervisor:
             process.channel.flush()
             self._watch(process)
 
-    def _receive(self, process: _Process) -> bool:
+    def _receive(self, process: ChildProcess) -> bool:
         """Report some of a child's messages; return whether there may be more."""
         if not process.channel.is_open:
             return False
@@ -297,7 +290,7 @@ class Supervisor:
                     self._on_exit(process, pid, os.waitstatus_to_exitcode(status))
             # Any other is an orphan, inherited because this is process 1.
 
-    def _on_exit(self, process: _Process, pid: int, code: int) -> None:
+    def _on_exit(self, process: ChildProcess, pid: int, code: int) -> None:
         while self._receive(process):
             pass  # messages sent before the exit
         if process.channel.is_open:
@@ -369,6 +362,8 @@ class Supervisor:
                 self._notes.end(generation, problems, found, self._serving)
             case LogLine(event, message, facts):
                 self._say(event, message, generation=self._plan.generation, **facts)
+            case WriteFrom(least):
+                self._write_from(least)
             case Announce():
                 self._on_ready()
             case CloseSockets():
@@ -402,14 +397,14 @@ class Supervisor:
             if process.channel.unsent_bytes > _MAX_UNREAD_BYTES:
                 self._report(Unread(child))
 
-    def _watch(self, process: _Process) -> None:
+    def _watch(self, process: ChildProcess) -> None:
         """Select for a child's messages and, while bytes are unsent, for writing."""
         events = selectors.EVENT_READ
         if process.channel.unsent_bytes:
             events |= selectors.EVENT_WRITE
         self._selector.modify(process.channel, events, process)
 
-    def _close(self, process: _Process) -> None:
+    def _close(self, process: ChildProcess) -> None:
         self._selector.unregister(process.channel)
         process.channel.close()
 
@@ -436,7 +431,7 @@ class Supervisor:
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        process = _Process(child=child, pid=pid, channel=Channel(ours))
+        process = ChildProcess(child=child, pid=pid, channel=Channel(ours))
         self._processes[child] = process
         self._selector.register(process.channel, selectors.EVENT_READ, process)
 
@@ -517,6 +512,7 @@ def supervise(
     run: Callable[[Coroutine[Any, Any, int]], int],
     load: Callable[[], Settings],
     say: Say,
+    write_from: Callable[[Severity], None],
     on_ready: Callable[[str, str | None], None],
     watch: Callable[[], WatchFiles | None] = lambda: None,
     email: EmailSender | None = None,
@@ -525,7 +521,8 @@ def supervise(
     """Serve until a signal stops the gateway; return the exit code.
 
     *run* runs a coroutine on a new event loop. *load* reloads the file. *say* writes a
-    line to standard error; a line is dropped if it would block. *on_ready* gets the
+    line to standard error; a line is dropped if it would block. *write_from* sets the
+    least severity of these lines. *on_ready* gets the
     URL, and that of the probes, when the first worker is ready. *watch* returns which
     files were read last, if they are to be watched. *email* sends all mail of the
     workers in place of `supertokens.email_delivery`.
@@ -593,6 +590,7 @@ def supervise(
             load=lambda: serve(load()),
             watch=watch,
             say=say_if_read,
+            write_from=write_from,
             on_ready=lambda: on_ready(holdings.url, holdings.probes_url),
             describe=(lambda _settings: {}) if operators is None else description_of,
             manager=manager,

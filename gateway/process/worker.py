@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from gateway.app import App, BadService
 from gateway.events import Fact, RuntimeEvent
+from gateway.observe import AccessLog, Origin, write_from
 from gateway.observe import Messages as MessageHandler
-from gateway.observe import Origin
 from gateway.observe.meters import Meters
 from gateway.process import messages
+from gateway.process.admin_messages import LogAs
 from gateway.process.lease_messages import LeasesDrawn
 from gateway.process.lease_store import LeaseStore
 from gateway.process.listening import (
@@ -194,6 +195,10 @@ class Worker:
             case TargetEjected(service, target, until):
                 if service in self._services:
                     self._services[service].heard(target, until)
+            case LogAs(least, all_requests=all_requests):
+                write_from(least)
+                if isinstance(self._app.observer, AccessLog):
+                    self._app.observer.is_complete = all_requests
             case Drain(websockets_s):
                 self._drain(websockets_s)
             case _:

@@ -13,7 +13,7 @@ import pytest
 from wire import Wire, ask, connect, request
 
 from gateway.admin import server as admin_server
-from gateway.admin.bodies import Revocation, RevokeSession, RevokeUser
+from gateway.admin.bodies import LogChange, Revocation, RevokeSession, RevokeUser
 from gateway.admin.guard import GETS, MAX_BODY_BYTES, POSTS
 from gateway.admin.server import AdminAnswer, serve
 from gateway.process.sockets import bind
@@ -46,6 +46,10 @@ class Backend:
         self.asked.append(what)
         return AdminAnswer(200, {})
 
+    async def log_as(self, change: LogChange) -> AdminAnswer:
+        self.asked.append(change)
+        return AdminAnswer(200, {"level": "info"})
+
 
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncIterator[Backend]:
@@ -74,7 +78,12 @@ async def test_every_path_answers(backend: Backend) -> None:
     reply = await ask(backend.port, "POST", "/sessions/revoke", BEARER, JSON, body=body)
     assert reply.status == 200
     assert (await ask(backend.port, "POST", "/drain", BEARER, JSON, body=b"")).status
-    assert backend.asked == [*GETS, RevokeUser("u-1", "t1"), "drain"]
+    body = b'{"level": "warning", "requests": "all"}'
+    reply = await ask(backend.port, "POST", "/log-level", BEARER, JSON, body=body)
+    assert (reply.status, reply.json()) == (200, {"level": "info"})
+    assert backend.asked == [
+        *(*GETS, RevokeUser("u-1", "t1"), "drain", LogChange("warning", "all")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -204,6 +213,42 @@ REFUSED: dict[str, tuple[bytes, int]] = {
         request("POST", "/sessions/revoke", BEARER, JSON, body=b'{"user": 1}'),
         400,
     ),
+    "no level": (request("POST", "/log-level", BEARER, JSON, body=b"{}"), 400),
+    "an unknown level": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"level": "evil"}'),
+        400,
+    ),
+    "a level in capitals": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"level": "INFO"}'),
+        400,
+    ),
+    "a number as level": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"level": 1}'),
+        400,
+    ),
+    "null as level": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"level": null}'),
+        400,
+    ),
+    "unknown requests": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"requests": "none"}'),
+        400,
+    ),
+    "true as requests": (
+        request("POST", "/log-level", BEARER, JSON, body=b'{"requests": true}'),
+        400,
+    ),
+    "one level too many": (
+        request(
+            *("POST", "/log-level", BEARER, JSON),
+            body=b'{"level": "info", "levels": "info"}',
+        ),
+        400,
+    ),
+    "PUT of a level": (
+        request("PUT", "/log-level", BEARER, JSON, body=b'{"level": "info"}'),
+        405,
+    ),
     "a line break": (
         request("POST", "/sessions/revoke", BEARER, JSON, body=b'{"user": "a\\nb"}'),
         400,
@@ -332,5 +377,39 @@ async def test_an_action_is_logged(
 
 
 def test_there_is_one_list_of_paths() -> None:
-    """Nothing is both shown and acted on."""
-    assert not {*GETS} & {*POSTS}
+    """Only what is logged is both shown and acted on."""
+    assert {*GETS} & {*POSTS} == {"/log-level"}
+
+
+@pytest.mark.parametrize(
+    ("body", "change", "words"),
+    [
+        (
+            b'{"level": "error"}',
+            LogChange("error"),
+            "write messages from error on",
+        ),
+        (
+            b'{"level": "configured", "requests": "all"}',
+            LogChange("configured", "all"),
+            "write messages as log.level says and log all requests",
+        ),
+        (
+            b'{"requests": "configured"}',
+            LogChange(None, "configured"),
+            "log requests as log.exclude and log.sample say",
+        ),
+    ],
+)
+async def test_a_change_of_the_log_is_logged(
+    backend: Backend,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+    change: LogChange,
+    words: str,
+) -> None:
+    """Who has made it, and what it is."""
+    await ask(backend.port, "POST", "/log-level", BEARER, JSON, body=body)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"admin: 127.0.0.1 asks to {words}"]
+    assert backend.asked == [change]

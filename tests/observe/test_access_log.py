@@ -476,3 +476,22 @@ def test_every_json_line_has_its_process() -> None:
     log.close()
     (line,) = written(stream)
     assert (line["pid"], line["worker"], line["generation"]) == (7, 2, 3)
+
+
+@pytest.mark.parametrize("form", sorted(observe.FORMATS))
+def test_a_complete_log_has_every_request(form: str) -> None:
+    """Neither `exclude` nor `sample` counts, and no line has a rate, until it ends."""
+    config = LogConfig.model_validate(
+        {"exclude": [{"path": "/healthz"}], "sample": 0.5}
+    )
+    stream = io.StringIO()
+    log = AccessLog(form, stream, selection=Selection(config))
+    log.is_complete = True
+    for number in range(50):
+        for path in ("/healthz", "/a"):
+            log.observe(
+                Record(started=0.0, path=path, status=200, request_id=f"id-{number}")
+            )
+    log.close()
+    assert len(stream.getvalue().splitlines()) == 100
+    assert "sample" not in stream.getvalue()

@@ -18,7 +18,7 @@ from processes import DEADLINE_S, GATEWAY
 from wire import connect, request
 
 from gateway import observe
-from gateway.events import ONCE, RuntimeEvent, about
+from gateway.events import ONCE, RuntimeEvent, Severity, about
 from gateway.observe import Messages, Origin, stderr
 
 
@@ -50,6 +50,39 @@ def test_messages_to_a_stuck_stream_are_dropped_and_counted(
         "WARNING worker 2: second",
         "WARNING worker 2: messages lost here, because nobody read them: 2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("least", "written"),
+    [
+        (Severity.INFO, ["keys_fresh", "keys_stale", "other", "other", "admin_action"]),
+        (Severity.WARNING, ["keys_stale", "other", "other", "admin_action"]),
+        (Severity.ERROR, ["other", "admin_action"]),
+    ],
+)
+def test_messages_below_the_level_are_left_out(
+    least: Severity, written: list[str]
+) -> None:
+    """Errors of libraries aren't, nor is what an operator has done.
+
+    What is relayed is judged by the supervisor.
+    """
+    stream = io.StringIO()
+    messages = Messages(stream, origin=Origin(form="json"), least=least)
+    for event in (RuntimeEvent.KEYS_FRESH, RuntimeEvent.KEYS_STALE):
+        messages.handle(logging.makeLogRecord({"msg": "a", **about(event)}))
+    messages.handle(message("a warning of a library"))
+    messages.handle(logging.makeLogRecord({"msg": "a", "levelno": logging.ERROR}))
+    admin = about(RuntimeEvent.ADMIN_ACTION)
+    messages.handle(logging.makeLogRecord({"msg": "a", **admin}))
+    relayed: list[object] = []
+    messages.relay = lambda *args: relayed.append(args)
+    proxy = about(RuntimeEvent.PROXY_NOT_TRUSTED)
+    messages.handle(logging.makeLogRecord({"msg": "a", **proxy}))
+    messages.finish()
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert events == written
+    assert len(relayed) == 1
 
 
 def test_a_message_has_its_event_and_facts() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.events import RuntimeEvent
+from gateway.admin.bodies import LOG_LEVELS, LOG_REQUESTS, LogChange
+from gateway.events import RuntimeEvent, Severity
 from gateway.observe.meters import (
     CHECKS,
     MAX_LABEL,
@@ -25,6 +26,8 @@ from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
     FilesChanged,
+    LogAs,
+    LogChangeWanted,
     Reloaded,
     ReloadWanted,
     WatchFiles,
@@ -153,6 +156,22 @@ some_messages = st.one_of(
         times,
     ),
     st.just(FilesChanged()),
+    st.builds(
+        LogChangeWanted,
+        st.integers(),
+        st.builds(
+            LogChange,
+            st.none() | st.sampled_from(LOG_LEVELS),
+            st.none() | st.sampled_from(LOG_REQUESTS),
+        ),
+    ),
+    st.builds(
+        LogAs,
+        st.sampled_from(Severity),
+        st.booleans(),
+        st.booleans(),
+        st.integers(),
+    ),
     st.builds(FetchKeys, sources, times, times),
     st.builds(Keys, sources, times, st.text()),
     st.builds(Accept, st.lists(st.integers()).map(tuple)),
@@ -241,6 +260,22 @@ def test_an_api_key_is_not_shown() -> None:
         b'{"notice":["core_unlicensed","' + b"a" * 2001 + b'",{}]}',
         b'{"notice":["proxy_not_trusted","a",{"peer":1}]}',
         b'{"notice":["proxy_not_trusted","a",{"peer":"' + b"a" * 2001 + b'"}]}',
+        b'{"log_change":[1,"debug",null]}',
+        b'{"log_change":[1,"INFO",null]}',
+        b'{"log_change":[1,["info"],null]}',
+        b'{"log_change":[1,null,"none"]}',
+        b'{"log_change":[1,null,true]}',
+        b'{"log_change":[true,null,null]}',
+        b'{"log_change":[1,null]}',
+        b'{"log_change":[1,null,null,1]}',
+        b'{"log_change":[1,null,null],"more":1}',
+        b'{"log_as":["configured",true,true,0]}',
+        b'{"log_as":[null,true,true,0]}',
+        b'{"log_as":["info",1,true,0]}',
+        b'{"log_as":["info",true,"all",0]}',
+        b'{"log_as":["info",true,true,true]}',
+        b'{"log_as":["info",true,true]}',
+        b'{"log_as":["info",true,true,0],"more":1}',
         b'{"denied":true}',
         b'{"denied":1.0}',
         b'{"accept":1}',

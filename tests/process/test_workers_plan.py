@@ -21,14 +21,17 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.admin.bodies import LogChange
 from gateway.config.diff import ConfigChange
-from gateway.events import RuntimeEvent
+from gateway.events import RuntimeEvent, Severity
 from gateway.observe.meters import Sample
 from gateway.process import plan_denials
 from gateway.process.admin_messages import (
     Describe,
     DrainWanted,
     FilesChanged,
+    LogAs,
+    LogChangeWanted,
     Reloaded,
     ReloadWanted,
     WatchFiles,
@@ -83,6 +86,7 @@ from gateway.process.plan_events import (
     TakeOver,
     Tick,
     Unread,
+    WriteFrom,
 )
 from gateway.process.plan_pace import SupervisorPace
 from gateway.process.plan_places import shares
@@ -306,7 +310,7 @@ class World(RuleBasedStateMachine):
                 self.code = code
             case ForkGateway() | EndGateway() | HandOver() | TakeOver():
                 raise AssertionError("nobody has asked for an upgrade")
-            case Announce() | LogLine():
+            case Announce() | LogLine() | WriteFrom():
                 pass
         return []
 
@@ -995,6 +999,11 @@ def test_a_worker_that_hangs_is_killed(is_ready: bool, ticks: int) -> None:
     [
         (Received(1, Drain()), "it sent a message that a worker doesn't send"),
         (Received(1, Ready()), "it sent a message that a worker doesn't send"),
+        (
+            Received(1, LogChangeWanted(1, LogChange("error"))),
+            "it sent a message that a worker doesn't send",
+        ),
+        (Received(1, LogAs()), "it sent a message that a worker doesn't send"),
         (Closed(1, "a message isn't JSON"), "a message isn't JSON"),
     ],
 )
@@ -1669,7 +1678,13 @@ def test_a_worker_denies_no_user() -> None:
     assert Kill(1) in actions
 
 
-@pytest.mark.parametrize("message", [ReloadWanted(1), DrainWanted(), Deny({"a": 9e9})])
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(ReloadWanted(1), DrainWanted(), Deny({"a": 9e9})),
+        LogChangeWanted(1, LogChange("error")),
+    ],
+)
 def test_a_hub_without_operators_asks_for_nothing(message: Message) -> None:
     """Without an admin listener, nobody can have asked."""
     driver = Driver()
@@ -1690,6 +1705,37 @@ def test_a_reload_is_answered_when_it_serves() -> None:
     actions = driver.feed(Received(5, Ready()))
     assert Send(driver.hub, Describe(2, {"config": "y"})) in actions
     assert Send(driver.hub, Reloaded(6, 2, ())) in actions
+
+
+def test_an_operator_s_word_on_logging_holds_until_a_reload_takes_over() -> None:
+    """Workers that start later hear it before they accept. A refused file ends nothing.
+
+    The line about the reload is still written or left out as the operator has said.
+    """
+    driver = administered()
+    now = LogAs(Severity.WARNING, True, True)
+    asked = LogChangeWanted(5, LogChange("warning", "all"))
+    assert driver.feed(Received(driver.hub, asked)) == [
+        *(WriteFrom(Severity.WARNING), Send(1, now), Send(2, now)),
+        Send(driver.hub, replace(now, number=5)),
+    ]
+    driver.on(Exited(1, 99, 1, "ended"))
+    assert Send(4, now) in driver.feed(Tick(), after_s=1.0)
+    driver.feed(Received(driver.hub, ReloadWanted(5)))
+    driver.feed(FileRefused(("no",)))
+    driver.feed(Received(driver.hub, ReloadWanted(6)))
+    assert Send(5, now) in driver.feed(FileLoaded(config(generation=2)))
+    driver.receives(5, Ready())
+    actions = driver.feed(Received(6, Ready()))
+    first = next(a for a in actions if isinstance(a, LogLine | WriteFrom))
+    assert first == LogLine(
+        RuntimeEvent.RELOAD_DONE,
+        "reloaded routes.yaml: nothing has changed",
+        {"file": "routes.yaml", "changes": "nothing has changed"},
+    )
+    assert WriteFrom(Severity.INFO) in actions
+    for number in (2, 5, 6, driver.hub):
+        assert Send(number, LogAs()) in actions
 
 
 def test_the_hub_asks_for_a_reload_if_it_watches() -> None:

@@ -40,6 +40,9 @@ class LogConfig(Model):
     """Form of the access log on standard output and of messages on standard error.
     `ecs` is JSON in the Elastic Common Schema. With `none` there is no access log, and
     messages are text. `--log-format` overrides it. A change needs a restart."""
+    level: Literal["info", "warning", "error"] = "info"
+    """Least severity of messages about the gateway on standard error. What an operator
+    does over the admin listener is logged at each level."""
     exclude: tuple[LogExclusionConfig, ...] = ()
     """Requests that are left out of the access log, such as health checks.
 
