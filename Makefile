@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas soak \
-	mutants screenshots bench \
+	mutants screenshots bench bench-assertions \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -196,6 +196,9 @@ bench-quick: $(VENV)/.run ## requests only, compared with the last result (a min
 
 bench-instructions: $(VENV)/.run ## instructions per request, under valgrind (ARGS=--check)
 	@$(BIN)/python -m bench.scripts.instructions $(ARGS)
+
+bench-assertions: $(VENV)/.run ## the cost of signed identity a request (seconds)
+	@$(BIN)/python -m bench.scripts.assertions
 
 bench-pieces: $(VENV)/.run ## instructions of each part of a request (half a minute)
 	@$(BIN)/python -m bench.scripts.pieces

@@ -24,7 +24,13 @@ from gateway.identity import (
     Verdict,
     Verifier,
 )
-from gateway.resources import ACCESS_METHODS, USER_METHODS, GatewayResource, Router
+from gateway.resources import (
+    ACCESS_METHODS,
+    JWKS_METHODS,
+    USER_METHODS,
+    GatewayResource,
+    Router,
+)
 from gateway.routes import Conditional, Matched, MethodNotAllowed, NearMiss, Route
 
 MAX_ITEMS: Final = 100
@@ -129,6 +135,8 @@ class Access:
                 is_known = item.method in USER_METHODS
             case GatewayResource.ACCESS:
                 is_known = item.method in ACCESS_METHODS
+            case GatewayResource.JWKS:
+                is_known = item.method in JWKS_METHODS
             case GatewayResource.AUTH:
                 is_known = True  # the SDK's own answer decides
             case NearMiss():

@@ -17,7 +17,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway import headers, overload, supertokens
+from gateway import assertions, headers, overload, supertokens
+from gateway.assertions import AssertionKey, Assertions
 from gateway.clients import Clients
 from gateway.config import Config, GatewayConfig
 from gateway.config import path as config_path
@@ -217,6 +218,24 @@ def traces(config: Config, sampler: Sampler | None = None) -> Traces:
     )
 
 
+def signing(
+    config: Config, table: RouteTable, keys: Sequence[AssertionKey]
+) -> Assertions | None:
+    """Return what signs the identities of sessions; None: nothing does.
+
+    *keys* are those of `gateway.assertion`.
+    """
+    settings = config.gateway.assertion
+    if settings is None:
+        return None
+    return Assertions(
+        keys,
+        issuer=settings.issuer or config.supertokens.api_domain,
+        lifetime_s=settings.lifetime,
+        table=table,
+    )
+
+
 def readers(
     table: RouteTable, gateway: GatewayConfig
 ) -> tuple[RequestReader, ReplyHeadReader]:
@@ -276,19 +295,24 @@ async def open_app(
     observer: Observer,
     email: EmailSender | None = None,
     pace: Pace = PACE,
+    assertion_keys: Sequence[AssertionKey] | None = None,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *config* describes; close all its parts afterwards.
 
     *table* has the configuration's compiled routes. *email* sends all mail in place of
-    `supertokens.email_delivery`. No core needs to be reachable: the signing keys are
-    fetched in the background.
+    `supertokens.email_delivery`. *assertion_keys* are those of `gateway.assertion`;
+    None: they are read now. No core needs to be reachable: the signing keys are fetched
+    in the background.
 
     Raises:
         RecipeError: the SDK refuses a recipe's settings, a route's claim validator
             can't be loaded, or a `config_module` lacks a recipe that a route needs.
         BadService: a CA file can't be read.
+        BadAssertionKeys: a key of `gateway.assertion` can't be used.
         LibraryChanged: a library lacks what the gateway depends on.
     """
+    if assertion_keys is None:
+        assertion_keys = assertions.load(config.gateway.assertion)
     async with contextlib.AsyncExitStack() as stack:
         aiohttp_seams.check()
         recorder, sampler = observer, spans.exporting(os.environ)
@@ -342,11 +366,14 @@ async def open_app(
         if mirroring is not None:
             stack.push_async_callback(mirroring.aclose)
         make_id = id_maker()
+        asserting = config.gateway.assertion
         resources = Router(
             table=table,
             auth=Auth(sdk),
             user_path=config.gateway.user_path,
             access_path=config.gateway.access_path,
+            jwks_path=None if asserting is None else asserting.jwks_path,
+            jwks=assertions.key_set(assertion_keys),
         )
         engine = Engine((sessions,), unauthorised=sessions.refusals.unauthorised)
         proxy = Proxy(
@@ -369,6 +396,7 @@ async def open_app(
                 traces=traces(config, sampler),
                 pace=pace,
                 mirroring=mirroring,
+                assertions=signing(config, table, assertion_keys),
                 limiter=Limiter(LocalStore(time.monotonic_ns)),
                 auth_limits=AuthLimits.of(config),
                 logs_user_agent=config.log.user_agent,

@@ -39,7 +39,13 @@ from gateway.identity import (
 from gateway.observe import Record, Recording
 from gateway.rate_limits import Asking, AuthLimits, Caller, Limited, Limiter
 from gateway.rate_limits.auth_calls import accounts, auth_call
-from gateway.resources import ACCESS_METHODS, USER_METHODS, GatewayResource, Router
+from gateway.resources import (
+    ACCESS_METHODS,
+    JWKS_METHODS,
+    USER_METHODS,
+    GatewayResource,
+    Router,
+)
 from gateway.responses import Response
 from gateway.routes import (
     Conditional,
@@ -212,6 +218,14 @@ class Decider:
                 if self._auth_limits is not None:
                     return self._auth_limited(request, self._auth_limits, record)
                 return AuthCall(request)
+            case GatewayResource.JWKS:
+                record.route = "/jwks"
+                if request.method in JWKS_METHODS:
+                    answer = responses.key_set(self._resources.jwks)
+                else:
+                    answer = responses.method_not_allowed(
+                        JWKS_METHODS, record.request_id
+                    )
             case GatewayResource.ASTERISK:
                 answer = Response(status=204)
             case MethodNotAllowed(allow=allow):

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, assert_never
 
 from gateway import headers, responses, websocket
+from gateway.assertions import Assertions
 from gateway.decide import answered
 from gateway.decisions import Forward, Respond
 from gateway.downstream.client_side import Downstream
@@ -59,14 +60,19 @@ class Forwarder:
         pace: Pace,
         traces: headers.Traces,
         mirroring: Mirroring | None = None,
+        assertions: Assertions | None = None,
     ) -> None:
         self._services = services
         self._pace = pace
         self._verifier = verifier
         self._traces = traces
         exchange: Exchange = self._recorded_exchange if traces.records else _exchange
+        copied: Exchange = _exchange
+        if assertions is not None:
+            exchange = assertions.around(exchange)
+            copied = assertions.around_copies(copied)
         if mirroring is not None:
-            exchange = mirroring.around(exchange, _exchange)
+            exchange = mirroring.around(exchange, copied)
         self._exchange = exchange
         self.tunnels = websocket.OpenTunnels[Principal]()
         self.streams: dict[Stream, Principal] = {}

@@ -144,13 +144,17 @@ class SessionIdentity:
     """When the access token expires, in seconds since the epoch."""
     written: dict[object, bytes] = field(default_factory=dict, init=False, repr=False)
     """A store for `headers`: these facts as fields, by header policy."""
+    assertions: dict[str, tuple[float, bytes]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """A store for `assertions`: by audience, until when one is used, and its field."""
 
 
 Principal = SessionIdentity
 """The party that a request acts for: a union with one member for each kind of
-credential, today the session. Every member has `user_id`, `claims`, `expires_at` and
-`written`. Attributes of only one kind are read after a `match` that ends in
-`assert_never`."""
+credential, today the session. Every member has `user_id`, `claims`, `expires_at`,
+`written` and `assertions`. Attributes of only one kind are read after a `match` that
+ends in `assert_never`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

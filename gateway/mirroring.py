@@ -162,10 +162,12 @@ class Mirroring:
             client: Downstream | None,
             record: Record,
         ) -> Coroutine[Any, Any, Reply]:
+            # First, since it may refuse the request.
+            sent = exchange(forward, fields, body, pool, timeouts, client, record)
             copies = copies_of(forward.route.service.name)
             if copies is not None and not record.retries:
                 copies.offer(plain, forward, fields, body, timeouts, record)
-            return exchange(forward, fields, body, pool, timeouts, client, record)
+            return sent
 
         return mirrored
 

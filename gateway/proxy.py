@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Protocol
 
 from gateway import websocket
+from gateway.assertions import Assertions
 from gateway.config import LimitsConfig
 from gateway.decide import Decider
 from gateway.decisions import Forward, Respond
@@ -111,6 +112,8 @@ class Dependencies:
     """The limits of the SDK's API; None: it has none."""
     mirroring: Mirroring | None = None
     """Sends copies of requests; None: there are none."""
+    assertions: Assertions | None = None
+    """Signs who sessions are; None: no service is told so."""
     logs_user_agent: bool = False
     """Whether records have the requests' User-Agent (`log.user_agent`)."""
 
@@ -137,6 +140,7 @@ class Proxy:
             pace=parts.pace,
             traces=parts.traces,
             mirroring=parts.mirroring,
+            assertions=parts.assertions,
         )
 
     @property

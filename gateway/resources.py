@@ -22,6 +22,7 @@ _new = object.__new__
 
 USER_METHODS: Final = ("GET", "HEAD")
 ACCESS_METHODS: Final = ("POST",)
+JWKS_METHODS: Final = ("GET", "HEAD")
 
 KNOWN_MAX_BYTES: Final = 512
 """Target and Host together must not be longer, in bytes, to be remembered. Targets with
@@ -47,6 +48,8 @@ class GatewayResource(Enum):
     USER = auto()
     ACCESS = auto()
     """What the session may ask for (`gateway.user_access`)."""
+    JWKS = auto()
+    """The public keys of assertions."""
     AUTH = auto()
     ASTERISK = auto()
     """`OPTIONS *`: the gateway as a whole."""
@@ -62,12 +65,21 @@ class Router:
         auth: Auth,
         user_path: str,
         access_path: str | None = None,
+        jwks_path: str | None = None,
+        jwks: bytes = b"",
     ) -> None:
-        """*access_path* is where clients ask what they may do; None: nowhere."""
+        """*access_path* is where clients ask what they may do; None: nowhere. *jwks*
+        is at *jwks_path*: the public keys of assertions; None: there are none.
+        """
         self.table = table
         self.auth = auth
         self.user_path = user_path
-        self._access_path = access_path
+        self.jwks = jwks
+        self._own = {user_path: GatewayResource.USER}
+        if access_path is not None:
+            self._own[access_path] = GatewayResource.ACCESS
+        if jwks_path is not None:
+            self._own[jwks_path] = GatewayResource.JWKS
         self._kept_slashes = slashes.readings(table.routes)
         self.known: dict[tuple[str, bytes, bytes | None], Resource] = {}
         """Results of `find` by its arguments. Callers look here first."""
@@ -100,8 +112,7 @@ class Router:
 
     def owns(self, path: str) -> bool:
         """Return whether the gateway answers the canonical *path* itself."""
-        own = (self.user_path, self._access_path)
-        return path in own or self.auth.owns(path)
+        return path in self._own or self.auth.owns(path)
 
     def method_allowed(self, request_target: Target, method: str) -> bool:
         """Return whether the resource of *request_target* supports *method*."""
@@ -110,6 +121,8 @@ class Router:
                 return method in USER_METHODS
             case GatewayResource.ACCESS:
                 return method in ACCESS_METHODS
+            case GatewayResource.JWKS:
+                return method in JWKS_METHODS
             case Conditional():
                 return True
             case outcome:
@@ -131,10 +144,9 @@ class Router:
         self, method: str, request_target: Target
     ) -> Outcome | Conditional | GatewayResource:
         path = request_target.path
-        if path == self.user_path:
-            return GatewayResource.USER
-        if path == self._access_path:
-            return GatewayResource.ACCESS
+        own = self._own.get(path)
+        if own is not None:
+            return own
         if self.auth.owns(path):
             return GatewayResource.AUTH
         if request_target.form is Form.ASTERISK:

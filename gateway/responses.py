@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 
 from gateway.errors import GatewayError
 from gateway.http.fields import Field, Fields
@@ -21,6 +22,11 @@ _NO_STORE: Field = (b"Cache-Control", b"no-store")
 _NOSNIFF: Field = (b"X-Content-Type-Options", b"nosniff")
 _CACHES = frozenset({b"cache-control", b"cdn-cache-control", b"surrogate-control"})
 _PROBLEM: Field = (b"Content-Type", b"application/problem+json")
+_JWK_SET: Field = (b"Content-Type", b"application/jwk-set+json")
+KEYS_CACHED_S: Final = 300
+"""How long caches keep the keys of assertions: a new key is published for as long
+before it signs."""
+_KEYS_CACHED: Field = (b"Cache-Control", b"public, max-age=%d" % KEYS_CACHED_S)
 JSON: Field = (b"Content-Type", b"application/json; charset=utf-8")
 
 
@@ -63,6 +69,14 @@ def date_line(at: int) -> bytes:
 def user(body: bytes) -> Response:
     """Return a 200 about a session, in JSON; no cache may keep it."""
     return Response(status=200, fields=(JSON, _NO_STORE), body=body)
+
+
+def key_set(body: bytes) -> Response:
+    """Return the 200 with the keys of assertions, which caches keep for 5 minutes.
+
+    Source: RFC 7517 §8.5.2.
+    """
+    return Response(status=200, fields=(_JWK_SET, _KEYS_CACHED, _NOSNIFF), body=body)
 
 
 def problem(

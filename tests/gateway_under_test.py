@@ -23,8 +23,15 @@ import pytest
 from faults import until
 from wire import DEADLINE_S, Wire, WireReply, ask, connect
 
-from gateway import config, routes
-from gateway.app import App, forwarded_cache, readers, service_targets, traces
+from gateway import assertions, config, routes
+from gateway.app import (
+    App,
+    forwarded_cache,
+    readers,
+    service_targets,
+    signing,
+    traces,
+)
 from gateway.downstream.cors import Cors
 from gateway.downstream.listener import Listener
 from gateway.http.fields import first
@@ -223,7 +230,15 @@ def make(
     upstreams = Upstreams(replies)
     observer = _Observer()
     verifier = FakeVerifier()
-    resources = Router(table=table, auth=NoAuth(), user_path=loaded.gateway.user_path)
+    asserting = loaded.gateway.assertion
+    assertion_keys = assertions.load(asserting)
+    resources = Router(
+        table=table,
+        auth=NoAuth(),
+        user_path=loaded.gateway.user_path,
+        jwks_path=None if asserting is None else asserting.jwks_path,
+        jwks=assertions.key_set(assertion_keys),
+    )
     services = {
         each.name: service_targets(
             each,
@@ -265,6 +280,7 @@ def make(
             make_id=make_id,
             traces=traces(loaded),
             mirroring=mirroring,
+            assertions=signing(loaded, table, assertion_keys),
             pace=pace,
         )
     )

@@ -65,19 +65,23 @@ EDGES: dict[str, str] = {
     "mirroring": (
         "decisions downstream errors headers observe routes timeouts upstream"
     ),
+    "assertions": (
+        "config decisions downstream headers identity mirroring observe routes settings"
+        " timeouts upstream"
+    ),
     "forward": (
-        "config decide decisions downstream errors headers http identity mirroring"
-        " observe pace responses routes running timeouts upstream websocket"
+        "assertions config decide decisions downstream errors headers http identity"
+        " mirroring observe pace responses routes running timeouts upstream websocket"
     ),
     "proxy": (
-        "config decide decisions downstream errors events forward headers http identity"
-        " mirroring observe pace rate_limits resources responses running upstream"
-        " websocket"
+        "assertions config decide decisions downstream errors events forward headers"
+        " http identity mirroring observe pace rate_limits resources responses running"
+        " upstream websocket"
     ),
-    "admin": "config events routes",
+    "admin": "config events routes settings",
     "shared": "config events pace session",
     "process": (
-        "admin app clients config downstream errors events http observe pace"
+        "admin app assertions clients config downstream errors events http observe pace"
         " rate_limits seams session shared routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (
@@ -104,7 +108,7 @@ LIBRARIES: dict[str, str] = {
     "aiohttp": "admin aiohttp_app dev downstream process seams session supertokens",
     "aiohttp_cors": "downstream seams",
     "click": "cli",
-    "cryptography": "dev session tls",
+    "cryptography": "assertions dev session tls",
     "httpx": "seams supertokens",
     "jwt": "seams supertokens",
     "multidict": "aiohttp_app downstream",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.config import AdminConfig, Finding
+from gateway.settings.secret_files import is_exposed
 
 MIN_CHARS: Final = 32
 """Of a token: 128 bits, if it is written in hexadecimal digits."""
@@ -42,7 +43,7 @@ def read_token(path: str) -> bytes:
         raise BadTokenFile(
             f"the file can't be read: {error.strerror}", _HOW_TO_MAKE
         ) from None
-    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+    if is_exposed(mode):
         raise BadTokenFile(
             "everyone on this machine can read the file, or others can write it",
             f"chmod 600 {path}, or 640 with a group for the gateway",

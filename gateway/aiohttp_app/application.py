@@ -76,6 +76,7 @@ def gateway_app(
         RecipeError: the SDK refuses a recipe's settings, or a route's claim validator
             can't be loaded.
         BadService: a service's CA file can't be read.
+        BadAssertionKeys: a key of `gateway.assertion` can't be used.
         LibraryChanged: a library lacks what the gateway depends on.
     """
     loaded = settings.load(path, os.environ if environ is None else environ)

@@ -25,12 +25,13 @@ def read(
 ) -> Settings:
     """Return the settings in the files at *paths*.
 
-    With *is_to_serve*, certificates must be such that they can be served now.
+    With *is_to_serve*, certificates and the keys of assertions must be such that they
+    can be used now.
 
     Raises:
         ConfigError: the file can't be used; the error has every problem.
     """
-    from gateway import supertokens, tls
+    from gateway import assertions, supertokens, tls
     from gateway.admin import tokens
     from gateway.settings import load
     from gateway.shared import store
@@ -42,6 +43,7 @@ def read(
         yield from store.check(config.gateway.shared)
         if is_to_serve:
             yield from tls.findings(config.gateway.listen)
+            yield from assertions.check(config.gateway.assertion)
 
     return load(paths, environ, also=more)
 

@@ -104,6 +104,7 @@ def serve(
     # start's time.
     gc.disable()
     click.get_current_context().call_on_close(gc.enable)
+    from gateway.assertions import BadAssertionKeys
     from gateway.observe import STRUCTURED, RuntimeLog
     from gateway.process.config_files import ConfigFiles
     from gateway.process.cpus import usable_cpus
@@ -183,7 +184,8 @@ def serve(
             email=email,
         )
     except (
-        *(BadTls, LibraryChanged, ListenError, NotHandedOver, PidFileError),
+        *(BadAssertionKeys, BadTls, LibraryChanged, ListenError),
+        *(NotHandedOver, PidFileError),
     ) as error:
         if log_format not in STRUCTURED:
             fail(str(error))

@@ -27,6 +27,7 @@ from gateway.config.listens import ListenAddress, listen_address
 from gateway.config.mirrors import mirror_flaws
 from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
+from gateway.config.models.assertions import AssertionConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import (
@@ -116,6 +117,7 @@ __all__ = [
     "Address",
     "AdminConfig",
     "AnyAll",
+    "AssertionConfig",
     "AuthRateLimitsConfig",
     "CacheConfig",
     "CaseConfig",

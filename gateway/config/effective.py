@@ -189,8 +189,18 @@ class _Route:
         own: dict[str, Any] = {
             "upstream": values and values.upstream,
             "service": values and values.service,
+            "assertion": self._is_asserted(),
         }
         return self._rewritten(merged, own)
+
+    def _is_asserted(self) -> bool:
+        """Return what the route or its group says. A service has a key of this name,
+        too, which holds for itself only: a split route has two services.
+        """
+        level = next((x for x in self._levels if x.has("assertion")), None)
+        if level is None or isinstance(level.values, ServiceConfig):
+            return True
+        return level.values.assertion
 
     def _rewritten(self, merged: RouteSettings, own: dict[str, Any]) -> RouteSettings:
         """Return *merged* with the values of *own*, and the nearest rewrite."""

@@ -57,7 +57,7 @@ def docstrings() -> Mapping[str, Mapping[str, str]]:
     return docs
 
 
-_ALIASES = {"any_of": "in", "audience": "for"}
+_ALIASES = {"any_of": "in", "for_kind": "for"}
 """Keys that are words of Python, by the names of their fields."""
 
 

@@ -18,9 +18,12 @@ from gateway.config.models.splits import SplitConfig
 _OF_SESSIONS: Final = ("user", "session", "tenant")
 
 ROUTE_KEYS: Final = tuple(
-    key for key in ServiceConfig.model_fields if key in RouteSettings.model_fields
+    key
+    for key in ServiceConfig.model_fields
+    if key in RouteSettings.model_fields and key != "assertion"
 )
-"""The keys of a service that hold for the routes to it."""
+"""The keys of a service that hold for the routes to it. `assertion` is a key of both,
+but each service's own holds for the requests that it gets."""
 
 
 def flaws(

@@ -46,11 +46,13 @@ class Explainer:
         self._reader = reader
         self._forwarded = forwarded
         self._traces = traces
+        assertion = config.gateway.assertion
         self._router = Router(
             table=table,
             auth=auth,
             user_path=config.gateway.user_path,
             access_path=config.gateway.access_path,
+            jwks_path=None if assertion is None else assertion.jwks_path,
         )
         self._cors = Cors(
             config.cors,
@@ -151,6 +153,10 @@ def _sent(forward: Forward) -> Sent:
         request.id,
         prefix,
     )
+    if route.audience is not None and forward.verdict.principal is not None:
+        # It isn't signed here, so that nobody can use it.
+        name, audience = headers.ASSERTION_NAME, route.audience
+        block += f"{name}: (signed, for {audience})\r\n".encode()
     own = [line.raw.removesuffix(b"\r\n") for line in request.head.lines]
     lines = block.split(b"\r\n")[:-1]
     host = b"Host: " + (request.head.host or b"")

@@ -23,6 +23,8 @@ from gateway.headers.attach import (
     HeaderPolicy,
     IdentityTooLarge,
     escaped,
+    identity_fields,
+    names_of,
     policy,
 )
 from gateway.headers.cookies import without_session_cookies
@@ -43,6 +45,7 @@ from gateway.headers.forwarded import (
 )
 from gateway.headers.hash_by import HashBy
 from gateway.headers.names import (
+    ASSERTION_NAME,
     HAS_TRACE,
     IDENTITY_NAMES,
     SETS_SESSION,
@@ -61,6 +64,7 @@ from gateway.headers.trace_context import (
 )
 
 __all__ = [
+    "ASSERTION_NAME",
     "HAS_TRACE",
     "IDENTITY_NAMES",
     "MAX_IDENTITY_BYTES",
@@ -84,6 +88,8 @@ __all__ = [
     "compile_edits",
     "escaped",
     "fold",
+    "identity_fields",
+    "names_of",
     "policy",
     "reply_rules",
     "request_id",

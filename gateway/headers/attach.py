@@ -208,14 +208,20 @@ def _json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _sorted_list(*path: str) -> _Read:
-    """Return a writer of a SuperTokens claim that is a list of names: sorted."""
+def names_of(identity: SessionIdentity, claim: str) -> list[str] | None:
+    """Return a SuperTokens claim that is a list of names, sorted; None: it has none."""
+    value = _claim(identity.claims, (claim, "v"))
+    if not isinstance(value, list):
+        return None
+    return sorted(part for part in value if isinstance(part, str))
+
+
+def _sorted_list(claim: str) -> _Read:
+    """Return a writer of a SuperTokens claim that is a list of names."""
 
     def write(identity: SessionIdentity) -> str | None:
-        value = _claim(identity.claims, path)
-        if not isinstance(value, list):
-            return None
-        return _written(sorted(part for part in value if isinstance(part, str)))
+        names = names_of(identity, claim)
+        return None if names is None else _written(names)
 
     return write
 
@@ -237,8 +243,8 @@ _STANDARD_WRITERS: tuple[tuple[bytes, _Read], ...] = (
     (b"X-Recipe-User-Id", _recipe_user_id),
     (b"X-Session-Handle", _plain("session_handle")),
     (b"X-Tenant-Id", _plain("tenant_id")),
-    (b"X-User-Roles", _sorted_list("st-role", "v")),
-    (b"X-User-Permissions", _sorted_list("st-perm", "v")),
+    (b"X-User-Roles", _sorted_list("st-role")),
+    (b"X-User-Permissions", _sorted_list("st-perm")),
 )
 _AUTHENTICATED: Field = (b"X-Auth-Status", b"authenticated")
 ANONYMOUS: Field = (b"X-Auth-Status", b"anonymous")

@@ -75,6 +75,9 @@ EDITED, HAS_TRACE = 8192, 16384
 SHADOW_NAME = "X-Shadow"
 """Marks copies of requests (`mirror`): their replies reach nobody."""
 
+ASSERTION_NAME = "X-Identity-Assertion"
+"""A signed statement of the session (`gateway.assertion`)."""
+
 IDENTITY_NAMES = (
     "X-User-Id",
     "X-Recipe-User-Id",
@@ -85,7 +88,7 @@ IDENTITY_NAMES = (
     "X-User-Email",
     "X-User-Claims",
     "X-Auth-Status",
-    "X-Identity-Assertion",
+    ASSERTION_NAME,
     "X-Identity-Assertion-For",
     "X-Client-Subject",
 )
@@ -252,7 +255,7 @@ _STANDARD = frozenset(
     b"alt-svc etag expires from if-match if-modified-since if-none-match if-range "
     b"if-unmodified-since last-modified link location max-forwards origin "
     b"pragma range referer retry-after server strict-transport-security user-agent via "
-    b"www-authenticate x-auth-status x-client-subject".split()
+    b"www-authenticate x-auth-status x-client-subject x-identity-assertion".split()
 )
 # `proxy-` fields hold credentials, and only browsers may set `sec-` fields.
 _STANDARD_PREFIXES = (b"access-control-", b"content-", b"proxy-", b"sec-")
@@ -273,7 +276,8 @@ def check_settable(name: str) -> None:
 
     A name with a rule has another meaning: its value describes the message, the
     client's address or the path, and must not come from a claim. Identity names may
-    get another meaning, except X-Auth-Status and X-Client-Subject.
+    get another meaning, except X-Auth-Status, X-Client-Subject and
+    X-Identity-Assertion.
 
     Raises:
         ValueError: it may not; the message has the reason.

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.app import App, open_app
+from gateway.assertions import AssertionKey
 from gateway.clients import Clients
 from gateway.config import ListenConfig
 from gateway.downstream.arrival import Handler
@@ -264,6 +265,7 @@ async def run(
         ListenError: the address can't be listened on.
         RecipeError: the SDK refuses a recipe's settings.
         BadService: a service's CA file can't be read.
+        BadAssertionKeys: a key of `gateway.assertion` can't be used.
         BadTls: the certificates of an address can't be used.
         LibraryChanged: a library lacks what the gateway depends on.
     """
@@ -303,10 +305,12 @@ async def hosting(
     email: EmailSender | None = None,
     origin: Origin | None = None,
     meters: Meters | None = None,
+    assertion_keys: Sequence[AssertionKey] | None = None,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *settings* describe, with its log, in this process.
 
     *origin* is what its log lines have in common. *meters* counts requests.
+    *assertion_keys* are as for `open_app`.
 
     Raises: as `app.open_app`.
     """
@@ -326,6 +330,7 @@ async def hosting(
                     settings.table,
                     observer=log,
                     email=email,
+                    assertion_keys=assertion_keys,
                 ) as app,
                 _flushed(log),
             ):

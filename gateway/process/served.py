@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from gateway.assertions import AssertionKey, load
 from gateway.process.listening import BoundListen, configured
 from gateway.settings import Settings
 from gateway.tls import CertificateStore, stores_of
@@ -21,6 +22,7 @@ class ServedSettings(Settings):
     listens: tuple[BoundListen, ...]
     stores: tuple[CertificateStore, ...]
     """The certificates of those of `listens` with TLS."""
+    assertion_keys: tuple[AssertionKey, ...]
 
 
 def served(
@@ -32,6 +34,7 @@ def served(
 
     Raises:
         BadTls: the certificates of an address can't be used.
+        BadAssertionKeys: a key of `gateway.assertion` can't be used.
     """
     if not is_overridden:
         listens = configured(listens, settings.config.gateway.listen)
@@ -39,4 +42,5 @@ def served(
         **{each.name: getattr(settings, each.name) for each in fields(settings)},
         listens=tuple(listens),
         stores=stores_of(listen.config for listen in listens),
+        assertion_keys=load(settings.config.gateway.assertion),
     )

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway import supertokens
+from gateway.assertions import BadAssertionKeys
 from gateway.config.diff import changes, parts
 from gateway.events import RuntimeEvent, Severity
 from gateway.observe import Origin, Say, has_colours
@@ -494,7 +495,7 @@ class Supervisor:
             self._loaded = settings
         except ConfigError as error:
             self._loaded = tuple(map(str, error.problems))
-        except BadTls as error:
+        except (BadAssertionKeys, BadTls) as error:
             self._loaded = (str(error),)
         except Exception as error:  # noqa: BLE001 - the supervisor must survive it
             self._loaded = (f"the file can't be read: {type(error).__name__}",)
@@ -531,6 +532,7 @@ def supervise(
         ListenError: an address can't be listened on.
         PidFileError: a running gateway has the pidfile, or it can't be written.
         BadTls: the certificates of an address can't be used.
+        BadAssertionKeys: a key of `gateway.assertion` can't be used.
         LibraryChanged: a library isn't as the gateway needs it.
         NotHandedOver: the gateway before an upgrade hasn't left what this one needs.
     """
@@ -565,6 +567,7 @@ def supervise(
                 end,
                 listens=settings.listens,
                 stores=settings.stores,
+                assertion_keys=settings.assertion_keys,
                 log_format=log_format,
                 origin=origin,
                 email=email,

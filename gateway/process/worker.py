@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from gateway.app import App, BadService
+from gateway.assertions import AssertionKey
 from gateway.events import Fact, RuntimeEvent
 from gateway.observe import AccessLog, Origin, write_from
 from gateway.observe import Messages as MessageHandler
@@ -285,14 +286,15 @@ async def run_worker(
     origin: Origin,
     is_metered: bool,
     workers: int,
+    assertion_keys: Sequence[AssertionKey] | None = None,
     email: EmailSender | None = None,
 ) -> int:
     """Run a worker in this process; return the exit code.
 
     *end* is its end of the channel; *origin* is what its log lines have in common.
     *stores* have the certificates of *listens*. With *is_metered*, it counts requests
-    for metrics. It is one of *workers*. *email* sends all mail in place of
-    `supertokens.email_delivery`.
+    for metrics. It is one of *workers*. *assertion_keys* are as for `open_app`. *email*
+    sends all mail in place of `supertokens.email_delivery`.
     """
     # The hub reports outages of the core, once for all workers.
     logging.getLogger("gateway.keys").setLevel(logging.CRITICAL)
@@ -306,6 +308,7 @@ async def run_worker(
                     origin=origin,
                     meters=meters,
                     email=email,
+                    assertion_keys=assertion_keys,
                 )
             )
         except (BadService, LibraryChanged, RecipeError) as error:

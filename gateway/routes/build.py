@@ -46,7 +46,8 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
     ]
     policies = policies_of(settings)
     services = {
-        name: _service(name, service) for name, service in settings.services.items()
+        name: _service(name, service, settings)
+        for name, service in settings.services.items()
     }
     routes = [
         _split(_route(settings, services, policies, index, route), route, services)
@@ -74,7 +75,7 @@ def _route(
     effective: EffectiveRoute,
 ) -> Route:
     route, defaults = effective.settings, settings.defaults
-    service = _service_of(effective, services)
+    service = _service_of(settings, effective, services)
     body, buffer = route.request.max_body_size, route.request.buffer
     closes = route.session.close_streams
     rewrite = _rewrite(effective)
@@ -91,6 +92,7 @@ def _route(
         clients=_clients(route.clients),
         limits=RouteLimits.of(route.rate_limit, policies),
         service=service,
+        audience=service.audience if route.assertion else None,
         session=_session(defaults, effective),
         says_protected=effective.says_protected,
         headers=_header_policy(defaults, route),
@@ -140,7 +142,8 @@ def _split(
     mapping = _mapping(
         effective.settings.rewrite, route.rewrite, service, route.host_header
     )
-    other = replace(route, service=service, mapping=mapping)
+    audience = service.audience if effective.settings.assertion else None
+    other = replace(route, service=service, mapping=mapping, audience=audience)
     by, override = split.sticky, split.override
     detour = Split(
         route=other,
@@ -151,7 +154,9 @@ def _split(
     return replace(route, detour=detour)
 
 
-def _service_of(effective: EffectiveRoute, services: dict[str, Service]) -> Service:
+def _service_of(
+    settings: Config, effective: EffectiveRoute, services: dict[str, Service]
+) -> Service:
     """Return the service of a route; a URL's is added to *services*."""
     if effective.respond is not None or effective.redirect is not None:
         return _NO_SERVICE
@@ -161,7 +166,8 @@ def _service_of(effective: EffectiveRoute, services: dict[str, Service]) -> Serv
         return services[effective.settings.service]
     if url not in services:
         target = config.TargetConfig(url=url)
-        services[url] = _service(url, config.ServiceConfig(targets=(target,)))
+        own = config.ServiceConfig(targets=(target,))
+        services[url] = _service(url, own, settings)
     return services[url]
 
 
@@ -176,6 +182,7 @@ _NO_SERVICE = Service(
     hold=None,
     limits=None,
     mirror=None,
+    audience=None,
     tls=config.TlsConfig(),
     max_connections=0,
     max_waiting=None,
@@ -229,8 +236,9 @@ def _clients(clients: config.ClientsConfig) -> ClientRule | None:
     return ClientRule(clients.allow, clients.deny)
 
 
-def _service(name: str, service: config.ServiceConfig) -> Service:
-    by = service.balance.hash
+def _service(name: str, service: config.ServiceConfig, settings: Config) -> Service:
+    by, assertion = service.balance.hash, service.assertion
+    is_asserted = settings.gateway.assertion is not None and assertion.enabled
     return Service(
         name=name,
         targets=tuple(config.address(target.url) for target in service.targets),
@@ -254,6 +262,7 @@ def _service(name: str, service: config.ServiceConfig) -> Service:
             methods=frozenset(service.mirror.methods),
             in_flight=service.mirror.in_flight,
         ),
+        audience=(assertion.audience or name) if is_asserted else None,
     )
 
 

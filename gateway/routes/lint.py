@@ -9,7 +9,7 @@ from gateway.config import Address, Config, EffectiveRoute, Finding
 from gateway.config.findings import did_you_mean
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
-from gateway.routes import pressure, remarks
+from gateway.routes import assertion_lint, pressure, remarks
 from gateway.routes.rate_lint import rate_warnings
 from gateway.routes.route import Conditional, Matched, Route, shape
 from gateway.routes.strictness import is_stricter
@@ -19,7 +19,9 @@ from gateway.routes.table import RouteTable
 def own_paths(settings: Config, routes: Sequence[EffectiveRoute]) -> Iterator[Finding]:
     """Yield a finding for each route whose path the gateway answers itself."""
     auth = settings.supertokens.api_base_path
+    yield from assertion_lint.own_path(settings)
     user, access = settings.gateway.user_path, settings.gateway.access_path
+    jwks = assertion_lint.jwks_path(settings)
     if user == auth or user.startswith(f"{auth}/"):
         yield Finding(
             loc=("gateway", "user_path"),
@@ -31,11 +33,14 @@ def own_paths(settings: Config, routes: Sequence[EffectiveRoute]) -> Iterator[Fi
         form, path = route.form, route.path
         start = Pattern(path).literal_prefix if form == "regex" else path
         below = start.startswith(f"{auth}/") or (start == auth and form != "regex")
-        if below or (form == "exact" and path in (user, access)):
+        if below or (form == "exact" and path in (user, access, jwks)):
             yield Finding(
                 loc=route.loc,
                 message="this route can never match: the gateway answers this path",
-                hint="Change the path, supertokens.api_base_path or gateway.user_path",
+                hint="Change the path, supertokens.api_base_path, gateway.user_path or"
+                " gateway.assertion.jwks_path"
+                if path == jwks
+                else "Change the path, supertokens.api_base_path or gateway.user_path",
             )
 
 
@@ -159,7 +164,8 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     return [
         *_doubtful_cookies(settings.supertokens),
         *_no_core(settings, table),
-        *_hidden_by_user_path(settings, table),
+        *_hidden_by_own_paths(settings, table),
+        *assertion_lint.warnings(settings),
         *_doubtful_services(settings, table),
         *pressure.doubtful_limits(settings),
         *pressure.doubtful_priorities(table),
@@ -173,7 +179,7 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
 
 def _unknown_exclusions(settings: Config, table: RouteTable) -> Iterator[Finding]:
     """Yield a finding for each name in `log.exclude` that no route has."""
-    known = {route.name for route in table.routes} | {"/user", "/auth"}
+    known = {route.name for route in table.routes} | {"/user", "/auth", "/jwks"}
     for number, exclusion in enumerate(settings.log.exclude):
         if exclusion.route is not None and exclusion.route not in known:
             yield Finding(
@@ -196,8 +202,9 @@ def _no_core(settings: Config, table: RouteTable) -> Iterator[Finding]:
         )
 
 
-def _hidden_by_user_path(settings: Config, table: RouteTable) -> Iterator[Finding]:
-    """Yield a finding for each route that would take `gateway.user_path`.
+def _hidden_by_own_paths(settings: Config, table: RouteTable) -> Iterator[Finding]:
+    """Yield a finding for a route that would take `gateway.user_path`, or the path of
+    the keys of assertions.
 
     The root is left out: everybody's route for all the rest would be found.
     """
@@ -206,6 +213,9 @@ def _hidden_by_user_path(settings: Config, table: RouteTable) -> Iterator[Findin
     yield from _hidden(table, "GET", path, "user_path", hint)
     if access is not None:
         yield from _hidden(table, "POST", access, "user_access", hint)
+    if (jwks := assertion_lint.jwks_path(settings)) is not None:
+        hint = "Name another path there, or change the route"
+        yield from _hidden(table, "GET", jwks, "assertion.jwks_path", hint)
 
 
 def _hidden(

@@ -67,6 +67,8 @@ class Service:
     """How many requests it may have in progress. None: any number."""
     mirror: Mirror | None
     """None: no request is copied."""
+    audience: str | None
+    """Whom assertions to it are for. None: it gets none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,8 @@ class Route:
     limits: RouteLimits | None
     """How often they may. None: there is no limit."""
     service: Service
+    audience: str | None
+    """Whom the assertions of its requests are for. None: they have none."""
     session: SessionPolicy
     says_protected: bool
     """The route itself sets `protected`; otherwise `defaults` does."""

@@ -13,6 +13,34 @@ MAX_BYTES: Final = 64 * 1024
 """Of such a file. Private keys and tokens have less than 4 KiB."""
 
 
+def is_exposed(mode: int) -> bool:
+    """Return whether a file of this mode is no secret: everyone can read it, or others
+    than its owner can write it. Its group may read it, as in Kubernetes (`fsGroup`).
+    """
+    return bool(mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP))
+
+
+def read_regular(path: str, max_bytes: int) -> tuple[bytes, int]:
+    """Return up to *max_bytes* + 1 bytes of a regular file, and its mode.
+
+    Raises:
+        OSError, ValueError: it can't be read, or is of another kind.
+    """
+    try:
+        # A pipe without a writer would keep the gateway waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(0, "it isn't a regular file")
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError):
+        files_read.note(path, None)
+        raise
+    files_read.note(path, data)
+    return data, stat.S_IMODE(mode)
+
+
 def read_secret(path: str) -> str:
     """Return the text of the file at *path*, without one line break at its end.
 

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.config.models import (
     admin,
     answers,
+    assertions,
     base,
     config,
     cors,
@@ -78,6 +79,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     listens,
     admin,
     shared,
+    assertions,
     gateway,
     log,
     tracing,

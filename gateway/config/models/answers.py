@@ -61,5 +61,5 @@ class OnUnauthenticatedConfig(Model):
     """The page to sign in, as in `redirect.to`: `/login?next={url}`. `{url}` is the
     path and query to return to, percent-encoded.
     """
-    audience: Annotated[Literal["html"], Field(alias="for")] = "html"
+    for_kind: Annotated[Literal["html"], Field(alias="for")] = "html"
     """Who is redirected: `html`, browsers that open a page."""

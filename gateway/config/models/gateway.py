@@ -22,6 +22,7 @@ from gateway.config.forms import (
 )
 from gateway.config.listens import listen_address
 from gateway.config.models.admin import AdminConfig
+from gateway.config.models.assertions import AssertionConfig
 from gateway.config.models.base import Model
 from gateway.config.models.listens import ListenConfig, short_listens
 from gateway.config.models.shared import SharedConfig
@@ -223,6 +224,8 @@ class GatewayConfig(Model):
     shared: SharedConfig | None = None
     """Where replicas learn of each other's sessions that have ended; unset: nowhere. A
     sign-out at one is known at another only when the access token has expired."""
+    assertion: AssertionConfig | None = None
+    """Unset: services get no signed identity."""
     near_misses: Literal["refuse", "forward"] = "refuse"
     """What happens to a request whose path its service may read as that of a stricter
     route, such as `/Admin` for `/admin`. See docs/security.md.

@@ -134,6 +134,9 @@ class RouteSettings(Model):
     rewrite: Rewrite = RewriteConfig()
     timeouts: TimeoutsPatch = TimeoutsPatch()
     identity: IdentityConfig = IdentityConfig()
+    assertion: Flag = True
+    """False: the service gets no `X-Identity-Assertion` from this route, although
+    `gateway.assertion` is set."""
     forward_credentials: Flag | None = None
     """True sends the session's cookies and tokens to the upstream. Unset: as in
     `defaults`.

@@ -28,6 +28,7 @@ from gateway.config.forms import (
     Weight,
 )
 from gateway.config.models.answers import OnUnauthenticatedConfig
+from gateway.config.models.assertions import ServiceAssertionConfig, short_assertion
 from gateway.config.models.base import Model
 from gateway.config.models.cors import RouteCorsConfig
 from gateway.config.models.messages import RequestConfig, ResponseConfig
@@ -348,6 +349,13 @@ class ServiceConfig(Model):
     """For the routes to this service."""
     identity: IdentityConfig = IdentityConfig()
     """For the routes to this service."""
+    assertion: Annotated[
+        ServiceAssertionConfig,
+        BeforeValidator(
+            short_assertion,
+            json_schema_input_type=ServiceAssertionConfig | bool,
+        ),
+    ] = ServiceAssertionConfig()
     clients: ClientsConfig = ClientsConfig()
     """For the routes to this service."""
     rate_limit: RateUses = ()
