@@ -223,7 +223,7 @@ def ecs_message(fields: Mapping[str, object]) -> str:
         "service": {"name": SERVICE_NAME, "version": __version__},
     }
     for name, value in fields.items():
-        if value is None:
+        if value is None or value == "":
             continue
         if name == "client":
             dotted |= _client_fields(str(value))

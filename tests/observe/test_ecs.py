@@ -328,7 +328,7 @@ def test_the_line_of_an_event() -> None:
     """The facts are below `gateway`, unless the schema has a field for them."""
     line = runtime_line(
         *(ORIGIN, NOON, RuntimeEvent.REQUEST_FAILED, "it failed"),
-        {"request_id": "abc", "reason": "r", "client": "::1", "hint": None, "n": ["1"]},
+        {"request_id": "abc", "reason": "r", "client": "::1", "hint": "", "n": ["1"]},
         "Traceback",
     )
     fields = read(line)
