@@ -22,8 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
-	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas soak \
-	mutants screenshots bench bench-assertions \
+	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
+	soak mutants screenshots bench bench-assertions \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -178,6 +178,9 @@ day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: request
 
 replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that fails (a minute; ARGS=--quick)
 	@$(BIN)/python -m bench.scripts.replicas $(ARGS)
+
+fleet: $(VENV)/.dev ## what 10, 100 and 1,000 replicas cost Redis, core and targets, computed (ARGS=--explain)
+	@$(BIN)/python -m bench.scripts.fleet $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)
