@@ -35,6 +35,18 @@ def test_alerts_use_series_that_exist() -> None:
         assert rule["annotations"]["summary"]
 
 
+def test_each_alert_has_a_row_in_the_docs() -> None:
+    """Which says what to watch, in series that exist, and what to do."""
+    (group,) = yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]
+    page = (DEPLOY.parent / "docs/operations.md").read_text("utf-8")
+    section = page.partition("### Alerts\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"(?m)^\| `(Gateway\w+)` \| (.+) \| (.+) \|$", section)
+    assert [name for name, _, _ in rows] == [rule["alert"] for rule in group["rules"]]
+    for name, watch, _ in rows:
+        assert series_of(watch), name
+        assert series_of(watch) <= NAMES, name
+
+
 def panels() -> list[dict[str, Any]]:
     """Return the dashboard's panels without the headings."""
     dashboard = json.loads(DASHBOARD.read_text("utf-8"))

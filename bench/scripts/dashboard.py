@@ -6,7 +6,7 @@ worker, a core and a service that hang, refused tokens. Then every panel of
 deploy/grafana/dashboard.json is asked from Prometheus and drawn on one page of SVG.
 
 Exits with 1 if a query fails or a panel has no data: then it would be empty for
-everybody. Debian's package `prometheus` must be installed.
+everybody. Debian's packages `prometheus` and `redis-server` must be installed.
 """
 
 from __future__ import annotations
@@ -52,15 +52,23 @@ gateway:
     - "127.0.0.1:{port}"
     - {{address: "127.0.0.1:TLS", tls: {{certificates: [CERTIFICATE]}}}}
   probes: {{listen: "127.0.0.1:PROBES"}}
+  overload: {{lag: 1s}}
+  shared: {{redis: "redis://127.0.0.1:REDIS"}}
 supertokens:
   connection_uri: http://127.0.0.1:{core}
   recipes: {{emailpassword: {{}}}}
   core: {{timeout: 2s}}
 services:
-  up: {{targets: ["http://127.0.0.1:{upstream}"]}}
+  up:
+    targets: ["http://127.0.0.1:{upstream}"]
+    limits: {{in_flight: 100, pending: 50}}
+  copied: {{targets: ["http://127.0.0.1:{upstream}"], mirror: {{service: shadow}}}}
+  shadow: {{targets: ["http://127.0.0.1:{upstream}"]}}
+rate_limits: {{few: {{rate: 1/s, key: client}}}}
 defaults: {{timeouts: {{response: 2s}}}}
 routes:
   - {{name: open, path: /open, service: up, protected: false}}
+  - {{name: few, path: /few, service: copied, protected: false, rate_limit: [few]}}
   - {{name: checked, path: /checked, service: up, session: {{check_database: always}}}}
   - {{name: private, path: /, service: up}}
 """
@@ -122,9 +130,15 @@ async def _mixed(here: Clients, access: str) -> AsyncIterator[None]:
                 async with asyncio.timeout(5):
                     await here.get(seen, "/checked", access)
                     await here.get(seen, "/private", bad)
+                    await here.get(seen, "/few", access)
                     await here.get(seen, "/auth/none", access)
                     if number % 5 == 0:
-                        await here.sign(seen, "signin", "one@example.com", PASSWORD)
+                        tokens = await here.sign(
+                            seen, "signin", "one@example.com", PASSWORD
+                        )
+                        await here.send(
+                            "POST", "/auth/signout", bearer=tokens["access"]
+                        )
             await asyncio.sleep(0.1)
 
     task = asyncio.create_task(loop())
@@ -225,14 +239,24 @@ def legend(template: str, labels: Mapping[str, str]) -> str:
 
 async def _record(folder: Path, times: float) -> tuple[list[Panel], Recording, float]:
     """Return the panels, what happened, and how long it took in seconds."""
-    probes, port, tls = free_port(), free_port(), free_port()
+    probes, port, tls, redis = (free_port() for _ in range(4))
     cert, key = certificate(folder)
     routes = (
         _ROUTES.replace("PROBES", str(probes))
         .replace("TLS", str(tls))
+        .replace("REDIS", str(redis))
         .replace("CERTIFICATE", f'{{{{cert: "{cert}", key: "{key}"}}}}')
     )
     with (
+        running(
+            [
+                *("redis-server", "--bind", "127.0.0.1", "--port", str(redis)),
+                *("--save", "", "--appendonly", "no", "--dir", str(folder)),
+            ],
+            core=CORES,
+            port=redis,
+            log=folder / "redis.log",
+        ),
         staged(folder, workers=2, tree=None, routes=routes) as stage,
         running(
             prometheus.command(
@@ -268,9 +292,10 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="in half the time")
     options = parser.parse_args()
-    if shutil.which("prometheus") is None:
-        print("missing: prometheus (Debian: apt install prometheus)", file=sys.stderr)
-        return 1
+    for program in ("prometheus", "redis-server"):
+        if shutil.which(program) is None:
+            print(f"missing: {program} (a package of Debian's)", file=sys.stderr)
+            return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         with tempfile.TemporaryDirectory() as folder:
