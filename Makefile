@@ -24,6 +24,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
 	soak mutants screenshots bench bench-assertions \
+	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas soak \
+	shared-limits mutants screenshots bench bench-assertions \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -181,6 +183,8 @@ replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that 
 
 fleet: $(VENV)/.dev ## what 10, 100 and 1,000 replicas cost Redis, core and targets, computed (ARGS=--explain)
 	@$(BIN)/python -m bench.scripts.fleet $(ARGS)
+shared-limits: $(VENV)/.dev ## a rate limit over three gateways, with a Redis that fails (a minute)
+	@$(BIN)/python -m bench.scripts.shared_limits $(ARGS)
 
 slow-clients: $(VENV)/.run ## what slow clients cost another, compared with the rivals (five minutes)
 	@$(BIN)/python -m bench.scripts.slow_clients $(ARGS)

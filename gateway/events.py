@@ -75,6 +75,8 @@ class RuntimeEvent(Enum):
     )
     SHARED_STORE_LOST = "shared_store_lost", _WARNING, ("store", "reason")
     SHARED_STORE_CONNECTED = "shared_store_connected", _INFO, ("store", "key")
+    SHARED_LIMITS_LOST = "shared_limits_lost", _WARNING, ("store", "reason")
+    SHARED_LIMITS_CONNECTED = "shared_limits_connected", _INFO, ("store", "key")
     PROXY_NOT_TRUSTED = "proxy_not_trusted", _WARNING, ("peer",)
     ADMIN_ACTION = "admin_action", _INFO, ("peer", "action", "status")
     CONNECTIONS_CLOSED = (

@@ -79,7 +79,7 @@ EDGES: dict[str, str] = {
         " upstream websocket"
     ),
     "admin": "config events routes settings",
-    "shared": "config events pace session",
+    "shared": "config events pace rate_limits session",
     "process": (
         "admin app assertions clients config downstream errors events http observe pace"
         " rate_limits seams session shared routes settings supertokens tls upstream"

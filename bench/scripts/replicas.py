@@ -47,7 +47,7 @@ _CALLS = 4
 _PAUSE_S = 0.002
 """Between two requests with a session that was signed out."""
 _COMMAND = (sys.executable, "-P", "-c", "from gateway.cli import main; main()")
-_ROUTES = """version: 1
+ROUTES = """version: 1
 gateway:
   listen: "127.0.0.1:{port}"
   probes: {{listen: "127.0.0.1:{probes}"}}
@@ -135,7 +135,9 @@ class Store:
 
 
 @contextlib.asynccontextmanager
-async def replicas(folder: Path, store: Store) -> AsyncIterator[list[Replica]]:
+async def replicas(
+    folder: Path, store: Store, routes: str = ROUTES
+) -> AsyncIterator[list[Replica]]:
     """Yield the gateways, with a core and an upstream."""
     core, upstream = free_port(), free_port()
     async with contextlib.AsyncExitStack() as stack:
@@ -161,7 +163,7 @@ async def replicas(folder: Path, store: Store) -> AsyncIterator[list[Replica]]:
         for number in range(_REPLICAS):
             port, probes = free_port(), free_port()
             file = folder / f"routes-{number}.yaml"
-            text = _ROUTES.format(
+            text = routes.format(
                 port=port,
                 probes=probes,
                 redis=store.port,
@@ -176,7 +178,8 @@ async def replicas(folder: Path, store: Store) -> AsyncIterator[list[Replica]]:
         yield found
 
 
-async def _until_connected(gateways: list[Replica]) -> None:
+async def until_connected(gateways: list[Replica]) -> None:
+    """Return when all gateways have all denials of the store."""
     async with asyncio.timeout(_PATIENCE_S):
         for gateway in gateways:
             while not await gateway.is_connected():  # noqa: ASYNC110 - of a process
@@ -283,7 +286,7 @@ async def _in_an_outage(
         back = time.perf_counter()
     took_ms = (time.perf_counter() - back) * 1000
     print(f"- {what}: all were refused {took_ms:.0f} ms after Redis was back")
-    await _until_connected(gateways)
+    await until_connected(gateways)
     statuses = [await g.status(access) for access in tokens for g in gateways]
     seen.never += sum(status == 200 for status in statuses)
 
@@ -295,7 +298,7 @@ async def measure(report: Report, count: int) -> None:
         store.start()
         try:
             async with replicas(Path(folder), store) as gateways:
-                await _until_connected(gateways)
+                await until_connected(gateways)
                 await _step(report, gateways, None, "there", count)
                 await _step(report, gateways, store, "killed", count)
                 await _step(report, gateways, store, "hung", count)

@@ -13,7 +13,8 @@ the `Status` that the supervisor sends each time that it changes, and from what 
 of the core itself. So health is answered even if all workers hang. `/metrics` has what
 the workers count, which the supervisor relays.
 
-It has the buckets of rate limits, from which workers draw leases.
+It has the buckets of rate limits, from which workers draw leases, or takes them from
+those of the shared store.
 
 It checks the targets of services (`health.active`), for all workers together, and tells
 the supervisor what is down.
@@ -44,7 +45,7 @@ from gateway.process import probes
 from gateway.process.admin_messages import Describe, LogAs, Reloaded, WatchFiles
 from gateway.process.health import Board, Facts, Health
 from gateway.process.hub_admin import AdminListener, HubAdmin, HubFacts
-from gateway.process.hub_leases import LeaseBook
+from gateway.process.hub_rates import HubRates
 from gateway.process.hub_shared import HubSharing
 from gateway.process.hub_targets import targets_shown
 from gateway.process.hub_watch import HubWatcher
@@ -101,7 +102,7 @@ class Hub:
         )
         self._watcher = HubWatcher(self._pipe.send)
         self._sharing = HubSharing(self._pipe.send)
-        self._lease_book = LeaseBook()
+        self._rates = HubRates(self._pipe.send)
         self._changed = asyncio.Event()
         self._is_stopped = False
         self._fetches: FetchKeys | None = None
@@ -156,7 +157,7 @@ class Hub:
             server.close()
         if self._servers:
             await asyncio.sleep(_LAST_PROBES_S)
-        await self._sharing.close()
+        await asyncio.gather(self._sharing.close(), self._rates.close())
 
     async def _listen(self) -> None:
         """Answer probes and operators from now on, if the status is known."""
@@ -209,7 +210,7 @@ class Hub:
         if now - rendered_at >= _RENDER_S:
             rendered = metrics.render(
                 *(self._status, self._totals, form, self._all_fetches()),
-                self._sharing.counts,
+                *(self._sharing.counts, self._rates.counts),
             )
             self._rendered[form] = now, rendered
         return rendered, form
@@ -231,7 +232,7 @@ class Hub:
             now=time.monotonic(),
             certificate_left_s=self._certificate_left_s(),
             services_down=tuple(self._checker.services_down()),
-            store_trouble=self._sharing.trouble,
+            store_trouble=self._sharing.trouble or self._rates.trouble,
         )
         self._board.update(facts, time.time())
         if self._reports is not None and status.keys_until is not None:
@@ -313,8 +314,7 @@ class Hub:
                 self._fetches = message
                 self._changed.set()
             case DrawLeases():
-                answers = self._lease_book.draw(message, time.monotonic_ns())
-                self._pipe.send(answers)
+                self._rates.draw(message)
             case AskCore():
                 self._admin.use_core(message)
                 self._asks = message
@@ -330,6 +330,8 @@ class Hub:
             case DenyDone() | Reloaded():
                 self._admin.answered(message)
             case ShareWith() | ShareDenials():
+                if isinstance(message, ShareWith):
+                    self._rates.use(message.place)
                 self._sharing.receive(message)
             case CheckTargets(check):
                 if check is None:

@@ -74,7 +74,15 @@ def _few(items: list[object]) -> list[object]:
 
 def _asked(value: object) -> DrawAsked:
     match value:
-        case [number, str(key), interval_ns, burst, cost, extra] if _KEY.fullmatch(key):
+        case [
+            number,
+            str(key),
+            interval_ns,
+            burst,
+            cost,
+            extra,
+            ("" | "local" | "allow" | "deny") as sharing,
+        ] if _KEY.fullmatch(key):
             return DrawAsked(
                 _within(number, 0),
                 key,
@@ -82,6 +90,7 @@ def _asked(value: object) -> DrawAsked:
                 _within(burst, 1, MAX_BURST),
                 _within(cost, 1, MAX_BURST),
                 _within(extra, 0, MAX_BURST),
+                sharing,
             )
         case _:
             raise BadMessage("an invalid wish for a lease")

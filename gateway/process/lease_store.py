@@ -142,9 +142,9 @@ class LeaseStore:
         wait.timer = loop.call_later(self._answer_s, self._on_silence, number)
         if not self._unsent:
             loop.call_soon(self._flush)
-        key, gcra, cost = wait.draw
+        key, gcra, cost, sharing = wait.draw
         self._unsent.append(
-            DrawAsked(number, key, gcra.interval_ns, gcra.burst, cost, 0)
+            DrawAsked(number, key, gcra.interval_ns, gcra.burst, cost, 0, sharing)
         )
 
     def _flush(self) -> None:

@@ -43,6 +43,7 @@ from gateway.process.messages import WORKER_STATES, Status
 from gateway.process.metering import usage
 from gateway.process.plan_places import name_of
 from gateway.process.totals import Totals
+from gateway.shared.rates import RateStoreCounts
 from gateway.shared.sharing import SharingCounts
 
 Values = Mapping[tuple[str, ...], float]
@@ -188,6 +189,16 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
         (),
         "From a denial until it was read in the shared store, the last time.",
     ),
+    "shared_rates_connected": (
+        "gauge",
+        (),
+        "1 while rate limits are shared over the store, else 0.",
+    ),
+    "shared_rate_draws": (
+        "counter",
+        ("by",),
+        "Draws of shared limits, decided by the store or without it.",
+    ),
     "config_generation": ("gauge", (), "The number of the configuration that serves."),
     "config_last_reload_success": (
         "gauge",
@@ -209,6 +220,14 @@ SERIES: Final[Mapping[str, tuple[str, tuple[str, ...], str]]] = {
 
 
 _SHARED: Final = tuple(name for name in SERIES if name.startswith("shared_"))
+
+
+def _of_rates(rates: RateStoreCounts | None) -> list[Values]:
+    """Return the values of shared limits; none before the first one is drawn from."""
+    if rates is None or not (rates.by_store or rates.without_store):
+        return [{}, {}]
+    by: Values = {("store",): rates.by_store, ("failure",): rates.without_store}
+    return [{(): rates.is_connected}, by]
 
 
 def _name(name: str) -> str:
@@ -286,8 +305,10 @@ class _Metrics(Collector):
         totals: Totals,
         fetches: tuple[int, int],
         shared: SharingCounts | None,
+        rates: RateStoreCounts | None,
     ) -> None:
         self._shared = shared
+        self._rates = rates
         self._status = status
         self._fetches = fetches
         self._totals = totals
@@ -397,6 +418,7 @@ class _Metrics(Collector):
                 {(): counts.skipped},
                 {(): counts.waiting},
                 {} if counts.lag_s is None else {(): counts.lag_s},
+                *_of_rates(self._rates),
             ]
         for name, value in zip(_SHARED, values, strict=True):
             yield _family(name, value)
@@ -458,14 +480,15 @@ def render(
     form: str,
     fetches: tuple[int, int],
     shared: SharingCounts | None = None,
+    rates: RateStoreCounts | None = None,
 ) -> bytes:
     """Return the metrics in one of the media types of `form_of`.
 
     *fetches* are the hub's own fetches of keys: the good and the failed ones. *shared*
-    is what it counts of the shared store, if there is one.
+    and *rates* are what it counts of the shared store, if there is one.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Metrics(status, totals, fetches, shared))
+    registry.register(_Metrics(status, totals, fetches, shared, rates))
     if form == _OPENMETRICS:
         encoded: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call] # the library has no types there
         return encoded

@@ -2,7 +2,8 @@
 
 `gcra` is the rule for one key, `buckets` the state of many keys in bounded memory.
 `policy` has the limits of the file, compiled; `limiter` judges a request by them and
-asks a `store`. `leases` is how the workers of one gateway share a limit.
+asks a `store`. `leases` is how the workers of one gateway share a limit,
+and `shared_book` what a gateway keeps of the limits that it shares with others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.rate_limits.policy import (
     RouteLimits,
     policies_of,
 )
-from gateway.rate_limits.store import Draw, LocalStore, RateStore
+from gateway.rate_limits.store import Draw, LocalStore, RateStore, Sharing
 
 __all__ = [
     "Asking",
@@ -32,5 +33,6 @@ __all__ = [
     "RateStore",
     "RateUse",
     "RouteLimits",
+    "Sharing",
     "policies_of",
 ]

@@ -47,6 +47,27 @@ class Buckets:
         if not self.take(key, gcra, now, cost).granted:
             self._full_at[key] = now + gcra.burst * gcra.interval_ns
 
+    def note(self, key: str, full_at: int, now: int) -> None:
+        """Note that the bucket of *key* isn't full before *full_at*."""
+        known = self._full_at.get(key)
+        if known is None:
+            self._make_room(now)
+            heappush(self._queue, (full_at, key))
+        self._full_at[key] = full_at if known is None else max(known, full_at)
+
+    def has_room(self, key: str, now: int) -> bool:
+        """Return whether *key* can be noted without forgetting one that isn't full."""
+        queue, full_at = self._queue, self._full_at
+        if key in full_at or len(full_at) < self._max_keys:
+            return True
+        while queue[0][0] <= now:
+            _, first = heappop(queue)
+            if full_at[first] <= now:
+                del full_at[first]
+                return True
+            heappush(queue, (full_at[first], first))
+        return False
+
     def _make_room(self, now: int) -> None:
         """Forget the keys that are full by *now*, at most two, or else the first one.
 

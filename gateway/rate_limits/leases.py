@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from gateway.rate_limits.gcra import Gcra, Taken
-from gateway.rate_limits.store import Draw
+from gateway.rate_limits.store import Draw, Sharing
 
 LEASE_NS: Final = 1_000_000_000
 """How long units that were drawn in advance can be spent."""
@@ -110,6 +110,7 @@ class DrawAsked(NamedTuple):
     burst: int
     cost: int
     extra: int
+    sharing: Sharing = ""
 
 
 class DrawAnswer(NamedTuple):

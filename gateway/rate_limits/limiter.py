@@ -79,7 +79,7 @@ class Limiter:
         its bucket, even if a later one refuses the request.
         """
         draws = [
-            (use.policy, Draw(key, use.policy.gcra, use.cost))
+            (use.policy, Draw(key, use.policy.gcra, use.cost, use.policy.sharing))
             for use in uses
             for key in use.policy.keys(caller)
         ]

@@ -12,6 +12,7 @@ from gateway.config import Config, RateLimitConfig, RateUseConfig
 from gateway.http.fields import Fields, first
 from gateway.identity import Principal, SessionIdentity
 from gateway.rate_limits.gcra import Gcra
+from gateway.rate_limits.store import Sharing
 
 _KEY_BYTES: Final = 16
 """Of a key's digest: so many bits that no two keys meet."""
@@ -48,10 +49,17 @@ class RatePolicy:
     """For `header`: the name of the field, in lower case."""
     says_fields: bool = False
     """Whether a refusal has the RateLimit fields."""
+    sharing: Sharing = ""
+    """Whether other gateways count as well."""
 
     @classmethod
-    def of(cls, name: str, config: RateLimitConfig) -> RatePolicy:
-        """Return the policy called *name* that *config* describes."""
+    def of(
+        cls, name: str, config: RateLimitConfig, *, has_store: bool = False
+    ) -> RatePolicy:
+        """Return the policy called *name* that *config* describes.
+
+        *has_store*: gateways share a store.
+        """
         kind, _, field = config.key.partition(":")
         return cls(
             name=name,
@@ -59,6 +67,7 @@ class RatePolicy:
             kind=kind,
             field=field.encode(),
             says_fields=config.fields,
+            sharing=config.on_store_failure if has_store and config.shared else "",
         )
 
     def keys(self, caller: Caller) -> Iterable[str]:
@@ -159,7 +168,8 @@ class AuthLimits:
 
 def policies_of(settings: Config) -> dict[str, RatePolicy]:
     """Return the limits of the file by name, the ready-made ones included."""
+    has_store = settings.gateway.shared is not None
     return {
-        name: RatePolicy.of(name, limit)
+        name: RatePolicy.of(name, limit, has_store=has_store)
         for name, limit in settings.all_rate_limits.items()
     }

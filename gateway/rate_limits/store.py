@@ -7,10 +7,14 @@ gateway or several gateways share, needs no more than these two methods.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gateway.rate_limits.buckets import Buckets
 from gateway.rate_limits.gcra import Gcra
+
+Sharing = Literal["", "local", "allow", "deny"]
+"""Whether gateways share a limit, and what happens while their store is away. Empty:
+they don't."""
 
 
 class Draw(NamedTuple):
@@ -20,6 +24,7 @@ class Draw(NamedTuple):
     """Whose bucket it is. Short, and without the client's own words."""
     gcra: Gcra
     cost: int
+    sharing: Sharing = ""
 
 
 class RateStore(Protocol):
@@ -47,7 +52,7 @@ class LocalStore:
 
     def take(self, draw: Draw) -> int:
         """Return 0 if the request is admitted, else the nanoseconds until it can be."""
-        key, gcra, cost = draw
+        key, gcra, cost, _ = draw
         return self._buckets.take(key, gcra, self._clock(), cost).wait_ns
 
     async def ask(self, draw: Draw) -> int:

@@ -13,6 +13,7 @@ _OF_SESSION: Final = ("user", "session", "tenant")
 _LEAST_REFRESHES: Final = 60
 """A minute, for the clients behind one address. Frontends refresh once an hour, but in
 a burst after an outage."""
+_SHARING_KEYS: Final = ("shared", "on_store_failure")
 _MINUTE_NS: Final = 60 * 1_000_000_000
 
 
@@ -76,8 +77,37 @@ def rate_warnings(settings: Config) -> Iterator[Finding]:
                 hint="Attach it with rate_limit or supertokens.rate_limits, or remove"
                 " it",
             )
+    yield from _not_shared(settings)
     yield from _without_session(settings, limits)
     yield from _lock_outs(settings, limits)
+
+
+def _not_shared(settings: Config) -> Iterator[Finding]:
+    """Yield a warning for each key about sharing that has no effect, or a bad one."""
+    has_store = settings.gateway.shared is not None
+    for name, limit in settings.rate_limits.items():
+        keys = limit.model_fields_set & {"shared", "on_store_failure"}
+        loc = ("rate_limits", name, "on_store_failure")
+        if not has_store and limit.shared and keys:
+            yield Finding(
+                loc=("rate_limits", name, max(keys, key=_SHARING_KEYS.index)),
+                message="without gateway.shared, each gateway counts by itself",
+                hint="Set gateway.shared, or remove this key",
+            )
+        elif not limit.shared and "on_store_failure" in keys:
+            yield Finding(
+                loc=loc,
+                message="this limit isn't shared, so it needs no store",
+                hint="Remove this key, or shared: false",
+            )
+        elif limit.on_store_failure == "deny" and has_store:
+            for use in settings.supertokens.rate_limits.refresh:
+                if use.policy == name:
+                    yield Finding(
+                        loc=loc,
+                        message="no session can be refreshed while Redis is away",
+                        hint="Use on_store_failure: local for the limit of refresh",
+                    )
 
 
 def _without_session(

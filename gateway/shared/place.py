@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.config import Config, StoreAddress, core_addresses
 
+_STREAM: Final = ":denials"
 _DIGEST_BYTES: Final = 8
 """Of the name of a core. Names protect nothing: they only keep cores apart."""
 
@@ -23,6 +24,11 @@ class StorePlace:
     """For TLS; None: the authorities of the system."""
     grace_s: float | None
     """After how long without the store requests are refused; None: never."""
+
+    @property
+    def rate_prefix(self) -> str:
+        """What the names of the keys of rate limits begin with."""
+        return f"{self.key.removesuffix(_STREAM)}:rates:"
 
 
 def place_of(config: Config) -> StorePlace | None:
@@ -52,4 +58,4 @@ def _key_of(connection_uri: str) -> str:
     pairs = zip(addresses, paths, strict=True)
     names = sorted(f"{address}/{path}" for address, path in pairs)
     digest = hashlib.blake2b("\n".join(names).encode(), digest_size=_DIGEST_BYTES)
-    return f"supertokens-gateway:{digest.hexdigest()}:denials"
+    return f"supertokens-gateway:{digest.hexdigest()}{_STREAM}"

@@ -137,7 +137,7 @@ class Sharing:
         self._over.set()
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=_CLOSE_S)
-            await _cancelled(self._task, _CLOSE_S)
+            await cancelled(self._task, _CLOSE_S)
 
     async def _run(self) -> None:
         failures = 0
@@ -195,7 +195,7 @@ class Sharing:
                 task.result()
         finally:
             for task in tasks:
-                await _cancelled(task, _CANCEL_S)
+                await cancelled(task, _CANCEL_S)
 
     async def _receive(self, stream: DenialStore) -> NoReturn:
         while True:
@@ -344,7 +344,7 @@ _PIPELINED: Final = 16
 """Entries that are sent without waiting for the answer to the first."""
 
 
-async def _cancelled(task: asyncio.Task[Any], every_s: float) -> None:
+async def cancelled(task: asyncio.Task[Any], every_s: float) -> None:
     """Cancel *task* again and again until it has ended, whatever with.
 
     Once isn't enough: the library waits with `asyncio.wait_for`, which before Python

@@ -88,7 +88,7 @@ class DenialStore:
         Raises:
             StoreFailed: the server doesn't answer, or refuses.
         """
-        with _translated():
+        with translated():
             seconds, micros = await self._writes.time()
         return float(seconds) + float(micros) / 1e6
 
@@ -99,7 +99,7 @@ class DenialStore:
             StoreFailed: the server doesn't answer, or refuses.
         """
         block = int(_BLOCK_S * 1000) if is_waiting else None
-        with _translated():
+        with translated():
             found = await self._reads.xread({self._key: after}, _PAGE, block)
         return [
             (entry_id.decode("ascii"), raw or {})
@@ -113,7 +113,7 @@ class DenialStore:
         Raises:
             StoreFailed: the server doesn't answer, or refuses. Some may be there.
         """
-        with _translated():
+        with translated():
             async with self._writes.pipeline(transaction=False) as pipe:
                 for entry in entries:
                     pipe.xadd(
@@ -132,7 +132,7 @@ class DenialStore:
         Raises:
             StoreFailed: the server doesn't answer, or refuses.
         """
-        with _translated():
+        with translated():
             last = await self._writes.xrevrange(self._key, count=1)
             found = own is None or await self._writes.xrange(self._key, own, own)
         return (last[0][0].decode("ascii") if last else FIRST), bool(found)
@@ -143,7 +143,7 @@ class DenialStore:
         Raises:
             StoreFailed: the server doesn't answer, or refuses.
         """
-        with _translated():
+        with translated():
             await self._writes.xtrim(self._key, minid=needed_from, approximate=True)
 
 
@@ -154,11 +154,11 @@ async def connected(place: StorePlace) -> AsyncIterator[DenialStore]:
     Raises:
         StoreFailed: it can't be reached, or refuses.
     """
-    with _translated():
-        reads = _client(place, timeout_s=_BLOCK_S + ANSWER_S)
-        writes = _client(place, timeout_s=ANSWER_S)
+    with translated():
+        reads = client_of(place, timeout_s=_BLOCK_S + ANSWER_S)
+        writes = client_of(place, timeout_s=ANSWER_S)
     try:
-        with _translated():
+        with translated():
             async with asyncio.timeout(2 * ANSWER_S):
                 await writes.ping()
                 await reads.ping()
@@ -169,7 +169,8 @@ async def connected(place: StorePlace) -> AsyncIterator[DenialStore]:
                 await asyncio.gather(reads.aclose(), writes.aclose())
 
 
-def _client(place: StorePlace, *, timeout_s: float) -> Any:
+def client_of(place: StorePlace, *, timeout_s: float) -> Any:
+    """Return a client of the library that waits so long for each answer."""
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
@@ -194,7 +195,7 @@ def _client(place: StorePlace, *, timeout_s: float) -> Any:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Raise `StoreFailed` for what the library raises."""
     from redis import exceptions
 

@@ -24,6 +24,7 @@ ASKED = DrawAsked(1, KEY, 10**9, 5, 1, 0)
     [
         DrawLeases((ASKED, ASKED._replace(number=2))),
         DrawLeases((ASKED,) * MAX_DRAWS, 7),
+        DrawLeases((ASKED._replace(sharing="deny"),)),
         LeasesDrawn((DrawAnswer(1, 3, 0), DrawAnswer(2, 0, 10**12)), 7),
         DrawLeases(()),
     ],
@@ -38,6 +39,7 @@ def test_messages_arrive_as_they_were_sent(message: LeaseMessage) -> None:
     [
         {"draw": []},
         {"draw": [0, [1, KEY, 1, 1, 1]]},
+        {"draw": [0, [1, KEY, 1, 1, 1, 0, "often"]]},
         {"draw": [0, [1, "key", 1, 1, 1, 0]]},
         {"draw": [0, [1, KEY, 0, 1, 1, 0]]},
         {"draw": [0, [1, KEY, 1, 10**9, 1, 0]]},

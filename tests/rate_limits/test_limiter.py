@@ -150,7 +150,7 @@ async def test_a_store_may_have_to_be_asked() -> None:
     asking = Limiter(store).judge(uses, caller())
     assert isinstance(asking, Asking)
     assert await asking.answer() is None
-    assert [draw[1:] for draw in store.asked] == [
+    assert [draw[1:3] for draw in store.asked] == [
         (Gcra(60 * S, 1), 1),
         (Gcra(333_333_334, 3), 2),
     ]

@@ -218,3 +218,60 @@ def test_the_nearest_list_counts() -> None:
         "/own": ["all", "clients"],
         "/none": None,
     }
+
+
+STORE = {"shared": {"redis": "redis://r"}}
+
+
+@pytest.mark.parametrize(
+    ("limit", "sections", "place", "message"),
+    [
+        pytest.param(
+            {"on_store_failure": "deny"},
+            {},
+            "rate_limits.a.on_store_failure",
+            "without gateway.shared, each gateway counts by itself",
+            id="no store",
+        ),
+        pytest.param(
+            {"shared": True},
+            {},
+            "rate_limits.a.shared",
+            "without gateway.shared, each gateway counts by itself",
+            id="shared over nothing",
+        ),
+        pytest.param(
+            {"shared": False, "on_store_failure": "allow"},
+            {"gateway": STORE},
+            "rate_limits.a.on_store_failure",
+            "this limit isn't shared, so it needs no store",
+            id="not shared",
+        ),
+        pytest.param(
+            {"on_store_failure": "deny"},
+            {"gateway": STORE, "supertokens": {"rate_limits": {"refresh": "a"}}},
+            "rate_limits.a.on_store_failure",
+            "no session can be refreshed while Redis is away",
+            id="refresh",
+        ),
+    ],
+)
+def test_sharing_without_effect_or_with_a_bad_one_is_a_warning(
+    limit: dict[str, Any], sections: dict[str, Any], place: str, message: str
+) -> None:
+    """Each with what to do about it."""
+    limits = {"a": {"rate": "100/s", **limit}}
+    found = [*rate_warnings(parse(limits, **sections))]
+    assert (place, message) in warned(found)
+    assert all(one.hint for one in found)
+
+
+@pytest.mark.parametrize(
+    ("limit", "gateway"),
+    [({"shared": False}, {}), ({}, {}), ({}, STORE), ({"shared": False}, STORE)],
+)
+def test_sharing_by_default_is_no_mistake(
+    limit: dict[str, Any], gateway: dict[str, Any]
+) -> None:
+    limits = {"a": {"rate": "100/s", **limit}}
+    assert not warned([*rate_warnings(parse(limits, gateway=gateway))])

@@ -48,6 +48,13 @@ def test_grace_counts_with_refuse_only() -> None:
     assert (refusing.grace_s, refusing.key) == (7.0, "shop:denials")
 
 
+def test_rate_limits_have_keys_beside_the_stream() -> None:
+    one, other = place(key="shop:denials"), place(key="shop")
+    assert one is not None
+    assert other is not None
+    assert one.rate_prefix == other.rate_prefix == "shop:rates:"
+
+
 @pytest.mark.parametrize(
     ("core", "is_same"),
     [

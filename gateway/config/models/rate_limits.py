@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator
 
@@ -29,6 +29,17 @@ class RateLimitConfig(Model):
     """
     fields: Flag = False
     """True adds `RateLimit` and `RateLimit-Policy` to refusals."""
+    shared: Flag = True
+    """With `gateway.shared`: all gateways that share the store count together. False:
+    each counts by itself."""
+    on_store_failure: Literal["local", "allow", "deny"] = "local"
+    """What happens while the shared store can't be used. `local`: each gateway applies
+    the limit by itself. `allow`: requests aren't limited. `deny`: requests that the
+    limit counts are refused.
+
+    Risk: with `allow`, whoever can disturb Redis has no limit. With `deny`, an outage
+    of Redis is one of all routes with this limit.
+    """
 
     @property
     def interval_ns(self) -> int:
