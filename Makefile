@@ -23,9 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
-	soak mutants screenshots bench bench-assertions \
-	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas soak \
-	shared-limits mutants screenshots bench bench-assertions \
+	shared-limits soak mutants screenshots bench bench-assertions \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
 
@@ -183,6 +181,7 @@ replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that 
 
 fleet: $(VENV)/.dev ## what 10, 100 and 1,000 replicas cost Redis, core and targets, computed (ARGS=--explain)
 	@$(BIN)/python -m bench.scripts.fleet $(ARGS)
+
 shared-limits: $(VENV)/.dev ## a rate limit over three gateways, with a Redis that fails (a minute)
 	@$(BIN)/python -m bench.scripts.shared_limits $(ARGS)
 
