@@ -843,7 +843,7 @@ def test_log_defaults() -> None:
 @pytest.mark.parametrize(
     ("log", "path", "message"),
     [
-        ({"format": "xml"}, "log.format", "expected 'text', 'json' or 'none'"),
+        ({"format": "xml"}, "log.format", "expected 'text', 'json', 'ecs' or 'none'"),
         ({"sample": 0}, "log.sample", "must be more than 0"),
         ({"sample": 1.5}, "log.sample", "must be at most 1"),
         ({"slow": "soon"}, "log.slow", "expected a duration"),
