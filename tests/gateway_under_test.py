@@ -138,7 +138,7 @@ class UnderTest:
     app: App
     port: int
     ports: Sequence[int]
-    """Those of all items of `gateway.listen` with a port."""
+    """Those of all items of `gateway.listen` with a port, then `gateway.decision`."""
     verifier: FakeVerifier
     listener: Listener
     pools: Sequence[UpstreamPool]
@@ -315,7 +315,10 @@ async def gateway(
     log = Log()
     logging.getLogger().addHandler(log)
     before = asyncio.all_tasks()
-    listens = listening.open_listens(app.config.gateway.listen, 1)
+    own = app.config.gateway
+    listens = listening.open_listens(
+        (*own.listen, *config.decision_listens(own.decision)), 1
+    )
     names = [listen.sockets[0].getsockname() for listen in listens]
     ports = [name[1] for name in names if isinstance(name, tuple)]
     listeners: list[Listener] = []

@@ -78,10 +78,15 @@ EDGES: dict[str, str] = {
         " http identity mirroring observe pace rate_limits resources responses running"
         " upstream websocket"
     ),
+    "fronts": (
+        "config decisions downstream errors events headers http observe proxy responses"
+        " routes running"
+    ),
     "admin": "config events routes settings",
     "shared": "config events pace rate_limits session",
     "process": (
-        "admin app assertions clients config downstream errors events http observe pace"
+        "admin app assertions clients config downstream errors events fronts http"
+        " observe pace"
         " rate_limits seams session shared routes settings supertokens tls upstream"
     ),
     "aiohttp_app": (

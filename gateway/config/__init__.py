@@ -30,6 +30,11 @@ from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.assertions import AssertionConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
+from gateway.config.models.decision import (
+    DecisionConfig,
+    DecisionListen,
+    decision_listens,
+)
 from gateway.config.models.gateway import (
     GatewayConfig,
     LimitsConfig,
@@ -128,6 +133,8 @@ __all__ = [
     "CookieConfig",
     "CoreConfig",
     "CorsConfig",
+    "DecisionConfig",
+    "DecisionListen",
     "DefaultsConfig",
     "EffectiveRoute",
     "ExpectedConfig",
@@ -181,6 +188,7 @@ __all__ = [
     "WebSocketConfig",
     "address",
     "core_addresses",
+    "decision_listens",
     "effective_routes",
     "json_schema",
     "listen_address",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from posixpath import normpath
 from typing import Final
 
@@ -40,6 +40,14 @@ class ListenAddress:
     def is_everywhere(self) -> bool:
         """Whether it is every address of the machine."""
         return self.host in _ANY
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the host."""
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def overlaps(self, other: ListenAddress) -> bool:
         """Return whether only one of the two can be listened on.

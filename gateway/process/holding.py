@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gateway.config import AdminConfig, GatewayConfig, ListenConfig, listen_address
+from gateway.config import (
+    AdminConfig,
+    GatewayConfig,
+    ListenConfig,
+    decision_listens,
+    listen_address,
+)
 from gateway.process.activation import GivenSockets
 from gateway.process.admin_listen import open_admin
 from gateway.process.inheriting import Inheritance
@@ -167,6 +173,7 @@ def hold(
     named = gateway.listen
     if overrides.listen is not None:
         named = overriding(overrides.listen)
+    named += decision_listens(gateway.decision)
     given = given or GivenSockets([])
 
     def found(listen: ListenConfig) -> BoundListen | None:

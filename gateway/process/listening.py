@@ -91,12 +91,13 @@ def configured(
     bound: Sequence[BoundListen], listens: Iterable[ListenConfig]
 ) -> list[BoundListen]:
     """Return *bound* with what *listens*, of a later file, say about each address."""
-    later: dict[str, list[ListenConfig]] = {}
+    later: dict[tuple[type, str], list[ListenConfig]] = {}
     for listen in listens:
-        later.setdefault(listen.address, []).append(listen)
+        later.setdefault((type(listen), listen.address), []).append(listen)
     result = []
     for each in bound:
-        same = later.get(each.config.address)  # several with port 0: in their order
+        key = type(each.config), each.config.address
+        same = later.get(key)  # several with port 0: in their order
         result.append(replace(each, config=same.pop(0)) if same else each)
     return result
 

@@ -27,6 +27,7 @@ def loaded_file(
         path=str(settings.path),
         listen=[(one.address, one.mode, one.owner) for one in gateway.listen],
         probes=gateway.probes.listen,
+        decision=None if gateway.decision is None else gateway.decision.listen,
         pidfile=gateway.pidfile,
         drain_s=gateway.drain_timeout,
         websocket_drain_s=gateway.websocket_drain,

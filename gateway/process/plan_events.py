@@ -42,6 +42,8 @@ class LoadedFile:
     """`gateway.listen`: only whether it has changed matters."""
     probes: str | None
     """`gateway.probes.listen`."""
+    decision: str | None = None
+    """`gateway.decision.listen`."""
     pidfile: str | None
     """`gateway.pidfile`."""
     drain_s: float

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.app import App, open_app
 from gateway.assertions import AssertionKey
 from gateway.clients import Clients
-from gateway.config import ListenConfig
+from gateway.config import ListenConfig, decision_listens
 from gateway.downstream.arrival import Handler
 from gateway.downstream.entry_point import EntryPoint
 from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener
 from gateway.events import Severity
+from gateway.fronts.asked import handler_of
 from gateway.observe import (
     AccessLog,
     CountedOnly,
@@ -89,7 +90,13 @@ class ServerSockets:
             observer=app.observer,
             make_id=app.make_id,
             pace=app.proxy.dependencies.pace,
-            clients=Clients(gateway.trusted_proxies, gateway.limits.per_client.exempt),
+            clients=Clients(
+                gateway.trusted_proxies,
+                (
+                    *gateway.limits.per_client.exempt,
+                    *(() if gateway.decision is None else gateway.decision.trusted),
+                ),
+            ),
         )
         self._stores = {store.listen: store for store in stores}
         self._entry_points: dict[ListenConfig, EntryPoint] = {}
@@ -129,7 +136,7 @@ class ServerSockets:
         if entry_point is None:
             store = None if listen.tls is None else self._stores[listen]
             entry_point = EntryPoint(
-                self._listener, listen, store, self._redirect(listen)
+                self._listener, listen, store, self._handler_of(listen)
             )
             self._entry_points[listen] = entry_point
         if sock.family == socket.AF_UNIX:
@@ -143,8 +150,10 @@ class ServerSockets:
         self._servers[server] = sock.dup(), entry_point
         return server
 
-    def _redirect(self, listen: ListenConfig) -> Handler | None:
+    def _handler_of(self, listen: ListenConfig) -> Handler | None:
         """Return what answers the requests of *listen*; None: the proxy does."""
+        if (asked := handler_of(listen, self._proxy)) is not None:
+            return asked
         port = self._app.config.gateway.https_port(listen)
         if port is None:
             return None
@@ -283,6 +292,7 @@ async def _running(
     listen: str | None,
 ) -> AsyncIterator[str]:
     named = settings.config.gateway.listen if listen is None else overriding(listen)
+    named += decision_listens(settings.config.gateway.decision)
     listens = open_listens(named, 1)
     names = urls(listens)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from gateway.assertions import AssertionKey, load
+from gateway.config import decision_listens
 from gateway.process.listening import BoundListen, configured
 from gateway.settings import Settings
 from gateway.tls import CertificateStore, stores_of
@@ -36,8 +37,11 @@ def served(
         BadTls: the certificates of an address can't be used.
         BadAssertionKeys: a key of `gateway.assertion` can't be used.
     """
+    gateway = settings.config.gateway
+    named = decision_listens(gateway.decision)
     if not is_overridden:
-        listens = configured(listens, settings.config.gateway.listen)
+        named = (*gateway.listen, *named)
+    listens = configured(listens, named)
     return ServedSettings(
         **{each.name: getattr(settings, each.name) for each in fields(settings)},
         listens=tuple(listens),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 
 from gateway.config.findings import Finding
@@ -32,17 +31,10 @@ class AdminConfig(Model):
         if self.listen is None or self.token_file is not None:
             return
         place = listen_address(self.listen)
-        if not (place.is_unix or _is_loopback(place.host)):
+        if not (place.is_unix or place.is_loopback):
             yield Finding(
                 loc=("listen",),
                 message="without token_file, only a loopback address or a Unix socket"
                 " is allowed",
                 hint="Set token_file, or listen on 127.0.0.1 or unix:/path",
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -24,6 +24,7 @@ from gateway.config.listens import listen_address
 from gateway.config.models.admin import AdminConfig
 from gateway.config.models.assertions import AssertionConfig
 from gateway.config.models.base import Model
+from gateway.config.models.decision import DecisionConfig
 from gateway.config.models.listens import ListenConfig, short_listens
 from gateway.config.models.shared import SharedConfig
 
@@ -221,6 +222,8 @@ class GatewayConfig(Model):
     only. `{}` is every 5 s."""
     probes: ProbesConfig = ProbesConfig()
     admin: AdminConfig = AdminConfig()
+    decision: DecisionConfig | None = None
+    """Where other proxies ask whether a request may pass; unset: nowhere."""
     shared: SharedConfig | None = None
     """Where replicas learn of each other's sessions that have ended; unset: nowhere. A
     sign-out at one is known at another only when the access token has expired."""
@@ -276,6 +279,7 @@ class GatewayConfig(Model):
                     hint="Choose another port",
                 )
         yield from self._admin_conflicts()
+        yield from self._decision_conflicts()
 
     def _admin_conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each address that is the admin listener's, too."""
@@ -289,6 +293,24 @@ class GatewayConfig(Model):
             if admin.overlaps(other):
                 yield Finding(
                     loc=("admin", "listen"),
+                    message=f"{name} has this address",
+                    hint="Choose another port, or another path",
+                )
+
+    def _decision_conflicts(self) -> Iterator[Finding]:
+        """Yield a finding for each address that is the decision listener's, too."""
+        if self.decision is None:
+            return
+        place = listen_address(self.decision.listen)
+        others = [("gateway.listen", str(one)) for one in self.listen]
+        others += [
+            ("gateway.probes.listen", self.probes.listen or ""),
+            ("gateway.admin.listen", self.admin.listen or ""),
+        ]
+        for name, other in others:
+            if other and place.overlaps(listen_address(other)):
+                yield Finding(
+                    loc=("decision", "listen"),
                     message=f"{name} has this address",
                     hint="Choose another port, or another path",
                 )

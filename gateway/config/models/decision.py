@@ -1,0 +1,66 @@
+"""PURE. The keys below `gateway.decision`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.config.findings import Finding
+from gateway.config.forms import Cidr, ListenPlace
+from gateway.config.listens import listen_address
+from gateway.config.models.base import Model
+from gateway.config.models.listens import ListenConfig
+
+FrontEndpoint = Literal["auth-request", "forward-auth", "ext-authz"]
+"""What a front speaks: nginx; Caddy and Traefik; Envoy."""
+
+
+class DecisionConfig(Model):
+    """Where other proxies ask whether a request may pass; see docs/fronts.md."""
+
+    listen: ListenPlace
+    """`host:port` of its own, or `unix:/path`, which its user and group may use (mode
+    0660).
+
+    Risk: whoever may use it can try sessions, and claim any client address, any host
+    and https. Do not publish it.
+    """
+    trusted: tuple[Cidr, ...] = ()
+    """Networks of the proxies that may ask; others get 403. Needed unless `listen` is a
+    loopback address or a socket."""
+    endpoints: Annotated[tuple[FrontEndpoint, ...], Field(min_length=1)]
+    """What is answered: `auth-request` (nginx), `forward-auth` (Caddy, Traefik),
+    `ext-authz` (Envoy). Everything else is 404."""
+
+    def conflicts(self) -> Iterator[Finding]:
+        """Yield a finding if anybody on the network could ask."""
+        place = listen_address(self.listen)
+        if place.is_unix and self.trusted:
+            yield Finding(
+                loc=("trusted",),
+                message="the peers of a Unix socket have no address",
+                hint="Remove it: the permissions of the socket say who may ask",
+            )
+        if not (self.trusted or place.is_unix or place.is_loopback):
+            yield Finding(
+                loc=("listen",),
+                message="without trusted, only a loopback address or a Unix socket is"
+                " allowed",
+                hint="List the proxies' networks in trusted, or listen on 127.0.0.1 or"
+                " unix:/path",
+            )
+
+
+class DecisionListen(ListenConfig):
+    """The address of `gateway.decision`, opened like those of `gateway.listen`."""
+
+    decision: DecisionConfig
+
+
+def decision_listens(config: DecisionConfig | None) -> tuple[ListenConfig, ...]:
+    """Return what is listened on for *config*: nothing, or one address."""
+    if config is None:
+        return ()
+    return (DecisionListen(address=config.listen, decision=config),)
