@@ -77,11 +77,11 @@ def explain(
     A session is taken as given: signature, anti-CSRF and sign-outs aren't judged.
     """
     from gateway.explain import words
-    from gateway.explain.questions import BadQuestion, asked
+    from gateway.explain.questions import NotAsked, asked
 
     try:
         question = asked(method, url, _fields(fields), _given(who), client)
-    except BadQuestion as error:
+    except NotAsked as error:
         raise click.BadParameter(str(error), param_hint="URL") from None
     answer = run(_answered(load(config_paths), question))
     if is_json:

@@ -79,7 +79,7 @@ class Explained:
     """None: no service gets it."""
 
 
-class BadQuestion(ValueError):
+class NotAsked(ValueError):
     """A request can't be made of the words. The text says why."""
 
 
@@ -95,20 +95,20 @@ def asked(
     Nothing in it is decoded or tidied, but for a fragment, which no client sends.
 
     Raises:
-        BadQuestion: it is neither.
+        NotAsked: it is neither.
     """
     scheme, mark, rest = url.partition("://")
     host, target = "localhost", url
     if mark:
         if scheme not in ("http", "https"):
-            raise BadQuestion("expected http:// or https://")
+            raise NotAsked("expected http:// or https://")
         cut = min((i for i in map(rest.find, "/?#") if i >= 0), default=len(rest))
         host, target = rest[:cut], rest[cut:]
     target = target.partition("#")[0]
     if mark and not target.startswith("/"):
         target = f"/{target}"
     if not target.startswith("/") and target != "*":
-        raise BadQuestion("expected a path that begins with /, or a whole URL")
+        raise NotAsked("expected a path that begins with /, or a whole URL")
     return Question(
         method=method,
         target=target,

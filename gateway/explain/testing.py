@@ -9,7 +9,7 @@ from gateway.config import Config, ExpectedConfig, Loc, RouteTestsConfig
 from gateway.explain.answering import Explainer
 from gateway.explain.given import Expired, Given
 from gateway.explain.people import payload
-from gateway.explain.questions import BadQuestion, Explained, asked
+from gateway.explain.questions import NotAsked, Explained, asked
 from gateway.explain.words import outcome_of
 from gateway.identity import Protection
 from gateway.routes import RouteTable
@@ -46,7 +46,7 @@ async def results(
                 question = asked(
                     method, url, [*case.headers.items()], given, case.client
                 )
-            except BadQuestion as error:
+            except NotAsked as error:
                 found.append(TestResult(title=title, loc=loc, failures=(str(error),)))
                 continue
             answer = await explainer.answer(question)
