@@ -9,7 +9,7 @@ from gateway.config import Config, ExpectedConfig, Loc, RouteTestsConfig
 from gateway.explain.answering import Explainer
 from gateway.explain.given import Expired, Given
 from gateway.explain.people import payload
-from gateway.explain.questions import NotAsked, Explained, asked
+from gateway.explain.questions import Explained, NotAsked, asked
 from gateway.explain.words import outcome_of
 from gateway.identity import Protection
 from gateway.routes import RouteTable
