@@ -32,15 +32,15 @@ routes:
   - {path: /private, service: echo}
   - {path: /optional, service: echo, protected: optional}
   - {path: /checked, service: echo, session: {check_database: on_write}}
-  - {path: /admin, service: echo, require: {roles: {any: [admin]}}}
+  - {path: /admin, service: echo, require: {roles: {any: [access-admin]}}}
   - {path: /elsewhere, service: echo, clients: {allow: [192.0.2.0/24]}}
   - {path: /fixed, respond: {status: 200, body: here}, protected: false}
   - match: {path: {template: "/orders/{id}/refund"}, methods: [POST]}
     service: echo
-    require: {roles: {any: [admin]}}
+    require: {roles: {any: [access-admin]}}
   - match: {path: {exact: /reports}, query: {v: "2"}}
     service: echo
-    require: {roles: {any: [admin]}}
+    require: {roles: {any: [access-admin]}}
   - {match: {path: {exact: /reports}}, service: echo}
   - {path: /limited, service: echo, rate_limit: once}
 rate_limits:
@@ -95,10 +95,10 @@ async def results(user: User, *requests: tuple[str, str]) -> list[dict[str, Any]
 async def users(start: Start) -> tuple[Gateway, User, User]:
     """A gateway, a user without roles, and one with the role admin."""
     gateway = await start(ROUTES)
-    await create_new_role_or_add_permissions("admin", [])
+    await create_new_role_or_add_permissions("access-admin", [])
     ann, admin = await gateway.sign_up(), User(gateway, new_email("admin"))
     await admin.enter("signup")
-    await add_role_to_user("public", admin.id, "admin")
+    await add_role_to_user("public", admin.id, "access-admin")
     await admin.enter("signin")
     return gateway, ann, admin
 

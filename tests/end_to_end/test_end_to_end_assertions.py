@@ -76,8 +76,8 @@ async def test_a_service_can_check_who_asks(
     generate(key)
     gateway = await start(ROUTES, guard=False, KEY=str(key))
     user = await gateway.sign_up()
-    await create_new_role_or_add_permissions("admin", ["write:all"])
-    await add_role_to_user("public", user.id, "admin")
+    await create_new_role_or_add_permissions("assertion-admin", ["write:all"])
+    await add_role_to_user("public", user.id, "assertion-admin")
     await user.enter()  # roles are those at the sign-in
 
     for path in ("/orders", "/billing", "/orders/again"):
@@ -94,7 +94,10 @@ async def test_a_service_can_check_who_asks(
     assert claims["sub"] == user.id
     assert claims["sid"] == payload["sessionHandle"]
     assert claims["tid"] == "public"
-    assert (claims["roles"], claims["permissions"]) == (["admin"], ["write:all"])
+    assert (claims["roles"], claims["permissions"]) == (
+        ["assertion-admin"],
+        ["write:all"],
+    )
     assert claims["exp"] - claims["iat"] == 60
     assert claims["exp"] <= payload["exp"]
 

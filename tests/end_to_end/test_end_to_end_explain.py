@@ -36,14 +36,14 @@ routes:
   - {name: public, path: /public, service: echo, protected: false}
   - {name: private, path: /private, service: echo}
   - {name: optional, path: /optional, service: echo, protected: optional}
-  - {name: admin, path: /admin, service: echo, require: {roles: {any: [admin]}}}
+  - {name: admin, path: /admin, service: echo, require: {roles: {any: [explain-admin]}}}
   - {name: far, path: /far, service: echo, clients: {allow: [192.0.2.0/24]}}
   - {name: fixed, path: /fixed, respond: {status: 418, body: here}, protected: false}
   - {name: v1, path: /v1, service: echo, rewrite: {strip_prefix: /v1}}
   - name: refund
     match: {path: {template: "/orders/{id}/refund"}, methods: [POST]}
     service: echo
-    require: {roles: {any: [admin]}}
+    require: {roles: {any: [explain-admin]}}
 """
 
 REQUESTS = [
@@ -126,13 +126,13 @@ async def test_it_foretells_what_the_gateway_does(
     """Status, reason and route of each request, and all that the service receives."""
     gateway = await start(ROUTES, guard=False)
     explaining = explainer(gateway, *explaining_file)
-    await create_new_role_or_add_permissions("admin", [])
+    await create_new_role_or_add_permissions("explain-admin", [])
     admin = User(gateway, new_email("admin"))
     await admin.enter("signup")
-    await add_role_to_user("public", admin.id, "admin")
+    await add_role_to_user("public", admin.id, "explain-admin")
     await admin.enter("signin")
     ann = await gateway.sign_up()
-    for user, roles in ((None, ""), (ann, "[]"), (admin, '["admin"]')):
+    for user, roles in ((None, ""), (ann, "[]"), (admin, '["explain-admin"]')):
         given: Given = None
         if user is not None:
             words = f'{{"id": "{user.id}", "roles": {roles}, "permissions": []}}'
