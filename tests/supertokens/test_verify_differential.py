@@ -425,9 +425,14 @@ def actual(
     theirs: Sequence[SdkResponse],
     ours: Sequence[SdkResponse],
 ) -> Differences:
-    """Return the differences between the responses."""
+    """Return the differences between the responses.
+
+    Those of equal summaries are shown whole.
+    """
     return {
         (trial.name, trial.on): (summary(left), summary(right))
+        if summary(left) != summary(right)
+        else (str(left), str(right))
         for trial, left, right in zip(trials, theirs, ours, strict=True)
         if not is_same(trial, left, right)
     }
