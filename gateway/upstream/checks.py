@@ -22,6 +22,7 @@ from gateway.upstream.checked import CheckedTarget, ServiceCheck, is_good
 from gateway.upstream.dial import Lookup
 from gateway.upstream.discovery import Names
 from gateway.upstream.pool import UpstreamPool
+from gateway.upstream.reply import Reply
 from gateway.upstream.upstreams import Upstreams
 
 _AT_ONCE: Final = 64
@@ -29,6 +30,8 @@ _AT_ONCE: Final = 64
 _JITTER: Final = 0.1
 """The part of `interval` by which a pause is longer or shorter, so that the gateways of
 a service don't all check it at the same time."""
+_BODY_BYTES: Final = 64 * 1024
+"""How much of a reply's body is read. A longer one is good by then."""
 _KEEP_S: Final = 0.001
 """How long a connection is kept after a check: the next one has a connection of its
 own."""
@@ -198,10 +201,25 @@ async def look(check: ServiceCheck, pool: UpstreamPool) -> str | None:
     timeouts = Timeouts(connect=most_s, response=most_s, idle=most_s, total=most_s)
     try:
         reply = await pool.exchange(head, "GET", timeouts, replay=False)
+        try:
+            if not is_good(reply.status):
+                return f"status {reply.status}"
+            await _read(reply)
+        finally:
+            reply.close()
     except OutOfDescriptors:
         return None
     except UpstreamError as error:
         return error.detail or error.code
-    status = reply.status
-    reply.close()
-    return "" if is_good(status) else f"status {status}"
+    return ""
+
+
+async def _read(reply: Reply) -> None:
+    """Read a body to its end, or `_BODY_BYTES` of it.
+
+    Raises:
+        UpstreamError: it breaks off, or doesn't arrive in time.
+    """
+    left = _BODY_BYTES
+    while left > 0 and (piece := await reply.read()):
+        left -= len(piece)

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 from checked_services import check
-from faults import FAULTS, OK, FaultUpstream, Peer, answer, black_hole, until
+from faults import (
+    FAULTS,
+    OK,
+    FaultUpstream,
+    Peer,
+    answer,
+    answer_and_hang,
+    black_hole,
+    until,
+)
 
 from gateway import __version__
 from gateway.upstream.checks import TargetChecker
@@ -34,8 +43,14 @@ async def checking(
 
 @pytest.mark.parametrize(
     "behaviour",
-    [answer(BUSY), FAULTS["close before reply"], FAULTS["hang before head"]],
-    ids=["503", "closes", "hangs"],
+    [
+        answer(BUSY),
+        FAULTS["close before reply"],
+        FAULTS["hang before head"],
+        FAULTS["reset in body"],
+        FAULTS["hang in body"],
+    ],
+    ids=["503", "closes", "hangs", "cuts the body", "hangs in the body"],
 )
 async def test_a_target_that_fails_is_down_and_the_others_are_not(
     behaviour: Any,
@@ -51,6 +66,19 @@ async def test_a_target_that_fails_is_down_and_the_others_are_not(
         assert reports == [("up", (bad.url,))]
         assert here.down("up") == [bad.url]
         assert not here.services_down()
+
+
+async def test_a_long_body_is_not_read_to_its_end() -> None:
+    """64 KiB of it are enough, so a path that streams may be checked."""
+    endless = OK.replace(b"Length: 2", b"Length: 99999999").replace(b"ok", b"x" * 99999)
+    async with (
+        FaultUpstream(answer_and_hang(endless)) as good,
+        FaultUpstream(answer(BUSY)) as bad,
+        checking() as (here, reports),
+    ):
+        here.add(check(targets=(bad.url, good.url), timeout_s=30.0, **SOON))
+        await until(lambda: reports and len(good.requests) >= 4)
+        assert reports == [("up", (bad.url,))]
 
 
 async def test_a_target_that_takes_no_connection_is_down(closed_port: int) -> None:

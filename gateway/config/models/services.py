@@ -179,7 +179,7 @@ class ActiveHealthConfig(Model):
     """
 
     path: Path
-    """What is asked for, with GET. A status from 200 to 399 is good."""
+    """What is asked for, with GET. A whole reply with 200 to 399 is good."""
     interval: Seconds = 10.0
     """From one check of a target to the next; up to a tenth less or more, at random."""
     timeout: Seconds = 2.0
