@@ -23,6 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
 	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
+	traffic rolling-restart \
 	shared-limits soak mutants screenshots bench bench-assertions \
 	bench-instructions bench-pieces \
 	bench-quick bench-routes bench-scrape bench-startup bench-tls bench-verify bench-workers clean
@@ -178,6 +179,12 @@ day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: request
 
 replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that fails (a minute; ARGS=--quick)
 	@$(BIN)/python -m bench.scripts.replicas $(ARGS)
+
+traffic: $(VENV)/.run ## a service of which one target breaks, behind five proxies (seven minutes; ARGS="--seconds 3")
+	@$(BIN)/python -m bench.scripts.traffic $(ARGS)
+
+rolling-restart: $(VENV)/.run ## targets that restart under load, all of them: requests lost (a minute)
+	@$(BIN)/python -m bench.scripts.rolling_restart $(ARGS)
 
 fleet: $(VENV)/.dev ## what 10, 100 and 1,000 replicas cost Redis, core and targets, computed (ARGS=--explain)
 	@$(BIN)/python -m bench.scripts.fleet $(ARGS)
