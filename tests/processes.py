@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -11,9 +12,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from faults import until
-from wire import connect
+from wire import Wire, WireReply, connect, request
 
 from gateway.process.surroundings import HUB_NAME, WORKER_NAME
 
@@ -157,3 +159,18 @@ async def until_refused(port: int) -> None:
             except ConnectionResetError:
                 pass  # the listener was closed with this connection in its queue
             await asyncio.sleep(0.01)
+
+
+async def ask_admin(
+    socket: str, method: str, target: str, body: Any = None
+) -> WireReply:
+    """Send one request to the admin listener at a Unix socket; return the reply."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    wire = Wire(reader, writer)
+    fields = [("Content-Type", "application/json")] if method == "POST" else []
+    sent = json.dumps(body or {}).encode() if method == "POST" else None
+    try:
+        await wire.send(request(method, target, *fields, body=sent))
+        return await wire.reply()
+    finally:
+        writer.transport.abort()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Final, assert_never
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, TypeAlias, TypeVarTuple, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from gateway.assertions.keys import AssertionKey, base64url
 from gateway.decisions import Forward
-from gateway.downstream.client_side import Downstream
 from gateway.headers import (
     ASSERTION_NAME,
     MAX_IDENTITY_BYTES,
@@ -23,11 +22,8 @@ from gateway.headers import (
     names_of,
 )
 from gateway.identity import Principal, SessionIdentity
-from gateway.mirroring import Exchange
-from gateway.observe import Record
-from gateway.routes import RouteTable
-from gateway.timeouts import Timeouts
-from gateway.upstream import Reply, UpstreamPool
+from gateway.routes import Route, RouteTable
+from gateway.upstream import Reply
 
 TYPE: Final = "gateway-identity+jwt"
 """No other kind of token is taken for an assertion, and none of these for another.
@@ -38,6 +34,10 @@ _MAX_AUDIENCES: Final = 8
 `MAX_IDENTITY_BYTES`; those of usual sessions have less than 1 KB."""
 _HALF_BYTES: Final = 32
 _NAME: Final = f"{ASSERTION_NAME}: ".encode()
+
+Others = TypeVarTuple("Others")
+Send: TypeAlias = Callable[[Forward, bytes, *Others], Coroutine[Any, Any, Reply]]
+"""Sends a request with these lines of fields, each with CRLF; returns the reply."""
 
 
 class Assertions:
@@ -119,51 +119,37 @@ class Assertions:
         signature = r.to_bytes(_HALF_BYTES) + s.to_bytes(_HALF_BYTES)
         return b"%b%b.%b\r\n" % (_NAME, signed, base64url(signature))
 
-    def around(self, exchange: Exchange) -> Exchange:
-        """Return *exchange*, with an assertion for the service that the request gets.
+    def around(self, send: Send[*Others]) -> Send[*Others]:
+        """Return *send*, with an assertion for the service that the request gets.
 
         It is added to each try as it is sent: a request may have waited before.
         """
-        write = self.field
+        return self._around(send, lambda route: route.audience)
 
-        def asserted(
-            forward: Forward,
-            fields: bytes,
-            body: bytes | AsyncIterator[bytes] | None,
-            pool: UpstreamPool,
-            timeouts: Timeouts,
-            client: Downstream | None,
-            record: Record,
-        ) -> Coroutine[Any, Any, Reply]:
-            audience = forward.route.audience
-            principal = forward.verdict.principal
-            if audience is not None and principal is not None:
-                fields += write(principal, forward.route.headers, audience)
-            return exchange(forward, fields, body, pool, timeouts, client, record)
-
-        return asserted
-
-    def around_copies(self, exchange: Exchange) -> Exchange:
+    def around_copies(self, send: Send[*Others]) -> Send[*Others]:
         """Return the same for copies of requests (`mirror`).
 
         A copy has an assertion for the other service, if the request itself has one.
         """
-        write, copied_to = self.field, self._copied_to
+        copied_to = self._copied_to
+        return self._around(
+            send,
+            lambda route: route.audience and copied_to[route.service.name],
+        )
+
+    def _around(
+        self, send: Send[*Others], audience_of: Callable[[Route], str | None]
+    ) -> Send[*Others]:
+        write = self.field
 
         def asserted(
-            forward: Forward,
-            fields: bytes,
-            body: bytes | AsyncIterator[bytes] | None,
-            pool: UpstreamPool,
-            timeouts: Timeouts,
-            client: Downstream | None,
-            record: Record,
+            forward: Forward, fields: bytes, *others: *Others
         ) -> Coroutine[Any, Any, Reply]:
-            route, principal = forward.route, forward.verdict.principal
-            audience = copied_to[route.service.name]
-            if not (route.audience is None or principal is None or audience is None):
-                fields += write(principal, route.headers, audience)
-            return exchange(forward, fields, body, pool, timeouts, client, record)
+            audience = audience_of(forward.route)
+            principal = forward.verdict.principal
+            if audience is not None and principal is not None:
+                fields += write(principal, forward.route.headers, audience)
+            return send(forward, fields, *others)
 
         return asserted
 

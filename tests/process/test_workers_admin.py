@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from faults import FaultUpstream, until
 from gateway_under_test import until_cut
 from open_streams import HANDSHAKE, SESSION_ENDED, serve_upstream
-from processes import DEADLINE_S, Process, command, serving, workers
+from processes import DEADLINE_S, Process, ask_admin, command, serving, workers
 from stack import Gateway, Records, User
 from wire import Wire, WireReply, connect, request
 
@@ -65,15 +65,7 @@ class Administered:
         self, method: str, target: str, body: dict[str, str] | None = None
     ) -> WireReply:
         """Send one request to the admin listener; return the reply."""
-        reader, writer = await asyncio.open_unix_connection(self.socket)
-        wire = Wire(reader, writer)
-        fields = [("Content-Type", "application/json")] if method == "POST" else []
-        sent = json.dumps(body or {}).encode() if method == "POST" else None
-        try:
-            await wire.send(request(method, target, *fields, body=sent))
-            return await wire.reply()
-        finally:
-            writer.transport.abort()
+        return await ask_admin(self.socket, method, target, body)
 
     async def show(self, target: str) -> Any:
         reply = await self.ask("GET", target)

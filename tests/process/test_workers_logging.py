@@ -17,13 +17,14 @@ from faults import until
 from processes import (
     DEADLINE_S,
     Process,
+    ask_admin,
     command,
     hub_of,
     hubs,
     serving,
     workers,
 )
-from wire import Wire, WireReply, ask, request
+from wire import WireReply, ask
 
 from gateway.dev.core import ThreadedCore
 
@@ -50,15 +51,7 @@ class Logging:
         self.socket = sock
 
     async def admin(self, method: str, target: str, body: Any = None) -> WireReply:
-        reader, writer = await asyncio.open_unix_connection(self.socket)
-        wire = Wire(reader, writer)
-        fields = [("Content-Type", "application/json")] if method == "POST" else []
-        sent = json.dumps(body or {}).encode() if method == "POST" else None
-        try:
-            await wire.send(request(method, target, *fields, body=sent))
-            return await wire.reply()
-        finally:
-            writer.transport.abort()
+        return await ask_admin(self.socket, method, target, body)
 
     async def shown(self) -> Any:
         reply = await self.admin("GET", "/log-level")
