@@ -149,9 +149,11 @@ class Forwarder:
             body, timeouts = place.while_sent(body), timeouts.after(place.waited_s)
         reply: Reply | None = None
         try:
-            by = route.service.hash_by
-            key = None if by is None else _hash_key(by, forward)
-            pools = service.in_turn(key, request.method)
+            pools: Sequence[UpstreamPool] = service.pools
+            if len(pools) > 1:
+                by = route.service.hash_by
+                key = None if by is None else _hash_key(by, forward)
+                pools = service.in_turn(key, request.method)
             record.target = pools[0].name
             service.retries.earn(retry.budget)
             if retry.per_try is not None and retry.attempts and _is_safe(forward, body):

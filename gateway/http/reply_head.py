@@ -16,6 +16,7 @@ from gateway.http.fields import CONTROLS, BoundedCache
 from gateway.http.framing import BODILESS, CLOSE, KEEP, Head
 from gateway.http.lines import (
     LINE_MAX_BYTES,
+    MARKED,
     Line,
     Lines,
     Meaning,
@@ -178,6 +179,8 @@ class ReplyHeadReader:
                 if length is not None:
                     raise BadReply("more than one Content-Length")
                 length = line.parsed
+            elif meaning == MARKED:
+                continue
             elif meaning == _CONNECTION:
                 connection |= line.parsed
             elif meaning == _KEEP_FOR:

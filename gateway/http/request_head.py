@@ -294,6 +294,8 @@ class RequestReader:
                 host = line.parsed
             elif meaning == _CREDENTIAL:
                 credential_lines += (line,)
+            elif meaning == MARKED:
+                continue
             elif meaning == _CONNECTION:
                 connection |= line.parsed
             elif meaning == _LENGTH:
@@ -304,7 +306,7 @@ class RequestReader:
                 origins += (line.parsed,)
             elif meaning == _REQUEST_ID:
                 request_ids += (line.parsed,)
-            elif meaning != MARKED:
+            else:
                 rare_lines += (line,)
         if host is None and not http10:
             raise BadRequest("no Host field")

@@ -138,7 +138,7 @@ def parse(text: str) -> Token | None:
     header = (_known_header if len(first) <= _HEADER_MAX_BYTES else _header)(first)
     if header is None:
         return None
-    payload = _json(second)
+    payload = _payload(second)
     if not isinstance(payload, dict) or not _is_session(payload, header.version):
         return None
     return Token(header, payload, signed, signature)
@@ -319,6 +319,15 @@ def _json(segment: bytes) -> Any:
         return None
 
 
+_last_json = lru_cache(maxsize=1)(_json)
+"""A new token is read twice at once: by the rules for its field, and by `parse`."""
+
+
+def _payload(segment: bytes) -> Any:
+    """Return the same as `_json`, which nobody may change."""
+    return (_last_json if len(segment) <= MAX_TOKEN_SIZE else _json)(segment)
+
+
 def _header(segment: bytes) -> Header | None:
     """Return the header in *segment*, or None when it's no access token's."""
     if segment == _V2_HEADER:
@@ -352,7 +361,7 @@ def _is_payload(segment: bytes) -> bool:
     decoded = _decode(segment)
     if decoded is None or b'"sessionHandle"' not in decoded:
         return False
-    payload = _json(segment)
+    payload = _payload(segment)
     return isinstance(payload, dict) and (
         _is_session(payload, 3) or _is_session(payload, 2)
     )

@@ -110,7 +110,7 @@ class Clock:
 
 
 SETTINGS = config.KeysConfig(
-    refresh_interval=300.0, max_stale=1000.0, cooldown=1.0, timeout=1.0
+    refresh_interval=300.0, max_stale=1000.0, cooldown=1.0, timeout=20.0
 )
 
 
