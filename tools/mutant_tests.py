@@ -36,6 +36,8 @@ _ALL_S = 300.0
 """It meets no more once those so far took this long in the map, in seconds."""
 _SLOW_S = 1.0
 """Slower tests are the last ones."""
+_MAP_TEST_S = 300
+"""A test may take this long, in seconds, while its lines are recorded."""
 _STARTED_S = 30.0
 """A run may take this long, in seconds, and six times what its tests took."""
 _MEMORY_BYTES = 4 << 30
@@ -192,6 +194,10 @@ def _mapped(file: str, data: Path, rooms: Sequence[str]) -> int:
                 "--cov-context=test",
                 "--cov-report=",
                 "--cov-fail-under=0",
+                # By a signal, a test that takes too long fails. By a thread, the
+                # process would end, and with it the map.
+                f"--timeout={_MAP_TEST_S}",
+                "--timeout-method=signal",
                 file,
             ),
         ],
