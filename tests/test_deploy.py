@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.process.metrics import SERIES
+from gateway.process.metric_series import SERIES
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"

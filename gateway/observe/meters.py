@@ -7,6 +7,7 @@ status, decision, reason and service. Neither a path nor a user becomes a label.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, Protocol
 
@@ -62,6 +63,8 @@ CERTIFICATE: Final = "certificate"
 TARGET: Final = "target"
 SERVICE: Final = "service"
 MIRRORED: Final = "mirrored"
+SPLIT: Final = "split"
+"""The requests of a split route that one of its services has got."""
 RATE_LIMITED: Final = "rate_limited"
 """The requests that a rate limit has refused, by its name."""
 GAUGES: Final = frozenset(("gauge", POOL, CERTIFICATE, TARGET, SERVICE))
@@ -76,6 +79,7 @@ SHAPES: Final[dict[str, tuple[int, int]]] = {
     TARGET: (2, 1),
     SERVICE: (1, 2),
     MIRRORED: (3, 1),
+    SPLIT: (2, 1),
     RATE_LIMITED: (1, 1),
     "counter": (1, 1),
     "gauge": (1, 1),
@@ -89,7 +93,7 @@ call to the core and its outcome, `pool` a target and the `POOL_STATES` of its
 connections, `target` a service and its target, with 1 if the worker sends it requests,
 else 0. `service` has a service with limits, and the numbers of its requests that are in
 progress and that wait. `mirrored` counts copies: of a service, to another one, by
-outcome.
+outcome. `split` has a route and one of its services.
 """
 
 
@@ -211,6 +215,13 @@ class Meters:
                     yield Sample(kind, (shown(label),), _seconds(numbers))
         for (path, outcome), numbers in self._core.items():
             yield Sample(CORE, (shown(path), shown(outcome)), _seconds(numbers))
+
+    def sent(self) -> Counter[tuple[str | None, str | None]]:
+        """Return how many requests were sent, by route and service."""
+        sums: Counter[tuple[str | None, str | None]] = Counter()
+        for (route, *_, service), (numbers, _, _) in self._rows.items():
+            sums[route, service] += int(sum(numbers[:BUCKETS]))
+        return sums
 
 
 def shown(label: str) -> str:

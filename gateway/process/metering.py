@@ -20,6 +20,7 @@ from gateway.observe.meters import (
     POOL,
     RATE_LIMITED,
     SERVICE,
+    SPLIT,
     TARGET,
     Meters,
     Sample,
@@ -80,6 +81,13 @@ class Metering:
         self._clients = clients
         self._send = send
         self._lag_s = 0.0
+        self._splits = {
+            (route.name, service.name)
+            for route in app.proxy.dependencies.resources.table.routes
+            for service in route.services
+            if len(route.services) > 1
+        }
+        """The routes that are split, with each of their services."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -110,6 +118,10 @@ class Metering:
         yield Sample("counter", ("key_fetches_failed",), (keys.failures,))
         for policy, count in app.proxy.dependencies.limiter.refused.items():
             yield Sample(RATE_LIMITED, (shown(policy),), (count,))
+        if self._splits:
+            sent = self._meters.sent()
+            for part in self._splits:
+                yield Sample(SPLIT, tuple(map(shown, part)), (sent[part],))
         yield _gauge("lag_s", self._lag_s)
         shedding = app.proxy.decider.shedding
         yield _gauge("refused_share", 0.0 if shedding is None else shedding.share)

@@ -83,6 +83,20 @@ def test_calls_to_the_core_are_counted() -> None:
     assert lost == (*(0,) * (BUCKETS - 1), 1, 60.0)
 
 
+def test_what_was_sent_is_known_by_route_and_service() -> None:
+    """Whatever the method, the status and the decision."""
+    meters = Meters()
+    ones = [record(), record(method="PUT"), record(status=502), record(upstream=None)]
+    meters.count((one, 0.0) for one in [*ones, record(upstream="canary")])
+    sent = meters.sent()
+    assert sent == {
+        ("orders", "shop"): 3,
+        ("orders", "canary"): 1,
+        ("orders", None): 1,
+    }
+    assert sent["orders", "other"] == 0
+
+
 def test_few_paths_of_the_core_are_counted_apart() -> None:
     """All beyond `MAX_ROWS` are counted together."""
     meters = Meters()

@@ -26,7 +26,7 @@ from wire import WireReply, ask
 
 from gateway.cli import main
 from gateway.dev.core import ThreadedCore
-from gateway.process import metrics
+from gateway.process import metric_series
 
 ROOT = Path(__file__).parents[2]
 ROUTES = """\
@@ -37,10 +37,17 @@ gateway:
   drain_timeout: 5
   probes: {listen: "127.0.0.1:0", startup_timeout: "${STARTUP:-1h}"}
 supertokens: {connection_uri: "${CORE}", recipes: {emailpassword: {}}}
-services: {up: {targets: ["${UPSTREAM}"]}}
+services:
+  up: {targets: ["${UPSTREAM}"]}
+  next: {targets: ["${UPSTREAM}"]}
 routes:
   - {name: open, path: /open, service: up, protected: false}
   - {name: private, path: /private, service: up}
+  - name: both
+    path: /both
+    service: up
+    protected: false
+    split: {to: next, weight: 0, sticky: client, override: "header:X-Canary"}
 """
 WELL, DEGRADED = (f'{{\n  "status": "{level}"' for level in ("ok", "degraded"))
 """How such an answer begins."""
@@ -287,6 +294,26 @@ async def test_metrics_count_what_was_served(start: Start) -> None:
     assert "127.0.0.1" not in text
 
 
+async def test_metrics_count_the_services_of_a_split(start: Start) -> None:
+    """By route: both are there before the first request; other routes are not."""
+    gateway = await start()
+    await gateway.until("/readyz", 200, WELL)
+    name = "gateway_split_requests_total"
+    series: Series = {}
+    async with asyncio.timeout(DEADLINE_S):
+        while sum(other == name for other, _ in series) < 2:
+            series = await gateway.scrape()
+    assert total(series, name) == 0
+    for word in ("always", "always", "always", "never", "often"):
+        reply = await ask(gateway.port, "GET", "/both", ("X-Canary", word))
+        assert reply.status == 200
+    assert (await ask(gateway.port, "GET", "/open")).status == 200
+    series = await gateway.until_counted(6)
+    assert total(series, name, route="both", service="next") == 3
+    assert total(series, name, route="both", service="up") == 2
+    assert total(series, name) == 5
+
+
 async def test_metrics_count_calls_to_the_core(
     start: Start, st_core: ThreadedCore
 ) -> None:
@@ -372,7 +399,7 @@ async def test_every_series_is_documented(start: Start) -> None:
         )
         for name, labels, _ in rows
     }
-    assert labels == {name: shape[1] for name, shape in metrics.SERIES.items()}
+    assert labels == {name: shape[1] for name, shape in metric_series.SERIES.items()}
 
 
 async def test_openmetrics_is_rendered_on_demand(start: Start) -> None:
