@@ -103,13 +103,15 @@ def container(manifests: list[Manifest]) -> Manifest:
     return found
 
 
-def settings_of(manifests: list[Manifest], folder: Path) -> Settings:
+def settings_of(
+    manifests: list[Manifest], folder: Path, environ: Mapping[str, str] = ENVIRON
+) -> Settings:
     """Return the settings in the route table that a pod gets."""
     volume = next(one for one in pod(manifests)["volumes"] if one["name"] == "routes")
     table = only(manifests, "ConfigMap", volume["configMap"]["name"])
     file = folder / "routes.yaml"
     file.write_text(table["data"]["routes.yaml"], "utf-8")
-    return load(file, ENVIRON)
+    return load(file, environ)
 
 
 def is_part(labels: Mapping[str, str], whole: Mapping[str, str]) -> bool:

@@ -22,6 +22,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
+{{- /* Not empty if there is a Redis. */ -}}
+{{- define "gateway.redis" -}}
+{{- with .Values.redis }}
+{{- if contains "@" .url }}
+{{- fail "redis.url: it has a password: put the URL into a Secret, and name that in redis.secret" }}
+{{- end }}
+{{- .secret.name | default .url }}
+{{- end }}
+{{- end }}
+
 {{- /* The route table, with the times that the pod's grace period is made of. */ -}}
 {{- define "gateway.routes" -}}
 {{- range $key, $why := dict
@@ -37,5 +47,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   "shutdown_delay" (printf "%ds" (int .Values.shutdownDelaySeconds))
   "drain_timeout" (printf "%ds" (int .Values.drainTimeoutSeconds)) }}
 {{- $gateway := mergeOverwrite (deepCopy (.Values.config.gateway | default dict)) $times }}
+{{- if include "gateway.redis" . }}
+{{- $shared := deepCopy ($gateway.shared | default dict) }}
+{{- if hasKey $shared "redis" }}
+{{- fail "config.gateway.shared.redis: leave it out: the chart adds it, since redis is set" }}
+{{- end }}
+{{- $_ := set $gateway "shared" (set $shared "redis" "${REDIS_URL}") }}
+{{- end }}
 {{- toYaml (mergeOverwrite (deepCopy .Values.config) (dict "gateway" $gateway)) }}
 {{- end }}
