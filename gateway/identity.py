@@ -128,6 +128,9 @@ class SessionPolicy:
     check_database: CheckDatabase = CheckDatabase.NEVER
     max_age_s: float = 5.0
     """For `CheckDatabase.CACHED`: how old the core's answer may be, in seconds."""
+    withholds: bool = False
+    """The client can't be given new tokens: a token that would be replaced is good for
+    as long as a verified one is remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -117,23 +117,27 @@ class Dependencies:
     logs_user_agent: bool = False
     """Whether records have the requests' User-Agent (`log.user_agent`)."""
 
+    def decider(self) -> Decider:
+        """Return a new decider that uses these parts."""
+        return Decider(
+            resources=self.resources,
+            verifier=self.verifier,
+            policy=self.cors,
+            forwarded=self.forwarded,
+            make_id=self.make_id,
+            traces=self.traces,
+            limiter=self.limiter,
+            auth_limits=self.auth_limits,
+            logs_user_agent=self.logs_user_agent,
+        )
+
 
 class Proxy:
     """Serves the requests of one configuration, one call of `handle` for each."""
 
     def __init__(self, parts: Dependencies) -> None:
         self.dependencies = parts
-        self.decider = Decider(
-            resources=parts.resources,
-            verifier=parts.verifier,
-            policy=parts.cors,
-            forwarded=parts.forwarded,
-            make_id=parts.make_id,
-            traces=parts.traces,
-            limiter=parts.limiter,
-            auth_limits=parts.auth_limits,
-            logs_user_agent=parts.logs_user_agent,
-        )
+        self.decider = parts.decider()
         self.forwarder = Forwarder(
             parts.services,
             verifier=parts.verifier,

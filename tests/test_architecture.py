@@ -79,8 +79,8 @@ EDGES: dict[str, str] = {
         " upstream websocket"
     ),
     "fronts": (
-        "config decisions downstream errors events headers http observe proxy responses"
-        " routes running"
+        "config decisions downstream errors events headers http identity observe proxy"
+        " responses routes running"
     ),
     "admin": "config events routes settings",
     "shared": "config events pace rate_limits session",

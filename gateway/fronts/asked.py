@@ -15,17 +15,17 @@ from gateway.config import DecisionConfig, DecisionListen, ListenConfig
 from gateway.decisions import Forward, Respond
 from gateway.downstream.arrival import Handler
 from gateway.downstream.exchange import Exchange
-from gateway.errors import BadTarget, GatewayError, ShuttingDown
+from gateway.errors import GatewayError, ShuttingDown
 from gateway.events import RuntimeEvent, about
 from gateway.fronts import verdicts
+from gateway.fronts.deciding import FrontDecider
 from gateway.fronts.original import BadQuestion, Endpoint, endpoint_of, original
 from gateway.headers import Networks
-from gateway.http.fields import Fields, first
+from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead
-from gateway.observe import Record, current
+from gateway.observe import Record
 from gateway.proxy import Proxy
 from gateway.responses import Response
-from gateway.running import ensure_task
 
 _log = logging.getLogger("gateway")
 
@@ -53,14 +53,11 @@ class FrontListener:
     def __init__(self, config: DecisionConfig, proxy: Proxy) -> None:
         parts = proxy.dependencies
         self._proxy = proxy
-        self._decider = proxy.decider
-        self._reader = parts.reader
-        self._router = parts.resources
+        self._questions = FrontDecider(config, proxy)
         self._observer = parts.observer
         self._make_id = parts.make_id
         self._trusted = Networks(config.trusted)
         self._endpoints = frozenset(config.endpoints)
-        self._names = verdicts.names_of(parts.resources.table.routes)
 
     async def handle(self, client: Exchange) -> None:
         """Answer one question. The answer is written and recorded when this returns.
@@ -115,7 +112,7 @@ class FrontListener:
             error = GatewayError()
         _note(record, error)
         new_tokens = tokens[0] if tokens else ()
-        failed = await self._decider.failed(error, head, record, new_tokens)
+        failed = await self._proxy.decider.failed(error, head, record, new_tokens)
         if endpoint is None:
             return failed
         return verdicts.refused(failed, endpoint, record.request_id)
@@ -138,49 +135,24 @@ class FrontListener:
         Raises:
             GatewayError: the request is refused, or can't be judged.
         """
-        asked = original(question, endpoint)
-        record.method, record.client = asked.method, asked.client
-        head = self._reader.read(asked.head)
-        decision = self._decider.decide(head, asked.client, record, asked.is_secure)
-        if not isinstance(decision, tuple):
-            pending = decision
-            try:
-                await ensure_task()  # the SDK and the core's deadlines need a task
-                current.set(record.recording)
-                decision = await pending
-            finally:
-                pending.close()  # in case it was never awaited
+        questions, asked = self._questions, original(question, endpoint)
+        head, decision = await questions.decide(asked, record)
         yes: Respond | None = None
         if isinstance(decision, Forward):
             tokens.append(decision.verdict.new_tokens)
-            yes = verdicts.allowed(decision, endpoint, self._names)
+            yes = verdicts.allowed(decision, endpoint, questions.names)
         elif isinstance(decision, Respond):
-            yes = self._preflight(head, decision, endpoint, record)
-            if yes is None:
+            preflighted = questions.preflighted(head, decision, record)
+            if preflighted is None:
                 return verdicts.refused(decision, endpoint, record.request_id)
+            yes = verdicts.preflight(*preflighted, decision, endpoint, questions.names)
         else:  # a call of the SDK's API, or of the gateway's own
             own = Respond(Response(status=200), ())
             return verdicts.refused(own, endpoint, record.request_id)
-        if not verdicts.is_strict(asked.target, record.path):
-            raise BadTarget("a front would forward another path than was judged")
+        questions.check_path(asked, record)
         if endpoint is Endpoint.REFUSAL:
             return verdicts.not_refused(record.request_id)
         return yes
-
-    def _preflight(
-        self, head: RequestHead, answered: Respond, endpoint: Endpoint, record: Record
-    ) -> Respond | None:
-        """Return the answer to a preflight that is allowed, None for all the rest."""
-        if record.decision != "preflight" or answered.answer.status != 204:
-            return None
-        target = self._router.find(head.method, head.target, head.host).target
-        asked = first(head.fields, b"access-control-request-method") or b""
-        route = self._router.route_for(target, asked.decode("latin-1"))
-        if route is None or route.answer is not None:
-            return None
-        return verdicts.preflight(
-            route, target.path, target.query, answered, endpoint, self._names
-        )
 
 
 def _note(record: Record, error: GatewayError) -> None:

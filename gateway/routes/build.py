@@ -42,6 +42,7 @@ def compile(settings: Config) -> RouteTable:  # noqa: A001 # read as routes.comp
         *lint.ways_to_the_core(settings),
         *lint.unmet_requirements(settings),
         *lint.no_tenant(effective),
+        *lint.withheld_claims(settings),
         *rate_lint.unusable(settings),
     ]
     policies = policies_of(settings)

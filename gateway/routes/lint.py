@@ -112,6 +112,25 @@ def no_tenant(routes: Sequence[EffectiveRoute]) -> Iterator[Finding]:
             )
 
 
+def withheld_claims(settings: Config) -> Iterator[Finding]:
+    """Yield a finding for each claim that would be fetched again for each request.
+
+    It comes in a new token, and the file says that clients can't be given any.
+    """
+    decision = settings.gateway.decision
+    if decision is None or decision.new_tokens != "withhold":
+        return
+    for loc, require in _requires(settings):
+        if require.max_age is not None:
+            yield Finding(
+                loc=(*loc, "max_age"),
+                message="claims that are fetched again come in a new token, and"
+                " gateway.decision.new_tokens withholds it",
+                hint="Remove max_age, or write new_tokens: deliver",
+                see=("gateway", "decision", "new_tokens"),
+            )
+
+
 def _requires(
     settings: Config,
 ) -> Iterator[tuple[config.Loc, config.ConditionsConfig]]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, assert_never
 
@@ -147,10 +148,13 @@ class SessionAuthenticator:
         if compiled.is_simple and not known.needs_core:
             return allowed
         claims = known.identity.claims
+        needs_core = known.needs_core and not (
+            compiled.withholds and known.is_confirmed
+        )
         asks = compiled.asks_database(request.method, now - known.core_at)
         if (
             asks
-            or known.needs_core
+            or needs_core
             or compiled.needs_sdk
             or requirements.is_stale(compiled.checks, claims, now)
         ):
@@ -196,7 +200,7 @@ class SessionAuthenticator:
         # Kept no longer than its key may be used without a word from the core.
         age_s = min(self._max_age_s, self._keys.usable_for_s())
         known = VerifiedToken(text, token, now + age_s, request.credential_lines)
-        if not known.needs_core:
+        if not known.needs_core or policy.withholds:
             self._verified.add(known, now)
         return known
 
@@ -241,6 +245,9 @@ class SessionAuthenticator:
         verdict = await self._calls.ask(request, question)
         if isinstance(verdict, Denied) and verdict.reason == "unauthorised":
             self.deny(question.known.identity.session_handle)
+        if question.policy.withholds and isinstance(verdict, Allowed):
+            question.known.is_confirmed = verdict.principal is not None
+            verdict = replace(verdict, new_tokens=())
         return self._settled(verdict)
 
     async def _by_sdk(
@@ -251,7 +258,10 @@ class SessionAuthenticator:
         Where a session is required the SDK refuses a request without one itself, so
         that no authenticator after this one is asked.
         """
-        return self._settled(await self._calls.ask_unshared(request, compiled))
+        verdict = await self._calls.ask_unshared(request, compiled)
+        if compiled.withholds and isinstance(verdict, Allowed):
+            verdict = replace(verdict, new_tokens=())
+        return self._settled(verdict)
 
     def _settled(self, verdict: Verdict) -> Verdict | Absent:
         """Return the SDK's *verdict* as it holds by now.

@@ -21,12 +21,14 @@ class CompiledPolicy:
         "route_checks",
         "validators",
         "when",
+        "withholds",
     )
 
     def __init__(self, policy: SessionPolicy, rules: SessionRules) -> None:
         self.is_required = policy.protection is Protection.REQUIRED
         self.when = policy.check_database
         self.max_age_s = policy.max_age_s
+        self.withholds = policy.withholds
         globally_verified = rules.global_claims is GlobalClaims.EMAIL_VERIFIED
         self.checks = requirements.checks(
             policy.requirements, globally_verified=globally_verified

@@ -34,6 +34,7 @@ class VerifiedToken:
         "anti_csrf",
         "core_at",
         "identity",
+        "is_confirmed",
         "line",
         "line_max",
         "needs_core",
@@ -55,6 +56,9 @@ class VerifiedToken:
         """When it must be verified again, in seconds since the epoch."""
         self.core_at = float("-inf")
         """When the core last confirmed that the session exists."""
+        self.is_confirmed = False
+        """The core has accepted it, though it `needs_core`, and the new token was
+        withheld."""
         self.line_max = max(
             (
                 len(line.raw) + _LINE_ROOM_BYTES

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway import config
+from gateway import config, routes
 
 
 def parsed(**gateway: Any) -> config.Config:
@@ -62,3 +62,48 @@ def test_refused_settings(keys: dict[str, Any], place: str, reason: str) -> None
     text = str(caught.value)
     assert place in text
     assert reason in text
+
+
+def test_defaults_are_the_safe_ones() -> None:
+    """A path is as it was judged, and clients get their tokens."""
+    found = parsed(decision=decision("127.0.0.1:9000")).gateway.decision
+    assert found is not None
+    assert (found.path, found.new_tokens) == ("strict", "deliver")
+
+
+@pytest.mark.parametrize(
+    ("place", "level"),
+    [
+        ("routes[0].require.max_age", {"routes": {"require": {"max_age": 60}}}),
+        ("services.up.require.max_age", {"services": {"require": {"max_age": 60}}}),
+        (
+            "routes[0].require.any[0].max_age",
+            {"routes": {"require": {"any": [{"max_age": 60, "tenants": ["a"]}]}}},
+        ),
+    ],
+)
+def test_withheld_tokens_and_claims_that_are_fetched_again(
+    place: str, level: dict[str, Any]
+) -> None:
+    """The claims would come in a token that nobody gets: each request would ask."""
+    for new_tokens in ("deliver", "withhold"):
+        loaded = config.parse(
+            {
+                "version": 1,
+                "gateway": {
+                    "decision": decision("127.0.0.1:9000", new_tokens=new_tokens)
+                },
+                "services": {
+                    "up": {"targets": ["http://up:80"], **level.get("services", {})}
+                },
+                "routes": [{"path": "/", "service": "up", **level.get("routes", {})}],
+            }
+        )
+        if new_tokens == "deliver":
+            routes.compile(loaded)
+            continue
+        with pytest.raises(config.InvalidConfig) as caught:
+            routes.compile(loaded)
+        (finding,) = caught.value.findings
+        assert finding.path == place
+        assert finding.see == ("gateway", "decision", "new_tokens")

@@ -11,6 +11,8 @@ from faults import FaultUpstream
 from gateway_under_test import ORIGIN, UnderTest, gateway
 from wire import WireReply, ask
 
+from gateway.identity import SessionPolicy, SessionRequest, Verdict
+
 ALL = ["auth-request", "forward-auth", "ext-authz"]
 ROUTES: Any = [
     {"path": "/private", "protected": True},
@@ -211,6 +213,62 @@ async def test_websockets_need_an_allowed_origin(
     assert good.status == 200
     assert bad.one("X-Gateway-Status") == "403"
     assert off.one("X-Gateway-Status") == "403"
+
+
+@pytest.mark.parametrize("endpoint", ALL)
+@pytest.mark.parametrize(
+    ("raw", "forwarded"),
+    [
+        ("/app/%2e%2e/limited?a=%2e", "/limited?a=%2e"),
+        ("/app/y/../x", "/x"),
+        ("/private/../app/x", "/x"),
+        ("/app/%78", "/x"),
+    ],
+)
+async def test_canonical_paths(
+    upstream: FaultUpstream, endpoint: str, raw: str, forwarded: str
+) -> None:
+    """The front learns which target was judged, and forwards that."""
+    async with asked(upstream, path="canonical") as gw:
+        reply = await put(gw, endpoint, raw)
+    assert (reply.status, reply.one("X-Gateway-Target")) == (200, forwarded)
+
+
+@pytest.mark.parametrize("endpoint", [*ALL, "refusal"])
+async def test_a_canonical_path_is_judged_as_it_is_forwarded(
+    upstream: FaultUpstream, endpoint: str
+) -> None:
+    """Paths without a canonical form are refused, and a guard can't be climbed over."""
+    async with asked(upstream, path="canonical") as gw:
+        statuses = [
+            (await put(gw, endpoint, raw)).one("X-Gateway-Status")
+            for raw in ("/app/../private", "/app/%2e%2e/private", "/app/%00", "/a%2fb")
+        ]
+    assert statuses == ["401", "401", "400", "400"]
+
+
+@pytest.mark.parametrize("endpoint", ALL)
+async def test_withheld_tokens(upstream: FaultUpstream, endpoint: str) -> None:
+    """Every route's policy says so to whoever verifies; clients of the proxy get them.
+
+    What the verifier does with that is tested with the sessions.
+    """
+    policies: list[SessionPolicy] = []
+    async with asked(upstream, new_tokens="withhold") as gw:
+        verdict = gw.verifier._verdict
+
+        def noted(request: SessionRequest, policy: SessionPolicy) -> Verdict:
+            policies.append(policy)
+            return verdict(request, policy)
+
+        gw.verifier._verdict = noted  # type: ignore[method-assign] # to see the policy
+        for _ in range(2):
+            assert (await put(gw, endpoint, "/private", ANN)).status == 200
+        assert (await gw.ask("GET", "/private")).status == 401
+    first, second, own = policies
+    assert first is second
+    assert first.withholds
+    assert not own.withholds
 
 
 @pytest.mark.parametrize("target", ["/", "/private", "/user", "/refusal/", "/app/x"])

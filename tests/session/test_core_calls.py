@@ -51,6 +51,73 @@ async def test_a_token_from_a_refresh_goes_to_the_core(here: World) -> None:
     assert [asked["check_database"] for asked in here.core.asked] == [False, False]
 
 
+WITHHELD = SessionPolicy(withholds=True)
+
+
+async def test_where_new_tokens_are_withheld_the_core_is_asked_once(
+    here: World,
+) -> None:
+    """Its yes counts for as long as a verified token is remembered.
+
+    A client that can be given the new token still is.
+    """
+    here.core.answer = allows(new_tokens=NEW_TOKENS)
+    for _ in range(3):
+        verdict = await here.ask(FRESH, WITHHELD)
+        assert isinstance(verdict, Allowed)
+        assert (who(verdict), verdict.new_tokens) == ("user-1", ())
+    assert len(here.core.asked) == 1
+    verdict = await here.ask(FRESH)
+    assert isinstance(verdict, Allowed)
+    assert verdict.new_tokens == NEW_TOKENS
+    assert len(here.core.asked) == 2
+    here.clock.now += config.CacheConfig().max_age
+    await here.ask(FRESH, WITHHELD)
+    assert len(here.core.asked) == 3
+
+
+async def test_a_withheld_token_is_forgotten_as_others_are(here: World) -> None:
+    """A refusal isn't remembered as a yes, and a session that has ended is refused."""
+    here.core.answer = raises(CoreUnavailable())
+    assert reason(await here.ask(FRESH, WITHHELD)) == "core_unavailable"
+    here.core.answer = allows(new_tokens=NEW_TOKENS)
+    await here.ask(FRESH, WITHHELD)
+    here.sessions.clear()
+    await here.ask(FRESH, WITHHELD)
+    assert len(here.core.asked) == 3
+    here.sessions.deny(identity().session_handle)
+    assert refused(await here.ask(FRESH, WITHHELD)) == "session_ended"
+
+
+async def test_a_core_that_answers_after_a_change_of_keys(here: World) -> None:
+    """Its yes is of no use then: the token is verified anew."""
+    go = asyncio.Event()
+
+    async def answer() -> Allowed | Denied:
+        await go.wait()
+        return Allowed(principal=identity(), reason="core", new_tokens=NEW_TOKENS)
+
+    here.core.answer = answer
+    waiting = asyncio.create_task(here.ask(FRESH, WITHHELD))
+    await here.core.was_asked.wait()
+    here.sessions.clear()
+    go.set()
+    assert who(await waiting) == "user-1"
+    await here.ask(FRESH, WITHHELD)
+    assert len(here.core.asked) == 2
+
+
+async def test_what_else_asks_the_core_still_does(here: World) -> None:
+    """`check_database` and stale claims; their new tokens are withheld as well."""
+    here.core.answer = allows(new_tokens=NEW_TOKENS)
+    policy = SessionPolicy(withholds=True, check_database=CheckDatabase.ALWAYS)
+    for _ in range(2):
+        verdict = await here.ask(FRESH, policy)
+        assert isinstance(verdict, Allowed)
+        assert verdict.new_tokens == ()
+    assert [asked["check_database"] for asked in here.core.asked] == [True, True]
+
+
 async def test_a_flawed_token_never_reaches_the_core(here: World) -> None:
     """A token that can be refused locally causes no call to the core."""
     expired = MINT.token(parentRefreshTokenHash1="b", exp=1)

@@ -33,6 +33,18 @@ class DecisionConfig(Model):
     endpoints: Annotated[tuple[FrontEndpoint, ...], Field(min_length=1)]
     """What is answered: `auth-request` (nginx), `forward-auth` (Caddy, Traefik),
     `ext-authz` (Envoy). Everything else is 404."""
+    path: Literal["strict", "canonical"] = "strict"
+    """`strict` refuses a path that differs from its canonical form, in which it was
+    judged. `canonical` doesn't: the front must forward `X-Gateway-Target`.
+
+    Risk: with `canonical`, a front that forwards the path as the client wrote it
+    forwards another one than was judged.
+    """
+    new_tokens: Literal["deliver", "withhold"] = "deliver"
+    """`withhold` is for fronts that can't give a client new tokens on an allowed
+    request. The core's yes to a token then counts for `supertokens.cache.max_age`. No
+    route may have `require.max_age`: claims that are fetched again come in a new token.
+    """
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding if anybody on the network could ask."""
