@@ -70,6 +70,11 @@ def _session_words(policy: SessionPolicy) -> str:
     return ", ".join(words)
 
 
+def requirement_words(needs: Requirements) -> list[str]:
+    """Return what is required of a session, in words."""
+    return [*_needs(needs)]
+
+
 def _needs(needs: Requirements) -> Iterator[str]:
     """Yield what is required, in words."""
     lists = {

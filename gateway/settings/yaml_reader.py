@@ -19,11 +19,15 @@ from gateway.settings.source import InvalidValue, Node, YamlSource
 
 _MAX_DEPTH: Final = 32
 """Nested lists and mappings; the schema needs eight levels."""
+_MAX_FOREIGN_DEPTH: Final = 128
 _MAX_ALIASED: Final = 100_000
 """Values repeated by `*aliases`: without a limit, a few lines could make billions."""
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader is ten times faster; builds other than wheels may lack it."""
+
+
+_NO_VERSION: Final = "Begin with version: 1"
 
 
 def read(source: YamlSource, environ: Mapping[str, str]) -> None:
@@ -39,6 +43,22 @@ def read(source: YamlSource, environ: Mapping[str, str]) -> None:
         source.stop(*_yaml_problem(exc, text))
 
 
+def read_foreign(source: YamlSource) -> None:
+    """Set the root of *source*, a file of another format in JSON or YAML.
+
+    Nothing in it is expanded, and it may be nested more deeply than a configuration.
+
+    Raises:
+        ConfigError: the file can't be read, isn't YAML, or isn't one mapping.
+    """
+    text = source.text()
+    composer = _Composer(source, text, None, max_depth=_MAX_FOREIGN_DEPTH, hint="")
+    try:
+        source.root = composer.compose()
+    except yaml.YAMLError as exc:
+        source.stop(*_yaml_problem(exc, text))
+
+
 class _Composer:
     """Builds nodes from the events of the YAML parser.
 
@@ -46,9 +66,18 @@ class _Composer:
     """
 
     def __init__(
-        self, source: YamlSource, text: str, environ: Mapping[str, str]
+        self,
+        source: YamlSource,
+        text: str,
+        environ: Mapping[str, str] | None,
+        *,
+        max_depth: int = _MAX_DEPTH,
+        hint: str = _NO_VERSION,
     ) -> None:
+        """*environ* None: no value is expanded. *hint* is that of an empty file."""
         self._source = source
+        self._max_depth = max_depth
+        self._hint = hint
         self._environ = environ
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=_LOADER)
         self._anchors: dict[str, Node | None] = {}
@@ -65,14 +94,14 @@ class _Composer:
         next(self._events)  # the stream's start
         event = next(self._events)
         if not isinstance(event, yaml.DocumentStartEvent):
-            self._source.stop(1, 1, "the file is empty", "Begin with version: 1")
+            self._source.stop(1, 1, "the file is empty", self._hint)
         root = self._node(next(self._events), ())
         if not isinstance(root.data, dict):
             self._source.stop(
                 root.line,
                 root.column,
                 "expected keys at the top level",
-                "Begin with version: 1",
+                self._hint,
             )
         next(self._events)  # the document's end
         event = next(self._events)
@@ -97,7 +126,7 @@ class _Composer:
             self._source.add(
                 line, column, "tags aren't supported", "Remove the tag (!…)", loc
             )
-        if len(loc) > _MAX_DEPTH:
+        if len(loc) > self._max_depth:
             self._source.stop(line, column, "lists and mappings are nested too deeply")
         if isinstance(event, yaml.ScalarEvent):
             self._scalar(node, event, loc)
@@ -179,14 +208,16 @@ class _Composer:
         text: str = event.value
         if node.spoiled:
             node.data = InvalidValue()
-        elif "${" not in text:
+        elif self._environ is None or "${" not in text:
             node.data = resolve(text) if event.implicit[0] else text
         else:
-            node.data = self._expanded(text, node, loc)
+            node.data = self._expanded(text, self._environ, node, loc)
 
-    def _expanded(self, text: str, node: Node, loc: Loc) -> object:
+    def _expanded(
+        self, text: str, environ: Mapping[str, str], node: Node, loc: Loc
+    ) -> object:
         try:
-            return expand(text, self._environ, read_secret)
+            return expand(text, environ, read_secret)
         except BadVariable as wrong:
             node.spoiled = True
             self._source.add(node.line, node.column, wrong.message, wrong.hint, loc)
