@@ -13,10 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import records
 from failing_streams import Broken, Stuck
 from hypothesis import example, given
 from hypothesis import strategies as st
+from records import RECORD as FULL
 
 from gateway import observe
 from gateway.config import LogConfig
@@ -35,7 +35,7 @@ from gateway.observe.meters import BUCKETS, Meters
 
 NOON = 1_700_000_000.5
 
-RECORD = replace(records.RECORD, user_agent=None)
+RECORD = replace(FULL, user_agent=None)
 
 
 def test_json_line() -> None:

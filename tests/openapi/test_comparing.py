@@ -24,7 +24,9 @@ WRITE: dict[str, Any] = {
     "match": {"path": {"exact": "/orders"}, "methods": ["POST"]},
     "require": {"permissions": {"all": ["write"]}},
 }
-ONE: dict[str, Any] = {"match": {"path": {"template": "/orders/{n}"}, "methods": ["GET"]}}
+ONE: dict[str, Any] = {
+    "match": {"path": {"template": "/orders/{n}"}, "methods": ["GET"]}
+}
 HEALTH: dict[str, Any] = {
     "match": {"path": {"exact": "/health"}, "methods": ["GET"]},
     "protected": False,

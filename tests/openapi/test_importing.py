@@ -15,7 +15,7 @@ from gateway.openapi import deviations, document_of, imported
 from gateway.openapi.importing import routes_of
 
 SEGMENTS = st.sampled_from(["orders", "{id}", "items", "{item-id}", "a.b", "{n}.{ext}"])
-SECURITY = st.sampled_from(
+SECURITY: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
         [],
