@@ -35,6 +35,7 @@ PURE: dict[str, str] = {
     "routes": "config errors headers http identity rate_limits timeouts",
     "openapi": "config http identity routes",
     "decisions": "headers http identity responses routes",
+    "audit": "config headers http identity routes",
 }
 """Pure rooms: name → the rooms that it may import. They use no socket and no clock."""
 
@@ -103,8 +104,8 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The composition root imports all rooms but those above it; the commands import all.
 ROOMS["app"] = frozenset(ROOMS) - {
-    *("admin", "aiohttp_app", "dev", "doctor", "explain", "openapi", "process"),
-    "shared",
+    *("admin", "aiohttp_app", "audit", "dev", "doctor", "explain", "openapi"),
+    *("process", "shared"),
 }
 ROOMS["cli"] = frozenset(ROOMS)
 

@@ -3,7 +3,8 @@
 Slow imports (the SDK's takes half a second) are in the functions that need them, so
 that `gateway --help` answers at once.
 Exit codes: 0 success, 1 a problem with a message, 2 a wrong command line.
-`reload`, `status`, `stop` and `upgrade` also exit with 3: no gateway runs.
+`reload`, `status`, `stop` and `upgrade` also exit with 3: no gateway runs. `audit`
+exits with 1 for findings, and with 2 for a file with problems.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import click
 
 from gateway import __version__
 from gateway.cli import (
+    audit,
     check,
     core,
     dev,
@@ -49,6 +51,7 @@ def main() -> None:
 
 
 for _command in (
+    audit.audit,
     check.check,
     core.core,
     dev.dev,

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.effective import EffectiveRoute, effective
+from gateway.config.effective import EffectiveRoute, effective, generated_name
 from gateway.config.findings import (
     Finding,
     InvalidConfig,
@@ -28,6 +28,7 @@ from gateway.config.mirrors import mirror_flaws
 from gateway.config.models.admin import AdminConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.assertions import AssertionConfig
+from gateway.config.models.audit import AUDIT_RULES, AcceptanceConfig, AuditConfig
 from gateway.config.models.config import Config
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.decision import (
@@ -117,12 +118,15 @@ from gateway.config.urls import (
 )
 
 __all__ = [
+    "AUDIT_RULES",
     "NOBODY",
     "RECIPES",
+    "AcceptanceConfig",
     "Address",
     "AdminConfig",
     "AnyAll",
     "AssertionConfig",
+    "AuditConfig",
     "AuthRateLimitsConfig",
     "CacheConfig",
     "CaseConfig",
@@ -190,6 +194,7 @@ __all__ = [
     "core_addresses",
     "decision_listens",
     "effective_routes",
+    "generated_name",
     "json_schema",
     "listen_address",
     "origin_host",

@@ -75,8 +75,8 @@ def effective(config: Config) -> tuple[list[EffectiveRoute], list[Finding]]:
     """Return each path of each route in the order of the file, and what is wrong."""
     routes: list[EffectiveRoute] = []
     findings: dict[tuple[Loc, str], Finding] = {}
-    for loc, number, route, group in _all(config):
-        one = _Route(config, loc, number, route, group)
+    for loc, route, group in _all(config):
+        one = _Route(config, loc, route, group)
         routes += one.paths()
         for finding in one.findings:
             findings.setdefault((finding.loc, finding.message), finding)
@@ -85,13 +85,17 @@ def effective(config: Config) -> tuple[list[EffectiveRoute], list[Finding]]:
 
 def _all(
     config: Config,
-) -> Iterator[tuple[Loc, str, RouteConfig, GroupConfig | None]]:
+) -> Iterator[tuple[Loc, RouteConfig, GroupConfig | None]]:
     for index, route in enumerate(config.routes):
-        yield ("routes", index), str(index), route, None
+        yield ("routes", index), route, None
     for number, group in enumerate(config.groups):
         for index, route in enumerate(group.routes):
-            loc = ("groups", number, "routes", index)
-            yield loc, f"{number}.{index}", route, group
+            yield ("groups", number, "routes", index), route, group
+
+
+def generated_name(loc: Loc, path: str) -> str:
+    """Return the name of a route that has none: its number, and its path."""
+    return f"{'.'.join(str(step) for step in loc if isinstance(step, int))}:{path}"
 
 
 class _Route:
@@ -101,13 +105,11 @@ class _Route:
         self,
         config: Config,
         loc: Loc,
-        number: str,
         route: RouteConfig,
         group: GroupConfig | None,
     ) -> None:
         self.findings: list[Finding] = []
         self._loc = loc
-        self._number = number
         self._route = route
         self._group = group
         self._levels = [_Level(loc, route)]
@@ -135,7 +137,7 @@ class _Route:
             form, path = self._path(given, at)
             yield EffectiveRoute(
                 loc=self._loc,
-                name=route.name or f"{self._number}:{path}",
+                name=route.name or generated_name(self._loc, path),
                 form=form,
                 path=path,
                 methods=route.methods or inner.methods,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gateway.identity import CheckDatabase, Requirements, SessionPolicy
+from gateway.routes.labels import condition_words
 from gateway.routes.remarks import remarks
 from gateway.routes.route import Route
 from gateway.routes.split import Split
@@ -37,7 +38,7 @@ def rows(table: RouteTable) -> list[Row]:
             number=number,
             name=route.name,
             hosts=" ".join(route.hosts or ("any",)),
-            path=_path_and_form(route) + _match_words(route),
+            path=_path_and_form(route) + condition_words(route),
             methods=" ".join(route.methods or ("any",)),
             session=_session_words(route.session),
             upstream=_upstream(route),
@@ -90,12 +91,3 @@ def _needs(needs: Requirements) -> Iterator[str]:
     yield from ["email verified"] * needs.email_verified + ["mfa"] * needs.mfa
     for group in needs.alternatives:
         yield " or ".join(f"({', '.join(_needs(item))})" for item in group)
-
-
-def _match_words(route: Route) -> str:
-    """Return the fields and parameters that the route asks for, in words."""
-    if route.condition is None:
-        return ""
-    words = [name.decode() for name, _ in route.condition.fields]
-    words += [f"?{name}" for name, _ in route.condition.query]
-    return f" if {' '.join(words)}"

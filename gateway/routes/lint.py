@@ -9,7 +9,7 @@ from gateway.config import Address, Config, EffectiveRoute, Finding
 from gateway.config.findings import did_you_mean
 from gateway.http.path_pattern import Pattern
 from gateway.identity import Protection
-from gateway.routes import assertion_lint, pressure, remarks
+from gateway.routes import assertion_lint, pressure, remarks, settings_lint
 from gateway.routes.rate_lint import rate_warnings
 from gateway.routes.route import Conditional, Matched, Route, shape
 from gateway.routes.strictness import is_stricter
@@ -181,11 +181,15 @@ def warnings(settings: Config, table: RouteTable) -> list[Finding]:
     *table* is the compiled table of *settings*.
     """
     return [
-        *_doubtful_cookies(settings.supertokens),
+        *settings_lint.other_sites(settings),
+        *settings_lint.unsent_cookies(settings),
+        *settings_lint.readable_sessions(settings),
         *_no_core(settings, table),
         *_hidden_by_own_paths(settings, table),
         *assertion_lint.warnings(settings),
-        *_doubtful_services(settings, table),
+        *_loops(settings),
+        *settings_lint.unused_services(settings, table),
+        *settings_lint.unverified_services(settings),
         *pressure.doubtful_limits(settings),
         *pressure.doubtful_priorities(table),
         *_overlaps(table),
@@ -275,40 +279,8 @@ def _lost_methods(table: RouteTable) -> Iterator[Finding]:
         )
 
 
-def _doubtful_cookies(supertokens: config.SuperTokensConfig) -> Iterator[Finding]:
-    place = ("supertokens", "cookie", "secure")
-    api_domain = supertokens.api_domain
-    if supertokens.cookie.same_site == "none":
-        if supertokens.anti_csrf == "NONE":
-            yield Finding(
-                loc=("supertokens", "anti_csrf"),
-                message="other sites can act for your users: browsers add the cookies"
-                " to their requests (same_site: none), and nothing checks for CSRF",
-                hint="Remove anti_csrf",
-            )
-        if supertokens.cookie.secure is False:
-            yield Finding(
-                loc=place,
-                message="browsers drop same_site: none without secure: true",
-                hint="Set secure: true",
-            )
-    if api_domain.startswith("http:"):
-        host = config.origin_host(api_domain)
-        if supertokens.cookie.secure:
-            yield Finding(
-                loc=place,
-                message="browsers don't send secure cookies to an http api_domain",
-                hint="Use an https api_domain",
-            )
-        if config.same_host(host) != "localhost":
-            yield Finding(
-                loc=("supertokens", "api_domain"),
-                message="this isn't https: sessions can be read on the network",
-                hint="Use https",
-            )
-
-
-def _doubtful_services(settings: Config, table: RouteTable) -> Iterator[Finding]:
+def _loops(settings: Config) -> Iterator[Finding]:
+    """Yield a finding for each target that is the gateway itself."""
     own = [listen.parsed for listen in settings.gateway.listen]
     for loc, target in _targets(settings):
         if any(_is_same(target, listen) for listen in own):
@@ -316,20 +288,6 @@ def _doubtful_services(settings: Config, table: RouteTable) -> Iterator[Finding]
                 loc=loc,
                 message="this is the gateway's own address: requests would loop",
                 hint="Write the address of the service",
-            )
-    used = {service.name for service in table.services()}
-    for name, service in settings.services.items():
-        if name not in used:
-            yield Finding(
-                loc=("services", name),
-                message="no route uses this service",
-                hint="Remove it, or add a route",
-            )
-        if not service.tls.verify:
-            yield Finding(
-                loc=("services", name, "tls", "verify"),
-                message="an attacker on the network can pose as this service",
-                hint="Remove verify: false, and set ca_file if needed",
             )
 
 

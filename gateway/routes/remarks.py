@@ -27,6 +27,8 @@ class Kind(StrEnum):
     """It requires no session, although *other*, which encloses it, requires one."""
     ASKS_LESS = "asks_less"
     """It requires a session, but less than *other*, which encloses it."""
+    ASKS_OTHER = "asks_other"
+    """Both require a session, and each something that the other doesn't."""
     PUBLIC_BY_DEFAULT = "public_by_default"
     """It is public because of `defaults` alone."""
     LOST_METHODS = "lost_methods"
@@ -58,6 +60,8 @@ class Remark:
                 return f"open, below {other}"
             case Kind.ASKS_LESS:
                 return f"asks for less than {other}"
+            case Kind.ASKS_OTHER:
+                return f"asks for something else than {other}"
             case Kind.PUBLIC_BY_DEFAULT:
                 return "public by defaults only"
             case Kind.LOST_METHODS:
@@ -113,9 +117,8 @@ def _below(table: RouteTable) -> Iterator[Remark]:
                 continue
             for method in route.methods or ONE_OF_EACH:
                 if is_stricter(enclosing.session, route.session, method):
-                    closed = route.session.protection is Protection.REQUIRED
                     yield Remark(
-                        kind=Kind.ASKS_LESS if closed else Kind.OPEN_BELOW_GUARD,
+                        kind=_laxity(enclosing, route, method),
                         route=route,
                         other=enclosing,
                         path=path,
@@ -124,6 +127,15 @@ def _below(table: RouteTable) -> Iterator[Remark]:
             else:
                 continue
             break
+
+
+def _laxity(enclosing: Route, route: Route, method: str) -> Kind:
+    """Return how *route* is laxer than *enclosing*, which is known."""
+    if route.session.protection is not Protection.REQUIRED:
+        return Kind.OPEN_BELOW_GUARD
+    if is_stricter(route.session, enclosing.session, method):
+        return Kind.ASKS_OTHER
+    return Kind.ASKS_LESS
 
 
 def _enclosing(table: RouteTable, route: Route, host: str, path: str) -> Route | None:

@@ -37,6 +37,10 @@ class Settings:
         """Return the line of the value at *loc*, or of the nearest one around it."""
         return self._source.find(loc).line
 
+    def is_written(self, loc: Loc) -> bool:
+        """Return whether the file itself has the value at *loc*: no variable does."""
+        return self._source.has(loc) and not self._source.find(loc).is_expanded
+
 
 FilePath = str | PathLike[str]
 Checks = Callable[[Config], Iterable[Finding]]

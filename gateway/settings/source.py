@@ -35,6 +35,8 @@ class Node:
     """The places of a mapping's keys."""
     size: int = 1
     """Number of values in it, itself included."""
+    is_expanded: bool = False
+    """A variable or a file was in it, so its text isn't what the file has."""
     spoiled: bool = False
     """A problem with it is reported; the schema's findings about it are left out."""
 
@@ -109,6 +111,13 @@ class YamlSource:
                 break
             node = child
         return node
+
+    def has(self, loc: Loc) -> bool:
+        """Return whether the file has a value at *loc*."""
+        node: Node | None = self.root
+        for step in loc:
+            node = None if node is None else node.children.get(step)
+        return node is not None
 
     def add(
         self, line: int, column: int, message: str, hint: str = "", loc: Loc = ()

@@ -163,6 +163,7 @@ class _Composer:
             children=node.children,
             keys=node.keys,
             size=node.size,
+            is_expanded=node.is_expanded,
             spoiled=node.spoiled,
         )
 
@@ -211,6 +212,7 @@ class _Composer:
         elif self._environ is None or "${" not in text:
             node.data = resolve(text) if event.implicit[0] else text
         else:
+            node.is_expanded = True
             node.data = self._expanded(text, self._environ, node, loc)
 
     def _expanded(

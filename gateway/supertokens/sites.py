@@ -60,10 +60,12 @@ def site(origin: str) -> tuple[str, str]:
     algorithm" (the prevailing rule is `*` if no rule matches).
     """
     scheme = origin.partition("://")[0]
-    return scheme, _registrable_domain(origin_host(origin))
+    return scheme, registrable_domain(origin)
 
 
-def _registrable_domain(host: str) -> str:
+def registrable_domain(origin: str) -> str:
+    """Return the registrable domain of an origin, or its whole host; see `site`."""
+    host = origin_host(origin)
     if is_ip(host) or "." not in host:
         return host
     parts = _extractor()(host)

@@ -122,6 +122,14 @@ CASES: dict[str, tuple[list[dict[str, Any]], dict[str, Any], list[Any]]] = {
         {"others": {"other": {"targets": ["http://other"]}}},
         [(Kind.OPEN_BELOW_GUARD, "hello", "broad", "/hello")],
     ),
+    "asks for something else than the route around it": (
+        [
+            {"name": "a", "path": "/a", "require": {"tenants": ["red"]}},
+            {"name": "b", "path": "/a/b", **ROLE},
+        ],
+        {"app": {"paths": "exact"}},
+        [(Kind.ASKS_OTHER, "b", "a", "/a/b")],
+    ),
     "asks for less than the route around it": (
         [{**BROAD, **ROLE}, {"name": "a", "path": "/a"}],
         {},

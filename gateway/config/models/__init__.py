@@ -14,6 +14,7 @@ from gateway.config.models import (
     admin,
     answers,
     assertions,
+    audit,
     base,
     config,
     cors,
@@ -97,6 +98,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     splits,
     routes,
     tests,
+    audit,
     config,
 )
 """The modules of the models. The JSON schema and the reference are made from them."""

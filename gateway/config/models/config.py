@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr
 
 from gateway.config.forms import Name, Text
+from gateway.config.models.audit import AuditConfig
 from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
@@ -50,6 +51,8 @@ class Config(Model):
     """The route table. `gateway routes` prints it in the order of matching."""
     tests: RouteTestsConfig | None = None
     """Requests, and what they are expected to get; `gateway test` compares."""
+    audit: AuditConfig = AuditConfig()
+    """What `gateway audit` doesn't report."""
     _kept: Any = PrivateAttr(default=None)
 
     @property
