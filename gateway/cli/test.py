@@ -60,6 +60,7 @@ async def _results(settings: Settings) -> list[TestResult]:
         return [
             *await testing.results(explainer, tests, time.time()),
             *testing.public_routes(settings.config, settings.table),
+            *testing.properties(settings.config, settings.table),
         ]
 
 

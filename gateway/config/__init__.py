@@ -26,6 +26,7 @@ from gateway.config.forms import RECIPES
 from gateway.config.listens import ListenAddress, listen_address
 from gateway.config.mirrors import mirror_flaws
 from gateway.config.models.admin import AdminConfig
+from gateway.config.models.always import AlwaysConfig
 from gateway.config.models.answers import OnUnauthenticatedConfig
 from gateway.config.models.assertions import AssertionConfig
 from gateway.config.models.audit import AUDIT_RULES, AcceptanceConfig, AuditConfig
@@ -124,6 +125,7 @@ __all__ = [
     "AcceptanceConfig",
     "Address",
     "AdminConfig",
+    "AlwaysConfig",
     "AnyAll",
     "AssertionConfig",
     "AuditConfig",

@@ -56,6 +56,7 @@ _FORMS: Mapping[str, str] = {
     "Method": "method",
     "Methods": "list: method",
     "Name": "name",
+    "Needs": "`session` or keys",
     "NotNegative": "number",
     "Origin": "origin",
     "OriginPattern": "origin",
@@ -93,6 +94,7 @@ _FORMS: Mapping[str, str] = {
 """The word for a form in the tables, by its name in `forms`."""
 
 _ELSEWHERE: Mapping[type[BaseModel], tuple[type[BaseModel], ...]] = {
+    models.AlwaysConfig: (models.RequireConfig,),
     models.GroupConfig: (models.RouteConfig,),
     models.MatchConfig: (models.PathMatchConfig,),
     models.RequireConfig: (models.ConditionsConfig,),

@@ -57,7 +57,7 @@ def docstrings() -> Mapping[str, Mapping[str, str]]:
     return docs
 
 
-_ALIASES = {"any_of": "in", "for_kind": "for"}
+_ALIASES = {"any_of": "in", "for_kind": "for", "except_for": "except"}
 """Keys that are words of Python, by the names of their fields."""
 
 

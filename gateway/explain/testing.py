@@ -13,6 +13,7 @@ from gateway.explain.questions import Explained, NotAsked, asked
 from gateway.explain.words import outcome_of
 from gateway.identity import Protection
 from gateway.routes import RouteTable
+from gateway.routes.always import decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +131,10 @@ def public_routes(config: Config, table: RouteTable) -> Iterator[TestResult]:
     reasons = [f"{name} needs no session, and isn't listed" for name in missing]
     reasons += [f"{name} is listed, and is no route without a session" for name in gone]
     yield TestResult(title="public routes", loc=loc, failures=tuple(reasons))
+
+
+def properties(config: Config, table: RouteTable) -> Iterator[TestResult]:
+    """Yield the result for each item of `tests.always`."""
+    for one in decided(config, table):
+        loc: Loc = ("tests", "always", one.number)
+        yield TestResult(title=one.title, loc=loc, failures=one.reasons)

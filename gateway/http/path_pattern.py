@@ -66,6 +66,11 @@ class Pattern:
             ]
         self._automaton = _Automaton(parser)
 
+    @property
+    def start(self) -> _NfaState:
+        """The state before a path's first character. Each state has the next ones."""
+        return self._automaton.start
+
     def matches(self, path: str) -> bool:
         """Return whether the whole of *path* matches, in time linear to its length."""
         state = self._automaton.start

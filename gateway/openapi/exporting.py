@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway.identity import Protection, Requirements, SessionPolicy
 from gateway.openapi.operations import OPERATION_KEYS
 from gateway.routes import Route, RouteTable
-from gateway.routes.describe import requirement_words
+from gateway.routes.describe import needs_words
 
 _SCHEMES: Final = {
     "sessionHeader": {
@@ -93,7 +93,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if hosts:
         operation["servers"] = [{"url": f"//{host}"} for host in hosts]
     operation["security"] = _security(route.session)
-    words = requirement_words(_beyond_scopes(route.session.requirements))
+    words = [*needs_words(_beyond_scopes(route.session.requirements))]
     if words and route.session.protection is not Protection.PUBLIC:
         operation["x-gateway-require"] = words
     operation["responses"] = {"default": {"description": "The service's response"}}

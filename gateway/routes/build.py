@@ -349,19 +349,20 @@ def _session(
     session = defaults.session.patched(effective.settings.session)
     return SessionPolicy(
         protection=_PROTECTION[effective.protected],
-        requirements=together(map(_requirements, effective.requires)),
+        requirements=together(map(requirements_of, effective.requires)),
         check_database=CheckDatabase(session.check_database),
         max_age_s=session.max_age,
     )
 
 
-def _requirements(require: config.ConditionsConfig) -> Requirements:
+def requirements_of(require: config.ConditionsConfig) -> Requirements:
+    """Return what *require* demands of a session."""
     alternatives: tuple[tuple[Requirements, ...], ...] = ()
     validators: tuple[str, ...] = ()
     if isinstance(require, config.RequireConfig):
         validators = require.validators
         if require.any:
-            alternatives = (tuple(map(_requirements, require.any)),)
+            alternatives = (tuple(map(requirements_of, require.any)),)
     return Requirements(
         roles_any=require.roles.any,
         roles_all=require.roles.all,

@@ -65,18 +65,13 @@ def _path_and_form(route: Route) -> str:
 
 def _session_words(policy: SessionPolicy) -> str:
     """Return what a route requires of the session, in words."""
-    words = [policy.protection.value, *_needs(policy.requirements)]
+    words = [policy.protection.value, *needs_words(policy.requirements)]
     if policy.check_database is not CheckDatabase.NEVER:
         words.append(f"core asked {policy.check_database.value.replace('_', ' ')}")
     return ", ".join(words)
 
 
-def requirement_words(needs: Requirements) -> list[str]:
-    """Return what is required of a session, in words."""
-    return [*_needs(needs)]
-
-
-def _needs(needs: Requirements) -> Iterator[str]:
+def needs_words(needs: Requirements) -> Iterator[str]:
     """Yield what is required, in words."""
     lists = {
         "roles any of": needs.roles_any,
@@ -90,4 +85,4 @@ def _needs(needs: Requirements) -> Iterator[str]:
     yield from (f"{name} {' '.join(items)}" for name, items in lists.items() if items)
     yield from ["email verified"] * needs.email_verified + ["mfa"] * needs.mfa
     for group in needs.alternatives:
-        yield " or ".join(f"({', '.join(_needs(item))})" for item in group)
+        yield " or ".join(f"({', '.join(needs_words(item))})" for item in group)

@@ -27,12 +27,12 @@ def is_stricter(one: SessionPolicy, other: SessionPolicy, method: str) -> bool:
         return False
     return (
         _ORDER.index(one.protection) > _ORDER.index(other.protection)
-        or not _is_implied(one.requirements, other.requirements)
+        or not is_implied(one.requirements, other.requirements)
         or _core_age_s(one, method) < _core_age_s(other, method)
     )
 
 
-def _is_implied(one: Requirements, other: Requirements) -> bool:
+def is_implied(one: Requirements, other: Requirements) -> bool:
     """Return whether every session that meets *other* meets *one*."""
     if not one:
         return True
@@ -57,13 +57,11 @@ def _is_implied(one: Requirements, other: Requirements) -> bool:
 
 def _is_met(group: tuple[Requirements, ...], other: Requirements) -> bool:
     """Return whether every session that meets *other* meets an item of *group*."""
-    if any(_is_implied(item, other) for item in group):
+    if any(is_implied(item, other) for item in group):
         return True
     # Whichever alternative of the other is met, an item of the group is.
     return any(
-        all(
-            any(_is_implied(item, alternative) for item in group) for alternative in one
-        )
+        all(any(is_implied(item, alternative) for item in group) for alternative in one)
         for one in other.alternatives
     )
 

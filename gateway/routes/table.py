@@ -24,6 +24,9 @@ from gateway.routes.tree import Forest, Place, Tree, rank
 
 _NO_ROUTE = NoRoute()
 
+Forms = tuple[tuple[str, ...], ...]
+"""A path as it is sent, then as it is read for each looser reading of services."""
+
 
 class RouteTable:
     """The compiled routes. `compile` makes it; it never changes afterwards."""
@@ -82,7 +85,7 @@ class RouteTable:
         lower case, without port and final dot; empty when there is none.
         """
         if self._as_read:
-            outcome = self._decide_as_read(method, host, path)
+            outcome = self._decide_as_read(method, host, self._forms(path))
             if not self.refuses_near_misses:
                 return outcome
         else:
@@ -90,7 +93,7 @@ class RouteTable:
             if place is None:
                 return _NO_ROUTE
             if place.conditional:
-                outcome = self._decide_by_condition(method, host, path)
+                outcome = self._decide_by_condition(method, host, ((path,),))
             else:
                 outcome = place.choose(method)
                 if not place.has_guard or (
@@ -123,13 +126,19 @@ class RouteTable:
     def decide(self, method: str, host: str, path: str) -> Outcome | Conditional:
         """Return the outcome of `match` before near misses are refused."""
         if self._as_read:
-            return self._decide_as_read(method, host, path)
+            return self._decide_as_read(method, host, self._forms(path))
         place = self._as_sent.find(host, path)
         if place is None:
             return _NO_ROUTE
         if place.conditional:
-            return self._decide_by_condition(method, host, path)
+            return self._decide_by_condition(method, host, ((path,),))
         return place.choose(method)
+
+    def decide_read(
+        self, method: str, host: str, forms: Forms
+    ) -> Outcome | Conditional:
+        """Return the outcome of `decide` for a path that is read in these *forms*."""
+        return self._decide_as_read(method, host, forms)
 
     def candidates(self, host: str, path: str) -> Iterator[Place]:
         """Yield all matching places, the deciding one first.
@@ -144,13 +153,20 @@ class RouteTable:
         trees = [tree for tree in self._as_sent.levels(host) if tree is not None]
         return any(self._as_sent.tree(one) in trees for one in route.hosts or (None,))
 
+    def forests(self) -> tuple[tuple[Reading, Forest[Place]], ...]:
+        """Return all routes for a path as sent, then those of each looser reading."""
+        return ((EXACT, self._as_sent), *self._as_read.items())
+
     def ranked(self, host: str, path: str) -> Iterator[tuple[int, list[Place]]]:
         """Yield all places for *path* as services read it, the deciding ones first.
 
         Equal ones come together, with the number of their host's name: the most
         specific one is 0.
         """
-        for number, level in enumerate(self._levels(host, path)):
+        return self._ranked(host, self._forms(path))
+
+    def _ranked(self, host: str, forms: Forms) -> Iterator[tuple[int, list[Place]]]:
+        for number, level in enumerate(self._levels(host, forms)):
             places = [place for tree, form in level for place in tree.find_all(form)]
             places.sort(key=lambda place: place.rank)
             for _, equal in groupby(places, key=lambda place: place.rank):
@@ -175,7 +191,7 @@ class RouteTable:
         )
 
     def _decide_by_condition(
-        self, method: str, host: str, path: str
+        self, method: str, host: str, forms: Forms
     ) -> Outcome | Conditional:
         """Return the outcome if the deciding place has routes with conditions.
 
@@ -184,7 +200,7 @@ class RouteTable:
         """
         options: list[tuple[Condition, Outcome]] = []
         otherwise: Outcome | None = None
-        for _, places in self.ranked(host, path):
+        for _, places in self._ranked(host, forms):
             for place in places:
                 for route in place.choices(method):
                     assert route.condition is not None, "see Place.add"
@@ -197,39 +213,41 @@ class RouteTable:
             otherwise = _NO_ROUTE
         return Conditional(tuple(options), otherwise) if options else otherwise
 
-    def _levels(self, host: str, path: str) -> Iterator[list[tuple[Tree[Place], str]]]:
+    def _forms(self, path: str) -> Forms:
+        readings = (folded(path, reading) for reading in self._as_read)
+        return ((path,), *readings)
+
+    def _levels(
+        self, host: str, forms: Forms
+    ) -> Iterator[list[tuple[Tree[Place], str]]]:
         """Yield the trees for *host*, the most specific name first.
 
-        Each comes with the form of *path* to look up in it: as sent, or as folded.
+        Each comes with the form of the path to look up in it: as sent, or as folded.
         """
-        forests: list[tuple[Forest[Place], tuple[str, ...]]]
-        forests = [(self._as_sent, (path,))]
-        forests += [
-            (forest, folded(path, reading)) for reading, forest in self._as_read.items()
-        ]
-        for trees in zip(*(forest.levels(host) for forest, _ in forests), strict=True):
+        forests = (self._as_sent, *self._as_read.values())
+        for trees in zip(*(forest.levels(host) for forest in forests), strict=True):
             yield [
                 (tree, form)
-                for tree, (_, forms) in zip(trees, forests, strict=True)
+                for tree, each in zip(trees, forms, strict=True)
                 if tree is not None
-                for form in forms
+                for form in each
             ]
 
     def _decide_as_read(
-        self, method: str, host: str, path: str
+        self, method: str, host: str, forms: Forms
     ) -> Outcome | Conditional:
         """Return the outcome if some services ignore differences between paths.
 
         The path as sent and each of its folded forms lead to a place. The first place
         in the order of matching decides; of equal ones, the first with the method.
         """
-        for level in self._levels(host, path):
+        for level in self._levels(host, forms):
             found = (tree.find(form) for tree, form in level)
             places = [place for place in found if place is not None]
             if places:
                 best = min(place.rank for place in places)
                 if any(one.conditional for one in places if one.rank == best):
-                    return self._decide_by_condition(method, host, path)
+                    return self._decide_by_condition(method, host, forms)
                 return _first_match(
                     one.choose(method) for one in places if one.rank == best
                 )

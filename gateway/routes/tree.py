@@ -121,14 +121,14 @@ def rank(form: Form, path: str, index: int) -> Rank:
     return (1, (*ranks, 3) if form == "prefix" else tuple(ranks))
 
 
-class _Node(Generic[T]):
+class PathNode(Generic[T]):
     """The routes after the same leading segments, with a child for each next one."""
 
     __slots__ = ("end", "literal", "named", "prefix", "regexes")
 
     def __init__(self) -> None:
-        self.literal: dict[str, _Node[T]] = {}
-        self.named: _Node[T] | None = None
+        self.literal: dict[str, PathNode[T]] = {}
+        self.named: PathNode[T] | None = None
         self.end: T | None = None
         """The place of the templates that end here."""
         self.regexes: list[tuple[Pattern, T]] = []
@@ -181,31 +181,32 @@ class _Node(Generic[T]):
 class Tree(Generic[T]):
     """All paths of one host."""
 
-    __slots__ = ("_depth", "_exact", "_root")
+    __slots__ = ("_depth", "exact", "root")
 
     def __init__(self) -> None:
-        self._exact: dict[str, T] = {}
-        self._root: _Node[T] = _Node()
+        self.exact: dict[str, T] = {}
+        """The places of exact paths, which come before all others."""
+        self.root: PathNode[T] = PathNode()
         self._depth = 0
 
     def find(self, path: str) -> T | None:
         """Return the deciding place for *path*, or None."""
-        place = self._exact.get(path)
+        place = self.exact.get(path)
         if place is not None:
             return place
         # One segment more than the tree is deep: a client can't raise the cost.
         segments = path.split("/", self._depth + 1)
         if segments[0]:
             return None  # `*` isn't a path
-        return self._root.find(segments, 1, path)
+        return self.root.find(segments, 1, path)
 
     def find_all(self, path: str) -> Iterator[T]:
         """Yield all places that match *path*, the deciding one first."""
-        if path in self._exact:
-            yield self._exact[path]
+        if path in self.exact:
+            yield self.exact[path]
         segments = path.split("/", self._depth + 1)
         if not segments[0]:
-            yield from self._root.find_all(segments, 1, path)
+            yield from self.root.find_all(segments, 1, path)
 
     def place(
         self, form: Form, path: str, make: Callable[[], T], reading: Reading = EXACT
@@ -221,7 +222,7 @@ class Tree(Generic[T]):
         if reading != EXACT:
             path = fold(path, reading)
         if form == "exact":
-            return self._exact.setdefault(path, make())
+            return self.exact.setdefault(path, make())
         node = self._node([] if path == "/" else path.split("/")[1:])
         if form == "template":
             node.end = place = node.end or make()
@@ -244,20 +245,20 @@ class Tree(Generic[T]):
         node.regexes.sort(key=lambda regex: -len(regex[0].literal_prefix))
         return place
 
-    def _node(self, segments: Sequence[str]) -> _Node[T]:
+    def _node(self, segments: Sequence[str]) -> PathNode[T]:
         self._depth = max(self._depth, len(segments))
-        node = self._root
+        node = self.root
         for segment in segments:
             if segment.startswith("{"):
-                node.named = node = node.named or _Node()
+                node.named = node = node.named or PathNode()
             else:
-                node = node.literal.setdefault(segment, _Node())
+                node = node.literal.setdefault(segment, PathNode())
         return node
 
     def places(self) -> Iterator[T]:
         """Yield all places."""
-        yield from self._exact.values()
-        yield from self._root.places()
+        yield from self.exact.values()
+        yield from self.root.places()
 
 
 class Forest(Generic[T]):
@@ -275,6 +276,10 @@ class Forest(Generic[T]):
         if host is None:
             return self._any_host
         return self._trees.setdefault(host.removeprefix("*"), Tree())
+
+    def names(self) -> Iterator[str]:
+        """Yield the hosts that have a tree; `.example.com` is the wildcard's."""
+        yield from self._trees
 
     def levels(self, host: str) -> Iterator[Tree[T] | None]:
         """Yield the trees for a request's *host*, the most specific name first.

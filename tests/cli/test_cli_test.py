@@ -148,6 +148,24 @@ def test_public_routes_are_listed(run: Run) -> None:
     assert "orders is listed, and is no route without a session" in done.output
 
 
+def test_properties(run: Run) -> None:
+    """A property that is broken is a failed test, with its line and a request."""
+    done = run(
+        """\
+  always:
+    - public: {only: [web, fixed]}
+    - {below: /orders, needs: {roles: {any: [support]}}, except: [orders]}
+"""
+    )
+    assert done.exit_code == 1
+    first, second, *_ = done.output.splitlines()
+    assert first.endswith(
+        f"routes.yaml:{ROUTES.count(chr(10)) + 3}: always: below /orders needs roles"
+        " any of support"
+    )
+    assert second == "  POST /orders/x/refund: refund needs roles any of admin support"
+
+
 def test_results_as_json(run: Run) -> None:
     """With the line and the route of each test."""
     done = run("  cases:\n    - GET /: {none: web, ann: 401}\n", "--json")
@@ -172,6 +190,15 @@ def test_results_as_json(run: Run) -> None:
         ("  cases: [{request: GET /}]\n", "expect"),
         ("    none: {roles: []}\n", "this name has a meaning of its own"),
         ("    old: {age: old}\n", "tests.people.old.age"),
+        ("  always: [{}]\n", "expected exactly one of public, needs, reaches_only"),
+        ("  always: [{needs: session, near_misses: safe}]\n", "exactly one of"),
+        ("  always: [{near_misses: safe, below: /a}]\n", "goes with needs only"),
+        ("  always: [{near_misses: safe, except: [a]}]\n", "tests.always[0].except"),
+        ("  always: [{reaches_only: [web]}]\n", "Say which role the session has"),
+        ("  always: [{needs: sesion}]\n", "tests.always[0].needs"),
+        ("  always: [{needs: {role: a}}]\n", "unknown key 'role'"),
+        ("  always: [{needs: session, methods: []}]\n", "tests.always[0].methods"),
+        ("  always: [{needs: session, below: a}]\n", "tests.always[0].below"),
     ],
 )
 def test_bad_tests_are_refused(run: Run, text: str, reason: str) -> None:

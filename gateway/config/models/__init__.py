@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.config.models import (
     admin,
+    always,
     answers,
     assertions,
     audit,
@@ -35,6 +36,7 @@ from gateway.config.models import (
     tests,
     tracing,
 )
+from gateway.config.models.always import AlwaysConfig
 from gateway.config.models.base import Model
 from gateway.config.models.config import Config
 from gateway.config.models.matching import (
@@ -56,6 +58,7 @@ from gateway.config.models.tests import CaseConfig, ExpectedConfig
 
 __all__ = [
     "FILES",
+    "AlwaysConfig",
     "AuthRateLimitsConfig",
     "CaseConfig",
     "ClientsConfig",
@@ -97,6 +100,7 @@ FILES: Final[tuple[ModuleType, ...]] = (
     matching,
     splits,
     routes,
+    always,
     tests,
     audit,
     config,

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from gateway.config.findings import Finding, did_you_mean
 from gateway.config.forms import FieldName, Flag, Name, Seconds, Status, Text
+from gateway.config.models.always import AlwaysConfig
 from gateway.config.models.base import Model
 
 NOBODY: Final = ("none", "expired")
@@ -124,6 +125,8 @@ class RouteTestsConfig(Model):
     public: tuple[Text, ...] | None = None
     """The names of all routes that need no session, those that are optional included.
     Unset: any route may."""
+    always: tuple[AlwaysConfig, ...] = ()
+    """What holds for every request; decided over the whole table."""
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each person that isn't described."""
