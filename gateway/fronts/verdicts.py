@@ -88,7 +88,9 @@ def preflight(
     endpoint: Endpoint,
     names: Iterable[bytes],
 ) -> Respond:
-    """Return the answer to a CORS preflight: it goes to the service, without a session.
+    """Return the answer to a CORS preflight: it needs no session.
+
+    A front may answer it with the CORS fields in it, or ask the service.
 
     *route* is that of the request which the browser asks about. *answered* is what the
     gateway would say itself.
@@ -96,6 +98,7 @@ def preflight(
     fields = (
         (b"X-Gateway-Service", route.service.name.encode()),
         (b"X-Gateway-Target", route.upstream_path(path).encode() + query),
+        *answered.answer.fields,
         *answered.fields,
     )
     return _yes(endpoint, (ANONYMOUS,), fields, names)
