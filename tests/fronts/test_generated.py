@@ -175,7 +175,7 @@ def test_templates() -> None:
 
 @pytest.mark.parametrize("front", ["caddy", "haproxy-lua", "traefik"])
 def test_a_canonical_path_is_the_one_that_is_forwarded(front: str) -> None:
-    """With `path: canonical`, the front would else forward a path that wasn't judged."""
+    """Else a front would forward a path that wasn't judged."""
     decision = {"listen": "127.0.0.1:9000", "endpoints": ALL}
     strict = made(front, decision=decision)
     canonical = {**decision, "path": "canonical"}
