@@ -183,7 +183,7 @@ soak: $(VENV)/.run ## mixed load with faults in the middle (ten minutes; ARGS=60
 day-two: $(VENV)/.run ## reloads, upgrades, kills and a stop under load: requests lost (two minutes; ARGS=--quick)
 	@$(BIN)/python -m bench.scripts.day_two $(ARGS)
 
-replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that fails (a minute; ARGS=--quick)
+replicas: $(VENV)/.dev ## sign-outs at one of three gateways, with a Redis that fails (a minute; ARGS="--requests 100000")
 	@$(BIN)/python -m bench.scripts.replicas $(ARGS)
 
 traffic: $(VENV)/.run ## a service of which one target breaks, behind five proxies (seven minutes; ARGS="--seconds 3")

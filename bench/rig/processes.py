@@ -265,16 +265,19 @@ _HELD_BY_NONE = "06"
 """TIME-WAIT: the kernel's, no process has a descriptor of it."""
 
 
-def sockets(is_counted: Callable[[Socket], bool]) -> Counter[str]:
-    """Return how many sockets are in which state."""
-    counts: Counter[str] = Counter()
+def open_sockets() -> Iterator[Socket]:
+    """Yield the TCP sockets that processes hold."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, state, *rest = line.split()
         here, there = (int(each.partition(":")[2], 16) for each in (local, remote))
         found = Socket(here, there, _STATES.get(state, state), rest[5])
-        if state != _HELD_BY_NONE and is_counted(found):
-            counts[found.state] += 1
-    return counts
+        if state != _HELD_BY_NONE:
+            yield found
+
+
+def sockets(is_counted: Callable[[Socket], bool]) -> Counter[str]:
+    """Return how many sockets are in which state."""
+    return Counter(each.state for each in open_sockets() if is_counted(each))
 
 
 def sockets_of(pid: int) -> Counter[str]:

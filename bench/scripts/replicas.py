@@ -8,6 +8,11 @@ started again with no data, and hung in the middle.
 Goals: 100 ms with Redis there; none is accepted after Redis is back and the gateways
 have said so; no request and no sign-out fails for want of Redis.
 
+`--requests 100000` sends so many requests at half load instead, with sign-outs at
+random among them, and judges each answer: whose it is, and whether a worker accepts a
+session that it has refused. The latest acceptance is printed beside the delays of the
+event loops.
+
 Exits with 1 if one is missed, and with 130 at Ctrl-C. No process is left.
 """
 
@@ -16,69 +21,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import aiohttp
-
-from bench.rig.core_stage import PASSWORD, Clients, Report, Seen, Stage
-from bench.rig.innocent import free_port
-from bench.rig.processes import CORES, running
+from bench.rig import half_load
+from bench.rig.core_stage import Report, Seen
+from bench.rig.replica_stage import (
+    PATIENCE_S,
+    REPLICAS,
+    WORKERS,
+    Replica,
+    Store,
+    enter,
+    replicas,
+    until_connected,
+)
 from bench.rig.report import percentile
 
 GOAL_MS = 100.0
-_REPLICAS = 3
-_WORKERS = 2
-_PATIENCE_S = 60.0
-"""A step that isn't done by then has failed."""
 _AWAY_S = 3.0
 """How long Redis is away, or hangs."""
 _CALLS = 4
 """Clients of each gateway, for the load."""
 _PAUSE_S = 0.002
 """Between two requests with a session that was signed out."""
-_COMMAND = (sys.executable, "-P", "-c", "from gateway.cli import main; main()")
-ROUTES = """version: 1
-gateway:
-  listen: "127.0.0.1:{port}"
-  probes: {{listen: "127.0.0.1:{probes}"}}
-  shared: {{redis: "redis://127.0.0.1:{redis}"}}
-supertokens:
-  connection_uri: http://127.0.0.1:{core}
-  recipes: {{emailpassword: {{}}}}
-services:
-  up: {{targets: ["http://127.0.0.1:{upstream}"]}}
-routes:
-  - {{path: /, service: up}}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """A gateway."""
-
-    clients: Clients
-    probes: int
-
-    async def status(self, access: str) -> int:
-        """Return the status of a request with an access token."""
-        return (await self.clients.send("GET", "/", bearer=access)).status
-
-    async def is_connected(self) -> bool:
-        """Return whether it has all denials of the store."""
-        url = f"http://127.0.0.1:{self.probes}/metrics"
-        async with self.clients.http.get(url) as reply:
-            text = await reply.text()
-        return "\ngateway_shared_store_connected 1.0" in text
 
 
 @dataclass(slots=True)
@@ -99,102 +68,6 @@ class SignOuts:
             f"{len(self.late_ms)} sign-outs; last accepted elsewhere after p50"
             f" {p50:.0f}, p99 {p99:.0f}, max {most:.0f} ms"
         )
-
-
-class Store:
-    """The Redis server: without persistence, so a restart loses all data."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port)),
-                *("--save", "", "--appendonly", "no", "--dir", str(self._folder)),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    @contextlib.contextmanager
-    def hanging(self) -> Iterator[None]:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._process.pid, signal.SIGCONT)
-
-
-@contextlib.asynccontextmanager
-async def replicas(
-    folder: Path, store: Store, routes: str = ROUTES
-) -> AsyncIterator[list[Replica]]:
-    """Yield the gateways, with a core and an upstream."""
-    core, upstream = free_port(), free_port()
-    async with contextlib.AsyncExitStack() as stack:
-
-        def start(command: list[str], port: int, name: str) -> int:
-            return stack.enter_context(
-                running(command, core=CORES, port=port, log=folder / f"{name}.log")
-            )
-
-        core_pid = start([*_COMMAND, "core", "--port", str(core)], core, "core")
-        module = "bench.rig.small_upstream"
-        upstream_pid = start(
-            [sys.executable, "-m", module, str(upstream)], upstream, "upstream"
-        )
-        http = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=5),
-                timeout=aiohttp.ClientTimeout(total=60),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        )
-        found = []
-        for number in range(_REPLICAS):
-            port, probes = free_port(), free_port()
-            file = folder / f"routes-{number}.yaml"
-            text = routes.format(
-                port=port,
-                probes=probes,
-                redis=store.port,
-                core=core,
-                upstream=upstream,
-            )
-            await asyncio.to_thread(file.write_text, text)
-            command = [*_COMMAND, "serve", "-c", str(file), "--workers", str(_WORKERS)]
-            pid = start(command, port, f"gateway-{number}")
-            stage = Stage(port, pid, core, core_pid, upstream_pid)
-            found.append(Replica(Clients(http, stage), probes))
-        yield found
-
-
-async def until_connected(gateways: list[Replica]) -> None:
-    """Return when all gateways have all denials of the store."""
-    async with asyncio.timeout(_PATIENCE_S):
-        for gateway in gateways:
-            while not await gateway.is_connected():  # noqa: ASYNC110 - of a process
-                await asyncio.sleep(0.02)
-
-
-async def _enter(gateway: Replica, email: str) -> str:
-    """Sign a user up, or in; return the access token, once it is accepted."""
-    async with asyncio.timeout(_PATIENCE_S):
-        while True:
-            for api in ("signup", "signin"):
-                tokens = await gateway.clients.sign(Seen(), api, email, PASSWORD)
-                if tokens and await gateway.status(tokens["access"]) == 200:
-                    return tokens["access"]
-            await asyncio.sleep(0.1)
 
 
 async def _sign_out(
@@ -249,15 +122,15 @@ async def _step(
 ) -> None:
     """Sign users out, before and after what happens to Redis."""
     tokens = [
-        await _enter(gateways[number % len(gateways)], f"{what}{number}@example.com")
+        await enter(gateways[number % len(gateways)], f"{what}{number}@example.com")
         for number in range(count)
     ]
-    other = await _enter(gateways[0], "load@example.com")
+    other = await enter(gateways[0], "load@example.com")
     seen = SignOuts()
     async with _load(gateways, other) as load:
         if store is None:
             for access in tokens:
-                await _sign_out(gateways, access, seen, _PATIENCE_S)
+                await _sign_out(gateways, access, seen, PATIENCE_S)
         else:
             await _in_an_outage(gateways, store, what, tokens, seen)
     report.figure(f"{what}: load {load.words()}")
@@ -279,7 +152,7 @@ async def _in_an_outage(
             if what != "hung":
                 store.kill()
             for access in tokens:
-                group.create_task(_sign_out(gateways, access, seen, _PATIENCE_S))
+                group.create_task(_sign_out(gateways, access, seen, PATIENCE_S))
                 await asyncio.sleep(_AWAY_S / len(tokens))
         if what != "hung":
             store.start()
@@ -293,32 +166,39 @@ async def _in_an_outage(
 
 async def measure(report: Report, count: int) -> None:
     """Run all steps with so many sign-outs each."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        store.start()
-        try:
-            async with replicas(Path(folder), store) as gateways:
-                await until_connected(gateways)
-                await _step(report, gateways, None, "there", count)
-                await _step(report, gateways, store, "killed", count)
-                await _step(report, gateways, store, "hung", count)
-                await _step(report, gateways, None, "again", count)
-        finally:
-            store.kill()
+    async with replicas() as (gateways, store):
+        await _step(report, gateways, None, "there", count)
+        await _step(report, gateways, store, "killed", count)
+        await _step(report, gateways, store, "hung", count)
+        await _step(report, gateways, None, "again", count)
+
+
+async def _at_half_load(report: Report, requests: int, sign_outs: int) -> None:
+    async with replicas(upstream_module="mirror_upstream") as (gateways, _):
+        await half_load.measure(
+            report, gateways, requests=requests, sign_outs=sign_outs, goal_ms=GOAL_MS
+        )
 
 
 def main() -> int:
     """Measure, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="10 sign-outs a step")
+    parser.add_argument(
+        "--requests", type=int, help="at half load, in place of the steps"
+    )
+    parser.add_argument(
+        "--sign-outs", type=int, help="among them; one for 500 requests, at least 10"
+    )
     given = parser.parse_args()
-    if shutil.which("redis-server") is None:
-        print("redis-server isn't installed: Debian's package redis-server has it")
-        return 1
     report = Report()
-    print(f"{_REPLICAS} gateways of {_WORKERS} workers, {_REPLICAS * _CALLS} clients")
+    print(f"{REPLICAS} gateways of {WORKERS} workers")
     try:
-        asyncio.run(measure(report, 10 if given.quick else 100))
+        if given.requests is None:
+            asyncio.run(measure(report, 10 if given.quick else 100))
+        else:
+            sign_outs = given.sign_outs or max(10, given.requests // 500)
+            asyncio.run(_at_half_load(report, given.requests, sign_outs))
     except KeyboardInterrupt:
         return 130
     return int(report.missed > 0)

@@ -15,16 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from bench.rig.core_stage import Report, Seen
-from bench.scripts import replicas
-from bench.scripts.replicas import Replica, Store
+from bench.rig.replica_stage import ROUTES, Replica, replicas, until_connected
 
 _RATE = 20
 """A second, with a burst of as many."""
@@ -42,7 +38,7 @@ rate_limits:
 
 def _routes() -> str:
     limited = "  - {{path: /, service: up, protected: false, rate_limit: all}}"
-    return replicas.ROUTES.replace("  - {{path: /, service: up}}", limited) + _LIMIT
+    return ROUTES.replace("  - {{path: /, service: up}}", limited) + _LIMIT
 
 
 @contextlib.asynccontextmanager
@@ -86,29 +82,22 @@ async def _window(
 
 async def measure(report: Report, window_s: float) -> None:
     """Run all windows."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
+    async with replicas(_routes()) as (gateways, store):
+        many = len(gateways) + 1
+        async with _load(gateways):  # the hubs connect
+            await asyncio.sleep(1.0)
+        await _window(report, gateways, "there", window_s, 1)
+        store.kill()
+        await _window(report, gateways, "killed", window_s, many)
         store.start()
-        try:
-            async with replicas.replicas(Path(folder), store, _routes()) as gateways:
-                await replicas.until_connected(gateways)
-                many = len(gateways) + 1
-                async with _load(gateways):  # the hubs connect
-                    await asyncio.sleep(1.0)
-                await _window(report, gateways, "there", window_s, 1)
-                store.kill()
-                await _window(report, gateways, "killed", window_s, many)
-                store.start()
-                # A store without data, and gateways that are still by themselves.
-                await _window(report, gateways, "back", window_s, many)
-                await replicas.until_connected(gateways)
-                await _window(report, gateways, "again", window_s, 1)
-                with store.hanging():
-                    await _window(report, gateways, "hung", window_s, many)
-                await replicas.until_connected(gateways)
-                await _window(report, gateways, "resumed", window_s, many)
-        finally:
-            store.kill()
+        # A store without data, and gateways that are still by themselves.
+        await _window(report, gateways, "back", window_s, many)
+        await until_connected(gateways)
+        await _window(report, gateways, "again", window_s, 1)
+        with store.hanging():
+            await _window(report, gateways, "hung", window_s, many)
+        await until_connected(gateways)
+        await _window(report, gateways, "resumed", window_s, many)
 
 
 def main() -> int:
@@ -116,9 +105,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--window", type=float, default=6.0, help="seconds; 6")
     given = parser.parse_args()
-    if shutil.which("redis-server") is None:
-        print("redis-server isn't installed: Debian's package redis-server has it")
-        return 1
     report = Report()
     print(f"3 gateways of 2 workers, one limit of {_RATE}/s for all clients")
     try:
