@@ -171,7 +171,7 @@ faults: $(VENV)/.run ## how a failing core affects other requests, measured
 sign-in-burst: $(VENV)/.run ## what many sign-ins at once cost, measured (two minutes)
 	@$(BIN)/python -m bench.scripts.sign_in_burst $(ARGS)
 
-sign-in-flood: $(VENV)/.run ## sign-ins from one address, and against one account, with and without limits
+sign-in-flood: $(VENV)/.run ## sign-ins from one address, and against one account (ARGS="--addresses 50 --accounts 50")
 	@$(BIN)/python -m bench.scripts.sign_in_flood $(ARGS)
 
 core-stalls: $(VENV)/.run ## what stalls of the core leave behind, measured (three minutes)

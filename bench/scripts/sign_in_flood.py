@@ -3,8 +3,9 @@
 One address tries many accounts; then many addresses try one account. The addresses are
 in X-Forwarded-For, from a trusted proxy on loopback. Meanwhile other users sign in,
 each from an address of its own. Everything happens without limits first, and then with
-the ready-made ones. The embedded core hashes passwords at the real one's cost. Exits
-with 1 if a goal is missed.
+the ready-made ones. The embedded core hashes passwords at the real one's cost. How far
+it is, and how long it still takes, is on standard error. Exits with 1 if a goal is
+missed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +29,7 @@ from bench.rig.core_stage import (
     clients,
     staged,
 )
+from bench.rig.progress import Progress
 
 _ROUTES = """version: 1
 gateway: {{listen: "127.0.0.1:{port}", trusted_proxies: [127.0.0.1]}}
@@ -42,6 +45,9 @@ _LIMITS = "  rate_limits: {{sign_in: [sign-in, sign-in-account]}}"
 _INNOCENT = 10
 _INNOCENT_EVERY_S = 0.2
 _AT_ONCE = 50
+_FIRST_ADDRESS = IPv4Address("10.0.0.0")
+_MAX = 2**24
+"""As many addresses begin with 10."""
 _PER_ADDRESS = 20
 _PER_ACCOUNT = 10
 """Of the ready-made limits: the burst, and what comes back in a minute."""
@@ -71,13 +77,20 @@ async def _sign_in(
     seen.statuses[f"{reply.status}{refused}"] += 1
 
 
-async def _flood(here: Clients, attempts: Attempts) -> tuple[Seen, Seen, float]:
-    """Return what the attack and the innocent have seen, and the seconds it took."""
+async def _flood(
+    here: Clients, attempts: Attempts, count: int
+) -> tuple[Seen, Seen, float]:
+    """Send *count* attempts.
+
+    Returns what the attack and the innocent have seen, and the seconds it took.
+    """
     attack, innocent = Seen(), Seen()
+    progress = Progress(count, "attempts")
 
     async def attacker() -> None:
         for address, email, password in attempts:
             await _sign_in(here, attack, address, email, password)
+            progress.note(attack.statuses.total())
 
     began = time.perf_counter()
     attacking = [asyncio.create_task(attacker()) for _ in range(_AT_ONCE)]
@@ -104,34 +117,48 @@ def _mail(user: int) -> str:
     return f"innocent-{user}@example.com"
 
 
+def floods(accounts: int, addresses: int) -> Iterator[tuple[str, Attempts, int, int]]:
+    """Yield the title of each flood, its attempts, their number, and how many of them
+    a limit lets through at once."""
+    yield (
+        f"one address against {accounts:,} accounts",
+        (
+            ("198.51.100.1", f"account-{each}@example.com", "wrong-horse-1")
+            for each in range(accounts)
+        ),
+        accounts,
+        _PER_ADDRESS,
+    )
+    yield (
+        f"{addresses:,} addresses against one account",
+        (
+            (str(_FIRST_ADDRESS + each), "victim@example.com", f"wrong-{each}")
+            for each in range(addresses)
+        ),
+        addresses,
+        _PER_ACCOUNT,
+    )
+
+
 async def _measure(
-    here: Clients, report: Report, attempts: int, *, has_limits: bool
+    here: Clients, report: Report, options: argparse.Namespace, *, has_limits: bool
 ) -> None:
+    began = time.perf_counter()
     for user in range(_INNOCENT):
         await here.sign(Seen(), "signup", _mail(user), PASSWORD)
+    hash_s = (time.perf_counter() - began) / _INNOCENT
     await here.sign(Seen(), "signup", "victim@example.com", PASSWORD)
-    floods: dict[str, tuple[Attempts, int]] = {
-        f"one address against {attempts} accounts": (
-            (
-                ("198.51.100.1", f"account-{each}@example.com", "wrong-horse-1")
-                for each in range(attempts)
-            ),
-            _PER_ADDRESS,
-        ),
-        f"{attempts} addresses against one account": (
-            (
-                (
-                    f"10.0.{each // 256}.{each % 256}",
-                    "victim@example.com",
-                    f"wrong-{each}",
-                )
-                for each in range(attempts)
-            ),
-            _PER_ACCOUNT,
-        ),
-    }
-    for title, (flood, burst) in floods.items():
-        attack, innocent, took_s = await _flood(here, flood)
+    if not has_limits:
+        # No password is checked for an account that doesn't exist.
+        print(
+            f"  a password takes the core {hash_s * 1000:.0f} ms: without limits,"
+            f" {options.addresses:,} addresses take {options.addresses * hash_s:.0f} s"
+            " at most; with limits, all takes seconds",
+            file=sys.stderr,
+            flush=True,
+        )
+    for title, flood, count, burst in floods(options.accounts, options.addresses):
+        attack, innocent, took_s = await _flood(here, flood, count)
         how = "with limits" if has_limits else "without limits"
         print(f"\n## {title}, {how}: {took_s:.1f} s\n")
         report.figure(f"attack: {attack.words()}")
@@ -158,14 +185,31 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
             ) as stage,
         ):
             async with clients(stage) as here:
-                await _measure(here, report, options.attempts, has_limits=has_limits)
+                await _measure(here, report, options, has_limits=has_limits)
+
+
+def count_of(text: str) -> int:
+    """Return the number of accounts or addresses in *text*.
+
+    Raises:
+        argparse.ArgumentTypeError: it is out of range.
+    """
+    number = int(text)
+    if not 1 <= number <= _MAX:
+        raise argparse.ArgumentTypeError(f"1 to {_MAX:,}")
+    return number
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.scripts.sign_in_flood", description=__doc__
     )
-    parser.add_argument("--attempts", type=int, default=1000)
+    parser.add_argument(
+        "--accounts", type=count_of, default=1000, help="tried by one address; 1000"
+    )
+    parser.add_argument(
+        "--addresses", type=count_of, default=1000, help="that try one account; 1000"
+    )
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     report = Report()
