@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,82 +20,210 @@ from gateway.cli.options import config_option
 from gateway.cli.terminal import console, fail
 
 if TYPE_CHECKING:
+    from gateway.explain.coverage import Coverage
+    from gateway.explain.reports import Reported
     from gateway.explain.testing import TestResult
     from gateway.settings import Settings
+
+_FORMATS: Final = ("text", "tap", "junit", "json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """The tests of a file, and what came of them."""
+
+    settings: Settings
+    results: Sequence[TestResult]
+    coverage: Coverage
+    missing: Sequence[str]
+    """Cases that the file lacks, if they were asked for."""
+
+    @property
+    def untested(self) -> list[str]:
+        """The routes that decide no test."""
+        reached = {one.route for one in self.results}
+        routes = self.settings.table.routes
+        return [one.name for one in routes if one.name not in reached]
 
 
 @click.command()
 @config_option
-@click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(_FORMATS),
+    default="text",
+    show_default=True,
+    help="How results are printed: as lines, as TAP, as JUnit's XML, or as JSON.",
+)
+@click.option("--json", "is_json", is_flag=True, help="The same as --format json.")
+@click.option(
+    "--only",
+    metavar="GLOB",
+    help="Run only the tests whose title matches, such as 'POST /orders/* as *'.",
+)
 @click.option(
     "--complete",
     is_flag=True,
     help="Exit with 1, too, if a route decides no test.",
 )
-def test(config_paths: tuple[Path, ...], *, is_json: bool, complete: bool) -> None:
+@click.option(
+    "--coverage", "has_coverage", is_flag=True, help="Print what no test looks at."
+)
+@click.option(
+    "--fail-under",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit with 1, too, if tests look at less of what they could.",
+)
+@click.option(
+    "--write-missing",
+    "is_missing",
+    is_flag=True,
+    help="Print cases for what no test looks at, in place of results. The file isn't"
+    " changed.",
+)
+def test(
+    config_paths: tuple[Path, ...],
+    form: str,
+    only: str | None,
+    fail_under: float | None,
+    *,
+    is_json: bool,
+    complete: bool,
+    has_coverage: bool,
+    is_missing: bool,
+) -> None:
     """Run the tests in the file: what requests are expected to get.
 
-    Each request of `tests.cases` is decided as a running gateway would decide it.
-    Nothing is sent to a service or to the core. Exits with 1 if a test fails.
+    Each request of `tests.cases` is decided as a running gateway would decide it, and
+    what `tests.always` says is decided for all requests. Nothing is sent to a service
+    or to the core. Exits with 1 if a test fails.
     """
     settings = load(config_paths)
     if settings.config.tests is None:
         fail(f"{settings.path} has no tests. Add some: tests: {{cases: […]}}")
-    results = run(_results(settings))
-    reached = {one.route for one in results}
-    untested = [one.name for one in settings.table.routes if one.name not in reached]
-    failed = [one for one in results if one.failures]
-    if is_json:
-        click.echo(json.dumps(_json(settings, results, untested), indent=2))
-    else:
-        _print(settings, results, untested)
-    if failed or (complete and untested):
+    done = run(_done(settings, only, is_missing=is_missing))
+    if is_missing:
+        click.echo("\n".join(done.missing or ("# nothing is missing",)))
+        return
+    if only is not None and not done.results:
+        fail(f"no test has a title like {only}")
+    _print(done, "json" if is_json else form, has_coverage or fail_under is not None)
+    failed = any(one.failures for one in done.results)
+    if fail_under is not None and done.coverage.percent < fail_under:
+        click.echo(
+            f"coverage {done.coverage.percent:.1f} % is below {fail_under:g} %",
+            err=True,
+        )
+        failed = True
+    if failed or (complete and done.untested):
         sys.exit(1)
 
 
-async def _results(settings: Settings) -> list[TestResult]:
-    from gateway.explain import testing
+async def _done(settings: Settings, only: str | None, *, is_missing: bool) -> _Run:
+    from gateway.explain import missing, testing
+    from gateway.explain.coverage import coverage
 
-    tests = settings.config.tests
+    config, table, now = settings.config, settings.table, time.time()
+    tests = config.tests
     assert tests is not None, "the caller has looked"
+
+    def is_chosen(title: str) -> bool:
+        return only is None or fnmatchcase(title, only)
+
     async with explaining(settings) as explainer:
-        return [
-            *await testing.results(explainer, tests, time.time()),
-            *testing.public_routes(settings.config, settings.table),
-            *testing.properties(settings.config, settings.table),
-        ]
+        results = await testing.results(explainer, tests, now, is_chosen)
+        if not is_missing:
+            whole = (
+                *testing.public_routes(config, table),
+                *testing.properties(config, table),
+            )
+            results += (one for one in whole if is_chosen(one.title))
+        found = coverage(
+            table.routes,
+            explainer.rules,
+            ((one.route, one.covered) for one in results),
+        )
+        lines: list[str] = []
+        if is_missing:
+            lines = await missing.missing_cases(
+                explainer, table, tests, found.missing, now
+            )
+    return _Run(settings=settings, results=results, coverage=found, missing=lines)
 
 
-def _print(
-    settings: Settings, results: Sequence[TestResult], untested: Sequence[str]
-) -> None:
+def _print(done: _Run, form: str, has_coverage: bool) -> None:
+    from gateway.explain import reports
+
+    notes = [*_notes(done, has_coverage=has_coverage)]
+    match form:
+        case "json":
+            click.echo(json.dumps(_json(done), indent=2))
+        case "junit":
+            click.echo(reports.junit(_reported(done), notes), nl=False)
+        case "tap":
+            click.echo("\n".join(reports.tap(_reported(done), notes)))
+        case _:
+            _print_text(done, notes)
+
+
+def _reported(done: _Run) -> list[Reported]:
+    from gateway.explain.reports import Reported
+
+    return [
+        Reported(
+            title=one.title,
+            file=str(done.settings.path),
+            line=done.settings.line(one.loc),
+            failures=one.failures,
+        )
+        for one in done.results
+    ]
+
+
+def _notes(done: _Run, *, has_coverage: bool) -> Iterator[str]:
+    """Yield what the tests don't look at: names, and with *has_coverage* all of it."""
+    if done.untested:
+        yield f"no test for: {', '.join(done.untested)}"
+    if has_coverage:
+        found = done.coverage
+        yield f"coverage: {found.covered} of {found.goals} ({found.percent:.1f} %)"
+        for name, rest in found.missing.items():
+            yield f"  {name}: no test for {', '.join(rest)}"
+
+
+def _print_text(done: _Run, notes: Sequence[str]) -> None:
     out = console()
-    failed = [one for one in results if one.failures]
+    failed = [one for one in done.results if one.failures]
     for one in failed:
-        place = f"{settings.path}:{settings.line(one.loc)}"
+        place = f"{done.settings.path}:{done.settings.line(one.loc)}"
         out.print(f"{place}: {one.title}", markup=False, style="red")
         for reason in one.failures:
             out.print(f"  {reason}", markup=False)
-    if untested:
-        out.print(f"no test for: {', '.join(untested)}", markup=False)
-    count = len(results)
+    for note in notes:
+        out.print(note, markup=False)
+    count = len(done.results)
     tests = "1 test" if count == 1 else f"{count} tests"
     out.print(f"{tests}, {len(failed)} failed", markup=False)
 
 
-def _json(
-    settings: Settings, results: Sequence[TestResult], untested: Sequence[str]
-) -> dict[str, Any]:
+def _json(done: _Run) -> dict[str, Any]:
     return {
         "tests": [
             {
                 "title": one.title,
-                "line": settings.line(one.loc),
+                "line": done.settings.line(one.loc),
                 "passed": not one.failures,
                 "failures": [*one.failures],
                 "route": one.route,
             }
-            for one in results
+            for one in done.results
         ],
-        "untested": [*untested],
+        "untested": done.untested,
+        "coverage": {
+            "goals": done.coverage.goals,
+            "covered": done.coverage.covered,
+            "missing": {name: [*rest] for name, rest in done.coverage.missing.items()},
+        },
     }

@@ -62,6 +62,11 @@ class Explainer:
             routes=table.routes,
         )
 
+    @property
+    def rules(self) -> SessionRules:
+        """The rules that sessions are judged by."""
+        return self._rules
+
     async def answer(self, question: Question) -> Explained:
         """Return what the gateway would do.
 

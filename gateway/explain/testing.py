@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gateway.config import Config, ExpectedConfig, Loc, RouteTestsConfig
+from gateway.explain import coverage
 from gateway.explain.answering import Explainer
 from gateway.explain.given import Expired, Given
 from gateway.explain.people import payload
@@ -30,18 +31,32 @@ class TestResult:
     """Why it failed; empty: it passed."""
     route: str | None = None
     """The route that decided."""
+    covered: frozenset[str] = frozenset()
+    """What it looks at, of `coverage.goals`."""
+
+
+def _all(_: str) -> bool:
+    return True
 
 
 async def results(
-    explainer: Explainer, tests: RouteTestsConfig, now: float
+    explainer: Explainer,
+    tests: RouteTestsConfig,
+    now: float,
+    is_chosen: Callable[[str], bool] = _all,
 ) -> list[TestResult]:
-    """Return the result of each case, for each of its people; *now* in seconds."""
+    """Return the result of each case, for each of its people; *now* in seconds.
+
+    Only those are run whose title *is_chosen*.
+    """
     found: list[TestResult] = []
     for number, case in enumerate(tests.cases):
         for name, expected in case.expect.items():
-            given = _given(tests, name, now)
+            given = given_as(tests, name, now)
             loc: Loc = ("tests", "cases", number, "expect", name)
             title = f"{case.request} as {name}"
+            if not is_chosen(title):
+                continue
             method, _, url = case.request.partition(" ")
             try:
                 question = asked(
@@ -57,12 +72,35 @@ async def results(
                     loc=loc,
                     failures=tuple(failures(expected, answer)),
                     route=answer.record.route,
+                    covered=frozenset(_covered(method, name, expected, answer)),
                 )
             )
     return found
 
 
-def _given(tests: RouteTestsConfig, name: str, now: float) -> Given:
+def _is_let_through(answer: Explained) -> bool:
+    return answer.record.decision in ("allowed", "anonymous", "auth")
+
+
+def _covered(
+    method: str, who: str, expected: ExpectedConfig, answer: Explained
+) -> Iterator[str]:
+    """Yield what a test looks at, of `coverage.goals`."""
+    yield method
+    if who == "none":
+        yield coverage.NO_SESSION
+    if who == "expired":
+        yield coverage.EXPIRED
+    if _is_let_through(answer):
+        yield coverage.REACHED
+    if expected.upstream is not None:
+        yield coverage.REWRITE
+    for one in answer.session.judged:
+        yield coverage.met(one.id, is_met=one.reason is None)
+
+
+def given_as(tests: RouteTestsConfig, name: str, now: float) -> Given:
+    """Return the session of somebody whom a case names; *now* in seconds."""
     if name == "none":
         return None
     if name == "expired":
@@ -76,8 +114,7 @@ def failures(expected: ExpectedConfig, answer: Explained) -> Iterator[str]:
     if answer.record.reason:
         got = f"{got} ({answer.record.reason})"
     if expected.route is not None and (
-        answer.record.route != expected.route
-        or answer.record.decision not in ("allowed", "anonymous", "auth")
+        answer.record.route != expected.route or not _is_let_through(answer)
     ):
         yield f"expected to be let through by {expected.route}, got {got}"
     if expected.status is not None and answer.status != expected.status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import sdk_reset
@@ -216,3 +217,92 @@ def test_a_file_without_tests(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["test", "-c", str(file)])
     assert done.exit_code == 1
     assert "has no tests" in done.output
+
+
+SOME = """\
+  cases:
+    - POST /orders/8/refund: {none: 401, ann: web}
+    - GET /: {none: web}
+"""
+
+
+def test_results_as_tap(run: Run) -> None:
+    """A failure has its place and its reasons in comments, and so have routes without a
+    test. A # in a title isn't a directive."""
+    done = run(SOME + '    - "GET /a#SKIP": {none: web}\n', "--format", "tap")
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    assert lines[:4] == [
+        "TAP version 13",
+        "1..4",
+        "ok 1 - POST /orders/8/refund as none",
+        "not ok 2 - POST /orders/8/refund as ann",
+    ]
+    assert lines[4].endswith(f"routes.yaml:{ROUTES.count(chr(10)) + 2}")
+    assert lines[5] == (
+        "#   expected to be let through by web, got 403 (invalid_claim)"
+    )
+    assert "ok 4 - GET /a\\#SKIP as none" in lines
+    assert lines[-1] == "# no test for: orders, fixed"
+
+
+def test_results_as_junit(run: Run) -> None:
+    """One case for each test, with its line; a failure says why."""
+    done = run(SOME, "--format", "junit")
+    assert done.exit_code == 1
+    suite = ET.fromstring(done.output)[0]
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    cases = suite.findall("testcase")
+    assert [one.get("name") for one in cases] == [
+        "POST /orders/8/refund as none",
+        "POST /orders/8/refund as ann",
+        "GET / as none",
+    ]
+    failures = [one.find("failure") for one in cases]
+    assert [one is not None for one in failures] == [False, True, False]
+    assert cases[1].get("line") == str(ROUTES.count("\n") + 2)
+    assert "no test for: orders, fixed" in suite.findtext("system-out", "")
+
+
+def test_some_of_the_tests(run: Run) -> None:
+    """By a glob on their titles. One that matches nothing isn't a success."""
+    done = run(SOME, "--only", "GET *")
+    assert (done.exit_code, done.output.splitlines()[-1]) == (0, "1 test, 0 failed")
+    done = run(SOME, "--only", "PUT *")
+    assert done.exit_code == 1
+    assert "no test has a title like PUT *" in done.output
+
+
+def test_coverage(run: Run) -> None:
+    """What no test looks at has a name: requirements met and unmet, methods, …"""
+    text = SOME.replace("ann: web", "ann: 403 st-role")
+    done = run(text, "--coverage", "--fail-under", "30")
+    assert done.exit_code == 0
+    assert done.output.splitlines() == [
+        "no test for: orders, fixed",
+        "coverage: 4 of 12 (33.3 %)",
+        "  refund: no test for reached, expired, st-role met, rewrite",
+        "  orders: no test for reached, no session, expired",
+        "  fixed: no test for reached",
+        "3 tests, 0 failed",
+    ]
+    done = run(text, "--fail-under", "50")
+    assert done.exit_code == 1
+    assert "coverage 33.3 % is below 50 %" in done.output
+
+
+def test_missing_cases(run: Run) -> None:
+    """They hold when they are pasted, and ask about what is public."""
+    printed = run(SOME, "--write-missing").output
+    assert (
+        "    - GET /orders: {none: 401, expired: 401, ann: orders, sue: orders}\n"
+        in (printed)
+    )
+    assert (
+        "    - POST /orders/x/refund: {none: 401, expired: 401, ann: 403 st-role,"
+        " sue: refund}\n"
+    ) in printed
+    assert "    - GET /fixed: " in printed
+    assert printed.count("# is this meant?") == 1
+    done = run("  cases:\n" + printed + "    - GET /: {none: web}\n", "--complete")
+    assert (done.exit_code, done.output) == (0, "13 tests, 0 failed\n")
