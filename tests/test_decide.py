@@ -30,7 +30,7 @@ from gateway.identity import (
     Verdict,
 )
 from gateway.observe import Record
-from gateway.rate_limits import Limiter, LocalStore
+from gateway.rate_limits import AuthLimits, Limiter, LocalStore
 from gateway.resources import Router
 from gateway.responses import Response
 from gateway.session.credentials import CREDENTIAL_FIELDS
@@ -59,6 +59,12 @@ ROUTES: list[dict[str, Any]] = [
         "path": "/outside",
         "protected": False,
         "clients": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.1/32"]},
+    },
+    {
+        "name": "limited",
+        "path": "/limited",
+        "protected": False,
+        "rate_limit": "once",
     },
     {
         "name": "near",
@@ -153,6 +159,11 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
         {
             "version": 1,
             "cors": {"allow_origins": [PAGE.decode()]},
+            "supertokens": {"rate_limits": {"sign_in": ["by-mail"]}},
+            "rate_limits": {
+                "once": {"rate": "1/d", "burst": 1, "key": "client"},
+                "by-mail": {"rate": "1/d", "burst": 1, "key": "email"},
+            },
             "services": {"up": {"targets": ["http://up"]}},
             "routes": [{"service": "up", **route} for route in ROUTES],
         }
@@ -163,6 +174,7 @@ def decider(sessions: Sessions, trusted: tuple[str, ...] = ()) -> Decider:
         user_path="/user",
     )
     return Decider(
+        auth_limits=AuthLimits.of(settings),
         limiter=Limiter(LocalStore(time.monotonic_ns)),
         resources=resources,
         verifier=sessions,
@@ -418,6 +430,38 @@ async def test_the_sdk_s_api_is_called_with_the_body() -> None:
         respond = await a_decider.call(call, b"form", record)
         assert respond.answer.status == status
         assert body is None or respond.answer.body == body
+
+
+async def test_a_limit_of_an_account_is_judged_with_the_form() -> None:
+    """It is known from the body alone; another account isn't refused."""
+    same = decider(Sessions())
+    statuses = []
+    for mail in ("a@example.com", "a@example.com", "b@example.com"):
+        fields = [{"id": "email", "value": mail}, {"id": "password", "value": "x"}]
+        record = Record.begin(0.0, "192.0.2.1", "POST")
+        call = same.decide(head("POST", "/auth/signin"), "192.0.2.1", record, False)
+        assert isinstance(call, AuthCall)
+        form = json.dumps({"formFields": fields}).encode()
+        answered = await same.call(call, form, record)
+        statuses.append(answered.answer.status)
+    assert statuses == [200, 429, 200]
+
+
+async def test_a_limited_route_answers_another_origin() -> None:
+    """Its CORS policy is asked the first time, and the refusal has the fields, too."""
+    same = decider(Sessions())
+    found = []
+    for _ in range(2):
+        record = Record.begin(0.0, "192.0.2.1", "GET")
+        inbound = head("GET", "/limited", origin=PAGE)
+        decision = same.decide(inbound, "192.0.2.1", record, False)
+        found.append(await decision if isinstance(decision, Awaitable) else decision)
+    first_one, second = found
+    assert isinstance(first_one, Forward)
+    assert first(first_one.cors, b"access-control-allow-origin") == PAGE
+    assert isinstance(second, Respond)
+    assert second.answer.status == 429
+    assert first(second.fields, b"access-control-allow-origin") == PAGE
 
 
 @pytest.mark.parametrize("trusted", [(), ("192.0.2.0/24",)], ids=["stranger", "proxy"])

@@ -27,6 +27,7 @@ from gateway.routes import (
     Outcome,
     RouteTable,
 )
+from gateway.routes.route import Rewrite
 
 PUBLIC: dict[str, Any] = {"protected": False}
 
@@ -562,6 +563,60 @@ def test_methods_taken_by_several_routes() -> None:
     assert found.loc == ("routes", 2)
 
 
+@pytest.mark.parametrize(
+    ("host_header", "expected"),
+    [
+        ("upstream", {("up", None)}),
+        ("preserve", {("up", None)}),
+        ("in.example", {("up", None), ("in.example", None)}),
+    ],
+)
+def test_a_literal_host_is_an_origin_of_the_service(
+    host_header: str, expected: set[tuple[str, None]]
+) -> None:
+    """Redirects to it are mapped, as those to the service's targets."""
+    entry = {
+        **rule("prefix", "/a"),
+        "upstream": "http://up",
+        "host_header": host_header,
+    }
+    (route,) = compiled(entry).routes
+    assert {*route.mapping.authorities} == expected
+
+
+@pytest.mark.parametrize(
+    ("host_header", "sent"),
+    [
+        ("upstream", b"up:8080"),
+        ("preserve", b"a.example:81"),
+        ("in.example", b"in.example"),
+    ],
+)
+def test_the_host_that_a_service_gets(host_header: str, sent: bytes) -> None:
+    """The target's, the client's with its port, or a literal one."""
+    (route,) = compiled(rule("prefix", "/a", host_header=host_header)).routes
+    asked = target.parse(b"/a?b", method="GET", authority=b"a.example:81")
+    head = route.upstream_head("GET", asked, b"up:8080", b"X-A: 1\r\n")
+    assert head == b"GET /a?b HTTP/1.1\r\nHost: %b\r\nX-A: 1\r\n\r\n" % sent
+
+
+@pytest.mark.parametrize(
+    ("strip", "replacement", "path", "expected"),
+    [
+        (2, "/v2", "/api/v2/x", b"/api"),
+        (1, "/v2", "/v2x/y", b""),
+        (1, "", "/api/x", b"/api"),
+        (0, "", "/x", b""),
+    ],
+)
+def test_what_is_before_the_services_path(
+    strip: int, replacement: str, path: str, expected: bytes
+) -> None:
+    """The removed beginning, if the rest with the replacement is still its end."""
+    rewrite = Rewrite(strip=strip, replacement=replacement)
+    assert rewrite.public_prefix(path) == expected
+
+
 def test_partly_covered_route_is_a_warning() -> None:
     """A route that keeps a host or a method can match: no error, only a warning."""
     rules = [
@@ -569,6 +624,7 @@ def test_partly_covered_route_is_a_warning() -> None:
         rule("exact", "/a", methods=["GET"], hosts=["a.b", "c.d"]),
         rule("template", "/t/{x}", methods=["GET", "PUT"]),
         rule("template", "/t/{y}", methods=["PUT", "POST"]),
+        rule("template", "/t/{z}", methods=["GET", "POST", "DELETE"]),
     ]
     assert index(compiled(*rules).match("GET", "c.d", "/a")) == 1
     settings = config.parse({"version": 1, "supertokens": {}, "routes": rules})
@@ -576,6 +632,7 @@ def test_partly_covered_route_is_a_warning() -> None:
     assert [(one.loc, one.see) for one in found] == [
         (("routes", 1), ("routes", 0)),
         (("routes", 3), ("routes", 2)),
+        (("routes", 4), ("routes", 3)),
     ]
 
 

@@ -306,6 +306,25 @@ def test_a_refused_method_is_a_guard() -> None:
     assert outcome(table, "/Items", "HEAD") == "broad", "GET includes HEAD"
 
 
+def test_a_route_that_refuses_is_a_guard() -> None:
+    """A path that the gateway keeps from services isn't forwarded in another spelling.
+
+    The gateway's other answers, such as 200, keep nothing from anybody.
+    """
+    kept, open_to_all = "broad or gone", "broad"
+    for status, expected in ((400, kept), (403, kept), (200, open_to_all)):
+        gone = {
+            "name": "gone",
+            "path": "/gone",
+            "protected": False,
+            "service": None,
+            "respond": {"status": status},
+        }
+        table = compiled(EVERYTHING_ELSE, gone)
+        assert outcome(table, "/gone") == "gone"
+        assert outcome(table, "/Gone") == expected
+
+
 def test_parameter_names_make_no_other_place() -> None:
     """Templates that differ in parameter names only are one place, with one 405."""
     table = compiled(

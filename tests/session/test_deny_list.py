@@ -41,6 +41,16 @@ def test_a_denial_ends_when_it_says() -> None:
     assert len(denied) == 0
 
 
+def test_what_a_denial_covers() -> None:
+    """The same end and earlier ones, of the same session: these aren't sent again."""
+    denied = DenyList()
+    denied.add({"a": NOW + 10}, NOW)
+    assert denied.covers("a", NOW + 9)
+    assert denied.covers("a", NOW + 10)
+    assert not denied.covers("a", NOW + 11)
+    assert not denied.covers("b", NOW)
+
+
 def test_what_is_over_is_forgotten() -> None:
     """Ended denials are dropped, and not passed to other processes."""
     denied = DenyList()
