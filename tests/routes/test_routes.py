@@ -582,6 +582,7 @@ def test_a_literal_host_is_an_origin_of_the_service(
     }
     (route,) = compiled(entry).routes
     assert {*route.mapping.authorities} == expected
+    assert route.mapping.is_host_kept is (host_header == "preserve")
 
 
 @pytest.mark.parametrize(
