@@ -106,6 +106,7 @@ from gateway.config.models.tests import (
     PersonConfig,
     RouteTestsConfig,
 )
+from gateway.config.origins import origins
 from gateway.config.pruning import is_within, pruned
 from gateway.config.rate_names import unknown_limits
 from gateway.config.schema import json_schema
@@ -200,6 +201,7 @@ __all__ = [
     "json_schema",
     "listen_address",
     "origin_host",
+    "origins",
     "parse",
     "path",
     "rest_of",
