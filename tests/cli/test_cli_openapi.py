@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.settings import source
 
 DOCUMENT = """\
 openapi: 3.1.1
@@ -28,6 +29,12 @@ include: [orders.yaml]
 
 def run(*args: object, text: str | None = None) -> Result:
     return CliRunner().invoke(main, ["openapi", *map(str, args)], input=text)
+
+
+@pytest.fixture(autouse=True)
+def new_standard_input() -> None:
+    """What one command has read isn't what the next one reads."""
+    source._standard_input.cache_clear()
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def test_results_as_json(run: Run) -> None:
         ("  always: [{near_misses: safe, below: /a}]\n", "goes with needs only"),
         ("  always: [{near_misses: safe, except: [a]}]\n", "tests.always[0].except"),
         ("  always: [{reaches_only: [web]}]\n", "Say which role the session has"),
-        ("  always: [{needs: sesion}]\n", "tests.always[0].needs"),
+        ("  always: [{needs: nothing}]\n", "tests.always[0].needs"),
         ("  always: [{needs: {role: a}}]\n", "unknown key 'role'"),
         ("  always: [{needs: session, methods: []}]\n", "tests.always[0].methods"),
         ("  always: [{needs: session, below: a}]\n", "tests.always[0].below"),
