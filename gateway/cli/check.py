@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.cli import reporting
+from gateway.cli.failing import failed_tests
 from gateway.cli.loading import doubts, read
 from gateway.cli.options import config_option
 from gateway.cli.terminal import console, fail
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
     help="How problems are printed: as lines; as JSON, an object a line; or as"
     " annotations of GitHub Actions. The last two go to standard output.",
 )
+@click.option("--tests", "runs_tests", is_flag=True, help="Run the tests in it, too.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for a warning, too.")
 def check(
-    config_paths: tuple[Path, ...], form: reporting.Format, *, strict: bool
+    config_paths: tuple[Path, ...],
+    form: reporting.Format,
+    *,
+    runs_tests: bool,
+    strict: bool,
 ) -> None:
     """Validate the route table: print every problem with its place and remedy.
 
@@ -40,6 +46,10 @@ def check(
     settings that can be served, but are probably mistakes.
     """
     errors, warnings, settings = _checked(config_paths)
+    if runs_tests and settings is not None:
+        if settings.config.tests is None:
+            fail(f"{settings.path} has no tests. Add some: tests: {{cases: […]}}")
+        errors = failed_tests(settings)
     reporting.report(errors, warnings, form)
     name = " ".join(map(str, config_paths))
     if errors:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.loading import load
+from gateway.cli.loading import load, refuse
 from gateway.cli.options import config_option
 from gateway.cli.running import (
     NOT_RUNNING,
@@ -51,6 +51,11 @@ def reload(
     """
     if dry_run:
         settings = load(config_paths, is_to_serve=True)
+        if (tests := settings.config.tests) and tests.on_reload == "refuse":
+            from gateway.cli.failing import failed_tests
+
+            if failed := failed_tests(settings):
+                refuse(config_paths, failed)
         path = pidfile or pidfile_of(config_paths)
         gateway = look(path)
         if gateway is None:

@@ -20,6 +20,7 @@ from gateway.events import RuntimeEvent, Severity
 
 if TYPE_CHECKING:
     from gateway.observe import RuntimeLog
+    from gateway.process.config_files import ConfigFiles
     from gateway.settings import Settings
     from gateway.supertokens.delivery import EmailSender
 
@@ -148,6 +149,7 @@ def serve(
     def read_again() -> Settings:
         again = files.load(lambda: read(config_paths, is_to_serve=True))
         _warn(again, log)
+        _run_tests(again, config_paths, files, log)
         if files.doubt is not None:
             warn(files.doubt)
         return again
@@ -193,6 +195,29 @@ def serve(
         sys.exit(1)
     else:
         sys.exit(code)
+
+
+def _run_tests(
+    settings: Settings, paths: tuple[Path, ...], files: ConfigFiles, log: RuntimeLog
+) -> None:
+    """Run the tests in the file; log their failures if these only warn.
+
+    Raises:
+        ConfigError: a test fails, and the file says that this refuses a reload.
+    """
+    from gateway.cli import reload_tests
+    from gateway.settings import ConfigError
+
+    problems = reload_tests.failures(settings, paths)
+    tests = settings.config.tests
+    if tests is None or tests.on_reload == "off":
+        return
+    if files.have_changed():
+        raise ConfigError([reload_tests.changed(settings)])
+    if problems and tests.on_reload == "refuse":
+        raise ConfigError(problems)
+    for problem in problems:
+        say_problem(log, RuntimeEvent.CONFIG_WARNING, problem)
 
 
 def _warn(settings: Settings, log: RuntimeLog) -> None:

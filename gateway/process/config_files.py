@@ -8,7 +8,7 @@ from typing import Final
 from gateway.config import Config, WatchConfig
 from gateway.process.admin_messages import WatchFiles
 from gateway.settings import Settings
-from gateway.settings.files_read import Found, joined, note_file, recording
+from gateway.settings.files_read import Found, joined, note_file, now, recording
 
 _MAX_NAMES: Final = 150_000
 """Of all paths, in bytes. As JSON, they may be six times as long."""
@@ -42,6 +42,10 @@ class ConfigFiles:
             watch = WatchConfig()
         self._interval_s = None if watch is None else watch.interval
         return settings
+
+    def have_changed(self) -> bool:
+        """Return whether something else is there now than the last load has read."""
+        return now(self._found) != joined(self._found)
 
     @property
     def doubt(self) -> str | None:

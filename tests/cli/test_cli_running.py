@@ -128,6 +128,43 @@ async def test_a_reload_is_awaited(start: Start, file: Path) -> None:
     await process.until_said(rb"reloaded .*route more removed")
 
 
+TESTS = """\
+tests:
+  cases: [{GET /open: {none: 401}}]
+"""
+
+
+async def test_a_reload_runs_the_tests(start: Start, file: Path) -> None:
+    """One that fails refuses it, or is a warning, as the file says; the reasons are
+    where those of a bad file are."""
+    process, _ = await start()
+    good = file.read_text()  # noqa: ASYNC240
+    reload = ("reload", "-c", file, "--wait", "120")
+    reason = "GET /open as none: expected 401, got open (public)"
+    named = good.replace("{path: /open", "{name: open, path: /open")
+
+    file.write_text(named + TESTS)  # noqa: ASYNC240
+    done = await asyncio.to_thread(run, *reload)
+    assert done.exit_code == 1
+    assert f"{file}:12:11: tests.cases[0].expect.none: {reason}" in done.output
+    assert "not reloaded: the old configuration stays in use" in done.output
+    await process.until_said(re.escape(reason.encode()))
+    done = await asyncio.to_thread(run, "reload", "-c", file, "--dry-run")
+    assert done.exit_code == 1
+    assert reason in done.output
+
+    for rule, number in (("warn", 2), ("off", 3)):
+        process.err = b""
+        file.write_text(named + TESTS + f"  on_reload: {rule}\n")  # noqa: ASYNC240
+        done = await asyncio.to_thread(run, *reload)
+        assert f"generation {number}" in done.output
+        assert (reason.encode() in process.err) is (rule == "warn")
+
+    file.write_text(named + TESTS.replace("401", "open"))  # noqa: ASYNC240
+    done = await asyncio.to_thread(run, *reload)
+    assert "generation 4" in done.output
+
+
 def test_a_reload_needs_a_gateway(file: Path) -> None:
     for more in ((), ("--wait", "1"), ("--dry-run",)):
         done = run("reload", "-c", file, *more)

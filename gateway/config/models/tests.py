@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -127,6 +127,9 @@ class RouteTestsConfig(Model):
     Unset: any route may."""
     always: tuple[AlwaysConfig, ...] = ()
     """What holds for every request; decided over the whole table."""
+    on_reload: Literal["refuse", "warn", "off"] = "refuse"
+    """What a reload does if a test fails: it is refused, or a warning is logged. With
+    `off`, no test is run. They have 60 s."""
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each person that isn't described."""
