@@ -13,6 +13,7 @@ import click
 
 from gateway import __version__
 from gateway.cli import (
+    access,
     audit,
     check,
     core,
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 for _command in (
+    access.access,
     audit.audit,
     check.check,
     core.core,

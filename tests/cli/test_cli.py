@@ -41,7 +41,7 @@ SAMPLE = Path(__file__).parents[2] / "config" / "routes.yaml"
 COMMANDS = (
     *("serve", "check", "doctor", "health", "status", "stop", "reload", "upgrade"),
     *("routes", "explain", "diff", "test", "schema", "core", "dev", "sessions"),
-    *("keygen", "openapi", "audit", "front"),
+    *("keygen", "openapi", "audit", "front", "access"),
 )
 
 GOOD = """\
