@@ -114,6 +114,8 @@ LIBRARIES: dict[str, str] = {
     "aiohttp_cors": "downstream seams",
     "click": "cli",
     "cryptography": "assertions dev session tls",
+    "google": "fronts",
+    "h2": "fronts",
     "httpx": "seams supertokens",
     "jwt": "seams supertokens",
     "multidict": "aiohttp_app downstream",

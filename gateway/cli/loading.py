@@ -33,6 +33,7 @@ def read(
     """
     from gateway import assertions, supertokens, tls
     from gateway.admin import tokens
+    from gateway.fronts import grpc_extra
     from gateway.settings import load
     from gateway.shared import store
 
@@ -41,6 +42,7 @@ def read(
         yield from supertokens.check(config.supertokens.recipes)
         yield from tokens.check(config.gateway.admin)
         yield from store.check(config.gateway.shared)
+        yield from grpc_extra.check(config.gateway.decision)
         if is_to_serve:
             yield from tls.findings(config.gateway.listen)
             yield from assertions.check(config.gateway.assertion)

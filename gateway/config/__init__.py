@@ -35,6 +35,7 @@ from gateway.config.models.cors import CorsConfig
 from gateway.config.models.decision import (
     DecisionConfig,
     DecisionListen,
+    GrpcListen,
     decision_listens,
 )
 from gateway.config.models.gateway import (
@@ -148,6 +149,7 @@ __all__ = [
     "Finding",
     "GatewayConfig",
     "GroupConfig",
+    "GrpcListen",
     "HealthConfig",
     "HstsConfig",
     "IdentityConfig",

@@ -136,7 +136,8 @@ class FrontListener:
             GatewayError: the request is refused, or can't be judged.
         """
         questions, asked = self._questions, original(question, endpoint)
-        head, decision = await questions.decide(asked, record)
+        head = questions.read(asked, record)
+        decision = await questions.decide(asked, head, record)
         yes: Respond | None = None
         if isinstance(decision, Forward):
             tokens.append(decision.verdict.new_tokens)

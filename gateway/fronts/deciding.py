@@ -38,25 +38,32 @@ class FrontDecider:
         self.names = verdicts.names_of(parts.resources.table.routes)
         """The names of all identity fields that some route may set."""
 
+    def read(self, asked: Original, record: Record) -> RequestHead:
+        """Return the head of the request that is *asked* about.
+
+        Raises:
+            GatewayError: the head is refused.
+        """
+        record.method, record.client = asked.method, asked.client
+        return self._reader.read(asked.head)
+
     async def decide(
-        self, asked: Original, record: Record
-    ) -> tuple[RequestHead, Decision]:
-        """Return the head of the request that is *asked* about, and what is decided.
+        self, asked: Original, head: RequestHead, record: Record
+    ) -> Decision:
+        """Return what is decided on the request with *head*.
 
         Raises:
             GatewayError: the request is refused, or can't be judged.
         """
-        record.method, record.client = asked.method, asked.client
-        head = self._reader.read(asked.head)
         decider = self._decider
         decider.shedding = self._proxys.shedding
         decision = decider.decide(head, asked.client, record, asked.is_secure)
         if isinstance(decision, tuple):
-            return head, decision
+            return decision
         try:
             await ensure_task()  # the SDK and the core's deadlines need a task
             current.set(record.recording)
-            return head, await decision
+            return await decision
         finally:
             decision.close()  # in case it was never awaited
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import Final, NamedTuple, assert_never
 
 from gateway.errors import GatewayError, Side
 from gateway.http import target
-from gateway.http.fields import Fields, first, values
+from gateway.http.fields import Fields, first, has_control, is_token, values
 from gateway.http.methods import METHODS
 from gateway.http.request_head import RequestHead
 
@@ -120,21 +120,80 @@ def original(head: RequestHead, endpoint: Endpoint) -> Original:
         raise BadQuestion("the target isn't a path")
     target.host(host)
     client, stated = _client(_one(fields, b"x-forwarded-for"))
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, raw, host)]
-    if stated:
-        lines.append(b"X-Forwarded-For: %b\r\n" % stated)
-    lines += [
+    lines = [
         line.raw for line in head.lines if line.name.lower() not in _NOT_THE_CLIENTS
     ]
-    if _opens_websocket(fields):
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
     return Original(
         method.decode(),
         raw,
-        b"%b\r\n" % b"".join(lines),
+        _composed(method, raw, host, stated, lines, fields),
         client,
         _IS_SECURE[scheme],
     )
+
+
+def received(
+    *,
+    method: bytes,
+    scheme: bytes,
+    host: bytes,
+    raw: bytes,
+    client: str,
+    fields: Fields,
+) -> Original:
+    """Return a request that a front has described in a message of its own.
+
+    *client* is the address that was connected to the front, and *fields* are the
+    client's, with X-Forwarded-For as it was received.
+
+    Raises:
+        BadQuestion: a value can't be that of a request.
+    """
+    if method.decode("latin-1") not in METHODS:
+        raise BadQuestion("the method isn't one that is served")
+    if scheme not in _IS_SECURE:
+        raise BadQuestion("the scheme is neither http nor https")
+    if not raw.startswith(b"/") or has_control(raw) or b" " in raw:
+        raise BadQuestion("the target isn't a path")
+    target.host(host)
+    for name, value in fields:
+        # What ends a line would begin another field.
+        if not is_token(name) or has_control(value):
+            raise BadQuestion("a field can't be one of a request")
+    stated = b", ".join(values(fields, b"x-forwarded-for"))
+    lines = [
+        b"%b: %b\r\n" % field
+        for field in fields
+        if field[0].lower() not in _NOT_THE_CLIENTS
+    ]
+    return Original(
+        method.decode(),
+        raw,
+        _composed(method, raw, host, stated, lines, fields),
+        address(client),
+        _IS_SECURE[scheme],
+    )
+
+
+def _composed(
+    method: bytes,
+    raw: bytes,
+    host: bytes,
+    stated: bytes,
+    lines: Iterable[bytes],
+    fields: Fields,
+) -> bytes:
+    """Return a head with *lines*, each with CRLF, out of the client's *fields*.
+
+    *stated* is what the client's own X-Forwarded-For says.
+    """
+    head = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, raw, host)]
+    if stated:
+        head.append(b"X-Forwarded-For: %b\r\n" % stated)
+    head += lines
+    if _opens_websocket(fields):
+        head.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    return b"%b\r\n" % b"".join(head)
 
 
 def _named(head: RequestHead, endpoint: Endpoint) -> tuple[bytes, bytes, bytes, bytes]:
@@ -182,14 +241,22 @@ def _url(url: bytes) -> tuple[bytes, bytes, bytes]:
 def _client(value: bytes) -> tuple[str, bytes]:
     """Return the last entry of X-Forwarded-For, and the entries before it."""
     stated, _, last = value.rpartition(b",")
-    text = last.strip(b" \t").decode("latin-1")
+    return address(last.strip(b" \t").decode("latin-1")), stated.strip(b" \t")
+
+
+def address(text: str) -> str:
+    """Return a client's address in its usual form.
+
+    Raises:
+        BadQuestion: it isn't one.
+    """
     try:
         if "%" in text:
             raise ValueError(text)
-        address = ipaddress.ip_address(text)
+        found = ipaddress.ip_address(text)
     except ValueError:
-        raise BadQuestion("x-forwarded-for doesn't end with an address") from None
-    return str(getattr(address, "ipv4_mapped", None) or address), stated.strip(b" \t")
+        raise BadQuestion("the client has no address") from None
+    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def _opens_websocket(fields: Fields) -> bool:

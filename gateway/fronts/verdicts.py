@@ -60,17 +60,12 @@ def allowed(forward: Forward, endpoint: Endpoint, names: Iterable[bytes]) -> Res
         IdentityTooLarge: the session's claims don't fit into fields.
     """
     request, route, verdict = forward.request, forward.route, forward.verdict
-    identity: Fields = (ANONYMOUS,)
-    if verdict.principal is not None:
-        lines = identity_fields(verdict.principal, route.headers).split(b"\r\n")
-        identity = tuple(field for line in lines if (field := field_of(line)))
-    path = route.upstream_path(request.target.path).encode()
     return _yes(
         endpoint,
-        identity,
+        identity_of(forward),
         (
             (b"X-Gateway-Service", route.service.name.encode()),
-            (b"X-Gateway-Target", path + request.target.query),
+            (b"X-Gateway-Target", target_of(forward)),
             *verdict.new_tokens,
             *_numbered(verdict.new_tokens),
             *forward.cors,
@@ -78,6 +73,25 @@ def allowed(forward: Forward, endpoint: Endpoint, names: Iterable[bytes]) -> Res
         ),
         names,
     )
+
+
+def identity_of(forward: Forward) -> Fields:
+    """Return the identity fields that the service is to get.
+
+    Raises:
+        IdentityTooLarge: the session's claims don't fit into fields.
+    """
+    principal = forward.verdict.principal
+    if principal is None:
+        return (ANONYMOUS,)
+    lines = identity_fields(principal, forward.route.headers).split(b"\r\n")
+    return tuple(field for line in lines if (field := field_of(line)))
+
+
+def target_of(forward: Forward) -> bytes:
+    """Return path and query as the gateway would send them to the service."""
+    target = forward.request.target
+    return forward.route.upstream_path(target.path).encode() + target.query
 
 
 def preflight(
@@ -134,17 +148,22 @@ def refused(respond: Respond, endpoint: Endpoint, request_id: str) -> Respond:
     """
     answer = respond.answer
     if answer.status < 300:
-        answer = responses.problem(
-            status=BadQuestion.status,
-            code="not_forwarded",
-            title="The gateway answers this request itself, at its own address",
-            request_id=request_id,
-        )
+        answer = not_forwarded(request_id)
     meant = answer.status
     if endpoint is Endpoint.AUTH_REQUEST and meant != 401:
         answer = replace(answer, status=503 if meant >= 500 else 403)
     status_field = (b"X-Gateway-Status", b"%d" % meant)
     return Respond(answer, (*respond.fields, status_field))
+
+
+def not_forwarded(request_id: str) -> Response:
+    """Return the refusal of a request that only the gateway itself can answer."""
+    return responses.problem(
+        status=BadQuestion.status,
+        code="not_forwarded",
+        title="The gateway answers this request itself, at its own address",
+        request_id=request_id,
+    )
 
 
 def not_refused(request_id: str) -> Respond:

@@ -28,6 +28,7 @@ def loaded_file(
         listen=[(one.address, one.mode, one.owner) for one in gateway.listen],
         probes=gateway.probes.listen,
         decision=None if gateway.decision is None else gateway.decision.listen,
+        grpc=None if gateway.decision is None else gateway.decision.grpc,
         pidfile=gateway.pidfile,
         drain_s=gateway.drain_timeout,
         websocket_drain_s=gateway.websocket_drain,

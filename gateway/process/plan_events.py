@@ -44,6 +44,8 @@ class LoadedFile:
     """`gateway.probes.listen`."""
     decision: str | None = None
     """`gateway.decision.listen`."""
+    grpc: str | None = None
+    """`gateway.decision.grpc`."""
     pidfile: str | None
     """`gateway.pidfile`."""
     drain_s: float

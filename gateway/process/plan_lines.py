@@ -59,6 +59,7 @@ def restart_needed(old: LoadedFile, new: LoadedFile) -> Iterator[LogLine]:
         ("gateway.listen", old.listen != new.listen),
         ("gateway.probes.listen", old.probes != new.probes),
         ("gateway.decision.listen", old.decision != new.decision),
+        ("gateway.decision.grpc", old.grpc != new.grpc),
         ("gateway.pidfile", old.pidfile != new.pidfile),
         ("gateway.admin", old.admin != new.admin),
         ("log.format", old.log_format != new.log_format),

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.app import App, open_app
 from gateway.assertions import AssertionKey
 from gateway.clients import Clients
-from gateway.config import ListenConfig, decision_listens
+from gateway.config import GrpcListen, ListenConfig, decision_listens
 from gateway.downstream.arrival import Handler
 from gateway.downstream.entry_point import EntryPoint
 from gateway.downstream.https_redirect import HttpsRedirect
 from gateway.downstream.listener import Listener
 from gateway.events import Severity
 from gateway.fronts.asked import handler_of
+from gateway.fronts.grpc_extra import grpc_front
 from gateway.observe import (
     AccessLog,
     CountedOnly,
@@ -98,22 +99,27 @@ class ServerSockets:
                 ),
             ),
         )
+        self._grpc = grpc_front(gateway.decision, app.proxy, self._listener)
         self._stores = {store.listen: store for store in stores}
         self._entry_points: dict[ListenConfig, EntryPoint] = {}
         self._websockets_over = asyncio.get_running_loop().create_future()
         """When WebSockets were told to close, as loop time."""
-        self._servers: dict[asyncio.Server, tuple[socket.socket, EntryPoint]] = {}
+        self._servers: dict[
+            asyncio.Server, tuple[socket.socket, Callable[[], asyncio.BaseProtocol]]
+        ] = {}
         """The servers that accept, each with a duplicate of its socket."""
 
     @property
     def connections(self) -> int:
         """The number of connected clients."""
-        return self._listener.connections
+        fronts = 0 if self._grpc is None else self._grpc.connections
+        return self._listener.connections + fronts
 
     @property
     def active(self) -> int:
         """The number of requests in progress, open WebSockets included."""
-        return self._listener.active
+        calls = 0 if self._grpc is None else self._grpc.active
+        return self._listener.active + calls
 
     @property
     def certificates(self) -> list[tuple[str, Certificate]]:
@@ -132,13 +138,7 @@ class ServerSockets:
         *listen* says how clients connect to it.
         """
         loop = asyncio.get_running_loop()
-        entry_point = self._entry_points.get(listen)
-        if entry_point is None:
-            store = None if listen.tls is None else self._stores[listen]
-            entry_point = EntryPoint(
-                self._listener, listen, store, self._handler_of(listen)
-            )
-            self._entry_points[listen] = entry_point
+        entry_point = self._entry_point_of(listen)
         if sock.family == socket.AF_UNIX:
             # The file is the supervisor's: other processes may listen on it, too.
             keeps: dict[str, Any] = {"cleanup_socket": False} if _CLEANS_UP else {}
@@ -149,6 +149,22 @@ class ServerSockets:
             server = await loop.create_server(entry_point, sock=sock, backlog=BACKLOG)
         self._servers[server] = sock.dup(), entry_point
         return server
+
+    def _entry_point_of(
+        self, listen: ListenConfig
+    ) -> Callable[[], asyncio.BaseProtocol]:
+        """Return what makes the protocols of the connections to *listen*."""
+        if isinstance(listen, GrpcListen):
+            assert self._grpc is not None
+            return self._grpc
+        entry_point = self._entry_points.get(listen)
+        if entry_point is None:
+            store = None if listen.tls is None else self._stores[listen]
+            entry_point = EntryPoint(
+                self._listener, listen, store, self._handler_of(listen)
+            )
+            self._entry_points[listen] = entry_point
+        return entry_point
 
     def _handler_of(self, listen: ListenConfig) -> Handler | None:
         """Return what answers the requests of *listen*; None: the proxy does."""
@@ -193,6 +209,11 @@ class ServerSockets:
         timer = loop.call_later(websockets_s, self.close_websockets)
         for client, entry_point in waiting:
             await loop.connect_accepted_socket(entry_point, client)
+        grpc_closed = None
+        if self._grpc is not None:
+            grpc_closed = asyncio.create_task(
+                self._grpc.close(self._linger_s, self._drain_s - self._linger_s)
+            )
         await self._linger()
         for entry_point in self._entry_points.values():
             entry_point.close()
@@ -204,6 +225,8 @@ class ServerSockets:
             drain_s = max(0.0, since + self._drain_s - loop.time())
         await self._listener.close(drain_s)
         timer.cancel()
+        if grpc_closed is not None:
+            await grpc_closed
         for server in servers:
             await server.wait_closed()
 
@@ -218,7 +241,7 @@ class ServerSockets:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._linger_s
         # Polling is cheap enough: it happens once in the life of a process.
-        while self._listener.connections and loop.time() < end:  # noqa: ASYNC110
+        while self.connections and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 
 

@@ -43,6 +43,16 @@ def test_who_may_ask_is_known(keys: dict[str, Any]) -> None:
     assert listen != config.ListenConfig(address=keys["listen"])
 
 
+def test_grpc_is_an_address_of_its_own() -> None:
+    """Beside the one for HTTP, or instead of it."""
+    both = parsed(decision=decision("127.0.0.1:0", grpc="127.0.0.1:0"))
+    listens = config.decision_listens(both.gateway.decision)
+    assert [type(one) for one in listens] == [config.DecisionListen, config.GrpcListen]
+    only = parsed(decision={"grpc": "unix:/run/grpc.sock"})
+    (listen,) = config.decision_listens(only.gateway.decision)
+    assert isinstance(listen, config.GrpcListen)
+
+
 @pytest.mark.parametrize(
     ("keys", "place", "reason"),
     [
@@ -50,6 +60,16 @@ def test_who_may_ask_is_known(keys: dict[str, Any]) -> None:
         (decision("10.0.0.1:9000"), "decision.listen", "trusted"),
         (decision("unix:/s", trusted=["10.0.0.0/8"]), "decision.trusted", "Unix"),
         (decision("127.0.0.1:8000"), "decision.listen", "gateway.listen has this"),
+        (decision("127.0.0.1:9000", grpc="0.0.0.0:9001"), "decision.grpc", "trusted"),
+        (decision("127.0.0.1:9000", grpc="127.0.0.1:8000"), "decision.grpc", "listen"),
+        (
+            decision("127.0.0.1:9000", grpc="localhost:9000"),
+            "decision.grpc",
+            "gateway.decision.listen has this",
+        ),
+        ({"grpc": "unix:/s", "trusted": ["10.0.0.0/8"]}, "decision.trusted", "Unix"),
+        ({"grpc": "127.0.0.1:9001", "endpoints": ["ext-authz"]}, "decision", "listen"),
+        ({}, "decision", "no address"),
         (decision("127.0.0.1:9000", endpoints=[]), "decision.endpoints", ""),
         (decision("127.0.0.1:9000", endpoints=["x"]), "decision.endpoints", ""),
         ({"listen": "127.0.0.1:9000"}, "decision", "endpoints"),

@@ -117,7 +117,7 @@ def test_services_with_other_names() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"decision": False}, "gateway.decision isn't set"),
+        ({"decision": False}, "gateway.decision.listen isn't set"),
         ({"decision": {"listen": "127.0.0.1:0", "endpoints": ALL}}, "at each start"),
         ({"target": "https://orders.test"}, "uses TLS"),
     ],

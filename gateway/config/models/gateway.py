@@ -301,16 +301,17 @@ class GatewayConfig(Model):
         """Yield a finding for each address that is the decision listener's, too."""
         if self.decision is None:
             return
-        place = listen_address(self.decision.listen)
         others = [("gateway.listen", str(one)) for one in self.listen]
         others += [
             ("gateway.probes.listen", self.probes.listen or ""),
             ("gateway.admin.listen", self.admin.listen or ""),
         ]
-        for name, other in others:
-            if other and place.overlaps(listen_address(other)):
-                yield Finding(
-                    loc=("decision", "listen"),
-                    message=f"{name} has this address",
-                    hint="Choose another port, or another path",
-                )
+        for key, place in self.decision.places():
+            for name, other in others:
+                if other and place.overlaps(listen_address(other)):
+                    yield Finding(
+                        loc=("decision", key),
+                        message=f"{name} has this address",
+                        hint="Choose another port, or another path",
+                    )
+            others.append((f"gateway.decision.{key}", str(place)))

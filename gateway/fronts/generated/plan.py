@@ -96,9 +96,9 @@ def front_plan(
         NoFront: nothing listens for the front, or it can't reach a service.
     """
     asked = config.gateway.decision
-    if asked is None:
+    if asked is None or asked.listen is None:
         raise NoFront(
-            "no front can ask: gateway.decision isn't set",
+            "no front can ask: gateway.decision.listen isn't set",
             "Add gateway: {decision: {listen: 127.0.0.1:9000,"
             f" endpoints: [{endpoint}]}}}}",
         )
