@@ -42,6 +42,7 @@ gateway:
   decision:
     listen: "127.0.0.1:${DECISION}"
     endpoints: [auth-request, forward-auth, ext-authz]
+    path: ${PATH_MODE}
 supertokens: {connection_uri: "${CORE}", recipes: {emailpassword: {}, userroles: {}}}
 services:
   orders: {targets: ["${ORDERS}"]}
@@ -239,7 +240,9 @@ async def printed(front: str, *options: str | Path, environ: dict[str, str]) -> 
 
 
 @asynccontextmanager
-async def fronted(front: str, folder: Path, core: str) -> AsyncIterator[Fronted]:
+async def fronted(
+    front: str, folder: Path, core: str, *, path_mode: str = "strict"
+) -> AsyncIterator[Fronted]:
     """Run everything for the block."""
     async with AsyncExitStack() as opened:
         enter = opened.enter_async_context
@@ -250,6 +253,7 @@ async def fronted(front: str, folder: Path, core: str) -> AsyncIterator[Fronted]
             "FOLDER": str(folder),
             "OWN": str(own),
             "DECISION": str(decision),
+            "PATH_MODE": path_mode,
             "CORE": core,
             "ORDERS": orders.url,
             "PAGES": pages.url,

@@ -9,13 +9,21 @@ import re
 from pathlib import Path
 
 import fronts_measured
+import processes
 import pytest
 import wire
-from fronts_under_test import STARTS, fronted, program
+from fronts_under_test import CANT_REWRITE, STARTS, fronted, program
 
 from gateway.dev.core import ThreadedCore
 
 DOC = Path(__file__).parents[2] / "docs" / "fronts.md"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait longer: several programs start, and fronts wait for a hung gateway."""
+    monkeypatch.setattr(wire, "DEADLINE_S", 60.0)
+    monkeypatch.setattr(processes, "DEADLINE_S", 120.0)
 
 
 def documented() -> dict[str, dict[str, str]]:
@@ -35,12 +43,10 @@ async def test_what_a_front_does(
     front: str,
     tmp_path: Path,
     shared_core: ThreadedCore,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The table says what was seen. Nothing that is refused reaches a service."""
     if program(front) is None:
         pytest.skip(f"{front} is not installed")
-    monkeypatch.setattr(wire, "DEADLINE_S", 60.0)
     async with fronted(front, tmp_path, shared_core.url) as stack:
         for check in fronts_measured.CHECKS:
             await check(stack)
@@ -50,3 +56,17 @@ async def test_what_a_front_does(
         }
         seen["outage"] = await fronts_measured.outage(stack)
     assert documented()[front] == seen
+
+
+@pytest.mark.parametrize("front", [each for each in STARTS if each not in CANT_REWRITE])
+async def test_the_path_that_was_judged(
+    front: str,
+    tmp_path: Path,
+    shared_core: ThreadedCore,
+) -> None:
+    """With `gateway.decision.path: canonical`, a front forwards no other."""
+    if program(front) is None:
+        pytest.skip(f"{front} is not installed")
+    url = shared_core.url
+    async with fronted(front, tmp_path, url, path_mode="canonical") as stack:
+        await fronts_measured.canonical_paths(stack)

@@ -28,7 +28,8 @@ _FILE: Final = """\
 #
 # Traefik asks the gateway about each request (forwardAuth) and forwards it itself.
 # Not done by Traefik: CORS fields of services' replies, and preflights: services do it.
-# Not done by Traefik: new tokens in fields (front-token, st-access-token). Use cookies.
+# Not done by Traefik: new tokens in fields (front-token, st-access-token). For clients
+# that have their tokens in fields, set gateway.decision.new_tokens: withhold.
 @notes@
 http:
   routers:
