@@ -21,8 +21,9 @@ from gateway.cli.loading import load
 if TYPE_CHECKING:
     from gateway.settings import Problem, Settings
 
-LIMIT_S: Final = 60.0
-"""For all tests of a file. The old configuration serves in the meantime."""
+LIMIT_S: Final = 15.0
+"""For all tests of a file. The old configuration serves in the meantime, but the
+supervisor waits: a stop, or a worker that has died, waits with it."""
 
 
 def failures(

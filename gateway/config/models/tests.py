@@ -129,7 +129,7 @@ class RouteTestsConfig(Model):
     """What holds for every request; decided over the whole table."""
     on_reload: Literal["refuse", "warn", "off"] = "refuse"
     """What a reload does if a test fails: it is refused, or a warning is logged. With
-    `off`, no test is run. They have 60 s."""
+    `off`, no test is run. They have 15 s."""
 
     def conflicts(self) -> Iterator[Finding]:
         """Yield a finding for each person that isn't described."""
