@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterator
 from html import escape
 from typing import Any, Final
@@ -51,12 +50,19 @@ def heads(row: AccessRow) -> tuple[str, ...]:
 
 def as_csv(found: Matrix) -> str:
     """Return the matrix as CSV (RFC 4180). No cell is a formula."""
-    text = io.StringIO()
+    text = _Written()
     writer = csv.writer(text)
     writer.writerow([*HEADINGS, *(_cell(one.title) for one in found.columns)])
     for row in found.rows:
         writer.writerow([*map(_cell, heads(row)), *map(str, row.marks)])
-    return text.getvalue()
+    return "".join(text)
+
+
+class _Written(list[str]):
+    """What a writer of CSV writes to."""
+
+    def write(self, text: str) -> None:
+        self.append(text)
 
 
 def _cell(text: str) -> str:
