@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help venv dev test test-browser test-core test-fronts test-newest test-oldest \
-	test-pythons lint format types check docs lock sbom image-test resources memory differential \
+	test-pythons lint format types check docs lock sbom aws-zip image-test resources memory differential \
 	fuzz lenient faults fairness \
 	slow-clients overload sign-in-burst sign-in-flood core-stalls dashboard day-two replicas fleet \
 	traffic rolling-restart \
@@ -140,6 +140,9 @@ sbom: $(VENV)/.run ## dist/sbom.cdx.json: the image's dependencies, in CycloneDX
 	@$(BIN)/cyclonedx-py environment --pyproject .venv-sbom/pyproject.toml --validate \
 	  --output-reproducible -o dist/sbom.cdx.json .venv-sbom/bin/python
 	@echo "wrote dist/sbom.cdx.json"
+
+aws-zip: $(VENV)/.run ## dist/aws.zip: a function of AWS Lambda, with the file CONFIG
+	@$(BIN)/python -m tools.aws_zip $(CONFIG) $(ARGS)
 
 # It needs root and Debian's buildah, and says so. Five minutes on two busy cores, and three
 # more for a base system in .gateway/image the first time.

@@ -296,13 +296,14 @@ async def open_app(
     email: EmailSender | None = None,
     pace: Pace = PACE,
     assertion_keys: Sequence[AssertionKey] | None = None,
+    key_clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[App]:
     """Yield the gateway that *config* describes; close all its parts afterwards.
 
     *table* has the configuration's compiled routes. *email* sends all mail in place of
     `supertokens.email_delivery`. *assertion_keys* are those of `gateway.assertion`;
     None: they are read now. No core needs to be reachable: the signing keys are fetched
-    in the background.
+    in the background. *key_clock* tells how old they are, and never goes back.
 
     Raises:
         RecipeError: the SDK refuses a recipe's settings, a route's claim validator
@@ -330,6 +331,7 @@ async def open_app(
         key_store = keys.KeyStore(
             sdk.config.core_uris,
             config.supertokens.keys,
+            clock=key_clock,
             pace=pace,
         )
         sessions = SessionAuthenticator(

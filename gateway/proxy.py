@@ -24,7 +24,7 @@ from gateway.decisions import Forward, Respond
 from gateway.downstream.client_side import Downstream
 from gateway.downstream.cors import Cors
 from gateway.downstream.whole_body import whole_body
-from gateway.errors import GatewayError, ShuttingDown
+from gateway.errors import GatewayError
 from gateway.events import RuntimeEvent, about
 from gateway.forward import Forwarder
 from gateway.headers import ForwardedCache, Traces
@@ -65,6 +65,11 @@ class ProxyClient(Downstream, Protocol):
     @property
     def gone_because(self) -> GatewayError:
         """What is recorded if it is: `ClientGone`, or what the gateway cut it for."""
+        ...
+
+    @property
+    def ended_because(self) -> GatewayError:
+        """What a request is answered with that the server cancels."""
         ...
 
     @property
@@ -221,12 +226,12 @@ class Proxy:
         except GatewayError as error:
             await self._fail(client, error, record, new_tokens)
         except asyncio.CancelledError:
-            # The server cancels when the client is gone, and when the time to drain is
+            # The server cancels when the client is gone, and when the request's time is
             # over.
             if client.gone:
                 _note_failure(record, client.gone_because)
             else:
-                await self._fail(client, ShuttingDown(), record, new_tokens)
+                await self._fail(client, client.ended_because, record, new_tokens)
             raise
         except ConnectionError:
             # A write failed. If it were raised, the loop would log it with a traceback.

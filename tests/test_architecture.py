@@ -92,6 +92,10 @@ EDGES: dict[str, str] = {
         "app config downstream errors http observe pace responses seams settings"
         " supertokens"
     ),
+    "aws": (
+        "app config decide decisions errors events fronts headers http identity observe"
+        " proxy responses routes settings supertokens"
+    ),
     "doctor": "config routes shared supertokens upstream",
     "explain": (
         "config decide decisions downstream errors headers http identity observe"
@@ -104,7 +108,7 @@ ROOMS: dict[str, frozenset[str]] = {
 }
 # The composition root imports all rooms but those above it; the commands import all.
 ROOMS["app"] = frozenset(ROOMS) - {
-    *("admin", "aiohttp_app", "audit", "dev", "doctor", "explain", "openapi"),
+    *("admin", "aiohttp_app", "audit", "aws", "dev", "doctor", "explain", "openapi"),
     *("process", "shared"),
 }
 ROOMS["cli"] = frozenset(ROOMS)
@@ -293,7 +297,7 @@ def test_only_verification_knows_how_sessions_are_verified() -> None:
 
 def test_composition_root_is_used_at_the_top_only() -> None:
     """Only the entry points import `app`, and only `cli` imports `process`."""
-    top = {"process", "aiohttp_app", "cli"}
+    top = {"process", "aiohttp_app", "aws", "cli"}
     assert {room(p) for p in FILES if "app" in rooms_imported(p)} <= top
     assert {room(p) for p in FILES if "process" in rooms_imported(p)} == {"cli"}
     assert not [p for p in FILES if rooms_imported(p) & {"aiohttp_app", "cli"}]

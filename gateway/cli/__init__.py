@@ -15,6 +15,7 @@ from gateway import __version__
 from gateway.cli import (
     access,
     audit,
+    aws,
     check,
     core,
     dev,
@@ -55,6 +56,7 @@ def main() -> None:
 for _command in (
     access.access,
     audit.audit,
+    aws.aws,
     check.check,
     core.core,
     dev.dev,

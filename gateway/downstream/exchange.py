@@ -22,6 +22,7 @@ from gateway.errors import (
     ContentTooLarge,
     GatewayError,
     RequestTimeout,
+    ShuttingDown,
 )
 from gateway.http.chunks import ChunkDecoder
 from gateway.http.fields import Fields, block
@@ -269,6 +270,11 @@ class BodyReader(ABC):
     @property
     @abstractmethod
     def _pace(self) -> Pace: ...
+
+    @property
+    def ended_because(self) -> GatewayError:
+        """What a request is answered with that outlasts the drain."""
+        return ShuttingDown()
 
     @property
     def has_rest(self) -> bool:

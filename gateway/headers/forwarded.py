@@ -85,6 +85,18 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 _NODE = re.compile(r"(?:(\d[\d.]*)|\[([^\[\]]*)\])(?::\d{1,5})?").fullmatch
 
 
+def stated_address(entry: str) -> str | None:
+    """Return the address in an entry of X-Forwarded-For, None if there is none.
+
+    The entry may have a port, and brackets around the address.
+    """
+    text = entry.strip(" \t")
+    if node := _NODE(text):
+        text = node[1] or node[2]
+    # A zone (`fe80::1%…`) may hold anything, and means nothing to another machine.
+    return None if "%" in text or _address(text) is None else text
+
+
 def client_address(stated: Sequence[bytes], peer: str, trusted: Networks) -> str:
     """Return the address of the client, as far as trusted proxies confirm it.
 
@@ -97,11 +109,8 @@ def client_address(stated: Sequence[bytes], peer: str, trusted: Networks) -> str
         return peer
     client = peer
     for entry in reversed(b",".join(stated).decode("latin-1").split(",")):
-        text = entry.strip(" \t")
-        if node := _NODE(text):
-            text = node[1] or node[2]
-        # A zone (`fe80::1%…`) may hold anything, and means nothing to another machine.
-        if "%" in text or _address(text) is None:
+        text = stated_address(entry)
+        if text is None:
             break
         client = text
         if client not in trusted:

@@ -148,6 +148,10 @@ class Sdk:
         """Close the connections to the core."""
         await self._core.aclose()
 
+    async def drop_connections(self) -> None:
+        """Close the connections to the core; the next call makes a new one."""
+        await self._core.drop_connections()
+
     def recipes(self) -> frozenset[str]:
         """Return the names of the recipes that run."""
         return seams.recipe_ids()

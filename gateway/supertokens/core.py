@@ -169,8 +169,13 @@ class CoreClient:
         for call in tuple(self._hashing):
             call.cancel()
         await asyncio.gather(*self._hashing, return_exceptions=True)
-        if self._http is not None:
-            await (await self._http).close()
+        await self.drop_connections()
+
+    async def drop_connections(self) -> None:
+        """Close every connection; the next call makes a new one."""
+        opening, self._http = self._http, None
+        if opening is not None:
+            await (await opening).close()
 
     @contextmanager
     def operation(self, *, is_check: bool = False) -> Iterator[Calls]:

@@ -495,6 +495,10 @@ class UpstreamPool:
     def retire(self) -> None:
         """Close connections as soon as they are idle: the target gets no requests."""
         self._is_retired = self._may_leave = True
+        self.drop_idle()
+
+    def drop_idle(self) -> None:
+        """Close the idle connections."""
         for connection in tuple(self._idle):
             connection.abort()
 

@@ -42,6 +42,7 @@ COMMANDS = (
     *("serve", "check", "doctor", "health", "status", "stop", "reload", "upgrade"),
     *("routes", "explain", "diff", "test", "schema", "core", "dev", "sessions"),
     *("keygen", "openapi", "audit", "front", "access"),
+    "aws",
 )
 
 GOOD = """\

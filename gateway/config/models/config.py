@@ -8,6 +8,7 @@ from pydantic import Field, PrivateAttr
 
 from gateway.config.forms import Name, Text
 from gateway.config.models.audit import AuditConfig
+from gateway.config.models.aws import AwsConfig
 from gateway.config.models.base import Model
 from gateway.config.models.cors import CorsConfig
 from gateway.config.models.gateway import GatewayConfig
@@ -39,6 +40,7 @@ class Config(Model):
     tracing: TracingConfig = TracingConfig()
     supertokens: SuperTokensConfig = SuperTokensConfig()
     cors: CorsConfig = CorsConfig()
+    aws: AwsConfig = AwsConfig()
     defaults: DefaultsConfig = DefaultsConfig()
     rate_limits: dict[Name, RateLimitConfig] = Field(default_factory=dict)
     """Name → how often requests may come. A limit counts where it is attached:
