@@ -39,7 +39,8 @@ frontend clients
   bind @listen@  # for https: ssl crt, with your certificate
   # The client is the peer of this connection, whatever it says itself.
   http-request set-header X-Forwarded-For %[src]
-  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Proto https if { ssl_fc }
   http-request set-header X-Forwarded-Host %[req.hdr(Host)]
   @own@
   http-request lua.gateway_ask@unless@
