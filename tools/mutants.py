@@ -49,8 +49,13 @@ ROOMS = (
     *("gateway/downstream/cors.py", "gateway/websocket/handshake.py"),
 )
 """The rooms that refuse, strip, compare or expire."""
-_NOT = ("gateway/routes/describe.py", "gateway/routes/remarks.py")
-"""Words for people: no rule is in them."""
+_NOT = (
+    *("gateway/routes/describe.py", "gateway/routes/labels.py"),
+    *("gateway/routes/remarks.py", "gateway/routes/explain.py"),
+    *("gateway/routes/difference.py", "gateway/routes/always.py"),
+    *("gateway/routes/ways.py", "gateway/routes/path_classes.py"),
+)
+"""Words for people, and what only commands use: no request meets a rule in them."""
 TESTS = (
     *("tests/headers/*", "tests/http/*", "tests/session/*", "tests/routes/*"),
     *("tests/test_decide.py", "tests/test_identity.py", "tests/test_clients.py"),

@@ -1,4 +1,4 @@
-"""Marks of lines."""
+"""Marks of lines, and names that services may read as one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MARKS = (
 
 
 def test_each_mark_is_a_bit_of_its_own() -> None:
-    """Marks of a head are joined: with a bit in common, one would be taken for two."""
+    """Marks of a head are joined: with a bit in common, one would be taken for two.
+
+    (`make mutants` runs tests of a file by the functions that they call.)
+    """
     marks = [getattr(names, name) for name in MARKS]
     assert all(mark.bit_count() == 1 for mark in marks)
     assert sum(marks) == (1 << len(MARKS)) - 1
+    assert names.fold(b"X_User.Id") == names.fold(b"x-user-id")

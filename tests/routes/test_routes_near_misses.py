@@ -323,6 +323,9 @@ def test_a_route_that_refuses_is_a_guard() -> None:
         table = compiled(EVERYTHING_ELSE, gone)
         assert outcome(table, "/gone") == "gone"
         assert outcome(table, "/Gone") == expected
+        # One whose own path isn't in the folded form is found by that form, too.
+        table = compiled(EVERYTHING_ELSE, {**gone, "path": "/Gone"})
+        assert outcome(table, "/GONE") == expected
 
 
 def test_parameter_names_make_no_other_place() -> None:
