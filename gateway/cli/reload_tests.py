@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gateway.settings import Problem, Settings
 
 LIMIT_S: Final = 15.0
-"""For all tests of a file. The old configuration serves in the meantime, but the
-supervisor waits: a stop, or a worker that has died, waits with it."""
+"""For all tests of a file. The old configuration serves in the meantime, but a worker
+that dies is replaced only after them: the supervisor doesn't fork beside a thread."""
 
 
 def failures(
