@@ -67,7 +67,11 @@ services:
 rate_limits: {{few: {{rate: 1/s, key: client}}}}
 defaults: {{timeouts: {{response: 2s}}}}
 routes:
-  - {{name: open, path: /open, service: up, protected: false}}
+  - name: open
+    path: /open
+    service: up
+    split: {{to: shadow, weight: 0.2, sticky: none}}
+    protected: false
   - {{name: few, path: /few, service: copied, protected: false, rate_limit: [few]}}
   - {{name: checked, path: /checked, service: up, session: {{check_database: always}}}}
   - {{name: private, path: /, service: up}}
