@@ -19,6 +19,7 @@ from gateway.routes import compile as compile_routes
 NAMES = re.compile("secret|password|token|(api|private|signing).?key|credential")
 NOT_SECRET = {
     ("AdminConfig", "token_file"): "a path",
+    ("DecisionConfig", "new_tokens"): "whether they are given to clients",
     ("DefaultsConfig", "forward_credentials"): "whether they are forwarded",
     ("GroupConfig", "forward_credentials"): "whether they are forwarded",
     ("RouteConfig", "forward_credentials"): "whether they are forwarded",

@@ -435,7 +435,7 @@ def test_compose_takes_secrets_from_the_environment_only() -> None:
     assert {"POSTGRES_PASSWORD", "SUPERTOKENS_API_KEY"} <= required
     for name in required:
         assert re.search(rf"^{name}=", example, re.MULTILINE), name
-    for name in ("POSTGRES_PASSWORD", "SUPERTOKENS_API_KEY"):
+    for name in ("POSTGRES_PASSWORD", "SUPERTOKENS_API_KEY", "REDIS_PASSWORD"):
         assert re.search(rf"^{name}=$", example, re.MULTILINE), name
 
 
