@@ -229,13 +229,13 @@ class Proxy:
             # The server cancels when the client is gone, and when the request's time is
             # over.
             if client.gone:
-                _note_failure(record, client.gone_because)
+                record.note_failure(client.gone_because)
             else:
                 await self._fail(client, client.ended_because, record, new_tokens)
             raise
         except ConnectionError:
             # A write failed. If it were raised, the loop would log it with a traceback.
-            _note_failure(record, client.gone_because)
+            record.note_failure(client.gone_because)
             client.abort()
         except Exception:  # noqa: BLE001 - the error boundary: the request fails
             _log.exception(
@@ -271,7 +271,7 @@ class Proxy:
         new_tokens: Fields,
     ) -> None:
         """Answer a failure, or abort the connection if the response has started."""
-        _note_failure(record, error)
+        record.note_failure(error)
         if client.started:
             client.abort()
             return
@@ -288,10 +288,3 @@ async def _whole_body(client: ProxyClient) -> bytes:
         return b""
     client.connection.verified = False  # here the request has no session yet
     return await whole_body(client, _MAX_AUTH_BODY)
-
-
-def _note_failure(record: Record, error: GatewayError) -> None:
-    record.side = error.side
-    record.status = error.status
-    record.reason = error.code
-    record.note = error.detail

@@ -238,8 +238,7 @@ def _refused(
     connection = AiohttpConnection(request)
     record = Record.begin(time.perf_counter(), connection.address, request.method)
     record.request_id = gateway.make_id()
-    record.status, record.side = error.status, error.side
-    record.reason, record.note = error.code, error.detail
+    record.note_failure(error)
     gateway.observer.observe(record)
     answer = responses.failure(error, record.request_id)
     fields = [*answer.fields, (b"X-Request-Id", record.request_id.encode())]

@@ -201,8 +201,7 @@ class KeptGateway:
         """Record a request that isn't served because of *error*; return its id."""
         record = Record.begin(time.perf_counter(), "-", _method(event))
         record.request_id = self.app.make_id()
-        record.status, record.side = error.status, error.side
-        record.reason, record.note = error.code, error.detail
+        record.note_failure(error)
         self.observer.observe(record)
         return record.request_id
 

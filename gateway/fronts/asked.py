@@ -71,11 +71,11 @@ class FrontListener:
             await self._write(client, await self._answer(head, peer, record), record)
         except asyncio.CancelledError:
             error = client.gone_because if client.gone else ShuttingDown()
-            _note(record, error)
+            record.note_failure(error)
             client.abort()
             raise
         except ConnectionError:
-            _note(record, client.gone_because)
+            record.note_failure(client.gone_because)
             client.abort()
         finally:
             record.bytes_in, record.bytes_out = client.bytes_in, client.bytes_out
@@ -110,7 +110,7 @@ class FrontListener:
                 extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
             )
             error = GatewayError()
-        _note(record, error)
+        record.note_failure(error)
         new_tokens = tokens[0] if tokens else ()
         failed = await self._proxy.decider.failed(error, head, record, new_tokens)
         if endpoint is None:
@@ -154,10 +154,3 @@ class FrontListener:
         if endpoint is Endpoint.REFUSAL:
             return verdicts.not_refused(record.request_id)
         return yes
-
-
-def _note(record: Record, error: GatewayError) -> None:
-    record.side = error.side
-    record.status = error.status
-    record.reason = error.code
-    record.note = error.detail

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import Final, Protocol, cast
 
 from h2.config import H2Configuration
@@ -210,9 +211,17 @@ class GrpcConnection(asyncio.Protocol):
         elif message[0]:
             self._fail(stream, _UNIMPLEMENTED)
         else:
-            self._tasks[stream] = self._loop.create_task(
+            task = self._loop.create_task(
                 self._answer(stream, bytes(message[5:])), name="grpc-check"
             )
+            self._tasks[stream] = task
+            # Not by the task itself: one that is cancelled before it begins runs no
+            # line, and would be in progress for ever.
+            task.add_done_callback(partial(self._on_answered, stream))
+
+    def _on_answered(self, stream: int, _: asyncio.Task[None]) -> None:
+        del self._tasks[stream]
+        self._end_if_idle()
 
     async def _answer(self, stream: int, message: bytes) -> None:
         try:
@@ -220,8 +229,6 @@ class GrpcConnection(asyncio.Protocol):
         except asyncio.CancelledError:
             self._reset(stream)
             raise
-        finally:
-            del self._tasks[stream]
         if self.transport is None:
             return
         fields = [(b":status", b"200"), (b"content-type", b"application/grpc")]
@@ -235,7 +242,6 @@ class GrpcConnection(asyncio.Protocol):
         self._flush()
         if sum(map(len, self._unsent.values())) > _MAX_UNSENT:
             self.abort()
-        self._end_if_idle()
 
     def _reset(self, stream: int) -> None:
         """Tell the front that a call isn't answered, unless it has ended the call."""

@@ -126,7 +126,7 @@ class GrpcFront:
             reply = await self._answered(message, record)
             record.bytes_out = len(reply)
         except asyncio.CancelledError:
-            _note(record, ShuttingDown() if self._is_draining else ClientGone())
+            record.note_failure(ShuttingDown() if self._is_draining else ClientGone())
             raise
         finally:
             record.duration_ms = (perf_counter() - record.started) * 1000
@@ -161,7 +161,7 @@ class GrpcFront:
                 extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
             )
             error = GatewayError()
-        _note(record, error)
+        record.note_failure(error)
         if head is None:  # nothing can be read from it
             if record.request_id == Record.request_id:
                 record.request_id = self._make_id()
@@ -173,10 +173,3 @@ class GrpcFront:
     def _refusal(self, respond: Respond, record: Record) -> bytes:
         record.status = respond.answer.status
         return grpc_exchange.answered(respond)
-
-
-def _note(record: Record, error: GatewayError) -> None:
-    record.side = error.side
-    record.status = error.status
-    record.reason = error.code
-    record.note = error.detail

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.errors import Side, Stage
+from gateway.errors import GatewayError, Side, Stage
 from gateway.headers import trace_id
 from gateway.observe.recording import Recording
 
@@ -72,6 +72,13 @@ class Record:
     bytes_out: int = 0
     note: str = ""
     """Details for the operator: dropped cookies, the cause of a failure."""
+
+    def note_failure(self, error: GatewayError) -> None:
+        """Note that the request failed with *error*, and with its status."""
+        self.side = error.side
+        self.status = error.status
+        self.reason = error.code
+        self.note = error.detail
 
     @property
     def trace_id(self) -> str | None:

@@ -132,9 +132,7 @@ async def deciding(
 
         def end_holder() -> None:
             with suppress(OSError, ValueError):
-                holder = int(pidfile.read_text())
-                for pid in (*workers(holder), holder):  # workers drain for a minute
-                    os.kill(pid, signal.SIGKILL)
+                os.kill(int(pidfile.read_text()), signal.SIGKILL)
 
         opened.callback(end_holder)
         place = rb"http://127\.0\.0\.1:(\d+)"
