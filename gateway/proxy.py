@@ -10,7 +10,6 @@ complete one. docs/architecture.md has the same numbers, and the log the steps' 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -25,22 +24,19 @@ from gateway.downstream.client_side import Downstream
 from gateway.downstream.cors import Cors
 from gateway.downstream.whole_body import whole_body
 from gateway.errors import GatewayError
-from gateway.events import RuntimeEvent, about
 from gateway.forward import Forwarder
 from gateway.headers import ForwardedCache, Traces
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead, RequestReader
 from gateway.identity import Principal, Verifier
 from gateway.mirroring import Mirroring
-from gateway.observe import Observer, Record, current
+from gateway.observe import Observer, Record, current, log_unexpected
 from gateway.pace import Pace
 from gateway.rate_limits import AuthLimits, Limiter
 from gateway.resources import Router
 from gateway.responses import Response
 from gateway.running import ensure_task
 from gateway.upstream import ServiceTargets
-
-_log = logging.getLogger("gateway")
 
 _MAX_AUTH_BODY = 1024 * 1024
 """The largest body of a request to the SDK's API, in bytes; its forms are small."""
@@ -238,11 +234,7 @@ class Proxy:
             record.note_failure(client.gone_because)
             client.abort()
         except Exception:  # noqa: BLE001 - the error boundary: the request fails
-            _log.exception(
-                "request %s failed",
-                record.request_id,
-                extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
-            )
+            log_unexpected(record)
             await self._fail(client, GatewayError(), record, new_tokens)
         finally:
             # 10 record

@@ -8,7 +8,6 @@ decided is raised as another error, which it answers with 500. So no failure is 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,16 +23,12 @@ from gateway.aws.policies import AnswerForm
 from gateway.decide import Decider
 from gateway.decisions import Forward, Respond
 from gateway.errors import BadTarget, GatewayError
-from gateway.events import RuntimeEvent, about
-from gateway.fronts.verdicts import is_strict
+from gateway.fronts.verdicts import identity_of, is_strict, not_forwarded
 from gateway.fronts.withholding import Withholding
-from gateway.headers.attach import identity_fields
-from gateway.http.fields import Fields, field_of
 from gateway.http.request_head import RequestHead
-from gateway.observe import Record
+from gateway.observe import Record, log_unexpected
 from gateway.responses import Response
 
-_log = logging.getLogger("gateway")
 _KINDS = (EventKind.REST, EventKind.HTTP_1, EventKind.HTTP_2)
 
 
@@ -71,16 +66,12 @@ class LambdaAuthorizer:
         return self._allowed(form, arn, outcome)
 
     def _allowed(self, form: AnswerForm, arn: str, yes: Forward) -> dict[str, Any]:
-        principal, route = yes.verdict.principal, yes.route
-        identity: Fields = ()
-        if principal is not None:
-            lines = identity_fields(principal, route.headers).split(b"\r\n")
-            identity = tuple(field for line in lines if (field := field_of(line)))
+        principal = yes.verdict.principal
         table = self.gateway.app.proxy.dependencies.resources.table
         names = policies.identity_names(table.routes)
         user_id = None if principal is None else principal.user_id
         return policies.allowed(
-            form, arn, user_id, policies.context_of(identity, names)
+            form, arn, user_id, policies.context_of(identity_of(yes), names)
         )
 
     async def _decided(self, kind: EventKind, event: Event) -> Forward | Response:
@@ -99,11 +90,7 @@ class LambdaAuthorizer:
             record.note = "the time of the function is over"
             raise NotDecided(record.note) from None
         except Exception as error:
-            _log.exception(
-                "request %s failed",
-                record.request_id,
-                extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
-            )
+            log_unexpected(record)
             raise NotDecided("the authorizer failed") from error
         finally:
             record.duration_ms = (perf_counter() - record.started) * 1000
@@ -146,19 +133,11 @@ class LambdaAuthorizer:
             decision = await decision
         if isinstance(decision, Forward):
             _check_path(kind, head, record)
-            identity = decision.verdict.principal
-            if identity is not None:
-                # Too large ones are refused here, where the error is answered.
-                identity_fields(identity, decision.route.headers)
+            identity_of(decision)  # too large ones are refused here, with an answer
             return decision
         if isinstance(decision, Respond) and decision.answer.status >= 300:
             return decision.answer
-        return responses.problem(
-            status=403,
-            code="not_forwarded",
-            title="The gateway answers this request itself, at its own address",
-            request_id=record.request_id,
-        )
+        return not_forwarded(record.request_id)
 
 
 def _check_path(kind: EventKind, head: RequestHead, record: Record) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from gateway.aws.events import BadEvent, Event
 from gateway.fronts.verdicts import names_of
-from gateway.headers.attach import ANONYMOUS
 from gateway.http.fields import Fields
 from gateway.responses import Response
 from gateway.routes import Route
@@ -65,7 +64,7 @@ def identity_names(routes: Iterable[Route]) -> tuple[str, ...]:
 def context_of(identity: Fields, names: Iterable[str]) -> Mapping[str, str]:
     """Return the context for *identity*; of *names*, those it lacks are empty."""
     context = {context_key(name): "" for name in names}
-    for name, value in identity or (ANONYMOUS,):
+    for name, value in identity:
         context[context_key(name.decode())] = value.decode()
     return context
 

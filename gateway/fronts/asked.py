@@ -7,7 +7,6 @@ proxy answers it, or the connection is aborted.
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import perf_counter
 
 from gateway import responses
@@ -16,18 +15,15 @@ from gateway.decisions import Forward, Respond
 from gateway.downstream.arrival import Handler
 from gateway.downstream.exchange import Exchange
 from gateway.errors import GatewayError, ShuttingDown
-from gateway.events import RuntimeEvent, about
 from gateway.fronts import verdicts
 from gateway.fronts.deciding import FrontDecider
 from gateway.fronts.original import BadQuestion, Endpoint, endpoint_of, original
 from gateway.headers import Networks
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead
-from gateway.observe import Record
+from gateway.observe import Record, log_unexpected
 from gateway.proxy import Proxy
 from gateway.responses import Response
-
-_log = logging.getLogger("gateway")
 
 
 class NotTrusted(GatewayError):
@@ -104,11 +100,7 @@ class FrontListener:
         except GatewayError as raised:
             error = raised
         except Exception:  # noqa: BLE001 - the error boundary: the request is refused
-            _log.exception(
-                "request %s failed",
-                record.request_id,
-                extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
-            )
+            log_unexpected(record)
             error = GatewayError()
         record.note_failure(error)
         new_tokens = tokens[0] if tokens else ()

@@ -7,7 +7,6 @@ is cancelled gets no answer.
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import perf_counter
 
 from gateway import responses
@@ -15,7 +14,6 @@ from gateway.config import DecisionConfig
 from gateway.decisions import Forward, Respond
 from gateway.downstream.listener import Listener
 from gateway.errors import ClientGone, GatewayError, ShuttingDown
-from gateway.events import RuntimeEvent, about
 from gateway.fronts import grpc_exchange, verdicts
 from gateway.fronts.deciding import FrontDecider
 from gateway.fronts.grpc_connection import GrpcConnection
@@ -23,10 +21,8 @@ from gateway.fronts.grpc_messages import METHOD
 from gateway.headers import Networks
 from gateway.http.fields import Fields
 from gateway.http.request_head import RequestHead
-from gateway.observe import Record
+from gateway.observe import Record, log_unexpected
 from gateway.proxy import Proxy
-
-_log = logging.getLogger("gateway")
 
 
 class GrpcFront:
@@ -155,11 +151,7 @@ class GrpcFront:
         except GatewayError as raised:
             error = raised
         except Exception:  # noqa: BLE001 - the error boundary: the request is refused
-            _log.exception(
-                "request %s failed",
-                record.request_id,
-                extra=about(RuntimeEvent.REQUEST_FAILED, request_id=record.request_id),
-            )
+            log_unexpected(record)
             error = GatewayError()
         record.note_failure(error)
         if head is None:  # nothing can be read from it

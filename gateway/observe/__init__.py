@@ -18,6 +18,7 @@ from gateway.observe.access_log import (
     json_line,
     text_line,
 )
+from gateway.observe.boundary import log_unexpected
 from gateway.observe.ecs import ecs_line
 from gateway.observe.record import Observer, Record
 from gateway.observe.recording import Recording, Try, current, recorded
@@ -55,6 +56,7 @@ __all__ = [
     "fitting_line",
     "has_colours",
     "json_line",
+    "log_unexpected",
     "messages",
     "recorded",
     "runtime_line",

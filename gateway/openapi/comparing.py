@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.config import Loc
 from gateway.identity import CheckDatabase, Protection, SessionPolicy
-from gateway.openapi.operations import Document, Operation, Site
+from gateway.openapi.operations import PARAMETER, Document, Operation, Site
 from gateway.routes import (
     Conditional,
     Matched,
@@ -26,8 +26,6 @@ from gateway.routes import (
 )
 from gateway.routes.remarks import examples
 from gateway.routes.strictness import ONE_OF_EACH, is_stricter
-
-_PARAMETER: Final = re.compile(r"\{[^{}/]*\}")
 
 
 class DeviationKind(StrEnum):
@@ -88,7 +86,7 @@ def deviations(
 
 
 def _example(path: str) -> str:
-    return _PARAMETER.sub("x", path)
+    return PARAMETER.sub("x", path)
 
 
 def _outcome(table: RouteTable, method: str, host: str, path: str) -> Outcome:
@@ -206,7 +204,7 @@ def _requests(route: Route) -> Iterator[tuple[str, str, str]]:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    pieces = map(re.escape, _PARAMETER.split(path))
+    pieces = map(re.escape, PARAMETER.split(path))
     return re.compile("[^/]+".join(pieces))
 
 

@@ -9,13 +9,12 @@ Source: OpenAPI Specification 3.1.1, §4.8.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.identity import Protection, Requirements, SessionPolicy
-from gateway.openapi.operations import OPERATION_KEYS
+from gateway.openapi.operations import OPERATION_KEYS, PARAMETER
 from gateway.routes import Route, RouteTable
 from gateway.routes.describe import needs_words
 
@@ -29,7 +28,6 @@ _SCHEMES: Final = {
 }
 _ANY_METHOD: Final = ("get", "put", "post", "delete", "patch")
 """Written for a route that takes every method."""
-_PARAMETER: Final = re.compile(r"\{([^{}/]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {"tags": [one.name for one in route.services]}
     if route.form == "prefix":
         operation["description"] = "All paths below are forwarded, too."
-    if names := _PARAMETER.findall(route.path):
+    if names := [name[1:-1] for name in PARAMETER.findall(route.path)]:
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in names

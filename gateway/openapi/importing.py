@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.identity import Protection
-from gateway.openapi.operations import Document, Operation
+from gateway.openapi.operations import PARAMETER, Document, Operation
 
-_PARAMETER: Final = re.compile(r"\{[^{}/]*\}")
 _NO_NAME: Final = re.compile(r"[^A-Za-z0-9._:-]+")
-_NO_PARAMETER: Final = re.compile(r"[^A-Za-z0-9_]+")
 _SIGN: Final = re.compile(r"([].*+?|(){}[\\^$])")
+_NO_PARAMETER: Final = re.compile(r"[^A-Za-z0-9_]+")
 _MAX_NAME: Final = 90
 """Characters of a route's name; a number may follow."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_/-][A-Za-z0-9._:/-]*").fullmatch
@@ -110,10 +109,10 @@ def _path(path: str) -> dict[str, str]:
     if "{" not in path:
         return {"exact": path}
     segments = path.split("/")
-    if all("{" not in one or _PARAMETER.fullmatch(one) for one in segments):
+    if all("{" not in one or PARAMETER.fullmatch(one) for one in segments):
         names: Counter[str] = Counter()
         return {"template": "/".join(_parameter(one, names) for one in segments)}
-    pieces = _PARAMETER.split(path)
+    pieces = PARAMETER.split(path)
     return {"regex": "[^/]+".join(_SIGN.sub(r"\\\1", piece) for piece in pieces)}
 
 

@@ -24,6 +24,8 @@ OPERATION_KEYS: Final = (
     *("get", "put", "post", "delete", "options", "head", "patch", "trace", "query"),
 )
 """The keys of a path that hold an operation. `query` is new in OpenAPI 3.2."""
+PARAMETER: Final = re.compile(r"\{[^{}/]*\}")
+"""A name in a path, with its braces."""
 _VERSION: Final = re.compile(r"3\.[0-2](\.[0-9]+)?").fullmatch
 _VARIABLE: Final = re.compile(r"\{([^{}]*)\}")
 _MAX_REFERENCES: Final = 20

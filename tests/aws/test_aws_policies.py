@@ -9,6 +9,7 @@ import pytest
 from gateway.aws import policies
 from gateway.aws.events import BadEvent
 from gateway.aws.policies import AnswerForm, context_of, form_of
+from gateway.headers.attach import ANONYMOUS
 from gateway.responses import no_route
 
 ARN = "arn:aws:execute-api:eu-west-1:1:abc/prod/GET/orders"
@@ -57,7 +58,7 @@ def test_the_context_has_every_name() -> None:
         "x_auth_status": "authenticated",
         "x_team": "",
     }
-    anonymous = context_of((), names)
+    anonymous = context_of((ANONYMOUS,), names)
     assert anonymous == {
         **dict.fromkeys(anonymous, ""),
         "x_auth_status": "anonymous",
